@@ -1,0 +1,59 @@
+"""Folders that appear whole or not at all, and the hashes that prove it later."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slm.errors import SlmxError
+
+
+@contextmanager
+def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that takes its name when the block ends well.
+
+    A failure or a kill leaves what stood at `target` before. SlmxError when `target` holds something
+    and `replace` is false, when it is a file, or when the disk is full or not writable.
+    """
+    target = target.absolute()
+    if target.exists() and not target.is_dir():
+        raise SlmxError(f"{target}: a file stands where the folder should go")
+    if target.is_dir() and any(target.iterdir()) and not replace:
+        raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it")
+    work: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        fresh, old = work / "new", work / "old"
+        fresh.mkdir()
+        yield fresh
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise SlmxError(f"{target}: cannot write ({os.strerror(error.errno)}); nothing was changed there") from error
+        raise
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

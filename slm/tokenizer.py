@@ -1,0 +1,174 @@
+"""Byte-level BPE: trained with `tokenizers`, run by `tiktoken` from a rank file, no download ever.
+
+One set of merges has two files: `tokenizer.tiktoken` (base64 token and rank per line, tiktoken's own
+format) is what slmx runs; `tokenizer.json` is the same vocabulary for Hugging Face and its relatives.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from slm.errors import SlmxError
+
+END_OF_TEXT = "<|endoftext|>"
+RANKS_FILE = "tokenizer.tiktoken"
+JSON_FILE = "tokenizer.json"
+# GPT-2's split rule, the one that tokenizers' ByteLevel pre-tokenizer applies.
+SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+
+class Tokenizer:
+    """Text to token ids and back; `<|endoftext|>` has the last id and begins every story."""
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        self.ranks = ranks
+        self.end_of_text = len(ranks)
+        self.encoding = tiktoken.Encoding(
+            name="slmx",
+            pat_str=SPLIT_PATTERN,
+            mergeable_ranks=ranks,
+            special_tokens={END_OF_TEXT: self.end_of_text},
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, `<|endoftext|>` included."""
+        return len(self.ranks) + 1
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; special tokens written in it are encoded as plain text."""
+        return self.encoding.encode_ordinary(text)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Bytes of the ids; `<|endoftext|>` stands for none."""
+        return self.encoding.decode_bytes([i for i in ids if i != self.end_of_text])
+
+    @classmethod
+    def load(cls, folder: Path) -> Tokenizer:
+        """Read `tokenizer.tiktoken` in a folder; SlmxError if it is missing or not a rank file."""
+        path = folder / RANKS_FILE
+        try:
+            return cls(parse_ranks(path.read_bytes()))
+        except OSError as error:
+            raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
+        except ValueError as error:
+            raise SlmxError(f"{path}: not a tiktoken rank file ({error})") from error
+
+    def save(self, folder: Path, merges: list[tuple[str, str]]) -> None:
+        """Write both files; `merges` are the pairs in the order that `tokenizers` learned them."""
+        lines = [base64.b64encode(token) + b" %d" % rank for token, rank in self.ranks.items()]
+        (folder / RANKS_FILE).write_bytes(b"\n".join(lines) + b"\n")
+        (folder / JSON_FILE).write_text(json.dumps(self._to_json(merges), ensure_ascii=False), "utf-8")
+
+    def _to_json(self, merges: list[tuple[str, str]]) -> dict[str, Any]:
+        special = {
+            "id": self.end_of_text,
+            "content": END_OF_TEXT,
+            "special": True,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
+        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        vocab = {_to_unicode(token): rank for token, rank in self.ranks.items()}
+        return {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [special],
+            "normalizer": None,
+            "pre_tokenizer": level,
+            "post_processor": None,
+            "decoder": level,
+            "model": {
+                "type": "BPE",
+                "dropout": None,
+                "unk_token": None,
+                "continuing_subword_prefix": None,
+                "end_of_word_suffix": None,
+                "fuse_unk": False,
+                "byte_fallback": False,
+                "ignore_merges": False,
+                "vocab": vocab | {END_OF_TEXT: self.end_of_text},
+                "merges": [list(pair) for pair in merges],
+            },
+        }
+
+
+def parse_ranks(content: bytes) -> dict[bytes, int]:
+    """Parse tiktoken's rank format; ValueError unless the ranks are 0, 1, 2, ... in order."""
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(content.splitlines()):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error):
+            raise ValueError(f"line {number + 1} is not a base64 token and its rank") from None
+        if int(rank) != number:
+            raise ValueError(f"line {number + 1} has rank {int(rank)}, expected {number}")
+    if len(ranks) < 256:
+        raise ValueError(f"{len(ranks)} tokens, expected at least the 256 bytes")
+    return ranks
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
+    """Learn a vocabulary of at most `vocab_size` ids; returns the tokenizer and its merges.
+
+    A text too small for that many merges gives a smaller vocabulary.
+    """
+    from tokenizers import Tokenizer as Trainee
+    from tokenizers import models, pre_tokenizers, trainers
+
+    trainee = Trainee(models.BPE())
+    trainee.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    trainee.train_from_iterator(texts, trainer)
+    model = json.loads(trainee.to_str())["model"]
+    by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
+    ranks = {_to_bytes(token): rank for token, rank in by_id}
+    return Tokenizer(ranks), [(left, right) for left, right in model["merges"]]
+
+
+def load_merges(folder: Path) -> list[tuple[str, str]]:
+    """The merges of a folder's `tokenizer.json`, in order; SlmxError if it cannot be read."""
+    path = folder / JSON_FILE
+    try:
+        return [(left, right) for left, right in json.loads(path.read_text("utf-8"))["model"]["merges"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise SlmxError(f"{path}: cannot read the merges ({error})") from error
+
+
+def _byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte: printable Latin-1 as it is, the rest from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+_BYTE_TO_CHAR = _byte_alphabet()
+_CHAR_TO_BYTE = {char: byte for byte, char in _BYTE_TO_CHAR.items()}
+
+
+def _to_unicode(token: bytes) -> str:
+    return "".join(_BYTE_TO_CHAR[byte] for byte in token)
+
+
+def _to_bytes(token: str) -> bytes:
+    return bytes(_CHAR_TO_BYTE[char] for char in token)
