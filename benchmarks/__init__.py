@@ -1,0 +1,1 @@
+"""Measurements: every side in one run, alternating, medians with spread."""

@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: the ONNX graph, quantization, judgement, manifest, model card."""

@@ -1,0 +1,26 @@
+"""Bundle to text: onnxruntime, numpy and tiktoken, nothing else.
+
+>>> from runtimes import load
+>>> print(load().generate("Once upon a time", max_tokens=60, seed=1).text)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtimes.generator import Generator
+
+PACKAGED_BUNDLE = Path(__file__).parent / "bundle"
+
+
+def load(bundle: str | Path = PACKAGED_BUNDLE, variant: str | None = None, threads: int | None = None) -> Generator:
+    """Open a bundle, by default the nano stories that ship with slmx, ready to generate.
+
+    `variant` is a name in its manifest, by default its smallest; SlmxError for a bundle that fails its hashes.
+    """
+    from runtimes.bundle import Bundle
+    from runtimes.generator import Generator
+
+    return Generator(Bundle.open(Path(bundle)), variant, threads)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from slm.errors import SlmxError
 from slm.folders import sha256_of
@@ -52,8 +52,8 @@ def save_checkpoint(
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint into an existing empty folder, its weights stored as `dtype`."""
-    tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS_FILE)
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    save_tensors(tensors, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     config = {
@@ -64,6 +64,11 @@ def save_checkpoint(
         "sha256": {name: sha256_of(folder / name) for name in HASHED_FILES},
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file with the permissions of any other; OSError when the disk is full."""
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -99,10 +104,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         tensors = load_file(folder / WEIGHTS_FILE)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
-        raise SlmxError(f"{folder / WEIGHTS_FILE}: does not fit the shape in {CONFIG_FILE} ({_first_line(error)})") from error
+        raise SlmxError(
+            f"{folder / WEIGHTS_FILE}: does not fit the shape in {CONFIG_FILE} ({_first_line(error)})"
+        ) from error
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size != model.config.vocab_size:
-        raise SlmxError(f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {model.config.vocab_size} in the model")
+        raise SlmxError(
+            f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {model.config.vocab_size} in the model"
+        )
     record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
     return Checkpoint(folder, preset, model.eval(), tokenizer, record)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -18,19 +23,41 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+BUNDLES = Path("bundles")
+
+
+@contextmanager
+def _needs(extra: str) -> Iterator[None]:
+    """Turn a missing package into the pip line that brings it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SlmxError(f'this command needs {error.name}: pip install "slmx[{extra}]"') from error
+
+
+def _default_bundle() -> Path:
+    """`bundles/nano` in the current folder if an export put one there, else the one inside the package."""
+    from runtimes import PACKAGED_BUNDLE
+
+    exported = BUNDLES / "nano"
+    if (exported / "manifest.json").is_file():
+        typer.echo(f"bundle: {exported}", err=True)
+        return exported
+    return PACKAGED_BUNDLE
+
 
 @app.command()
 def train(
     data: Annotated[list[Path], typer.Option(help="Text or .jsonl file with stories; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Folder of the run: gets best/ and last/.")],
     preset: Annotated[str, typer.Option(help="Model shape; see slmx presets.")] = "nano",
-    valid: Annotated[Optional[list[Path]], typer.Option(help="Validation file; default: 5 % of the stories.")] = None,
+    valid: Annotated[list[Path] | None, typer.Option(help="Validation file; default: 5 % of the stories.")] = None,
     data_licence: Annotated[str, typer.Option(help="Licence of the data, for the training record.")] = "not stated",
-    steps: Annotated[Optional[int], typer.Option(min=1, help="Batches; default: 20 tokens per parameter.")] = None,
-    batch_size: Annotated[Optional[int], typer.Option(min=1, help="Sequences in a batch; default: the preset's.")] = None,
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak; default: the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches; default: 20 tokens per parameter.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences in a batch; default: the preset's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak; default: the preset's.")] = None,
     weight_decay: Annotated[float, typer.Option(min=0.0, help="On matrices only.")] = 0.1,
-    dropout: Annotated[Optional[float], typer.Option(min=0.0, max=0.9, help="Default: the preset's.")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Default: the preset's.")] = None,
     grad_clip: Annotated[float, typer.Option(help="Largest norm of the gradient.")] = 1.0,
     eval_every: Annotated[int, typer.Option(min=1, help="Steps between validations and checkpoints.")] = 250,
     seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and dropout.")] = 1,
@@ -38,10 +65,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
 ) -> None:
     """Train a preset on stories; Ctrl-C saves, --resume goes on."""
-    from rich.console import Console
+    with _needs("train"):
+        from rich.console import Console
 
-    from slm.train import TrainSettings
-    from slm.train import train as run
+        from slm.train import TrainSettings
+        from slm.train import train as run
 
     settings = TrainSettings(
         preset=preset,
@@ -64,6 +92,102 @@ def train(
         typer.echo(f"stopped; {out / 'last'} is saved: the same command with --resume goes on", err=True)
         raise typer.Exit(130)
     typer.echo(str(out / "best"))
+
+
+@app.command()
+def export(
+    preset: Annotated[str, typer.Option(help="Model shape; see slmx presets.")] = "nano",
+    int8: Annotated[bool, typer.Option("--int8", help="Add the dynamic int8 variant.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the one that ships with slmx.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; default: bundles/PRESET.")] = None,
+    fp32: Annotated[bool, typer.Option(help="Keep the float32 variant in the bundle.")] = True,
+    int8_recipe: Annotated[str | None, typer.Option(help="How to quantize; docs/int8.md compares them.")] = None,
+    eval_text: Annotated[Path | None, typer.Option(help="Stories to judge on; default: the model's own.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle of ONNX models, each judged against PyTorch."""
+    with _needs("export"):
+        from export.card import variant_rows
+        from export.exporter import ExportSettings, export_bundle
+        from export.quantize import DEFAULT_RECIPE
+
+    folder = out or BUNDLES / preset
+    settings = ExportSettings(
+        preset=preset,
+        out=folder,
+        checkpoint=checkpoint,
+        fp32=fp32,
+        int8=int8,
+        int8_recipe=int8_recipe or DEFAULT_RECIPE,
+        eval_text=eval_text,
+        force=force,
+    )
+    manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
+    typer.echo(str(folder))
+    row = "{:<8} {:>12}  {:<32} {}"
+    typer.echo(row.format("variant", "bytes", "against PyTorch", "bits per byte"))
+    for cells in variant_rows(manifest):
+        typer.echo(row.format(*cells))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="How the story begins; none starts from nothing.")] = "",
+    bundle: Annotated[Path | None, typer.Option(help="Default: bundles/nano here, else the shipped one.")] = None,
+    variant: Annotated[str | None, typer.Option(help="int8 or fp32; default: the smallest there.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Default: until the story or the context ends.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = 40,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.")] = 0.95,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 shuns tokens seen before.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Write a story with onnxruntime; text goes to stdout as it comes."""
+    from runtimes.bundle import Bundle
+    from runtimes.generator import Generator
+    from runtimes.sampler import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
+    folder = _default_bundle() if bundle is None else bundle
+    generator = Generator(Bundle.open(folder), variant, threads)
+    stream = generator.stream(prompt, max_tokens, sampling)
+    pieces = [prompt]
+    if not as_json:
+        typer.echo(prompt, nl=False)
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            if not as_json:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    summary = stream.summary
+    if as_json:
+        record = asdict(summary) | {"tokens_per_second": round(summary.tokens_per_second, 1)}
+        whole = {"prompt": prompt, "text": "".join(pieces), "ids": stream.ids, "variant": generator.variant}
+        typer.echo(json.dumps(whole | {"bundle": str(folder)} | record, ensure_ascii=False))
+    else:
+        typer.echo()
+    typer.echo(
+        f"{summary.tokens} tokens, {summary.tokens_per_second:,.0f} tokens/s, "
+        f"{1000 * summary.time_to_first_token:.1f} ms to the first, stopped by {summary.stop} "
+        f"({generator.variant}, seed {summary.seed}, {generator.session.threads} thread(s))",
+        err=True,
+    )
+    if stream.stop == "interrupted":
+        raise typer.Exit(130)
+
+
+@app.command()
+def info(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
+    """Check every file of a bundle and show what it holds."""
+    from runtimes.bundle import Bundle
+
+    opened = Bundle.open(bundle)
+    typer.echo(json.dumps(opened.manifest, indent=1))
 
 
 @app.command()

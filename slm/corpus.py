@@ -43,7 +43,9 @@ def _lines(path: Path) -> Iterator[str]:
                 try:
                     yield line.decode("utf-8")
                 except UnicodeDecodeError:
-                    raise SlmxError(f"{path}:{number}: not UTF-8; convert it, for example with iconv -t UTF-8") from None
+                    raise SlmxError(
+                        f"{path}:{number}: not UTF-8; convert it, for example with iconv -t UTF-8"
+                    ) from None
     except OSError as error:
         raise SlmxError(f"{path}: cannot read the corpus ({error.strerror})") from error
 

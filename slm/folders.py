@@ -42,8 +42,10 @@ def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
                 old.rename(target)
             raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise SlmxError(f"{target}: cannot write ({os.strerror(error.errno)}); nothing was changed there") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise SlmxError(
+                f"{target}: cannot write ({os.strerror(error.errno)}); nothing was changed there"
+            ) from error
         raise
     finally:
         if work is not None:

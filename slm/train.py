@@ -17,11 +17,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from slm.corpus import TokenStream, encode_stories, is_held_out, read_stories
 from slm.errors import SlmxError
 from slm.evaluate import evaluate
@@ -194,7 +194,7 @@ class Trainer:
             hint = "" if self.settings.valid or side == "training" else " (or name a file with --valid)"
             raise SlmxError(f"{side} data: {error}{hint}") from None
         self.console.print(
-            f"{side}: {stream.stories:,} stories, {len(stream.ids):,} tokens, {stream.bytes_per_token:.2f} bytes a token"
+            f"{side}: {stream.stories:,} stories, {len(stream.ids):,} tokens of {stream.bytes_per_token:.2f} bytes"
         )
         return stream
 
@@ -202,7 +202,9 @@ class Trainer:
         before, now = saved.record["plan"], asdict(self.plan)
         for name, value in now.items():
             if before.get(name) != value:
-                raise SlmxError(f"{self.last}: the run has {name} {before.get(name)}, not {value}; resume with the same")
+                raise SlmxError(
+                    f"{self.last}: the run has {name} {before.get(name)}, not {value}; resume with the same"
+                )
         if saved.record["data"] != self._data_record():
             raise SlmxError(f"{self.last}: the run was made from other data; resume with the same files")
         self.model.load_state_dict(saved.model.state_dict())
@@ -220,9 +222,12 @@ class Trainer:
         self.console.print(f"resumed at step {self.step} of {self.plan.steps}")
 
     def _data_record(self) -> list[dict[str, Any]]:
-        sides = [("training", path) for path in self.settings.data] + [("validation", path) for path in self.settings.valid]
+        sides = [("training", path) for path in self.settings.data] + [
+            ("validation", path) for path in self.settings.valid
+        ]
         return [
-            {"side": side, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)} for side, path in sides
+            {"side": side, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for side, path in sides
         ]
 
     def record(self) -> dict[str, Any]:
@@ -255,16 +260,21 @@ class Trainer:
             save_checkpoint(folder, self.preset.name, self.model, self.tokenizer, self.merges, self.record(), dtype)
             if optimizer:
                 tensors = {
-                    f"{name}.{key}": value.detach().cpu().contiguous()
+                    f"{name}.{key}": value
                     for name, parameter in self.model.named_parameters()
                     for key, value in self.optimizer.state[parameter].items()
                 }
-                save_file(tensors, folder / OPTIMIZER_FILE)
+                save_tensors(tensors, folder / OPTIMIZER_FILE)
 
     def run(self) -> bool:
         """Train to the last step; returns False when Ctrl-C ended it early, with `last` saved."""
         forward = torch.compile(self.model) if self.settings.compile and shutil.which("c++") else self.model
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+        )
         with _interrupt_flag() as interrupted, Progress(*columns, console=self.console) as progress:
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
@@ -298,7 +308,9 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise SlmxError(f"loss is {value} at step {self.step}: lower --learning-rate; the last good state is {self.last}")
+            raise SlmxError(
+                f"loss is {value} at step {self.step}: lower --learning-rate; the last good state is {self.last}"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

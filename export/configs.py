@@ -1,0 +1,99 @@
+"""The small JSON files by which other runtimes read a bundle.
+
+`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 to Hugging Face transformers
+and what builds on it; `genai_config.json` describes the ONNX graph to onnxruntime-genai (its model type "phi" is
+a plain decoder with position ids, attention mask and one KV cache per layer).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slm.presets import GPTConfig
+from slm.tokenizer import END_OF_TEXT
+
+
+def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str) -> None:
+    """Write the four files; `model_file` is the variant that onnxruntime-genai runs, relative to the folder."""
+    files = {
+        "config.json": _gpt2(config, end_of_text),
+        "generation_config.json": {
+            "bos_token_id": end_of_text,
+            "eos_token_id": end_of_text,
+            "pad_token_id": end_of_text,
+            "max_length": config.block_size,
+        },
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": config.block_size,
+            "bos_token": END_OF_TEXT,
+            "eos_token": END_OF_TEXT,
+            "unk_token": END_OF_TEXT,
+            "pad_token": END_OF_TEXT,
+            "clean_up_tokenization_spaces": False,
+        },
+        "genai_config.json": _genai(config, end_of_text, model_file),
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+
+
+def _gpt2(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": config.vocab_size,
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
+        "torch_dtype": "float32",
+    }
+
+
+def _genai(config: GPTConfig, end_of_text: int, model_file: str) -> dict[str, Any]:
+    return {
+        "model": {
+            "type": "phi",
+            "bos_token_id": end_of_text,
+            "eos_token_id": end_of_text,
+            "pad_token_id": end_of_text,
+            "context_length": config.block_size,
+            "vocab_size": config.vocab_size,
+            "decoder": {
+                "session_options": {"log_id": "onnxruntime-genai", "provider_options": []},
+                "filename": model_file,
+                "head_size": config.head_dim,
+                "hidden_size": config.n_embd,
+                "num_attention_heads": config.n_head,
+                "num_hidden_layers": config.n_layer,
+                "num_key_value_heads": config.n_head,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "position_ids": "position_ids",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": config.block_size,
+            "past_present_share_buffer": True,
+        },
+    }
