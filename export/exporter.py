@@ -18,7 +18,8 @@ from export.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, qua
 from runtimes.bundle import FORMAT_VERSION, MANIFEST_FILE, VARIANT_FILES, Bundle
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
-from slm.folders import atomic_folder, sha256_of
+from slm.folders import atomic_folder
+from slm.hashing import sha256_of
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 

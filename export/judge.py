@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from export.graph import cache_names
+from export.quality import FloatArray, Quality, Reading, measure_quality
 from runtimes.session import Session, open_onnx
 from slm.corpus import TokenStream, encode_stories, read_stories
 from slm.errors import SlmxError
-from slm.evaluate import bits_per_byte, negative_log_likelihood
 from slm.model import GPT, KVCache, generate_greedy
 from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
@@ -27,8 +25,6 @@ JUDGED_TOKENS = 16384
 SAMPLED_STORIES = 64
 SAMPLED_LENGTH = 256
 
-FloatArray = npt.NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class EvalText:
@@ -36,20 +32,6 @@ class EvalText:
 
     stream: TokenStream
     source: str
-
-
-@dataclass(frozen=True)
-class Quality:
-    """One way of reading (whole windows, or token by token): bits per byte, its relative loss, KL, agreement.
-
-    `kl` is the mean of KL(float || variant) in nats per token; `greedy_agreement` the share of positions
-    whose likeliest token is the float model's.
-    """
-
-    bits_per_byte: float
-    loss: float
-    kl: float
-    greedy_agreement: float
 
 
 @dataclass(frozen=True)
@@ -161,50 +143,27 @@ class Judge:
     """Holds the text, and the float model's reading of it, that every quantized variant is compared with."""
 
     def __init__(self, model: GPT, text: EvalText, max_tokens: int = JUDGED_TOKENS) -> None:
-        self.config = model.config
         self.text = text
-        inputs, targets = text.stream.windows(self.config.block_size)
-        keep = max(1, max_tokens // self.config.block_size)
-        self._inputs, self._targets = inputs[:keep], targets[:keep]
         self._model = model
-        nats = sum(negative_log_likelihood(self._float(row), self._targets[row]) for row in range(len(self._inputs)))
-        self.float_bits_per_byte = self._per_byte(nats)
+        inputs, targets = text.stream.windows(model.config.block_size)
+        keep = max(1, max_tokens // model.config.block_size)
+        self.reading = Reading(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
+        self.float_bits_per_byte = self.reading.bits_per_byte(self.reading.reference_nats())
 
     @property
     def tokens(self) -> int:
         """Number of predictions judged."""
-        return int(self._targets.size)
+        return int(self.reading.targets.size)
 
     @torch.inference_mode()
     def _float(self, row: int) -> FloatArray:
-        logits: FloatArray = self._model(torch.from_numpy(self._inputs[row : row + 1]))[0].numpy()
+        logits: FloatArray = self._model(torch.from_numpy(self.reading.inputs[row : row + 1]))[0].numpy()
         return logits
-
-    def _per_byte(self, nats: float) -> float:
-        return bits_per_byte(nats, self._targets.size, self.text.stream.bytes_per_token)
 
     def verdict(self, path: Path) -> Verdict:
         """Read the text with a variant, both ways."""
-        session = Session(path, self.config)
-        return Verdict(self.float_bits_per_byte, self.quality(session, False), self.quality(session, True))
-
-    def quality(self, session: Session, decode: bool) -> Quality:
-        """Read every window at once or, as decoding does, token by token."""
-        nats = kl = agree = 0.0
-        for row, (inputs, targets) in enumerate(zip(self._inputs, self._targets, strict=True)):
-            session.rewind(0)
-            logits = np.stack([session.step(int(i)).copy() for i in inputs]) if decode else session.prefill(inputs)
-            nats += negative_log_likelihood(logits, targets)
-            ours = torch.from_numpy(logits).log_softmax(-1)
-            theirs = torch.from_numpy(self._float(row)).log_softmax(-1)
-            kl += float((theirs.exp() * (theirs - ours)).sum())
-            agree += float((ours.argmax(-1) == theirs.argmax(-1)).sum())
-        figure = self._per_byte(nats)
-        if not math.isfinite(figure):
-            raise SlmxError("the variant gives logits that are no numbers; not published")
-        return Quality(
-            bits_per_byte=round(figure, 5),
-            loss=round(figure / self.float_bits_per_byte - 1, 6),
-            kl=round(kl / self.tokens, 7),
-            greedy_agreement=round(agree / self.tokens, 5),
+        session = Session(path, self._model.config)
+        windows, decode = (
+            measure_quality(session, self.reading, self.float_bits_per_byte, decode) for decode in (False, True)
         )
+        return Verdict(self.float_bits_per_byte, windows, decode)

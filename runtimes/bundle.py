@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slm.errors import SlmxError
+from slm.hashing import sha256_of
 from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
 
@@ -76,7 +76,7 @@ class Bundle:
 
 def _check(path: Path, digest: str) -> None:
     try:
-        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        actual = sha256_of(path)
     except FileNotFoundError:
         raise SlmxError(f"{path}: missing from the bundle; copy the folder again, whole, or export it again") from None
     except OSError as error:

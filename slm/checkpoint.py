@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from slm.errors import SlmxError
-from slm.folders import sha256_of
+from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges

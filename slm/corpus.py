@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,3 +119,8 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
         count=sum(len(story) + 1 for story in encoded),
     )
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))
+
+
+def bits_per_byte(nats: float, tokens: int, bytes_per_token: float) -> float:
+    """Total negative log-likelihood in nats over `tokens` predictions, as bits per UTF-8 byte of text."""
+    return nats / math.log(2) / (tokens * bytes_per_token)

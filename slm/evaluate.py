@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional as F
 
-from slm.corpus import TokenStream
+from slm.corpus import TokenStream, bits_per_byte
 from slm.model import GPT
-
-
-def bits_per_byte(nats: float, tokens: int, bytes_per_token: float) -> float:
-    """Total negative log-likelihood in nats over `tokens` predictions, as bits per UTF-8 byte of text."""
-    return nats / math.log(2) / (tokens * bytes_per_token)
-
-
-def negative_log_likelihood(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64]) -> float:
-    """Sum in nats of -log p(target): logits float [..., vocab], targets int64 [...]."""
-    rows = torch.from_numpy(logits).reshape(-1, logits.shape[-1])
-    return float(F.cross_entropy(rows, torch.from_numpy(targets).reshape(-1), reduction="sum"))
 
 
 @torch.inference_mode()

@@ -1,9 +1,8 @@
-"""Folders that appear whole or not at all, and the hashes that prove it later."""
+"""Folders that appear whole or not at all."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -50,12 +49,3 @@ def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

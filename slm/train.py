@@ -25,7 +25,8 @@ from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_te
 from slm.corpus import TokenStream, encode_stories, is_held_out, read_stories
 from slm.errors import SlmxError
 from slm.evaluate import evaluate
-from slm.folders import atomic_folder, sha256_of
+from slm.folders import atomic_folder
+from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 from slm.tokenizer import Tokenizer, train_tokenizer
