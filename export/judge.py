@@ -122,7 +122,7 @@ def parity(model: GPT, path: Path) -> float:
             }
             logits, *present = session.run(["logits", *present_names], feed | state)
             state = dict(zip(past_names, present, strict=True))
-            worst = max(worst, float(np.abs(logits - expected).max()))
+            worst = float(np.maximum(worst, np.abs(logits - expected).max()))
     prompt = ids[0, : min(8, config.block_size // 2)].tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
     if greedy_tokens(Session(path, config), prompt, count) != generate_greedy(model, prompt, count):

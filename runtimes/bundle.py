@@ -34,21 +34,15 @@ class Bundle:
         path = folder / MANIFEST_FILE
         if not path.is_file():
             raise SlmxError(f"{folder}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {folder}")
-        try:
-            manifest = json.loads(path.read_text("utf-8"))
-            version, shape = manifest["format_version"], manifest["shape"]
-            digests = {name: entry["sha256"] for name, entry in manifest["files"].items()}
-            variants = {name: entry["file"] for name, entry in manifest["variants"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SlmxError(f"{path}: not a bundle manifest ({error!r}); export it again") from error
-        if version != FORMAT_VERSION:
-            raise SlmxError(f"{folder}: bundle format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
-        unlisted = [name for name in variants.values() if name not in digests]
+        manifest = _read_manifest(path)
+        config = GPTConfig.from_dict(manifest["shape"], str(path))
+        files, variants = manifest["files"], manifest["variants"]
+        unlisted = [entry["file"] for entry in variants.values() if entry["file"] not in files]
         if unlisted or not variants:
             raise SlmxError(f"{path}: lists no hash for {', '.join(unlisted) or 'any variant'}; export it again")
-        for name, digest in digests.items():
-            _check(folder / name, digest)
-        return cls(folder, GPTConfig.from_dict(shape, str(path)), manifest)
+        for name, entry in files.items():
+            _check(folder / name, entry["sha256"])
+        return cls(folder, config, manifest)
 
     @property
     def variants(self) -> list[str]:
@@ -72,6 +66,33 @@ class Bundle:
                 f"{self.folder}: {tokenizer.vocab_size} tokens but {self.config.vocab_size} logits; export it again"
             )
         return tokenizer
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Parse a manifest; its version comes first, for a newer one may be laid out otherwise."""
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        version = manifest["format_version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SlmxError(f"{path}: not a bundle manifest ({error!r}); export it again") from error
+    if version != FORMAT_VERSION:
+        raise SlmxError(f"{path}: bundle format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
+    whole = (
+        isinstance(manifest.get("shape"), dict)
+        and _is_table(manifest.get("files"), sha256=str, bytes=int)
+        and _is_table(manifest.get("variants"), file=str)
+    )
+    if not whole:
+        raise SlmxError(f"{path}: not a whole bundle manifest (shape, files or variants); export it again")
+    return manifest
+
+
+def _is_table(value: object, **fields: type) -> bool:
+    """Whether it is a JSON object of objects that each have these fields."""
+    return isinstance(value, dict) and all(
+        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
+        for entry in value.values()
+    )
 
 
 def _check(path: Path, digest: str) -> None:

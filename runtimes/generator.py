@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from runtimes.bundle import Bundle
@@ -40,10 +41,22 @@ class Story:
     summary: Summary
 
 
+def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
+    """Decode UTF-8 as it comes, holding back unfinished characters; what is no UTF-8 becomes U+FFFD."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for chunk in chunks:
+        piece = decoder.decode(chunk)
+        if piece:
+            yield piece
+    rest = decoder.decode(b"", final=True)
+    if rest:
+        yield rest
+
+
 class Stream:
     """A story being written: iterate over its pieces of text, then read `ids` and `summary`."""
 
-    def __init__(self, generator: Generator, prompt_ids: list[int], max_tokens: int, sampling: Sampling) -> None:
+    def __init__(self, generator: Generator, prompt_ids: list[int], max_tokens: int | None, sampling: Sampling) -> None:
         self.ids: list[int] = []
         self.stop = "interrupted"
         self._generator = generator
@@ -56,15 +69,8 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of text as soon as their bytes are whole characters."""
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         token_bytes = self._generator.tokenizer.encoding.decode_single_token_bytes
-        for token in self._tokens():
-            piece = decoder.decode(token_bytes(token))
-            if piece:
-                yield piece
-        rest = decoder.decode(b"", final=True)
-        if rest:
-            yield rest
+        return whole_characters(token_bytes(token) for token in self._tokens())
 
     def _tokens(self) -> Iterator[int]:
         session, end = self._generator.session, self._generator.tokenizer.end_of_text
@@ -72,7 +78,7 @@ class Stream:
         self._started = time.perf_counter()
         session.rewind(0)
         logits = session.prefill(self._prompt_ids)[-1]
-        for count in range(1, self._max_tokens + 1):
+        for count in itertools.count(1):
             token = sampler(logits)
             self._last = time.perf_counter()
             if count == 1:
@@ -83,12 +89,12 @@ class Stream:
             self.ids.append(token)
             yield token
             if count == self._max_tokens:
-                break
+                self.stop = "max tokens"
+                return
             if session.length == session.config.block_size:
                 self.stop = "context full"
                 return
             logits = session.step(token)
-        self.stop = "max tokens"
 
     @property
     def summary(self) -> Summary:
@@ -131,7 +137,7 @@ class Generator:
             raise SlmxError(
                 f"the prompt is {len(ids)} tokens long with its start token, the context holds {block_size}; shorten it"
             )
-        return Stream(self, ids, block_size if max_tokens is None else max_tokens, sampling or Sampling())
+        return Stream(self, ids, max_tokens, sampling or Sampling())
 
     def generate(
         self,

@@ -6,8 +6,12 @@ transformers' logits processors; top-p counts the probabilities that top-k left,
 
 from __future__ import annotations
 
+import bisect
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
+from math import exp
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +19,10 @@ import numpy.typing as npt
 from slm.errors import SlmxError
 
 FloatArray = npt.NDArray[np.float32]
-GROUPS = 250
+GROUPS = 500
 FIRST_LOOK = 64
+# Below it float32 would make the division 0 / 0; the draw is greedy long before.
+LOWEST_TEMPERATURE = 1e-30
 
 
 @dataclass(frozen=True)
@@ -46,26 +52,20 @@ class Sampling:
 
 
 def top_candidates(logits: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Ids and logits of the k largest, largest first; of equal ones the lower id comes first.
+    """Ids in rising order, and their logits, that surely hold the k largest: those and a few more.
 
-    Exact, and quicker than a partition of the whole: the k-th largest of many group maxima is a bound
-    that at least k logits reach, so only those need sorting.
+    Quicker than a partition of the whole: the k-th largest of many group maxima is a bound that at least
+    k logits reach.
     """
     size = len(logits)
-    if k >= size:
-        ids = np.argsort(-logits, kind="stable")
-        return ids, logits[ids]
     groups = max(GROUPS, 2 * k)
     rows = size // groups
-    if rows > 1:
-        maxima = logits[: rows * groups].reshape(rows, groups).max(axis=0)
-        maxima.partition(groups - k)
-        reaching = (logits >= maxima[groups - k]).nonzero()[0]
-    else:
-        reaching = np.arange(size)
-    values = logits[reaching]
-    order = (-values).argsort(kind="stable")[:k]
-    return reaching[order], values[order]
+    if rows < 2:
+        return np.arange(size), logits
+    maxima = logits[: rows * groups].reshape(rows, groups).max(axis=0)
+    maxima.partition(groups - k)
+    ids = (logits >= maxima[groups - k]).nonzero()[0]
+    return ids, logits[ids]
 
 
 class Sampler:
@@ -73,7 +73,7 @@ class Sampler:
 
     def __init__(self, sampling: Sampling, seen: Iterable[int] = ()) -> None:
         self.sampling = sampling
-        self._random = np.random.default_rng(sampling.seed).random
+        self._random = random.Random(sampling.seed).random
         self._seen: dict[int, None] = dict.fromkeys(seen)
 
     def __call__(self, logits: FloatArray) -> int:
@@ -97,34 +97,42 @@ class Sampler:
         return penalized
 
     def _draw(self, logits: FloatArray) -> int:
-        ids, cumulative = self._kept(logits)
-        target = self._random() * cumulative[-1]
-        return int(ids[min(int(cumulative.searchsorted(target, side="right")), len(ids) - 1)])
+        if not self.sampling.top_k and self.sampling.top_p == 1.0:
+            cumulative = self._weights(logits, logits.max()).cumsum()
+            return min(int(cumulative.searchsorted(self._random() * cumulative[-1], side="right")), len(logits) - 1)
+        ids, kept, masses = self._kept(logits)
+        return int(ids[kept[min(bisect.bisect_right(masses, self._random() * masses[-1]), len(kept) - 1)]])
 
-    def _kept(self, logits: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-        """Ids that top-k and top-p keep, likeliest first, and their cumulative unnormalized probabilities."""
-        sampling = self.sampling
-        if sampling.top_k:
-            ids, values = top_candidates(logits, sampling.top_k)
-            cumulative = self._weights(values, values[0]).cumsum()
-            mass = cumulative[-1]
-        elif sampling.top_p < 1.0:
-            highest = logits.max()
-            mass = self._weights(logits, highest).sum()
+    def _kept(self, logits: FloatArray) -> tuple[npt.NDArray[np.intp], list[int], list[float]]:
+        """What top-k and top-p keep: ids, places in them (likeliest first), cumulative unnormalized probabilities.
+
+        A few dozen candidates are left here, for which lists are quicker than arrays.
+        """
+        top_k, top_p = self.sampling.top_k, self.sampling.top_p
+        if top_k:
+            ids, values = top_candidates(logits, top_k)
+            places, masses = self._ranked(values.tolist(), top_k)
+            mass = masses[-1]
+        else:
+            mass = float(self._weights(logits, logits.max()).sum())
             look = FIRST_LOOK
             while True:
                 ids, values = top_candidates(logits, look)
-                cumulative = self._weights(values, highest).cumsum()
-                if cumulative[-1] >= sampling.top_p * mass or look >= len(logits):
+                places, masses = self._ranked(values.tolist(), look)
+                if masses[-1] >= top_p * mass or look >= len(logits):
                     break
                 look *= 4
-        else:
-            return np.arange(len(logits)), self._weights(logits, logits.max()).cumsum()
-        if sampling.top_p < 1.0:
-            kept = int(cumulative.searchsorted(sampling.top_p * mass)) + 1
-            return ids[:kept], cumulative[:kept]
-        return ids, cumulative
+        if top_p < 1.0:
+            count = bisect.bisect_left(masses, top_p * mass) + 1
+            return ids, places[:count], masses[:count]
+        return ids, places, masses
 
-    def _weights(self, values: FloatArray, highest: np.float32) -> npt.NDArray[np.float64]:
-        scaled: npt.NDArray[np.float64] = np.exp((values - highest) / self.sampling.temperature, dtype=np.float64)
-        return scaled
+    def _ranked(self, values: list[float], count: int) -> tuple[list[int], list[float]]:
+        """Places of the `count` largest values, largest first, and their cumulative unnormalized probabilities."""
+        places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:count]
+        highest, temperature = values[places[0]], self.sampling.temperature
+        return places, list(accumulate([exp((values[place] - highest) / temperature) for place in places]))
+
+    def _weights(self, logits: FloatArray, highest: np.float32) -> npt.NDArray[np.float64]:
+        weights: npt.NDArray[np.float64] = np.exp((logits - highest).astype(np.float64) / self.sampling.temperature)
+        return weights

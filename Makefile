@@ -1,0 +1,44 @@
+# Two commands for a fresh machine: `make story` and `make test`. Both are safe to repeat.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# PyTorch's own index has CPU builds where PyPI's plain wheel brings CUDA; empty it to use what pip is set up for.
+TORCH ?= torch==2.13.0
+
+.PHONY: story test check bundle clean
+
+story: .venv/export bundles/nano/manifest.json
+	$(BIN)/slmx generate "Once upon a time"
+
+bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
+	$(BIN)/slmx export --preset nano --int8 --force
+
+test: .venv/dev
+	$(BIN)/python -m pytest
+
+# What .ci/run checks beside the tests.
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Remakes the bundle that ships inside the package from the checkpoint that ships with it.
+bundle: .venv/export
+	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundle --force
+
+.venv/export: .venv/torch
+	$(PIP) --editable ".[export]"
+	@touch $@
+
+.venv/dev: .venv/torch
+	$(PIP) --editable ".[dev]"
+	@touch $@ .venv/export
+
+.venv/torch: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) "$(TORCH)"
+	@touch $@
+
+clean:
+	rm -rf .venv bundles build dist *.egg-info

@@ -1,0 +1,149 @@
+"""Bundles and graphs that several test modules read, each made once a run, and the command run in this process."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import onnx
+import pytest
+import torch
+
+import export.exporter
+from export.exporter import ExportSettings, export_bundle
+from export.graph import export_onnx
+from export.judge import Judge
+from runtimes.bundle import MANIFEST_FILE, Bundle
+from runtimes.session import Session
+from slm.cli import main
+from slm.hashing import sha256_of
+from slm.model import GPT
+from slm.presets import GPTConfig, get_preset
+
+JUDGED_TOKENS = 512
+# More threads than free cores make PyTorch wait for itself, tens of times longer than these models compute.
+torch.set_num_threads(1)
+
+_home = tempfile.TemporaryDirectory(prefix="slmx-tests-")
+
+
+def folder(name: str) -> Path:
+    """A new folder that goes when the tests end."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_home.name))
+
+
+def brief_judge() -> Any:
+    """Within it, exports judge on few tokens."""
+    return mock.patch.object(export.exporter, "Judge", functools.partial(Judge, max_tokens=JUDGED_TOKENS))
+
+
+@functools.cache
+def tiny_bundle(checkpoint: Path) -> Path:
+    """The bundle, fp32 and int8, of a checkpoint; not to be changed."""
+    out = folder("tiny") / "bundle"
+    with brief_judge():
+        export_bundle(ExportSettings("nano", out, checkpoint, int8=True), lambda line: None)
+    return out
+
+
+@functools.cache
+def tiny_bundle_to_spoil(checkpoint: Path) -> Path:
+    """One copy for many examples of a property; each puts back what it changed."""
+    return copy_of(tiny_bundle(checkpoint), folder("spoilt") / "bundle")
+
+
+def copy_of(bundle: Path, target: Path) -> Path:
+    """A bundle that a test may spoil."""
+    return Path(shutil.copytree(bundle, target))
+
+
+def session(bundle: Path, variant: str = "fp32") -> Session:
+    """A session of one variant."""
+    opened = Bundle.open(bundle)
+    return Session(opened.model_path(variant), opened.config)
+
+
+def random_model(config: GPTConfig, seed: int = 0) -> GPT:
+    """A GPT in which every weight is random, biases and norms too, so that none can be lost unnoticed."""
+    torch.manual_seed(seed)
+    model = GPT(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@functools.cache
+def nano_graph() -> tuple[GPT, Path]:
+    """A model of nano's shape and its fp32 graph."""
+    model = random_model(get_preset("nano").config)
+    path = folder("nano") / "model.onnx"
+    export_onnx(model, path)
+    return model, path
+
+
+@functools.cache
+def small_graph() -> tuple[GPT, Path]:
+    """A model small enough to be quantized and judged many times, and its fp32 graph."""
+    model = random_model(GPTConfig(block_size=48, vocab_size=300, n_layer=2, n_head=2, n_embd=32))
+    path = folder("small") / "model.onnx"
+    export_onnx(model, path)
+    return model, path
+
+
+def initializers(path: Path) -> dict[str, onnx.TensorProto]:
+    """Stored tensors of a graph by name."""
+    return {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+
+
+def snapshot(root: Path) -> dict[str, str]:
+    """Hash of every file below a folder, hidden ones too."""
+    return {p.relative_to(root).as_posix(): sha256_of(p) for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def edit_manifest(bundle: Path, **changes: object) -> None:
+    """Replace top-level entries of a manifest."""
+    path = bundle / MANIFEST_FILE
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command run in this process printed, and its exit code."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Slmx:
+    """Runs `slmx` without a new process, whose imports would take seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capfd = capfd
+
+    def __call__(self, *args: str | Path) -> Ran:
+        self._monkeypatch.setattr("sys.argv", ["slmx", *map(str, args)])
+        self._capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        out, err = self._capfd.readouterr()
+        code = exit_.value.code
+        return Ran(code if isinstance(code, int) else 0, out, err)
+
+    def refuses(self, *args: str | Path) -> str:
+        """Run a command that must fail with one line on stderr and nothing on stdout; that line."""
+        ran = self(*args)
+        assert ran.code == 1
+        assert ran.stdout == ""
+        talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
+        assert line.startswith("slmx: ")
+        assert not [told for told in talk.splitlines() if not told.startswith(("fp32:", "int8:", "judging:"))]
+        return line.removeprefix("slmx: ")

@@ -1,0 +1,185 @@
+"""The session over a real graph: its cache is appended to in place, rewound and never shared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runtimes.bundle import Bundle
+from runtimes.session import FloatArray, Session, default_threads
+from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
+from slm.presets import PRESETS
+from tests import bundles
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_checkpoint: Path) -> Bundle:
+    return Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+
+
+@pytest.fixture(scope="module")
+def session(bundle: Bundle) -> Session:
+    return Session(bundle.model_path("fp32"), bundle.config)
+
+
+@pytest.fixture(scope="module")
+def ids(session: Session) -> list[int]:
+    config = session.config
+    return np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_checkpoint: Path, ids: list[int]) -> FloatArray:
+    """Logits of the whole context, by PyTorch."""
+    with torch.inference_mode():
+        logits: FloatArray = load_checkpoint(tiny_checkpoint).model(torch.tensor([ids]))[0].numpy()
+    return logits
+
+
+def assert_close(ours: FloatArray, theirs: FloatArray) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def test_prefill_equals_step_by_step_and_pytorch(session: Session, ids: list[int], expected: FloatArray) -> None:
+    session.rewind(0)
+    whole = session.prefill(ids)
+    assert whole.shape == (len(ids), session.config.vocab_size)
+    assert whole.dtype == np.float32
+    session.rewind(0)
+    assert_close(np.stack([session.step(i).copy() for i in ids]), whole)
+    assert_close(whole, expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.sets(st.integers(1, 63), max_size=8), steps=st.sets(st.integers(0, 8)))
+def test_chunks_behind_a_filled_cache(
+    session: Session, ids: list[int], expected: FloatArray, cuts: set[int], steps: set[int]
+) -> None:
+    session.rewind(0)
+    borders = [0, *sorted(cuts), len(ids)]
+    for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False)):
+        assert session.length == start
+        if number in steps:
+            logits = np.stack([session.step(i).copy() for i in ids[start:end]])
+        else:
+            logits = session.prefill(ids[start:end])
+        assert_close(logits, expected[start:end])
+
+
+@settings(max_examples=25, deadline=None)
+@given(first=st.integers(1, 60), kept=st.integers(0, 60), seed=st.integers(0, 2**32 - 1))
+def test_what_was_rewound_is_not_read_again(
+    session: Session, ids: list[int], first: int, kept: int, seed: int
+) -> None:
+    kept = min(kept, first)
+    other = np.random.default_rng(seed).integers(0, session.config.vocab_size, 4).tolist()
+    session.rewind(0)
+    whole = session.prefill([*ids[:kept], *other])
+    session.rewind(0)
+    session.prefill(ids[:first])
+    session.rewind(kept)
+    assert session.length == kept
+    assert_close(session.prefill(other[:2]), whole[kept : kept + 2])
+    assert_close(session.step(other[2]), whole[kept + 2])
+    assert_close(session.step(other[3]), whole[kept + 3])
+
+
+def test_the_context_window_is_a_limit_and_hitting_it_harms_nothing(
+    session: Session, ids: list[int], expected: FloatArray
+) -> None:
+    size = session.config.block_size
+    session.rewind(0)
+    with pytest.raises(SlmxError, match=rf"^{size + 1} tokens do not fit the context of {size}; shorten"):
+        session.prefill([*ids, 0])
+    session.prefill(ids[:-1])
+    with pytest.raises(SlmxError, match=rf"^{size + 1} tokens do not fit"):
+        session.prefill([0, 0])
+    with pytest.raises(SlmxError, match="tokens do not fit"):
+        session.prefill([])
+    assert session.length == size - 1
+    assert_close(session.step(ids[-1]), expected[-1])
+    with pytest.raises(SlmxError, match=f"^the context of {size} tokens is full"):
+        session.step(0)
+    assert session.length == size
+    for length in (-1, size + 1):
+        with pytest.raises(SlmxError, match=f"cannot rewind to {length}: {size} positions are cached"):
+            session.rewind(length)
+    session.rewind(size - 1)
+    assert_close(session.step(ids[-1]), expected[-1])
+
+
+def test_two_sessions_do_not_disturb_each_other(bundle: Bundle, ids: list[int], expected: FloatArray) -> None:
+    one, two = (Session(bundle.model_path("fp32"), bundle.config) for _ in range(2))
+    backwards = ids[::-1]
+    alone = np.stack([two.step(i).copy() for i in backwards])
+    two.rewind(0)
+    for position in range(0, len(ids), 2):
+        pair = slice(position, position + 2)
+        first = one.prefill(ids[pair])
+        second = [two.step(i).copy() for i in backwards[pair]]
+        assert_close(first, expected[pair])
+        assert_close(np.stack(second), alone[pair])
+
+
+def test_the_cache_stays_where_it_is_and_fills_in_place(bundle: Bundle, ids: list[int]) -> None:
+    fresh = Session(bundle.model_path("fp32"), bundle.config)
+    addresses = [value.data_ptr() for value in fresh._cache]
+    assert len(set(addresses)) == 2 * bundle.config.n_layer
+    fresh.prefill(ids[:5])
+    for i in ids[5:9]:
+        fresh.step(i)
+    assert [value.data_ptr() for value in fresh._cache] == addresses
+    outputs: list[ort.OrtValue] = fresh._binding.get_outputs()
+    assert [value.data_ptr() for value in outputs[1:]] == addresses
+    for value in fresh._cache:
+        filled = np.abs(value.numpy()).sum(axis=(0, 1, 3)) > 0
+        assert filled.tolist() == [True] * 9 + [False] * (bundle.config.block_size - 9)
+
+
+def test_logits_of_a_prefill_outlive_later_runs(session: Session, ids: list[int], expected: FloatArray) -> None:
+    session.rewind(0)
+    first = session.prefill(ids[:6])
+    session.prefill(ids[6:12])
+    session.step(ids[12])
+    assert_close(first, expected[:6])
+
+
+def test_an_id_outside_the_vocabulary_leaves_the_session_usable(
+    session: Session, ids: list[int], expected: FloatArray
+) -> None:
+    session.rewind(0)
+    session.prefill(ids[:4])
+    for wrong in ([session.config.vocab_size], [0, 1, 10**9, 2]):
+        with pytest.raises(Exception, match="out of"):
+            session.prefill(wrong)
+        assert session.length == 4
+    assert_close(session.step(ids[4]), expected[4])
+
+
+def test_threads_must_be_positive(bundle: Bundle) -> None:
+    for threads in (0, -3):
+        with pytest.raises(SlmxError, match=f"^threads must be at least 1, not {threads}$"):
+            Session(bundle.model_path(), bundle.config, threads)
+
+
+def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None:
+    assert default_threads(PRESETS["nano"].config) == 1
+    assert 1 <= default_threads(PRESETS["medium"].config) <= 4
+
+
+def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    for content in (b"", b"not a model", bundle.model_path().read_bytes()[:1000]):
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+        with pytest.raises(SlmxError, match=r"model\.onnx: onnxruntime .* cannot open this model") as caught:
+            Session(path, bundle.config)
+        assert "\n" not in str(caught.value)
