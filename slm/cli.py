@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,6 +44,15 @@ def _default_bundle() -> Path:
         typer.echo(f"bundle: {exported}", err=True)
         return exported
     return PACKAGED_BUNDLE
+
+
+def _print_variants(manifest: dict[str, Any]) -> None:
+    from export.card import variant_rows
+
+    row = "{:<8} {:>12}  {:<32} {}"
+    typer.echo(row.format("variant", "bytes", "against PyTorch", "bits per byte"))
+    for cells in variant_rows(manifest):
+        typer.echo(row.format(*cells))
 
 
 @app.command()
@@ -107,7 +116,6 @@ def export(
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX models, each judged against PyTorch."""
     with _needs("export"):
-        from export.card import variant_rows
         from export.exporter import ExportSettings, export_bundle
         from export.quantize import DEFAULT_RECIPE
 
@@ -124,10 +132,7 @@ def export(
     )
     manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))
-    row = "{:<8} {:>12}  {:<32} {}"
-    typer.echo(row.format("variant", "bytes", "against PyTorch", "bits per byte"))
-    for cells in variant_rows(manifest):
-        typer.echo(row.format(*cells))
+    _print_variants(manifest)
 
 
 @app.command()
@@ -187,7 +192,15 @@ def info(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) ->
     from runtimes.bundle import Bundle
 
     opened = Bundle.open(bundle)
-    typer.echo(json.dumps(opened.manifest, indent=1))
+    manifest, c = opened.manifest, opened.config
+    typer.echo(
+        f"{manifest['preset']}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
+        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
+    )
+    _print_variants(manifest)
+    typer.echo(f"judged on {manifest['judged_on']['tokens']:,} tokens: {manifest['judged_on']['text']}")
+    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()))
+    typer.echo(f"{len(manifest['files'])} files, every hash matches")
 
 
 @app.command()

@@ -106,14 +106,15 @@ def batch_at(stream: TokenStream, block_size: int, batch_size: int, seed: int, s
 
     It depends on the arguments alone, so that a resumed run sees what an uninterrupted one would.
     """
-    per_epoch = max(1, (len(stream.ids) - block_size) // block_size // batch_size)
+    ids = stream.ids
+    per_epoch = max(1, (len(ids) - block_size) // block_size // batch_size)
     epoch, index = divmod(step, per_epoch)
     rng = np.random.default_rng((seed, epoch))
-    spare = (len(stream.ids) - 1) % block_size if len(stream.ids) <= 2 * block_size else block_size - 1
-    inputs, targets = stream.windows(block_size, offset=int(rng.integers(spare + 1)))
-    order = rng.permutation(len(inputs))
-    rows = np.resize(order[index * batch_size : (index + 1) * batch_size], batch_size)
-    return torch.from_numpy(inputs[rows]), torch.from_numpy(targets[rows])
+    offset = int(rng.integers(min(block_size, len(ids) - block_size)))
+    order = rng.permutation((len(ids) - 1 - offset) // block_size)
+    chosen = offset + block_size * np.resize(order[index * batch_size : (index + 1) * batch_size], batch_size)
+    rows = torch.from_numpy(np.stack([ids[start : start + block_size + 1] for start in chosen]).astype(np.int64))
+    return rows[:, :-1], rows[:, 1:]
 
 
 def _optimizer(model: GPT, plan: _Plan) -> torch.optim.AdamW:
@@ -127,7 +128,9 @@ def _precision(device: torch.device) -> torch.dtype:
     """bf16 only where the hardware multiplies it: emulated on a CPU it is many times slower than float32."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
 
 
 @contextmanager
@@ -139,6 +142,14 @@ def _interrupt_flag() -> Iterator[list[bool]]:
         yield flag
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _data_record(settings: TrainSettings) -> list[dict[str, Any]]:
+    sides = [("training", path) for path in settings.data] + [("validation", path) for path in settings.valid]
+    return [
+        {"side": side, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
+        for side, path in sides
+    ]
 
 
 class Trainer:
@@ -156,6 +167,7 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = _precision(self.device)
         stories = list(read_stories(settings.data))
+        self.data = _data_record(settings)
         if settings.valid:
             held_out = list(read_stories(settings.valid))
         else:
@@ -206,7 +218,7 @@ class Trainer:
                 raise SlmxError(
                     f"{self.last}: the run has {name} {before.get(name)}, not {value}; resume with the same"
                 )
-        if saved.record["data"] != self._data_record():
+        if saved.record["data"] != self.data:
             raise SlmxError(f"{self.last}: the run was made from other data; resume with the same files")
         self.model.load_state_dict(saved.model.state_dict())
         try:
@@ -222,20 +234,11 @@ class Trainer:
         self.curve = saved.record["curve"]
         self.console.print(f"resumed at step {self.step} of {self.plan.steps}")
 
-    def _data_record(self) -> list[dict[str, Any]]:
-        sides = [("training", path) for path in self.settings.data] + [
-            ("validation", path) for path in self.settings.valid
-        ]
-        return [
-            {"side": side, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for side, path in sides
-        ]
-
     def record(self) -> dict[str, Any]:
         """The training record: data, licence, plan, tokens seen, loss curve, bits per byte."""
         best = min(self.curve, key=lambda point: point["bits_per_byte"], default=None)
         return {
-            "data": self._data_record(),
+            "data": self.data,
             "licence": self.settings.licence,
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,
@@ -309,9 +312,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise SlmxError(
-                f"loss is {value} at step {self.step}: lower --learning-rate; the last good state is {self.last}"
-            )
+            saved = f"the last good state is {self.last}" if self.last.exists() else "nothing was saved yet"
+            raise SlmxError(f"loss is {value} at step {self.step}; {saved}; start again with a lower --learning-rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

@@ -122,9 +122,7 @@ def test_draws_follow_the_distribution(settings_: Sampling) -> None:
     expected = transformers_kept(settings_, logits, seen)
     counts = np.zeros(len(logits))
     for seed in range(draws):
-        sampling = Sampling(
-            settings_.temperature, settings_.top_k, settings_.top_p, settings_.repetition_penalty, seed
-        )
+        sampling = Sampling(settings_.temperature, settings_.top_k, settings_.top_p, settings_.repetition_penalty, seed)
         counts[Sampler(sampling, seen)(logits)] += 1
     for i, count in enumerate(counts):
         p = expected.get(i, 0.0)

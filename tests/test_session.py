@@ -77,9 +77,7 @@ def test_chunks_behind_a_filled_cache(
 
 @settings(max_examples=25, deadline=None)
 @given(first=st.integers(1, 60), kept=st.integers(0, 60), seed=st.integers(0, 2**32 - 1))
-def test_what_was_rewound_is_not_read_again(
-    session: Session, ids: list[int], first: int, kept: int, seed: int
-) -> None:
+def test_what_was_rewound_is_not_read_again(session: Session, ids: list[int], first: int, kept: int, seed: int) -> None:
     kept = min(kept, first)
     other = np.random.default_rng(seed).integers(0, session.config.vocab_size, 4).tolist()
     session.rewind(0)
