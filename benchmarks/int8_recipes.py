@@ -36,12 +36,12 @@ SHAPE = "shape.json"
 STEPS = 200
 
 
-def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int) -> None:
-    """Write every recipe's model, and the float model's reading of the text, into a folder."""
+def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, recipes: list[str]) -> None:
+    """Write the recipes' models (all, if none is named) and the float model's reading of the text into a folder."""
     from export.graph import export_onnx
     from export.judge import Judge
     from export.judge import eval_text as read_eval_text
-    from export.quantize import RECIPES, quantize_int8
+    from export.quantize import RECIPES, get_recipe, quantize_int8
     from slm.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
@@ -58,8 +58,8 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int) -> No
     )
     (folder / SHAPE).write_text(json.dumps(asdict(config)), "utf-8")
     export_onnx(loaded.model, folder / f"{FLOAT}.onnx")
-    for name, recipe in RECIPES.items():
-        quantize_int8(folder / f"{FLOAT}.onnx", folder / f"{name}.onnx", recipe)
+    for name in recipes or RECIPES:
+        quantize_int8(folder / f"{FLOAT}.onnx", folder / f"{name}.onnx", get_recipe(name))
 
 
 def _shape(folder: Path) -> GPTConfig:
@@ -110,6 +110,7 @@ def measure_speed(folder: Path, rounds: int) -> dict[str, list[float]]:
 def main(
     eval_text: Annotated[Path | None, typer.Option(help="Stories the model never saw.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped nano.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more.")] = None,
     windows: Annotated[int, typer.Option(min=1, help="Context windows to read.")] = 64,
     rounds: Annotated[int, typer.Option(min=2, help="Of the speed measurement.")] = 15,
     avx2: Annotated[bool, typer.Option("--avx2", help="Read on an AVX2 CPU, by valgrind; no speed.")] = False,
@@ -126,7 +127,7 @@ def main(
         from slm.checkpoint import PRETRAINED
 
         folder = Path(name)
-        prepare(folder, checkpoint or PRETRAINED / "nano", eval_text, windows)
+        prepare(folder, checkpoint or PRETRAINED / "nano", eval_text, windows, recipe or [])
         found = read_models_under_avx2(folder) if avx2 else read_models(folder)
         seconds = {} if avx2 else measure_speed(folder, rounds)
     for model, samples in seconds.items():

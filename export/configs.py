@@ -28,6 +28,7 @@ def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file:
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": config.block_size,
+            "model_input_names": ["input_ids", "attention_mask"],
             "bos_token": END_OF_TEXT,
             "eos_token": END_OF_TEXT,
             "unk_token": END_OF_TEXT,

@@ -63,9 +63,10 @@ def export_bundle(settings: ExportSettings, say: Say) -> dict[str, Any]:
     recipe = get_recipe(settings.int8_recipe)
     if not (settings.fp32 or settings.int8):
         raise SlmxError("nothing to export: --no-fp32 needs --int8")
-    if settings.out.is_dir() and any(settings.out.iterdir()) and not (settings.out / MANIFEST_FILE).is_file():
+    foreign = _foreign_file(settings.out)
+    if foreign is not None:
         raise SlmxError(
-            f"{settings.out}: holds files that are no bundle, which even --force keeps; choose another --out"
+            f"{settings.out}: holds {foreign}, which is no part of a bundle; even --force keeps it: choose another --out"
         )
     checkpoint = load_checkpoint(_checkpoint_folder(settings))
     if checkpoint.preset != settings.preset:
@@ -76,6 +77,16 @@ def export_bundle(settings: ExportSettings, say: Say) -> dict[str, Any]:
         manifest = _write(folder, checkpoint, settings, recipe, say)
         Bundle.open(folder)
     return manifest
+
+
+def _foreign_file(out: Path) -> str | None:
+    """A file that no manifest in the folder lists, if there is one: only bundles may be replaced."""
+    try:
+        listed = {MANIFEST_FILE, *json.loads((out / MANIFEST_FILE).read_text("utf-8"))["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        listed = set()
+    there = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
+    return next((name for name in there if name not in listed), None)
 
 
 def _checkpoint_folder(settings: ExportSettings) -> Path:

@@ -6,9 +6,9 @@ import functools
 import json
 import shutil
 import tempfile
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import onnx
@@ -38,7 +38,7 @@ def folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_home.name))
 
 
-def brief_judge() -> Any:
+def brief_judge() -> AbstractContextManager[object]:
     """Within it, exports judge on few tokens."""
     return mock.patch.object(export.exporter, "Judge", functools.partial(Judge, max_tokens=JUDGED_TOKENS))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -216,7 +217,7 @@ def test_joined_pieces_are_the_whole_decoded(chunks: list[bytes]) -> None:
 def test_text_cut_anywhere_never_shows_half_a_character(text: str, cuts: set[int]) -> None:
     data = text.encode("utf-8")
     borders = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    chunks = [data[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    chunks = [data[a:b] for a, b in itertools.pairwise(borders)]
     shown = ""
     for piece in whole_characters(chunks):
         shown += piece

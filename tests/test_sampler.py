@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,10 @@ def transformers_kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -
         chain.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         chain.append(TopPLogitsWarper(sampling.top_p))
-    scores = chain(torch.tensor([seen]), torch.from_numpy(logits)[None].double())[0]
+    scores = chain(
+        cast("torch.LongTensor", torch.tensor([seen])),
+        cast("torch.FloatTensor", torch.from_numpy(logits)[None].double()),
+    )[0]
     probabilities = scores.softmax(-1)
     return {i: float(probabilities[i]) for i in torch.nonzero(torch.isfinite(scores)).flatten().tolist()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,8 @@ def session(bundle: Bundle) -> Session:
 @pytest.fixture(scope="module")
 def ids(session: Session) -> list[int]:
     config = session.config
-    return np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
+    drawn: list[int] = np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
+    return drawn
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_chunks_behind_a_filled_cache(
 ) -> None:
     session.rewind(0)
     borders = [0, *sorted(cuts), len(ids)]
-    for number, (start, end) in enumerate(zip(borders, borders[1:], strict=False)):
+    for number, (start, end) in enumerate(itertools.pairwise(borders)):
         assert session.length == start
         if number in steps:
             logits = np.stack([session.step(i).copy() for i in ids[start:end]])
