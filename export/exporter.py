@@ -66,7 +66,7 @@ def export_bundle(settings: ExportSettings, say: Say) -> dict[str, Any]:
     foreign = _foreign_file(settings.out)
     if foreign is not None:
         raise SlmxError(
-            f"{settings.out}: holds {foreign}, which is no part of a bundle; even --force keeps it: choose another --out"
+            f"{settings.out}: holds {foreign}, which is no part of a bundle; even --force keeps it: use another --out"
         )
     checkpoint = load_checkpoint(_checkpoint_folder(settings))
     if checkpoint.preset != settings.preset:

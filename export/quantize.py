@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -77,6 +78,11 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
             weight_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
             extra_options={"MatMulConstBOnly": True},
         )
+    except DecodeError as error:
+        raise SlmxError(
+            "onnxruntime's quantizer cannot read back the working file that it wrote: the disk is probably full; "
+            "make room and export again"
+        ) from error
     finally:
         logging.disable(before)
     if TOKEN_TABLE in chosen:

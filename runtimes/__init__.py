@@ -6,11 +6,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from runtimes.generator import Generator
+
+# From 1.29 on onnxruntime keeps a device id in the home folder and reports to its maker, unless told before it loads.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 PACKAGED_BUNDLE = Path(__file__).parent / "bundle"
 

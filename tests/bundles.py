@@ -27,9 +27,6 @@ from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 
 JUDGED_TOKENS = 512
-# More threads than free cores make PyTorch wait for itself, tens of times longer than these models compute.
-torch.set_num_threads(1)
-
 _home = tempfile.TemporaryDirectory(prefix="slmx-tests-")
 
 

@@ -240,30 +240,18 @@ def test_a_bundle_in_the_way_needs_force(slmx: Slmx, tiny_checkpoint: Path) -> N
     assert line == f"{Path('b').absolute()}: not empty; choose another --out, or --force to replace it"
 
 
-def foreign_folders(bundle: Path) -> dict[str, Callable[[Path], object]]:
-    def with_manifest(content: str) -> Callable[[Path], object]:
-        return lambda out: (out.mkdir(), (out / MANIFEST_FILE).write_text(content, "utf-8"))
-
-    def bundle_and_notes(out: Path) -> None:
-        bundles.copy_of(bundle, out)
-        (out / "onnx" / "notes.txt").write_text("mine", "utf-8")
-
-    return {
-        "thesis.txt": lambda out: (out.mkdir(), (out / "thesis.txt").write_text("mine", "utf-8")),
-        ".hidden": lambda out: (out.mkdir(), (out / ".hidden").write_text("mine", "utf-8")),
-        "onnx/notes.txt": bundle_and_notes,
-        MANIFEST_FILE: with_manifest('{"manifest_version": 3, "name": "a browser extension"}'),
-    }
-
-
 @pytest.mark.parametrize("force", [[], ["--force"]])
 @pytest.mark.parametrize("name", ["thesis.txt", ".hidden", "onnx/notes.txt", MANIFEST_FILE])
 def test_files_that_are_no_part_of_a_bundle_are_kept(
     slmx: Slmx, tiny_checkpoint: Path, name: str, force: list[str]
 ) -> None:
-    foreign_folders(bundles.tiny_bundle(tiny_checkpoint))[name](Path("b"))
+    if name == "onnx/notes.txt":
+        bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("b"))
+    else:
+        Path("b").mkdir()
+    (Path("b") / name).write_text('{"manifest_version": 3, "name": "a browser extension"}', "utf-8")
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", *force)
-    assert line == f"b: holds {name}, which is no part of a bundle; even --force keeps it: choose another --out"
+    assert line == f"b: holds {name}, which is no part of a bundle; even --force keeps it: use another --out"
 
 
 def test_a_file_where_the_folder_should_go(slmx: Slmx, tiny_checkpoint: Path) -> None:
@@ -412,7 +400,7 @@ def test_when_no_recipe_passes_the_line_says_so(
     assert line.endswith("; no other recipe passes; export without --int8; nothing was published")
 
 
-def test_a_loss_at_the_limit_passes_and_one_above_or_none_does_not(
+def test_int8_passes_only_when_its_loss_is_known_to_be_within_the_limit(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_graph: None
 ) -> None:
     monkeypatch.setattr(export.exporter, "_refusal", lambda *args: "refused")
@@ -423,5 +411,5 @@ def test_a_loss_at_the_limit_passes_and_one_above_or_none_does_not(
             if passes:
                 export_bundle(settings, lambda line: None)
             else:
-                with pytest.raises(SlmxError, match="^refused$"):
+                with pytest.raises(SlmxError, match="refused"):
                     export_bundle(settings, lambda line: None)

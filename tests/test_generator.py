@@ -75,11 +75,11 @@ def prompt_of(generator: Generator, tokens: int) -> str:
 
 
 def test_stops_at_the_end_of_the_text_which_is_not_part_of_it(scripted: Generator) -> None:
-    letters = scripted.tokenizer.encode("abc")
+    letters = scripted.tokenizer.encode("abc") + scripted.tokenizer.encode("d")
     session = script(scripted, [*letters, scripted.tokenizer.end_of_text])
     story = scripted.generate("x", temperature=0.0)
-    assert (story.text, story.ids) == ("xabc", letters)
-    assert (story.summary.stop, story.summary.tokens, story.summary.prompt_tokens) == ("end of text", 3, 2)
+    assert (story.text, story.ids) == ("xabcd", letters)
+    assert (story.summary.stop, story.summary.tokens, story.summary.prompt_tokens) == ("end of text", len(letters), 2)
     assert session.given == [scripted.tokenizer.end_of_text, *scripted.tokenizer.encode("x"), *letters]
 
 

@@ -165,6 +165,17 @@ def test_the_source_is_left_as_it_was(quantized: Quantize) -> None:
     assert bundles.snapshot(source.parent) == before
 
 
+def test_a_disk_that_fills_up_under_the_quantizer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(source: str, target: str) -> None:
+        Path(target).write_bytes(Path(source).read_bytes()[:5000])
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes_path", cut)
+    source = tmp_path / "source.onnx"
+    source.write_bytes(bundles.small_graph()[1].read_bytes())
+    with pytest.raises(SlmxError, match="the disk is probably full; make room"):
+        quantize_int8(source, tmp_path / "model.onnx", RECIPES[DEFAULT_RECIPE])
+
+
 def test_nano_in_int8_is_small(tmp_path: Path) -> None:
     quantize_int8(bundles.nano_graph()[1], tmp_path / "model.onnx", RECIPES[DEFAULT_RECIPE])
     assert (tmp_path / "model.onnx").stat().st_size <= NANO_INT8_BYTES

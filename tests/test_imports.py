@@ -1,0 +1,148 @@
+"""What may import what, by the source and by what is loaded in a fresh process."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import bundles
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("slm", "export", "runtimes", "benchmarks")
+MAY_IMPORT = {
+    "slm": {"slm"},
+    "runtimes": {"runtimes", "slm"},
+    "export": {"export", "runtimes", "slm"},
+    "benchmarks": {"benchmarks", "export", "runtimes", "slm"},
+}
+LIGHT_SLM = {"slm.errors", "slm.hashing", "slm.presets", "slm.tokenizer"}
+RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "google",
+    "onnx",
+    "onnxscript",
+    "optimum",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "transformers",
+}
+LOADED = """
+import json, sys
+from pathlib import Path
+try:
+    {statement}
+except SystemExit as exit_:
+    assert not exit_.code, exit_.code
+Path({target!r}).write_text(json.dumps(sorted(sys.modules)))
+"""
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Full names of the modules that import statements name; relative imports are not used here."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level
+            yield str(node.module)
+
+
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when a module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from outside_functions(node)
+
+
+def test_every_package_has_modules() -> None:
+    assert all(len(modules(package)) > 1 for package in PACKAGES)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for package in PACKAGES for path in modules(package)],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    package = path.relative_to(ROOT).parts[0]
+    nodes = outside_functions(tree) if path == ROOT / "slm" / "cli.py" else ast.walk(tree)
+    ours = {name for name in imported(nodes) if name.split(".")[0] in PACKAGES}
+    assert {name.split(".")[0] for name in ours} <= MAY_IMPORT[package]
+    if package == "runtimes":
+        assert {name for name in ours if name.startswith("slm")} <= LIGHT_SLM
+
+
+@pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
+def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
+    names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
+    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS
+
+
+@pytest.mark.parametrize("name", sorted(LIGHT_SLM))
+def test_what_runtimes_use_of_slm_is_light_too(name: str) -> None:
+    tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8"))
+    names = {n for n in imported(outside_functions(tree)) if n.split(".")[0] not in sys.stdlib_module_names}
+    assert names <= LIGHT_SLM | {"tiktoken"}
+
+
+def test_only_packages_that_turn_telemetry_off_import_onnxruntime() -> None:
+    importing = {
+        path.relative_to(ROOT).parts[0]
+        for package in PACKAGES
+        for path in modules(package)
+        if any(name.split(".")[0] == "onnxruntime" for name in imported(ast.walk(ast.parse(path.read_text("utf-8")))))
+    }
+    assert importing == {"runtimes", "export"}
+
+
+@pytest.mark.parametrize("module", ["runtimes.session", "export.quantize"])
+def test_onnxruntime_keeps_no_device_id_and_reports_nothing(module: str, tmp_path: Path) -> None:
+    unset = ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME")
+    env = {name: value for name, value in os.environ.items() if name not in unset} | {"HOME": str(tmp_path)}
+    code = f"import {module}, sys; assert 'onnxruntime' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True, capture_output=True, timeout=60)
+    assert [path.name for path in tmp_path.rglob("*") if "nnxruntime" in path.name or "deviceid" in path.name] == []
+
+
+def loaded(statement: str, folder: Path) -> set[str]:
+    """Top-level names of what a fresh process has loaded after a statement."""
+    target = folder / "modules.json"
+    code = LOADED.format(statement=statement, target=str(target))
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, timeout=60)
+    return {name.split(".")[0] for name in json.loads(target.read_text("utf-8"))}
+
+
+def test_importing_the_generator_loads_nothing_heavy(tmp_path: Path) -> None:
+    names = loaded("import runtimes.generator", tmp_path)
+    assert names >= RUNTIME_NEEDS
+    assert not names & (HEAVY | {"export", "benchmarks"})
+
+
+def test_generating_loads_nothing_heavy(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = bundles.tiny_bundle(tiny_checkpoint)
+    arguments = ["slmx", "generate", "Once", "--bundle", str(bundle), "--max-tokens", "3"]
+    names = loaded(f"sys.argv = {arguments!r}; import slm.cli; slm.cli.main()", tmp_path)
+    assert names >= RUNTIME_NEEDS
+    assert not names & (HEAVY | {"export", "benchmarks"})
+
+
+def test_help_loads_not_even_numpy(tmp_path: Path) -> None:
+    names = loaded("sys.argv = ['slmx', '--help']; import slm.cli; slm.cli.main()", tmp_path)
+    assert "typer" in names
+    assert not names & (HEAVY | RUNTIME_NEEDS | {"export", "benchmarks", "runtimes"})

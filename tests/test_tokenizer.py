@@ -1,0 +1,136 @@
+"""The tokenizer: any text survives it, and Hugging Face reads the same ids."""
+
+from __future__ import annotations
+
+import functools
+import random
+from pathlib import Path
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slm.checkpoint import PRETRAINED
+from slm.errors import SlmxError
+from slm.tokenizer import END_OF_TEXT, JSON_FILE, RANKS_FILE, SPLIT_PATTERN, Tokenizer, load_merges, train_tokenizer
+
+NANO = PRETRAINED / "nano"
+ODD = [
+    "",
+    " ",
+    "   a",
+    "a   ",
+    "\n\n\t x",
+    "don't'll",
+    "½²Ⅷ",
+    "é e\u0301",
+    "👩‍👩‍👧",
+    "\u200b\ufeff",
+    "naïve 12345 !?",
+    "\x00\x7f",
+]
+
+
+@functools.cache
+def nano() -> tuple[Tokenizer, tokenizers.Tokenizer]:
+    """The shipped tokenizer, as we run it and as Hugging Face does."""
+    return Tokenizer.load(NANO), tokenizers.Tokenizer.from_file(str(NANO / JSON_FILE))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_any_text_survives(text: str) -> None:
+    tokenizer, _ = nano()
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text(max_size=60) | st.text(st.characters(max_codepoint=0x250), max_size=60))
+def test_hugging_face_reads_the_same_ids(text: str) -> None:
+    ours, theirs = nano()
+    if END_OF_TEXT not in text:
+        assert theirs.encode(text).ids == ours.encode(text)
+
+
+def test_both_agree_on_words_cut_and_joined() -> None:
+    ours, theirs = nano()
+    words = [token.decode("utf-8", "ignore") for token in ours.ranks]
+    pick = random.Random(0)
+    strings = [*ODD]
+    for _ in range(20_000):
+        joined = "".join(pick.choices(words, k=pick.randint(1, 4)))
+        start = pick.randrange(len(joined) + 1)
+        strings.append(joined[start : start + pick.randint(1, 20)])
+    differing = [
+        s for s, encoded in zip(strings, theirs.encode_batch(strings), strict=True) if encoded.ids != ours.encode(s)
+    ]
+    assert differing == []
+    assert theirs.token_to_id(END_OF_TEXT) == ours.end_of_text
+    assert theirs.get_vocab_size() == ours.vocab_size
+
+
+def test_special_tokens_in_text_are_plain_text() -> None:
+    tokenizer, _ = nano()
+    ids = tokenizer.encode(f"a {END_OF_TEXT} b")
+    assert tokenizer.end_of_text not in ids
+    assert tokenizer.decode(ids) == f"a {END_OF_TEXT} b"
+    assert tokenizer.decode([tokenizer.end_of_text, *tokenizer.encode("hi")]) == "hi"
+
+
+def test_trained_saved_and_loaded_is_the_same(stories: list[str], tmp_path: Path) -> None:
+    tokenizer, merges = train_tokenizer(stories, 350)
+    assert tokenizer.vocab_size == 350
+    tokenizer.save(tmp_path, merges)
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.ranks == tokenizer.ranks
+    assert load_merges(tmp_path) == merges
+    assert loaded.end_of_text == 349
+    text = " ".join(stories)
+    assert (
+        loaded.encode(text)
+        == tokenizer.encode(text)
+        == tokenizers.Tokenizer.from_file(str(tmp_path / JSON_FILE)).encode(text).ids
+    )
+    assert len(loaded.encode(text)) < len(text) / 2
+
+
+def test_a_small_text_gives_a_smaller_vocabulary() -> None:
+    tokenizer, _ = train_tokenizer(["abab abab"] * 3, 5000)
+    assert 257 < tokenizer.vocab_size < 300
+
+
+def test_the_split_rule_is_that_of_tokenizers() -> None:
+    import tiktoken
+
+    whole = tiktoken.Encoding(
+        "x", pat_str=SPLIT_PATTERN, mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
+    )
+    split = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    for text in ODD:
+        assert sum(len(piece) for piece, _ in split.pre_tokenize_str(text)) == len(whole.encode_ordinary(text))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "0 tokens"),
+        (b"!!! 0\n", "line 1 is not"),
+        (b"YQ==\n", "line 1 is not"),
+        (b"YQ== x\n", "line 1 is not"),
+        (b"YQ== 0\nYg== 2\n", "line 2 has rank 2"),
+        (b"YQ== 0\n", "1 tokens"),
+    ],
+)
+def test_damaged_rank_files(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / RANKS_FILE).write_bytes(content)
+    with pytest.raises(SlmxError, match=said) as caught:
+        Tokenizer.load(tmp_path)
+    assert RANKS_FILE in str(caught.value)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SlmxError, match=RANKS_FILE):
+        Tokenizer.load(tmp_path)
+    with pytest.raises(SlmxError, match=JSON_FILE):
+        load_merges(tmp_path)
