@@ -88,20 +88,28 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = folder / CONFIG_FILE
     try:
         stored = json.loads(path.read_text("utf-8"))
-        version, preset, shape, hashes = (stored[key] for key in ("format_version", "preset", "shape", "sha256"))
+        version = stored["format_version"]
+        if version != FORMAT_VERSION:
+            raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
+        preset, shape, hashes = (stored[key] for key in ("preset", "shape", "sha256"))
         expected = {name: hashes[name] for name in HASHED_FILES}
+        config = GPTConfig.from_dict(shape, str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SlmxError(f"{path}: not a slmx checkpoint ({error})") from error
-    if version != FORMAT_VERSION:
-        raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
+        raise SlmxError(f"{path}: not a slmx checkpoint ({_first_line(error)})") from error
     for name, digest in expected.items():
         if not (folder / name).is_file():
             raise SlmxError(f"{folder / name}: missing from the checkpoint; copy the folder again, whole")
         if sha256_of(folder / name) != digest:
             raise SlmxError(f"{folder / name}: truncated or altered (SHA-256 differs); copy the folder again")
-    model = GPT(GPTConfig.from_dict(shape, str(path)))
     try:
         tensors = load_file(folder / WEIGHTS_FILE)
+        stored_parameters = sum(tensor.numel() for tensor in tensors.values())
+        if stored_parameters != config.parameters:
+            raise SlmxError(
+                f"{folder / WEIGHTS_FILE}: does not fit the shape in {CONFIG_FILE} "
+                f"({stored_parameters:,} parameters, expected {config.parameters:,})"
+            )
+        model = GPT(config)
         model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except (SafetensorError, RuntimeError) as error:
         raise SlmxError(

@@ -68,7 +68,8 @@ def _read_jsonl(path: Path) -> Iterator[str]:
             continue
         try:
             text = json.loads(line)["text"]
-        except (ValueError, TypeError, KeyError):
+            text.encode()  # an escaped half of a surrogate pair is valid JSON, but no text
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             text = None
         if not isinstance(text, str):
             raise SlmxError(f'{path}:{number}: expected a JSON object with a "text" string')

@@ -12,36 +12,48 @@ from pathlib import Path
 
 from slm.errors import SlmxError
 
+UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
+
 
 @contextmanager
 def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
     """Yield a temporary folder beside `target` that takes its name when the block ends well.
 
     A failure or a kill leaves what stood at `target` before. SlmxError when `target` holds something
-    and `replace` is false, when it is a file, or when the disk is full or not writable.
+    and `replace` is false, when it or a folder above is a file, or when the disk is full or not writable.
     """
     target = target.absolute()
-    if target.exists() and not target.is_dir():
-        raise SlmxError(f"{target}: a file stands where the folder should go")
-    if target.is_dir() and any(target.iterdir()) and not replace:
-        raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it")
     work: Path | None = None
     try:
+        if target.exists() and not target.is_dir():
+            raise SlmxError(f"{target}: a file stands where the folder should go")
+        if target.is_dir() and any(target.iterdir()) and not replace:
+            raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it")
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         fresh, old = work / "new", work / "old"
         fresh.mkdir()
         yield fresh
-        if target.exists():
-            target.rename(old)
         try:
+            if target.exists():
+                target.rename(old)
             fresh.rename(target)
-        except OSError:
-            if old.exists():
+        except BaseException:
+            if old.exists() and not target.exists():
                 old.rename(target)
             raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in UNWRITABLE:
             raise SlmxError(
                 f"{target}: cannot write ({os.strerror(error.errno)}); nothing was changed there"
             ) from error

@@ -113,13 +113,18 @@ def parse_ranks(content: bytes) -> dict[bytes, int]:
     for number, line in enumerate(content.splitlines()):
         try:
             token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
+            decoded = base64.b64decode(token, validate=True)
+            value = int(rank)
         except (ValueError, binascii.Error):
             raise ValueError(f"line {number + 1} is not a base64 token and its rank") from None
-        if int(rank) != number:
-            raise ValueError(f"line {number + 1} has rank {int(rank)}, expected {number}")
-    if len(ranks) < 256:
-        raise ValueError(f"{len(ranks)} tokens, expected at least the 256 bytes")
+        if value != number:
+            raise ValueError(f"line {number + 1} has rank {value}, expected {number}")
+        if decoded in ranks:
+            raise ValueError(f"line {number + 1} repeats the token of rank {ranks[decoded]}")
+        ranks[decoded] = value
+    missing = sum(bytes([byte]) not in ranks for byte in range(256))
+    if missing:
+        raise ValueError(f"{len(ranks)} tokens, {missing} of the 256 single bytes not among them")
     return ranks
 
 

@@ -58,6 +58,21 @@ class TrainSettings:
     compile: bool = True
     resume: bool = False
 
+    def __post_init__(self) -> None:
+        sound = {
+            "steps": self.steps is None or self.steps >= 1,
+            "batch_size": self.batch_size is None or self.batch_size >= 1,
+            "learning_rate": self.learning_rate is None or 0 < self.learning_rate < math.inf,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "dropout": self.dropout is None or 0 <= self.dropout < 1,
+            "grad_clip": self.grad_clip > 0,
+            "eval_every": self.eval_every >= 1,
+            "seed": 0 <= self.seed < 2**63,
+        }
+        for name, is_sound in sound.items():
+            if not is_sound:
+                raise SlmxError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
+
 
 @dataclass(frozen=True)
 class _Plan:
@@ -177,6 +192,8 @@ class Trainer:
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         saved = load_checkpoint(self.last) if settings.resume else None
+        if saved is not None and saved.preset != self.preset.name:
+            raise SlmxError(f"{self.last}: a run of {saved.preset}, not {self.preset.name}; resume with the same")
         if saved is None:
             self.tokenizer, self.merges = self._learn_tokenizer(stories)
         else:
@@ -190,6 +207,10 @@ class Trainer:
         self.valid_stream = self._encode("validation", held_out)
         if saved is not None:
             self._restore(saved)
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SlmxError(f"{settings.out}: cannot make the folder ({error.strerror})") from error
 
     def _learn_tokenizer(self, stories: list[str]) -> tuple[Tokenizer, list[tuple[str, str]]]:
         wanted = self.preset.config.vocab_size
@@ -221,15 +242,15 @@ class Trainer:
         if saved.record["data"] != self.data:
             raise SlmxError(f"{self.last}: the run was made from other data; resume with the same files")
         self.model.load_state_dict(saved.model.state_dict())
+        self.step = saved.record["steps_done"]
         try:
             tensors = load_file(self.last / OPTIMIZER_FILE)
-        except (OSError, SafetensorError) as error:
+            for name, parameter in self.model.named_parameters() if self.step else ():
+                self.optimizer.state[parameter] = {
+                    key: tensors[f"{name}.{key}"].to(self.device) for key in OPTIMIZER_STATE
+                }
+        except (OSError, SafetensorError, KeyError) as error:
             raise SlmxError(f"{self.last / OPTIMIZER_FILE}: cannot read ({error}); start a new run") from error
-        for name, parameter in self.model.named_parameters():
-            self.optimizer.state[parameter] = {
-                key: tensors[f"{name}.{key}"].to(self.device if key != "step" else "cpu") for key in OPTIMIZER_STATE
-            }
-        self.step = saved.record["steps_done"]
         self.seconds = saved.record["seconds"]
         self.curve = saved.record["curve"]
         self.console.print(f"resumed at step {self.step} of {self.plan.steps}")
@@ -309,18 +330,23 @@ class Trainer:
             logits = forward(inputs.to(self.device))
             loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.to(self.device).flatten())
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            saved = f"the last good state is {self.last}" if self.last.exists() else "nothing was saved yet"
-            raise SlmxError(f"loss is {value} at step {self.step}; {saved}; start again with a lower --learning-rate")
+        self._stop_unless_finite("loss", value)
+        self._stop_unless_finite("the gradient's norm", float(norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return value
 
+    def _stop_unless_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
+            saved = f"the last good state is {self.last}" if self.last.exists() else "nothing was saved yet"
+            raise SlmxError(f"{what} is {value} at step {self.step}; {saved}; start again with a lower --learning-rate")
+
     def _evaluate(self, loss: float, rate: float) -> None:
         figure = evaluate(self.model, self.valid_stream)
+        self._stop_unless_finite("bits per byte", figure)
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
         self.curve.append({"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)})
         if figure < best:
