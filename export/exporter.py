@@ -128,6 +128,9 @@ def _write(
         quantize_int8(paths["fp32"], paths["int8"], recipe)
         verdict = judge.verdict(paths["int8"])
         if not verdict.worst_loss <= INT8_LOSS_LIMIT:
+            say(
+                f"int8: loses {verdict.worst_loss:.1%}, too much; looking for the matrix that hurts and what would pass"
+            )
             raise SlmxError(_refusal(judge, paths["fp32"], recipe, verdict.worst_loss))
         variants["int8"] = {
             "file": VARIANT_FILES["int8"],

@@ -81,7 +81,11 @@ class Session:
     def _run(self, binding: ort.IOBinding, new: int) -> None:
         end = self.length + new
         self._mask[0, self.length : end] = 1
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception:
+            self._mask[0, self.length : end] = 0
+            raise
         self.length = end
 
     def prefill(self, ids: Sequence[int] | npt.NDArray[np.int64]) -> FloatArray:

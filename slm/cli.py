@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -158,6 +159,8 @@ def generate(
     folder = _default_bundle() if bundle is None else bundle
     generator = Generator(Bundle.open(folder), variant, threads)
     stream = generator.stream(prompt, max_tokens, sampling)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     pieces = [prompt]
     if not as_json:
         typer.echo(prompt, nl=False)

@@ -42,7 +42,7 @@ def _lines(path: Path) -> Iterator[str]:
                 if b"\0" in line:
                     raise SlmxError(f"{path}:{number}: a binary file, expected UTF-8 text or .jsonl")
                 try:
-                    yield line.decode("utf-8")
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError:
                     raise SlmxError(
                         f"{path}:{number}: not UTF-8; convert it, for example with iconv -t UTF-8"

@@ -156,7 +156,7 @@ def load_merges(folder: Path) -> list[tuple[str, str]]:
     path = folder / JSON_FILE
     try:
         return [(left, right) for left, right in json.loads(path.read_text("utf-8"))["model"]["merges"]]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SlmxError(f"{path}: cannot read the merges ({error})") from error
 
 

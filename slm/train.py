@@ -182,12 +182,12 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.dtype = _precision(self.device)
         stories = list(read_stories(settings.data))
-        self.data = _data_record(settings)
         if settings.valid:
             held_out = list(read_stories(settings.valid))
         else:
             held_out = [story for story in stories if is_held_out(story)]
             stories = [story for story in stories if not is_held_out(story)]
+        self.data = _data_record(settings)
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
@@ -355,7 +355,8 @@ class Trainer:
         mark = "  best so far" if figure < best else ""
         self.console.print(
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  "
-            f"validation {figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}"
+            f"validation {figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}",
+            soft_wrap=True,
         )
 
 

@@ -137,11 +137,11 @@ def run_slmx(
     input: str | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a new process, with `env` added to this one's environment."""
+    """Run the command in a new process, on one thread, with `env` added to this one's environment."""
     return subprocess.run(
         [sys.executable, "-c", "from slm.cli import main; main()", *map(str, args)],
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         input=input,
         capture_output=True,
         text=True,

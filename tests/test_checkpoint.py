@@ -1,11 +1,10 @@
-"""Checkpoints and the folders they are written in: whole, known by their hashes, or not there."""
+"""A checkpoint comes back as it was saved, or is refused with the file named."""
 
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,21 +20,8 @@ from slm.checkpoint import (
     save_checkpoint,
 )
 from slm.errors import SlmxError
-from slm.folders import atomic_folder
 from slm.hashing import sha256_of
-
-DISK_FULL = """
-import resource, sys
-from pathlib import Path
-from slm.errors import SlmxError
-from slm.folders import atomic_folder
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-try:
-    with atomic_folder(Path(sys.argv[1]), replace=True) as folder:
-        (folder / "big").write_bytes(b"x" * 5000)
-except SlmxError as error:
-    print(error)
-"""
+from slm.tokenizer import RANKS_FILE
 
 
 @pytest.fixture
@@ -46,6 +32,13 @@ def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def edit(folder: Path, **changes: object) -> None:
     path = folder / CONFIG_FILE
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def swap(folder: Path, name: str, content: bytes) -> None:
+    """Change a file, and its hash with it."""
+    (folder / name).write_bytes(content)
+    hashes = json.loads((folder / CONFIG_FILE).read_text())["sha256"]
+    edit(folder, sha256=hashes | {name: sha256_of(folder / name)})
 
 
 def test_saved_and_loaded_is_the_same(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -81,8 +74,9 @@ def test_every_file_missing_truncated_or_altered_is_named(name: str, copy: Path)
             load_checkpoint(copy)
         assert str(copy / name) in str(caught.value)
     (copy / name).unlink()
-    with pytest.raises(SlmxError, match="missing from the checkpoint"):
+    with pytest.raises(SlmxError, match="missing from the checkpoint") as caught:
         load_checkpoint(copy)
+    assert str(copy / name) in str(caught.value)
 
 
 def test_another_format_or_shape(copy: Path) -> None:
@@ -103,6 +97,62 @@ def test_a_config_that_is_none(content: str, copy: Path) -> None:
     (copy / CONFIG_FILE).write_text(content)
     with pytest.raises(SlmxError, match="not a slmx checkpoint"):
         load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("shape", [None, 5, "wide", [], {}])
+def test_a_shape_that_is_none(shape: object, copy: Path) -> None:
+    edit(copy, shape=shape)
+    with pytest.raises(SlmxError) as caught:
+        load_checkpoint(copy)
+    assert str(caught.value).startswith(f"{copy / CONFIG_FILE}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sizes", [{"n_embd": 2_000_000}, {"n_layer": 10**12}, {"vocab_size": 10**12}, {"n_layer": 1}])
+def test_the_weights_decide_what_is_built(sizes: dict[str, int], copy: Path) -> None:
+    edit(copy, shape=json.loads((copy / CONFIG_FILE).read_text())["shape"] | sizes)
+    with pytest.raises(SlmxError, match=r"model\.safetensors: does not fit the shape in config\.json \(.* parameters"):
+        load_checkpoint(copy)
+
+
+def test_as_many_weights_in_another_shape_are_refused(copy: Path) -> None:
+    shape = json.loads((copy / CONFIG_FILE).read_text())["shape"]
+    moved = {"block_size": shape["block_size"] + 1, "vocab_size": shape["vocab_size"] - 1}
+    edit(copy, shape=shape | moved)
+    with pytest.raises(SlmxError, match=r"model\.safetensors: does not fit the shape in config\.json") as caught:
+        load_checkpoint(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_newer_format_is_told_from_damage_whatever_else_it_holds(copy: Path) -> None:
+    (copy / CONFIG_FILE).write_text('{"format_version": 2, "model": {}}')
+    with pytest.raises(SlmxError, match=r"config\.json: checkpoint format 2, this slmx reads 1; upgrade slmx"):
+        load_checkpoint(copy)
+
+
+def test_weights_that_are_no_safetensors(copy: Path) -> None:
+    swap(copy, WEIGHTS_FILE, b"x" * 1000)
+    with pytest.raises(SlmxError, match=r"model\.safetensors: does not fit"):
+        load_checkpoint(copy)
+
+
+def test_the_tokenizer_of_another_model(copy: Path) -> None:
+    lines = (copy / RANKS_FILE).read_bytes().splitlines(keepends=True)
+    swap(copy, RANKS_FILE, b"".join(lines[:-5]))
+    with pytest.raises(SlmxError, match="395 tokens in the tokenizer, 400 in the model"):
+        load_checkpoint(copy)
+
+
+def test_no_pickle_is_written_or_read(tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("pickle")
+
+    for name in ("load", "loads", "dump", "dumps", "Pickler", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    first = load_checkpoint(tiny_checkpoint)
+    save_checkpoint(tmp_path, first.preset, first.model, first.tokenizer, first.merges, first.record)
+    assert load_checkpoint(tmp_path).preset == "nano"
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors", ".tiktoken"}
 
 
 def test_a_run_leads_to_its_best_and_an_empty_folder_to_advice(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -136,57 +186,6 @@ def test_no_pickle_in_the_project() -> None:
             assert "import pickle" not in text, path
             assert "torch.load" not in text, path
             assert "torch.save" not in text, path
-
-
-def test_a_folder_appears_whole(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "out"
-    with atomic_folder(target, replace=False) as folder:
-        (folder / "a").write_text("1")
-        assert not target.exists()
-    assert (target / "a").read_text() == "1"
-    with atomic_folder(target, replace=True) as folder:
-        (folder / "b").write_text("2")
-        assert (target / "a").read_text() == "1"
-    assert [path.name for path in target.iterdir()] == ["b"]
-    assert [path.name for path in target.parent.iterdir()] == ["out"]
-
-
-def fail_half_way(target: Path) -> None:
-    with atomic_folder(target, replace=True) as folder:
-        (folder / "b").write_text("half")
-        raise KeyboardInterrupt
-
-
-def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "a").write_text("1")
-    with pytest.raises(KeyboardInterrupt):
-        fail_half_way(target)
-    assert [path.name for path in target.iterdir()] == ["a"]
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_full_folder_or_a_file_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "a").write_text("1")
-    (tmp_path / "file").write_text("1")
-    for name, said in (("full", "not empty.*--force"), ("file", "a file stands")):
-        with pytest.raises(SlmxError, match=said), atomic_folder(tmp_path / name, replace=False):
-            pass
-    assert (tmp_path / "full" / "a").exists()
-
-
-def test_a_full_disk_is_one_line_and_leaves_the_old(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    target.mkdir()
-    (target / "a").write_text("1")
-    root = str(Path(__file__).parent.parent)
-    command = [sys.executable, "-c", DISK_FULL, str(target)]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith(f"{target}: cannot write")
-    assert len(ran.stdout.splitlines()) == 1
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
 
 
 def test_the_hash_is_sha256(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from slm.corpus import TokenStream, bits_per_byte, encode_stories, is_held_out, read_stories
 from slm.errors import SlmxError
-from slm.tokenizer import END_OF_TEXT, Tokenizer
+from slm.tokenizer import END_OF_TEXT, Tokenizer, train_tokenizer
 
 
 def test_text_and_jsonl_hold_the_same_stories(stories: list[str], corpus_file: Path, tmp_path: Path) -> None:
@@ -42,6 +42,10 @@ def test_separators_and_blank_stories(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a"}\n{"text": 1}\n', ':2: expected a JSON object with a "text"'),
         ("a.jsonl", b"[1]\n", ":1: expected"),
         ("a.jsonl", b"nonsense\n", ":1: expected"),
+        ("a.jsonl", b'\n{"text": null}\n', ":2: expected"),
+        ("a.jsonl", b'{"text": "half a pair \\ud83d"}\n', ":1: expected"),
+        ("a.jsonl", b"[" * 100_000, ":1: expected"),
+        ("a.jsonl", b'{"text": " "}\n', "holds no story"),
     ],
 )
 def test_unusable_files_are_named_with_the_line(name: str, content: bytes, said: str, tmp_path: Path) -> None:
@@ -51,6 +55,12 @@ def test_unusable_files_are_named_with_the_line(name: str, content: bytes, said:
         list(read_stories([path]))
     assert str(caught.value).startswith(str(path))
     assert said in str(caught.value)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"{END_OF_TEXT}\none\n", "utf-8-sig")
+    (tmp_path / "a.jsonl").write_text('{"text": "two"}\n', "utf-8-sig")
+    assert list(read_stories([tmp_path / "a.txt", tmp_path / "a.jsonl"])) == ["one", "two"]
 
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
@@ -82,6 +92,28 @@ def test_every_story_begins_with_end_of_text_and_bytes_are_its_own(tiny_checkpoi
     assert stream.ids.tolist() == [tokenizer.end_of_text, *first, tokenizer.end_of_text, *second]
     assert stream.text_bytes == len("Ada é".encode()) + 2
     assert stream.bytes_per_token == stream.text_bytes / len(stream.ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=8))
+def test_a_stream_holds_the_stories_and_their_bytes(texts: list[str]) -> None:
+    tokenizer, _ = train_tokenizer(texts, 300)
+    stream = encode_stories(texts, tokenizer)
+    starts = np.flatnonzero(stream.ids == tokenizer.end_of_text)
+    pieces = np.split(stream.ids, starts)[1:]
+    assert [tokenizer.decode(piece.tolist()) for piece in pieces] == texts
+    assert stream.stories == len(texts)
+    assert stream.text_bytes == sum(len(text.encode()) for text in texts)
+
+
+def test_a_vocabulary_past_16_bits_is_refused() -> None:
+    ranks = {bytes([i]): i for i in range(256)}
+    ranks |= {bytes([i >> 8, i & 255]): 256 + i for i in range(65536 - 256)}
+    with pytest.raises(SlmxError, match="65537 does not fit 16-bit"):
+        encode_stories(["a"], Tokenizer(ranks))
+    del ranks[next(reversed(ranks))]
+    stream = encode_stories(["a"], Tokenizer(ranks))
+    assert stream.ids.tolist() == [65535, ord("a")]
 
 
 def test_held_out_share_is_about_a_twentieth_and_follows_the_story() -> None:

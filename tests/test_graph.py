@@ -15,12 +15,12 @@ import torch
 from onnx import numpy_helper
 
 from export.graph import IR_VERSION, OPSET, TOKEN_TABLE, cache_names, export_onnx
-from export.judge import PARITY_LIMIT, parity
+from export.judge import PARITY_LIMIT, _parity_cases, parity
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.session import open_onnx
 from slm.errors import SlmxError
 from slm.model import GPT
-from slm.presets import GPTConfig
+from slm.presets import GPTConfig, get_preset
 from tests import bundles
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,6 +114,16 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(nano_variant: Path)
     assert f"/{getpass.getuser()}" not in text
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
     assert {entry.key for entry in model.metadata_props} <= {"onnx.infer"}
+
+
+def test_parity_covers_the_grid_and_the_full_context() -> None:
+    grid = [(batch, new, past) for batch in (1, 3) for new in (1, 2, 17) for past in (0, 1, 30)]
+    # GroupQueryAttention takes several tokens behind a filled cache for one sequence only.
+    runnable = {(batch, new, past) for batch, new, past in grid if batch == 1 or new == 1 or past == 0}
+    assert set(_parity_cases(get_preset("nano").config)) == {*runnable, (1, 256, 0), (1, 1, 255)}
+    small = GPTConfig(block_size=4, vocab_size=260, n_layer=1, n_head=1, n_embd=8)
+    assert all(new + past <= 4 for _, new, past in _parity_cases(small))
+    assert {(1, 4, 0), (1, 1, 3), (3, 1, 1)} <= set(_parity_cases(small))
 
 
 def test_parity_with_pytorch(nano: tuple[GPT, Path]) -> None:

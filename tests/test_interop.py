@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from optimum.onnxruntime import ORTModelForCausalLM
 from transformers import AutoConfig, AutoTokenizer
 
@@ -59,6 +61,14 @@ def test_transformers_gives_our_ids_and_our_text(tokenizer: Tokenizer, theirs: A
     ids = theirs.encode(text)
     assert ids == tokenizer.encode(text)
     assert theirs.decode(ids) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(alphabet="theTinsld' .,\n12é") | st.text())
+@example(text="'tis 'together don'to")
+@example(text="a  b   c\n\n d \t")
+def test_transformers_agrees_on_any_text(tokenizer: Tokenizer, theirs: Any, text: str) -> None:  # noqa: ANN401
+    assert theirs.encode(text.replace(END_OF_TEXT, "")) == tokenizer.encode(text.replace(END_OF_TEXT, ""))
 
 
 def test_transformers_knows_the_special_token_and_the_context(tokenizer: Tokenizer, theirs: Any) -> None:  # noqa: ANN401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -110,14 +111,17 @@ class Recorded:
 
     def __init__(self, logits: FloatArray) -> None:
         self.logits, self.length = logits, 0
+        self.read: list[list[int]] = []
 
     def rewind(self, length: int) -> None:
         self.length = length
 
-    def prefill(self, ids: object) -> FloatArray:
+    def prefill(self, ids: Sequence[int]) -> FloatArray:
+        self.read.append(list(ids))
         return self.logits
 
     def step(self, token: int) -> FloatArray:
+        self.read.append([token])
         self.length += 1
         row: FloatArray = self.logits[self.length - 1]
         return row
@@ -132,7 +136,10 @@ def test_figures_are_those_of_their_definitions(seed: int, spread: float, decode
     inputs, targets = random.integers(0, 11, (2, 1, 6))
     reading = Reading(inputs, targets, lambda row: theirs, bytes_per_token=3.5)
     float_figure = reading.bits_per_byte(reading.reference_nats())
-    quality = measure_quality(Recorded(ours), reading, float_figure, decode)  # type: ignore[arg-type]
+    session = Recorded(ours)
+    quality = measure_quality(session, reading, float_figure, decode)  # type: ignore[arg-type]
+    whole = inputs[0].tolist()
+    assert session.read == ([[i] for i in whole] if decode else [whole])
     p = torch.from_numpy(theirs).double().log_softmax(-1)
     q = torch.from_numpy(ours).double().log_softmax(-1)
     bits = -float(q[range(6), targets[0]].mean()) / np.log(2) / 3.5

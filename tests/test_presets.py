@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,11 +17,24 @@ from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.conftest import run_slmx
 
+SHAPES = {
+    "nano": (256, 8000, 4, 4, 128),
+    "micro": (256, 8000, 6, 6, 192),
+    "small": (512, 16000, 8, 8, 256),
+    "medium": (1024, 32000, 12, 12, 384),
+    "small-256": (256, 8000, 6, 8, 256),
+    "medium-512": (512, 16000, 12, 8, 512),
+    "large-1024": (1024, 32000, 24, 16, 768),
+}
 COUNTS = {"nano": 1_850_112, "micro": 4_254_720, "small": 10_545_664, "medium": 33_975_552}
 
 
 def test_the_seven_presets_in_order() -> None:
-    assert list(PRESETS) == ["nano", "micro", "small", "medium", "small-256", "medium-512", "large-1024"]
+    assert [(name, astuple(preset.config)) for name, preset in PRESETS.items()] == list(SHAPES.items())
+    assert all(preset.name == name for name, preset in PRESETS.items())
+    rates = {name: (preset.learning_rate, preset.batch_size) for name, preset in PRESETS.items()}
+    assert (rates["small-256"], rates["medium-512"], rates["large-1024"]) == ((3e-4, 32), (1e-4, 16), (6e-5, 8))
+    assert {preset.dropout for preset in PRESETS.values()} == {0.1}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
@@ -42,10 +57,23 @@ def test_unknown_name_lists_what_exists() -> None:
         get_preset("tiny")
 
 
-@pytest.mark.parametrize("sizes", [(8, 8, 1, 3, 8), (0, 8, 1, 1, 8), (8, 8, 1, 1, -8)])
-def test_impossible_shapes(sizes: tuple[int, int, int, int, int]) -> None:
-    with pytest.raises(SlmxError, match="model shape"):
-        GPTConfig(*sizes)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"n_head": 3}, "3 heads do not divide n_embd 8"),
+        ({"block_size": 0}, "block_size must be a whole number of at least 1, not 0"),
+        ({"n_embd": -8}, "n_embd must be a whole number of at least 1, not -8"),
+        ({"vocab_size": 8.0}, "vocab_size must be a whole number of at least 1, not 8.0"),
+        ({"n_layer": True}, "n_layer must be a whole number of at least 1, not True"),
+        ({"n_layer": "2"}, "n_layer must be a whole number of at least 1, not '2'"),
+    ],
+)
+def test_impossible_shapes(changed: dict[str, Any], said: str) -> None:
+    sizes = {"block_size": 8, "vocab_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
+    assert GPTConfig.from_dict(sizes | {"more": 1}, "here.json") == GPTConfig(**sizes)
+    with pytest.raises(SlmxError) as caught:
+        GPTConfig(**sizes | changed)
+    assert str(caught.value) == f"model shape: {said}"
 
 
 @pytest.mark.parametrize("values", [{}, {"block_size": 8, "vocab_size": 8, "n_layer": 1, "n_head": 1}])
@@ -59,7 +87,9 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
     assert ran.returncode == 0
     for name, preset in PRESETS.items():
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{name} ")]
-        assert f"{preset.config.parameters:,}" in line
+        c = preset.config
+        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
+        assert line.split() == [name, *map(str, astuple(c)), *counts]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,10 +73,63 @@ def test_both_agree_on_words_cut_and_joined() -> None:
     assert theirs.get_vocab_size() == ours.vocab_size
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.text("abc é", max_size=40), min_size=1, max_size=6),
+    st.integers(258, 300),
+    st.lists(st.text("abc é", max_size=30), min_size=1, max_size=40),
+)
+def test_both_agree_on_whatever_text_they_learned_from(texts: list[str], size: int, strings: list[str]) -> None:
+    ours, merges = train_tokenizer(texts, size)
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save(Path(folder), merges)
+        theirs = tokenizers.Tokenizer.from_file(str(Path(folder, JSON_FILE)))
+    for text in [*texts, *strings]:
+        assert theirs.encode(text).ids == ours.encode(text)
+
+
+def test_every_token_that_is_text_is_its_own_encoding() -> None:
+    ours, theirs = nano()
+    texts = {}
+    for token, rank in ours.ranks.items():
+        with contextlib.suppress(UnicodeDecodeError):
+            texts[rank] = token.decode()
+    assert len(texts) > 7800
+    assert [ours.encode(text) for text in texts.values()] == [[rank] for rank in texts]
+    assert [encoded.ids for encoded in theirs.encode_batch(list(texts.values()))] == [[rank] for rank in texts]
+
+
+def test_both_split_text_at_the_same_characters() -> None:
+    """A pair of tokens joins every character's last byte to a letter, a digit, a dot or a line end, so that ids show
+    whether the two stayed together."""
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    for tail in b"a1.\n":
+        for byte in range(0x80, 0xC0):
+            ranks[bytes([byte, tail])] = len(ranks)
+    ours = Tokenizer(ranks)
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    itself = {ord(char): char for char in alphabet if ord(char) < 256}
+    others = iter(alphabet[len(itself) :])
+    stand_in = [itself.get(byte) or next(others) for byte in range(256)]
+    merges = [(stand_in[token[0]], stand_in[token[1]]) for token in ranks if len(token) == 2]
+    with tempfile.TemporaryDirectory() as folder:
+        ours.save(Path(folder), merges)
+        theirs = tokenizers.Tokenizer.from_file(str(Path(folder, JSON_FILE)))
+    characters = [chr(i) for i in [*range(0x80, 0x3100), *range(0x3100, 0x20000, 37)] if not 0xD800 <= i < 0xE000]
+    strings = [character + tail for character in characters for tail in "a1.\n"]
+    found = [encoded.ids for encoded in theirs.encode_batch(strings)]
+    assert [s for s, ids in zip(strings, found, strict=True) if ids != ours.encode(s)] == []
+    joined = {s[0] for s, ids in zip(strings, found, strict=True) if len(ids) == len(s.encode()) - 1}
+    assert joined == set(characters)
+
+
 def test_special_tokens_in_text_are_plain_text() -> None:
-    tokenizer, _ = nano()
+    tokenizer, theirs = nano()
     ids = tokenizer.encode(f"a {END_OF_TEXT} b")
     assert tokenizer.end_of_text not in ids
+    plain = tokenizers.Tokenizer.from_str(theirs.to_str())
+    plain.encode_special_tokens = True
+    assert plain.encode(f"a {END_OF_TEXT} b").ids == ids
     assert tokenizer.decode(ids) == f"a {END_OF_TEXT} b"
     assert tokenizer.decode([tokenizer.end_of_text, *tokenizer.encode("hi")]) == "hi"
 
@@ -118,7 +174,11 @@ def test_the_split_rule_is_that_of_tokenizers() -> None:
         (b"!!! 0\n", "line 1 is not"),
         (b"YQ==\n", "line 1 is not"),
         (b"YQ== x\n", "line 1 is not"),
-        (b"YQ== 0\nYg== 2\n", "line 2 has rank 2"),
+        (b"YQ== 0\nYg== 2\n", "line 2 has rank 2, expected 1"),
+        (b"YQ== 0\nYg== -1\n", "line 2 has rank -1, expected 1"),
+        (b"YQ== 0\nYg== 1\nYQ== 2\n", "line 3 repeats the token of rank 0"),
+        (b"\xff\xfe 0\n", "line 1 is not"),
+        (b"".join(b"%s %d\n" % (base64.b64encode(b"%d" % i), i) for i in range(300)), "246 of the 256 single bytes"),
         (b"YQ== 0\n", "1 tokens"),
     ],
 )
@@ -134,3 +194,11 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
     with pytest.raises(SlmxError, match=JSON_FILE):
         load_merges(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": {"merges": [["a"]]}}', '{"model": null}'])
+def test_damaged_merges_are_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / JSON_FILE).write_text(content)
+    with pytest.raises(SlmxError, match="cannot read the merges") as caught:
+        load_merges(tmp_path)
+    assert str(tmp_path / JSON_FILE) in str(caught.value)
