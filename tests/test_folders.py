@@ -62,6 +62,7 @@ def test_a_folder_appears_whole_and_where_it_should(tmp_path: Path, monkeypatch:
         with atomic_folder(target, replace=False) as folder:
             (folder / "a").write_text("1")
             assert not target.exists()
+            assert target.parent.absolute() in folder.parents, "a rename works within one file system"
         assert (target / "a").read_text() == "1"
     assert below(tmp_path) == ["deep", "deep/down", "deep/down/out", "deep/down/out/a", "relative", "relative/a"]
 
@@ -113,7 +114,13 @@ def test_a_killed_process_leaves_what_was_there(target: Path) -> None:
 
 def test_what_stands_in_the_way_is_kept(target: Path) -> None:
     file = target / "a"
-    for where, said in ((target, "not empty.*--force"), (file, "a file stands"), (file / "out", "cannot write")):
+    ways = {
+        target: "not empty.*--force",
+        file: "a file stands",
+        file / "out": "cannot write",
+        file / "deep" / "out": "cannot write",
+    }
+    for where, said in ways.items():
         with pytest.raises(SlmxError, match=said) as caught, atomic_folder(where, replace=False):
             pytest.fail("the work was begun")
         assert str(caught.value).startswith(f"{where}: ")

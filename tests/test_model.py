@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from slm.checkpoint import load_checkpoint
-from slm.model import GPT, KVCache, generate_greedy
+from slm.model import GPT, CausalSelfAttention, KVCache, generate_greedy
 from slm.presets import PRESETS, GPTConfig, Preset
 
 CONFIG = GPTConfig(block_size=24, vocab_size=50, n_layer=2, n_head=2, n_embd=16)
@@ -157,13 +158,27 @@ def test_the_weights_start_as_gpt_2s() -> None:
             assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.05), name
 
 
-def test_dropout_acts_in_training_alone() -> None:
-    torch.manual_seed(0)
-    model = GPT(CONFIG, dropout=0.5)
+def test_every_dropout_acts_and_in_training_alone() -> None:
+    model = lively_model()
     ids = torch.tensor([[1, 2, 3, 4]])
+    places: list[tuple[nn.Module, str]] = [(m, "p") for m in model.modules() if isinstance(m, nn.Dropout)]
+    places += [(m, "dropout") for m in model.modules() if isinstance(m, CausalSelfAttention)]
+    assert len(places) == 1 + 3 * CONFIG.n_layer
     with torch.no_grad():
-        assert not torch.equal(model.train()(ids), model(ids))
-        assert torch.equal(model.eval()(ids), model(ids))
+        without = model.train()(ids)
+        for place, name in places:
+            setattr(place, name, 0.5)
+            assert not torch.allclose(model.train()(ids), without)
+            assert torch.equal(model.eval()(ids), model(ids))
+            torch.testing.assert_close(model(ids), without)
+            setattr(place, name, 0.0)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_every_dropout_is_the_one_that_was_asked_for(dropout: float) -> None:
+    model = GPT(CONFIG, dropout)
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {dropout}
+    assert {m.dropout for m in model.modules() if isinstance(m, CausalSelfAttention)} == {dropout}
 
 
 def test_greedy_is_the_same_with_and_without_the_cache(tiny_checkpoint: Path) -> None:
