@@ -99,7 +99,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     for name, digest in expected.items():
         if not (folder / name).is_file():
             raise SlmxError(f"{folder / name}: missing from the checkpoint; copy the folder again, whole")
-        if sha256_of(folder / name) != digest:
+        try:
+            found = sha256_of(folder / name)
+        except OSError as error:
+            raise SlmxError(f"{folder / name}: cannot read ({error.strerror})") from error
+        if found != digest:
             raise SlmxError(f"{folder / name}: truncated or altered (SHA-256 differs); copy the folder again")
     try:
         tensors = load_file(folder / WEIGHTS_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import slm.checkpoint
 from slm.checkpoint import (
     CONFIG_FILE,
     HASHED_FILES,
@@ -77,6 +79,21 @@ def test_every_file_missing_truncated_or_altered_is_named(name: str, copy: Path)
     with pytest.raises(SlmxError, match="missing from the checkpoint") as caught:
         load_checkpoint(copy)
     assert str(copy / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", HASHED_FILES)
+def test_a_file_that_may_not_be_read_is_named(
+    name: str, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        if path.name == name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return sha256_of(path)
+
+    monkeypatch.setattr(slm.checkpoint, "sha256_of", refuse)
+    with pytest.raises(SlmxError) as caught:
+        load_checkpoint(tiny_checkpoint)
+    assert str(caught.value) == f"{tiny_checkpoint / name}: cannot read (Permission denied)"
 
 
 def test_another_format_or_shape(copy: Path) -> None:

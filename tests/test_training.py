@@ -378,6 +378,14 @@ def test_a_loss_that_is_no_number_stops_the_run(plan: TrainSettings) -> None:
     assert list(plan.out.iterdir()) == []
 
 
+def test_weights_that_are_no_numbers_end_in_the_next_step(plan: TrainSettings) -> None:
+    trainer = Trainer(plan, QUIET)
+    with torch.no_grad():
+        trainer.model.wte.weight.fill_(math.nan)
+    with pytest.raises(SlmxError, match=r"^loss is nan at step 0; nothing was saved yet; start again with a lower"):
+        trainer._one_step(trainer.model)
+
+
 def test_weights_that_are_no_numbers_are_never_saved(plan: TrainSettings) -> None:
     with interrupted_after(2):
         assert not train(plan, QUIET)
