@@ -25,7 +25,7 @@ check: .venv/dev
 
 # Remakes the bundle that ships inside the package from the checkpoint that ships with it.
 bundle: .venv/export
-	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundle --force
+	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # From 1.29 on onnxruntime keeps a device id in the home folder and reports to its maker, unless told before it loads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-PACKAGED_BUNDLE = Path(__file__).parent / "bundle"
+PACKAGED_BUNDLE = Path(__file__).parent / "bundles" / "nano"
 
 
 def load(bundle: str | Path = PACKAGED_BUNDLE, variant: str | None = None, threads: int | None = None) -> Generator:
