@@ -76,6 +76,6 @@ def measure_quality(session: Session, reading: Reading, float_bits_per_byte: flo
     return Quality(
         bits_per_byte=round(figure, 5),
         loss=round(figure / float_bits_per_byte - 1, 6),
-        kl=round(kl / reading.targets.size, 7),
+        kl=round(max(kl, 0.0) / reading.targets.size, 7),  # float32 rounding can push a KL of nothing below it
         greedy_agreement=round(agree / reading.targets.size, 5),
     )

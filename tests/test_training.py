@@ -195,13 +195,14 @@ def test_held_out_stories_are_not_trained_on(plan: TrainSettings, corpus_file: P
     ]
 
 
-def test_the_seed_decides_the_weights(plan: TrainSettings, tmp_path: Path) -> None:
+def test_the_seed_and_dropout_decide_the_weights(plan: TrainSettings, tmp_path: Path) -> None:
     runs = {}
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert train(replace(plan, steps=3, seed=seed, out=tmp_path / name), QUIET)
+    for name, seed, dropout in (("a", 1, 0.0), ("b", 1, 0.0), ("c", 2, 0.0), ("d", 1, 0.5)):
+        assert train(replace(plan, steps=3, seed=seed, dropout=dropout, out=tmp_path / name), QUIET)
         runs[name] = tensors(tmp_path / name / "last" / "model.safetensors")["wte.weight"]
     assert torch.equal(runs["a"], runs["b"])
     assert not torch.equal(runs["a"], runs["c"])
+    assert not torch.equal(runs["a"], runs["d"])
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 8, 13])
@@ -209,7 +210,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(plan: TrainSettings, tmp_pat
     assert train(replace(plan, out=tmp_path / "whole"), QUIET)
     with interrupted_after(stop_at):
         assert not train(plan, QUIET)
-    assert load_checkpoint(plan.out / "last").record["steps_done"] == stop_at
+    record = load_checkpoint(plan.out / "last").record
+    assert (record["steps_done"], record["tokens_seen"]) == (stop_at, stop_at * 4 * 32)
     assert train(replace(plan, resume=True), QUIET)
     assert_same_run(tmp_path / "whole", plan.out)
     whole, resumed = (load_checkpoint(out / "last").record["curve"] for out in (tmp_path / "whole", plan.out))
