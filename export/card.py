@@ -11,7 +11,9 @@ def variant_rows(manifest: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     for name, entry in manifest["variants"].items():
         size = f"{manifest['files'][entry['file']]['bytes']:,}"
         if "parity" in entry:
-            rows.append((name, size, f"max |logit difference| {entry['parity']:.1e}", f"{entry['bits_per_byte']:.4f}"))
+            rows.append(
+                (name, size, f"largest logit difference {entry['parity']:.1e}", f"{entry['bits_per_byte']:.4f}")
+            )
         else:
             decode = entry["quality"]["decode"]
             loss = max(entry["quality"]["windows"]["loss"], decode["loss"])

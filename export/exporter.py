@@ -116,12 +116,12 @@ def _write(
         raise SlmxError(
             f"fp32 differs from PyTorch by {difference:.1e} (limit {PARITY_LIMIT:.0e}); nothing was published"
         )
-    say("judging: the float model reads the text")
+    say("judging: PyTorch and fp32 read the text")
     judge = Judge(model, eval_text(model, tokenizer, settings.eval_text))
     variants["fp32"] = {
         "file": VARIANT_FILES["fp32"],
         "parity": difference,
-        "bits_per_byte": round(judge.float_bits_per_byte, 5),
+        "bits_per_byte": judge.windows(paths["fp32"]).bits_per_byte,
     }
     if settings.int8:
         say(f"int8: quantizing ({recipe.name}) and reading the text, whole and token by token")

@@ -160,6 +160,10 @@ class Judge:
         logits: FloatArray = self._model(torch.from_numpy(self.reading.inputs[row : row + 1]))[0].numpy()
         return logits
 
+    def windows(self, path: Path) -> Quality:
+        """Read the text with a variant in whole windows."""
+        return measure_quality(Session(path, self._model.config), self.reading, self.float_bits_per_byte, decode=False)
+
     def verdict(self, path: Path) -> Verdict:
         """Read the text with a variant, both ways."""
         session = Session(path, self._model.config)

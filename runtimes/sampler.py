@@ -21,8 +21,6 @@ from slm.errors import SlmxError
 FloatArray = npt.NDArray[np.float32]
 GROUPS = 500
 FIRST_LOOK = 64
-# Below it float32 would make the division 0 / 0; the draw is greedy long before.
-LOWEST_TEMPERATURE = 1e-30
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
 FloatArray = npt.NDArray[np.float32]
-# Below this many weights a step is shorter than waking a second thread pays for (docs/int8.md).
+# Below this many weights a step is shorter than waking a second thread pays for (docs/figures.json).
 ONE_THREAD_PARAMETERS = 3_000_000
 
 

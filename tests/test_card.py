@@ -1,0 +1,14 @@
+"""The model card that a bundle carries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests import bundles
+
+
+def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
+    lines = (bundles.tiny_bundle(tiny_checkpoint) / "README.md").read_text("utf-8").splitlines()
+    start = lines.index("| variant | bytes | against PyTorch | bits per byte |")
+    assert [line.count("|") for line in lines[start : start + 4]] == [5, 5, 5, 5]
+    assert [line.split()[1] for line in lines[start + 2 : start + 4]] == ["fp32", "int8"]
