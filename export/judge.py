@@ -12,18 +12,18 @@ import torch
 from export.graph import cache_names
 from export.quality import FloatArray, Quality, Reading, measure_quality
 from runtimes.session import Session, open_onnx
-from slm.corpus import TokenStream, encode_stories, read_stories
+from slm.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache, generate_greedy
 from slm.presets import GPTConfig
+from slm.sampling import sample_stories
+from slm.sources import read_stories
 from slm.tokenizer import Tokenizer
 
 PARITY_LIMIT = 1e-4
 INT8_LOSS_LIMIT = 0.01
 GREEDY_TOKENS = 48
 JUDGED_TOKENS = 16384
-SAMPLED_STORIES = 64
-SAMPLED_LENGTH = 256
 
 
 @dataclass(frozen=True)
@@ -60,23 +60,6 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
     return EvalText(
         encode_stories(stories, tokenizer), f"{len(stories)} stories sampled from the float model, seed {seed}"
     )
-
-
-@torch.inference_mode()
-def sample_stories(model: GPT, tokenizer: Tokenizer, seed: int) -> list[str]:
-    """Stories drawn from the model's own distribution, each cut at its end or at 256 tokens."""
-    random = torch.Generator().manual_seed(seed)
-    length = min(SAMPLED_LENGTH, model.config.block_size)
-    cache = KVCache(model.config, SAMPLED_STORIES)
-    ids = torch.full((SAMPLED_STORIES, 1), tokenizer.end_of_text)
-    for _ in range(length - 1):
-        probabilities = model(ids[:, -1:], cache)[:, -1].softmax(-1)
-        ids = torch.cat((ids, torch.multinomial(probabilities, 1, generator=random)), 1)
-    stories = []
-    for row in ids[:, 1:].tolist():
-        end = row.index(tokenizer.end_of_text) if tokenizer.end_of_text in row else len(row)
-        stories.append(tokenizer.decode(row[:end]))
-    return stories
 
 
 def _parity_cases(config: GPTConfig) -> Iterator[tuple[int, int, int]]:

@@ -72,8 +72,8 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a folder is or, for a training run, its best one; SlmxError if there is none."""
-    for candidate in (folder, folder / "best", folder / "last"):
+    """The checkpoint that a folder is or, for a training run, its best or newest one; SlmxError if there is none."""
+    for candidate in (folder, folder / "best", *sorted(folder.glob("step-*"), reverse=True)):
         if (candidate / CONFIG_FILE).is_file():
             return candidate
     raise SlmxError(f"{folder}: no checkpoint here (no {CONFIG_FILE}); make one with slmx train --out {folder}")

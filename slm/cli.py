@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from slm.errors import SlmxError
+from slm import train_cli
+from slm.errors import SlmxError, needs
 from slm.presets import PRESETS
 
 app = typer.Typer(
@@ -24,16 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+for command in (train_cli.prepare, train_cli.train, train_cli.evaluate):
+    app.command()(command)
+
 BUNDLES = Path("bundles")
-
-
-@contextmanager
-def _needs(extra: str) -> Iterator[None]:
-    """Turn a missing package into the pip line that brings it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise SlmxError(f'this command needs {error.name}: pip install "slmx[{extra}]"') from error
 
 
 def _default_bundle() -> Path:
@@ -57,54 +50,6 @@ def _print_variants(manifest: dict[str, Any]) -> None:
 
 
 @app.command()
-def train(
-    data: Annotated[list[Path], typer.Option(help="Text or .jsonl file with stories; repeat for more.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: gets best/ and last/.")],
-    preset: Annotated[str, typer.Option(help="Model shape; see slmx presets.")] = "nano",
-    valid: Annotated[list[Path] | None, typer.Option(help="Validation file; default: 5 % of the stories.")] = None,
-    data_licence: Annotated[str, typer.Option(help="Licence of the data, for the training record.")] = "not stated",
-    steps: Annotated[int | None, typer.Option(min=1, help="Batches; default: 20 tokens per parameter.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences in a batch; default: the preset's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak; default: the preset's.")] = None,
-    weight_decay: Annotated[float, typer.Option(min=0.0, help="On matrices only.")] = 0.1,
-    dropout: Annotated[float | None, typer.Option(min=0.0, max=0.9, help="Default: the preset's.")] = None,
-    grad_clip: Annotated[float, typer.Option(help="Largest norm of the gradient.")] = 1.0,
-    eval_every: Annotated[int, typer.Option(min=1, help="Steps between validations and checkpoints.")] = 250,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, batches and dropout.")] = 1,
-    compile: Annotated[bool, typer.Option(help="Use torch.compile where a C++ compiler is there.")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
-) -> None:
-    """Train a preset on stories; Ctrl-C saves, --resume goes on."""
-    with _needs("train"):
-        from rich.console import Console
-
-        from slm.train import TrainSettings
-        from slm.train import train as run
-
-    settings = TrainSettings(
-        preset=preset,
-        data=tuple(data),
-        out=out,
-        valid=tuple(valid or ()),
-        licence=data_licence,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        dropout=dropout,
-        grad_clip=grad_clip,
-        eval_every=eval_every,
-        seed=seed,
-        compile=compile,
-        resume=resume,
-    )
-    if not run(settings, Console(stderr=True)):
-        typer.echo(f"stopped; {out / 'last'} is saved: the same command with --resume goes on", err=True)
-        raise typer.Exit(130)
-    typer.echo(str(out / "best"))
-
-
-@app.command()
 def export(
     preset: Annotated[str, typer.Option(help="Model shape; see slmx presets.")] = "nano",
     int8: Annotated[bool, typer.Option("--int8", help="Add the dynamic int8 variant.")] = False,
@@ -116,7 +61,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle of ONNX models, each judged against PyTorch."""
-    with _needs("export"):
+    with needs("export"):
         from export.exporter import ExportSettings, export_bundle
         from export.quantize import DEFAULT_RECIPE
 
@@ -223,4 +168,10 @@ def main() -> None:
         app()
     except SlmxError as error:
         typer.echo(f"slmx: {error}", err=True)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"slmx: {where}{error.strerror}", err=True)
         raise SystemExit(1) from None

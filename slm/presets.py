@@ -8,6 +8,8 @@ from typing import Any
 
 from slm.errors import SlmxError
 
+OPTIMIZERS = ("muon", "adamw")
+
 
 @dataclass(frozen=True)
 class GPTConfig:
@@ -62,6 +64,7 @@ class Preset:
     learning_rate: float
     batch_size: int
     dropout: float = 0.1
+    optimizer: str = "muon"
 
 
 _ALL = (

@@ -1,4 +1,4 @@
-"""Training: AdamW with warm-up and cosine decay, best and last checkpoints, exact resume."""
+"""Training: Muon or AdamW under `accelerate`, exact resume, best and numbered checkpoints, metrics, samples."""
 
 from __future__ import annotations
 
@@ -6,271 +6,216 @@ import math
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, save_tensors
-from slm.corpus import TokenStream, encode_stories, is_held_out, read_stories
+from slm.batches import batch_at, window_starts
+from slm.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from slm.corpus import bits_per_byte
+from slm.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.errors import SlmxError
-from slm.evaluate import evaluate
-from slm.folders import atomic_folder
+from slm.evaluate import total_loss
 from slm.hashing import sha256_of
 from slm.model import GPT
-from slm.presets import GPTConfig, get_preset
-from slm.tokenizer import Tokenizer, train_tokenizer
+from slm.optim import build_optimizers, optimizer_tensors, restore_optimizers
+from slm.plan import Plan, TrainSettings, make_plan
+from slm.prepare import PrepareSettings, prepare
+from slm.presets import get_preset
+from slm.run_folder import OPTIMIZER_FILE, RunFolder
+from slm.sampling import sample_stories
+from slm.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
 
-TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
-BETAS = (0.9, 0.99)
-FINAL_LEARNING_RATE = 0.05
-OPTIMIZER_FILE = "optimizer.safetensors"
-OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq")
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """What a run is made of; a resumed run must have the same. None means the preset's default."""
-
-    preset: str
-    data: tuple[Path, ...]
-    out: Path
-    valid: tuple[Path, ...] = ()
-    licence: str = "not stated"
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float = 0.1
-    dropout: float | None = None
-    grad_clip: float = 1.0
-    eval_every: int = 250
-    seed: int = 1
-    compile: bool = True
-    resume: bool = False
-
-    def __post_init__(self) -> None:
-        sound = {
-            "steps": self.steps is None or self.steps >= 1,
-            "batch_size": self.batch_size is None or self.batch_size >= 1,
-            "learning_rate": self.learning_rate is None or 0 < self.learning_rate < math.inf,
-            "weight_decay": 0 <= self.weight_decay < math.inf,
-            "dropout": self.dropout is None or 0 <= self.dropout < 1,
-            "grad_clip": self.grad_clip > 0,
-            "eval_every": self.eval_every >= 1,
-            "seed": 0 <= self.seed < 2**63,
-        }
-        for name, is_sound in sound.items():
-            if not is_sound:
-                raise SlmxError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
+LOG_EVERY = 10
+SAMPLES = 3
+SAMPLE_TEMPERATURE = 0.8
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The settings with every default filled in."""
+class StoryLoss(nn.Module):
+    """The model and its loss in one forward, which lets torch.compile fuse the loss into the head."""
 
-    steps: int
-    warmup: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    dropout: float
-    grad_clip: float
-    eval_every: int
-    seed: int
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
 
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to a twentieth of the peak."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        low = FINAL_LEARNING_RATE
-        return self.learning_rate * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress)))
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean nats per token, a scalar, for int64 [batch, sequence] twice."""
+        return F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten())
 
 
-def _plan(settings: TrainSettings, config: GPTConfig) -> _Plan:
-    preset = get_preset(settings.preset)
-    batch_size = preset.batch_size if settings.batch_size is None else settings.batch_size
-    steps = settings.steps
-    if steps is None:
-        steps = math.ceil(TOKENS_PER_PARAMETER * config.parameters / (batch_size * config.block_size))
-    return _Plan(
-        steps=steps,
-        warmup=max(1, min(300, steps // 10)),
-        batch_size=batch_size,
-        learning_rate=preset.learning_rate if settings.learning_rate is None else settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        dropout=preset.dropout if settings.dropout is None else settings.dropout,
-        grad_clip=settings.grad_clip,
-        eval_every=settings.eval_every,
-        seed=settings.seed,
-    )
-
-
-def batch_at(stream: TokenStream, block_size: int, batch_size: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of a step, int64 [batch, block_size] twice: shuffled windows, shifted anew every epoch.
-
-    It depends on the arguments alone, so that a resumed run sees what an uninterrupted one would.
-    """
-    ids = stream.ids
-    per_epoch = max(1, (len(ids) - block_size) // block_size // batch_size)
-    epoch, index = divmod(step, per_epoch)
-    rng = np.random.default_rng((seed, epoch))
-    offset = int(rng.integers(min(block_size, len(ids) - block_size)))
-    order = rng.permutation((len(ids) - 1 - offset) // block_size)
-    chosen = offset + block_size * np.resize(order[index * batch_size : (index + 1) * batch_size], batch_size)
-    rows = torch.from_numpy(np.stack([ids[start : start + block_size + 1] for start in chosen]).astype(np.int64))
-    return rows[:, :-1], rows[:, 1:]
-
-
-def _optimizer(model: GPT, plan: _Plan) -> torch.optim.AdamW:
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    others = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=BETAS, fused=True)
-
-
-def _precision(device: torch.device) -> torch.dtype:
-    """bf16 only where the hardware multiplies it: emulated on a CPU it is many times slower than float32."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 itself: emulated on a CPU it is many times slower than float32."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if native else torch.float32
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device))
+    if bf16 and not has_bf16(device):
+        raise SlmxError(f"--precision bf16: this {device.type} does not multiply bf16; leave the option out")
+    try:
+        return Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="bf16" if bf16 else "no",
+            gradient_accumulation_steps=accumulate,
+            dynamo_backend="inductor" if settings.compile and shutil.which("c++") else "no",
+            log_with=list(settings.track) or None,
+            project_dir=str(settings.out),
+        )
+    except (ValueError, ImportError) as error:
+        raise SlmxError(f"accelerate: {error}") from error
 
 
 @contextmanager
-def _interrupt_flag() -> Iterator[list[bool]]:
-    """A list that becomes [True] at Ctrl-C, so that a step is never cut in half."""
+def _stop_flag() -> Iterator[list[bool]]:
+    """A list that becomes [True] at Ctrl-C or SIGTERM, so that a step is never cut in half."""
     flag = [False]
-    before = signal.signal(signal.SIGINT, lambda *_: flag.__setitem__(0, True))
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: flag.__setitem__(0, True)) for number in signals]
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _data_record(settings: TrainSettings) -> list[dict[str, Any]]:
-    sides = [("training", path) for path in settings.data] + [("validation", path) for path in settings.valid]
-    return [
-        {"side": side, "file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        for side, path in sides
-    ]
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 class Trainer:
-    """One run: its model, optimizer and record, and the folder `out` with `best` and `last` in it."""
+    """One run: its model, optimizers and record, and the folder `out` that holds them."""
 
     def __init__(self, settings: TrainSettings, console: Console) -> None:
         self.settings = settings
         self.console = console
-        self.preset = get_preset(settings.preset)
-        self.last = settings.out / "last"
-        if self.last.exists() and not settings.resume:
+        self.folder = RunFolder(settings.out)
+        if self.folder.last is not None and not settings.resume:
             raise SlmxError(f"{settings.out}: holds a run already; add --resume to go on, or choose another --out")
-        if settings.resume and not self.last.exists():
-            raise SlmxError(f"{settings.out}: no run to resume here; start it without --resume")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = _precision(self.device)
-        stories = list(read_stories(settings.data))
-        if settings.valid:
-            held_out = list(read_stories(settings.valid))
+        saved = self.folder.load_last() if settings.resume else None
+        start = saved
+        if saved is None and settings.init is not None:
+            start = load_checkpoint(settings.init)
+        self.preset = get_preset(settings.preset or (start.preset if start else "nano"))
+        if start is not None and start.preset != self.preset.name:
+            raise SlmxError(f"{start.folder}: a checkpoint of {start.preset}, not {self.preset.name}; change --preset")
+        stored = self.folder.settings() if saved else {}
+        self.accelerator = _accelerator(settings, settings.accumulate or stored.get("accumulate", 1))
+        self.is_main = self.accelerator.is_main_process
+        if self.is_main:
+            self.folder.make()
+        with self.accelerator.main_process_first():
+            self.dataset = self._open_data(stored)
+        self.merges = self.dataset.merges
+        self.tokenizer = self.dataset.tokenizer
+        if start is not None:
+            if start.tokenizer.ranks != self.tokenizer.ranks:
+                raise SlmxError(
+                    f"{self.dataset.folder}: its tokenizer is not that of {start.folder}; "
+                    f"prepare the text with --tokenizer {start.folder}"
+                )
+            config = start.model.config
         else:
-            held_out = [story for story in stories if is_held_out(story)]
-            stories = [story for story in stories if not is_held_out(story)]
-        self.data = _data_record(settings)
+            config = settings.shape(replace(self.preset.config, vocab_size=self.tokenizer.vocab_size))
+        self.dataset.train.windows(config.block_size, 1)
+        if saved is None:
+            self.plan = make_plan(settings, self.preset, config, self.dataset.train)
+        else:
+            self.plan = Plan.from_dict(saved.record["plan"])
+            self.plan.check(settings, saved.folder)
+        self._split_batch()
+        torch.manual_seed(self.plan.seed)
+        self.model = GPT(config, self.plan.dropout)
+        if start is not None:
+            self.model.load_state_dict(start.model.state_dict())
+        self.model.to(self.accelerator.device)
+        optimizers = build_optimizers(self.model, self.plan)
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
-        saved = load_checkpoint(self.last) if settings.resume else None
-        if saved is not None and saved.preset != self.preset.name:
-            raise SlmxError(f"{self.last}: a run of {saved.preset}, not {self.preset.name}; resume with the same")
-        if saved is None:
-            self.tokenizer, self.merges = self._learn_tokenizer(stories)
-        else:
-            self.tokenizer, self.merges = saved.tokenizer, saved.merges
-        config = replace(self.preset.config, vocab_size=self.tokenizer.vocab_size)
-        self.plan = _plan(settings, config)
-        torch.manual_seed(self.plan.seed)
-        self.model = GPT(config, self.plan.dropout).to(self.device)
-        self.optimizer = _optimizer(self.model, self.plan)
-        self.train_stream = self._encode("training", stories)
-        self.valid_stream = self._encode("validation", held_out)
+        self.origin = self._origin(start) if saved is None else saved.record.get("init")
         if saved is not None:
-            self._restore(saved)
-        try:
-            settings.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SlmxError(f"{settings.out}: cannot make the folder ({error.strerror})") from error
+            self._restore(saved, optimizers)
+        self.optimizers = [self.accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
+        self.net = self.accelerator.prepare_model(StoryLoss(self.model))
 
-    def _learn_tokenizer(self, stories: list[str]) -> tuple[Tokenizer, list[tuple[str, str]]]:
-        wanted = self.preset.config.vocab_size
-        self.console.print(f"tokenizer: learning {wanted} tokens from {len(stories):,} stories")
-        tokenizer, merges = train_tokenizer(stories, wanted)
-        if tokenizer.vocab_size < wanted:
-            self.console.print(f"tokenizer: the text gives only {tokenizer.vocab_size}; the model has as many")
-        return tokenizer, merges
+    def _origin(self, start: Checkpoint | None) -> str | None:
+        if start is None:
+            return None
+        return f"{start.preset}, {start.record.get('tokens_seen', 0)} tokens, {sha256_of(start.folder / 'config.json')}"
 
-    def _encode(self, side: str, stories: list[str]) -> TokenStream:
-        stream = encode_stories(stories, self.tokenizer)
-        try:
-            stream.windows(self.model.config.block_size)
-        except SlmxError as error:
-            hint = "" if self.settings.valid or side == "training" else " (or name a file with --valid)"
-            raise SlmxError(f"{side} data: {error}{hint}") from None
-        self.console.print(
-            f"{side}: {stream.stories:,} stories, {len(stream.ids):,} tokens of {stream.bytes_per_token:.2f} bytes"
+    def _open_data(self, stored: dict[str, Any]) -> Dataset:
+        settings = self.settings
+        data = settings.data or (stored["data"],)
+        if len(data) == 1 and is_dataset(data[0]):
+            if settings.valid:
+                raise SlmxError(f"{data[0]}: holds its own validation side; give --valid to slmx prepare")
+            return Dataset.open(Path(data[0]))
+        wanted = PrepareSettings(
+            sources=data,
+            preset=self.preset.name,
+            out=settings.out / "data",
+            valid=settings.valid,
+            licence=settings.licence or "not stated",
+            tokenizer=None if settings.init is None else find_checkpoint(settings.init),
         )
-        return stream
+        return prepare(wanted, self.console)
 
-    def _restore(self, saved: Checkpoint) -> None:
-        before, now = saved.record["plan"], asdict(self.plan)
-        for name, value in now.items():
-            if before.get(name) != value:
-                raise SlmxError(
-                    f"{self.last}: the run has {name} {before.get(name)}, not {value}; resume with the same"
-                )
-        if saved.record["data"] != self.data:
-            raise SlmxError(f"{self.last}: the run was made from other data; resume with the same files")
-        self.model.load_state_dict(saved.model.state_dict())
+    def _split_batch(self) -> None:
+        parts = self.accelerator.num_processes * self.plan.accumulate
+        if self.plan.batch_size % parts:
+            raise SlmxError(
+                f"a batch of {self.plan.batch_size} does not split into {self.plan.accumulate} accumulated parts "
+                f"on {self.accelerator.num_processes} processes; choose a --batch-size that {parts} divides"
+            )
+        self.part_size = self.plan.batch_size // parts
+
+    def _restore(self, saved: Checkpoint, optimizers: list[torch.optim.Optimizer]) -> None:
+        if saved.record["dataset_sha256"] != sha256_of(self.dataset.folder / DATASET_FILE):
+            raise SlmxError(f"{saved.folder}: the run was made from other data; resume with the same")
         self.step = saved.record["steps_done"]
+        state = saved.folder / OPTIMIZER_FILE
         try:
-            tensors = load_file(self.last / OPTIMIZER_FILE)
-            for name, parameter in self.model.named_parameters() if self.step else ():
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"{name}.{key}"].to(self.device) for key in OPTIMIZER_STATE
-                }
+            if self.step:
+                restore_optimizers(self.model, optimizers, load_file(state))
         except (OSError, SafetensorError, KeyError) as error:
-            raise SlmxError(f"{self.last / OPTIMIZER_FILE}: cannot read ({error}); start a new run") from error
+            raise SlmxError(f"{state}: cannot read ({error}); delete {saved.folder} to resume from before") from error
         self.seconds = saved.record["seconds"]
         self.curve = saved.record["curve"]
+        if self.is_main:
+            self.folder.forget_after(self.step)
         self.console.print(f"resumed at step {self.step} of {self.plan.steps}")
 
     def record(self) -> dict[str, Any]:
         """The training record: data, licence, plan, tokens seen, loss curve, bits per byte."""
-        best = min(self.curve, key=lambda point: point["bits_per_byte"], default=None)
         return {
-            "data": self.data,
-            "licence": self.settings.licence,
+            "data": self.dataset.record["sources"],
+            "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
+            "licence": self.settings.licence or self.dataset.record["licence"],
+            "init": self.origin,
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,
-            "training_tokens": len(self.train_stream.ids),
+            "training_tokens": len(self.dataset.train.ids),
+            "validation_tokens": len(self.dataset.valid.ids),
             "steps_done": self.step,
             "tokens_seen": self.step * self.tokens_per_step,
-            "seconds": round(self.seconds, 1),
-            "precision": str(self.dtype).removeprefix("torch."),
-            "device": self.device.type,
+            "seconds": round(self.seconds, 3),
+            "precision": "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32",
+            "device": self.accelerator.device.type,
+            "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
-            "best": best,
+            "best": min(self.curve, key=lambda point: point["bits_per_byte"], default=None),
             "curve": self.curve,
         }
 
@@ -279,95 +224,194 @@ class Trainer:
         """Tokens in a batch."""
         return self.plan.batch_size * self.model.config.block_size
 
-    def save(self, name: str, dtype: torch.dtype, optimizer: bool) -> None:
-        """Write `out`/`name` as a whole, in place of the one before."""
-        with atomic_folder(self.settings.out / name, replace=True) as folder:
-            save_checkpoint(folder, self.preset.name, self.model, self.tokenizer, self.merges, self.record(), dtype)
-            if optimizer:
-                tensors = {
-                    f"{name}.{key}": value
-                    for name, parameter in self.model.named_parameters()
-                    for key, value in self.optimizer.state[parameter].items()
-                }
-                save_tensors(tensors, folder / OPTIMIZER_FILE)
+    def save_step(self) -> None:
+        """Write the numbered checkpoint of this step."""
+        if not self.is_main:
+            return
+        with self.folder.new_step(self.step) as folder:
+            self._write(folder, torch.float32)
+            save_tensors(optimizer_tensors(self.model, self._inner_optimizers()), folder / OPTIMIZER_FILE)
+
+    def _inner_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [optimizer.optimizer for optimizer in self.optimizers]
+
+    def _write(self, folder: Path, dtype: torch.dtype) -> None:
+        save_checkpoint(folder, self.preset.name, self.model, self.tokenizer, self.merges, self.record(), dtype)
 
     def run(self) -> bool:
-        """Train to the last step; returns False when Ctrl-C ended it early, with `last` saved."""
-        forward = torch.compile(self.model) if self.settings.compile and shutil.which("c++") else self.model
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-        )
-        with _interrupt_flag() as interrupted, Progress(*columns, console=self.console) as progress:
+        """Train to the last step; returns False when Ctrl-C or SIGTERM ended it early, with the step saved."""
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        with (
+            _stop_flag() as stop,
+            Progress(*columns, TimeRemainingColumn(), console=self.console) as progress,
+        ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
-            mean_loss, rate = math.nan, math.nan
-            while self.step < self.plan.steps and not interrupted[0]:
+            if not self.step and self.is_main:
+                self.folder.write_settings({"data": self._data_path(), "accumulate": self.plan.accumulate})
+                self.save_step()
+            self.accelerator.init_trackers("slmx", {"preset": self.preset.name} | asdict(self.plan))
+            smooth, rate = math.nan, math.nan
+            while self.step < self.plan.steps and not self._told(stop) and not self._out_of_patience():
                 started = time.perf_counter()
-                loss = self._one_step(forward)
+                loss, norm = self._one_step()
                 took = time.perf_counter() - started
                 self.seconds += took
-                mean_loss = loss if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * loss
-                speed = self.tokens_per_step / took
-                rate = speed if math.isnan(rate) else 0.9 * rate + 0.1 * speed
-                progress.update(bar, completed=self.step, figures=f"loss {mean_loss:.3f} · {rate:,.0f} tokens/s")
+                smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+                rate = (
+                    self.tokens_per_step / took if math.isnan(rate) else 0.9 * rate + 0.1 * self.tokens_per_step / took
+                )
+                progress.update(bar, completed=self.step, figures=f"loss {smooth:.3f} · {rate:,.0f} tokens/s")
+                if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
+                    self._log(loss, norm, rate)
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
-                    self._evaluate(mean_loss, rate)
-            if interrupted[0]:
-                self.save("last", torch.float32, optimizer=True)
-        return not interrupted[0]
+                    self._evaluate(smooth, rate)
+            finished = self.step == self.plan.steps or self._out_of_patience()
+            if not finished:
+                self.save_step()
+        self.accelerator.end_training()
+        return finished
 
-    def _one_step(self, forward: Callable[[Tensor], Tensor]) -> float:
-        plan = self.plan
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.learning_rate_at(self.step)
-        torch.manual_seed(plan.seed + self.step)
-        block_size = self.model.config.block_size
-        inputs, targets = batch_at(self.train_stream, block_size, plan.batch_size, plan.seed, self.step)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            logits = forward(inputs.to(self.device))
-            loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.to(self.device).flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
-        value = float(loss.detach())
-        self._stop_unless_finite("loss", value)
-        self._stop_unless_finite("the gradient's norm", float(norm))
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def _data_path(self) -> str:
+        return str(self.dataset.folder.absolute())
+
+    def _out_of_patience(self) -> bool:
+        if not self.plan.patience or not self.curve:
+            return False
+        figures = [point["bits_per_byte"] for point in self.curve]
+        return len(figures) - 1 - figures.index(min(figures)) >= self.plan.patience
+
+    def _told(self, stop: list[bool]) -> bool:
+        """Whether any process was told to stop: all must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return stop[0]
+        flag = torch.tensor(float(stop[0]), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, "sum") > 0)
+
+    def _one_step(self) -> tuple[float, float]:
+        """One update; returns the mean loss of the whole batch and the gradient's norm."""
+        plan, accelerator = self.plan, self.accelerator
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate_at(self.step)
+        inputs, targets = batch_at(
+            self.dataset.train, self.model.config.block_size, plan.batch_size, plan.seed, self.step
+        )
+        losses = []
+        for part in range(plan.accumulate):
+            index = part * accelerator.num_processes + accelerator.process_index
+            rows = slice(index * self.part_size, (index + 1) * self.part_size)
+            torch.manual_seed(_dropout_seed(plan.seed, self.step, index))
+            with accelerator.accumulate(self.net):
+                loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
+                accelerator.backward(loss)
+            losses.append(loss.detach())
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
+        figures = torch.stack([torch.stack(losses).mean(), norm.detach()])
+        mean_loss, norm_ = accelerator.reduce(figures, "mean").tolist()
+        self._stop_unless_finite("loss", mean_loss)
+        self._stop_unless_finite("the gradient's norm", norm_)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         self.step += 1
-        return value
+        return mean_loss, norm_
 
     def _stop_unless_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            saved = f"the last good state is {self.last}" if self.last.exists() else "nothing was saved yet"
-            raise SlmxError(f"{what} is {value} at step {self.step}; {saved}; start again with a lower --learning-rate")
+        if math.isfinite(value):
+            return
+        starts = window_starts(
+            len(self.dataset.train.ids),
+            self.model.config.block_size,
+            self.plan.batch_size,
+            self.plan.seed,
+            self.step,
+        )
+        raise SlmxError(
+            f"{what} is {value} at step {self.step} (windows at tokens {', '.join(map(str, starts.tolist()))}); "
+            f"the last good checkpoint is {self.folder.last}; start again with a lower --learning-rate"
+        )
 
-    def _evaluate(self, loss: float, rate: float) -> None:
-        figure = evaluate(self.model, self.valid_stream)
+    def _log(self, loss: float, norm: float, rate: float) -> None:
+        figures = {
+            "loss": round(loss, 5),
+            "gradient_norm": round(norm, 5),
+            "learning_rate": self.plan.learning_rate_at(self.step - 1),
+            "tokens_per_second": round(rate, 1),
+        }
+        self._record_metrics(figures)
+
+    def _record_metrics(self, figures: dict[str, float]) -> None:
+        if self.is_main:
+            self.folder.log({"step": self.step, "seconds": round(self.seconds, 2)} | figures)
+        self.accelerator.log(figures, step=self.step)
+
+    def _evaluate(self, smooth: float, rate: float) -> None:
+        stream, block_size = self.dataset.valid, self.model.config.block_size
+        inputs, targets = stream.windows(block_size, max(1, self.plan.eval_tokens // block_size))
+        mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
+        total = float(self.accelerator.reduce(nats, "sum"))
+        loss, figure = total / targets.size, bits_per_byte(total, targets.size, stream.bytes_per_token)
         self._stop_unless_finite("bits per byte", figure)
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
-        self.curve.append({"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)})
-        if figure < best:
-            self.save("best", torch.float16, optimizer=False)
-        self.save("last", torch.float32, optimizer=True)
+        point = {"step": self.step, "loss": round(smooth, 4), "bits_per_byte": round(figure, 5)}
+        self.curve.append(point)
+        self._record_metrics({"valid_loss": round(loss, 5), "bits_per_byte": point["bits_per_byte"]})
+        if self.is_main:
+            if figure < best:
+                with self.folder.new_best() as folder:
+                    self._write(folder, torch.float16)
+            self.save_step()
+            stories = sample_stories(
+                self.model, self.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
+            )
+            self.folder.write_samples(self.step, stories)
+            plot_curve(self.folder.metrics(), self.settings.out / "loss.png", f"{self.preset.name}")
+        self.accelerator.wait_for_everyone()
         mark = "  best so far" if figure < best else ""
         self.console.print(
-            f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  "
-            f"validation {figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}",
+            f"step {self.step}/{self.plan.steps}  loss {smooth:.3f}  validation {figure:.4f} bits per byte  "
+            f"perplexity {math.exp(loss):.2f}  {rate:,.0f} tokens/s{mark}",
             soft_wrap=True,
         )
 
 
-def train(settings: TrainSettings, console: Console) -> bool:
-    """Train a preset and write `out`/best and `out`/last; returns False when Ctrl-C ended it early.
+def _dropout_seed(seed: int, step: int, part: int) -> int:
+    return int(np.random.SeedSequence((seed, step, part)).generate_state(1)[0])
+
+
+def train(settings: TrainSettings, console: Console) -> Summary | None:
+    """Train a model in `out`; returns None when Ctrl-C or SIGTERM ended it early, ready to be resumed.
 
     Raises SlmxError for an unknown preset, unusable data, a run that is there already or does not match.
     """
+    started = time.perf_counter()
     trainer = Trainer(settings, console)
+    console.quiet = console.quiet or not trainer.is_main
+    config, device = trainer.model.config, trainer.accelerator.device
     console.print(
-        f"{settings.preset}: {trainer.model.config.parameters:,} parameters, {trainer.plan.steps:,} steps of "
-        f"{trainer.tokens_per_step:,} tokens, {trainer.device.type}, {str(trainer.dtype).removeprefix('torch.')}"
+        f"{trainer.preset.name}: {config.parameters:,} parameters, {trainer.plan.steps:,} steps of "
+        f"{trainer.tokens_per_step:,} tokens, {device.type}, {trainer.record()['precision']}, "
+        f"{trainer.accelerator.num_processes} process(es)"
     )
-    return trainer.run()
+    finished = trainer.run()
+    if not finished:
+        return None
+    dtype = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
+    record = trainer.record()
+    summary = Summary(
+        preset=trainer.preset.name,
+        parameters=config.parameters,
+        steps=trainer.step,
+        tokens=record["tokens_seen"],
+        bits_per_byte=record["best"]["bits_per_byte"],
+        training_seconds=trainer.seconds,
+        wall_seconds=time.perf_counter() - started,
+        flops=record["tokens_seen"] * flops_per_token(config),
+        matmul_flops_per_second=matmul_rate(device, dtype) * trainer.accelerator.num_processes,
+        peak_memory_bytes=peak_memory(device),
+    )
+    if trainer.is_main:
+        summary.write(settings.out)
+    return summary

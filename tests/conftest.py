@@ -112,7 +112,7 @@ def _fit(model: GPT, stream: TokenStream, steps: int) -> list[dict[str, float]]:
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % 40 == 0:
-            figure = evaluate(model, stream, max_windows=64)
+            figure = evaluate(model, stream, max_windows=64).bits_per_byte
             curve.append({"step": step, "loss": round(float(loss.detach()), 4), "bits_per_byte": round(figure, 5)})
     return curve
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,31 +14,39 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import slm.train
+from slm.plan import TrainSettings
+from slm.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
-from slm.train import Trainer, TrainSettings
+from slm.run_folder import RunFolder
+from slm.train import Trainer
 
 QUIET = Console(quiet=True)
 TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
 OTHER = Preset("other", GPTConfig(32, 300, 1, 2, 24), learning_rate=1e-2, batch_size=4)
 
-# The command with the preset of these tests; it waits in step 5, so that it can be stopped there.
-CHILD = """
-import sys, time
-from pathlib import Path
+# The command with the presets of these tests.
+COMMAND = """
 import torch
-import slm.train
 from slm.cli import main
 from slm.presets import PRESETS, GPTConfig, Preset
 
 torch.set_num_threads(1)
 PRESETS["tiny"] = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
-slm.train._precision = lambda device: torch.float32
+"""
+# It waits in step STOP_AT, so that it can be stopped there.
+WAITING_COMMAND = (
+    COMMAND
+    + """
+import os, time
+from pathlib import Path
+import slm.train
+
 waits, goes_on = Path("waits"), Path("goes_on")
 batch_at = slm.train.batch_at
 
 
 def waiting_batch_at(*args):
-    if args[-1] == 5:
+    if args[-1] == int(os.environ["STOP_AT"]):
         waits.touch()
         while not goes_on.exists():
             time.sleep(0.02)
@@ -48,20 +56,38 @@ def waiting_batch_at(*args):
 slm.train.batch_at = waiting_batch_at
 main()
 """
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set of the generated stories with 300 tokens; not to be changed."""
+    out = tmp_path_factory.mktemp("data") / "set"
+    prepare(PrepareSettings((str(corpus_file),), "nano", out, licence="MIT", vocab_size=300), QUIET)
+    return out
 
 
 @pytest.fixture
 def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presets that train in a second, on the CPU in float32 wherever the tests run."""
+    """Presets that train in a second, on the CPU wherever the tests run."""
     monkeypatch.setitem(PRESETS, TINY.name, TINY)
     monkeypatch.setitem(PRESETS, OTHER.name, OTHER)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(slm.train, "_precision", lambda device: torch.float32)
 
 
 @pytest.fixture
-def plan(corpus_file: Path, tmp_path: Path) -> TrainSettings:
-    return TrainSettings("tiny", (corpus_file,), tmp_path / "run", steps=24, eval_every=8, compile=False)
+def settings(tiny_data: Path, tmp_path: Path) -> TrainSettings:
+    """A run of 24 steps in float32."""
+    return TrainSettings(
+        tmp_path / "run", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
+    )
+
+
+def last(out: Path) -> Path:
+    """The newest checkpoint of a run."""
+    newest = RunFolder(out).last
+    assert newest is not None
+    return newest
 
 
 def tensors(file: Path) -> dict[str, torch.Tensor]:
@@ -72,7 +98,7 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 def assert_same_run(one: Path, other: Path) -> None:
     """The same bits in the weights and in the optimizer's state."""
     for name in ("model.safetensors", "optimizer.safetensors"):
-        first, second = tensors(one / "last" / name), tensors(other / "last" / name)
+        first, second = tensors(last(one) / name), tensors(last(other) / name)
         assert first.keys() == second.keys()
         assert first
         for key, tensor in first.items():
@@ -82,7 +108,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Within it, Ctrl-C arrives as soon as a run has done that many steps; before the first for 0."""
-    one_step, flag = Trainer._one_step, slm.train._interrupt_flag
+    one_step, flag = Trainer._one_step, slm.train._stop_flag
 
     @contextmanager
     def early_flag() -> Iterator[list[bool]]:
@@ -91,13 +117,24 @@ def interrupted_after(steps: int) -> Iterator[None]:
                 os.kill(os.getpid(), signal.SIGINT)
             yield raised
 
-    def step(self: Trainer, forward: Callable[[torch.Tensor], torch.Tensor]) -> float:
-        loss = one_step(self, forward)
+    def step(self: Trainer) -> tuple[float, float]:
+        done = one_step(self)
         if self.step == steps:
             os.kill(os.getpid(), signal.SIGINT)
-        return loss
+        return done
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_one_step", step)
-        patch.setattr(slm.train, "_interrupt_flag", early_flag)
+        patch.setattr(slm.train, "_stop_flag", early_flag)
         yield
+
+
+def assert_learned_alike(one: Path, other: Path) -> None:
+    """The same losses and gradient norms, but for rounding."""
+    first, second = ([m for m in RunFolder(out).metrics() if "loss" in m] for out in (one, other))
+    assert [m["step"] for m in first] == [m["step"] for m in second]
+    for a, b in zip(first, second, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
+        assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-3)
+    judged = [[m["bits_per_byte"] for m in RunFolder(out).metrics() if "valid_loss" in m] for out in (one, other)]
+    assert judged[1] == pytest.approx(judged[0], rel=1e-4)

@@ -173,8 +173,9 @@ def test_no_pickle_is_written_or_read(tiny_checkpoint: Path, tmp_path: Path, mon
 
 
 def test_a_run_leads_to_its_best_and_an_empty_folder_to_advice(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    shutil.copytree(tiny_checkpoint, tmp_path / "run" / "last")
-    assert find_checkpoint(tmp_path / "run").name == "last"
+    for step in ("step-0000250", "step-0000500"):
+        shutil.copytree(tiny_checkpoint, tmp_path / "run" / step)
+        assert find_checkpoint(tmp_path / "run").name == step
     shutil.copytree(tiny_checkpoint, tmp_path / "run" / "best")
     assert find_checkpoint(tmp_path / "run").name == "best"
     with pytest.raises(SlmxError, match=r"no checkpoint here.*slmx train"):

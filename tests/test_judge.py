@@ -14,17 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.judge import EvalText, Judge, eval_text, greedy_tokens, sample_stories
+from export.judge import EvalText, Judge, eval_text, greedy_tokens
 from export.quality import Quality, Reading, log_softmax, measure_quality
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle import Bundle
 from runtimes.session import FloatArray, Session
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.corpus import TokenStream, encode_stories, read_stories
+from slm.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
 from slm.evaluate import evaluate
 from slm.model import generate_greedy
 from slm.presets import GPTConfig
+from slm.sampling import sample_stories
+from slm.sources import read_stories
 from tests import bundles
 
 TOKENS = 256
@@ -76,7 +78,9 @@ def test_the_float_graph_loses_nothing(judge: Judge, fp32: Path) -> None:
 def test_the_float_figure_is_that_of_the_training_side(judge: Judge, checkpoint: Checkpoint, text: EvalText) -> None:
     windows = TOKENS // checkpoint.model.config.block_size
     assert judge.tokens == TOKENS
-    assert judge.float_bits_per_byte == pytest.approx(evaluate(checkpoint.model, text.stream, windows), rel=1e-5)
+    assert judge.float_bits_per_byte == pytest.approx(
+        evaluate(checkpoint.model, text.stream, windows).bits_per_byte, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("noise", [0.5, 3.0])
@@ -163,7 +167,7 @@ def test_a_quality_that_is_no_number_is_refused() -> None:
 def test_a_file_to_judge_on_is_named_and_read(checkpoint: Checkpoint, corpus_file: Path, text: EvalText) -> None:
     assert text.source == corpus_file.name
     expected = encode_stories(list(read_stories([corpus_file])), checkpoint.tokenizer)
-    np.testing.assert_array_equal(text.stream.ids, expected.ids)
+    np.testing.assert_array_equal(text.stream.ids[:], expected.ids[:])
     assert text.stream.text_bytes == expected.text_bytes
 
 
@@ -173,7 +177,7 @@ def test_sampled_text_is_the_same_for_a_seed_and_says_what_it_is(checkpoint: Che
     assert text.source == "64 stories sampled from the float model, seed 0"
     assert text.stream.stories == 64
     stories = sample_stories(model, tokenizer, 0)
-    assert encode_stories(stories, tokenizer).ids.tolist() == text.stream.ids.tolist()
+    assert encode_stories(stories, tokenizer).ids[:].tolist() == text.stream.ids[:].tolist()
     assert sample_stories(model, tokenizer, 1) != stories
     assert all("<|endoftext|>" not in story for story in stories)
 
