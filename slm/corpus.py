@@ -73,12 +73,12 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
     """Encode stories into one stream; the vocabulary must fit uint16."""
     if tokenizer.vocab_size > 65536:
         raise SlmxError(f"a vocabulary of {tokenizer.vocab_size} does not fit 16-bit ids")
-    encoded = tokenizer.encoding.encode_ordinary_batch(list(stories), num_threads=2)
-    ids = np.fromiter(
-        (i for story in encoded for i in (tokenizer.end_of_text, *story)),
-        dtype=np.uint16,
-        count=sum(len(story) + 1 for story in encoded),
-    )
+    begin = np.array([tokenizer.end_of_text], np.uint16)
+    pieces = [begin[:0]]
+    for story in stories:
+        encoded = tokenizer.encoding.encode_to_numpy(story, disallowed_special=())
+        pieces += [begin, encoded.astype(np.uint16)]
+    ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))
 
 

@@ -250,7 +250,11 @@ class Trainer:
             if not self.step and self.is_main:
                 self.folder.write_settings({"data": self._data_path(), "accumulate": self.plan.accumulate})
                 self.save_step()
-            self.accelerator.init_trackers("slmx", {"preset": self.preset.name} | asdict(self.plan))
+            self.accelerator.init_trackers(
+                "slmx",
+                {"preset": self.preset.name} | asdict(self.plan),
+                {"wandb": {"dir": str(self.settings.out)}},
+            )
             smooth, rate = math.nan, math.nan
             while self.step < self.plan.steps and not self._told(stop) and not self._out_of_patience():
                 started = time.perf_counter()

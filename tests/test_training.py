@@ -352,6 +352,15 @@ def test_trackers_get_the_metrics(settings: TrainSettings) -> None:
     assert len(accumulator.Scalars("loss")) == 3
 
 
+def test_weights_and_biases_works_offline(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="needs the track extra")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    assert train(replace(settings, steps=10, track=("wandb",)), QUIET)
+    (recorded,) = settings.out.rglob("run-*.wandb")
+    assert b"bits_per_byte" in recorded.read_bytes()
+
+
 def test_a_batch_is_what_its_windows_say(settings: TrainSettings) -> None:
     stream: TokenStream = Trainer(settings, QUIET).dataset.train
     starts = window_starts(len(stream.ids), 32, 4, 1, 3)
