@@ -68,13 +68,13 @@ class Preset:
 
 
 _ALL = (
-    Preset("nano", GPTConfig(256, 8000, 4, 4, 128), learning_rate=4e-3, batch_size=16),
-    Preset("micro", GPTConfig(256, 8000, 6, 6, 192), learning_rate=3e-3, batch_size=16),
-    Preset("small", GPTConfig(512, 16000, 8, 8, 256), learning_rate=2e-3, batch_size=16),
-    Preset("medium", GPTConfig(1024, 32000, 12, 12, 384), learning_rate=1e-3, batch_size=16),
-    Preset("small-256", GPTConfig(256, 8000, 6, 8, 256), learning_rate=3e-4, batch_size=32),
-    Preset("medium-512", GPTConfig(512, 16000, 12, 8, 512), learning_rate=1e-4, batch_size=16),
-    Preset("large-1024", GPTConfig(1024, 32000, 24, 16, 768), learning_rate=6e-5, batch_size=8),
+    Preset("nano", GPTConfig(256, 8000, 4, 4, 128), learning_rate=5e-3, batch_size=8, dropout=0.0),
+    Preset("micro", GPTConfig(256, 8000, 6, 6, 192), learning_rate=4e-3, batch_size=8, dropout=0.0),
+    Preset("small", GPTConfig(512, 16000, 8, 8, 256), learning_rate=3e-3, batch_size=16),
+    Preset("medium", GPTConfig(1024, 32000, 12, 12, 384), learning_rate=2e-3, batch_size=16),
+    Preset("small-256", GPTConfig(256, 8000, 6, 8, 256), learning_rate=3e-3, batch_size=32),
+    Preset("medium-512", GPTConfig(512, 16000, 12, 8, 512), learning_rate=2e-3, batch_size=16),
+    Preset("large-1024", GPTConfig(1024, 32000, 24, 16, 768), learning_rate=1e-3, batch_size=8),
 )
 PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 

@@ -32,9 +32,9 @@ COUNTS = {"nano": 1_850_112, "micro": 4_254_720, "small": 10_545_664, "medium": 
 def test_the_seven_presets_in_order() -> None:
     assert [(name, astuple(preset.config)) for name, preset in PRESETS.items()] == list(SHAPES.items())
     assert all(preset.name == name for name, preset in PRESETS.items())
-    rates = {name: (preset.learning_rate, preset.batch_size) for name, preset in PRESETS.items()}
-    assert (rates["small-256"], rates["medium-512"], rates["large-1024"]) == ((3e-4, 32), (1e-4, 16), (6e-5, 8))
-    assert {preset.dropout for preset in PRESETS.values()} == {0.1}
+    batches = {name: preset.batch_size for name, preset in PRESETS.items()}
+    assert (batches["small-256"], batches["medium-512"], batches["large-1024"]) == (32, 16, 8)
+    assert {preset.optimizer for preset in PRESETS.values()} == {"muon"}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())
