@@ -66,6 +66,12 @@ def _story(rng: random.Random) -> str:
     return fill(rng.choice(OPENINGS)) + " " + " ".join(middle) + "\n" + rng.choice(ENDINGS)
 
 
+def generate_stories(count: int) -> list[str]:
+    """Short stories from a few words, the same in every run."""
+    rng = random.Random(0)
+    return [_story(rng) for _ in range(count)]
+
+
 def as_corpus(stories: list[str]) -> str:
     """Stories as a corpus file holds them."""
     return "".join(f"{story}\n{END_OF_TEXT}\n" for story in stories)
@@ -73,9 +79,8 @@ def as_corpus(stories: list[str]) -> str:
 
 @pytest.fixture(scope="session")
 def stories() -> list[str]:
-    """Short generated stories, the same in every run."""
-    rng = random.Random(0)
-    return [_story(rng) for _ in range(300)]
+    """300 generated stories."""
+    return generate_stories(300)
 
 
 @pytest.fixture(scope="session")
