@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
@@ -23,11 +21,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slm.batches import batch_at, window_starts
-from slm.checkpoint import Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint, save_tensors
+from slm.checkpoint import CONFIG_FILE, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint, save_tensors
 from slm.corpus import bits_per_byte
 from slm.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.errors import SlmxError
 from slm.evaluate import total_loss
+from slm.hardware import make_accelerator
 from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.optim import build_optimizers, optimizer_tensors, restore_optimizers
@@ -55,32 +54,6 @@ class StoryLoss(nn.Module):
         return F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten())
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself: emulated on a CPU it is many times slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device))
-    if bf16 and not has_bf16(device):
-        raise SlmxError(f"--precision bf16: this {device.type} does not multiply bf16; leave the option out")
-    try:
-        return Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="bf16" if bf16 else "no",
-            gradient_accumulation_steps=accumulate,
-            dynamo_backend="inductor" if settings.compile and shutil.which("c++") else "no",
-            log_with=list(settings.track) or None,
-            project_dir=str(settings.out),
-        )
-    except (ValueError, ImportError) as error:
-        raise SlmxError(f"accelerate: {error}") from error
-
-
 @contextmanager
 def _stop_flag() -> Iterator[list[bool]]:
     """A list that becomes [True] at Ctrl-C or SIGTERM, so that a step is never cut in half."""
@@ -92,6 +65,11 @@ def _stop_flag() -> Iterator[list[bool]]:
     finally:
         for number, handler in zip(signals, before, strict=True):
             signal.signal(number, handler)
+
+
+def _origin(start: Checkpoint) -> dict[str, Any]:
+    """Which checkpoint a fine-tuned model was, and that one's own training record."""
+    return {"config_sha256": sha256_of(start.folder / CONFIG_FILE), "record": start.record}
 
 
 class Trainer:
@@ -111,7 +89,7 @@ class Trainer:
         if start is not None and start.preset != self.preset.name:
             raise SlmxError(f"{start.folder}: a checkpoint of {start.preset}, not {self.preset.name}; change --preset")
         stored = self.folder.settings() if saved else {}
-        self.accelerator = _accelerator(settings, settings.accumulate or stored.get("accumulate", 1))
+        self.accelerator = make_accelerator(settings, settings.accumulate or stored.get("accumulate", 1))
         self.is_main = self.accelerator.is_main_process
         if self.is_main:
             self.folder.make()
@@ -144,16 +122,11 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
-        self.origin = self._origin(start) if saved is None else saved.record.get("init")
+        self.origin = None if start is None else _origin(start) if saved is None else saved.record["init"]
         if saved is not None:
             self._restore(saved, optimizers)
         self.optimizers = [self.accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
         self.net = self.accelerator.prepare_model(StoryLoss(self.model))
-
-    def _origin(self, start: Checkpoint | None) -> str | None:
-        if start is None:
-            return None
-        return f"{start.preset}, {start.record.get('tokens_seen', 0)} tokens, {sha256_of(start.folder / 'config.json')}"
 
     def _open_data(self, stored: dict[str, Any]) -> Dataset:
         settings = self.settings
@@ -248,7 +221,8 @@ class Trainer:
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
             if not self.step and self.is_main:
-                self.folder.write_settings({"data": self._data_path(), "accumulate": self.plan.accumulate})
+                data = str(self.dataset.folder.absolute())
+                self.folder.write_settings({"data": data, "accumulate": self.plan.accumulate})
                 self.save_step()
             self.accelerator.init_trackers(
                 "slmx",
@@ -262,9 +236,8 @@ class Trainer:
                 took = time.perf_counter() - started
                 self.seconds += took
                 smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
-                rate = (
-                    self.tokens_per_step / took if math.isnan(rate) else 0.9 * rate + 0.1 * self.tokens_per_step / took
-                )
+                speed = self.tokens_per_step / took
+                rate = speed if math.isnan(rate) else 0.9 * rate + 0.1 * speed
                 progress.update(bar, completed=self.step, figures=f"loss {smooth:.3f} · {rate:,.0f} tokens/s")
                 if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
                     self._log(loss, norm, rate)
@@ -275,9 +248,6 @@ class Trainer:
                 self.save_step()
         self.accelerator.end_training()
         return finished
-
-    def _data_path(self) -> str:
-        return str(self.dataset.folder.absolute())
 
     def _out_of_patience(self) -> bool:
         if not self.plan.patience or not self.curve:

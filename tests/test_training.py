@@ -246,7 +246,10 @@ def test_fine_tuning_starts_from_the_checkpoint(settings: TrainSettings, tmp_pat
     start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
     for name, tensor in start.model.state_dict().items():
         torch.testing.assert_close(end.model.state_dict()[name], tensor, rtol=0, atol=1e-6)
-    assert end.record["init"] == f"tiny, {60 * 4 * 32} tokens, {sha256_of(settings.out / 'best' / 'config.json')}"
+    assert end.record["init"] == {
+        "config_sha256": sha256_of(settings.out / "best" / "config.json"),
+        "record": start.record,
+    }
     assert end.record["best"]["bits_per_byte"] == pytest.approx(start.record["best"]["bits_per_byte"], rel=1e-3)
 
 

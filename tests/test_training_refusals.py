@@ -16,10 +16,11 @@ import torch
 from slm.checkpoint import load_checkpoint
 from slm.cli import main
 from slm.errors import SlmxError
+from slm.hardware import has_bf16
 from slm.hashing import sha256_of
 from slm.plan import TrainSettings
 from slm.prepare import PrepareSettings, prepare
-from slm.train import Trainer, has_bf16, train
+from slm.train import Trainer, train
 from tests.conftest import run_slmx
 from tests.runs import QUIET, interrupted_after, last
 
@@ -182,7 +183,7 @@ def test_too_little_text_for_a_window_is_refused(settings: TrainSettings) -> Non
 
 
 def test_an_unknown_tracker_is_refused(settings: TrainSettings) -> None:
-    with pytest.raises(SlmxError, match=r"^accelerate: .*nosuch"):
+    with pytest.raises(SlmxError, match=r"^--track nosuch: ."):
         train(replace(settings, track=("nosuch",)), QUIET)
 
 
