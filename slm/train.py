@@ -104,6 +104,10 @@ class Trainer:
                     f"prepare the text with --tokenizer {start.folder}"
                 )
             config = start.model.config
+            if settings.shape(config) != config:
+                raise SlmxError(
+                    f"{start.folder}: has its own shape; leave out --block-size, --n-layer, --n-head, --n-embd"
+                )
         else:
             config = settings.shape(replace(self.preset.config, vocab_size=self.tokenizer.vocab_size))
         self.dataset.train.windows(config.block_size, 1)

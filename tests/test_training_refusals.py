@@ -50,6 +50,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_pat
         "has optimizer muon, not adamw": replace(settings, optimizer="adamw"),
         "has seed 1, not 2": replace(settings, seed=2),
         "a checkpoint of tiny, not other; change --preset": replace(settings, preset="other"),
+        "has its own shape; leave out --block-size": replace(settings, n_layer=2),
         "made from other data": replace(settings, data=(str(other),)),
         "its tokenizer is not that of .*; prepare the text with --tokenizer": replace(settings, data=(str(alien),)),
     }
