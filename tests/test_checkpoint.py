@@ -23,6 +23,7 @@ from slm.checkpoint import (
 )
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.presets import get_preset
 from slm.tokenizer import RANKS_FILE
 
 
@@ -182,15 +183,20 @@ def test_a_run_leads_to_its_best_and_an_empty_folder_to_advice(tiny_checkpoint: 
         find_checkpoint(tmp_path)
 
 
-def test_what_ships_is_small_and_was_recorded() -> None:
-    folder = PRETRAINED / "nano"
-    assert sum(path.stat().st_size for path in folder.iterdir()) <= 8_000_000
+@pytest.mark.parametrize(
+    ("preset", "parameters", "most_bytes", "most_bits"),
+    [("nano", 1_850_112, 5_000_000, 0.80), ("micro", 4_254_720, 9_000_000, 0.76)],
+)
+def test_what_ships_is_small_and_was_recorded(preset: str, parameters: int, most_bytes: int, most_bits: float) -> None:
+    folder = PRETRAINED / preset
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= most_bytes
     checkpoint = load_checkpoint(folder)
     record = checkpoint.record
-    assert record["parameters"] == checkpoint.model.config.parameters == 1_850_112
-    assert record["best"]["bits_per_byte"] <= 0.88
+    assert checkpoint.model.config == get_preset(preset).config
+    assert record["parameters"] == checkpoint.model.config.parameters == parameters
+    assert record["best"]["bits_per_byte"] <= most_bits
     assert record["best"] == min(record["curve"], key=lambda point: point["bits_per_byte"])
-    assert {item["side"] for item in record["data"]} == {"training", "validation"}
+    assert [item["side"] for item in record["data"]] == ["training", "validation"]
     assert "CDLA-Sharing-1.0" in record["licence"]
     assert record["tokens_seen"] == record["steps_done"] * record["plan"]["batch_size"] * 256
     assert isinstance(record["plan"]["seed"], int)
