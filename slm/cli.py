@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (train_cli.prepare, train_cli.train, train_cli.evaluate):
+for command in (train_cli.prepare, train_cli.train, train_cli.average, train_cli.evaluate):
     app.command()(command)
 
 BUNDLES = Path("bundles")

@@ -1,4 +1,4 @@
-"""`slmx prepare`, `slmx train` and `slmx evaluate`: from a corpus to a checkpoint and its figures."""
+"""`slmx prepare`, `train`, `average` and `evaluate`: from a corpus to a checkpoint and its figures."""
 
 from __future__ import annotations
 
@@ -122,6 +122,24 @@ def train(
         for line in summary.lines():
             typer.echo(line, err=True)
         typer.echo(str(out / "best"))
+
+
+def average(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more checkpoints or runs; the last gives its record.")
+    ],
+    data: Annotated[list[str], typer.Option(help="Folder from slmx prepare (its validation side), or a source.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+) -> None:
+    """Write the mean of several checkpoints of one training, which is often better than each."""
+    with needs("train"):
+        from slm.average import write_average
+        from slm.checkpoint import load_checkpoint
+        from slm.evaluate import read_stream
+
+    result = write_average(checkpoints, read_stream(data, load_checkpoint(checkpoints[-1])), out)
+    typer.echo(f"{result.bits_per_byte:.4f} bits per byte", err=True)
+    typer.echo(str(out))
 
 
 def evaluate(
