@@ -52,8 +52,7 @@ def test_the_mean_of_one_is_itself(runs: list[Path]) -> None:
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SlmxError, match="has another shape or tokenizer than"):
         average_checkpoints([tiny_checkpoint, runs[0]])
-    command = ["average", *runs, "--data", "none.txt", "--out", tmp_path / "mean"]
-    ran = run_slmx(*command, cwd=tmp_path)
+    ran = run_slmx("average", *runs, "--data", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the corpus (No such file or directory)\n"
     assert not (tmp_path / "mean").exists()
