@@ -191,9 +191,9 @@ def test_an_unknown_preset_lists_those_there_are(slmx: Slmx) -> None:
 
 
 def test_a_preset_without_a_shipped_checkpoint_says_how_to_train_one(slmx: Slmx) -> None:
-    line = refuses(slmx, "--preset", "micro")
-    assert "no micro checkpoint ships with slmx" in line
-    assert "slmx train --preset micro" in line
+    line = refuses(slmx, "--preset", "small")
+    assert "no small checkpoint ships with slmx" in line
+    assert "slmx train --preset small" in line
     assert "--checkpoint DIR" in line
 
 
