@@ -16,7 +16,7 @@ import torch
 import typer
 
 from benchmarks.machine import describe_machine
-from benchmarks.timing import Samples, alternate
+from runtimes.timing import Samples, alternate
 from runtimes.bundle import Bundle
 from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Session

@@ -24,7 +24,7 @@ import numpy as np
 import typer
 
 from benchmarks.machine import describe_machine
-from benchmarks.timing import alternate
+from runtimes.timing import alternate
 from export.quality import Reading, measure_quality
 from runtimes.session import Session
 from slm.errors import SlmxError

@@ -16,7 +16,7 @@ from rich.console import Console
 from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
-from benchmarks.timing import alternate
+from runtimes.timing import alternate
 from slm.batches import batch_at
 from slm.errors import SlmxError
 from slm.model import GPT
