@@ -16,10 +16,10 @@ import torch
 import typer
 
 from benchmarks.machine import describe_machine
-from runtimes.timing import Samples, alternate
 from runtimes.bundle import Bundle
 from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Session
+from runtimes.timing import Samples, alternate
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
 from slm.model import GPT, generate_greedy

@@ -24,9 +24,9 @@ import numpy as np
 import typer
 
 from benchmarks.machine import describe_machine
-from runtimes.timing import alternate
 from export.quality import Reading, measure_quality
 from runtimes.session import Session
+from runtimes.timing import alternate
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 

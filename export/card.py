@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 
-def variant_rows(manifest: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+def variant_rows(manifest: dict[str, Any], variants: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """One row a variant for tables: name, bytes, parity or KL to float, bits per byte with its loss."""
     rows = []
-    for name, entry in manifest["variants"].items():
+    for name, entry in variants.items():
         size = f"{manifest['files'][entry['file']]['bytes']:,}"
-        if "parity" in entry:
-            rows.append(
-                (name, size, f"largest logit difference {entry['parity']:.1e}", f"{entry['bits_per_byte']:.4f}")
-            )
+        if "quality" in entry:
+            ways = [way for way in (entry["quality"]["windows"], entry["quality"]["decode"]) if way is not None]
+            loss = max(way["loss"] for way in ways)
+            against = f"KL {ways[-1]['kl']:.1e} nats, {ways[-1]['greedy_agreement']:.1%} same"
+            rows.append((name, size, against, f"{ways[-1]['bits_per_byte']:.4f} ({loss:+.2%})"))
         else:
-            decode = entry["quality"]["decode"]
-            loss = max(entry["quality"]["windows"]["loss"], decode["loss"])
-            rows.append((name, size, f"KL {decode['kl']:.1e} nats", f"{decode['bits_per_byte']:.4f} ({loss:+.2%})"))
+            against = f"largest logit difference {entry['parity']:.1e}"
+            rows.append(
+                (name, size, against, f"{entry['bits_per_byte']:.4f}" if "bits_per_byte" in entry else "as fp32")
+            )
     return rows
 
 
@@ -27,13 +29,14 @@ def model_card(manifest: dict[str, Any], record: dict[str, Any]) -> str:
     best = record.get("best") or {}
     data = ", ".join(f"{item['file']} ({item['side']})" for item in record.get("data", [])) or "not recorded"
     trained = f"{record.get('tokens_seen', 0):,} tokens"
-    table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest, manifest["variants"]))
+    weights = "Random weights, for benchmarks only.\n\n" if manifest["checkpoint"]["untrained"] else ""
     return f"""# slmx {manifest["preset"]}
 
 A GPT-2 shaped story model of {manifest["parameters"]:,} parameters: {shape["n_layer"]} layers, {shape["n_head"]} heads,
 {shape["n_embd"]} channels, a vocabulary of {shape["vocab_size"]} tokens and a context of {shape["block_size"]}.
 
-| | |
+{weights}| | |
 |---|---|
 | data | {data} |
 | licence of the data | {record.get("licence", "not stated")} |
@@ -43,8 +46,9 @@ A GPT-2 shaped story model of {manifest["parameters"]:,} parameters: {shape["n_l
 ## Variants
 
 Bits per byte of {manifest["judged_on"]["tokens"]:,} tokens ({manifest["judged_on"]["text"]}),
-token by token for int8; in brackets the larger loss against the float model of two ways of reading: whole windows,
-and token by token.
+token by token for int8 and int4; in brackets the larger loss against the float model of two ways of reading: whole
+windows, and token by token. "Same" is the share of positions where the likeliest token is the float model's.
+{manifest["default"]} is what runs by default, chosen for the target `{manifest["target"]}`.
 
 | variant | bytes | against PyTorch | bits per byte |
 |---|---|---|---|

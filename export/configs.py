@@ -15,9 +15,9 @@ from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT
 
 
-def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str) -> None:
-    """Write the four files; `model_file` is the variant that onnxruntime-genai runs, relative to the folder."""
-    files = {
+def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str | None) -> None:
+    """Write them; `model_file` is what onnxruntime-genai runs, relative to the folder, None if it can run nothing."""
+    files: dict[str, dict[str, Any]] = {
         "config.json": _gpt2(config, end_of_text),
         "generation_config.json": {
             "bos_token_id": end_of_text,
@@ -35,8 +35,9 @@ def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file:
             "pad_token": END_OF_TEXT,
             "clean_up_tokenization_spaces": False,
         },
-        "genai_config.json": _genai(config, end_of_text, model_file),
     }
+    if model_file is not None:
+        files["genai_config.json"] = _genai(config, end_of_text, model_file)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 

@@ -8,35 +8,37 @@ FastGelu adds its bias. Their definitions: onnxruntime, docs/ContribOperators.md
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
+from export.quiet import quiet
+from runtimes.session import cache_names
+from slm.errors import SlmxError
 from slm.model import GPT, Block
+from slm.presets import GPTConfig
 
 OPSET = 20
 IR_VERSION = 10
 CONTRIB = "com.microsoft"
 TOKEN_TABLE = "wte.weight_t"
 
+
+def matrix_names(n_layer: int) -> list[str]:
+    """Names of the matrices that are multiplied by: what can be quantized; the token table last."""
+    parts = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
+    return [*(f"h.{layer}.{part}.weight" for layer in range(n_layer) for part in parts), TOKEN_TABLE]
+
+
 Attribute = int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
 
 
-def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
-    """Input and output names of the KV cache, layer by layer, key before value."""
-    layers = [(layer, part) for layer in range(n_layer) for part in ("key", "value")]
-    return [f"past_key_values.{i}.{part}" for i, part in layers], [f"present.{i}.{part}" for i, part in layers]
-
-
-class _Linear(nn.Module):
+class FlatLinear(nn.Module):
     """A linear layer stored [in, out], as MatMul wants it; whoever calls it decides where its bias goes."""
 
     def __init__(self, linear: nn.Module) -> None:
@@ -46,15 +48,17 @@ class _Linear(nn.Module):
         self.bias = nn.Parameter(linear.bias.detach())
 
 
-class _Block(nn.Module):
+class FlatBlock(nn.Module):
+    """A block's layers side by side."""
+
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.ln_1 = block.ln_1
-        self.c_attn = _Linear(block.attn.c_attn)
-        self.attn_proj = _Linear(block.attn.c_proj)
+        self.c_attn = FlatLinear(block.attn.c_attn)
+        self.attn_proj = FlatLinear(block.attn.c_proj)
         self.ln_2 = block.ln_2
-        self.c_fc = _Linear(block.mlp.c_fc)
-        self.mlp_proj = _Linear(block.mlp.c_proj)
+        self.c_fc = FlatLinear(block.mlp.c_fc)
+        self.mlp_proj = FlatLinear(block.mlp.c_proj)
 
 
 class FlatGPT(nn.Module):
@@ -67,8 +71,13 @@ class FlatGPT(nn.Module):
         self.wte = nn.Module()
         self.wte.weight_t = nn.Parameter(model.wte.weight.detach().t().contiguous())
         self.wpe = model.wpe
-        self.h = nn.ModuleList(_Block(block) for block in model.h if isinstance(block, Block))
+        self.h = nn.ModuleList(FlatBlock(block) for block in model.h if isinstance(block, Block))
         self.ln_f = model.ln_f
+
+    @property
+    def blocks(self) -> list[FlatBlock]:
+        """The blocks in order."""
+        return [block for block in self.h if isinstance(block, FlatBlock)]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past: Sequence[Tensor]
@@ -87,7 +96,7 @@ class FlatGPT(nn.Module):
         shape = (*input_ids.shape, self.config.n_embd)
         token = symbolic("Gather", (table, input_ids), {"axis": 1}, dtype=table.dtype, shape=(shape[2], *shape[:2]))
         position = self.wpe(position_ids)
-        blocks = [block for block in self.h if isinstance(block, _Block)]
+        blocks = self.blocks
         norms = [*(block.ln_1 for block in blocks), self.ln_f]
         normed, x = _skip_norm(token.permute(1, 2, 0), position, None, norms[0], keep_sum=True)
         present: list[Tensor] = []
@@ -135,22 +144,13 @@ def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, ke
     return outputs[0], outputs[3]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter's own progress talk, kept off the user's terminal."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def export_onnx(model: GPT, path: Path) -> None:
     """Write the float32 graph of a GPT, weights inside the file."""
-    config = model.config
-    flat = FlatGPT(model).eval()
+    onnx.save_model(trace(FlatGPT(model), model.config, OPSET), path)
+
+
+def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
+    """The graph of a module that takes ids, mask, positions and past, and returns logits and present."""
     past_names, present_names = cache_names(config.n_layer)
     batch, sequence, past, total = (
         torch.export.Dim(name)
@@ -158,12 +158,12 @@ def export_onnx(model: GPT, path: Path) -> None:
     )
     ids = torch.ones(2, 3, dtype=torch.int64)
     cache = [torch.zeros(2, config.n_head, 4, config.head_dim) for _ in past_names]
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
-            flat,
+            flat.eval(),
             (ids, torch.ones(2, 7, dtype=torch.int64), ids.clone(), cache),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=["input_ids", "attention_mask", "position_ids", *past_names],
             output_names=["logits", *present_names],
             dynamic_shapes={
@@ -175,11 +175,11 @@ def export_onnx(model: GPT, path: Path) -> None:
             verbose=False,
         )
     assert program is not None
-    proto = program.model_proto
+    proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
     _drop_unused_outputs(proto)
     _forget_traces(proto)
-    onnx.save_model(proto, path)
+    return proto
 
 
 def _drop_unused_outputs(proto: onnx.ModelProto) -> None:
@@ -201,3 +201,30 @@ def _forget_traces(proto: onnx.ModelProto) -> None:
         del value.metadata_props[:]
     del proto.graph.metadata_props[:], proto.metadata_props[:]
     proto.doc_string = proto.graph.doc_string = ""
+
+
+def read_weights(path: Path, config: GPTConfig) -> GPT:
+    """The GPT whose float32 graph was written to `path`; SlmxError if the graph lacks one of its weights."""
+    model = GPT(config)
+    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    flat = FlatGPT(model)
+    wanted = flat.state_dict()
+    missing = sorted(set(wanted) - set(stored))
+    if missing:
+        raise SlmxError(f"{path}: holds no {missing[0]} to compare with; name the model with --checkpoint DIR")
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            tensor.copy_(torch.from_numpy(numpy_helper.to_array(stored[name]).copy()))
+        model.wte.weight.copy_(wanted["wte.weight_t"].t())
+        for block, flat_block in zip(model.h, flat.h, strict=True):
+            assert isinstance(block, Block)
+            assert isinstance(flat_block, FlatBlock)
+            for linear, name in (
+                (block.attn.c_attn, "c_attn"),
+                (block.attn.c_proj, "attn_proj"),
+                (block.mlp.c_fc, "c_fc"),
+                (block.mlp.c_proj, "mlp_proj"),
+            ):
+                linear.weight.copy_(wanted[f"h.{block.attn.layer}.{name}.weight"].t())
+                linear.bias.copy_(wanted[f"h.{block.attn.layer}.{name}.bias"])
+    return model.eval()

@@ -1,9 +1,8 @@
-"""Dynamic int8: weights stored in 8 bits, activations quantized as they come."""
+"""int8: weights stored in 8 bits, activations quantized as they come; int4: blocks of weights in 4 bits."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from export.graph import TOKEN_TABLE
+from export.quiet import quiet
 from slm.errors import SlmxError
 
 
@@ -46,6 +47,9 @@ def get_recipe(name: str) -> Int8Recipe:
     return RECIPES[name]
 
 
+INT4_BLOCK = 32
+
+
 def weight_names(model: Path) -> list[str]:
     """Names of the matrices that MatMul multiplies by: what int8 can quantize."""
     graph = onnx.load(model).graph
@@ -65,30 +69,52 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
     if not recipe.table:
         chosen.discard(TOKEN_TABLE)
     kept = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in chosen]
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=kept,
-            per_channel=recipe.per_channel,
-            reduce_range=recipe.reduce_range,
-            weight_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
+        with quiet():
+            quantize_dynamic(
+                source,
+                target,
+                op_types_to_quantize=["MatMul"],
+                nodes_to_exclude=kept,
+                per_channel=recipe.per_channel,
+                reduce_range=recipe.reduce_range,
+                weight_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )
     except DecodeError as error:
         raise SlmxError(
             "onnxruntime's quantizer cannot read back the working file that it wrote: the disk is probably full; "
             "make room and export again"
         ) from error
-    finally:
-        logging.disable(before)
     if TOKEN_TABLE in chosen:
         model = onnx.load(target)
         _embed_from_quantized_table(model.graph)
         onnx.save_model(model, target)
+
+
+def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
+    """Write the int4 form of a float graph: blocks of 32 weights share a scale, products are made in int8.
+
+    The vocabulary table, read by head and embedding, becomes int8 by the recipe `table`: 4 bits hurt it most.
+    SlmxError if the blocks do not divide a matrix.
+    """
+    rows = {name: shape[0] for name, shape in _matrix_shapes(source).items()}
+    odd = sorted({size for size in rows.values() if size % INT4_BLOCK})
+    if odd:
+        raise SlmxError(
+            f"int4 needs widths that its blocks of {INT4_BLOCK} divide, not {', '.join(map(str, odd))}; use --int8"
+        )
+    quantize_int8(source, target, table, only={TOKEN_TABLE})
+    with quiet():
+        quantizer = MatMulNBitsQuantizer(onnx.load(target), block_size=INT4_BLOCK, is_symmetric=True, accuracy_level=4)
+        quantizer.process()
+    onnx.save_model(quantizer.model.model, target)
+
+
+def _matrix_shapes(source: Path) -> dict[str, tuple[int, ...]]:
+    graph = onnx.load(source).graph
+    names = set(weight_names(source))
+    return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer if tensor.name in names}
 
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:

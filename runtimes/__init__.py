@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # From 1.29 on onnxruntime keeps a device id in the home folder and reports to its maker, unless told before it loads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# Where an export goes, below the current folder, under the name of its preset.
+BUNDLES = Path("bundles")
 PACKAGED_BUNDLE = Path(__file__).parent / "bundles" / "nano"
 
 

@@ -12,9 +12,19 @@ from slm.hashing import sha256_of
 from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_FILE = "manifest.json"
-VARIANT_FILES = {"fp32": "onnx/model.onnx", "int8": "onnx/model_int8.onnx"}
+VARIANT_FILES = {
+    "fp32": "onnx/model.onnx",
+    "int8": "onnx/model_int8.onnx",
+    "int4": "onnx/model_q4.onnx",
+    "fp16": "onnx/model_fp16.onnx",
+    "portable": "onnx/model_portable.onnx",
+    "mobile": "mobile/model.ort",
+    "torchscript": "torchscript/model.ts",
+    "pt2": "torchscript/model.pt2",
+}
+TORCH_VARIANTS = ("torchscript", "pt2")
 
 
 @dataclass(frozen=True)
@@ -40,20 +50,25 @@ class Bundle:
         unlisted = [entry["file"] for entry in variants.values() if entry["file"] not in files]
         if unlisted or not variants:
             raise SlmxError(f"{path}: lists no hash for {', '.join(unlisted) or 'any variant'}; export it again")
+        if manifest["default"] not in variants:
+            raise SlmxError(f"{path}: its default variant {manifest['default']!r} is not listed; export it again")
         for name, entry in files.items():
             _check(folder / name, entry["sha256"])
         return cls(folder, config, manifest)
 
     @property
     def variants(self) -> list[str]:
-        """Names of the model files it holds, smallest first."""
-        entries = self.manifest["variants"].items()
-        sizes = {name: self.manifest["files"][entry["file"]]["bytes"] for name, entry in entries}
-        return sorted(sizes, key=lambda name: sizes[name])
+        """Names of the variants that onnxruntime runs, the default first, then as the manifest lists them."""
+        names = [name for name in self.manifest["variants"] if name not in TORCH_VARIANTS]
+        return sorted(names, key=lambda name: name != self.manifest["default"])
 
     def model_path(self, variant: str | None = None) -> Path:
-        """The model file of a variant, by default the smallest; SlmxError naming those there are."""
+        """The model file of a variant, by default the one its target asks for; SlmxError naming those there are."""
+        if not self.variants:
+            raise SlmxError(f"{self.folder}: no variant for onnxruntime in this bundle; export it again with --int8")
         chosen = variant or self.variants[0]
+        if chosen in TORCH_VARIANTS and chosen in self.manifest["variants"]:
+            raise SlmxError(f"{self.folder}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
         if chosen not in self.variants:
             raise SlmxError(f"{self.folder}: no variant {chosen!r}; it holds {', '.join(self.variants)}")
         return self.folder / str(self.manifest["variants"][chosen]["file"])
@@ -76,14 +91,17 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SlmxError(f"{path}: not a bundle manifest ({error!r}); export it again") from error
     if version != FORMAT_VERSION:
-        raise SlmxError(f"{path}: bundle format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
+        older = isinstance(version, int) and version < FORMAT_VERSION
+        what_next = "export it again" if older else "upgrade slmx"
+        raise SlmxError(f"{path}: bundle format {version}, this slmx reads {FORMAT_VERSION}; {what_next}")
     whole = (
         isinstance(manifest.get("shape"), dict)
+        and isinstance(manifest.get("default"), str)
         and _is_table(manifest.get("files"), sha256=str, bytes=int)
         and _is_table(manifest.get("variants"), file=str)
     )
     if not whole:
-        raise SlmxError(f"{path}: not a whole bundle manifest (shape, files or variants); export it again")
+        raise SlmxError(f"{path}: not a whole bundle manifest (shape, default, files or variants); export it again")
     return manifest
 
 

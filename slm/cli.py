@@ -7,12 +7,12 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from slm import train_cli
-from slm.errors import SlmxError, needs
+from slm import export_cli, train_cli
+from slm.errors import SlmxError
 from slm.presets import PRESETS
 
 app = typer.Typer(
@@ -23,15 +23,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (train_cli.prepare, train_cli.train, train_cli.average, train_cli.evaluate):
-    app.command()(command)
-
-BUNDLES = Path("bundles")
+app.command()(train_cli.prepare)
+app.command()(train_cli.train)
+app.command()(train_cli.average)
+app.command()(train_cli.evaluate)
+app.command("import")(export_cli.import_model)
+app.command()(export_cli.export)
+app.command()(export_cli.verify)
+app.command()(export_cli.info)
 
 
 def _default_bundle() -> Path:
     """`bundles/nano` in the current folder if an export put one there, else the one inside the package."""
-    from runtimes import PACKAGED_BUNDLE
+    from runtimes import BUNDLES, PACKAGED_BUNDLE
 
     exported = BUNDLES / "nano"
     if (exported / "manifest.json").is_file():
@@ -40,52 +44,11 @@ def _default_bundle() -> Path:
     return PACKAGED_BUNDLE
 
 
-def _print_variants(manifest: dict[str, Any]) -> None:
-    from export.card import variant_rows
-
-    row = "{:<8} {:>12}  {:<32} {}"
-    typer.echo(row.format("variant", "bytes", "against PyTorch", "bits per byte"))
-    for cells in variant_rows(manifest):
-        typer.echo(row.format(*cells))
-
-
-@app.command()
-def export(
-    preset: Annotated[str, typer.Option(help="Model shape; see slmx presets.")] = "nano",
-    int8: Annotated[bool, typer.Option("--int8", help="Add the dynamic int8 variant.")] = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Default: the one that ships with slmx.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; default: bundles/PRESET.")] = None,
-    fp32: Annotated[bool, typer.Option(help="Keep the float32 variant in the bundle.")] = True,
-    int8_recipe: Annotated[str | None, typer.Option(help="How to quantize; docs/int8.md compares them.")] = None,
-    eval_text: Annotated[Path | None, typer.Option(help="Stories to judge on; default: the model's own.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
-) -> None:
-    """Turn a checkpoint into a bundle of ONNX models, each judged against PyTorch."""
-    with needs("export"):
-        from export.exporter import ExportSettings, export_bundle
-        from export.quantize import DEFAULT_RECIPE
-
-    folder = out or BUNDLES / preset
-    settings = ExportSettings(
-        preset=preset,
-        out=folder,
-        checkpoint=checkpoint,
-        fp32=fp32,
-        int8=int8,
-        int8_recipe=int8_recipe or DEFAULT_RECIPE,
-        eval_text=eval_text,
-        force=force,
-    )
-    manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
-    typer.echo(str(folder))
-    _print_variants(manifest)
-
-
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="How the story begins; none starts from nothing.")] = "",
     bundle: Annotated[Path | None, typer.Option(help="Default: bundles/nano here, else the shipped one.")] = None,
-    variant: Annotated[str | None, typer.Option(help="int8 or fp32; default: the smallest there.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Default: until the story or the context ends.")] = None,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
     top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = 40,
@@ -132,23 +95,6 @@ def generate(
     )
     if stream.stop == "interrupted":
         raise typer.Exit(130)
-
-
-@app.command()
-def info(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
-    """Check every file of a bundle and show what it holds."""
-    from runtimes.bundle import Bundle
-
-    opened = Bundle.open(bundle)
-    manifest, c = opened.manifest, opened.config
-    typer.echo(
-        f"{manifest['preset']}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
-        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
-    )
-    _print_variants(manifest)
-    typer.echo(f"judged on {manifest['judged_on']['tokens']:,} tokens: {manifest['judged_on']['text']}")
-    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()))
-    typer.echo(f"{len(manifest['files'])} files, every hash matches")
 
 
 @app.command()

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slm.errors import SlmxError
@@ -34,11 +34,13 @@ def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
     """
     target = target.absolute()
     work: Path | None = None
+    missing: list[Path] = []
     try:
         if target.exists() and not target.is_dir():
             raise SlmxError(f"{target}: a file stands where the folder should go")
         if target.is_dir() and any(target.iterdir()) and not replace:
             raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it")
+        missing = [folder for folder in target.parents if not folder.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         fresh, old = work / "new", work / "old"
@@ -61,3 +63,7 @@ def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+        if not target.exists():
+            for folder in missing:
+                with suppress(OSError):
+                    folder.rmdir()

@@ -12,10 +12,16 @@ from slm.presets import GPTConfig
 
 
 class KVCache:
-    """Keys and values of every layer for up to `block_size` positions: [batch, heads, block_size, head_dim]."""
+    """Keys and values of every layer for up to `capacity` positions: [batch, heads, capacity, head_dim]."""
 
-    def __init__(self, config: GPTConfig, batch_size: int = 1, device: torch.device | str = "cpu") -> None:
-        shape = (batch_size, config.n_head, config.block_size, config.head_dim)
+    def __init__(
+        self,
+        config: GPTConfig,
+        batch_size: int = 1,
+        device: torch.device | str = "cpu",
+        capacity: int | None = None,
+    ) -> None:
+        shape = (batch_size, config.n_head, capacity or config.block_size, config.head_dim)
         self.keys = [torch.zeros(shape, device=device) for _ in range(config.n_layer)]
         self.values = [torch.zeros(shape, device=device) for _ in range(config.n_layer)]
         self.length = 0

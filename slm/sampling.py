@@ -17,9 +17,10 @@ def sample_stories(
     random = torch.Generator(device).manual_seed(seed)
     was_training = model.training
     model.eval()
-    cache = KVCache(model.config, count, device)
+    length = min(max_tokens, model.config.block_size)
+    cache = KVCache(model.config, count, device, length)
     ids = torch.full((count, 1), tokenizer.end_of_text, device=device)
-    for _ in range(min(max_tokens, model.config.block_size) - 1):
+    for _ in range(length - 1):
         probabilities = (model(ids[:, -1:], cache)[:, -1].float() / temperature).softmax(-1)
         ids = torch.cat((ids, torch.multinomial(probabilities, 1, generator=random)), 1)
     model.train(was_training)

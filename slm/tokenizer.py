@@ -82,7 +82,7 @@ class Tokenizer:
             "normalized": False,
         }
         level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        vocab = {_to_unicode(token): rank for token, rank in self.ranks.items()}
+        vocab = {to_unicode(token): rank for token, rank in self.ranks.items()}
         return {
             "version": "1.0",
             "truncation": None,
@@ -147,7 +147,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, l
     trainee.train_from_iterator(texts, trainer)
     model = json.loads(trainee.to_str())["model"]
     by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
-    ranks = {_to_bytes(token): rank for token, rank in by_id}
+    ranks = {to_bytes(token): rank for token, rank in by_id}
     return Tokenizer(ranks), [(left, right) for left, right in model["merges"]]
 
 
@@ -171,9 +171,11 @@ _BYTE_TO_CHAR = _byte_alphabet()
 _CHAR_TO_BYTE = {char: byte for byte, char in _BYTE_TO_CHAR.items()}
 
 
-def _to_unicode(token: bytes) -> str:
+def to_unicode(token: bytes) -> str:
+    """A token as tokenizer.json spells it."""
     return "".join(_BYTE_TO_CHAR[byte] for byte in token)
 
 
-def _to_bytes(token: str) -> bytes:
+def to_bytes(token: str) -> bytes:
+    """The bytes of a token that tokenizer.json spells; KeyError for a character that stands for none."""
     return bytes(_CHAR_TO_BYTE[char] for char in token)

@@ -6,7 +6,8 @@ import functools
 import json
 import shutil
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -16,10 +17,12 @@ import pytest
 import torch
 
 import export.exporter
+import export.verify
 from export.exporter import ExportSettings, export_bundle
 from export.graph import export_onnx
 from export.judge import Judge
-from runtimes.bundle import MANIFEST_FILE, Bundle
+from export.parity import open_forward, parity, same_greedy_tokens
+from runtimes.bundle import MANIFEST_FILE, VARIANT_FILES, Bundle
 from runtimes.session import Session
 from slm.cli import main
 from slm.hashing import sha256_of
@@ -27,6 +30,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 
 JUDGED_TOKENS = 512
+PARITY_LIMIT = 1e-4
 _home = tempfile.TemporaryDirectory(prefix="slmx-tests-")
 
 
@@ -35,9 +39,19 @@ def folder(name: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_home.name))
 
 
-def brief_judge() -> AbstractContextManager[object]:
-    """Within it, exports judge on few tokens."""
-    return mock.patch.object(export.exporter, "Judge", functools.partial(Judge, max_tokens=JUDGED_TOKENS))
+@contextmanager
+def brief_judge() -> Iterator[None]:
+    """Within it, exports and verifications judge on few tokens."""
+    brief = functools.partial(Judge, max_tokens=JUDGED_TOKENS)
+    with mock.patch.object(export.exporter, "Judge", brief), mock.patch.object(export.verify, "Judge", brief):
+        yield
+
+
+def onnx_parity(model: GPT, path: Path) -> float:
+    """Largest logit difference of an fp32 graph to PyTorch; infinite if it writes other greedy tokens."""
+    forward = open_forward("fp32", path, model.config)
+    same = same_greedy_tokens(model, "fp32", path, forward)
+    return parity(model, forward, chunked_batches=False) if same else float("inf")
 
 
 @functools.cache
@@ -45,7 +59,16 @@ def tiny_bundle(checkpoint: Path) -> Path:
     """The bundle, fp32 and int8, of a checkpoint; not to be changed."""
     out = folder("tiny") / "bundle"
     with brief_judge():
-        export_bundle(ExportSettings("nano", out, checkpoint, int8=True), lambda line: None)
+        export_bundle(ExportSettings("nano", out, checkpoint, ("fp32", "int8")), lambda line: None)
+    return out
+
+
+@functools.cache
+def tiny_bundle_of_all(checkpoint: Path) -> Path:
+    """The bundle of a checkpoint with every variant; not to be changed."""
+    out = folder("all") / "bundle"
+    with brief_judge():
+        export_bundle(ExportSettings("nano", out, checkpoint, tuple(VARIANT_FILES)), lambda line: None)
     return out
 
 
@@ -144,3 +167,10 @@ class Slmx:
         assert line.startswith("slmx: ")
         assert not [told for told in talk.splitlines() if not told.startswith(("fp32:", "int8:", "judging:"))]
         return line.removeprefix("slmx: ")
+
+
+@pytest.fixture
+def slmx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Slmx:
+    """The command, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return Slmx(monkeypatch, capfd)

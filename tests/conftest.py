@@ -22,7 +22,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT, train_tokenizer
 
-pytest_plugins = ["tests.runs"]
+pytest_plugins = ["tests.runs", "tests.bundles"]
 
 # The same examples in every run: a test that passes today passes tomorrow.
 settings.register_profile("repeatable", derandomize=True)

@@ -14,12 +14,15 @@ from typing import Any
 
 import pytest
 
+import export.exclude
 import export.exporter
+import export.verify
 from export.card import variant_rows
 from export.exporter import ExportSettings, export_bundle
 from export.graph import IR_VERSION, OPSET
-from export.judge import PARITY_LIMIT, Judge, eval_text
+from export.judge import Judge, eval_text
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8, weight_names
+from export.verify import GATES, Gate
 from runtimes.bundle import FORMAT_VERSION, MANIFEST_FILE, VARIANT_FILES, Bundle
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
@@ -35,13 +38,6 @@ sys.argv = ["slmx", *sys.argv[2:]]
 from slm.cli import main
 main()
 """
-
-
-@pytest.fixture
-def slmx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Slmx:
-    """The command, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return Slmx(monkeypatch, capfd)
 
 
 @pytest.fixture
@@ -76,7 +72,8 @@ def test_a_bundle_is_complete_and_lists_itself(tiny_checkpoint: Path) -> None:
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == there
     assert all((bundle / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
     assert all(entry["what"] for entry in manifest["files"].values())
-    assert {*VARIANT_FILES.values(), "tokenizer.json", "tokenizer.tiktoken", "README.md", "config.json"} <= set(there)
+    models = {VARIANT_FILES[name] for name in ("fp32", "int8")}
+    assert {*models, "tokenizer.json", "tokenizer.tiktoken", "README.md", "config.json"} <= set(there)
     assert not [path for path in bundle.parent.iterdir() if path != bundle]
 
 
@@ -95,7 +92,7 @@ def test_the_manifest_tells_what_was_exported(tiny_checkpoint: Path) -> None:
     assert list(manifest["variants"]) == ["fp32", "int8"]
     assert manifest["variants"]["int8"]["recipe"] == DEFAULT_RECIPE
     assert manifest["variants"]["int8"]["settings"] == asdict(RECIPES[DEFAULT_RECIPE])
-    assert 0 < manifest["variants"]["fp32"]["parity"] <= PARITY_LIMIT
+    assert 0 < manifest["variants"]["fp32"]["parity"] <= bundles.PARITY_LIMIT
 
 
 def test_the_figures_are_those_of_the_files(tiny_checkpoint: Path) -> None:
@@ -122,7 +119,7 @@ def test_the_model_card_shows_the_figures_of_the_manifest(tiny_checkpoint: Path)
     card, manifest = (bundle / "README.md").read_text("utf-8"), manifest_of(bundle)
     assert f"{manifest['parameters']:,} parameters" in card
     assert f"{manifest['judged_on']['tokens']:,} tokens ({manifest['judged_on']['text']})" in card
-    rows = variant_rows(manifest)
+    rows = variant_rows(manifest, manifest["variants"])
     assert [row[0] for row in rows] == ["fp32", "int8"]
     for name, size, against, figure in rows:
         assert f"| {name} | {size} | {against} | {figure} |" in card
@@ -140,7 +137,7 @@ def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, ti
     assert heading.split()[:2] == ["variant", "bytes"]
     manifest = manifest_of(Path(folder))
     assert [row.split()[0] for row in rows] == ["fp32", "int8"]
-    assert [row.split()[1] for row in rows] == [row[1] for row in variant_rows(manifest)]
+    assert [row.split()[1] for row in rows] == [row[1] for row in variant_rows(manifest, manifest["variants"])]
     assert ran.stderr.splitlines()[0].startswith("fp32: ")
     assert Bundle.open(Path(folder)).variants == ["int8", "fp32"]
 
@@ -203,7 +200,8 @@ def test_an_unknown_recipe_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Pa
 
 
 def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    assert refuses(slmx, "--checkpoint", tiny_checkpoint, "--no-fp32") == "nothing to export: --no-fp32 needs --int8"
+    line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--no-fp32")
+    assert line == "nothing to export: --no-fp32 needs another variant, such as --int8"
 
 
 def test_a_missing_checkpoint_says_how_to_make_one(slmx: Slmx) -> None:
@@ -288,7 +286,7 @@ def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_
             raise KeyboardInterrupt
 
     with bundles.brief_judge(), pytest.raises(KeyboardInterrupt):
-        export_bundle(ExportSettings("nano", out, tiny_checkpoint, int8=True, force=True), interrupt)
+        export_bundle(ExportSettings("nano", out, tiny_checkpoint, ("fp32", "int8"), force=True), interrupt)
     assert bundles.snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
@@ -336,7 +334,7 @@ def test_fp32_that_differs_from_pytorch_is_refused(
     slmx: Slmx, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for difference in (2e-4, float("nan")):
-        monkeypatch.setattr(export.exporter, "parity", lambda model, path, d=difference: d)
+        monkeypatch.setattr(export.verify, "parity", lambda *args, d=difference, **kwargs: d)
         line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b")
         assert line == f"fp32 differs from PyTorch by {difference:.1e} (limit 1e-04); nothing was published"
 
@@ -363,6 +361,10 @@ def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str,
     return whole, alone
 
 
+def limit_int8(monkeypatch: pytest.MonkeyPatch, loss: float) -> None:
+    monkeypatch.setitem(GATES, "int8", Gate(loss=loss, decode=True))
+
+
 @pytest.mark.usefixtures("quick", "ready_graph")
 def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
     slmx: Slmx,
@@ -373,15 +375,16 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
     whole, alone = losses
     recipe, best = max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])
     limit = (whole[recipe] + whole[best]) / 2
-    monkeypatch.setattr(export.exporter, "INT8_LOSS_LIMIT", limit)
+    limit_int8(monkeypatch, limit)
+    monkeypatch.setattr(export.exclude, "SEARCH_TOKENS", bundles.JUDGED_TOKENS)
     bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("b"))
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--force", "--int8", "--int8-recipe", recipe)
-    matrix = max(alone[recipe], key=lambda name: alone[recipe][name])
+    worst = sorted(alone[recipe], key=lambda name: -alone[recipe][name])[:3]
+    named = ", ".join(f"{name} ({alone[recipe][name]:+.1%} alone)" for name in worst)
     passing = " or ".join(name for name in RECIPES if whole[name] <= limit)
     assert line == (
-        f"int8 ({recipe}) loses {whole[recipe]:.1%} bits per byte (limit {limit:.0%}); "
-        f"{matrix} hurts most ({alone[recipe][matrix]:+.1%} alone); "
-        f"--int8-recipe {passing} would pass; nothing was published"
+        f"int8 ({recipe}) loses {whole[recipe]:.1%} bits per byte (limit {limit:.0%}); what hurts most: {named}; "
+        f"try --int8-recipe {passing} or --int8-exclude auto; nothing was published"
     )
     assert (
         slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force", "--int8", "--int8-recipe", best).code
@@ -394,20 +397,22 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
 def test_when_no_recipe_passes_the_line_says_so(
     slmx: Slmx, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.exporter, "INT8_LOSS_LIMIT", -1.0)
-    monkeypatch.setattr(export.exporter, "RECIPES", dict(list(RECIPES.items())[:2]))
+    limit_int8(monkeypatch, -1.0)
+    monkeypatch.setattr(export.exclude, "RECIPES", dict(list(RECIPES.items())[:2]))
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8")
-    assert line.endswith("; no other recipe passes; export without --int8; nothing was published")
+    assert line.endswith("; try --int8-exclude auto; nothing was published")
+    line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8", "--int8-exclude", "auto")
+    assert line.endswith("no exclusion brings its loss within -100%; export without --int8")
 
 
 def test_int8_passes_only_when_its_loss_is_known_to_be_within_the_limit(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_graph: None
 ) -> None:
-    monkeypatch.setattr(export.exporter, "_refusal", lambda *args: "refused")
+    monkeypatch.setattr(export.exporter._Export, "_int8_refusal", lambda *args: "refused")
     with bundles.brief_judge():
         for limit, passes in ((float("inf"), True), (float("nan"), False)):
-            monkeypatch.setattr(export.exporter, "INT8_LOSS_LIMIT", limit)
-            settings = ExportSettings("nano", tmp_path / str(limit), tiny_checkpoint, int8=True)
+            limit_int8(monkeypatch, limit)
+            settings = ExportSettings("nano", tmp_path / str(limit), tiny_checkpoint, ("fp32", "int8"))
             if passes:
                 export_bundle(settings, lambda line: None)
             else:

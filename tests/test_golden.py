@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from export.exporter import ExportSettings, export_bundle
 from export.graph import export_onnx
-from export.judge import greedy_tokens
+from export.parity import greedy_tokens
 from runtimes import PACKAGED_BUNDLE, load
 from runtimes.bundle import MANIFEST_FILE, VARIANT_FILES, Bundle
 from runtimes.session import Session
@@ -129,7 +129,7 @@ def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bu
 
 
 def test_the_packaged_bundle_can_be_made_again(packaged: Bundle, tmp_path: Path) -> None:
-    again = export_bundle(ExportSettings("nano", tmp_path / "b", fp32=False, int8=True), lambda line: None)
+    _, again = export_bundle(ExportSettings("nano", tmp_path / "b", variants=("int8",)), lambda line: None)
     stored, remade = (
         bundles.initializers(folder / VARIANT_FILES["int8"]) for folder in (packaged.folder, tmp_path / "b")
     )

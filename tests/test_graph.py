@@ -14,14 +14,15 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from export.graph import IR_VERSION, OPSET, TOKEN_TABLE, cache_names, export_onnx
-from export.judge import PARITY_LIMIT, _parity_cases, parity
+from export.graph import IR_VERSION, OPSET, TOKEN_TABLE, export_onnx
+from export.parity import parity_cases
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
-from runtimes.session import open_onnx
+from runtimes.session import cache_names, open_onnx
 from slm.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 from tests import bundles
+from tests.bundles import PARITY_LIMIT, onnx_parity
 
 ROOT = Path(__file__).resolve().parents[1]
 FloatArray = npt.NDArray[np.float32]
@@ -120,14 +121,17 @@ def test_parity_covers_the_grid_and_the_full_context() -> None:
     grid = [(batch, new, past) for batch in (1, 3) for new in (1, 2, 17) for past in (0, 1, 30)]
     # GroupQueryAttention takes several tokens behind a filled cache for one sequence only.
     runnable = {(batch, new, past) for batch, new, past in grid if batch == 1 or new == 1 or past == 0}
-    assert set(_parity_cases(get_preset("nano").config)) == {*runnable, (1, 256, 0), (1, 1, 255)}
+    full = {(1, 256, 0), (1, 1, 255)}
+    nano = get_preset("nano").config
+    assert set(parity_cases(nano, chunked_batches=False)) == full | runnable
+    assert set(parity_cases(nano, chunked_batches=True)) == full | set(grid)
     small = GPTConfig(block_size=4, vocab_size=260, n_layer=1, n_head=1, n_embd=8)
-    assert all(new + past <= 4 for _, new, past in _parity_cases(small))
-    assert {(1, 4, 0), (1, 1, 3), (3, 1, 1)} <= set(_parity_cases(small))
+    assert all(new + past <= 4 for _, new, past in parity_cases(small, True))
+    assert {(1, 4, 0), (1, 1, 3), (3, 1, 1)} <= set(parity_cases(small, True))
 
 
 def test_parity_with_pytorch(nano: tuple[GPT, Path]) -> None:
-    assert parity(*nano) <= PARITY_LIMIT
+    assert onnx_parity(*nano) <= PARITY_LIMIT
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_parity_of_other_shapes(config: GPTConfig, tmp_path: Path) -> None:
     model = bundles.random_model(config)
     path = tmp_path / "model.onnx"
     export_onnx(model, path)
-    assert parity(model, path) <= PARITY_LIMIT
+    assert onnx_parity(model, path) <= PARITY_LIMIT
 
 
 def test_exporting_changes_neither_the_model_nor_what_it_computes(tmp_path: Path) -> None:
@@ -169,7 +173,7 @@ def spoil(source: Path, target: Path, name: str, value: float) -> None:
 
 def is_caught(model: GPT, path: Path) -> bool:
     try:
-        difference = parity(model, path)
+        difference = onnx_parity(model, path)
     except SlmxError:
         return True
     return not difference <= PARITY_LIMIT

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from optimum.onnxruntime import ORTModelForCausalLM
 from transformers import AutoConfig, AutoTokenizer
 
-from export.graph import cache_names
-from export.judge import greedy_tokens
+from export.parity import greedy_tokens
 from runtimes.bundle import VARIANT_FILES, Bundle
-from runtimes.session import open_onnx
+from runtimes.session import cache_names, open_onnx
 from slm.checkpoint import load_checkpoint
 from slm.model import generate_greedy
 from slm.tokenizer import END_OF_TEXT, Tokenizer

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.judge import EvalText, Judge, eval_text, greedy_tokens
+from export.judge import EvalText, Judge, Verdict, eval_text
+from export.parity import greedy_tokens
 from export.quality import Quality, Reading, log_softmax, measure_quality
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle import Bundle
@@ -65,9 +66,14 @@ def damaged(source: Path, target: Path, noise: float) -> Path:
     return target
 
 
+def ways(verdict: Verdict) -> tuple[Quality, Quality]:
+    assert verdict.decode is not None
+    return verdict.windows, verdict.decode
+
+
 def test_the_float_graph_loses_nothing(judge: Judge, fp32: Path) -> None:
     verdict = judge.verdict(fp32)
-    for quality in (verdict.windows, verdict.decode):
+    for quality in ways(verdict):
         assert abs(quality.loss) <= 1e-5
         assert quality.greedy_agreement == 1.0
         assert 0 <= quality.kl <= 1e-6
@@ -86,10 +92,10 @@ def test_the_float_figure_is_that_of_the_training_side(judge: Judge, checkpoint:
 @pytest.mark.parametrize("noise", [0.5, 3.0])
 def test_a_damaged_model_loses_much(judge: Judge, fp32: Path, tmp_path: Path, noise: float) -> None:
     verdict = judge.verdict(damaged(fp32, tmp_path / "model.onnx", noise))
-    for quality in (verdict.windows, verdict.decode):
+    for quality in ways(verdict):
         assert quality.kl > 0.01
         assert quality.greedy_agreement < 0.95
-    assert verdict.worst_loss == max(verdict.windows.loss, verdict.decode.loss)
+    assert verdict.worst_loss == max(way.loss for way in ways(verdict))
     if noise > 1:
         assert verdict.worst_loss > 0.05
 
@@ -101,6 +107,7 @@ def test_int8_loses_a_little_and_reading_token_by_token_is_another_figure(
     verdict = judge.verdict(tmp_path / "model.onnx")
     assert abs(verdict.worst_loss) < 0.02
     assert verdict.windows.kl > 0
+    assert verdict.decode is not None
     assert verdict.decode.kl > 0
     assert verdict.windows != verdict.decode
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.bundle import Bundle
-from runtimes.session import FloatArray, Session, default_threads
+from runtimes.session import FloatArray, Session, SharedCache, default_threads
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
 from slm.presets import PRESETS
@@ -132,15 +132,17 @@ def test_two_sessions_do_not_disturb_each_other(bundle: Bundle, ids: list[int], 
 
 def test_the_cache_stays_where_it_is_and_fills_in_place(bundle: Bundle, ids: list[int]) -> None:
     fresh = Session(bundle.model_path("fp32"), bundle.config)
-    addresses = [value.data_ptr() for value in fresh._cache]
+    cache = fresh._cache
+    assert isinstance(cache, SharedCache)
+    addresses = [value.data_ptr() for value in cache._values]
     assert len(set(addresses)) == 2 * bundle.config.n_layer
     fresh.prefill(ids[:5])
     for i in ids[5:9]:
         fresh.step(i)
-    assert [value.data_ptr() for value in fresh._cache] == addresses
-    outputs: list[ort.OrtValue] = fresh._binding.get_outputs()
+    assert [value.data_ptr() for value in cache._values] == addresses
+    outputs: list[ort.OrtValue] = cache._binding.get_outputs()
     assert [value.data_ptr() for value in outputs[1:]] == addresses
-    for value in fresh._cache:
+    for value in cache._values:
         filled = np.abs(value.numpy()).sum(axis=(0, 1, 3)) > 0
         assert filled.tolist() == [True] * 9 + [False] * (bundle.config.block_size - 9)
 

@@ -1,0 +1,38 @@
+"""Where a bundle will run, and what that decides: how int8 quantizes, and which variant is the default.
+
+Every row rests on a measurement in docs/export.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slm.errors import SlmxError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of machine: its int8 recipe, the variant that is quickest there at little loss, and why."""
+
+    name: str
+    int8_recipe: str
+    default: str
+    why: str
+
+
+_ALL = (
+    Target("any", "u8-tensor", "int8", "right on every processor, quickest or close to it on all that were measured"),
+    Target("x86", "u8-tensor", "int8", "without VNNI signed weights saturate 16-bit sums; unsigned ones do not"),
+    Target("x86-vnni", "u8-tensor", "int8", "VNNI adds in 32 bits, so nothing saturates"),
+    Target("pi4", "u8-tensor", "int8", "Cortex-A72 has no dot product: block-wise int4 is slower than fp32 there"),
+    Target("pi5", "u8-tensor", "int8", "Cortex-A76 has dot products, and dynamic int8 uses them best"),
+    Target("web", "u8-tensor", "int8", "the smallest download that loses little"),
+)
+TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
+
+
+def get_target(name: str) -> Target:
+    """The target of that name; SlmxError listing those that exist otherwise."""
+    if name not in TARGETS:
+        raise SlmxError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}")
+    return TARGETS[name]
