@@ -20,7 +20,7 @@ from export.half import store_half
 from export.judge import Judge, eval_text
 from export.mobile import OPERATORS_SUFFIX, export_mobile
 from export.portable import PORTABLE_OPSET, export_portable
-from export.quantize import INT4_BLOCK, get_recipe, quantize_int4, quantize_int8
+from export.quantize import INT4_BLOCK, check_int4, get_recipe, quantize_int4, quantize_int8
 from export.targets import Target, get_target
 from export.torch_files import export_pt2, export_torchscript
 from export.verify import GATES, PACKAGES, check_operators, check_variant, failures, worst_loss
@@ -149,6 +149,8 @@ class _Export:
         self.model, self.config = checkpoint.model, checkpoint.model.config
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / file for name, file in VARIANT_FILES.items()}
+        if "int4" in settings.variants:
+            check_int4(self.config)
         known = matrix_names(self.config.n_layer)
         unknown = [name for name in settings.int8_exclude if name not in known and settings.int8_exclude != AUTO]
         if unknown:

@@ -16,6 +16,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from export.graph import TOKEN_TABLE
 from export.quiet import quiet
 from slm.errors import SlmxError
+from slm.presets import GPTConfig
 
 
 @dataclass(frozen=True)
@@ -92,29 +93,22 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
         onnx.save_model(model, target)
 
 
+def check_int4(config: GPTConfig) -> None:
+    """SlmxError if blocks of 32 do not divide the width, on which all matrices are built."""
+    if config.n_embd % INT4_BLOCK:
+        raise SlmxError(f"int4 needs a width that its blocks of {INT4_BLOCK} divide, not {config.n_embd}; use --int8")
+
+
 def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
     """Write the int4 form of a float graph: blocks of 32 weights share a scale, products are made in int8.
 
     The vocabulary table, read by head and embedding, becomes int8 by the recipe `table`: 4 bits hurt it most.
-    SlmxError if the blocks do not divide a matrix.
     """
-    rows = {name: shape[0] for name, shape in _matrix_shapes(source).items()}
-    odd = sorted({size for size in rows.values() if size % INT4_BLOCK})
-    if odd:
-        raise SlmxError(
-            f"int4 needs widths that its blocks of {INT4_BLOCK} divide, not {', '.join(map(str, odd))}; use --int8"
-        )
     quantize_int8(source, target, table, only={TOKEN_TABLE})
     with quiet():
         quantizer = MatMulNBitsQuantizer(onnx.load(target), block_size=INT4_BLOCK, is_symmetric=True, accuracy_level=4)
         quantizer.process()
     onnx.save_model(quantizer.model.model, target)
-
-
-def _matrix_shapes(source: Path) -> dict[str, tuple[int, ...]]:
-    graph = onnx.load(source).graph
-    names = set(weight_names(source))
-    return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer if tensor.name in names}
 
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:

@@ -63,7 +63,6 @@ def atomic_folder(target: Path, replace: bool) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
-        if not target.exists():
-            for folder in missing:
-                with suppress(OSError):
-                    folder.rmdir()
+        for folder in missing:
+            with suppress(OSError):  # it holds what was written
+                folder.rmdir()

@@ -165,7 +165,8 @@ class Slmx:
         assert ran.stdout == ""
         talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
         assert line.startswith("slmx: ")
-        assert not [told for told in talk.splitlines() if not told.startswith(("fp32:", "int8:", "judging:"))]
+        stages = tuple(f"{stage}:" for stage in (*VARIANT_FILES, "judging", "float model"))
+        assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return line.removeprefix("slmx: ")
 
 

@@ -56,7 +56,7 @@ def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlie
     assert limit is not None
     assert entry["exclusion"]["loss_without"] > limit >= entry["quality"]["decode"]["loss"]
     # 128 x 32 weights of four bytes instead of one.
-    assert entry["exclusion"]["bytes_added"] == pytest.approx(3 * 128 * 32, abs=600)
+    assert entry["exclusion"]["bytes_added"] == pytest.approx(3 * 128 * 32, abs=1000)
     assert 0.2 < entry["exclusion"]["step_time_ratio"] < 5
     assert entry["operators"] == {"quantized": len(matrix_names(2)) - 1, "float": 1, "wrong": []}
     assert f"{CULPRIT} in float cost {entry['exclusion']['bytes_added']:,} bytes" in ran.stderr
