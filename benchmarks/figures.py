@@ -17,9 +17,9 @@ import typer
 
 from benchmarks.machine import describe_machine
 from runtimes.bundle import Bundle
-from runtimes.sampler import Sampler, Sampling
+from runtimes.sampler import Sampling
 from runtimes.session import Session
-from runtimes.timing import Samples, alternate
+from runtimes.timing import Samples, alternate, decode_seconds
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
 from slm.model import GPT, generate_greedy
@@ -40,17 +40,6 @@ atexit.register(report)
 from slm.cli import main
 main()
 """
-
-
-def decode_seconds(session: Session, prompt: list[int], sampling: Sampling, tokens: int = TOKENS) -> float:
-    """Seconds for `tokens` steps of our loop, sampling included, prefill not."""
-    sampler = Sampler(sampling, prompt)
-    session.rewind(0)
-    logits = session.prefill(prompt)[-1]
-    started = time.perf_counter()
-    for _ in range(tokens):
-        logits = session.step(sampler(logits))
-    return time.perf_counter() - started
 
 
 def torch_seconds(model: GPT, prompt: list[int], threads: int, tokens: int = TOKENS) -> float:
@@ -101,7 +90,7 @@ def main(
     sessions = {(v, n): Session(opened.model_path(v), config, n) for v in ("fp32", "int8") for n in counts}
 
     def run(session: Session, sampling: Sampling) -> Callable[[], float]:
-        return lambda: decode_seconds(session, prompt, sampling)
+        return lambda: decode_seconds(session, prompt, sampling, TOKENS)
 
     def run_torch(threads: int) -> Callable[[], float]:
         return lambda: torch_seconds(loaded.model, prompt, threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 from export.graph import matrix_names
 from export.judge import Judge
 from export.quantize import RECIPES, Int8Recipe, quantize_int8
+from runtimes.sampler import Sampling
 from runtimes.session import Session
-from runtimes.timing import alternate
+from runtimes.timing import alternate, decode_seconds
 from slm.errors import SlmxError
 
 SEARCH_TOKENS = 1024
@@ -90,19 +90,11 @@ def exclude_auto(judge: Judge, fp32: Path, target: Path, recipe: Int8Recipe, lim
 def _step_time_ratio(one: Path, other: Path, judge: Judge) -> float:
     """Time of a greedy step, one graph against another, in turn on one thread."""
     config = judge.model.config
-    steps = min(STEPS, config.block_size)
+    steps = min(STEPS, config.block_size - 1)
 
     def side(path: Path) -> Callable[[], float]:
         session = Session(path, config, threads=1)
-
-        def run() -> float:
-            session.rewind(0)
-            started = time.perf_counter()
-            for token in range(steps):
-                session.step(token % config.vocab_size)
-            return time.perf_counter() - started
-
-        return run
+        return lambda: decode_seconds(session, [0], Sampling(temperature=0), steps)
 
     samples = alternate({"one": side(one), "other": side(other)}, ROUNDS)
     return samples["one"].median / samples["other"].median

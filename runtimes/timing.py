@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runtimes.sampler import Sampler, Sampling
+from runtimes.session import Session
+
 PAUSE = 0.05  # seconds between sides, so that threads that spin after a run do not slow the next side
 
 
@@ -40,3 +43,14 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
             if number:
                 taken[name].append(sample)
     return {name: Samples(values) for name, values in taken.items()}
+
+
+def decode_seconds(session: Session, prompt: list[int], sampling: Sampling, tokens: int) -> float:
+    """Seconds for `tokens` steps of our loop, sampling included, prefill not."""
+    sampler = Sampler(sampling, prompt)
+    session.rewind(0)
+    logits = session.prefill(prompt)[-1]
+    started = time.perf_counter()
+    for _ in range(tokens):
+        logits = session.step(sampler(logits))
+    return time.perf_counter() - started

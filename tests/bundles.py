@@ -64,6 +64,15 @@ def tiny_bundle(checkpoint: Path) -> Path:
 
 
 @functools.cache
+def shipped_bundle() -> Path:
+    """The shipped nano, fp32 and int8; not to be changed."""
+    out = folder("shipped") / "nano"
+    with brief_judge():
+        export_bundle(ExportSettings("nano", out, variants=("fp32", "int8")), lambda line: None)
+    return out
+
+
+@functools.cache
 def tiny_bundle_of_all(checkpoint: Path) -> Path:
     """The bundle of a checkpoint with every variant; not to be changed."""
     out = folder("all") / "bundle"

@@ -1,8 +1,9 @@
-"""The bundle in other runtimes: Hugging Face optimum and transformers, from the folder as it is."""
+"""The shipped nano in other runtimes, from the bundle's folder as it is: transformers, optimum, onnxruntime-genai."""
 
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optimum.onnxruntime import ORTModelForCausalLM
+from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from export.parity import greedy_tokens
 from runtimes.bundle import VARIANT_FILES, Bundle
 from runtimes.session import cache_names, open_onnx
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.model import generate_greedy
 from slm.tokenizer import END_OF_TEXT, Tokenizer
 from tests import bundles
@@ -32,8 +34,8 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_checkpoint: Path) -> Path:
-    return bundles.tiny_bundle(tiny_checkpoint)
+def bundle() -> Path:
+    return bundles.shipped_bundle()
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +72,63 @@ def test_transformers_agrees_on_any_text(tokenizer: Tokenizer, theirs: Any, text
     assert theirs.encode(text.replace(END_OF_TEXT, "")) == tokenizer.encode(text.replace(END_OF_TEXT, ""))
 
 
+PIECES = (
+    *(
+        "the",
+        "little",
+        "girl",
+        "said",
+        "Once",
+        "upon",
+        "a",
+        "time",
+        "don't",
+        "I'LL",
+        "they've",
+        "12",
+        "3.14",
+        "x²",
+        "½",
+    ),
+    *("naïve", "Zoë", "“quoted”", "—", "…", "¿qué?", "Привет", "世界", "こんにちは", "안녕", "مرحبا", "नमस्ते"),
+    *("🙂", "👩\u200d👩\u200d👧", "🏳️\u200d🌈", "e\u0301", "\u200b", "\ufeff", "\u2028", "\U0010ffff", "\ufffd"),
+    *(" ", "  ", "\t", "\n", "\r\n", "\n\n", "\u00a0", "\u3000", "\x00", "\x1b", "\x7f", "\x85"),
+    *("<|endof", "text|>", "<|", "|>", "</s>", "[MASK]", "##", "▁", "Ġ", "Ċ", "'", '"', "''s", "'S", "\u2019s"),
+)
+
+
+def odd_strings(count: int) -> list[str]:
+    """Distinct ones, of words, contractions, scripts, marks, white space and half special tokens, in any order."""
+    chance = random.Random(0)
+    strings: set[str] = set()
+    while len(strings) < count:
+        parts = [
+            chance.choice(PIECES) if chance.random() < 0.8 else chr(chance.randrange(32, 0xD800))
+            for _ in range(chance.randrange(16))
+        ]
+        strings.add(chance.choice(("", " ")).join(parts).replace(END_OF_TEXT, ""))
+    return sorted(strings)
+
+
+def test_tokenizers_and_transformers_agree_with_tiktoken_on_ten_thousand_strings(
+    bundle: Path,
+    tokenizer: Tokenizer,
+    theirs: Any,  # noqa: ANN401
+) -> None:
+    strings = odd_strings(10_000)
+    ours = [tokenizer.encode(text) for text in strings]
+    read = HFTokenizer.from_file(str(bundle / "tokenizer.json"))
+    assert [encoding.ids for encoding in read.encode_batch(strings)] == ours
+    assert theirs(strings)["input_ids"] == ours
+    assert [read.decode(ids) for ids in ours] == strings
+
+
 def test_transformers_knows_the_special_token_and_the_context(tokenizer: Tokenizer, theirs: Any) -> None:  # noqa: ANN401
     end = tokenizer.end_of_text
     assert (theirs.bos_token_id, theirs.eos_token_id, theirs.pad_token_id) == (end, end, end)
     assert theirs.encode(END_OF_TEXT) == [end]
     assert len(theirs) == tokenizer.vocab_size
-    assert theirs.model_max_length == 64
+    assert theirs.model_max_length == 256
     assert set(theirs("a")) == {"input_ids", "attention_mask"}
 
 
@@ -90,7 +143,6 @@ def test_transformers_knows_the_special_token_and_the_context(tokenizer: Tokeniz
 )
 def test_optimum_writes_what_our_session_writes(
     bundle: Path,
-    tiny_checkpoint: Path,
     theirs: Any,  # noqa: ANN401
     variant: str,
     arguments: dict[str, str],
@@ -105,7 +157,7 @@ def test_optimum_writes_what_our_session_writes(
         assert generated == greedy_tokens(session, prompt_ids, 24)[: len(generated)]
         assert len(generated) == 24 or generated[-1] == theirs.eos_token_id
         if variant == "fp32":
-            expected = generate_greedy(load_checkpoint(tiny_checkpoint).model, prompt_ids, len(generated))
+            expected = generate_greedy(load_checkpoint(PRETRAINED / "nano").model, prompt_ids, len(generated))
             assert generated == expected
 
 
@@ -113,7 +165,7 @@ def test_optimum_stops_at_the_end_of_the_context_by_itself(bundle: Path, theirs:
     model = ORTModelForCausalLM.from_pretrained(bundle)
     inputs = theirs(END_OF_TEXT + "Once", return_tensors="pt")
     written = model.generate(**inputs, do_sample=False, eos_token_id=None)
-    assert written.shape == (1, 64)
+    assert written.shape == (1, 256)
 
 
 def test_optimum_decodes_a_batch_of_equal_lengths(bundle: Path, tokenizer: Tokenizer) -> None:
@@ -146,4 +198,36 @@ def test_what_onnxruntime_genai_is_told_is_what_the_graph_has(bundle: Path, toke
     assert decoder["head_size"] * config.n_head == decoder["hidden_size"] == config.n_embd
     assert (model["context_length"], model["vocab_size"]) == (config.block_size, config.vocab_size)
     assert model["eos_token_id"] == model["bos_token_id"] == tokenizer.end_of_text
-    assert told["search"] == {"do_sample": False, "max_length": 64, "past_present_share_buffer": True}
+    assert told["search"] == {"do_sample": False, "max_length": 256, "past_present_share_buffer": True}
+
+
+@pytest.mark.parametrize("variant", ["int8", "fp32"])
+def test_onnxruntime_genai_writes_what_our_session_writes(
+    bundle: Path, tokenizer: Tokenizer, variant: str, tmp_path: Path
+) -> None:
+    genai = pytest.importorskip("onnxruntime_genai", reason="it needs a newer onnxruntime than Python 3.10 has")
+    folder = bundle
+    if variant != "int8":
+        folder = bundles.copy_of(bundle, tmp_path / "bundle")
+        path = folder / "genai_config.json"
+        told = json.loads(path.read_text("utf-8"))
+        told["model"]["decoder"]["filename"] = VARIANT_FILES[variant]
+        path.write_text(json.dumps(told), "utf-8")
+    model = genai.Model(str(folder))
+    their_tokenizer = genai.Tokenizer(model)
+    session = bundles.session(bundle, variant)
+    for prompt in PROMPTS:
+        ids = tokenizer.encode(prompt)
+        assert their_tokenizer.encode(prompt).tolist() == ids
+        assert their_tokenizer.decode(ids) == prompt
+        start = [tokenizer.end_of_text, *ids]
+        settings = genai.GeneratorParams(model)
+        settings.set_search_options(do_sample=False, max_length=len(start) + 24)
+        generator = genai.Generator(model, settings)
+        generator.append_tokens(start)
+        while not generator.is_done():
+            generator.generate_next_token()
+        written = generator.get_sequence(0).tolist()[len(start) :]
+        assert written
+        assert written == greedy_tokens(session, start, 24)[: len(written)]
+        assert len(written) == 24 or written[-1] == tokenizer.end_of_text
