@@ -62,8 +62,8 @@ class Bundle:
         names = [name for name in self.manifest["variants"] if name not in TORCH_VARIANTS]
         return sorted(names, key=lambda name: name != self.manifest["default"])
 
-    def model_path(self, variant: str | None = None) -> Path:
-        """The model file of a variant, by default the one its target asks for; SlmxError naming those there are."""
+    def choose(self, variant: str | None = None) -> str:
+        """A variant that onnxruntime runs, by default the one its target asks for; SlmxError naming those there are."""
         if not self.variants:
             raise SlmxError(f"{self.folder}: no variant for onnxruntime in this bundle; export it again with --int8")
         chosen = variant or self.variants[0]
@@ -71,7 +71,11 @@ class Bundle:
             raise SlmxError(f"{self.folder}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
         if chosen not in self.variants:
             raise SlmxError(f"{self.folder}: no variant {chosen!r}; it holds {', '.join(self.variants)}")
-        return self.folder / str(self.manifest["variants"][chosen]["file"])
+        return chosen
+
+    def model_path(self, variant: str | None = None) -> Path:
+        """The model file of a variant, chosen as `choose` does."""
+        return self.folder / str(self.manifest["variants"][self.choose(variant)]["file"])
 
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer, from the rank file."""

@@ -114,7 +114,7 @@ class Generator:
 
     def __init__(self, bundle: Bundle, variant: str | None = None, threads: int | None = None) -> None:
         self.bundle = bundle
-        self.variant = variant or bundle.variants[0]
+        self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
         self.session = Session(bundle.model_path(self.variant), bundle.config, threads)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
@@ -237,3 +238,20 @@ def test_rows_padded_on_the_right_differ_in_length_and_decode_together() -> None
             expected = model(torch.from_numpy(rows[row : row + 1, : length + 2]))[0].numpy()
         ours = np.concatenate([results[0][row, :length], results[1][row], results[2][row]])
         np.testing.assert_allclose(ours, expected, atol=PARITY_LIMIT)
+
+
+def optimized_nodes(path: Path, folder: Path) -> int:
+    """Nodes that are left when onnxruntime has optimized a graph."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return len(onnx.load(folder / "optimized.onnx").graph.node)
+
+
+def test_few_nodes_are_left_after_optimization(tmp_path: Path) -> None:
+    layers, source = bundles.small_graph()[0].config.n_layer, bundles.small_graph()[1]
+    # c_attn's bias is a node of its own in float32 and part of the product in int8.
+    assert optimized_nodes(source, tmp_path) == 9 * layers + 10
+    quantize_int8(source, tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
+    assert optimized_nodes(tmp_path / "int8.onnx", tmp_path) == 8 * layers + 11

@@ -1,0 +1,45 @@
+"""Versions that export is not declared to work with are refused before anything is done."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as real_version
+
+import pytest
+
+import export.requirements
+from export.requirements import CHECKED, check_versions
+from slm.errors import SlmxError
+
+
+def test_what_is_installed_here_works() -> None:
+    check_versions()
+
+
+@pytest.mark.parametrize(
+    ("package", "found", "wanted"),
+    [
+        ("torch", "2.4.1+cpu", "torch>=2.13"),
+        ("onnxruntime", "1.17.0", "onnxruntime>=1.22"),
+        ("onnx", "1.14", "onnx>=1.18"),
+    ],
+)
+def test_an_old_one_is_named_with_those_that_work(
+    monkeypatch: pytest.MonkeyPatch, package: str, found: str, wanted: str
+) -> None:
+    monkeypatch.setattr(export.requirements, "version", lambda name: found if name == package else real_version(name))
+    with pytest.raises(SlmxError) as caught:
+        check_versions()
+    assert str(caught.value) == f'{package} {found} is installed, export works with {wanted}: pip install "{wanted}"'
+
+
+@pytest.mark.parametrize("package", CHECKED)
+def test_a_missing_one_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    def version(name: str) -> str:
+        if name == package:
+            raise PackageNotFoundError(name)
+        return real_version(name)
+
+    monkeypatch.setattr(export.requirements, "version", version)
+    with pytest.raises(SlmxError, match=rf'^export needs {package}: pip install "slmx\[export\]"$'):
+        check_versions()
