@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import onnx
-import torch
 import typer
 
+from benchmarks.decode import torch_seconds
 from benchmarks.machine import describe_machine
 from runtimes.bundle import Bundle
 from runtimes.sampler import Sampling
@@ -22,7 +22,6 @@ from runtimes.session import Session
 from runtimes.timing import Samples, alternate, decode_seconds
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
-from slm.model import GPT, generate_greedy
 
 PROMPT = "Once upon a time"
 TOKENS = 200
@@ -40,14 +39,6 @@ atexit.register(report)
 from slm.cli import main
 main()
 """
-
-
-def torch_seconds(model: GPT, prompt: list[int], threads: int, tokens: int = TOKENS) -> float:
-    """Seconds for the same steps by the float model in eager PyTorch with its own KV cache."""
-    torch.set_num_threads(threads)
-    started = time.perf_counter()
-    generate_greedy(model, prompt, tokens)
-    return time.perf_counter() - started
 
 
 def cold_start(bundle: Path, variant: str) -> tuple[float, float, list[str]]:
@@ -93,7 +84,7 @@ def main(
         return lambda: decode_seconds(session, prompt, sampling, TOKENS)
 
     def run_torch(threads: int) -> Callable[[], float]:
-        return lambda: torch_seconds(loaded.model, prompt, threads)
+        return lambda: torch_seconds(loaded.model, prompt, threads, TOKENS)
 
     sides = {f"torch eager, {n} thread(s)": run_torch(n) for n in counts}
     sides |= {f"{v}, {n} thread(s)": run(session, GREEDY) for (v, n), session in sessions.items()}

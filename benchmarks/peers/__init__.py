@@ -1,0 +1,1 @@
+"""Other runtimes of the same weights, to be measured against; each is optional."""
