@@ -18,11 +18,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import onnxruntime
 import typer
 
 from benchmarks.machine import describe_machine
@@ -111,7 +111,7 @@ def main(
     """Compare them."""
     if read is not None:
         found = read_models(read, rounds, steps)
-        typer.echo(json.dumps({"onnxruntime": onnxruntime.__version__, "models": found}))
+        typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
         return
     if eval_text is None:
         raise typer.BadParameter("name a file with stories", param_hint="--eval-text")
