@@ -19,11 +19,12 @@ from export.graph import IR_VERSION, OPSET, export_onnx, matrix_names
 from export.half import store_half
 from export.judge import Judge, eval_text
 from export.mobile import OPERATORS_SUFFIX, export_mobile
+from export.operators import check_operators
 from export.portable import PORTABLE_OPSET, export_portable
 from export.quantize import INT4_BLOCK, check_int4, get_recipe, quantize_int4, quantize_int8
 from export.targets import Target, get_target
 from export.torch_files import export_pt2, export_torchscript
-from export.verify import GATES, PACKAGES, check_operators, check_variant, failures, worst_loss
+from export.verify import GATES, PACKAGES, check_variant, failures, worst_loss
 from runtimes import BUNDLES
 from runtimes.bundle import FORMAT_VERSION, MANIFEST_FILE, TORCH_VARIANTS, VARIANT_FILES, Bundle
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint

@@ -24,8 +24,8 @@ _ALL = (
     Target("any", "u8-tensor", "int8", "right on every processor, quickest or close to it on all that were measured"),
     Target("x86", "u8-tensor", "int8", "without VNNI signed weights saturate 16-bit sums; unsigned ones do not"),
     Target("x86-vnni", "u8-tensor", "int8", "VNNI adds in 32 bits, so nothing saturates"),
-    Target("pi4", "u8-tensor", "int8", "Cortex-A72 has no dot product: block-wise int4 is slower than fp32 there"),
-    Target("pi5", "u8-tensor", "int8", "Cortex-A76 has dot products, and dynamic int8 uses them best"),
+    Target("pi4", "s8-channel", "int8", "quickest on Cortex-A72, where nothing saturates and int4 is slower than fp32"),
+    Target("pi5", "u8-tensor", "int8", "quickest on Cortex-A76, with s8-tensor, which agrees less"),
     Target("web", "u8-tensor", "int8", "the smallest download that loses little"),
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}

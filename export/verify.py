@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
-from export.graph import TOKEN_TABLE, matrix_names, read_weights
+from export.graph import read_weights
 from export.judge import Judge, eval_text
+from export.operators import check_operators
 from export.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
 from runtimes.bundle import MANIFEST_FILE, Bundle
 from runtimes.session import Session
@@ -27,7 +27,6 @@ from slm.presets import GPTConfig
 from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime", "onnxscript")
-QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
 
 Say = Callable[[str], None]
 
@@ -95,35 +94,6 @@ def failures(name: str, figures: dict[str, Any]) -> list[str]:
     if not figures.get("same_greedy_tokens", True):
         found.append(f"{name} writes other greedy tokens than the model it was made from")
     return found
-
-
-def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
-    """Count matrices that are quantized and that are not; `wrong` lists what should be otherwise.
-
-    Nothing that was to be quantized may be multiplied in float or stored in float a second time, and no
-    table as long as the vocabulary may be stored twice.
-    """
-    graph = onnx.load(path).graph
-    expected = set(matrix_names(config.n_layer)) - set(kept_float) if name in ("int8", "int4") else set()
-    suffixes = ("_quantized", "_Q4")
-    quantized = {
-        node.input[1].removesuffix(suffixes[0]).removesuffix(suffixes[1])
-        for node in graph.node
-        if node.op_type in QUANTIZED_OPERATORS
-    }
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    wrong = [f"{matrix} was to be quantized and is not" for matrix in sorted(expected - quantized)]
-    wrong += [f"{matrix} is quantized and was to stay in float" for matrix in sorted(quantized - expected)]
-    wrong += [f"a float copy of {matrix} is stored" for matrix in sorted(quantized & set(stored))]
-    tables = [tensor.name for tensor in stored.values() if np.prod(tensor.dims) == config.vocab_size * config.n_embd]
-    if len(tables) != 1:
-        wrong.append(f"the token table is stored {len(tables)} times")
-    floats = [node for node in graph.node if node.op_type == "MatMul" and _matrix(node.input[1]) not in quantized]
-    return {"quantized": len(quantized), "float": len(floats), "wrong": wrong}
-
-
-def _matrix(name: str) -> str:
-    return TOKEN_TABLE if name.startswith(TOKEN_TABLE) else name
 
 
 def verify_bundle(folder: Path, checkpoint: Path | None, text: Path | None, say: Say) -> dict[str, Any]:

@@ -97,7 +97,11 @@ def verify(
     _print_variants(manifest, found)
     for name, figures in found.items():
         operators = figures.get("operators")
-        counted = f", {operators['quantized']} matrices quantized, {operators['float']} not" if operators else ""
+        counted = (
+            f", {operators['quantized']} matrices quantized, {operators['float']} not, {operators['nodes']} nodes"
+            if operators
+            else ""
+        )
         typer.echo(
             f"{name}: {'FAILED: ' + '; '.join(figures['failures']) if figures['failures'] else 'passed'}{counted}"
         )

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
 
 from export.graph import IR_VERSION, OPSET, TOKEN_TABLE, export_onnx
+from export.operators import optimized_nodes
 from export.parity import parity_cases
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.session import cache_names, open_onnx
@@ -240,18 +240,9 @@ def test_rows_padded_on_the_right_differ_in_length_and_decode_together() -> None
         np.testing.assert_allclose(ours, expected, atol=PARITY_LIMIT)
 
 
-def optimized_nodes(path: Path, folder: Path) -> int:
-    """Nodes that are left when onnxruntime has optimized a graph."""
-    options = ort.SessionOptions()
-    options.optimized_model_filepath = str(folder / "optimized.onnx")
-    options.log_severity_level = 3
-    ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return len(onnx.load(folder / "optimized.onnx").graph.node)
-
-
 def test_few_nodes_are_left_after_optimization(tmp_path: Path) -> None:
     layers, source = bundles.small_graph()[0].config.n_layer, bundles.small_graph()[1]
     # c_attn's bias is a node of its own in float32 and part of the product in int8.
-    assert optimized_nodes(source, tmp_path) == 9 * layers + 10
+    assert optimized_nodes(source) == 9 * layers + 10
     quantize_int8(source, tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
-    assert optimized_nodes(tmp_path / "int8.onnx", tmp_path) == 8 * layers + 11
+    assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 11

@@ -14,9 +14,10 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from export.operators import check_operators
 from export.parity import empty_cache, forward_greedy_tokens, open_forward, parity
 from export.quantize import INT4_BLOCK
-from export.verify import GATES, check_operators
+from export.verify import GATES
 from runtimes.bundle import TORCH_VARIANTS, VARIANT_FILES, Bundle
 from runtimes.session import CACHE_GROWS, GrowingCache, Session, cache_names, open_onnx
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

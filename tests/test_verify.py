@@ -14,8 +14,9 @@ import torch
 from onnx import numpy_helper
 
 from export.graph import matrix_names, read_weights
+from export.operators import check_operators
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
-from export.verify import check_operators, failures
+from export.verify import failures
 from runtimes.bundle import MANIFEST_FILE, VARIANT_FILES, Bundle
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
@@ -55,9 +56,9 @@ def test_a_whole_bundle_passes_and_says_what_was_measured(slmx: Slmx, whole: Pat
     assert ran.code == 0
     rows = ran.stdout.splitlines()
     assert [row.split()[0] for row in rows[1 : 1 + len(VARIANT_FILES)]] == list(VARIANT_FILES)
-    assert "int8: passed, 9 matrices quantized, 0 not" in rows
-    assert "int4: passed, 9 matrices quantized, 0 not" in rows
-    assert "fp32: passed, 0 matrices quantized, 9 not" in rows
+    assert "int8: passed, 9 matrices quantized, 0 not, 27 nodes" in rows
+    assert "int4: passed, 9 matrices quantized, 0 not, 27 nodes" in rows
+    assert "fp32: passed, 0 matrices quantized, 9 not, 28 nodes" in rows
     assert "torchscript: passed" in rows
     assert rows[-1].endswith("files, every hash matches")
     assert "float model: the weights of its fp32 graph" in ran.stderr
