@@ -35,8 +35,8 @@ from slm.untrained import untrained_checkpoint
 
 PROMPT = "Once upon a time"
 TOKENS = 200
-# Correlation of logits with PyTorch's; llama.cpp keeps its cache in float16 and int8 rounds.
-ALIKE = 0.99
+# Least correlation of logits with PyTorch's; a wrong graph has about 0, 4 bits on random weights 0.97.
+ALIKE = 0.95
 LLAMA_TYPES = ("Q8_0", "Q4_0", "F32")
 
 

@@ -8,6 +8,7 @@ them. The head is a tensor of its own there: llama.cpp makes a copy of the table
 from __future__ import annotations
 
 import ctypes
+import logging
 import time
 from pathlib import Path
 
@@ -39,6 +40,7 @@ NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     """Write a checkpoint as GGUF with its matrices as F32, Q8_0 or Q4_0."""
     config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
+    logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
