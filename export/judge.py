@@ -16,7 +16,8 @@ from slm.sampling import sample_stories
 from slm.sources import read_stories
 from slm.tokenizer import Tokenizer
 
-JUDGED_TOKENS = 16384
+# Logits compared, so that a large vocabulary is judged in the time of a small one: 16,384 tokens of 8,000.
+JUDGED_LOGITS = 131_072_000
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
 class Judge:
     """Holds the text, and the float model's reading of it, that every quantized variant is compared with."""
 
-    def __init__(self, model: GPT, text: EvalText, max_tokens: int = JUDGED_TOKENS) -> None:
+    def __init__(self, model: GPT, text: EvalText, max_tokens: int | None = None) -> None:
         self.text = text
         self.model = model
         inputs, targets = text.stream.windows(model.config.block_size)
-        keep = max(1, max_tokens // model.config.block_size)
+        tokens = max_tokens or JUDGED_LOGITS // model.config.vocab_size
+        keep = max(1, tokens // model.config.block_size)
         self.reading = Reading(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
         self.float_bits_per_byte = self.reading.bits_per_byte(self.reading.reference_nats())
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from runtimes.bundle import Bundle
+from runtimes.penalties import Rules
 from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Session
+from runtimes.stops import StopStrings
 from slm.errors import SlmxError
 
 
@@ -53,31 +55,66 @@ def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
         yield rest
 
 
+ON_FULL = ("stop", "slide")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a story ends: `max_tokens` None goes on to its own end; `stop` strings are not part of it.
+
+    When the context is full it stops, or with `on_full` "slide" forgets the middle: the prompt's beginning and the last
+    half stay and are read again, for learned positions cannot be shifted. Raises SlmxError for values outside their
+    range.
+    """
+
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    on_full: str = "stop"
+
+    def __post_init__(self) -> None:
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise SlmxError(f"max tokens must be at least 1, not {self.max_tokens}")
+        if self.on_full not in ON_FULL:
+            raise SlmxError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
+        StopStrings(self.stop)
+
+
 class Stream:
     """A story being written: iterate over its pieces of text, then read `ids` and `summary`."""
 
-    def __init__(self, generator: Generator, prompt_ids: list[int], max_tokens: int | None, sampling: Sampling) -> None:
+    def __init__(
+        self, generator: Generator, prompt_ids: list[int], limits: Limits, sampling: Sampling, reuse: bool
+    ) -> None:
         self.ids: list[int] = []
         self.stop = "interrupted"
         self._generator = generator
         self._prompt_ids = prompt_ids
-        self._max_tokens = max_tokens
+        self._limits = limits
+        self._reuse = reuse
         seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
         self._sampling = replace(sampling, seed=seed)
         self._seed = seed
         self._started = self._first = self._last = time.perf_counter()
 
     def __iter__(self) -> Iterator[str]:
-        """Pieces of text as soon as their bytes are whole characters."""
+        """Pieces of text as soon as their bytes are whole characters and part of no stop string."""
         token_bytes = self._generator.tokenizer.encoding.decode_single_token_bytes
-        return whole_characters(token_bytes(token) for token in self._tokens())
+        pieces = whole_characters(token_bytes(token) for token in self._tokens())
+        return self._until_stop(pieces) if self._limits.stop else pieces
+
+    def _until_stop(self, pieces: Iterator[str]) -> Iterator[str]:
+        stops = StopStrings(self._limits.stop)
+        yield from stops(pieces)
+        if stops.hit is not None:
+            self.stop = "stop string"
 
     def _tokens(self) -> Iterator[int]:
         session, end = self._generator.session, self._generator.tokenizer.end_of_text
-        sampler = Sampler(self._sampling, self._prompt_ids)
+        sampler = Sampler(self._sampling, self._prompt_ids, end)
         self._started = time.perf_counter()
-        session.rewind(0)
-        logits = session.prefill(self._prompt_ids)[-1]
+        if not self._reuse:
+            session.rewind(0)
+        logits = session.read(self._prompt_ids)
         for count in itertools.count(1):
             token = sampler(logits)
             self._last = time.perf_counter()
@@ -88,13 +125,22 @@ class Stream:
                 return
             self.ids.append(token)
             yield token
-            if count == self._max_tokens:
+            if count == self._limits.max_tokens:
                 self.stop = "max tokens"
                 return
-            if session.length == session.config.block_size:
+            if session.length < session.config.block_size:
+                logits = session.step(token)
+            elif self._limits.on_full == "slide":
+                logits = session.read(self._window())
+            else:
                 self.stop = "context full"
                 return
-            logits = session.step(token)
+
+    def _window(self) -> list[int]:
+        """What a full context is replaced by: the first ids, at most a quarter of it, and the last, half of it."""
+        block_size = self._generator.session.config.block_size
+        first = self._prompt_ids[: block_size // 4]
+        return [*first, *[*self._prompt_ids, *self.ids][-(block_size // 2) :]]
 
     @property
     def summary(self) -> Summary:
@@ -110,7 +156,7 @@ class Stream:
 
 
 class Generator:
-    """Writes stories with one variant of a bundle; one story at a time."""
+    """Writes stories with one variant of a bundle; one story at a time, or several in a batch."""
 
     def __init__(self, bundle: Bundle, variant: str | None = None, threads: int | None = None) -> None:
         self.bundle = bundle
@@ -118,14 +164,23 @@ class Generator:
         self.tokenizer = bundle.tokenizer()
         self.session = Session(bundle.model_path(self.variant), bundle.config, threads)
 
-    def stream(self, prompt: str = "", max_tokens: int | None = None, sampling: Sampling | None = None) -> Stream:
-        """Begin a story; an empty prompt starts from nothing, `max_tokens` None goes on to the end.
+    def stream(
+        self,
+        prompt: str = "",
+        limits: Limits | None = None,
+        sampling: Sampling | None = None,
+        reuse: bool = False,
+    ) -> Stream:
+        """Begin a story; an empty prompt starts from nothing.
 
-        Raises SlmxError for a prompt that is not text, leaves no room in the context, or max_tokens below 1.
+        With `reuse` the cache keeps what the prompt shares with the story before: quicker, but int8 rounds what is read
+        in parts a little otherwise, so that the same seed may tell another story. Raises SlmxError for a prompt that is
+        not text or leaves no room in the context.
         """
-        block_size = self.session.config.block_size
-        if max_tokens is not None and max_tokens < 1:
-            raise SlmxError(f"max tokens must be at least 1, not {max_tokens}")
+        return Stream(self, self.encode(prompt), limits or Limits(), sampling or Sampling(), reuse)
+
+    def encode(self, prompt: str) -> list[int]:
+        """Ids of a prompt behind the token that begins every story; SlmxError as in `stream`."""
         try:
             prompt.encode("utf-8")
         except UnicodeEncodeError:
@@ -133,11 +188,12 @@ class Generator:
                 "the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8"
             ) from None
         ids = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+        block_size = self.session.config.block_size
         if len(ids) > block_size:
             raise SlmxError(
                 f"the prompt is {len(ids)} tokens long with its start token, the context holds {block_size}; shorten it"
             )
-        return Stream(self, ids, max_tokens, sampling or Sampling())
+        return ids
 
     def generate(
         self,
@@ -146,10 +202,11 @@ class Generator:
         temperature: float = Sampling.temperature,
         top_k: int = Sampling.top_k,
         top_p: float = Sampling.top_p,
-        repetition_penalty: float = Sampling.repetition_penalty,
+        repetition_penalty: float = Rules.repetition_penalty,
         seed: int | None = None,
     ) -> Story:
-        """Write a whole story; arguments as in `Sampling` and `stream`."""
-        stream = self.stream(prompt, max_tokens, Sampling(temperature, top_k, top_p, repetition_penalty, seed))
+        """Write a whole story; arguments as in `Sampling`, `Rules` and `Limits`."""
+        sampling = Sampling(temperature, top_k, top_p, seed=seed, rules=Rules(repetition_penalty))
+        stream = self.stream(prompt, Limits(max_tokens), sampling)
         text = prompt + "".join(stream)
         return Story(text, stream.ids, stream.summary)

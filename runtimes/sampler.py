@@ -1,7 +1,8 @@
 """From logits to the next id.
 
-The order is fixed: repetition penalty, temperature, top-k, top-p, draw. It is the order of Hugging Face
-transformers' logits processors; top-p counts the probabilities that top-k left, summed up again to one.
+The order is fixed: the rules on what was written (penalties.py), temperature, top-k, top-p, min-p, draw. It is the
+order of Hugging Face transformers' logits processors; top-p counts the probabilities that top-k left, summed up again
+to one; min-p compares with the likeliest id.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from math import exp
+from math import exp, log
 
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.penalties import FloatArray, Penalties, Rules
 from slm.errors import SlmxError
 
-FloatArray = npt.NDArray[np.float32]
 GROUPS = 500
 FIRST_LOOK = 64
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose: temperature 0 is greedy; top_k 0, top_p 1 and repetition_penalty 1 are off.
+    """How to choose: temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off, and `rules` are by default.
 
     Raises SlmxError when a value is outside its range.
     """
@@ -33,8 +35,9 @@ class Sampling:
     temperature: float = 0.8
     top_k: int = 40
     top_p: float = 0.95
-    repetition_penalty: float = 1.0
+    min_p: float = 0.0
     seed: int | None = None
+    rules: Rules = NO_RULES
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
@@ -43,8 +46,8 @@ class Sampling:
             raise SlmxError(f"top-k must be 0 (off) or more, not {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
             raise SlmxError(f"top-p must lie above 0 and up to 1 (off), not {self.top_p}")
-        if not 0.0 < self.repetition_penalty < float("inf"):
-            raise SlmxError(f"repetition penalty must be above 0 (1 is off), not {self.repetition_penalty}")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise SlmxError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
         if self.seed is not None and self.seed < 0:
             raise SlmxError(f"seed must be 0 or more, not {self.seed}")
 
@@ -69,61 +72,63 @@ def top_candidates(logits: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], Fl
 class Sampler:
     """Chooses ids one after another; the same seed and the same logits give the same ids."""
 
-    def __init__(self, sampling: Sampling, seen: Iterable[int] = ()) -> None:
+    def __init__(self, sampling: Sampling, prompt: Iterable[int] = (), end: int | None = None) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed).random
-        self._seen: dict[int, None] = dict.fromkeys(seen)
+        self._penalties = Penalties(sampling.rules, prompt, end) if sampling.rules.active else None
 
     def __call__(self, logits: FloatArray) -> int:
         """The next id for logits float32 [vocab], which are left as they are."""
-        sampling = self.sampling
-        penalized = sampling.repetition_penalty != 1.0
-        if penalized and self._seen:
-            logits = self._penalize(logits)
-        chosen = int(logits.argmax()) if sampling.temperature == 0.0 else self._draw(logits)
-        if penalized:
-            self._seen[chosen] = None
+        if self._penalties is None:
+            return int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
+        logits = self._penalties(logits)
+        chosen = int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
+        self._penalties.chose(chosen)
         return chosen
 
-    def _penalize(self, logits: FloatArray) -> FloatArray:
-        """Positive logits of seen ids divided by the penalty, negative ones multiplied (Keskar et al. 2019)."""
-        seen = np.fromiter(self._seen, np.intp, len(self._seen))
-        values = logits[seen]
-        penalty = np.float32(self.sampling.repetition_penalty)
-        penalized = logits.copy()
-        penalized[seen] = np.where(values > 0, values / penalty, values * penalty)
-        return penalized
-
     def _draw(self, logits: FloatArray) -> int:
-        if not self.sampling.top_k and self.sampling.top_p == 1.0:
+        sampling = self.sampling
+        if not sampling.top_k and sampling.top_p == 1.0 and not sampling.min_p:
             cumulative = self._weights(logits, logits.max()).cumsum()
             return min(int(cumulative.searchsorted(self._random() * cumulative[-1], side="right")), len(logits) - 1)
         ids, kept, masses = self._kept(logits)
         return int(ids[kept[min(bisect.bisect_right(masses, self._random() * masses[-1]), len(kept) - 1)]])
 
     def _kept(self, logits: FloatArray) -> tuple[npt.NDArray[np.intp], list[int], list[float]]:
-        """What top-k and top-p keep: ids, places in them (likeliest first), cumulative unnormalized probabilities.
+        """What top-k, top-p and min-p keep: ids, places in them (likeliest first), cumulative unnormalized masses.
 
         A few dozen candidates are left here, for which lists are quicker than arrays.
         """
-        top_k, top_p = self.sampling.top_k, self.sampling.top_p
+        top_k, top_p, min_p = self.sampling.top_k, self.sampling.top_p, self.sampling.min_p
         if top_k:
             ids, values = top_candidates(logits, top_k)
-            places, masses = self._ranked(values.tolist(), top_k)
+            ranked = values.tolist()
+            places, masses = self._ranked(ranked, top_k)
             mass = masses[-1]
-        else:
+        elif top_p < 1.0:
             mass = float(self._weights(logits, logits.max()).sum())
             look = FIRST_LOOK
             while True:
                 ids, values = top_candidates(logits, look)
-                places, masses = self._ranked(values.tolist(), look)
+                ranked = values.tolist()
+                places, masses = self._ranked(ranked, look)
                 if masses[-1] >= top_p * mass or look >= len(logits):
                     break
                 look *= 4
+        else:
+            ids = (logits >= self._least(float(logits.max()))).nonzero()[0]
+            return ids, *self._ranked(logits[ids].tolist(), len(ids))
+        count = len(places)
         if top_p < 1.0:
             count = bisect.bisect_left(masses, top_p * mass) + 1
-            return ids, places[:count], masses[:count]
-        return ids, places, masses
+        if min_p:
+            least = self._least(ranked[places[0]])
+            count = bisect.bisect_right(places, -least, hi=min(count, len(places)), key=lambda place: -ranked[place])
+        return ids, places[:count], masses[:count]
+
+    def _least(self, highest: float) -> float:
+        """The logit below which min-p leaves an id out."""
+        return highest + self.sampling.temperature * log(self.sampling.min_p)
 
     def _ranked(self, values: list[float], count: int) -> tuple[list[int], list[float]]:
         """Places of the `count` largest values, largest first, and their cumulative unnormalized probabilities."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle import Bundle
-from runtimes.generator import Generator, Stream, whole_characters
-from runtimes.sampler import FloatArray, Sampling
+from runtimes.generator import Generator, Limits, Stream, whole_characters
+from runtimes.penalties import Rules
+from runtimes.sampler import Sampling
+from runtimes.session import FloatArray
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT
@@ -49,6 +52,11 @@ class Script:
 
     def rewind(self, length: int) -> None:
         self.length = length
+
+    def read(self, ids: Sequence[int]) -> FloatArray:
+        assert self.length == 0
+        logits: FloatArray = self.prefill(ids)[-1]
+        return logits
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +109,7 @@ def test_whichever_limit_comes_first_stops_it(
     room = scripted.bundle.config.block_size - prompt
     letter = scripted.tokenizer.encode("a")[0]
     session = script(scripted, [letter] * before_end + [scripted.tokenizer.end_of_text] * 80)
-    stream = scripted.stream(prompt_of(scripted, prompt), max_tokens, GREEDY)
+    stream = scripted.stream(prompt_of(scripted, prompt), Limits(max_tokens), GREEDY)
     assert "".join(stream) == "a" * len(stream.ids)
     limit = room if max_tokens is None else min(max_tokens, room)
     assert len(stream.ids) == min(limit, before_end)
@@ -116,7 +124,7 @@ def test_whichever_limit_comes_first_stops_it(
 
 def test_a_prompt_of_exactly_the_context_gives_one_token(generator: Generator) -> None:
     size = generator.bundle.config.block_size
-    stream = generator.stream(prompt_of(generator, size - 1), None, GREEDY)
+    stream = generator.stream(prompt_of(generator, size - 1), sampling=GREEDY)
     list(stream)
     assert len(stream.ids) == 1
     assert stream.stop == "context full"
@@ -132,7 +140,7 @@ def test_a_prompt_longer_than_the_context_is_refused(generator: Generator) -> No
 @pytest.mark.parametrize("max_tokens", [0, -1])
 def test_max_tokens_must_be_positive(generator: Generator, max_tokens: int) -> None:
     with pytest.raises(SlmxError, match=f"^max tokens must be at least 1, not {max_tokens}$"):
-        generator.stream("a", max_tokens)
+        generator.stream("a", Limits(max_tokens))
 
 
 def test_bytes_that_are_no_text_are_refused(generator: Generator) -> None:
@@ -141,7 +149,7 @@ def test_bytes_that_are_no_text_are_refused(generator: Generator) -> None:
 
 
 def test_an_empty_prompt_starts_from_nothing(generator: Generator) -> None:
-    stream = generator.stream("", 5, GREEDY)
+    stream = generator.stream("", Limits(5), GREEDY)
     text = "".join(stream)
     assert stream._prompt_ids == [generator.tokenizer.end_of_text]
     assert stream.summary.prompt_tokens == 1
@@ -183,7 +191,7 @@ def test_sampling_settings_reach_the_sampler(generator: Generator) -> None:
 
 def test_a_stream_left_early_says_so_and_the_next_story_is_whole(generator: Generator) -> None:
     whole = generator.generate("Once", max_tokens=20, temperature=0.0)
-    stream = generator.stream("Once", 20, GREEDY)
+    stream = generator.stream("Once", Limits(20), GREEDY)
     pieces = iter(stream)
     next(pieces)
     del pieces
@@ -230,12 +238,12 @@ def test_text_cut_anywhere_never_shows_half_a_character(text: str, cuts: set[int
 def test_a_stream_is_the_decoded_ids(scripted: Generator, data: st.DataObject) -> None:
     ids = data.draw(st.lists(st.integers(0, scripted.tokenizer.end_of_text - 1), min_size=1, max_size=60))
     script(scripted, ids)
-    stream = scripted.stream("", len(ids), GREEDY)
+    stream = scripted.stream("", Limits(len(ids)), GREEDY)
     assert "".join(stream) == scripted.tokenizer.decode(ids)
     assert stream.ids == ids
 
 
-def test_the_smallest_variant_is_the_default_and_an_unknown_one_is_refused(tiny_checkpoint: Path) -> None:
+def test_the_targets_variant_is_the_default_and_an_unknown_one_is_refused(tiny_checkpoint: Path) -> None:
     bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
     assert Generator(bundle).variant == "int8"
     assert Generator(bundle, "fp32").variant == "fp32"
@@ -249,5 +257,95 @@ def test_threads_reach_the_session(tiny_checkpoint: Path) -> None:
 
 
 def test_a_stream_can_be_read_before_it_begins(generator: Generator) -> None:
-    stream: Stream = generator.stream("Once", 3, Sampling(seed=4))
+    stream: Stream = generator.stream("Once", Limits(3), Sampling(seed=4))
     assert (stream.summary.tokens, stream.summary.seed, stream.summary.stop) == (0, 4, "interrupted")
+
+
+def test_a_story_stops_before_a_stop_string_however_its_tokens_divide_it(scripted: Generator) -> None:
+    text = "They played. The end. And more"
+    ids = scripted.tokenizer.encode(text)
+    for stop, kept in (("The end.", "They played. "), ("e e", "They played. Th"), ("nothing", text), ("They", "")):
+        script(scripted, [*ids, scripted.tokenizer.end_of_text])
+        stream = scripted.stream("", Limits(stop=(stop,)), GREEDY)
+        assert "".join(stream) == kept
+        assert stream.stop == ("end of text" if kept == text else "stop string")
+
+
+def test_a_stop_string_in_the_prompt_is_none(scripted: Generator) -> None:
+    ids = scripted.tokenizer.encode(" and so on")
+    script(scripted, [*ids, scripted.tokenizer.end_of_text])
+    assert "".join(scripted.stream("The end.", Limits(stop=("The end.",)), GREEDY)) == " and so on"
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"), [({"stop": ("",)}, "must not be empty"), ({"on_full": "shift"}, "stop, slide")]
+)
+def test_limits_outside_their_range_are_refused(limits: dict[str, Any], said: str) -> None:
+    with pytest.raises(SlmxError, match=said):
+        Limits(**limits)
+
+
+def test_a_full_context_slides_and_goes_on(generator: Generator) -> None:
+    size = generator.bundle.config.block_size
+    rules = Rules(min_tokens=10 * size)
+    stopped = generator.stream("One day", Limits(on_full="stop"), Sampling(0.0, rules=rules))
+    first = "".join(stopped)
+    assert stopped.stop == "context full"
+    stream = generator.stream("One day", Limits(3 * size, on_full="slide"), Sampling(0.0, rules=rules))
+    text = "".join(stream)
+    assert text.startswith(first)
+    assert (len(stream.ids), stream.stop) == (3 * size, "max tokens")
+    prompt = generator.encode("One day")
+    written = [*prompt, *stream.ids]
+    # Where the context was full, the next id is the likeliest behind the prompt's beginning and the last half.
+    window = [*prompt[: size // 4], *written[size + 1 - size // 2 : size + 1]]
+    session = generator.session.fork()
+    assert written[size + 1] == int(session.read(window).argmax())
+
+
+def test_a_prompt_that_shares_its_beginning_reuses_the_cache(generator: Generator) -> None:
+    alone = "".join(generator.stream("One day a big dog", Limits(10), GREEDY))
+    list(generator.stream("One day a cat", Limits(10), GREEDY))
+    session, runs = generator.session, []
+    prefill = session.prefill
+
+    def counted(ids: Sequence[int]) -> FloatArray:
+        runs.append(len(ids))
+        return prefill(ids)
+
+    session.prefill = counted  # type: ignore[method-assign,assignment]
+    try:
+        again = "".join(generator.stream("One day a big dog", Limits(10), GREEDY, reuse=True))
+    finally:
+        del session.prefill
+    shared = len(generator.encode("One day a"))
+    assert runs == [len(generator.encode("One day a big dog")) - shared]
+    assert again == alone
+
+
+@settings(max_examples=30, deadline=None)
+@given(before=st.lists(st.integers(0, 50), max_size=40), ids=st.lists(st.integers(0, 50), min_size=1, max_size=40))
+@example(before=[1, 2, 3], ids=[1, 2, 3])
+@example(before=[1, 2, 3], ids=[1, 2])
+@example(before=[1, 2], ids=[1, 2, 3])
+def test_reading_gives_the_logits_of_a_fresh_prefill(generator: Generator, before: list[int], ids: list[int]) -> None:
+    session = generator.session
+    session.rewind(0)
+    fresh = session.prefill(ids)[-1].copy()
+    session.rewind(0)
+    if before:
+        session.read(before)
+    np.testing.assert_allclose(session.read(ids), fresh, atol=1e-5)
+    assert session.ids == ids
+
+
+def test_a_fork_goes_its_own_way(generator: Generator) -> None:
+    session = generator.session
+    session.rewind(0)
+    session.prefill([1, 2, 3])
+    fork = session.fork()
+    ours, theirs = session.step(4).copy(), fork.step(5).copy()
+    assert (session.ids, fork.ids) == ([1, 2, 3, 4], [1, 2, 3, 5])
+    for ids, logits in (([1, 2, 3, 4], ours), ([1, 2, 3, 5], theirs)):
+        session.rewind(0)
+        np.testing.assert_allclose(session.prefill(ids)[-1], logits, atol=1e-5)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,13 +14,18 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import (
     LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from runtimes.sampler import FIRST_LOOK, GROUPS, FloatArray, Sampler, Sampling, top_candidates
+from runtimes.penalties import FloatArray, Penalties, Rules
+from runtimes.sampler import FIRST_LOOK, GROUPS, Sampler, Sampling, top_candidates
 from slm.errors import SlmxError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -33,9 +39,9 @@ def random_logits(size: int, seed: int, spread: float = 3.0) -> FloatArray:
 def kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -> dict[int, float]:
     """The distribution that a sampler draws from."""
     sampler = Sampler(sampling, seen)
-    if sampling.repetition_penalty != 1.0:
-        logits = sampler._penalize(logits)
-    if not sampling.top_k and sampling.top_p == 1.0:
+    if sampler._penalties is not None:
+        logits = sampler._penalties(logits)
+    if not sampling.top_k and sampling.top_p == 1.0 and not sampling.min_p:
         weights = sampler._weights(logits, logits.max())
         return dict(enumerate((weights / weights.sum()).tolist()))
     ids, places, masses = sampler._kept(logits)
@@ -46,13 +52,15 @@ def kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -> dict[int, f
 def transformers_kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -> dict[int, float]:
     """The same by Hugging Face transformers, its sums in float64 so that only the rule is compared."""
     chain = LogitsProcessorList()
-    if sampling.repetition_penalty != 1.0:
-        chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.rules.repetition_penalty != 1.0:
+        chain.append(RepetitionPenaltyLogitsProcessor(sampling.rules.repetition_penalty))
     chain.append(TemperatureLogitsWarper(sampling.temperature))
     if sampling.top_k:
         chain.append(TopKLogitsWarper(sampling.top_k))
     if sampling.top_p < 1.0:
         chain.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        chain.append(MinPLogitsWarper(sampling.min_p))
     scores = chain(
         cast("torch.LongTensor", torch.tensor([seen])),
         cast("torch.FloatTensor", torch.from_numpy(logits)[None].double()),
@@ -86,16 +94,18 @@ def test_top_candidates_hold_those_of_a_stable_full_sort(size: int, k: int, leve
     temperature=st.floats(0.05, 5.0),
     top_k=st.just(0) | st.integers(1, 100),
     top_p=st.just(1.0) | st.floats(0.001, 0.999),
+    min_p=st.just(0.0) | st.floats(0.001, 0.999),
     penalty=st.just(1.0) | st.floats(0.5, 3.0),
 )
-@example(size=2500, seed=0, spread=0.01, temperature=5.0, top_k=0, top_p=0.999, penalty=1.0)
-@example(size=2500, seed=0, spread=10.0, temperature=0.05, top_k=0, top_p=0.001, penalty=1.0)
+@example(size=2500, seed=0, spread=0.01, temperature=5.0, top_k=0, top_p=0.999, min_p=0.0, penalty=1.0)
+@example(size=2500, seed=0, spread=10.0, temperature=0.05, top_k=0, top_p=0.001, min_p=0.0, penalty=1.0)
+@example(size=2500, seed=0, spread=3.0, temperature=1.0, top_k=0, top_p=1.0, min_p=0.05, penalty=1.0)
 def test_same_kept_ids_and_probabilities_as_transformers(
-    size: int, seed: int, spread: float, temperature: float, top_k: int, top_p: float, penalty: float
+    size: int, seed: int, spread: float, temperature: float, top_k: int, top_p: float, min_p: float, penalty: float
 ) -> None:
     logits = random_logits(size, seed, spread)
     seen = np.random.default_rng(seed + 1).integers(0, size, 1 + size // 4).tolist()
-    sampling = Sampling(temperature, top_k, top_p, penalty)
+    sampling = Sampling(temperature, top_k, top_p, min_p, rules=Rules(penalty))
     ours, theirs = kept(sampling, logits, seen), transformers_kept(sampling, logits, seen)
     boundary = [(i, p) for i, p in (ours | theirs).items() if (i in ours) != (i in theirs)]
     if boundary:
@@ -120,14 +130,16 @@ def test_top_p_keeps_the_id_that_reaches_the_mass_and_always_one() -> None:
     assert sorted(kept(Sampling(1.0, 3, 0.55), logits, [])) == [1]
 
 
-@pytest.mark.parametrize("settings_", [Sampling(1.3, 0, 1.0), Sampling(0.7, 6, 0.9), Sampling(1.0, 0, 0.8, 1.7)])
+@pytest.mark.parametrize(
+    "settings_",
+    [Sampling(1.3, 0, 1.0), Sampling(0.7, 6, 0.9), Sampling(1.0, 0, 0.8, rules=Rules(1.7)), Sampling(1.0, 0, 1.0, 0.2)],
+)
 def test_draws_follow_the_distribution(settings_: Sampling) -> None:
     logits, seen, draws = random_logits(10, 4, 1.5), [2, 3, 5], 6000
     expected = transformers_kept(settings_, logits, seen)
     counts = np.zeros(len(logits))
     for seed in range(draws):
-        sampling = Sampling(settings_.temperature, settings_.top_k, settings_.top_p, settings_.repetition_penalty, seed)
-        counts[Sampler(sampling, seen)(logits)] += 1
+        counts[Sampler(replace(settings_, seed=seed), seen)(logits)] += 1
     for i, count in enumerate(counts):
         p = expected.get(i, 0.0)
         assert abs(count - draws * p) <= 5 * math.sqrt(draws * p * (1 - p)), i
@@ -138,7 +150,7 @@ def test_draws_follow_the_distribution(settings_: Sampling) -> None:
 def test_greedy_is_the_likeliest_after_the_penalty(size: int, seed: int, penalty: float) -> None:
     logits = random_logits(size, seed)
     seen = sorted({0, size // 2})
-    sampler = Sampler(Sampling(temperature=0.0, repetition_penalty=penalty), seen)
+    sampler = Sampler(Sampling(temperature=0.0, rules=Rules(penalty)), seen)
     for _ in range(3):
         expected = logits.copy()
         if penalty != 1.0:
@@ -178,8 +190,9 @@ def test_same_seed_same_ids_another_seed_others() -> None:
     sampling=st.sampled_from(
         [
             Sampling(0.0),
-            Sampling(0.0, repetition_penalty=1.3),
-            Sampling(0.8, 40, 0.95, 1.3),
+            Sampling(0.0, rules=Rules(1.3)),
+            Sampling(0.8, 40, 0.95, rules=Rules(1.3, 0.1, 0.2, 2, 1, {0: 1.0})),
+            Sampling(0.8, 40, 0.95, 0.1),
             Sampling(0.8, 0, 0.95),
             Sampling(0.8, 0, 1.0),
             Sampling(0.8, 40, 1.0),
@@ -196,7 +209,7 @@ def test_logits_are_left_as_they_are(size: int, seed: int, sampling: Sampling) -
 
 def test_a_penalty_of_one_remembers_nothing_and_another_remembers_what_was_chosen() -> None:
     logits = np.array([2.0, 1.9, -1.0], np.float32)
-    plain, penalized = Sampler(Sampling(0.0)), Sampler(Sampling(0.0, repetition_penalty=1.5))
+    plain, penalized = Sampler(Sampling(0.0)), Sampler(Sampling(0.0, rules=Rules(1.5)))
     assert [plain(logits) for _ in range(3)] == [0, 0, 0]
     assert [penalized(logits) for _ in range(3)] == [0, 1, 0]
 
@@ -212,10 +225,9 @@ def test_a_penalty_of_one_remembers_nothing_and_another_remembers_what_was_chose
         ("top_p", -0.5, "top-p"),
         ("top_p", 1.0001, "top-p"),
         ("top_p", math.nan, "top-p"),
-        ("repetition_penalty", 0.0, "repetition penalty"),
-        ("repetition_penalty", -1.0, "repetition penalty"),
-        ("repetition_penalty", math.inf, "repetition penalty"),
-        ("repetition_penalty", math.nan, "repetition penalty"),
+        ("min_p", -0.1, "min-p"),
+        ("min_p", 1.1, "min-p"),
+        ("min_p", math.nan, "min-p"),
         ("seed", -1, "seed"),
     ],
 )
@@ -227,8 +239,81 @@ def test_a_value_outside_its_range_is_refused(name: str, value: float, said: str
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "values", [{"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.0}, {"repetition_penalty": 0.1}, {"seed": 0}]
-)
+@pytest.mark.parametrize("values", [{"temperature": 0.0}, {"top_k": 0}, {"top_p": 1.0}, {"min_p": 1.0}, {"seed": 0}])
 def test_the_ends_of_the_ranges_are_allowed(values: dict[str, float]) -> None:
     Sampling(**values)  # type: ignore[arg-type]
+
+
+IDS = st.lists(st.integers(0, 11), min_size=1, max_size=30)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    prompt=IDS,
+    written=st.lists(st.integers(0, 11), max_size=30),
+    seed=SEEDS,
+    penalty=st.just(1.0) | st.floats(0.5, 3.0),
+    ngram=st.integers(0, 4),
+    min_tokens=st.integers(0, 20),
+    bias=st.dictionaries(st.integers(0, 11), st.floats(-10, 10), max_size=4),
+)
+def test_rules_are_those_of_transformers_in_its_order(
+    prompt: list[int],
+    written: list[int],
+    seed: int,
+    penalty: float,
+    ngram: int,
+    min_tokens: int,
+    bias: dict[int, float],
+) -> None:
+    logits, end = random_logits(12, seed), 11
+    rules = Rules(repetition_penalty=penalty, no_repeat_ngram=ngram, min_tokens=min_tokens, logit_bias=bias)
+    ours = Penalties(rules, prompt, end)
+    for token in written:
+        ours.chose(token)
+    chain = LogitsProcessorList()
+    if bias:
+        biases: Any = {(token,): value for token, value in bias.items()}
+        chain.append(SequenceBiasLogitsProcessor(biases))
+    if penalty != 1.0:
+        chain.append(RepetitionPenaltyLogitsProcessor(penalty))
+    if ngram:
+        chain.append(NoRepeatNGramLogitsProcessor(ngram))
+    if min_tokens:
+        chain.append(MinNewTokensLengthLogitsProcessor(len(prompt), min_tokens, end))
+    theirs = chain(
+        cast("torch.LongTensor", torch.tensor([[*prompt, *written]])),
+        cast("torch.FloatTensor", torch.from_numpy(logits.copy())[None]),
+    )[0].numpy()
+    np.testing.assert_allclose(ours(logits), theirs, rtol=1e-5)
+
+
+def test_presence_is_taken_once_and_frequency_each_time_from_what_was_written() -> None:
+    rules = Penalties(Rules(presence_penalty=0.5, frequency_penalty=0.25), [3], None)
+    for token in (1, 1, 2):
+        rules.chose(token)
+    np.testing.assert_allclose(rules(np.zeros(4, np.float32)), [0, -1.0, -0.75, 0])
+
+
+def test_a_bias_on_an_id_that_is_none_says_how_far_they_go() -> None:
+    with pytest.raises(SlmxError, match="logit bias: no id 12; ids go up to 11"):
+        Sampler(Sampling(rules=Rules(logit_bias={12: 1.0})))(random_logits(12, 0))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"repetition_penalty": 0.0}, "repetition penalty must be above 0 (1 is off), not 0.0"),
+        ({"repetition_penalty": math.nan}, "repetition penalty must be above 0 (1 is off), not nan"),
+        ({"presence_penalty": math.inf}, "presence penalty must be a number (0 is off), not inf"),
+        ({"frequency_penalty": math.nan}, "frequency penalty must be a number (0 is off), not nan"),
+        ({"no_repeat_ngram": -1}, "no-repeat n-gram must be 0 (off) or more, not -1"),
+        ({"min_tokens": -1}, "min tokens must be 0 (off) or more, not -1"),
+        ({"logit_bias": {-1: 1.0}}, "logit bias must be an id and a number, not -1=1.0"),
+        ({"logit_bias": {1: math.nan}}, "logit bias must be an id and a number, not 1=nan"),
+    ],
+)
+def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(SlmxError) as caught:
+        Rules(**values)
+    assert str(caught.value) == said

@@ -1,0 +1,98 @@
+"""Several stories at once: each prompt is read once, the steps are taken together, a story that ends leaves."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from runtimes.generator import Generator, Limits, Story, Summary
+from runtimes.sampler import Sampler, Sampling
+from runtimes.session import Batch, FloatArray, Session
+from runtimes.stops import StopStrings
+from slm.errors import SlmxError
+
+
+@dataclass
+class _Row:
+    prompt: str
+    prompt_ids: list[int]
+    sampler: Sampler
+    seed: int
+    ids: list[int] = field(default_factory=list)
+    stop: str = ""
+    first: float = 0.0
+    last: float = 0.0
+
+
+def write_batch(
+    generator: Generator, prompts: Sequence[str], limits: Limits | None = None, sampling: Sampling | None = None
+) -> list[Story]:
+    """A story for each prompt, in their order; story i draws with seed + i.
+
+    In float a story is the one that its prompt and seed give alone; int8 rounds by what shares the batch, so there the
+    same batch gives the same stories, another batch others. Raises SlmxError as `Generator.stream` does, for no
+    prompts, for `on_full` "slide", and for a variant that writes one story at a time.
+    """
+    limits, sampling = limits or Limits(), sampling or Sampling()
+    if not prompts:
+        raise SlmxError("no prompts: give at least one")
+    if limits.on_full != "stop":
+        raise SlmxError("a batch cannot slide its context: write one story, or let it stop")
+    seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+    end, session = generator.tokenizer.end_of_text, generator.session
+    started = time.perf_counter()
+    rows: list[_Row] = []
+    sequences: list[Session] = []
+    logits: list[FloatArray] = []
+    for number, prompt in enumerate(prompts):
+        ids = generator.encode(prompt)
+        sampler = Sampler(replace(sampling, seed=seed + number), ids, end)
+        rows.append(_Row(prompt, ids, sampler, seed + number))
+        if not sequences or ids != rows[-2].prompt_ids:
+            session.rewind(0)
+            read = session.read(ids).copy()
+            sequence = session.fork()
+        sequences.append(sequence)
+        logits.append(read)
+    batch = Batch(sequences)
+    running = list(range(len(rows)))
+    chosen = [row.sampler(row_logits) for row, row_logits in zip(rows, logits, strict=True)]
+    while True:
+        now = time.perf_counter()
+        places = []
+        for place, (number, token) in enumerate(zip(running, chosen, strict=True)):
+            row = rows[number]
+            row.first, row.last = row.first or now, now
+            row.stop = _stop(generator, row, token, limits, batch.lengths[place])
+            if not row.stop:
+                places.append(place)
+        if not places:
+            break
+        if len(places) < len(running):
+            batch.keep(places)
+            running, chosen = [running[place] for place in places], [chosen[place] for place in places]
+        stepped = batch.step(chosen)
+        chosen = [rows[number].sampler(row_logits) for number, row_logits in zip(running, stepped, strict=True)]
+    return [_story(generator, row, limits, started) for row in rows]
+
+
+def _stop(generator: Generator, row: _Row, token: int, limits: Limits, length: int) -> str:
+    """Why a row ends with this id, which is added unless it is the end; empty when it goes on."""
+    if token == generator.tokenizer.end_of_text:
+        return "end of text"
+    row.ids.append(token)
+    if limits.stop:
+        text = generator.tokenizer.decode(row.ids)
+        if any(stop in text for stop in limits.stop):
+            return "stop string"
+    if len(row.ids) == limits.max_tokens:
+        return "max tokens"
+    return "context full" if length == generator.session.config.block_size else ""
+
+
+def _story(generator: Generator, row: _Row, limits: Limits, started: float) -> Story:
+    text = "".join(StopStrings(limits.stop)([generator.tokenizer.decode(row.ids)]))
+    summary = Summary(len(row.prompt_ids), len(row.ids), row.stop, row.seed, row.first - started, row.last - row.first)
+    return Story(row.prompt + text, row.ids, summary)

@@ -1,0 +1,159 @@
+"""`slmx generate`: stories on stdout, figures on stderr."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slm.errors import SlmxError
+
+if TYPE_CHECKING:
+    from runtimes.generator import Generator, Story, Stream
+
+BETWEEN = "\n\n---\n\n"
+
+
+def _default_bundle() -> Path:
+    """`bundles/nano` in the current folder if an export put one there, else the one inside the package."""
+    from runtimes import BUNDLES, PACKAGED_BUNDLE
+
+    exported = BUNDLES / "nano"
+    if (exported / "manifest.json").is_file():
+        typer.echo(f"bundle: {exported}", err=True)
+        return exported
+    return PACKAGED_BUNDLE
+
+
+def _read_prompt(prompt: str, file: Path | None) -> str:
+    """The prompt as it was given: text, `-` for standard input, or a file; a last line break is no part of it."""
+    if file is not None:
+        if prompt:
+            raise SlmxError("a prompt and --prompt-file exclude each other: drop one")
+        content = file.read_bytes()
+    elif prompt == "-":
+        content = sys.stdin.buffer.read()
+    else:
+        return prompt
+    try:
+        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise SlmxError(f"{file or 'standard input'}: not UTF-8 text; convert it to UTF-8") from None
+
+
+def _parse_bias(pairs: list[str]) -> dict[int, float]:
+    biases = {}
+    for pair in pairs:
+        token, _, value = pair.partition("=")
+        try:
+            biases[int(token)] = float(value)
+        except ValueError:
+            raise SlmxError(f"--logit-bias takes ID=VALUE, such as 42=-5, not {pair!r}") from None
+    return biases
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="How the story begins; - reads standard input.")] = "",
+    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Default: bundles/nano here, else the shipped one.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Stories to write, in one batch.")] = 1,
+    max_tokens: Annotated[int | None, typer.Option(help="Default: until the story or the context ends.")] = None,
+    min_tokens: Annotated[int, typer.Option(help="No end before that many.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text to stop before; repeat for more.")] = None,
+    on_full: Annotated[str, typer.Option(help="When the context is full: stop, or slide and go on.")] = "stop",
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = 40,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Keep tokens this likely beside the likeliest; 0 is off.")] = 0.0,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1 shuns tokens seen before.")] = 1.0,
+    presence_penalty: Annotated[float, typer.Option(help="Taken from tokens written before.")] = 0.0,
+    frequency_penalty: Annotated[float, typer.Option(help="Taken from tokens for each time they were written.")] = 0.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="Never write the same n tokens twice; 0 is off.")] = 0,
+    logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE added to a token's logit; repeat.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the text to a file too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
+) -> None:
+    """Write a story with onnxruntime; text goes to stdout as it comes."""
+    from runtimes.batch import write_batch
+    from runtimes.bundle import Bundle
+    from runtimes.generator import Generator, Limits, Story
+    from runtimes.penalties import Rules
+    from runtimes.sampler import Sampling
+
+    rules = Rules(
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        min_tokens=min_tokens,
+        logit_bias=_parse_bias(logit_bias or []),
+    )
+    sampling = Sampling(temperature, top_k, top_p, min_p, seed, rules)
+    limits = Limits(max_tokens, tuple(stop or ()), on_full)
+    prompt = _read_prompt(prompt, prompt_file)
+    folder = _default_bundle() if bundle is None else bundle
+    generator = Generator(Bundle.open(folder), variant, threads)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if count > 1:
+        stories = write_batch(generator, [prompt] * count, limits, sampling)
+        if as_json:
+            for story in stories:
+                typer.echo(_as_json(generator, prompt, story))
+        else:
+            typer.echo(BETWEEN.join(story.text for story in stories))
+    else:
+        stream = generator.stream(prompt, limits, sampling)
+        text = _show(stream, prompt, silent=as_json)
+        stories = [Story(text, stream.ids, stream.summary)]
+        typer.echo(_as_json(generator, prompt, stories[0]) if as_json else "")
+    if save is not None:
+        save.write_text(BETWEEN.join(story.text for story in stories) + "\n", "utf-8")
+    _report(generator, stories)
+    if stories[0].summary.stop == "interrupted":
+        raise typer.Exit(130)
+
+
+def _show(stream: Stream, prompt: str, silent: bool) -> str:
+    """Print a story as it comes, until it ends or Ctrl-C; its text so far."""
+    pieces = [prompt]
+    if not silent:
+        typer.echo(prompt, nl=False)
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            if not silent:
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+    return "".join(pieces)
+
+
+def _as_json(generator: Generator, prompt: str, story: Story) -> str:
+    whole = {"prompt": prompt, "text": story.text, "ids": story.ids, "variant": generator.variant}
+    record = asdict(story.summary) | {"tokens_per_second": round(story.summary.tokens_per_second, 1)}
+    return json.dumps(whole | {"bundle": str(generator.bundle.folder)} | record, ensure_ascii=False)
+
+
+def _report(generator: Generator, stories: list[Story]) -> None:
+    first = stories[0].summary
+    where = f"{generator.variant}, seed {first.seed}, {generator.session.threads} thread(s)"
+    if len(stories) == 1:
+        told = (
+            f"{first.tokens} tokens, {first.tokens_per_second:,.0f} tokens/s, "
+            f"{1000 * first.time_to_first_token:.1f} ms to the first, stopped by {first.stop}"
+        )
+    else:
+        tokens = sum(story.summary.tokens for story in stories)
+        seconds = max(story.summary.time_to_first_token + story.summary.decode_seconds for story in stories)
+        told = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
+    typer.echo(f"{told} ({where})", err=True)

@@ -1,0 +1,80 @@
+"""Stories in a batch are those that their prompts and seeds give alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtimes import load
+from runtimes.batch import write_batch
+from runtimes.generator import Generator, Limits
+from runtimes.penalties import Rules
+from runtimes.sampler import Sampling
+from runtimes.session import Batch
+from slm.errors import SlmxError
+from tests import bundles
+
+PROMPTS = ["Once upon a time", "Lily", "", "One day, Tom went to the park with a big ball"]
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_checkpoint: Path) -> Generator:
+    return load(bundles.tiny_bundle(tiny_checkpoint), "fp32")
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, ["Once upon a time"] * 8, ["Lily"]])
+@pytest.mark.parametrize("limits", [Limits(), Limits(20), Limits(stop=(".",)), Limits(stop=("dog", " the"))])
+def test_each_story_is_the_one_it_would_be_alone(generator: Generator, prompts: list[str], limits: Limits) -> None:
+    together = write_batch(generator, prompts, limits, Sampling(1.0, rules=Rules(1.1), seed=5))
+    for number, (prompt, story) in enumerate(zip(prompts, together, strict=True)):
+        stream = generator.stream(prompt, limits, Sampling(1.0, rules=Rules(1.1), seed=5 + number))
+        assert story.text == prompt + "".join(stream)
+        assert (story.ids, story.summary.stop, story.summary.seed) == (stream.ids, stream.stop, 5 + number)
+        assert story.summary.prompt_tokens == stream.summary.prompt_tokens
+
+
+def test_rows_of_different_lengths_and_rows_that_leave(generator: Generator) -> None:
+    session = generator.session
+    rng = np.random.default_rng(0)
+    starts = [rng.integers(0, 300, size).tolist() for size in (3, 11, 7)]
+    steps = rng.integers(0, 300, (3, 9)).tolist()
+    forks = []
+    for ids in starts:
+        session.rewind(0)
+        session.prefill(ids)
+        forks.append(session.fork())
+    batch = Batch(forks)
+    rows = [0, 1, 2]
+    for step in range(9):
+        if step == 4:
+            batch.keep([0, 2])
+            rows = [0, 2]
+        logits = batch.step([steps[row][step] for row in rows])
+        for place, row in enumerate(rows):
+            np.testing.assert_allclose(logits[place], forks[row].step(steps[row][step]), atol=1e-5)
+    assert batch.lengths == [12, 16]
+
+
+def test_int8_in_a_batch_is_repeatable_and_close(tiny_checkpoint: Path) -> None:
+    generator = load(bundles.tiny_bundle(tiny_checkpoint), "int8")
+    one, two = (write_batch(generator, PROMPTS, Limits(20), Sampling(seed=3)) for _ in range(2))
+    assert [story.text for story in one] == [story.text for story in two]
+
+
+def test_without_a_seed_it_says_which_it_took(generator: Generator) -> None:
+    stories = write_batch(generator, ["Lily"] * 3, Limits(10))
+    assert [story.summary.seed - stories[0].summary.seed for story in stories] == [0, 1, 2]
+    for story in stories:
+        assert generator.generate("Lily", max_tokens=10, seed=story.summary.seed).text == story.text
+
+
+def test_what_a_batch_cannot_do_is_one_line(generator: Generator, tiny_checkpoint: Path) -> None:
+    with pytest.raises(SlmxError, match="a batch cannot slide its context"):
+        write_batch(generator, ["a", "b"], Limits(on_full="slide"))
+    with pytest.raises(SlmxError, match="no prompts"):
+        write_batch(generator, [])
+    portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
+    with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
+        write_batch(portable, ["a", "b"])
