@@ -37,7 +37,7 @@ class Int8Recipe:
 
 _FLAGS = itertools.product((True, False), (False, True), (False, True), (True, False))
 RECIPES: dict[str, Int8Recipe] = {recipe.name: recipe for recipe in (Int8Recipe(*flags) for flags in _FLAGS)}
-# The choice is measured: docs/int8.md has the table.
+# The choice is measured: docs/export.md has the tables.
 DEFAULT_RECIPE = "u8-tensor"
 
 
