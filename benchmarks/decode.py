@@ -22,9 +22,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.machine import describe_machine
 from export.graph import export_onnx
 from export.quantize import DEFAULT_RECIPE, get_recipe, quantize_int8
+from runtimes.machine import describe_machine
 from runtimes.sampler import Sampling
 from runtimes.session import FloatArray, Session
 from runtimes.timing import Samples, alternate, decode_seconds

@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.machine import describe_machine
 from runtimes.bundle import VARIANT_FILES, Bundle
+from runtimes.machine import describe_machine
 from slm.checkpoint import PRETRAINED
 from slm.errors import SlmxError
 from slm.presets import PRESETS

@@ -15,8 +15,8 @@ import onnx
 import typer
 
 from benchmarks.decode import torch_seconds
-from benchmarks.machine import describe_machine
 from runtimes.bundle import Bundle
+from runtimes.machine import describe_machine
 from runtimes.sampler import Sampling
 from runtimes.session import Session
 from runtimes.timing import Samples, alternate, decode_seconds

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.machine import describe_machine
+from runtimes.machine import describe_machine
 from slm.tokenizer import END_OF_TEXT
 
 WORDS = 60_000

@@ -25,8 +25,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.machine import describe_machine
 from export.quality import Reading, measure_quality
+from runtimes.machine import describe_machine
 from runtimes.sampler import Sampling
 from runtimes.session import Session
 from runtimes.timing import alternate, decode_seconds

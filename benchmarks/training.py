@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from torch.nn import functional as F
 
-from benchmarks.machine import describe_machine
+from runtimes.machine import describe_machine
 from runtimes.timing import alternate
 from slm.batches import batch_at
 from slm.errors import SlmxError

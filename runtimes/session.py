@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from runtimes.machine import usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
@@ -24,10 +24,7 @@ ONE_THREAD_PARAMETERS = 3_000_000
 
 def default_threads(config: GPTConfig) -> int:
     """Threads for one step: one for the smallest models, else the cores this process may use, at most four."""
-    if config.parameters < ONE_THREAD_PARAMETERS:
-        return 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, usable)
+    return 1 if config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
 
 
 def open_onnx(path: Path, threads: int) -> ort.InferenceSession:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BETWEEN = "\n\n---\n\n"
 
 
-def _default_bundle() -> Path:
+def default_bundle() -> Path:
     """`bundles/nano` in the current folder if an export put one there, else the one inside the package."""
     from runtimes import BUNDLES, PACKAGED_BUNDLE
 
@@ -99,7 +99,7 @@ def generate(
     sampling = Sampling(temperature, top_k, top_p, min_p, seed, rules)
     limits = Limits(max_tokens, tuple(stop or ()), on_full)
     prompt = _read_prompt(prompt, prompt_file)
-    folder = _default_bundle() if bundle is None else bundle
+    folder = default_bundle() if bundle is None else bundle
     generator = Generator(Bundle.open(folder), variant, threads)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -1,0 +1,76 @@
+"""The machine that this runs on: processor, limits, memory, versions. Read from /proc and /sys where they are."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+
+PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
+# Control group version 2, as the kernel's documentation (admin-guide/cgroup-v2.rst) lays it out.
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> float | None:
+    """Processors' worth of time that a container may use, None without a limit."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text("utf-8").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Cores that this process may run on, no more than its container's share of time fills."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(cgroup)
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Memory that is available now, no more than the container's limit; None where neither can be read."""
+    found = []
+    with suppress(OSError, ValueError):
+        (line,) = (row for row in meminfo.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # "max" is no limit
+        found.append(int((cgroup / "memory.max").read_text("utf-8")))
+    return min(found, default=None)
+
+
+def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What the kernel says of the last processor, empty where it says nothing."""
+    try:
+        lines = cpuinfo.read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def cpu_features(fields: dict[str, str]) -> list[str]:
+    """Those of the instruction sets that decide speed which a processor has."""
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return [name for name in FEATURES if name in flags]
+
+
+def describe_machine() -> dict[str, str]:
+    """CPU, instruction sets that decide speed, usable cores, system, Python and package versions."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    fields = cpu_fields()
+    found = {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "features": " ".join(cpu_features(fields)) or "unknown",
+        "cores": str(usable_cores()),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
