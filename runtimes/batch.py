@@ -38,6 +38,8 @@ def write_batch(
     limits, sampling = limits or Limits(), sampling or Sampling()
     if not prompts:
         raise SlmxError("no prompts: give at least one")
+    if limits.logprobs:
+        raise SlmxError("a batch keeps no log-probabilities: write one story")
     if limits.on_full != "stop":
         raise SlmxError("a batch cannot slide its context: write one story, or let it stop")
     seed = secrets.randbits(32) if sampling.seed is None else sampling.seed

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import math
 import secrets
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from runtimes.bundle import Bundle
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampler, Sampling
-from runtimes.session import Session
+from runtimes.session import FloatArray, Session
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
 
@@ -63,13 +66,14 @@ class Limits:
     """Where a story ends: `max_tokens` None goes on to its own end; `stop` strings are not part of it.
 
     When the context is full it stops, or with `on_full` "slide" forgets the middle: the prompt's beginning and the last
-    half stay and are read again, for learned positions cannot be shifted. Raises SlmxError for values outside their
-    range.
+    half stay and are read again, for learned positions cannot be shifted. Then a prompt may be longer than the context
+    too. With `logprobs` the log-probability of each id is kept. Raises SlmxError for values outside their range.
     """
 
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     on_full: str = "stop"
+    logprobs: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens is not None and self.max_tokens < 1:
@@ -79,6 +83,17 @@ class Limits:
         StopStrings(self.stop)
 
 
+def log_probability(logits: FloatArray, token: int) -> float:
+    """Natural logarithm of an id's probability by the model itself, before any sampling rule."""
+    highest = logits.max()
+    return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
+
+
+def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
+    """What stays of a full context: the first ids of the prompt, at most a quarter of it, and the last, half of it."""
+    return [*prompt_ids[: block_size // 4], *[*prompt_ids, *ids][-(block_size // 2) :]]
+
+
 class Stream:
     """A story being written: iterate over its pieces of text, then read `ids` and `summary`."""
 
@@ -86,6 +101,7 @@ class Stream:
         self, generator: Generator, prompt_ids: list[int], limits: Limits, sampling: Sampling, reuse: bool
     ) -> None:
         self.ids: list[int] = []
+        self.logprobs: list[float] = []
         self.stop = "interrupted"
         self._generator = generator
         self._prompt_ids = prompt_ids
@@ -124,6 +140,8 @@ class Stream:
                 self.stop = "end of text"
                 return
             self.ids.append(token)
+            if self._limits.logprobs:
+                self.logprobs.append(log_probability(logits, token))
             yield token
             if count == self._limits.max_tokens:
                 self.stop = "max tokens"
@@ -131,16 +149,10 @@ class Stream:
             if session.length < session.config.block_size:
                 logits = session.step(token)
             elif self._limits.on_full == "slide":
-                logits = session.read(self._window())
+                logits = session.read(slide(self._prompt_ids, self.ids, session.config.block_size))
             else:
                 self.stop = "context full"
                 return
-
-    def _window(self) -> list[int]:
-        """What a full context is replaced by: the first ids, at most a quarter of it, and the last, half of it."""
-        block_size = self._generator.session.config.block_size
-        first = self._prompt_ids[: block_size // 4]
-        return [*first, *[*self._prompt_ids, *self.ids][-(block_size // 2) :]]
 
     @property
     def summary(self) -> Summary:
@@ -177,9 +189,10 @@ class Generator:
         in parts a little otherwise, so that the same seed may tell another story. Raises SlmxError for a prompt that is
         not text or leaves no room in the context.
         """
-        return Stream(self, self.encode(prompt), limits or Limits(), sampling or Sampling(), reuse)
+        limits = limits or Limits()
+        return Stream(self, self.encode(prompt, limits.on_full), limits, sampling or Sampling(), reuse)
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
         """Ids of a prompt behind the token that begins every story; SlmxError as in `stream`."""
         try:
             prompt.encode("utf-8")
@@ -189,6 +202,8 @@ class Generator:
             ) from None
         ids = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
         block_size = self.session.config.block_size
+        if len(ids) > block_size and on_full == "slide":
+            return slide(ids, [], block_size)
         if len(ids) > block_size:
             raise SlmxError(
                 f"the prompt is {len(ids)} tokens long with its start token, the context holds {block_size}; shorten it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,6 +79,8 @@ def generate(
     logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE added to a token's logit; repeat.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = None,
     threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
+    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Tell the story together.")] = False,
+    logprobs: Annotated[bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")] = False,
     save: Annotated[Path | None, typer.Option(help="Write the text to a file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
@@ -85,6 +88,7 @@ def generate(
     from runtimes.batch import write_batch
     from runtimes.bundle import Bundle
     from runtimes.generator import Generator, Limits, Story
+    from runtimes.interactive import tell
     from runtimes.penalties import Rules
     from runtimes.sampler import Sampling
 
@@ -97,12 +101,22 @@ def generate(
         logit_bias=_parse_bias(logit_bias or []),
     )
     sampling = Sampling(temperature, top_k, top_p, min_p, seed, rules)
-    limits = Limits(max_tokens, tuple(stop or ()), on_full)
+    limits = Limits(max_tokens, tuple(stop or ()), on_full, logprobs)
+    if logprobs and not as_json:
+        raise SlmxError("--logprobs shows in JSON only: add --json")
+    if interactive and (as_json or count > 1 or prompt == "-"):
+        raise SlmxError("--interactive reads lines and writes one story as text: drop --json, -n and -")
     prompt = _read_prompt(prompt, prompt_file)
     folder = default_bundle() if bundle is None else bundle
     generator = Generator(Bundle.open(folder), variant, threads)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if interactive:
+        text = tell(generator, prompt, limits, sampling, sys.stdin, _write, lambda line: typer.echo(line, err=True))
+        typer.echo()
+        if save is not None:
+            save.write_text(text + "\n", "utf-8")
+        return
     if count > 1:
         stories = write_batch(generator, [prompt] * count, limits, sampling)
         if as_json:
@@ -114,7 +128,7 @@ def generate(
         stream = generator.stream(prompt, limits, sampling)
         text = _show(stream, prompt, silent=as_json)
         stories = [Story(text, stream.ids, stream.summary)]
-        typer.echo(_as_json(generator, prompt, stories[0]) if as_json else "")
+        typer.echo(_as_json(generator, prompt, stories[0], stream.logprobs) if as_json else "")
     if save is not None:
         save.write_text(BETWEEN.join(story.text for story in stories) + "\n", "utf-8")
     _report(generator, stories)
@@ -131,15 +145,21 @@ def _show(stream: Stream, prompt: str, silent: bool) -> str:
         for piece in stream:
             pieces.append(piece)
             if not silent:
-                sys.stdout.write(piece)
-                sys.stdout.flush()
+                _write(piece)
     except KeyboardInterrupt:
         pass
     return "".join(pieces)
 
 
-def _as_json(generator: Generator, prompt: str, story: Story) -> str:
-    whole = {"prompt": prompt, "text": story.text, "ids": story.ids, "variant": generator.variant}
+def _write(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def _as_json(generator: Generator, prompt: str, story: Story, logprobs: Sequence[float] = ()) -> str:
+    whole: dict[str, object] = {"prompt": prompt, "text": story.text, "ids": story.ids, "variant": generator.variant}
+    if logprobs:
+        whole["logprobs"] = [round(value, 5) for value in logprobs]
     record = asdict(story.summary) | {"tokens_per_second": round(story.summary.tokens_per_second, 1)}
     return json.dumps(whole | {"bundle": str(generator.bundle.folder)} | record, ensure_ascii=False)
 

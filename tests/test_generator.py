@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle import Bundle
-from runtimes.generator import Generator, Limits, Stream, whole_characters
+from runtimes.generator import Generator, Limits, Stream, slide, whole_characters
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampling
 from runtimes.session import FloatArray
@@ -298,7 +299,8 @@ def test_a_full_context_slides_and_goes_on(generator: Generator) -> None:
     prompt = generator.encode("One day")
     written = [*prompt, *stream.ids]
     # Where the context was full, the next id is the likeliest behind the prompt's beginning and the last half.
-    window = [*prompt[: size // 4], *written[size + 1 - size // 2 : size + 1]]
+    window = slide(prompt, stream.ids[: size + 1 - len(prompt)], size)
+    assert window == [*prompt[: size // 4], *written[size + 1 - size // 2 : size + 1]]
     session = generator.session.fork()
     assert written[size + 1] == int(session.read(window).argmax())
 
@@ -349,3 +351,24 @@ def test_a_fork_goes_its_own_way(generator: Generator) -> None:
     for ids, logits in (([1, 2, 3, 4], ours), ([1, 2, 3, 5], theirs)):
         session.rewind(0)
         np.testing.assert_allclose(session.prefill(ids)[-1], logits, atol=1e-5)
+
+
+def test_a_prompt_longer_than_the_context_slides_too(generator: Generator) -> None:
+    size = generator.bundle.config.block_size
+    prompt = prompt_of(generator, 2 * size)
+    stream = generator.stream(prompt, Limits(4, on_full="slide"), GREEDY)
+    assert len("".join(stream)) > 0
+    ids = [generator.tokenizer.end_of_text, *generator.tokenizer.encode(prompt)]
+    assert stream._prompt_ids == [*ids[: size // 4], *ids[-(size // 2) :]]
+
+
+def test_log_probabilities_are_the_models_own(generator: Generator) -> None:
+    stream = generator.stream("Once", Limits(6, logprobs=True), Sampling(2.0, 5, 0.5, seed=1))
+    list(stream)
+    ids = [*generator.encode("Once"), *stream.ids]
+    session = generator.session
+    session.rewind(0)
+    logits = torch.from_numpy(session.prefill(ids[:-1]))[-len(stream.ids) :]
+    expected = logits.log_softmax(-1).gather(1, torch.tensor(stream.ids)[:, None])[:, 0]
+    np.testing.assert_allclose(stream.logprobs, expected.numpy(), atol=1e-4)
+    assert generator.stream("Once", Limits(6)).logprobs == []
