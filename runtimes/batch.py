@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from runtimes.generator import Generator, Limits, Story, Summary
+from runtimes.generator import Generator, Limits, Story, Summary, no_numbers
 from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Batch, FloatArray, Session
 from runtimes.stops import StopStrings
@@ -60,7 +60,7 @@ def write_batch(
         logits.append(read)
     batch = Batch(sequences)
     running = list(range(len(rows)))
-    chosen = [row.sampler(row_logits) for row, row_logits in zip(rows, logits, strict=True)]
+    chosen = _draw(generator, rows, logits)
     while True:
         now = time.perf_counter()
         places = []
@@ -76,8 +76,15 @@ def write_batch(
             batch.keep(places)
             running, chosen = [running[place] for place in places], [chosen[place] for place in places]
         stepped = batch.step(chosen)
-        chosen = [rows[number].sampler(row_logits) for number, row_logits in zip(running, stepped, strict=True)]
+        chosen = _draw(generator, [rows[number] for number in running], stepped)
     return [_story(generator, row, limits, started) for row in rows]
+
+
+def _draw(generator: Generator, rows: Sequence[_Row], logits: Iterable[FloatArray]) -> list[int]:
+    try:
+        return [row.sampler(row_logits) for row, row_logits in zip(rows, logits, strict=True)]
+    except FloatingPointError:
+        raise no_numbers(generator) from None
 
 
 def _stop(generator: Generator, row: _Row, token: int, limits: Limits, length: int) -> str:

@@ -89,6 +89,14 @@ def log_probability(logits: FloatArray, token: int) -> float:
     return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
 
 
+def no_numbers(generator: Generator) -> SlmxError:
+    """What to say of logits that are NaN."""
+    return SlmxError(
+        f"{generator.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
+        f"again, or take another of {', '.join(generator.bundle.variants)}"
+    )
+
+
 def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
     """What stays of a full context: the first ids of the prompt, at most a quarter of it, and the last, half of it."""
     return [*prompt_ids[: block_size // 4], *[*prompt_ids, *ids][-(block_size // 2) :]]
@@ -132,7 +140,10 @@ class Stream:
             session.rewind(0)
         logits = session.read(self._prompt_ids)
         for count in itertools.count(1):
-            token = sampler(logits)
+            try:
+                token = sampler(logits)
+            except FloatingPointError:
+                raise no_numbers(self._generator) from None
             self._last = time.perf_counter()
             if count == 1:
                 self._first = self._last
@@ -168,10 +179,16 @@ class Stream:
 
 
 class Generator:
-    """Writes stories with one variant of a bundle; one story at a time, or several in a batch."""
+    """Writes stories with one variant of a bundle; one story at a time, or several in a batch.
 
-    def __init__(self, bundle: Bundle, variant: str | None = None, threads: int | None = None) -> None:
+    `<|endoftext|>` in a prompt is text, or with `allow_special` the token.
+    """
+
+    def __init__(
+        self, bundle: Bundle, variant: str | None = None, threads: int | None = None, allow_special: bool = False
+    ) -> None:
         self.bundle = bundle
+        self.allow_special = allow_special
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
         self.session = Session(bundle.model_path(self.variant), bundle.config, threads)
@@ -200,7 +217,7 @@ class Generator:
             raise SlmxError(
                 "the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8"
             ) from None
-        ids = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt)]
+        ids = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt, self.allow_special)]
         block_size = self.session.config.block_size
         if len(ids) > block_size and on_full == "slide":
             return slide(ids, [], block_size)

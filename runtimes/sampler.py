@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from math import exp, log
+from math import exp, isnan, log
 
 import numpy as np
 import numpy.typing as npt
@@ -78,12 +78,14 @@ class Sampler:
         self._penalties = Penalties(sampling.rules, prompt, end) if sampling.rules.active else None
 
     def __call__(self, logits: FloatArray) -> int:
-        """The next id for logits float32 [vocab], which are left as they are."""
-        if self._penalties is None:
-            return int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
-        logits = self._penalties(logits)
+        """The next id for logits float32 [vocab], which are left as they are; FloatingPointError if they are NaN."""
+        if self._penalties is not None:
+            logits = self._penalties(logits)
         chosen = int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
-        self._penalties.chose(chosen)
+        if isnan(logits[chosen]):
+            raise FloatingPointError
+        if self._penalties is not None:
+            self._penalties.chose(chosen)
         return chosen
 
     def _draw(self, logits: FloatArray) -> int:
@@ -132,6 +134,8 @@ class Sampler:
 
     def _ranked(self, values: list[float], count: int) -> tuple[list[int], list[float]]:
         """Places of the `count` largest values, largest first, and their cumulative unnormalized probabilities."""
+        if not values:  # no logit is at least NaN
+            raise FloatingPointError
         places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:count]
         highest, temperature = values[places[0]], self.sampling.temperature
         return places, list(accumulate([exp((values[place] - highest) / temperature) for place in places]))

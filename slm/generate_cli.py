@@ -78,6 +78,9 @@ def generate(
     no_repeat_ngram: Annotated[int, typer.Option(help="Never write the same n tokens twice; 0 is off.")] = 0,
     logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE added to a token's logit; repeat.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = None,
+    allow_special: Annotated[
+        bool, typer.Option("--allow-special", help="Read <|endoftext|> in the prompt as the token.")
+    ] = False,
     threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
     interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Tell the story together.")] = False,
     logprobs: Annotated[bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")] = False,
@@ -108,7 +111,7 @@ def generate(
         raise SlmxError("--interactive reads lines and writes one story as text: drop --json, -n and -")
     prompt = _read_prompt(prompt, prompt_file)
     folder = default_bundle() if bundle is None else bundle
-    generator = Generator(Bundle.open(folder), variant, threads)
+    generator = Generator(Bundle.open(folder), variant, threads, allow_special)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if interactive:

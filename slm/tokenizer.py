@@ -42,9 +42,11 @@ class Tokenizer:
         """Number of ids, `<|endoftext|>` included."""
         return len(self.ranks) + 1
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text; special tokens written in it are encoded as plain text."""
-        return self.encoding.encode_ordinary(text)
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Ids of a text; `<|endoftext|>` written in it is plain text, or the token with `allow_special`."""
+        return (
+            self.encoding.encode(text, allowed_special="all") if allow_special else self.encoding.encode_ordinary(text)
+        )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids; bytes that are no UTF-8 become U+FFFD."""

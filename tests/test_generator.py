@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtimes import load
+from runtimes.batch import write_batch
 from runtimes.bundle import Bundle
 from runtimes.generator import Generator, Limits, Stream, slide, whole_characters
 from runtimes.penalties import Rules
@@ -372,3 +373,24 @@ def test_log_probabilities_are_the_models_own(generator: Generator) -> None:
     expected = logits.log_softmax(-1).gather(1, torch.tensor(stream.ids)[:, None])[:, 0]
     np.testing.assert_allclose(stream.logprobs, expected.numpy(), atol=1e-4)
     assert generator.stream("Once", Limits(6)).logprobs == []
+
+
+def test_logits_that_are_no_numbers_name_the_variant(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = load(bundles.tiny_bundle(tiny_checkpoint), "fp32")
+    read = generator.session.read
+    monkeypatch.setattr(generator.session, "read", lambda ids: read(ids) * np.float32("nan"))
+    said = "^fp32: its logits are no numbers; .* or take another of int8, fp32$"
+    with pytest.raises(SlmxError, match=said):
+        generator.generate("Once")
+    with pytest.raises(SlmxError, match=said):
+        write_batch(generator, ["Once", "Lily"])
+
+
+def test_a_special_token_in_a_prompt_is_one_only_when_allowed(tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+    end = Generator(bundle).tokenizer.end_of_text
+    prompt = f"The end.{END_OF_TEXT}Once"
+    assert Generator(bundle).encode(prompt).count(end) == 1
+    assert Generator(bundle, allow_special=True).encode(prompt).count(end) == 2
+    only = Generator(bundle, allow_special=True).generate(END_OF_TEXT, max_tokens=3, seed=0)
+    assert len(only.ids) == 3

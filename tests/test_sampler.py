@@ -317,3 +317,13 @@ def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) 
     with pytest.raises(SlmxError) as caught:
         Rules(**values)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("size", [5, 8000])
+@pytest.mark.parametrize(
+    "sampling",
+    [Sampling(0.0), Sampling(0.8, 40, 0.95), Sampling(1.0, 0, 0.9), Sampling(1.0, 0, 1.0), Sampling(1.0, 0, 1.0, 0.1)],
+)
+def test_logits_that_are_no_numbers_are_an_error(sampling: Sampling, size: int) -> None:
+    with pytest.raises(FloatingPointError):
+        Sampler(sampling)(np.full(size, np.nan, np.float32))
