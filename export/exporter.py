@@ -58,6 +58,8 @@ PREFERENCE = ("int8", "fp32", "fp16", "portable", "mobile", "int4", *TORCH_VARIA
 # What onnxruntime-genai can run: graphs whose cache is one buffer.
 SHARED_CACHE = ("int8", "fp32", "fp16", "int4")
 AUTO = ("auto",)
+# "head_size must be a multiple of 8", its CPU kernel says.
+HEAD_MULTIPLE = 8
 
 Say = Callable[[str], None]
 
@@ -150,6 +152,12 @@ class _Export:
         self.model, self.config = checkpoint.model, checkpoint.model.config
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / file for name, file in VARIANT_FILES.items()}
+        fused = [name for name in settings.variants if name in (*SHARED_CACHE, "mobile")]
+        if fused and self.config.head_dim % HEAD_MULTIPLE:
+            raise SlmxError(
+                f"{checkpoint.folder}: heads of {self.config.head_dim} channels; onnxruntime's GroupQueryAttention "
+                f"needs a multiple of {HEAD_MULTIPLE}: train with another --n-head, or export --no-fp32 --portable"
+            )
         if "int4" in settings.variants:
             check_int4(self.config)
         known = matrix_names(self.config.n_layer)

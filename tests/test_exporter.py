@@ -276,7 +276,7 @@ def test_an_empty_folder_and_folders_that_are_not_there_are_filled(slmx: Slmx, t
 
 
 @pytest.mark.usefixtures("ready_graph")
-@pytest.mark.parametrize("stage", ["fp32: comparing", "judging", "int8"])
+@pytest.mark.parametrize("stage", ["fp32: comparing", "judging", "int8", "pt2"])
 def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_path: Path, stage: str) -> None:
     out = bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "b")
     before = bundles.snapshot(tmp_path)
@@ -285,8 +285,9 @@ def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_
         if line.startswith(stage):
             raise KeyboardInterrupt
 
+    variants = ("fp32", "int8", "int4", "fp16", "torchscript", "pt2")
     with bundles.brief_judge(), pytest.raises(KeyboardInterrupt):
-        export_bundle(ExportSettings("nano", out, tiny_checkpoint, ("fp32", "int8"), force=True), interrupt)
+        export_bundle(ExportSettings("nano", out, tiny_checkpoint, variants, force=True), interrupt)
     assert bundles.snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 

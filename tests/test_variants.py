@@ -152,6 +152,21 @@ def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoi
     assert line == "int4 needs a width that its blocks of 32 divide, not 48; use --int8"
 
 
+def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_graph(
+    slmx: Slmx, checkpoint: Checkpoint
+) -> None:
+    vocabulary = checkpoint.tokenizer.vocab_size
+    folder = bundles.folder("heads")
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(block_size=32, vocab_size=vocabulary, n_layer=1, n_head=3, n_embd=36)).eval()
+    save_checkpoint(folder, "custom", model, checkpoint.tokenizer, checkpoint.merges, {})
+    line = slmx.refuses("export", "--checkpoint", folder)
+    assert "heads of 12 channels; onnxruntime's GroupQueryAttention needs a multiple of 8" in line
+    with bundles.brief_judge():
+        assert slmx("export", "--checkpoint", folder, "--no-fp32", "--portable", "--out", "b").code == 0
+    assert slmx("generate", "One", "--bundle", "b", "--max-tokens", "3", "--seed", "1").code == 0
+
+
 def test_mobile_lists_the_operators_it_needs(bundle: Bundle) -> None:
     entry = bundle.manifest["variants"]["mobile"]
     assert entry["of"] == "int8"
