@@ -46,13 +46,11 @@ class Telling:
             pass
         self.turns.append((added, "".join(written)))
 
-    def retry(self, show: Show) -> bool:
-        """Write the last turn anew; False if there is none."""
-        if not self.turns:
-            return False
-        added, _ = self.turns.pop()
-        self.go_on(added, show)
-        return True
+    def retry(self, show: Show) -> None:
+        """Write the last turn anew, if there is one."""
+        if self.turns:
+            added, _ = self.turns.pop()
+            self.go_on(added, show)
 
     def undo(self) -> bool:
         """Take the last turn back; False if there is none."""
@@ -86,8 +84,8 @@ def tell(
         if added == "/undo":
             say("taken back:\n" + telling.text if telling.undo() else "nothing to take back")
         elif added == "/retry":
-            if not telling.retry(show):
-                say("nothing to try again")
+            say("\nagain:" if telling.turns else "nothing to try again")
+            telling.retry(show)
         elif added.startswith("/"):
             say(HELP)
         else:
