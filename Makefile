@@ -15,7 +15,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What .ci/run checks beside the tests.
 check: .venv/dev

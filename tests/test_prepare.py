@@ -139,7 +139,7 @@ def test_a_validation_source_is_the_side_and_is_not_trained_on(
 def test_the_same_again_does_nothing(plan: PrepareSettings) -> None:
     prepare(plan, QUIET)
     before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
-    console = Console(file=io.StringIO(), record=True)
+    console = Console(file=io.StringIO(), record=True, width=200)
     prepare(plan, console)
     assert "up to date" in console.export_text()
     assert {path: path.stat().st_mtime_ns for path in plan.out.iterdir()} == before
