@@ -12,7 +12,6 @@ app = typer.Typer(
     name="slmx",
     help="Train small GPT story models and run them on edge machines.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

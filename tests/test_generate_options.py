@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +108,10 @@ def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: 
     ran = slmx("generate", "--bundle", bundle, *flags)
     assert ran.code == 1
     assert ran.stderr.splitlines()[-1] == f"slmx: {said}"
+
+
+def test_the_shell_completes_commands(tmp_path: Path) -> None:
+    env = {**os.environ, "_SLMX_COMPLETE": "complete_bash", "COMP_WORDS": "slmx ge", "COMP_CWORD": "1"}
+    command = Path(sys.executable).with_name("slmx")
+    ran = subprocess.run([command], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.split() == ["generate"]
