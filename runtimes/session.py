@@ -20,6 +20,7 @@ IdArray = npt.NDArray[np.int64]
 CACHE_GROWS = "slmx.cache_grows"
 # Below this many weights a step is shorter than waking a second thread pays for (docs/figures.json).
 ONE_THREAD_PARAMETERS = 3_000_000
+MAX_THREADS = 256
 
 
 def default_threads(config: GPTConfig) -> int:
@@ -29,8 +30,8 @@ def default_threads(config: GPTConfig) -> int:
 
 def open_onnx(path: Path, threads: int) -> ort.InferenceSession:
     """An onnxruntime CPU session; SlmxError if the file is no model that it can run."""
-    if threads < 1:
-        raise SlmxError(f"threads must be at least 1, not {threads}")
+    if not 1 <= threads <= MAX_THREADS:
+        raise SlmxError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

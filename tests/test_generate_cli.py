@@ -113,7 +113,7 @@ def test_no_prompt_starts_from_nothing(bundle: Path, tmp_path: Path) -> None:
         (("--top-k", "-1"), "top-k must be 0 (off) or more, not -1"),
         (("--repetition-penalty", "0"), "repetition penalty must be above 0 (1 is off), not 0.0"),
         (("--seed", "-1"), "seed must be 0 or more, not -1"),
-        (("--threads", "0"), "threads must be at least 1, not 0"),
+        (("--threads", "0"), "threads must be 1 to 256, not 0"),
         (("--max-tokens", "0"), "max tokens must be at least 1, not 0"),
     ],
 )

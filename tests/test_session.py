@@ -167,9 +167,9 @@ def test_an_id_outside_the_vocabulary_leaves_the_session_usable(
     assert_close(session.step(ids[4]), expected[4])
 
 
-def test_threads_must_be_positive(bundle: Bundle) -> None:
-    for threads in (0, -3):
-        with pytest.raises(SlmxError, match=f"^threads must be at least 1, not {threads}$"):
+def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
+    for threads in (0, -3, 257, 10**9):
+        with pytest.raises(SlmxError, match=f"^threads must be 1 to 256, not {threads}$"):
             Session(bundle.model_path(), bundle.config, threads)
 
 
