@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from export.quality import FloatArray, Quality, Reading, measure_quality
-from runtimes.session import Session
+from runtimes.session import Session, default_threads
 from slm.corpus import TokenStream, encode_stories
 from slm.model import GPT
 from slm.sampling import sample_stories
@@ -49,6 +49,8 @@ class Verdict:
 
 def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0) -> EvalText:
     """The stories of a file or, without one, stories sampled from the float model itself (temperature 1)."""
+    # PyTorch's threads wait for each other, many times over when the machine is shared; small models need one.
+    torch.set_num_threads(default_threads(model.config))
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
     stories = sample_stories(model, tokenizer, seed)

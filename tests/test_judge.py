@@ -19,7 +19,7 @@ from export.parity import greedy_tokens
 from export.quality import Quality, Reading, log_softmax, measure_quality
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle import Bundle
-from runtimes.session import FloatArray, Session
+from runtimes.session import FloatArray, Session, default_threads
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
@@ -224,3 +224,12 @@ def test_the_verdict_goes_into_the_manifest_whole(judge: Judge, fp32: Path) -> N
     assert stored["float_bits_per_byte"] == judge.float_bits_per_byte
     assert Quality(**stored["windows"]) == verdict.windows  # type: ignore[arg-type]
     assert Quality(**stored["decode"]) == verdict.decode  # type: ignore[arg-type]
+
+
+def test_pytorch_takes_as_many_threads_as_the_runtime_would(
+    checkpoint: Checkpoint, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    eval_text(checkpoint.model, checkpoint.tokenizer, corpus_file)
+    assert taken == [default_threads(checkpoint.model.config)] == [1]
