@@ -57,7 +57,7 @@ def empty_cache(config: GPTConfig, batch: int) -> list[Tensor]:
 
 
 def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
-    """Batch, new tokens, cached tokens: DESIGN's grid, then the full context at once and its last token.
+    """Batch, new tokens, cached tokens: a grid, then the full context at once and its last token.
 
     `chunked_batches` says whether several rows may take several tokens behind a filled cache. onnxruntime's
     GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
