@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,8 @@ def export_bundle(settings: ExportSettings, say: Say) -> tuple[Path, dict[str, A
     get_recipe(settings.int8_recipe or target.int8_recipe)
     if not settings.variants:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
+    if settings.int8_exclude and "int8" not in settings.variants:
+        raise SlmxError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
         if settings.preset is not None and checkpoint.preset != settings.preset:
@@ -246,8 +248,9 @@ class _Export:
 
     def _int4(self) -> dict[str, Any]:
         self.say("int4: quantizing and reading the text, whole and token by token")
-        quantize_int4(self.paths["fp32"], self.paths["int4"], self.recipe)
-        return self._onnx("int4", {"settings": {"block_size": INT4_BLOCK, "head": self.recipe.name}}, [])
+        head = replace(self.recipe, table=True)
+        quantize_int4(self.paths["fp32"], self.paths["int4"], head)
+        return self._onnx("int4", {"settings": {"block_size": INT4_BLOCK, "head": head.name}}, [])
 
     def _fp16(self) -> dict[str, Any]:
         self.say("fp16: storing weights in 16 bits and reading the text")

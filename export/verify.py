@@ -48,7 +48,7 @@ GATES = {
     "int8": Gate(loss=0.01, decode=True),
     "int4": Gate(loss=0.05, decode=True),
     "fp16": Gate(loss=0.001),
-    "mobile": Gate(loss=0.05),
+    "mobile": Gate(loss=0.01),
 }
 
 

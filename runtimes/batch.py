@@ -33,7 +33,8 @@ def write_batch(
 
     In float a story is the one that its prompt and seed give alone; int8 rounds by what shares the batch, so there the
     same batch gives the same stories, another batch others. Raises SlmxError as `Generator.stream` does, for no
-    prompts, for `on_full` "slide", and for a variant that writes one story at a time.
+    prompts, for `on_full` "slide", and for a variant that writes one story at a time. Ctrl-C ends those still being
+    written and keeps what they have.
     """
     limits, sampling = limits or Limits(), sampling or Sampling()
     if not prompts:
@@ -60,23 +61,27 @@ def write_batch(
         logits.append(read)
     batch = Batch(sequences)
     running = list(range(len(rows)))
-    chosen = _draw(generator, rows, logits)
-    while True:
-        now = time.perf_counter()
-        places = []
-        for place, (number, token) in enumerate(zip(running, chosen, strict=True)):
-            row = rows[number]
-            row.first, row.last = row.first or now, now
-            row.stop = _stop(generator, row, token, limits, batch.lengths[place])
-            if not row.stop:
-                places.append(place)
-        if not places:
-            break
-        if len(places) < len(running):
-            batch.keep(places)
-            running, chosen = [running[place] for place in places], [chosen[place] for place in places]
-        stepped = batch.step(chosen)
-        chosen = _draw(generator, [rows[number] for number in running], stepped)
+    try:
+        chosen = _draw(generator, rows, logits)
+        while True:
+            now = time.perf_counter()
+            places = []
+            for place, (number, token) in enumerate(zip(running, chosen, strict=True)):
+                row = rows[number]
+                row.first, row.last = row.first or now, now
+                row.stop = _stop(generator, row, token, limits, batch.lengths[place])
+                if not row.stop:
+                    places.append(place)
+            if not places:
+                break
+            if len(places) < len(running):
+                batch.keep(places)
+                running, chosen = [running[place] for place in places], [chosen[place] for place in places]
+            stepped = batch.step(chosen)
+            chosen = _draw(generator, [rows[number] for number in running], stepped)
+    except KeyboardInterrupt:
+        for number in running:
+            rows[number].stop = rows[number].stop or "interrupted"
     return [_story(generator, row, limits, started) for row in rows]
 
 

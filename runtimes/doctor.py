@@ -84,11 +84,11 @@ def traps(found: Findings) -> list[str]:
     """One line for each known trouble that makes it slow, with the way out of it."""
     lines = []
     if found.machine in ("x86_64", "AMD64") and found.features and "avx2" not in found.features:
-        lines.append("no AVX2: onnxruntime runs several times slower than on processors since 2015")
+        lines.append("no AVX2: onnxruntime has its quicker kernels for processors that have it")
     if found.load > found.cores * BUSY:
         lines.append(f"other programs keep {found.load:.1f} of {found.cores} cores busy: what is measured is too slow")
     if found.memory is not None and found.memory < 150 * 2**20:
-        lines.append(f"{found.memory / 2**20:.0f} MiB of memory left: nano needs 75 and medium in int8 180")
+        lines.append(f"{found.memory / 2**20:.0f} MiB of memory left: nano needs 75, larger models more")
     return lines
 
 

@@ -135,7 +135,7 @@ def generate(
     if save is not None:
         save.write_text(BETWEEN.join(story.text for story in stories) + "\n", "utf-8")
     _report(generator, stories)
-    if stories[0].summary.stop == "interrupted":
+    if any(story.summary.stop == "interrupted" for story in stories):
         raise typer.Exit(130)
 
 

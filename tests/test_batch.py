@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from runtimes.batch import write_batch
 from runtimes.generator import Generator, Limits
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampling
-from runtimes.session import Batch
+from runtimes.session import Batch, FloatArray
 from slm.errors import SlmxError
 from tests import bundles
 
@@ -68,6 +69,22 @@ def test_without_a_seed_it_says_which_it_took(generator: Generator) -> None:
     assert [story.summary.seed - stories[0].summary.seed for story in stories] == [0, 1, 2]
     for story in stories:
         assert generator.generate("Lily", max_tokens=10, seed=story.summary.seed).text == story.text
+
+
+def test_ctrl_c_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_batch(generator, PROMPTS, Limits(12), Sampling(0.0))
+    step, steps = Batch.step, iter(range(5))
+
+    def interrupted(batch: Batch, tokens: Sequence[int]) -> FloatArray:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(batch, tokens)
+
+    monkeypatch.setattr(Batch, "step", interrupted)
+    for story, full in zip(write_batch(generator, PROMPTS, Limits(12), Sampling(0.0)), whole, strict=True):
+        assert story.summary.stop == "interrupted"
+        assert story.ids == full.ids[:6]
+        assert full.text.startswith(story.text)
 
 
 def test_what_a_batch_cannot_do_is_one_line(generator: Generator, tiny_checkpoint: Path) -> None:

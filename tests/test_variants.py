@@ -142,6 +142,16 @@ def test_int4_keeps_the_table_in_int8_and_stores_blocks_of_the_rest(bundle: Bund
     assert bundle.manifest["variants"]["int4"]["quality"]["decode"]["kl"] > 0
 
 
+@pytest.mark.parametrize("recipe", ["u8-tensor-float-table", "s8-channel"])
+def test_int4_stores_its_table_in_int8_whatever_the_recipe(slmx: Slmx, tiny_checkpoint: Path, recipe: str) -> None:
+    with bundles.brief_judge():
+        ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int4", "--int8-recipe", recipe, "--out", "b")
+    assert ran.code == 0
+    entry = Bundle.open(Path("b")).manifest["variants"]["int4"]
+    assert entry["settings"]["head"] == recipe.removesuffix("-float-table")
+    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (9, 0)
+
+
 def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoint: Checkpoint) -> None:
     config = GPTConfig(
         block_size=16, vocab_size=checkpoint.tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=INT4_BLOCK + 16
