@@ -54,7 +54,6 @@ def import_tokenizer(folder: Path) -> ImportedTokenizer:
         raise SlmxError(f"{path}: not a byte-level BPE tokenizer ({error!r})") from error
     _check_rules(stored, path)
     order = [token for token in vocab if len(token) == 1 and token not in added]
-    order.sort(key=lambda token: vocab[token])
     order += dict.fromkeys(left + right for left, right in merges)
     try:
         ranks = {to_bytes(token): rank for rank, token in enumerate(order)}

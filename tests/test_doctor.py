@@ -29,7 +29,8 @@ HEALTHY = Findings(
 
 
 @pytest.mark.parametrize(
-    ("content", "quota"), [("max 100000\n", None), ("50000 100000\n", 0.5), ("250000 100000", 2.5), ("odd", None)]
+    ("content", "quota"),
+    [("max 100000\n", None), ("50000 100000\n", 0.5), ("150000 100000", 1.5), ("250000 100000", 2.5), ("odd", None)],
 )
 def test_the_share_of_a_container_limits_the_cores(tmp_path: Path, content: str, quota: float | None) -> None:
     (tmp_path / "cpu.max").write_text(content, "utf-8")
