@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,13 +23,14 @@ import typer
 
 from export.graph import export_onnx
 from export.quantize import DEFAULT_RECIPE, get_recipe, quantize_int8
+from export.torch_cache import float_session
+from runtimes.cache import FloatArray
 from runtimes.machine import describe_machine
 from runtimes.sampler import Sampling
-from runtimes.session import FloatArray, Session
+from runtimes.session import Session
 from runtimes.timing import Samples, alternate, decode_seconds
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
-from slm.model import GPT, generate_greedy
 from slm.untrained import untrained_checkpoint
 
 PROMPT = "Once upon a time"
@@ -40,12 +40,10 @@ ALIKE = 0.95
 LLAMA_TYPES = ("Q8_0", "Q4_0", "F32")
 
 
-def torch_seconds(model: GPT, prompt: list[int], threads: int, tokens: int) -> float:
+def torch_seconds(session: Session, prompt: list[int], tokens: int) -> float:
     """Seconds for greedy steps of the float model in eager PyTorch with its own KV cache."""
-    torch.set_num_threads(threads)
-    started = time.perf_counter()
-    generate_greedy(model, prompt, tokens)
-    return time.perf_counter() - started
+    torch.set_num_threads(session.threads)
+    return decode_seconds(session, prompt, Sampling(temperature=0), tokens)
 
 
 def _check(name: str, logits: FloatArray, expected: FloatArray) -> None:
@@ -65,10 +63,10 @@ def measure(checkpoint: Checkpoint, folder: Path, rounds: int, counts: list[int]
     quantize_int8(folder / "fp32.onnx", folder / "int8.onnx", get_recipe(DEFAULT_RECIPE))
     sides: dict[str, Callable[[], float]] = {}
     for count in counts:
-        sides[f"torch eager|{count}"] = partial(torch_seconds, model, prompt, count, tokens)
+        sides[f"torch eager|{count}"] = partial(torch_seconds, float_session(model, count), prompt, tokens)
         for variant in ("fp32", "int8"):
-            session = Session(folder / f"{variant}.onnx", config, count)
-            _check(variant, session.prefill(prompt)[-1], expected)
+            session = Session.open(folder / f"{variant}.onnx", config, count)
+            _check(variant, session.prefill(prompt), expected)
             sides[f"{variant}|{count}"] = partial(decode_seconds, session, prompt, Sampling(temperature=0), tokens)
     if importlib.util.find_spec("llama_cpp") and importlib.util.find_spec("gguf"):
         from benchmarks.peers.llama_cpp import LlamaCpp, write_gguf

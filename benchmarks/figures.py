@@ -15,6 +15,7 @@ import onnx
 import typer
 
 from benchmarks.decode import torch_seconds
+from export.torch_cache import float_session
 from runtimes.bundle import Bundle
 from runtimes.machine import describe_machine
 from runtimes.sampler import Sampling
@@ -78,13 +79,13 @@ def main(
     config = opened.config
     prompt = [loaded.tokenizer.end_of_text, *loaded.tokenizer.encode(PROMPT)]
     counts = sorted({1, int(describe_machine()["cores"])})
-    sessions = {(v, n): Session(opened.model_path(v), config, n) for v in ("fp32", "int8") for n in counts}
+    sessions = {(v, n): Session.open(opened.model_path(v), config, n) for v in ("fp32", "int8") for n in counts}
 
     def run(session: Session, sampling: Sampling) -> Callable[[], float]:
         return lambda: decode_seconds(session, prompt, sampling, TOKENS)
 
     def run_torch(threads: int) -> Callable[[], float]:
-        return lambda: torch_seconds(loaded.model, prompt, threads, TOKENS)
+        return lambda: torch_seconds(float_session(loaded.model, threads), prompt, TOKENS)
 
     sides = {f"torch eager, {n} thread(s)": run_torch(n) for n in counts}
     sides |= {f"{v}, {n} thread(s)": run(session, GREEDY) for (v, n), session in sessions.items()}

@@ -76,7 +76,7 @@ def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     arrays = np.load(folder / ARRAYS)
     logits = arrays["logits"]
     reading = Reading(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
-    sessions = {path.stem: Session(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
+    sessions = {path.stem: Session.open(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
     found: dict[str, Any] = {}
     for name, session in sessions.items():
         windows, decode = (

@@ -93,7 +93,7 @@ def _step_time_ratio(one: Path, other: Path, judge: Judge) -> float:
     steps = min(STEPS, config.block_size - 1)
 
     def side(path: Path) -> Callable[[], float]:
-        session = Session(path, config, threads=1)
+        session = Session.open(path, config, threads=1)
         return lambda: decode_seconds(session, [0], Sampling(temperature=0), steps)
 
     samples = alternate({"one": side(one), "other": side(other)}, ROUNDS)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
 from export.quiet import quiet
-from runtimes.session import cache_names
+from runtimes.cache import LOGITS_TO_KEEP, cache_names
 from slm.errors import SlmxError
 from slm.model import GPT, Block
 from slm.presets import GPTConfig
@@ -80,12 +81,18 @@ class FlatGPT(nn.Module):
         return [block for block in self.h if isinstance(block, FlatBlock)]
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past: Sequence[Tensor]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past: Sequence[Tensor],
+        num_logits_to_keep: Tensor,
     ) -> tuple[Tensor, ...]:
         """Logits [batch, sequence, vocab] and the present keys and values [batch, heads, total, head_dim].
 
         input_ids, position_ids int64 [batch, sequence]; attention_mask int64 [batch, total], ones for the
-        positions a row has, so that rows padded on the right may differ in length; past [batch, heads, past, head_dim].
+        positions a row has, so that rows padded on the right may differ in length; past [batch, heads, past, head_dim];
+        num_logits_to_keep int64 [1], how many of the last positions get logits, 0 for all.
         """
         seqlens_k = (attention_mask.sum(dim=1) - 1).to(torch.int32)
         total = symbolic("Shape", (attention_mask,), {"start": 1, "end": 2}, dtype=torch.int64, shape=(1,)).to(
@@ -113,7 +120,7 @@ class FlatGPT(nn.Module):
             hidden = symbolic(f"{CONTRIB}::FastGelu", inputs, dtype=hidden.dtype, shape=hidden.shape, version=1)
             projected = hidden @ block.mlp_proj.weight
             normed, x = _skip_norm(x, projected, block.mlp_proj.bias, next_norm, keep_sum=next_norm is not self.ln_f)
-        return (normed @ table, *present)
+        return (keep_last(normed, num_logits_to_keep) @ table, *present)
 
     def _attention(
         self, qkv: Tensor, past_key: Tensor, past_value: Tensor, seqlens_k: Tensor, total: Tensor, mask: Tensor
@@ -128,6 +135,12 @@ class FlatGPT(nn.Module):
             shapes=((*qkv.shape[:2], self.config.n_embd), cache_shape, cache_shape),
             version=1,
         )
+
+
+def keep_last(x: Tensor, count: Tensor) -> Tensor:
+    """The last `count` (int64 [1]) positions of x [batch, sequence, width], all of them for 0."""
+    end, axis = torch.tensor([torch.iinfo(torch.int64).max]), torch.tensor([1])
+    return symbolic("Slice", (x, -count, end, axis), dtype=x.dtype, shape=x.shape)
 
 
 def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, keep_sum: bool) -> tuple[Tensor, Tensor]:
@@ -161,22 +174,25 @@ def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
     with quiet():
         program = torch.onnx.export(
             flat.eval(),
-            (ids, torch.ones(2, 7, dtype=torch.int64), ids.clone(), cache),
+            (ids, torch.ones(2, 7, dtype=torch.int64), ids.clone(), cache, torch.zeros(1, dtype=torch.int64)),
             dynamo=True,
             opset_version=opset,
-            input_names=["input_ids", "attention_mask", "position_ids", *past_names],
+            input_names=["input_ids", "attention_mask", "position_ids", *past_names, LOGITS_TO_KEEP],
             output_names=["logits", *present_names],
             dynamic_shapes={
                 "input_ids": {0: batch, 1: sequence},
                 "attention_mask": {0: batch, 1: total},
                 "position_ids": {0: batch, 1: sequence},
                 "past": [{0: batch, 2: past} for _ in past_names],
+                "num_logits_to_keep": None,
             },
             verbose=False,
         )
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
+    # An input with a stored value may be left out: other runtimes do not see it and get all logits.
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), LOGITS_TO_KEEP))
     _drop_unused_outputs(proto)
     _forget_traces(proto)
     return proto

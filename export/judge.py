@@ -87,7 +87,7 @@ class Judge:
 
     def verdict(self, path: Path, decode: bool = True) -> Verdict:
         """Read the text with a variant: in whole windows and, with `decode`, token by token too."""
-        session = Session(path, self.model.config)
+        session = Session.open(path, self.model.config)
         ways = [
             measure_quality(session, self.reading, self.float_bits_per_byte, way)
             for way in ((False, True) if decode else (False,))

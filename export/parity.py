@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from export.quiet import quiet
+from export.torch_cache import Forward, empty_past, load_forward, open_session
 from runtimes.bundle import TORCH_VARIANTS
-from runtimes.session import Session, cache_names, open_onnx
+from runtimes.cache import cache_names, open_onnx
+from runtimes.session import Session
 from slm.model import GPT, KVCache, generate_greedy
 from slm.presets import GPTConfig
 
 GREEDY_TOKENS = 48
-# input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; logits and the present come back.
-Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
 def open_forward(variant: str, path: Path, config: GPTConfig) -> Forward:
     """A variant as one function, whatever runs it."""
-    if variant not in TORCH_VARIANTS:
-        return _onnx_forward(path, config)
-    if variant == "pt2":
-        module: Forward = torch.export.load(path).module()
-        return module
-    with quiet():
-        scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
-    return scripted
+    return load_forward(variant, path) if variant in TORCH_VARIANTS else _onnx_forward(path, config)
 
 
 def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
@@ -49,11 +41,6 @@ def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
         return torch.from_numpy(logits), [torch.from_numpy(value) for value in present]
 
     return forward
-
-
-def empty_cache(config: GPTConfig, batch: int) -> list[Tensor]:
-    """A past of no positions."""
-    return [torch.zeros(batch, config.n_head, 0, config.head_dim) for _ in range(2 * config.n_layer)]
 
 
 def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
@@ -80,7 +67,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
     worst = 0.0
     for batch, new, past in parity_cases(config, chunked_batches):
         ids = torch.randint(config.vocab_size, (batch, past + new), generator=random)
-        cache, state = KVCache(config, batch), empty_cache(config, batch)
+        cache, state = KVCache(config, batch), empty_past(config, batch)
         for start, end in ((0, past), (past, past + new)):
             if start == end:
                 continue
@@ -92,31 +79,17 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
 
 def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
     """The likeliest ids after a prompt, by a fresh run of a session."""
-    session.rewind(0)
-    ids = [int(session.prefill(prompt)[-1].argmax())]
+    session.reset()
+    ids = [int(session.prefill(prompt).argmax())]
     while len(ids) < max_tokens:
         ids.append(int(session.step(ids[-1]).argmax()))
     return ids
 
 
-@torch.inference_mode()
-def forward_greedy_tokens(forward: Forward, config: GPTConfig, prompt: list[int], max_tokens: int) -> list[int]:
-    """The likeliest ids after a prompt, by a forward function with a cache that grows."""
-    logits, state = forward(torch.tensor([prompt]), empty_cache(config, 1))
-    ids = [int(logits[0, -1].argmax())]
-    while len(ids) < max_tokens:
-        logits, state = forward(torch.tensor([ids[-1:]]), state)
-        ids.append(int(logits[0, -1].argmax()))
-    return ids
-
-
-def same_greedy_tokens(model: GPT, variant: str, path: Path, forward: Forward) -> bool:
-    """Whether a variant continues a random prompt with PyTorch's ids; onnxruntime's run in our own session."""
+def same_greedy_tokens(model: GPT, variant: str, path: Path) -> bool:
+    """Whether a variant continues a random prompt with PyTorch's ids, in our own session."""
     config = model.config
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
-    expected = generate_greedy(model, prompt, count)
-    if variant in TORCH_VARIANTS:
-        return forward_greedy_tokens(forward, config, prompt, count) == expected
-    return greedy_tokens(Session(path, config), prompt, count) == expected
+    return greedy_tokens(open_session(variant, path, config), prompt, count) == generate_greedy(model, prompt, count)

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-from export.graph import FlatGPT, trace
-from runtimes.session import CACHE_GROWS
+from export.graph import FlatGPT, keep_last, trace
+from runtimes.cache import CACHE_GROWS
 from slm.model import GPT
 
 PORTABLE_OPSET = 23
@@ -26,7 +26,12 @@ class PortableGPT(FlatGPT):
     """The GPT as standard operators: same weights, inputs and outputs as FlatGPT."""
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past: Sequence[Tensor]
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        past: Sequence[Tensor],
+        num_logits_to_keep: Tensor,
     ) -> tuple[Tensor, ...]:
         """Logits [batch, sequence, vocab] and the present keys and values [batch, heads, total, head_dim].
 
@@ -47,7 +52,7 @@ class PortableGPT(FlatGPT):
             x = x + (attended @ block.attn_proj.weight + block.attn_proj.bias)
             hidden = F.gelu(block.ln_2(x) @ block.c_fc.weight + block.c_fc.bias, approximate="tanh")
             x = x + (hidden @ block.mlp_proj.weight + block.mlp_proj.bias)
-        return (self.ln_f(x) @ table, *present)
+        return (keep_last(self.ln_f(x), num_logits_to_keep) @ table, *present)
 
     def _standard_attention(self, qkv: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor) -> Sequence[Tensor]:
         heads, width = self.config.n_head, self.config.n_embd

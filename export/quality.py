@@ -64,8 +64,8 @@ def measure_quality(session: Session, reading: Reading, float_bits_per_byte: flo
     """Read every window at once or, with `decode`, token by token; SlmxError when logits are no numbers."""
     nats = kl = agree = 0.0
     for row, (inputs, targets) in enumerate(zip(reading.inputs, reading.targets, strict=True)):
-        session.rewind(0)
-        logits = np.stack([session.step(int(i)).copy() for i in inputs]) if decode else session.prefill(inputs)
+        session.reset()
+        logits = np.stack([session.step(int(i)).copy() for i in inputs]) if decode else session.score(inputs)
         ours, theirs = log_softmax(logits), log_softmax(reading.reference(row))
         nats += _nats(ours, targets)
         kl += float((np.exp(theirs) * (theirs - ours)).sum(dtype=np.float64))

@@ -62,7 +62,7 @@ def check_variant(name: str, path: Path, judge: Judge, source: Path | None = Non
     if gate.parity is not None:
         forward = open_forward(name, path, model.config)
         figures["parity"] = parity(model, forward, chunked_batches=name != "fp32")
-        figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path, forward)
+        figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path)
     if name == "fp32":
         figures["bits_per_byte"] = judge.verdict(path, decode=False).windows.bits_per_byte
     if gate.loss is not None:
@@ -75,7 +75,9 @@ def check_variant(name: str, path: Path, judge: Judge, source: Path | None = Non
 def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
     prompt = np.random.default_rng(1).integers(0, config.vocab_size, min(8, config.block_size // 2)).tolist()
     count = config.block_size - len(prompt)
-    return greedy_tokens(Session(one, config), prompt, count) == greedy_tokens(Session(other, config), prompt, count)
+    return greedy_tokens(Session.open(one, config), prompt, count) == greedy_tokens(
+        Session.open(other, config), prompt, count
+    )
 
 
 def worst_loss(figures: dict[str, Any]) -> float:

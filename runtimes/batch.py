@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from runtimes.cache import FloatArray
 from runtimes.generator import Generator, Limits, Story, Summary, no_numbers
 from runtimes.sampler import Sampler, Sampling
-from runtimes.session import Batch, FloatArray, Session
+from runtimes.session import Batch, Session
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
 
@@ -54,7 +55,7 @@ def write_batch(
         sampler = Sampler(replace(sampling, seed=seed + number), ids, end)
         rows.append(_Row(prompt, ids, sampler, seed + number))
         if not sequences or ids != rows[-2].prompt_ids:
-            session.rewind(0)
+            session.reset()
             read = session.read(ids).copy()
             sequence = session.fork()
         sequences.append(sequence)

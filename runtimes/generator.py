@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from runtimes.bundle import Bundle
+from runtimes.cache import FloatArray
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampler, Sampling
-from runtimes.session import FloatArray, Session
+from runtimes.session import Session
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
 
@@ -137,7 +138,7 @@ class Stream:
         sampler = Sampler(self._sampling, self._prompt_ids, end)
         self._started = time.perf_counter()
         if not self._reuse:
-            session.rewind(0)
+            session.reset()
         logits = session.read(self._prompt_ids)
         for count in itertools.count(1):
             try:
@@ -191,7 +192,7 @@ class Generator:
         self.allow_special = allow_special
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
-        self.session = Session(bundle.model_path(self.variant), bundle.config, threads)
+        self.session = Session.open(bundle.model_path(self.variant), bundle.config, threads)
 
     def stream(
         self,

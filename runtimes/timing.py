@@ -48,8 +48,8 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
 def decode_seconds(session: Session, prompt: list[int], sampling: Sampling, tokens: int) -> float:
     """Seconds for `tokens` steps of our loop, sampling included, prefill not."""
     sampler = Sampler(sampling, prompt)
-    session.rewind(0)
-    logits = session.prefill(prompt)[-1]
+    session.reset()
+    logits = session.prefill(prompt)
     started = time.perf_counter()
     for _ in range(tokens):
         logits = session.step(sampler(logits))

@@ -128,8 +128,8 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
-    def forward(self, input_ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits float [batch, sequence, vocab] for ids int64 [batch, sequence].
+    def forward(self, input_ids: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
+        """Logits float [batch, sequence, vocab] for ids int64 [batch, sequence], or [batch, 1, vocab] of the last.
 
         With a cache the ids continue what it holds, and it grows by them; their number and the
         cache's length together must not pass `block_size`.
@@ -141,7 +141,7 @@ class GPT(nn.Module):
             x = block(x, cache)
         if cache is not None:
             cache.length += input_ids.shape[1]
-        return F.linear(self.ln_f(x), self.wte.weight)
+        return F.linear(self.ln_f(x[:, -1:] if last_only else x), self.wte.weight)
 
 
 @torch.inference_mode()

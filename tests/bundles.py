@@ -50,7 +50,7 @@ def brief_judge() -> Iterator[None]:
 def onnx_parity(model: GPT, path: Path) -> float:
     """Largest logit difference of an fp32 graph to PyTorch; infinite if it writes other greedy tokens."""
     forward = open_forward("fp32", path, model.config)
-    same = same_greedy_tokens(model, "fp32", path, forward)
+    same = same_greedy_tokens(model, "fp32", path)
     return parity(model, forward, chunked_batches=False) if same else float("inf")
 
 
@@ -95,7 +95,7 @@ def copy_of(bundle: Path, target: Path) -> Path:
 def session(bundle: Path, variant: str = "fp32") -> Session:
     """A session of one variant."""
     opened = Bundle.open(bundle)
-    return Session(opened.model_path(variant), opened.config)
+    return Session.open(opened.model_path(variant), opened.config)
 
 
 def random_model(config: GPTConfig, seed: int = 0) -> GPT:

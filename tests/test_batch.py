@@ -10,10 +10,11 @@ import pytest
 
 from runtimes import load
 from runtimes.batch import write_batch
+from runtimes.cache import FloatArray
 from runtimes.generator import Generator, Limits
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampling
-from runtimes.session import Batch, FloatArray
+from runtimes.session import Batch
 from slm.errors import SlmxError
 from tests import bundles
 

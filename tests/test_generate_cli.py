@@ -82,7 +82,7 @@ def test_temperature_zero_is_the_greedy_of_the_session(bundle: Path, tmp_path: P
     record = json.loads(run_slmx("generate", "Once", *args, cwd=tmp_path).stdout)
     session, tokenizer = bundles.session(bundle, variant), Bundle.open(bundle).tokenizer()
     ids: list[int] = []
-    logits = session.prefill([tokenizer.end_of_text, *tokenizer.encode("Once")])[-1]
+    logits = session.prefill([tokenizer.end_of_text, *tokenizer.encode("Once")])
     while len(ids) < 20 and int(logits.argmax()) != tokenizer.end_of_text:
         ids.append(int(logits.argmax()))
         logits = session.step(ids[-1])

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from runtimes import load
 from runtimes.batch import write_batch
 from runtimes.bundle import Bundle
+from runtimes.cache import FloatArray
 from runtimes.generator import Generator, Limits, Stream, slide, whole_characters
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampling
-from runtimes.session import FloatArray
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT
@@ -44,7 +44,7 @@ class Script:
     def prefill(self, ids: Sequence[int]) -> FloatArray:
         self.given += ids
         self.length += len(ids)
-        return self._logits()[None]
+        return self._logits()
 
     def step(self, token: int) -> FloatArray:
         assert self.length < self.config.block_size
@@ -57,8 +57,10 @@ class Script:
 
     def read(self, ids: Sequence[int]) -> FloatArray:
         assert self.length == 0
-        logits: FloatArray = self.prefill(ids)[-1]
-        return logits
+        return self.prefill(ids)
+
+    def reset(self) -> None:
+        self.length = 0
 
 
 @pytest.fixture(scope="module")
@@ -334,7 +336,7 @@ def test_a_prompt_that_shares_its_beginning_reuses_the_cache(generator: Generato
 def test_reading_gives_the_logits_of_a_fresh_prefill(generator: Generator, before: list[int], ids: list[int]) -> None:
     session = generator.session
     session.rewind(0)
-    fresh = session.prefill(ids)[-1].copy()
+    fresh = session.prefill(ids).copy()
     session.rewind(0)
     if before:
         session.read(before)
@@ -351,7 +353,7 @@ def test_a_fork_goes_its_own_way(generator: Generator) -> None:
     assert (session.ids, fork.ids) == ([1, 2, 3, 4], [1, 2, 3, 5])
     for ids, logits in (([1, 2, 3, 4], ours), ([1, 2, 3, 5], theirs)):
         session.rewind(0)
-        np.testing.assert_allclose(session.prefill(ids)[-1], logits, atol=1e-5)
+        np.testing.assert_allclose(session.prefill(ids), logits, atol=1e-5)
 
 
 def test_a_prompt_longer_than_the_context_slides_too(generator: Generator) -> None:
@@ -369,7 +371,7 @@ def test_log_probabilities_are_the_models_own(generator: Generator) -> None:
     ids = [*generator.encode("Once"), *stream.ids]
     session = generator.session
     session.rewind(0)
-    logits = torch.from_numpy(session.prefill(ids[:-1]))[-len(stream.ids) :]
+    logits = torch.from_numpy(session.score(ids[:-1]))[-len(stream.ids) :]
     expected = logits.log_softmax(-1).gather(1, torch.tensor(stream.ids)[:, None])[:, 0]
     np.testing.assert_allclose(stream.logprobs, expected.numpy(), atol=1e-4)
     assert generator.stream("Once", Limits(6)).logprobs == []

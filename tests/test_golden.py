@@ -83,7 +83,7 @@ def test_the_tiny_one_writes_the_same_everywhere(tiny_checkpoint: Path, prompt: 
     uncached = list(ids)
     for _ in range(room):
         session.rewind(0)
-        uncached.append(int(session.prefill(uncached)[-1].argmax()))
+        uncached.append(int(session.prefill(uncached).argmax()))
     assert uncached[len(ids) :] == expected
 
 
@@ -97,17 +97,17 @@ def test_the_shipped_one_writes_what_is_pinned_in_onnxruntime(
     shipped: Checkpoint, shipped_graph: Path, golden: dict[str, Any]
 ) -> None:
     ids = prompt_ids(shipped, golden["prompt"])
-    session = Session(shipped_graph, shipped.model.config)
+    session = Session.open(shipped_graph, shipped.model.config)
     assert greedy_tokens(session, ids, GOLDEN_TOKENS) == golden["ids"]
     session.rewind(0)
-    logits = session.prefill([*ids, *golden["ids"][:-1]])
+    logits = session.score([*ids, *golden["ids"][:-1]])
     assert logits[len(ids) - 1 :].argmax(-1).tolist() == golden["ids"]
 
 
 def test_the_packaged_int8_would_have_chosen_most_of_what_is_pinned(packaged: Bundle, golden: dict[str, Any]) -> None:
     tokenizer = packaged.tokenizer()
-    session = Session(packaged.model_path("int8"), packaged.config)
-    logits = session.prefill([tokenizer.end_of_text, *tokenizer.encode(golden["prompt"])])[-1]
+    session = Session.open(packaged.model_path("int8"), packaged.config)
+    logits = session.prefill([tokenizer.end_of_text, *tokenizer.encode(golden["prompt"])])
     chosen = []
     for token in golden["ids"]:
         chosen.append(int(logits.argmax()))

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from export.parity import greedy_tokens
 from runtimes.bundle import VARIANT_FILES, Bundle
-from runtimes.session import cache_names, open_onnx
+from runtimes.cache import cache_names, open_onnx
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.model import generate_greedy
 from slm.tokenizer import END_OF_TEXT, Tokenizer

@@ -19,7 +19,8 @@ from export.parity import greedy_tokens
 from export.quality import Quality, Reading, log_softmax, measure_quality
 from export.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle import Bundle
-from runtimes.session import FloatArray, Session, default_threads
+from runtimes.cache import FloatArray
+from runtimes.session import Session, default_threads
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
@@ -124,10 +125,10 @@ class Recorded:
         self.logits, self.length = logits, 0
         self.read: list[list[int]] = []
 
-    def rewind(self, length: int) -> None:
-        self.length = length
+    def reset(self) -> None:
+        self.length = 0
 
-    def prefill(self, ids: Sequence[int]) -> FloatArray:
+    def score(self, ids: Sequence[int]) -> FloatArray:
         self.read.append(list(ids))
         return self.logits
 
@@ -211,7 +212,7 @@ def test_at_least_one_window_is_judged(checkpoint: Checkpoint, text: EvalText) -
 
 def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpoint, fp32: Path) -> None:
     config: GPTConfig = checkpoint.model.config
-    session = Session(fp32, config)
+    session = Session.open(fp32, config)
     prompt = [checkpoint.tokenizer.end_of_text, 5, 6]
     for count in (1, 9, config.block_size - len(prompt) + 1):
         expected = generate_greedy(checkpoint.model, prompt, count, use_cache=False)

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.graph import TOKEN_TABLE
 from export.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
-from runtimes.session import Session, open_onnx
+from runtimes.cache import open_onnx
+from runtimes.session import Session
 from slm.errors import SlmxError
 from tests import bundles
 
@@ -131,9 +132,9 @@ def test_the_embedding_is_the_column_of_the_stored_table(
 def test_every_recipe_runs_and_stays_close_to_float(quantized: Quantize, recipe: Int8Recipe) -> None:
     model, source = bundles.small_graph()
     ids = np.random.default_rng(0).integers(0, model.config.vocab_size, model.config.block_size)
-    exact = Session(source, model.config).prefill(ids)
-    session = Session(quantized(recipe), model.config)
-    prefilled = session.prefill(ids)
+    exact = Session.open(source, model.config).score(ids)
+    session = Session.open(quantized(recipe), model.config)
+    prefilled = session.score(ids)
     session.rewind(0)
     stepped = np.stack([session.step(int(i)).copy() for i in ids])
     for logits in (prefilled, stepped):
@@ -155,7 +156,7 @@ def test_one_matrix_alone(name: str, tmp_path: Path) -> None:
     quantize_int8(source, path, RECIPES[DEFAULT_RECIPE], only={name})
     assert matmul_inputs(path, "MatMulInteger") == [f"{name}_quantized"]
     assert matmul_inputs(path, "MatMul") == [other for other in weight_names(source) if other != name]
-    Session(path, bundles.small_graph()[0].config).prefill([1, 2, 3])
+    Session.open(path, bundles.small_graph()[0].config).prefill([1, 2, 3])
 
 
 def test_the_source_is_left_as_it_was(quantized: Quantize) -> None:

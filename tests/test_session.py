@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.bundle import Bundle
-from runtimes.session import FloatArray, Session, SharedCache, default_threads
+from runtimes.cache import FloatArray, SharedCache
+from runtimes.session import Session, default_threads
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
 from slm.presets import PRESETS
@@ -29,7 +30,7 @@ def bundle(tiny_checkpoint: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def session(bundle: Bundle) -> Session:
-    return Session(bundle.model_path("fp32"), bundle.config)
+    return Session.open(bundle.model_path("fp32"), bundle.config)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def assert_close(ours: FloatArray, theirs: FloatArray) -> None:
 
 def test_prefill_equals_step_by_step_and_pytorch(session: Session, ids: list[int], expected: FloatArray) -> None:
     session.rewind(0)
-    whole = session.prefill(ids)
+    whole = session.score(ids)
     assert whole.shape == (len(ids), session.config.vocab_size)
     assert whole.dtype == np.float32
     session.rewind(0)
@@ -73,7 +74,7 @@ def test_chunks_behind_a_filled_cache(
         if number in steps:
             logits = np.stack([session.step(i).copy() for i in ids[start:end]])
         else:
-            logits = session.prefill(ids[start:end])
+            logits = session.score(ids[start:end])
         assert_close(logits, expected[start:end])
 
 
@@ -83,12 +84,12 @@ def test_what_was_rewound_is_not_read_again(session: Session, ids: list[int], fi
     kept = min(kept, first)
     other = np.random.default_rng(seed).integers(0, session.config.vocab_size, 4).tolist()
     session.rewind(0)
-    whole = session.prefill([*ids[:kept], *other])
+    whole = session.score([*ids[:kept], *other])
     session.rewind(0)
     session.prefill(ids[:first])
     session.rewind(kept)
     assert session.length == kept
-    assert_close(session.prefill(other[:2]), whole[kept : kept + 2])
+    assert_close(session.score(other[:2]), whole[kept : kept + 2])
     assert_close(session.step(other[2]), whole[kept + 2])
     assert_close(session.step(other[3]), whole[kept + 3])
 
@@ -118,20 +119,20 @@ def test_the_context_window_is_a_limit_and_hitting_it_harms_nothing(
 
 
 def test_two_sessions_do_not_disturb_each_other(bundle: Bundle, ids: list[int], expected: FloatArray) -> None:
-    one, two = (Session(bundle.model_path("fp32"), bundle.config) for _ in range(2))
+    one, two = (Session.open(bundle.model_path("fp32"), bundle.config) for _ in range(2))
     backwards = ids[::-1]
     alone = np.stack([two.step(i).copy() for i in backwards])
     two.rewind(0)
     for position in range(0, len(ids), 2):
         pair = slice(position, position + 2)
-        first = one.prefill(ids[pair])
+        first = one.score(ids[pair])
         second = [two.step(i).copy() for i in backwards[pair]]
         assert_close(first, expected[pair])
         assert_close(np.stack(second), alone[pair])
 
 
 def test_the_cache_stays_where_it_is_and_fills_in_place(bundle: Bundle, ids: list[int]) -> None:
-    fresh = Session(bundle.model_path("fp32"), bundle.config)
+    fresh = Session.open(bundle.model_path("fp32"), bundle.config)
     cache = fresh._cache
     assert isinstance(cache, SharedCache)
     addresses = [value.data_ptr() for value in cache._values]
@@ -149,7 +150,7 @@ def test_the_cache_stays_where_it_is_and_fills_in_place(bundle: Bundle, ids: lis
 
 def test_logits_of_a_prefill_outlive_later_runs(session: Session, ids: list[int], expected: FloatArray) -> None:
     session.rewind(0)
-    first = session.prefill(ids[:6])
+    first = session.score(ids[:6])
     session.prefill(ids[6:12])
     session.step(ids[12])
     assert_close(first, expected[:6])
@@ -170,7 +171,7 @@ def test_an_id_outside_the_vocabulary_leaves_the_session_usable(
 def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
     for threads in (0, -3, 257, 10**9):
         with pytest.raises(SlmxError, match=f"^threads must be 1 to 256, not {threads}$"):
-            Session(bundle.model_path(), bundle.config, threads)
+            Session.open(bundle.model_path(), bundle.config, threads)
 
 
 def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None:
@@ -183,5 +184,5 @@ def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> Non
         path = tmp_path / "model.onnx"
         path.write_bytes(content)
         with pytest.raises(SlmxError, match=r"model\.onnx: onnxruntime .* cannot open this model") as caught:
-            Session(path, bundle.config)
+            Session.open(path, bundle.config)
         assert "\n" not in str(caught.value)

@@ -15,11 +15,13 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from export.operators import check_operators
-from export.parity import empty_cache, forward_greedy_tokens, open_forward, parity
+from export.parity import greedy_tokens, open_forward, parity
 from export.quantize import INT4_BLOCK
+from export.torch_cache import empty_past, open_session
 from export.verify import GATES
 from runtimes.bundle import TORCH_VARIANTS, VARIANT_FILES, Bundle
-from runtimes.session import CACHE_GROWS, GrowingCache, Session, cache_names, open_onnx
+from runtimes.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
+from runtimes.session import Session
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
@@ -115,9 +117,9 @@ def test_a_batch_is_its_rows(bundle: Bundle, variant: str) -> None:
     forward = open_forward(variant, path_of(bundle, variant), bundle.config)
     ids = torch.randint(bundle.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        whole, _ = forward(ids, empty_cache(bundle.config, 3))
+        whole, _ = forward(ids, empty_past(bundle.config, 3))
         for row in range(3):
-            alone, _ = forward(ids[row : row + 1], empty_cache(bundle.config, 1))
+            alone, _ = forward(ids[row : row + 1], empty_past(bundle.config, 1))
             torch.testing.assert_close(whole[row : row + 1], alone, rtol=1e-4, atol=1e-5)
 
 
@@ -245,14 +247,14 @@ def test_portable_takes_rows_padded_on_the_left(bundle: Bundle) -> None:
 
 
 def test_the_growing_cache_keeps_the_verbs_of_the_shared_one(bundle: Bundle) -> None:
-    grows, shares = (Session(path_of(bundle, name), bundle.config) for name in ("portable", "fp32"))
+    grows, shares = (Session.open(path_of(bundle, name), bundle.config) for name in ("portable", "fp32"))
     assert isinstance(grows._cache, GrowingCache)
     assert CACHE_GROWS in {entry.key for entry in onnx.load(path_of(bundle, "portable")).metadata_props}
     ids = np.random.default_rng(0).integers(0, bundle.config.vocab_size, bundle.config.block_size).tolist()
     for session in (grows, shares):
         session.prefill(ids[:20])
         session.rewind(11)
-    np.testing.assert_allclose(grows.prefill(ids[30:35]), shares.prefill(ids[30:35]), atol=1e-4)
+    np.testing.assert_allclose(grows.score(ids[30:35]), shares.score(ids[30:35]), atol=1e-4)
     np.testing.assert_allclose(grows.step(ids[40]), shares.step(ids[40]), atol=1e-4)
     assert grows.length == shares.length == 17
 
@@ -262,5 +264,5 @@ def test_greedy_tokens_of_the_float_variants_are_the_same(
 ) -> None:
     expected = generate_greedy(checkpoint.model, prompt, 30)
     for variant in ("fp32", "portable", "fp16", *TORCH_VARIANTS):
-        forward = open_forward(variant, path_of(bundle, variant), bundle.config)
-        assert forward_greedy_tokens(forward, bundle.config, prompt, 30) == expected, variant
+        session = open_session(variant, path_of(bundle, variant), bundle.config)
+        assert greedy_tokens(session, prompt, 30) == expected, variant
