@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 from math import exp, isnan, log
+from operator import neg
 
 import numpy as np
 import numpy.typing as npt
@@ -52,21 +53,51 @@ class Sampling:
             raise SlmxError(f"seed must be 0 or more, not {self.seed}")
 
 
-def top_candidates(logits: FloatArray, k: int) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    """Ids in rising order, and their logits, that surely hold the k largest: those and a few more.
+class Candidates:
+    """Finds the few ids among which the k largest logits are; its buffer is used again for every token."""
 
-    Quicker than a partition of the whole: the k-th largest of many group maxima is a bound that at least
-    k logits reach.
+    def __init__(self, k: int) -> None:
+        self._groups = max(GROUPS, 2 * k)
+        self._place = self._groups - k
+        self._maxima = np.empty(self._groups, np.float32)
+
+    def __call__(self, logits: FloatArray) -> npt.NDArray[np.intp]:
+        """Ids in rising order that surely hold the k largest of logits [vocab]: those and a few more.
+
+        Quicker than a partition of the whole: the k-th largest of many group maxima is a bound that at least k logits
+        reach.
+        """
+        rows = len(logits) // self._groups
+        if rows < 2:
+            return np.arange(len(logits))
+        maxima = self._maxima
+        np.maximum.reduce(logits[: rows * self._groups].reshape(rows, self._groups), axis=0, out=maxima)
+        maxima.partition(self._place)
+        ids: npt.NDArray[np.intp] = (logits >= maxima[self._place]).nonzero()[0]
+        return ids
+
+
+@dataclass(slots=True)
+class Kept:
+    """Candidates `ids` with logits `values`; `ranked`, the likeliest first, with cumulative unnormalized `masses`.
+
+    What may be drawn ends with rank `last`. Of equal logits the lower id ranks first.
     """
-    size = len(logits)
-    groups = max(GROUPS, 2 * k)
-    rows = size // groups
-    if rows < 2:
-        return np.arange(size), logits
-    maxima = logits[: rows * groups].reshape(rows, groups).max(axis=0)
-    maxima.partition(groups - k)
-    ids = (logits >= maxima[groups - k]).nonzero()[0]
-    return ids, logits[ids]
+
+    ids: npt.NDArray[np.intp]
+    values: list[float]
+    ranked: list[float]
+    masses: list[float]
+    last: int
+
+    def id_at(self, rank: int) -> int:
+        """The id of that rank."""
+        value = self.ranked[rank]
+        place = self.values.index(value)
+        while rank and self.ranked[rank - 1] == value:
+            place = self.values.index(value, place + 1)
+            rank -= 1
+        return int(self.ids[place])
 
 
 class Sampler:
@@ -76,6 +107,7 @@ class Sampler:
         self.sampling = sampling
         self._random = random.Random(sampling.seed).random
         self._penalties = Penalties(sampling.rules, prompt, end) if sampling.rules.active else None
+        self._candidates = Candidates(sampling.top_k)
 
     def __call__(self, logits: FloatArray) -> int:
         """The next id for logits float32 [vocab], which are left as they are; FloatingPointError if they are NaN."""
@@ -91,55 +123,50 @@ class Sampler:
     def _draw(self, logits: FloatArray) -> int:
         sampling = self.sampling
         if not sampling.top_k and sampling.top_p == 1.0 and not sampling.min_p:
-            cumulative = self._weights(logits, logits.max()).cumsum()
+            cumulative = self._weights(logits).cumsum()
             return min(int(cumulative.searchsorted(self._random() * cumulative[-1], side="right")), len(logits) - 1)
-        ids, kept, masses = self._kept(logits)
-        return int(ids[kept[min(bisect.bisect_right(masses, self._random() * masses[-1]), len(kept) - 1)]])
+        kept = self._kept(logits)
+        return kept.id_at(bisect.bisect_right(kept.masses, self._random() * kept.masses[kept.last], 0, kept.last))
 
-    def _kept(self, logits: FloatArray) -> tuple[npt.NDArray[np.intp], list[int], list[float]]:
-        """What top-k, top-p and min-p keep: ids, places in them (likeliest first), cumulative unnormalized masses.
-
-        A few dozen candidates are left here, for which lists are quicker than arrays.
-        """
+    def _kept(self, logits: FloatArray) -> Kept:
+        """What top-k, top-p and min-p keep. A few dozen ids are left here, for which lists are quicker than arrays."""
         top_k, top_p, min_p = self.sampling.top_k, self.sampling.top_p, self.sampling.min_p
         if top_k:
-            ids, values = top_candidates(logits, top_k)
-            ranked = values.tolist()
-            places, masses = self._ranked(ranked, top_k)
-            mass = masses[-1]
+            kept = self._ranked(logits, self._candidates(logits), top_k)
+            mass = kept.masses[-1]
         elif top_p < 1.0:
-            mass = float(self._weights(logits, logits.max()).sum())
-            look = FIRST_LOOK
+            mass, look = float(self._weights(logits).sum()), FIRST_LOOK
             while True:
-                ids, values = top_candidates(logits, look)
-                ranked = values.tolist()
-                places, masses = self._ranked(ranked, look)
-                if masses[-1] >= top_p * mass or look >= len(logits):
+                kept = self._ranked(logits, Candidates(look)(logits), look)
+                if kept.masses[-1] >= top_p * mass or look >= len(logits):
                     break
                 look *= 4
         else:
-            ids = (logits >= self._least(float(logits.max()))).nonzero()[0]
-            return ids, *self._ranked(logits[ids].tolist(), len(ids))
-        count = len(places)
+            return self._ranked(logits, (logits >= self._least(float(logits.max()))).nonzero()[0], len(logits))
         if top_p < 1.0:
-            count = bisect.bisect_left(masses, top_p * mass) + 1
+            kept.last = bisect.bisect_left(kept.masses, top_p * mass, 0, kept.last)
         if min_p:
-            least = self._least(ranked[places[0]])
-            count = bisect.bisect_right(places, -least, hi=min(count, len(places)), key=lambda place: -ranked[place])
-        return ids, places[:count], masses[:count]
+            least = self._least(kept.ranked[0])
+            kept.last = bisect.bisect_right(kept.ranked, -least, 0, kept.last + 1, key=neg) - 1
+        return kept
 
     def _least(self, highest: float) -> float:
         """The logit below which min-p leaves an id out."""
         return highest + self.sampling.temperature * log(self.sampling.min_p)
 
-    def _ranked(self, values: list[float], count: int) -> tuple[list[int], list[float]]:
-        """Places of the `count` largest values, largest first, and their cumulative unnormalized probabilities."""
+    def _ranked(self, logits: FloatArray, ids: npt.NDArray[np.intp], count: int) -> Kept:
+        """The `count` likeliest of the candidates."""
+        values: list[float] = logits[ids].tolist()
         if not values:  # no logit is at least NaN
             raise FloatingPointError
-        places = sorted(range(len(values)), key=values.__getitem__, reverse=True)[:count]
-        highest, temperature = values[places[0]], self.sampling.temperature
-        return places, list(accumulate([exp((values[place] - highest) / temperature) for place in places]))
+        ranked = sorted(values, reverse=True)
+        del ranked[count:]
+        highest, temperature = ranked[0], self.sampling.temperature
+        masses = list(accumulate(map(exp, [(value - highest) / temperature for value in ranked])))
+        return Kept(ids, values, ranked, masses, len(ranked) - 1)
 
-    def _weights(self, logits: FloatArray, highest: np.float32) -> npt.NDArray[np.float64]:
-        weights: npt.NDArray[np.float64] = np.exp((logits - highest).astype(np.float64) / self.sampling.temperature)
+    def _weights(self, logits: FloatArray) -> npt.NDArray[np.float64]:
+        weights: npt.NDArray[np.float64] = np.exp(
+            (logits - logits.max()).astype(np.float64) / self.sampling.temperature
+        )
         return weights

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from runtimes.penalties import FloatArray, Penalties, Rules
-from runtimes.sampler import FIRST_LOOK, GROUPS, Sampler, Sampling, top_candidates
+from runtimes.sampler import FIRST_LOOK, GROUPS, Candidates, Sampler, Sampling
 from slm.errors import SlmxError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -42,11 +42,11 @@ def kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -> dict[int, f
     if sampler._penalties is not None:
         logits = sampler._penalties(logits)
     if not sampling.top_k and sampling.top_p == 1.0 and not sampling.min_p:
-        weights = sampler._weights(logits, logits.max())
+        weights = sampler._weights(logits)
         return dict(enumerate((weights / weights.sum()).tolist()))
-    ids, places, masses = sampler._kept(logits)
-    weights = np.diff(masses, prepend=0.0)
-    return dict(zip(ids[places].tolist(), (weights / weights.sum()).tolist(), strict=True))
+    found = sampler._kept(logits)
+    weights = np.diff(found.masses[: found.last + 1], prepend=0.0)
+    return dict(zip(map(found.id_at, range(found.last + 1)), (weights / weights.sum()).tolist(), strict=True))
 
 
 def transformers_kept(sampling: Sampling, logits: FloatArray, seen: list[int]) -> dict[int, float]:
@@ -80,7 +80,8 @@ def test_top_candidates_hold_those_of_a_stable_full_sort(size: int, k: int, leve
         logits = np.random.default_rng(seed).integers(-levels, levels, size).astype(np.float32)
         logits[logits == -levels] = -np.inf
     expected = np.argsort(-logits, kind="stable")[:k]
-    ids, values = top_candidates(logits, k)
+    ids = Candidates(k)(logits)
+    values = logits[ids]
     np.testing.assert_array_equal(values, logits[ids])
     np.testing.assert_array_equal(ids[np.argsort(-values, kind="stable")][:k], expected)
     np.testing.assert_array_equal(ids, np.sort(ids))
