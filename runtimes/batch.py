@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from runtimes.cache import FloatArray
-from runtimes.generator import Generator, Limits, Story, Summary, no_numbers
+from runtimes.generator import Generator, Limits, Story, Summary, no_numbers, utf8_decoder
 from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Batch, Session
 from runtimes.stops import StopStrings
@@ -21,10 +22,21 @@ class _Row:
     prompt_ids: list[int]
     sampler: Sampler
     seed: int
+    stops: StopStrings
     ids: list[int] = field(default_factory=list)
+    text: str = ""
     stop: str = ""
     first: float = 0.0
     last: float = 0.0
+    characters: codecs.IncrementalDecoder = field(default_factory=utf8_decoder)
+
+    def finish(self, started: float) -> Story:
+        """The story, with what was held back of it."""
+        if self.stops.hit is None:
+            self.text += self.stops.push(self.characters.decode(b"", final=True)) + self.stops.rest()
+        seconds = self.first - started, self.last - self.first
+        summary = Summary(len(self.prompt_ids), len(self.ids), self.stop, self.seed, *seconds)
+        return Story(self.prompt + self.text, self.ids, summary)
 
 
 def write_batch(
@@ -45,7 +57,7 @@ def write_batch(
     if limits.on_full != "stop":
         raise SlmxError("a batch cannot slide its context: write one story, or let it stop")
     seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
-    end, session = generator.tokenizer.end_of_text, generator.session
+    end, session = generator.tokenizer.end_of_text, generator.session_for(len(prompts))
     started = time.perf_counter()
     rows: list[_Row] = []
     sequences: list[Session] = []
@@ -53,7 +65,7 @@ def write_batch(
     for number, prompt in enumerate(prompts):
         ids = generator.encode(prompt)
         sampler = Sampler(replace(sampling, seed=seed + number), ids, end)
-        rows.append(_Row(prompt, ids, sampler, seed + number))
+        rows.append(_Row(prompt, ids, sampler, seed + number, StopStrings(limits.stop)))
         if not sequences or ids != rows[-2].prompt_ids:
             session.reset()
             read = session.read(ids).copy()
@@ -83,7 +95,7 @@ def write_batch(
     except KeyboardInterrupt:
         for number in running:
             rows[number].stop = rows[number].stop or "interrupted"
-    return [_story(generator, row, limits, started) for row in rows]
+    return [row.finish(started) for row in rows]
 
 
 def _draw(generator: Generator, rows: Sequence[_Row], logits: Iterable[FloatArray]) -> list[int]:
@@ -98,16 +110,9 @@ def _stop(generator: Generator, row: _Row, token: int, limits: Limits, length: i
     if token == generator.tokenizer.end_of_text:
         return "end of text"
     row.ids.append(token)
-    if limits.stop:
-        text = generator.tokenizer.decode(row.ids)
-        if any(stop in text for stop in limits.stop):
-            return "stop string"
+    row.text += row.stops.push(row.characters.decode(generator.token_bytes(token)))
+    if row.stops.hit is not None:
+        return "stop string"
     if len(row.ids) == limits.max_tokens:
         return "max tokens"
     return "context full" if length == generator.session.config.block_size else ""
-
-
-def _story(generator: Generator, row: _Row, limits: Limits, started: float) -> Story:
-    text = "".join(StopStrings(limits.stop)([generator.tokenizer.decode(row.ids)]))
-    summary = Summary(len(row.prompt_ids), len(row.ids), row.stop, row.seed, row.first - started, row.last - row.first)
-    return Story(row.prompt + text, row.ids, summary)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from runtimes.machine import busy_others, usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
@@ -22,6 +23,7 @@ CACHE_GROWS = "slmx.cache_grows"
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
+BUSY = 0.3  # processors' worth of other programs that are no reason to stop spinning
 
 
 class Cache(Protocol):
@@ -48,6 +50,9 @@ def open_onnx(path: Path, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if threads > 1 and threads + busy_others() > usable_cores() + BUSY:
+        # A thread that spins between operators takes the core from whoever shares it, and waits for its own turn.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # For tensors as small as a step's, the arena and its planning cost more than malloc: 4 % slower, more memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

@@ -7,7 +7,7 @@ import itertools
 import math
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from runtimes.bundle import Bundle
 from runtimes.cache import FloatArray
 from runtimes.penalties import Rules
 from runtimes.sampler import Sampler, Sampling
-from runtimes.session import Session
+from runtimes.session import Session, default_threads
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
 
@@ -47,9 +47,14 @@ class Story:
     summary: Summary
 
 
+def utf8_decoder() -> codecs.IncrementalDecoder:
+    """Decodes UTF-8 as it comes, holding back unfinished characters; what is no UTF-8 becomes U+FFFD."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+
 def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
-    """Decode UTF-8 as it comes, holding back unfinished characters; what is no UTF-8 becomes U+FFFD."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    """The text of bytes that come in pieces, as `utf8_decoder` decodes it."""
+    decoder = utf8_decoder()
     for chunk in chunks:
         piece = decoder.decode(chunk)
         if piece:
@@ -60,6 +65,8 @@ def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 ON_FULL = ("stop", "slide")
+# A position's logits do not depend on what is read together with it, but for the last digits.
+FLOAT_VARIANTS = ("fp32", "fp16", "portable")
 
 
 @dataclass(frozen=True)
@@ -123,8 +130,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[str]:
         """Pieces of text as soon as their bytes are whole characters and part of no stop string."""
-        token_bytes = self._generator.tokenizer.encoding.decode_single_token_bytes
-        pieces = whole_characters(token_bytes(token) for token in self._tokens())
+        pieces = whole_characters(map(self._generator.token_bytes, self._tokens()))
         return self._until_stop(pieces) if self._limits.stop else pieces
 
     def _until_stop(self, pieces: Iterator[str]) -> Iterator[str]:
@@ -192,22 +198,38 @@ class Generator:
         self.allow_special = allow_special
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
-        self.session = Session.open(bundle.model_path(self.variant), bundle.config, threads)
+        self.token_bytes = self.tokenizer.encoding.decode_single_token_bytes
+        self._threads = threads
+        self.session = self._open(1)
+        self._batch_session: Session | None = None
+
+    def _open(self, rows: int) -> Session:
+        config = self.bundle.config
+        threads = default_threads(config, rows) if self._threads is None else self._threads
+        return Session.open(self.bundle.model_path(self.variant), config, threads)
+
+    def session_for(self, rows: int) -> Session:
+        """The session to prefill a batch with: another one if that many rows are worth more threads."""
+        if self._threads is not None or default_threads(self.bundle.config, rows) == self.session.threads:
+            return self.session
+        self._batch_session = self._batch_session or self._open(rows)
+        return self._batch_session
 
     def stream(
         self,
         prompt: str = "",
         limits: Limits | None = None,
         sampling: Sampling | None = None,
-        reuse: bool = False,
+        reuse: bool | None = None,
     ) -> Stream:
         """Begin a story; an empty prompt starts from nothing.
 
-        With `reuse` the cache keeps what the prompt shares with the story before: quicker, but int8 rounds what is read
-        in parts a little otherwise, so that the same seed may tell another story. Raises SlmxError for a prompt that is
-        not text or leaves no room in the context.
+        With `reuse` the cache keeps what the prompt shares with the story before. In float that is the default; int8
+        and int4 round what is read in parts a little otherwise, so that the same seed might tell another story. Raises
+        SlmxError for a prompt that is not text or leaves no room in the context.
         """
         limits = limits or Limits()
+        reuse = self.variant in FLOAT_VARIANTS if reuse is None else reuse
         return Stream(self, self.encode(prompt, limits.on_full), limits, sampling or Sampling(), reuse)
 
     def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
@@ -227,6 +249,14 @@ class Generator:
                 f"the prompt is {len(ids)} tokens long with its start token, the context holds {block_size}; shorten it"
             )
         return ids
+
+    def batch(
+        self, prompts: Sequence[str], limits: Limits | None = None, sampling: Sampling | None = None
+    ) -> list[Story]:
+        """A story for each prompt, told together; arguments and errors as in `write_batch`."""
+        from runtimes.batch import write_batch
+
+        return write_batch(self, prompts, limits, sampling)
 
     def generate(
         self,

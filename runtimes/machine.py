@@ -29,6 +29,18 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
+def busy_others(proc: Path = Path("/proc")) -> float:
+    """Processors that other programs keep busy: running now, and over the last minute too; 0 where it is not told.
+
+    Source of the fields: proc_loadavg(5), which counts the reader among those that run.
+    """
+    try:
+        minute, _, _, running, *_ = (proc / "loadavg").read_text("utf-8").split()
+        return max(0.0, min(float(minute), float(running.split("/")[0]) - 1))
+    except (OSError, ValueError):
+        return 0.0
+
+
 def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Memory that is available now, no more than the container's limit; None where neither can be read."""
     found = []

@@ -16,9 +16,9 @@ from slm.presets import GPTConfig
 ONE_THREAD_PARAMETERS = 3_000_000
 
 
-def default_threads(config: GPTConfig) -> int:
-    """Threads for one step: one for the smallest models, else the cores this process may use, at most four."""
-    return 1 if config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
+def default_threads(config: GPTConfig, rows: int = 1) -> int:
+    """Threads for a step of that many rows: one for little work, else the cores this process may use, at most four."""
+    return 1 if rows * config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
 
 
 class Session:

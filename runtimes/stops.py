@@ -18,25 +18,35 @@ class StopStrings:
         if "" in stops:
             raise SlmxError("a stop string must not be empty")
         self._stops = stops
+        self._held = ""
         self.hit: str | None = None
 
     def __call__(self, pieces: Iterable[str]) -> Iterator[str]:
         """The pieces up to the first stop string, which is not among them; `hit` says which it was."""
-        held = ""
         for piece in pieces:
-            held += piece
-            found = [(held.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in held]
-            if found:
-                end, _, self.hit = min(found)
-                if end > len(self.hit):
-                    yield held[: end - len(self.hit)]
+            if passed := self.push(piece):
+                yield passed
+            if self.hit is not None:
                 return
-            keep = max((self._overlap(held, stop) for stop in self._stops), default=0)
-            if len(held) > keep:
-                yield held[: len(held) - keep]
-                held = held[len(held) - keep :]
-        if held:
-            yield held
+        if rest := self.rest():
+            yield rest
+
+    def push(self, piece: str) -> str:
+        """What may pass when this piece has come; nothing after a hit."""
+        held = self._held + piece
+        found = [(held.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in held]
+        if found:
+            end, _, self.hit = min(found)
+            self._held = ""
+            return held[: end - len(self.hit)]
+        keep = max((self._overlap(held, stop) for stop in self._stops), default=0)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+    def rest(self) -> str:
+        """What was held back, when no more comes."""
+        rest, self._held = self._held, ""
+        return rest
 
     @staticmethod
     def _overlap(text: str, stop: str) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slm.errors import SlmxError
+from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
     from runtimes.generator import Generator, Story, Stream
@@ -88,7 +89,6 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
     """Write a story with onnxruntime; text goes to stdout as it comes."""
-    from runtimes.batch import write_batch
     from runtimes.bundle import Bundle
     from runtimes.generator import Generator, Limits, Story
     from runtimes.interactive import tell
@@ -121,7 +121,7 @@ def generate(
             save.write_text(text + "\n", "utf-8")
         return
     if count > 1:
-        stories = write_batch(generator, [prompt] * count, limits, sampling)
+        stories = generator.batch([prompt] * count, limits, sampling)
         if as_json:
             for story in stories:
                 typer.echo(_as_json(generator, prompt, story))
@@ -141,16 +141,19 @@ def generate(
 
 def _show(stream: Stream, prompt: str, silent: bool) -> str:
     """Print a story as it comes, until it ends or Ctrl-C; its text so far."""
+    terminal = is_terminal() and not silent
     pieces = [prompt]
     if not silent:
-        typer.echo(prompt, nl=False)
-    try:
-        for piece in stream:
-            pieces.append(piece)
-            if not silent:
-                _write(piece)
-    except KeyboardInterrupt:
-        pass
+        _write(styled(prompt, bold=True) if terminal and prompt else prompt)
+    with LiveRate(terminal) as live:
+        try:
+            for piece in stream:
+                pieces.append(piece)
+                if not silent:
+                    _write(piece)
+                live.add(len(stream.ids))
+        except KeyboardInterrupt:
+            pass
     return "".join(pieces)
 
 
@@ -179,4 +182,5 @@ def _report(generator: Generator, stories: list[Story]) -> None:
         tokens = sum(story.summary.tokens for story in stories)
         seconds = max(story.summary.time_to_first_token + story.summary.decode_seconds for story in stories)
         told = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
-    typer.echo(f"{told} ({where})", err=True)
+    said = f"{told} ({where})"
+    typer.echo(styled(said, dim=True) if is_terminal() else said, err=True)

@@ -1,0 +1,65 @@
+"""What `slmx generate` shows on a terminal and not in a pipe: colour, and a last line with the rate so far.
+
+The last line is kept free by a scroll region (DECSTBM) and written between a saved and a restored cursor (DECSC,
+DECRC), as ECMA-48 and the VT100's manual define them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import typer
+
+EVERY = 0.1  # seconds between two figures
+
+
+def is_terminal() -> bool:
+    """Whether text and talk both go to a terminal that understands control sequences."""
+    return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def styled(text: str, *, bold: bool = False, dim: bool = False) -> str:
+    """Bold or dim text, plain if NO_COLOR is set (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else typer.style(text, bold=bold or None, dim=dim or None)
+
+
+class LiveRate:
+    """Shows tokens/s on the last line while it is open; `active` False shows nothing."""
+
+    def __init__(self, active: bool) -> None:
+        self._active = active
+        self._lines = 0
+        self._count = 0
+        self._started = self._shown = time.perf_counter()
+
+    def __enter__(self) -> LiveRate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lines:
+            self._send(f"\x1b7\x1b[r\x1b[{self._lines};1H\x1b[2K\x1b8")
+            self._lines = 0
+
+    def add(self, tokens: int) -> None:
+        """So many were written in all; the figure changes ten times a second."""
+        now = time.perf_counter()
+        if not self._active or now - self._shown < EVERY:
+            return
+        rate = (tokens - self._count) / (now - self._shown)
+        self._count, self._shown = tokens, now
+        lines = os.get_terminal_size(sys.stderr.fileno()).lines
+        if lines > 2 and lines != self._lines:
+            self._lines = lines
+            # Index and up again: scrolls by a line if the cursor is on the last one, and keeps its column.
+            self._send(f"\x1bD\x1b[A\x1b7\x1b[1;{lines - 1}r\x1b8")
+        if self._lines:
+            said = styled(f"{tokens} tokens, {rate:,.0f} tokens/s", dim=True)
+            self._send(f"\x1b7\x1b[{self._lines};1H\x1b[2K{said}\x1b8")
+
+    @staticmethod
+    def _send(sequence: str) -> None:
+        sys.stdout.flush()
+        sys.stderr.write(sequence)
+        sys.stderr.flush()
