@@ -112,6 +112,8 @@ def generate(
     prompt = _read_prompt(prompt, prompt_file)
     folder = default_bundle() if bundle is None else bundle
     generator = Generator(Bundle.open(folder), variant, threads, allow_special)
+    if sys.stdout is None:
+        raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     if interactive:

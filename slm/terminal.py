@@ -17,7 +17,9 @@ EVERY = 0.1  # seconds between two figures
 
 def is_terminal() -> bool:
     """Whether text and talk both go to a terminal that understands control sequences."""
-    return sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    streams = (sys.stdout, sys.stderr)
+    terminals = all(stream is not None and stream.isatty() for stream in streams)
+    return terminals and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def styled(text: str, *, bold: bool = False, dim: bool = False) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from runtimes.bundle import Bundle
 from runtimes.doctor import Findings, fatal_traps, look, quickest, traps
-from runtimes.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+from runtimes.machine import busy_others, cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -62,6 +62,16 @@ def test_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:
     assert cpu_features(cpu_fields(cpuinfo)) == ["avx2", "avx512_vnni"]
     cpuinfo.write_text("Features\t: fp asimd asimddp\n", "utf-8")
     assert cpu_features(cpu_fields(cpuinfo)) == ["asimddp"]
+
+
+@pytest.mark.parametrize(
+    ("told", "busy"),
+    [("0.50 0.10 0.20 3/512 4711", 0.5), ("3.00 1 1 2/99 1", 1.0), ("2.0 1 1 1/99 1", 0.0), ("nonsense", 0.0)],
+)
+def test_others_are_busy_when_they_run_now_and_did_before(tmp_path: Path, told: str, busy: float) -> None:
+    (tmp_path / "loadavg").write_text(told, "utf-8")
+    assert busy_others(tmp_path) == busy
+    assert busy_others(tmp_path / "nowhere") == 0.0
 
 
 def test_a_healthy_machine_has_no_trap() -> None:

@@ -320,12 +320,21 @@ def test_a_prompt_that_shares_its_beginning_reuses_the_cache(generator: Generato
 
     session.prefill = counted  # type: ignore[method-assign,assignment]
     try:
-        again = "".join(generator.stream("One day a big dog", Limits(10), GREEDY, reuse=True))
+        again = "".join(generator.stream("One day a big dog", Limits(10), GREEDY))
+        list(generator.stream("One day a big dog", Limits(1), GREEDY, reuse=False))
     finally:
         del session.prefill
     shared = len(generator.encode("One day a"))
-    assert runs == [len(generator.encode("One day a big dog")) - shared]
+    whole = len(generator.encode("One day a big dog"))
+    assert runs == [whole - shared, whole]
     assert again == alone
+
+
+def test_int8_reads_a_prompt_afresh_unless_told_otherwise(tiny_checkpoint: Path) -> None:
+    generator = load(bundles.tiny_bundle(tiny_checkpoint), "int8")
+    first = generator.generate("One day a big dog", seed=1).text
+    list(generator.stream("One day a cat", Limits(10)))
+    assert generator.generate("One day a big dog", seed=1).text == first
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,19 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.bundle import Bundle
-from runtimes.cache import FloatArray, SharedCache
-from runtimes.session import Session, default_threads
-from slm.checkpoint import load_checkpoint
+from runtimes.cache import FloatArray, SharedCache, open_onnx
+from runtimes.session import Batch, Session, default_threads
+from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
 from slm.presets import PRESETS
 from tests import bundles
 
-TOLERANCE = 1e-5
+TOLERANCE = 5e-5
+
+
+@pytest.fixture(scope="module", params=["tiny", "shipped nano"])
+def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Path:
+    return tiny_checkpoint if request.param == "tiny" else PRETRAINED / "nano"
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_checkpoint: Path) -> Bundle:
-    return Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+def bundle(checkpoint: Path) -> Bundle:
+    shipped = checkpoint == PRETRAINED / "nano"
+    return Bundle.open(bundles.shipped_bundle() if shipped else bundles.tiny_bundle(checkpoint))
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +47,10 @@ def ids(session: Session) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def expected(tiny_checkpoint: Path, ids: list[int]) -> FloatArray:
+def expected(checkpoint: Path, ids: list[int]) -> FloatArray:
     """Logits of the whole context, by PyTorch."""
     with torch.inference_mode():
-        logits: FloatArray = load_checkpoint(tiny_checkpoint).model(torch.tensor([ids]))[0].numpy()
+        logits: FloatArray = load_checkpoint(checkpoint).model(torch.tensor([ids]))[0].numpy()
     return logits
 
 
@@ -76,6 +82,47 @@ def test_chunks_behind_a_filled_cache(
         else:
             logits = session.score(ids[start:end])
         assert_close(logits, expected[start:end])
+
+
+def test_a_prefill_gives_the_last_of_the_logits_and_computes_no_others(session: Session, ids: list[int]) -> None:
+    for length in (1, 2, 40):
+        session.reset()
+        every = session.score(ids[:length])
+        session.reset()
+        assert_close(session.prefill(ids[:length]), every[-1])
+        assert_close(session.prefill(ids[length : length + 3]), session_after(session, ids[: length + 3]))
+    cache = session._cache
+    assert isinstance(cache, SharedCache)
+    assert cache._keeps
+
+
+def session_after(session: Session, ids: list[int]) -> FloatArray:
+    """The logits behind ids, each appended by a step."""
+    fork = session.fork()
+    fork.reset()
+    for i in ids:
+        logits = fork.step(i)
+    return logits.copy()
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5), steps=st.integers(1, 6), leave=st.integers(0, 4))
+def test_a_batch_is_its_rows_alone(
+    session: Session, ids: list[int], lengths: list[int], steps: int, leave: int
+) -> None:
+    forks = []
+    for length in lengths:
+        session.reset()
+        session.prefill(ids[:length])
+        forks.append(session.fork())
+    batch, rows = Batch(forks), list(range(len(lengths)))
+    for step in range(2 * steps):
+        if step == steps and len(rows) > 1:
+            rows.pop(leave % len(rows))
+            batch.keep([row for row in range(len(lengths)) if row in rows])
+        logits = batch.step([ids[lengths[row] + step] for row in rows])
+        for place, row in enumerate(rows):
+            assert_close(logits[place], forks[row].step(ids[lengths[row] + step]))
 
 
 @settings(max_examples=25, deadline=None)
@@ -175,8 +222,24 @@ def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
 
 
 def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None:
-    assert default_threads(PRESETS["nano"].config) == 1
+    nano = PRESETS["nano"].config
+    assert default_threads(nano) == 1
+    assert default_threads(nano, rows=8) == default_threads(PRESETS["medium"].config)
     assert 1 <= default_threads(PRESETS["medium"].config) <= 4
+
+
+@pytest.mark.parametrize(("busy", "threads", "spins"), [(0.0, 2, ""), (8.0, 2, "0"), (8.0, 1, "")])
+def test_threads_do_not_spin_where_others_need_the_cores(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, busy: float, threads: int, spins: str
+) -> None:
+    monkeypatch.setattr("runtimes.cache.busy_others", lambda: busy)
+    monkeypatch.setattr("runtimes.cache.usable_cores", lambda: 2)
+    options = open_onnx(bundle.model_path("fp32"), threads).get_session_options()
+    if spins:
+        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
+    else:
+        with pytest.raises(RuntimeError, match="does not have configuration"):
+            options.get_session_config_entry("session.intra_op.allow_spinning")
 
 
 def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""On a terminal a story has colour and a rate; in a pipe it is plain text."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_slmx
+
+LONG = ("--on-full", "slide", "--min-tokens", "100000", "--max-tokens", "100000")
+COMMAND = (sys.executable, "-c", "from slm.cli import main; main()", "generate", "Once upon a time", "--seed", "1")
+
+
+def on_terminal(*args: str, cwd: Path, env: dict[str, str], seconds: float | None = None) -> tuple[bytes, int]:
+    """What a command writes to a terminal, and its exit code; the terminal closes after `seconds`."""
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", **env}
+    with subprocess.Popen(
+        [*COMMAND, *args], cwd=cwd, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, start_new_session=True
+    ) as child:
+        os.close(theirs)
+        seen, until = b"", time.monotonic() + (60 if seconds is None else seconds)
+        while time.monotonic() < until:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    seen += os.read(ours, 65536)
+                except OSError:  # the other side is closed
+                    break
+        os.close(ours)
+        return seen, child.wait(timeout=60)
+
+
+def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+    ran = run_slmx("generate", "Once upon a time", "--seed", "1", cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "\x1b" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "prompt"), [({}, b"\x1b[1mOnce"), ({"NO_COLOR": "1"}, b"Once"), ({"TERM": "dumb"}, b"Once")]
+)
+def test_a_terminal_gets_a_bold_prompt(tmp_path: Path, env: dict[str, str], prompt: bytes) -> None:
+    seen, code = on_terminal(cwd=tmp_path, env=env)
+    assert code == 0
+    assert seen.startswith(prompt)
+    assert b"tokens/s" in seen
+
+
+def test_a_long_story_shows_its_rate_and_a_terminal_that_closes_ends_it(tmp_path: Path) -> None:
+    seen, code = on_terminal(*LONG, cwd=tmp_path, env={}, seconds=4)
+    assert seen.count(b" tokens/s\x1b[0m\x1b8") > 3
+    assert code not in (0, None)
+    assert b"Traceback" not in seen
+
+
+def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (1, "slmx: standard output is closed: send it to a file, or to /dev/null\n")
