@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import codecs
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from runtimes.cache import FloatArray
 from runtimes.generator import Generator, Limits, Story, Summary, no_numbers, utf8_decoder
-from runtimes.sampler import Sampler, Sampling
+from runtimes.sampler import Sampler, Sampling, system_seed
 from runtimes.session import Batch, Session
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
@@ -56,7 +55,7 @@ def write_batch(
         raise SlmxError("a batch keeps no log-probabilities: write one story")
     if limits.on_full != "stop":
         raise SlmxError("a batch cannot slide its context: write one story, or let it stop")
-    seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+    seed = system_seed() if sampling.seed is None else sampling.seed
     end, session = generator.tokenizer.end_of_text, generator.session_for(len(prompts))
     started = time.perf_counter()
     rows: list[_Row] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import itertools
 import math
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ import numpy as np
 from runtimes.bundle import Bundle
 from runtimes.cache import FloatArray
 from runtimes.penalties import Rules
-from runtimes.sampler import Sampler, Sampling
+from runtimes.sampler import Sampler, Sampling, system_seed
 from runtimes.session import Session, default_threads
 from runtimes.stops import StopStrings
 from slm.errors import SlmxError
@@ -123,7 +122,7 @@ class Stream:
         self._prompt_ids = prompt_ids
         self._limits = limits
         self._reuse = reuse
-        seed = secrets.randbits(32) if sampling.seed is None else sampling.seed
+        seed = system_seed() if sampling.seed is None else sampling.seed
         self._sampling = replace(sampling, seed=seed)
         self._seed = seed
         self._started = self._first = self._last = time.perf_counter()

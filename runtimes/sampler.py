@@ -77,6 +77,11 @@ class Candidates:
         return ids
 
 
+def system_seed() -> int:
+    """32 random bits from the system."""
+    return random.SystemRandom().getrandbits(32)
+
+
 @dataclass(slots=True)
 class Kept:
     """Candidates `ids` with logits `values`; `ranked`, the likeliest first, with cumulative unnormalized `masses`.
