@@ -86,7 +86,8 @@ class SharedCache:
         self._past, self._present = cache_names(config.n_layer)
         self._keeps = keeps_logits(session)
         shape = (rows, config.n_head, config.block_size, config.head_dim)
-        self._values = [ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for _ in self._past]
+        # Zeroed memory takes no room before it is written to: a short story touches little of a long context.
+        self._values = [np.zeros(shape, np.float32) for _ in self._past]
         self._mask = np.zeros((rows, config.block_size), np.int64)
         self._ids = np.zeros((rows, 1), np.int64)
         self._positions = np.zeros((rows, 1), np.int64)
@@ -100,7 +101,7 @@ class SharedCache:
         whole = cls(caches[0]._session, caches[0]._config, sum(len(cache._mask) for cache in caches))
         whole._mask[:] = np.concatenate([cache._mask for cache in caches])
         for number, value in enumerate(whole._values):
-            value.update_inplace(np.concatenate([cache._values[number].numpy() for cache in caches]))
+            np.concatenate([cache._values[number] for cache in caches], out=value)
         return whole
 
     def select(self, rows: Sequence[int]) -> SharedCache:
@@ -108,7 +109,7 @@ class SharedCache:
         part = SharedCache(self._session, self._config, len(rows))
         part._mask[:] = self._mask[rows]
         for ours, theirs in zip(part._values, self._values, strict=True):
-            ours.update_inplace(np.ascontiguousarray(theirs.numpy()[rows]))
+            ours[:] = theirs[rows]
         return part
 
     def copy(self) -> SharedCache:
@@ -124,8 +125,9 @@ class SharedCache:
             binding.bind_ortvalue_input(LOGITS_TO_KEEP, ONE)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         for past, present, value in zip(self._past, self._present, self._values, strict=True):
-            binding.bind_ortvalue_input(past, value)
-            binding.bind_ortvalue_output(present, value)
+            place = ("cpu", 0, np.float32, value.shape, value.ctypes.data)
+            binding.bind_input(past, *place)
+            binding.bind_output(present, *place)
         return binding
 
     def _run(self, binding: ort.IOBinding, length: int, end: int) -> None:
