@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from runtimes.huge_pages import collapse_heap
 from runtimes.machine import busy_others, usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
@@ -23,6 +24,7 @@ CACHE_GROWS = "slmx.cache_grows"
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
+LARGE_MODEL = 8 * 2**20  # bytes from which on large pages gain more than asking for them costs
 BUSY = 0.3  # processors' worth of other programs that are no reason to stop spinning
 
 
@@ -220,5 +222,7 @@ class GrowingCache:
 def open_cache(model: Path, config: GPTConfig, threads: int) -> SharedCache | GrowingCache:
     """An empty cache over an ONNX file, of the kind that its graph needs; SlmxError as in `open_onnx`."""
     session = open_onnx(model, threads)
+    if model.stat().st_size >= LARGE_MODEL:
+        collapse_heap()
     grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map
     return GrowingCache(session, config) if grows else SharedCache(session, config)
