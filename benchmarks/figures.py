@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import onnx
+import torch
 import typer
 
-from benchmarks.decode import torch_seconds
 from export.torch_cache import float_session
 from runtimes.bundle import Bundle
 from runtimes.machine import describe_machine
@@ -40,6 +40,12 @@ atexit.register(report)
 from slm.cli import main
 main()
 """
+
+
+def torch_seconds(session: Session, prompt: list[int], tokens: int) -> float:
+    """Seconds for greedy steps of the float model in eager PyTorch with its own KV cache."""
+    torch.set_num_threads(session.threads)
+    return decode_seconds(session, prompt, GREEDY, tokens)
 
 
 def cold_start(bundle: Path, variant: str) -> tuple[float, float, list[str]]:

@@ -137,17 +137,28 @@ class Report:
             )
         try:
             return cls.from_dict(found)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise SlmxError(f"{path}: not a whole benchmark report ({error!r}); measure again") from error
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Report:
-        """A report from its JSON object; KeyError or TypeError for one that is not whole."""
+        """A report from its JSON object; KeyError, TypeError or ValueError for one that is not whole or not sound."""
         rest = {key: found[key] for key in (entry.name for entry in fields(cls)) if key not in ("models", "results")}
+        if not all(isinstance(text, str) for text in (*rest["machine"].values(), *rest["warnings"])):
+            raise TypeError("machine and warnings must be text")
         models = {name: Model(**model) for name, model in found["models"].items()}
         return cls(models=models, results=[result_from_dict(result) for result in found["results"]], **rest)
 
 
 def result_from_dict(found: Mapping[str, Any]) -> Result:
-    """A result from its JSON object; KeyError or TypeError for one that is not whole."""
-    return Result(**{**found, "case": Case(**found["case"])})
+    """A result from its JSON object; KeyError, TypeError or ValueError for one that is not whole or not sound."""
+    result = Result(**{**found, "case": Case(**found["case"])})
+    for name, value in asdict(result.case).items():
+        if type(value) is not (str if name in ("preset", "side") else int):
+            raise TypeError(f"{name} of a case is {value!r}")
+    if result.status not in (MEASURED, FAILED, SKIPPED):
+        raise ValueError(f"status {result.status!r} of a case")
+    for seconds in (*result.first_token_seconds, *result.decode_seconds, *result.token_seconds):
+        if not seconds > 0:
+            raise ValueError(f"a sample of {seconds!r} seconds")
+    return result

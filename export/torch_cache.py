@@ -31,7 +31,7 @@ class FloatCache:
 
     def __init__(self, model: GPT, forward: Callable[..., Tensor] | None = None) -> None:
         self._config = model.config
-        self._forward = forward or model.eval()
+        self._forward = model.eval() if forward is None else forward
         self._cache = KVCache(model.config)
 
     @torch.inference_mode()

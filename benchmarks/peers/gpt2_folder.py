@@ -1,0 +1,26 @@
+"""A checkpoint as a Hugging Face GPT-2 folder, the form that other converters read: slm/gpt2.py the other way round.
+
+transformers' Conv1D keeps the matrices of a block as [in, out]; the head is tied to the token table and not stored.
+The configuration and the tokenizer are those of an exported bundle.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from export.configs import write_configs
+from slm.checkpoint import Checkpoint, save_tensors
+from slm.gpt2 import CONV1D, WEIGHTS_FILE
+from slm.tokenizer import JSON_FILE
+
+
+def write_gpt2_folder(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write config.json, model.safetensors in float32 and the tokenizer into an existing folder."""
+    tensors = {}
+    for name, tensor in checkpoint.model.state_dict().items():
+        turned = name.endswith(".weight") and name.removesuffix(".weight").endswith(CONV1D)
+        tensors[f"transformer.{name}"] = tensor.t() if turned else tensor
+    save_tensors(tensors, folder / WEIGHTS_FILE)
+    shutil.copyfile(checkpoint.folder / JSON_FILE, folder / JSON_FILE)
+    write_configs(folder, checkpoint.model.config, checkpoint.tokenizer.end_of_text, None)

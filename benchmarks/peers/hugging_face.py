@@ -1,0 +1,72 @@
+"""Hugging Face transformers on PyTorch: `generate` with its KV cache, which optimum uses too."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.peers import Run
+from benchmarks.peers.gpt2_folder import write_gpt2_folder
+from export.quiet import quiet
+from slm.checkpoint import load_checkpoint
+
+
+class _Stamps:
+    """What `generate` takes for a streamer: the clock's reading at each id."""
+
+    def __init__(self) -> None:
+        self.values: list[float] = []
+        self._prompt_came = False
+
+    def put(self, ids: Tensor) -> None:
+        """Called with the prompt first, then with every new id."""
+        if self._prompt_came:
+            self.values.append(time.perf_counter())
+        self._prompt_came = True
+
+    def end(self) -> None:
+        """Called behind the last id."""
+
+
+class Generate:
+    """A model with Hugging Face's `generate`."""
+
+    def __init__(self, model: Any, threads: int) -> None:  # noqa: ANN401 - either class, both untyped
+        self._model, self._threads = model, threads
+
+    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
+        """Write exactly `new_tokens` ids behind a prompt."""
+        torch.set_num_threads(self._threads)
+        row = torch.tensor([prompt])
+        mask, stamps = torch.ones_like(row), _Stamps()
+        started = time.perf_counter()
+        written = self._model.generate(
+            row,
+            attention_mask=mask,
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=None,
+            streamer=stamps,
+        )
+        ids = written[0, len(prompt) :].tolist()
+        return Run.from_stamps(ids, started, stamps.values)
+
+
+def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
+    """Write the GPT-2 folder."""
+    write_gpt2_folder(load_checkpoint(checkpoint), folder)
+
+
+def open_peer(folder: Path, threads: int) -> Generate:
+    """Load a GPT-2 folder into PyTorch."""
+    from transformers import GPT2LMHeadModel
+
+    torch.set_num_threads(threads)
+    with quiet():
+        model = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).eval()
+    return Generate(model, threads)

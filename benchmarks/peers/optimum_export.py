@@ -1,0 +1,45 @@
+"""optimum on onnxruntime: its own export of the weights, driven by Hugging Face's `generate`.
+
+It gets onnxruntime's default settings but for the threads; slmx's own, without the arena, make it no faster.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.peers.gpt2_folder import write_gpt2_folder
+from benchmarks.peers.hugging_face import Generate
+from export.quiet import quiet
+from slm.checkpoint import load_checkpoint
+
+
+def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
+    """Let optimum export the weights as it exports any GPT-2."""
+    with tempfile.TemporaryDirectory() as work, quiet():
+        from optimum.exporters.onnx import main_export
+
+        write_gpt2_folder(load_checkpoint(checkpoint), Path(work))
+        main_export(
+            work,
+            folder,
+            task="text-generation-with-past",
+            library_name="transformers",
+            do_validation=False,
+            local_files_only=True,
+        )
+
+
+def open_peer(folder: Path, threads: int) -> Generate:
+    """Load optimum's export into onnxruntime."""
+    with quiet():
+        from optimum.onnxruntime import ORTModelForCausalLM
+        from optimum.onnxruntime.modeling import SessionOptions
+
+        torch.set_num_threads(threads)
+        options = SessionOptions()
+        options.intra_op_num_threads = threads
+        model = ORTModelForCausalLM.from_pretrained(folder, session_options=options, local_files_only=True)
+    return Generate(model, threads)

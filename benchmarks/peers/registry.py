@@ -1,0 +1,110 @@
+"""The peers by name. Nothing of a runtime is imported here before a peer of it is prepared or opened."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.peers import Peer, PeerKind
+from slm.errors import SlmxError
+
+
+def _kind(
+    name: str,
+    module: str,
+    setting: str | None = None,
+    *,
+    modules: tuple[str, ...],
+    writers: tuple[str, ...] = (),
+    install: str,
+    weights: tuple[str, ...],
+    exact: bool = True,
+) -> PeerKind:
+    """A kind whose `prepare`, with `setting` behind its folders, and `open_peer` are in a module of this package."""
+    settings = () if setting is None else (setting,)
+
+    def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
+        import_module(f"benchmarks.peers.{module}").prepare(checkpoint, bundle, folder, *settings)
+
+    def open_peer(folder: Path, threads: int) -> Peer:
+        peer: Peer = import_module(f"benchmarks.peers.{module}").open_peer(folder, threads)
+        return peer
+
+    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact)
+
+
+_ALL = (
+    *(
+        _kind(
+            f"llama.cpp {kind}",
+            "llama_cpp",
+            kind,
+            modules=("llama_cpp",),
+            writers=("gguf",),
+            install="pip install llama-cpp-python gguf",
+            weights=("model.gguf",),
+            exact=kind == "F32",
+        )
+        for kind in ("F32", "Q8_0", "Q4_0")
+    ),
+    _kind(
+        "optimum",
+        "optimum_export",
+        modules=("optimum.onnxruntime",),
+        install='pip install "optimum-onnx[onnxruntime]"',
+        weights=("model.onnx",),
+    ),
+    *(
+        _kind(
+            f"onnxruntime-genai {variant}",
+            "genai",
+            variant,
+            modules=("onnxruntime_genai",),
+            install="pip install onnxruntime-genai",
+            weights=("model.onnx",),
+            exact=variant == "fp32",
+        )
+        for variant in ("fp32", "int8")
+    ),
+    *(
+        _kind(
+            f"CTranslate2 {quantization}",
+            "ctranslate",
+            quantization,
+            modules=("ctranslate2",),
+            writers=("transformers",),
+            install="pip install ctranslate2 transformers",
+            weights=("model.bin",),
+            exact=quantization == "float32",
+        )
+        for quantization in ("float32", "int8")
+    ),
+    _kind(
+        "OpenVINO fp32",
+        "open_vino",
+        modules=("openvino",),
+        install="pip install openvino",
+        weights=("model.xml", "model.bin"),
+    ),
+    _kind(
+        "Hugging Face generate",
+        "hugging_face",
+        modules=("torch", "transformers"),
+        install="pip install transformers",
+        weights=("model.safetensors",),
+    ),
+)
+PEERS: dict[str, PeerKind] = {kind.name: kind for kind in _ALL}
+
+
+def find_peer(name: str) -> PeerKind:
+    """The peer of that name; SlmxError listing those that exist otherwise."""
+    if name not in PEERS:
+        raise SlmxError(f"unknown peer {name!r}: choose one of {', '.join(PEERS)}")
+    return PEERS[name]
+
+
+def find_peers(name: str) -> list[PeerKind]:
+    """The peer of that name, or all number formats of a runtime: "llama.cpp" has three; SlmxError as in `find_peer`."""
+    family = [kind for kind in PEERS.values() if kind.name.startswith(f"{name} ")]
+    return family or [find_peer(name)]
