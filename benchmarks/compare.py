@@ -120,7 +120,7 @@ def compare_reports(old: Report, new: Report) -> Comparison:
     differ = [
         f"{name}: {old.machine.get(name, 'unknown')} before, {new.machine.get(name, 'unknown')} now"
         for name in dict.fromkeys((*old.machine, *new.machine))
-        if old.machine.get(name) != new.machine.get(name)
+        if name != "commit" and old.machine.get(name) != new.machine.get(name)
     ]
     return Comparison(
         changes=[change for case in before if case in after for change in _changes(case, before[case], after[case])],

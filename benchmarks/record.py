@@ -127,10 +127,10 @@ class Report:
         try:
             found = json.loads(path.read_text("utf-8"))
         except (ValueError, UnicodeDecodeError) as error:
-            raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench --json") from error
+            raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench") from error
         version = found.get("format_version") if isinstance(found, dict) else None
         if not isinstance(version, int):
-            raise SlmxError(f"{path}: not a benchmark report (no format_version); write one with slmx bench --json")
+            raise SlmxError(f"{path}: not a benchmark report (no format_version); write one with slmx bench")
         if version != FORMAT_VERSION:
             raise SlmxError(
                 f"{path}: report format {version}, this slmx reads {FORMAT_VERSION}; measure again with this slmx"

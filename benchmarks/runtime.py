@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from benchmarks.models import Subject, subject_of_preset
 from benchmarks.progress import Meter
 from benchmarks.record import Report, Result
 from runtimes.bundle import Bundle
-from runtimes.cache import SharedCache
+from runtimes.cache import FloatArray, SharedCache
 from runtimes.generator import Generator
 from runtimes.machine import describe_machine
 from runtimes.sampler import Sampler, Sampling
@@ -92,16 +92,16 @@ def outside_run(session: Session, prompt: list[int], sampling: Sampling) -> floa
     """Seconds per step that are not spent in session.run: sampling and the loop around it."""
     cache = session._cache
     assert isinstance(cache, SharedCache)
-    bare, cache._session = cache._session, Timed(cache._session)
+    sampler = Sampler(sampling, prompt)
+    session.reset()
+    logits = session.prefill(prompt)
+    bare = cache._session
+    timed = cache._session = Timed(bare)
     try:
-        sampler = Sampler(sampling, prompt)
-        session.reset()
-        logits = session.prefill(prompt)
-        cache._session.seconds = 0.0
         started = time.perf_counter()
         for _ in range(TOKENS):
             logits = session.step(sampler(logits))
-        return (time.perf_counter() - started - cache._session.seconds) / TOKENS
+        return (time.perf_counter() - started - timed.seconds) / TOKENS
     finally:
         cache._session = bare
 
@@ -112,7 +112,7 @@ def batch_seconds(session: Session, prompt: list[int], sampling: Sampling, token
     session.reset()
     first = session.prefill(prompt)
     batch = Batch([session] * rows)
-    logits: Sequence[Any] = [first] * rows
+    logits: Iterable[FloatArray] = [first] * rows
     started = time.perf_counter()
     for _ in range(tokens):
         logits = batch.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
@@ -296,9 +296,9 @@ def main(
     """Measure and print each figure beside its goal."""
     names = tuple(preset or PRESETS)
     settings = BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS)
-    meter = Meter()
-    bench = Bench(settings, meter)
-    bench.run()
+    with Meter() as meter:
+        bench = Bench(settings, meter)
+        bench.run()
     report = bench.report()
     figures: list[Figure] = []
     samples: dict[str, Samples] = {}

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from export.quiet import quiet
 from runtimes.bundle import TORCH_VARIANTS
-from runtimes.cache import FloatArray, IdArray
 from runtimes.session import Session, default_threads
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
+
+if TYPE_CHECKING:
+    from runtimes.cache import FloatArray, IdArray
 
 # input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; logits and the present come back.
 Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]

@@ -24,7 +24,7 @@ CACHE_GROWS = "slmx.cache_grows"
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
-LARGE_MODEL = 8 * 2**20  # bytes from which on large pages gain more than asking for them costs
+LARGE_MODEL = 32 * 2**20  # bytes from which on large pages gain more than asking for them costs
 BUSY = 0.3  # processors' worth of other programs that are no reason to stop spinning
 
 

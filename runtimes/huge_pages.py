@@ -6,10 +6,14 @@ Linux hands them out when it is asked to, from 6.1 on for memory that is in use 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 MADV_COLLAPSE = 25
+FILLED = 0.9  # share of a large page that is in use already, so that moving there takes no more memory
 PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 MAPS = Path("/proc/self/maps")
 
@@ -26,12 +30,17 @@ def collapse_heap() -> int:
         lines = MAPS.read_text("utf-8").splitlines()
     except (OSError, ValueError):
         return 0
-    madvise = ctypes.CDLL(None).madvise
-    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc, small = ctypes.CDLL(None), os.sysconf("SC_PAGE_SIZE")
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     asked = 0
     for start, end in heap_ranges(lines, size):
-        madvise(start, end - start, MADV_COLLAPSE)
-        asked += end - start
+        resident = np.zeros((end - start) // small, np.uint8)
+        libc.mincore(start, end - start, resident.ctypes.data)
+        filled = (resident & 1).reshape(-1, size // small).mean(axis=1) >= FILLED
+        for page in filled.nonzero()[0].tolist():
+            libc.madvise(start + page * size, size, MADV_COLLAPSE)
+            asked += size
     return asked
 
 

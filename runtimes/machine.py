@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
 # Control group version 2, as the kernel's documentation (admin-guide/cgroup-v2.rst) lays it out.
+SHORTEST_LOOK = 0.1  # seconds
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -29,16 +31,40 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
-def busy_others(proc: Path = Path("/proc")) -> float:
-    """Processors that other programs keep busy: running now, and over the last minute too; 0 where it is not told.
+class BusyOthers:
+    """How many processors others kept busy since this was last asked, at first since it was made.
 
-    Source of the fields: proc_loadavg(5), which counts the reader among those that run.
+    Counts the processors that this process may run on; source of the fields: proc_stat(5). Says 0 where that is not
+    told, and for looks so short that the kernel's hundredths of a second say nothing.
     """
-    try:
-        minute, _, _, running, *_ = (proc / "loadavg").read_text("utf-8").split()
-        return max(0.0, min(float(minute), float(running.split("/")[0]) - 1))
-    except (OSError, ValueError):
-        return 0.0
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._last = self._read()
+
+    def __call__(self) -> float:
+        """Processors' worth of time of other programs."""
+        before, self._last = self._last, self._read()
+        elapsed, busy, own = (now - then for now, then in zip(self._last, before, strict=True))
+        return max(0.0, (busy - own) / elapsed) if elapsed >= SHORTEST_LOOK else 0.0
+
+    def _read(self) -> tuple[float, float, float]:
+        """Now, seconds that our processors were busy, and those of this process."""
+        own = sum(os.times()[:2])
+        try:
+            cores = os.sched_getaffinity(0)
+            rows = (line.split() for line in self._stat.read_text("utf-8").splitlines() if line.startswith("cpu"))
+            mine = [[int(value) for value in row[1:9]] for row in rows if row[0][3:] in {str(core) for core in cores}]
+            user, nice, system, _idle, _wait, interrupts, soft, steal = (
+                sum(column) for column in zip(*mine, strict=True)
+            )
+        except (OSError, ValueError, AttributeError):
+            return time.monotonic(), own, own
+        busy = (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic(), busy, own
+
+
+busy_others = BusyOthers()
 
 
 def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:

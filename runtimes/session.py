@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtimes.cache import Cache, FloatArray, IdArray, SharedCache, open_cache
 from runtimes.machine import usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
-# Below this many weights a step is shorter than waking a second thread pays for (docs/figures.json).
-ONE_THREAD_PARAMETERS = 3_000_000
+if TYPE_CHECKING:  # onnxruntime comes with it, which a session of a PyTorch model does without
+    from runtimes.cache import Cache, FloatArray, IdArray
+
+# Below this many weights a step is shorter than waking a second thread pays for (docs/benchmarks.md).
+ONE_THREAD_PARAMETERS = 6_000_000
 
 
 def default_threads(config: GPTConfig, rows: int = 1) -> int:
@@ -36,6 +39,8 @@ class Session:
     @classmethod
     def open(cls, model: Path, config: GPTConfig, threads: int | None = None) -> Session:
         """A session of an ONNX file; SlmxError for one that onnxruntime cannot open, or absurd thread counts."""
+        from runtimes.cache import open_cache
+
         threads = default_threads(config) if threads is None else threads
         return cls(open_cache(model, config, threads), config, threads)
 
@@ -108,6 +113,8 @@ class Batch:
     """
 
     def __init__(self, sequences: Sequence[Session]) -> None:
+        from runtimes.cache import SharedCache
+
         caches = [sequence._cache for sequence in sequences if isinstance(sequence._cache, SharedCache)]
         if len(caches) < len(sequences):
             raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from slm import bench_cli, doctor_cli, export_cli, generate_cli, train_cli
+from slm import bench_cli, compare_cli, doctor_cli, export_cli, generate_cli, train_cli
 from slm.errors import SlmxError
 from slm.presets import PRESETS
 
@@ -26,6 +26,7 @@ app.command()(export_cli.info)
 app.command()(generate_cli.generate)
 app.command()(doctor_cli.doctor)
 app.command()(bench_cli.bench)
+app.command()(compare_cli.compare)
 
 
 @app.command()

@@ -114,7 +114,7 @@ def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> Non
 
 def test_another_machine_is_a_warning_for_each_difference() -> None:
     old = report([result("int8")])
-    new = report([result("int8")], machine={**MACHINE, "cores": "4", "torch": "2.13.0"})
+    new = report([result("int8")], machine={**MACHINE, "cores": "4", "torch": "2.13.0", "commit": "b"})
     assert compare_reports(old, old).warnings == []
     assert compare_reports(old, new).lines()[:2] == [
         "warning: not the same machine: cores: 2 before, 4 now",
