@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import onnxruntime as ort
 import typer
 
 from benchmarks import cases
@@ -34,6 +33,9 @@ from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Batch, Session, default_threads
 from runtimes.timing import Samples, alternate, decode_seconds
 from slm.errors import SlmxError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 PROMPT = "Once upon a time"
 TOKENS, ROWS = 200, 8
