@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -33,9 +33,6 @@ from runtimes.sampler import Sampler, Sampling
 from runtimes.session import Batch, Session, default_threads
 from runtimes.timing import Samples, alternate, decode_seconds
 from slm.errors import SlmxError
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
 
 PROMPT = "Once upon a time"
 TOKENS, ROWS = 200, 8
@@ -76,14 +73,21 @@ class Figure:
     reached: bool | None = None
 
 
+class Runs(Protocol):
+    """What the loop asks of an onnxruntime session."""
+
+    def run_with_iobinding(self, binding: object) -> None:
+        """Run with what is bound."""
+
+
 class Timed:
     """Stands before an onnxruntime session and adds up the seconds inside its runs."""
 
-    def __init__(self, session: ort.InferenceSession) -> None:
+    def __init__(self, session: Runs) -> None:
         self._session = session
         self.seconds = 0.0
 
-    def run_with_iobinding(self, binding: ort.IOBinding) -> None:
+    def run_with_iobinding(self, binding: object) -> None:
         """Run, and count the time."""
         started = time.perf_counter()
         self._session.run_with_iobinding(binding)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from runtimes.huge_pages import collapse_heap
+from runtimes.heap import collapse_heap, trim_heap
 from runtimes.machine import busy_others, usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
@@ -222,6 +222,7 @@ class GrowingCache:
 def open_cache(model: Path, config: GPTConfig, threads: int) -> SharedCache | GrowingCache:
     """An empty cache over an ONNX file, of the kind that its graph needs; SlmxError as in `open_onnx`."""
     session = open_onnx(model, threads)
+    trim_heap()
     if model.stat().st_size >= LARGE_MODEL:
         collapse_heap()
     grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map

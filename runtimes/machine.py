@@ -49,8 +49,8 @@ class BusyOthers:
         return max(0.0, (busy - own) / elapsed) if elapsed >= SHORTEST_LOOK else 0.0
 
     def _read(self) -> tuple[float, float, float]:
-        """Now, seconds that our processors were busy, and those of this process."""
-        own = sum(os.times()[:2])
+        """Now, seconds that our processors were busy, and those of this process and the children it waited for."""
+        own = sum(os.times()[:4])
         try:
             cores = os.sched_getaffinity(0)
             rows = (line.split() for line in self._stat.read_text("utf-8").splitlines() if line.startswith("cpu"))

@@ -1,6 +1,7 @@
-"""Large pages under a model's weights: a step that reads tens of megabytes walks fewer page tables.
+"""The heap behind a loaded model: what loading left over is given back, and large weights move to large pages.
 
-Linux hands them out when it is asked to, from 6.1 on for memory that is in use already (madvise(2), MADV_COLLAPSE).
+A step that reads tens of megabytes walks fewer page tables then. Linux hands large pages out when it is asked to, from
+6.1 on for memory that is in use already (madvise(2), MADV_COLLAPSE).
 """
 
 from __future__ import annotations
@@ -16,6 +17,14 @@ MADV_COLLAPSE = 25
 FILLED = 0.9  # share of a large page that is in use already, so that moving there takes no more memory
 PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 MAPS = Path("/proc/self/maps")
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system (malloc_trim(3)), where the C library can; loading a model frees much."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
 
 def collapse_heap() -> int:

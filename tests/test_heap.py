@@ -1,15 +1,17 @@
-"""Which memory is asked to move to large pages, and that asking changes nothing else."""
+"""Which memory is given back or asked to move to large pages, and that nothing else changes."""
 
 from __future__ import annotations
 
+import ctypes
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from runtimes import huge_pages
-from runtimes.huge_pages import collapse_heap, heap_ranges
+from runtimes import heap
+from runtimes.heap import collapse_heap, heap_ranges, trim_heap
 from tests import bundles
 
 MIB = 2**20
@@ -27,9 +29,9 @@ def test_whole_pages_of_private_anonymous_memory() -> None:
     assert heap_ranges(maps, 2 * MIB) == [(2 * MIB, 8 * MIB), (10 * MIB, 14 * MIB)]
 
 
-@pytest.mark.skipif(not huge_pages.PAGE_SIZE.exists(), reason="this system has no large pages")
+@pytest.mark.skipif(not heap.PAGE_SIZE.exists(), reason="this system has no large pages")
 def test_filled_memory_is_asked_for_and_keeps_its_content() -> None:
-    size = int(huge_pages.PAGE_SIZE.read_text("utf-8"))
+    size = int(heap.PAGE_SIZE.read_text("utf-8"))
     filled = np.arange(4 * size // 8, dtype=np.int64)
     empty = np.zeros(64 * size // 8, np.int64)
     assert collapse_heap() >= 2 * size
@@ -40,8 +42,20 @@ def test_filled_memory_is_asked_for_and_keeps_its_content() -> None:
     assert not empty.any()
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library gives nothing back")
+def test_freed_memory_goes_back() -> None:
+    kept = []
+    freed = [bytes(100_000) for _ in range(500)]
+    kept.append(bytes(100_000))
+    before = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    del freed
+    trim_heap()
+    after = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    assert (before - after) * os.sysconf("SC_PAGE_SIZE") > 30_000_000
+
+
 def test_a_system_without_them_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huge_pages, "PAGE_SIZE", tmp_path / "none")
+    monkeypatch.setattr(heap, "PAGE_SIZE", tmp_path / "none")
     assert collapse_heap() == 0
     monkeypatch.setattr(sys, "platform", "darwin")
     assert collapse_heap() == 0
