@@ -6,10 +6,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import onnxruntime as ort
 from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
 from export.quiet import quiet
 
+WARNING, ERROR = 2, 3  # onnxruntime's levels; it warns that num_logits_to_keep may be overridden
 OPERATORS_SUFFIX = ".required_operators.config"
 
 
@@ -23,8 +25,12 @@ def export_mobile(source: Path, target: Path) -> None:
         work = Path(name)
         (work / "in").mkdir()
         shutil.copyfile(source, work / "in" / f"{target.stem}.onnx")
-        with quiet():
-            convert_onnx_models_to_ort(work / "in", work / "out", [OptimizationStyle.Fixed])
+        ort.set_default_logger_severity(ERROR)
+        try:
+            with quiet():
+                convert_onnx_models_to_ort(work / "in", work / "out", [OptimizationStyle.Fixed])
+        finally:
+            ort.set_default_logger_severity(WARNING)
         shutil.copyfile(work / "out" / target.name, target)
         (config,) = (work / "out").glob("*.config")
         lines = config.read_text("utf-8").splitlines()
