@@ -24,6 +24,7 @@ from benchmarks import cases
 from benchmarks.bench import Bench, BenchSettings
 from benchmarks.models import Subject, subject_of_preset
 from benchmarks.progress import Meter
+from benchmarks.ranking import presets_of
 from benchmarks.record import Report, Result
 from runtimes.bundle import Bundle
 from runtimes.cache import FloatArray, SharedCache
@@ -209,7 +210,7 @@ def soak(bundle: Path, stories: int, every: int) -> list[int]:
 def decode_figures(report: Report) -> list[Figure]:
     """Decoding and prefill of int8 against the peers and PyTorch, and the share of the memory's bandwidth."""
     rows: list[Figure] = []
-    for preset in report.models:
+    for preset in presets_of(report):
         ours = best_of(report, preset, "int8", SHORT)
         if ours is None or ours.decode is None:
             rows.append(Figure(f"{preset}: int8 decode", "not measured", ""))

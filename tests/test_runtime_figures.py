@@ -44,6 +44,7 @@ def test_decoding_is_set_against_each_peer_at_its_best_and_what_is_missing_is_sa
         for threads in (1, 2)
         for prompt in (16, 200)
     ]
+    sides.append(of_prompt(result("torch eager", "small"), 16))
     figures = {figure.name: figure for figure in decode_figures(report(sides))}
     assert figures["nano: int8 decode / llama.cpp Q8_0"].value == "1.67x"
     assert figures["nano: int8 decode / llama.cpp Q8_0"].reached is True
