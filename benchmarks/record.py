@@ -118,8 +118,10 @@ class Report:
         return decode.median / result.case.batch / (bandwidth / result.weight_bytes)
 
     def to_json(self) -> str:
-        """The report as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """The report as JSON, a line for each result."""
+        whole = asdict(self)
+        results = ",\n".join(json.dumps(result) for result in whole.pop("results"))
+        return f'{json.dumps(whole, indent=1)[:-2]},\n "results": [\n{results}\n]\n}}\n'
 
     @classmethod
     def read(cls, path: Path) -> Report:

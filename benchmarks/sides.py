@@ -58,7 +58,7 @@ def import_side(job: Job) -> None:
         for module in find_peer(job.side).modules:
             importlib.import_module(module)
     elif Path(job.path).suffix in ONNX_SUFFIXES:
-        importlib.import_module("runtimes.session")
+        importlib.import_module("runtimes.cache")
     else:
         import torch
 

@@ -67,7 +67,7 @@ def bench(
         quick=quick,
         text=text,
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
-        command=shlex.join(["slmx", *sys.argv[1:]]),
+        command=shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
     )
     interrupted = False
     with Meter() as meter:

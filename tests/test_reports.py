@@ -16,6 +16,7 @@ from benchmarks.charts import CHARTS, svg
 from benchmarks.columns import COLUMNS, deciding_table, full_table, machine_table, short_table, three_figures
 from benchmarks.page import to_html
 from benchmarks.printers import print_report, to_csv, to_jsonl, to_markdown
+from benchmarks.publish import publish
 from benchmarks.ranking import Setting, deciding, deciding_setting, float_ratio, verdict
 from benchmarks.record import FAILED, Case, Report, Result
 from benchmarks.reports import write_reports
@@ -331,3 +332,15 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="no page"):
         write_reports(report([result("int8")]), folder, replace=True)
     assert (folder / "report.json").read_bytes() == before
+
+
+def test_a_report_is_published_with_its_charts_and_every_sample(tmp_path: Path) -> None:
+    whole = report([result("int8"), result("torch eager")])
+    publish(whole, tmp_path)
+    told = (tmp_path / "benchmarks.md").read_text("utf-8")
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", told)
+    assert pictures
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    kept = Report.read(tmp_path / "benchmarks.json")
+    assert kept.results[0].decode_seconds == whole.results[0].decode_seconds
+    assert kept.results[0].token_seconds == pytest.approx(whole.results[0].token_seconds, abs=1e-9)
