@@ -23,7 +23,7 @@ from benchmarks.progress import Meter
 from benchmarks.ranking import setting_of
 from benchmarks.record import FAILED, Case, Model, Report, Result, result_from_dict
 from benchmarks.sides import TORCH_COMPILED, TORCH_SIDES, Job
-from benchmarks.text_quality import TextQuality, from_manifest, judged, judged_on
+from benchmarks.text_quality import TextQuality, from_manifest, judged, judged_on, judged_part
 from runtimes.bundle import MANIFEST_FILE, Bundle
 from runtimes.machine import memory_bytes, usable_cores
 from runtimes.session import default_threads
@@ -97,7 +97,7 @@ class Bench:
         self._results: list[Result] = []
         self._models: dict[str, Model] = {}
         self._warnings: list[str] = []
-        self._text: str | None = None if settings.text is None else settings.text.name
+        self._text: str | None = None if settings.text is None else judged_part(settings.text)
         self._bandwidth: dict[str, float] = {}
 
     def _sides_of(self, bundle: Bundle) -> tuple[str, ...]:

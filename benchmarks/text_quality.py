@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.models import Subject
 from benchmarks.sides import TORCH_SIDES
-from export.judge import Judge, eval_text
+from export.judge import JUDGED_LOGITS, Judge, eval_text
 from export.parity import greedy_tokens
 from export.quality import measure_quality
 from export.torch_cache import float_session, open_session
@@ -108,6 +108,12 @@ def from_manifest(bundle: Bundle) -> TextQuality:
         bits[name], loss[name] = float(worst["bits_per_byte"]), float(worst["loss"])
         float_bits = float(quality["float_bits_per_byte"])
     return TextQuality(float_bits, side_bits=bits, loss=loss)
+
+
+def judged_part(text: Path) -> str:
+    """What of a text `judged` reads, in words."""
+    size = 8000
+    return f"the beginning of {text.name}: {JUDGED_LOGITS // size:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:
