@@ -204,6 +204,8 @@ class Bench:
         everyone = (*sides, *(peer.name for peer in self._peers))
         base = cases.base_cases(subject.name, config, everyone, self._threads, settings.new_tokens)
         best = cases.best_threads(self._group(subject, base, quality))
+        if settings.quick:  # the same cases in every run, so that two can be compared whole
+            best = dict.fromkeys(best, max(self._threads))
         for group in cases.variations(subject.name, config, best, settings.quick, settings.new_tokens):
             self._group(subject, group, quality)
 

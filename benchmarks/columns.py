@@ -220,7 +220,7 @@ def machine_table(report: Report) -> Table:
         *([key, value] for key, value in report.machine.items()),
     ]
     for threads, bandwidth in report.bandwidth.items():
-        rows.append([f"read bandwidth, {threads} threads", f"{bandwidth / 1e9:.1f} GB/s"])
+        rows.append([f"read bandwidth, {threads} thread{'s' * (threads != '1')}", f"{bandwidth / 1e9:.1f} GB/s"])
     rows.append(["quality judged on", report.text or "nothing"])
     for name, model in report.models.items():
         weights = "trained" if model.trained else "random weights"

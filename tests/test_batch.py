@@ -72,6 +72,16 @@ def test_without_a_seed_it_says_which_it_took(generator: Generator) -> None:
         assert generator.generate("Lily", max_tokens=10, seed=story.summary.seed).text == story.text
 
 
+def test_a_batch_takes_more_threads_where_its_rows_are_worth_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.session.usable_cores", lambda: 2)
+    nano = load()
+    assert nano.session_for(1) is nano.session_for(2) is nano.session
+    assert (nano.session.threads, nano.session_for(8).threads) == (1, 2)
+    assert nano.session_for(8) is nano.session_for(8)
+    told = load(threads=1)
+    assert told.session_for(8) is told.session
+
+
 def test_ctrl_c_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = write_batch(generator, PROMPTS, Limits(12), Sampling(0.0))
     step, steps = Batch.step, iter(range(5))

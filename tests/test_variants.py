@@ -17,7 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from export.operators import check_operators
 from export.parity import greedy_tokens, open_forward, parity
 from export.quantize import INT4_BLOCK
-from export.torch_cache import empty_past, open_session
+from export.torch_cache import empty_past, float_session, open_session
 from export.verify import GATES
 from runtimes.bundle import TORCH_VARIANTS, VARIANT_FILES, Bundle
 from runtimes.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
@@ -257,6 +257,30 @@ def test_the_growing_cache_keeps_the_verbs_of_the_shared_one(bundle: Bundle) -> 
     np.testing.assert_allclose(grows.score(ids[30:35]), shares.score(ids[30:35]), atol=1e-4)
     np.testing.assert_allclose(grows.step(ids[40]), shares.step(ids[40]), atol=1e-4)
     assert grows.length == shares.length == 17
+
+
+@pytest.mark.parametrize("runner", ["torch eager", *TORCH_VARIANTS])
+def test_pytorch_behind_a_session_keeps_its_verbs(bundle: Bundle, checkpoint: Checkpoint, runner: str) -> None:
+    config = bundle.config
+    ours = open_session("fp32", path_of(bundle, "fp32"), config)
+    theirs = (
+        float_session(checkpoint.model)
+        if runner == "torch eager"
+        else open_session(runner, path_of(bundle, runner), config)
+    )
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
+    seen = []
+    for session in (ours, theirs):
+        logits = [session.prefill(ids[:20])]
+        session.rewind(11)
+        logits += [*session.score(ids[30:35])]
+        fork = session.fork()
+        logits += [fork.step(ids[50]).copy(), fork.prefill(ids[51:54]), session.step(ids[40]).copy()]
+        assert (session.length, fork.length) == (17, 20)
+        session.reset()
+        logits.append(session.read(ids[:3]))
+        seen.append(np.stack(logits))
+    np.testing.assert_allclose(seen[1], seen[0], atol=1e-4)
 
 
 def test_greedy_tokens_of_the_float_variants_are_the_same(
