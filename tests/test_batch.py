@@ -72,6 +72,12 @@ def test_without_a_seed_it_says_which_it_took(generator: Generator) -> None:
         assert generator.generate("Lily", max_tokens=10, seed=story.summary.seed).text == story.text
 
 
+def test_what_might_have_become_a_stop_string_is_kept_at_the_end(generator: Generator) -> None:
+    (whole,) = write_batch(generator, ["Lily"], Limits(10), Sampling(0.0))
+    (held,) = write_batch(generator, ["Lily"], Limits(10, stop=(whole.text[-1] + "never",)), Sampling(0.0))
+    assert held.text == whole.text
+
+
 def test_a_batch_takes_more_threads_where_its_rows_are_worth_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtimes.session.usable_cores", lambda: 2)
     nano = load()

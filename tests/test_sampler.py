@@ -328,3 +328,10 @@ def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) 
 def test_logits_that_are_no_numbers_are_an_error(sampling: Sampling, size: int) -> None:
     with pytest.raises(FloatingPointError):
         Sampler(sampling)(np.full(size, np.nan, np.float32))
+
+
+def test_every_one_of_equal_logits_can_be_drawn() -> None:
+    logits = np.zeros(2 * GROUPS, np.float32)
+    logits[[3, 70, 800]] = 5.0
+    sampler = Sampler(Sampling(1.0, 3, 1.0, seed=0))
+    assert {sampler(logits) for _ in range(60)} == {3, 70, 800}

@@ -93,7 +93,17 @@ def test_a_prefill_gives_the_last_of_the_logits_and_computes_no_others(session: 
         assert_close(session.prefill(ids[length : length + 3]), session_after(session, ids[: length + 3]))
     cache = session._cache
     assert isinstance(cache, SharedCache)
-    assert cache._keeps
+    row = np.array(ids[:5], np.int64)
+    computed = cache.append(row, 0, last_only=True).base
+    assert computed is not None
+    assert computed.shape == (1, 1, session.config.vocab_size)
+
+
+def test_a_graph_that_cannot_leave_logits_out_gives_the_last_too(bundle: Bundle, ids: list[int]) -> None:
+    older, newer = (Session.open(bundle.model_path("fp32"), bundle.config) for _ in range(2))
+    assert isinstance(older._cache, SharedCache)
+    older._cache._keeps = False
+    assert_close(older.prefill(ids[:7]), newer.prefill(ids[:7]))
 
 
 def session_after(session: Session, ids: list[int]) -> FloatArray:

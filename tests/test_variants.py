@@ -275,8 +275,9 @@ def test_pytorch_behind_a_session_keeps_its_verbs(bundle: Bundle, checkpoint: Ch
         session.rewind(11)
         logits += [*session.score(ids[30:35])]
         fork = session.fork()
-        logits += [fork.step(ids[50]).copy(), fork.prefill(ids[51:54]), session.step(ids[40]).copy()]
-        assert (session.length, fork.length) == (17, 20)
+        logits += [session.step(ids[40]).copy(), fork.step(ids[50]).copy(), session.step(ids[41]).copy()]
+        logits.append(fork.prefill(ids[51:54]))
+        assert (session.length, fork.length) == (18, 20)
         session.reset()
         logits.append(session.read(ids[:3]))
         seen.append(np.stack(logits))
