@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from export.card import model_card
+from export.checks.exclude import exclude_auto, losses_alone, recipes_that_pass
+from export.checks.float_model import Judge, eval_text
+from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_loss
+from export.checks.operators import check_operators
 from export.configs import write_configs
-from export.exclude import exclude_auto, losses_alone, recipes_that_pass
-from export.graph import IR_VERSION, OPSET, export_onnx, matrix_names
-from export.half import store_half
-from export.judge import Judge, eval_text
-from export.mobile import OPERATORS_SUFFIX, export_mobile
-from export.operators import check_operators
-from export.portable import PORTABLE_OPSET, export_portable
-from export.quantize import INT4_BLOCK, check_int4, get_recipe, quantize_int4, quantize_int8
+from export.formats.float16 import store_half
+from export.formats.graph import IR_VERSION, OPSET, export_onnx, matrix_names
+from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
+from export.formats.portable import PORTABLE_OPSET, export_portable
+from export.formats.quantize import INT4_BLOCK, check_int4, get_recipe, quantize_int4, quantize_int8
+from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
-from export.torch_files import export_pt2, export_torchscript
-from export.verify import GATES, PACKAGES, check_variant, failures, worst_loss
 from runtimes import BUNDLES
-from runtimes.bundle import FORMAT_VERSION, MANIFEST_FILE, TORCH_VARIANTS, VARIANT_FILES, Bundle
+from runtimes.bundle.store import FORMAT_VERSION, MANIFEST_FILE, TORCH_VARIANTS, VARIANT_FILES, Bundle
+from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
-from slm.folders import atomic_folder
 from slm.hashing import sha256_of
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runtimes.generator import Generator
+    from runtimes.engine.generator import Generator
 
 # From 1.29 on onnxruntime keeps a device id in the home folder and reports to its maker, unless told before it loads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -27,7 +27,7 @@ def load(bundle: str | Path = PACKAGED_BUNDLE, variant: str | None = None, threa
     `variant` is a name in its manifest, by default the one for its target. Raises SlmxError for a bundle that fails
     its hashes.
     """
-    from runtimes.bundle import Bundle
-    from runtimes.generator import Generator
+    from runtimes.bundle.store import Bundle
+    from runtimes.engine.generator import Generator
 
     return Generator(Bundle.open(Path(bundle)), variant, threads)

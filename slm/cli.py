@@ -1,43 +1,63 @@
-"""The `slmx` command: each subcommand imports what it needs when it runs, so that --help is quick."""
+"""The `slmx` command: a table of subcommands, each loaded when it is needed."""
 
 from __future__ import annotations
 
-import typer
+from importlib import import_module
 
-from slm import bench_cli, compare_cli, doctor_cli, export_cli, generate_cli, train_cli
+import typer
+from typer.core import TyperGroup
+
 from slm.errors import SlmxError
-from slm.presets import PRESETS
+
+# Name of each command, in the order of --help: the module and the function that run it.
+COMMANDS = {
+    "prepare": ("slm.commands", "prepare"),
+    "train": ("slm.commands", "train"),
+    "average": ("slm.commands", "average"),
+    "evaluate": ("slm.commands", "evaluate"),
+    "import": ("slm.commands", "import_model"),
+    "export": ("export.commands", "export"),
+    "verify": ("export.commands", "verify"),
+    "info": ("runtimes.commands", "info"),
+    "generate": ("runtimes.commands", "generate"),
+    "doctor": ("runtimes.commands", "doctor"),
+    "bench": ("benchmarks.commands", "bench"),
+    "compare": ("benchmarks.commands", "compare"),
+    "presets": ("slm.commands", "presets"),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group of commands that imports the module of a command when the command is asked for."""
+
+    def list_commands(self, ctx: object) -> list[str]:
+        """Names of all commands, in the order of --help."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: object, cmd_name: str) -> typer.core.TyperCommand | None:
+        """The command of that name, or None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name]
+        single = typer.Typer(add_completion=False)
+        single.command(cmd_name)(getattr(import_module(module), function))
+        command = typer.main.get_command(single)
+        assert isinstance(command, typer.core.TyperCommand)
+        return command
+
 
 app = typer.Typer(
     name="slmx",
+    cls=LazyGroup,
     help="Train small GPT story models and run them on edge machines.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
-app.command()(train_cli.prepare)
-app.command()(train_cli.train)
-app.command()(train_cli.average)
-app.command()(train_cli.evaluate)
-app.command("import")(export_cli.import_model)
-app.command()(export_cli.export)
-app.command()(export_cli.verify)
-app.command()(export_cli.info)
-app.command()(generate_cli.generate)
-app.command()(doctor_cli.doctor)
-app.command()(bench_cli.bench)
-app.command()(compare_cli.compare)
 
-
-@app.command()
-def presets() -> None:
-    """List the model shapes, with their real parameter counts."""
-    row = "{:<11} {:>5} {:>6} {:>6} {:>5} {:>5} {:>12} {:>14}"
-    typer.echo(row.format("preset", "block", "vocab", "layers", "heads", "embd", "parameters", "non-embedding"))
-    for preset in PRESETS.values():
-        c = preset.config
-        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        typer.echo(row.format(preset.name, *sizes, f"{c.parameters:,}", f"{c.non_embedding_parameters:,}"))
+@app.callback()
+def slmx() -> None:
+    """Train small GPT story models and run them on edge machines."""
 
 
 def main() -> None:

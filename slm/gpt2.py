@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from slm.atomic import atomic_folder
 from slm.checkpoint import save_checkpoint
 from slm.errors import SlmxError
-from slm.folders import atomic_folder
 from slm.gpt2_tokenizer import import_tokenizer
 from slm.hashing import sha256_of
 from slm.model import GPT

@@ -16,14 +16,14 @@ import onnx
 import pytest
 import torch
 
+import export.checks.gates
 import export.exporter
-import export.verify
+from export.checks.float_model import Judge
+from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.exporter import ExportSettings, export_bundle
-from export.graph import export_onnx
-from export.judge import Judge
-from export.parity import open_forward, parity, same_greedy_tokens
-from runtimes.bundle import MANIFEST_FILE, VARIANT_FILES, Bundle
-from runtimes.session import Session
+from export.formats.graph import export_onnx
+from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.engine.session import Session
 from slm.cli import main
 from slm.hashing import sha256_of
 from slm.model import GPT
@@ -43,7 +43,7 @@ def folder(name: str) -> Path:
 def brief_judge() -> Iterator[None]:
     """Within it, exports and verifications judge on few tokens."""
     brief = functools.partial(Judge, max_tokens=JUDGED_TOKENS)
-    with mock.patch.object(export.exporter, "Judge", brief), mock.patch.object(export.verify, "Judge", brief):
+    with mock.patch.object(export.exporter, "Judge", brief), mock.patch.object(export.checks.gates, "Judge", brief):
         yield
 
 

@@ -16,11 +16,11 @@ from hypothesis import settings
 from torch.nn import functional as F
 
 from slm.checkpoint import save_checkpoint
-from slm.corpus import TokenStream, encode_stories
-from slm.evaluate import evaluate
+from slm.data.corpus import TokenStream, encode_stories
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT, train_tokenizer
+from slm.train.evaluate import evaluate
 
 pytest_plugins = ["tests.runs", "tests.bundles"]
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from benchmarks.record import FAILED, SKIPPED, Case, Model, Report, Result
+from benchmarks.report.record import FAILED, SKIPPED, Case, Model, Report, Result
 
 MIB = 2**20
 MACHINE = {"cpu": "Test CPU", "cores": "2", "python": "3.11.7", "onnxruntime": "1.32.0"}

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-import slm.train
-from slm.plan import TrainSettings
-from slm.prepare import PrepareSettings, prepare
+import slm.train.loop
+from slm.data.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
-from slm.run_folder import RunFolder
-from slm.train import Trainer
+from slm.train.loop import Trainer
+from slm.train.plan import TrainSettings
+from slm.train.run_folder import RunFolder
 
 QUIET = Console(quiet=True)
 TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
@@ -39,10 +39,10 @@ WAITING_COMMAND = (
     + """
 import os, time
 from pathlib import Path
-import slm.train
+import slm.train.loop
 
 waits, goes_on = Path("waits"), Path("goes_on")
-batch_at = slm.train.batch_at
+batch_at = slm.train.loop.batch_at
 
 
 def waiting_batch_at(*args):
@@ -53,7 +53,7 @@ def waiting_batch_at(*args):
     return batch_at(*args)
 
 
-slm.train.batch_at = waiting_batch_at
+slm.train.loop.batch_at = waiting_batch_at
 main()
 """
 )
@@ -108,7 +108,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Within it, Ctrl-C arrives as soon as a run has done that many steps; before the first for 0."""
-    one_step, flag = Trainer._one_step, slm.train._stop_flag
+    one_step, flag = Trainer._one_step, slm.train.loop._stop_flag
 
     @contextmanager
     def early_flag() -> Iterator[list[bool]]:
@@ -125,7 +125,7 @@ def interrupted_after(steps: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "_one_step", step)
-        patch.setattr(slm.train, "_stop_flag", early_flag)
+        patch.setattr(slm.train.loop, "_stop_flag", early_flag)
         yield
 
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
+from export.checks.parity import greedy_tokens
 from export.exporter import ExportSettings, export_bundle
-from export.graph import export_onnx
-from export.parity import greedy_tokens
+from export.formats.graph import export_onnx
 from runtimes import PACKAGED_BUNDLE, load
-from runtimes.bundle import MANIFEST_FILE, VARIANT_FILES, Bundle
-from runtimes.session import Session
+from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.engine.session import Session
 from slm import checkpoint as checkpoints
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.hashing import sha256_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import ctranslate2
 
 from benchmarks.peers import Run
-from export.quiet import quiet
+from export.formats.quiet import quiet
 
 # The converter writes it: one token a row, by id.
 VOCABULARY_FILE = "vocabulary.json"

@@ -13,7 +13,7 @@ from pathlib import Path
 import onnxruntime_genai as genai
 
 from benchmarks.peers import Run
-from runtimes.bundle import Bundle
+from runtimes.bundle.store import Bundle
 
 CONFIG_FILE = "genai_config.json"
 MODEL_FILE = "model.onnx"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.peers import Run
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
-from export.quiet import quiet
+from export.formats.quiet import quiet
 from slm.checkpoint import load_checkpoint
 
 

@@ -16,9 +16,9 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 from torch import Tensor, nn
 
-from export.quiet import quiet
-from export.torch_files import CachedGPT
-from runtimes.cache import cache_names
+from export.formats.quiet import quiet
+from export.formats.torch_files import CachedGPT
+from runtimes.engine.cache import cache_names
 from slm.model import GPT
 from slm.presets import GPTConfig
 

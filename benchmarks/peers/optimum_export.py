@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.peers.hugging_face import Generate
-from export.quiet import quiet
+from export.formats.quiet import quiet
 from slm.checkpoint import load_checkpoint
 
 

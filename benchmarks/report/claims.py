@@ -1,0 +1,163 @@
+"""The table that story-model articles show of these presets: what was published beside what is measured here.
+
+The claims are repeated as they were published. Where one cannot be what it says, a rule finds it and says why.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, fields
+
+from benchmarks.report.fields import Table, three_figures
+from benchmarks.report.leaderboard import deciding
+from benchmarks.report.record import Report
+from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES
+from slm.presets import PRESETS
+
+OUR_SIDE = "int8"
+MEGABYTE = 1e6
+# Number formats by bytes a weight, from wide to narrow.
+FORMATS = (("float32", 4.0), ("float16", 2.0), ("int8", 1.0), ("4 bits", 0.5), ("2 bits", 0.25))
+# Tokens/s times ms a token is 1000; published figures are rounded.
+ROUNDING = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A preset's figures as articles give them: MB are 10^6 bytes, times are seconds unless named; None is not told."""
+
+    bleu: float | None = None
+    perplexity: float | None = None
+    bits_per_byte: float | None = None
+    ms_per_token: float | None = None
+    memory_mb: float | None = None
+    training_seconds: float | None = None
+    size_mb: float | None = None
+    tokens_per_second: float | None = None
+
+
+TITLES = {
+    "bleu": "BLEU",
+    "perplexity": "perplexity per token",
+    "bits_per_byte": "bits per byte",
+    "ms_per_token": "ms per token",
+    "memory_mb": "memory, MB",
+    "training_seconds": "training time",
+    "size_mb": "model size, MB",
+    "tokens_per_second": "tokens/s",
+}
+CLAIMS = {
+    "nano": Row(18.2, 68.5, None, 3.2, 12, None, 1.6, 2150),
+    "micro": Row(21.7, 52.3, None, 5.8, 28, None, 4.8, 1820),
+    "small": Row(26.4, 38.9, None, 12.4, 89, None, 18.5, 1240),
+    "medium": Row(29.1, 32.4, None, 28.7, 287, None, 95.2, 890),
+}
+
+
+def measured(report: Report, preset: str) -> Row:
+    """Our int8 variant of a preset at its best thread count, and what the report knows of the model's quality."""
+    model, result = report.models.get(preset), deciding(report, preset).get(OUR_SIDE)
+    speed = result.decode.median if result is not None and result.decode is not None else None
+    step = statistics.median(result.decode_seconds) / (result.case.new_tokens - 1) if result and speed else None
+    return Row(
+        bleu=None if model is None else model.bleu,
+        perplexity=None if model is None else model.perplexity,
+        bits_per_byte=None if model is None else model.bits_per_byte,
+        ms_per_token=None if step is None else step * 1000,
+        memory_mb=result.peak_bytes / MEGABYTE if result and result.peak_bytes else None,
+        training_seconds=None if model is None else model.training_seconds,
+        size_mb=result.disk_bytes / MEGABYTE if result and result.disk_bytes else None,
+        tokens_per_second=speed,
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: 42 s, 7 min, 3.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _cell(key: str, row: Row, spare: str) -> str:
+    value: float | None = getattr(row, key)
+    if value is None:
+        return spare
+    return duration(value) if key == "training_seconds" else three_figures(value)
+
+
+def literature_table(report: Report) -> Table:
+    """One column a preset, for each figure a row of ours and a row of what was published."""
+    ours = {preset: measured(report, preset) for preset in CLAIMS}
+    rows = []
+    for key in (entry.name for entry in fields(Row)):
+        rows.append([TITLES[key], "measured", *(_cell(key, ours[preset], "not measured") for preset in CLAIMS)])
+        rows.append(["", "published", *(_cell(key, CLAIMS[preset], "not given") for preset in CLAIMS)])
+    caption = f"Measured: {OUR_SIDE} at its best thread count; BLEU, perplexity and bits per byte of the float model."
+    return Table(caption, ["", "", *CLAIMS], rows, [True, True, *(False for _ in CLAIMS)])
+
+
+def speed_note(preset: str, claim: Row) -> str | None:
+    """Tokens a second and milliseconds a token are one figure: their product is 1000."""
+    if claim.ms_per_token is None or claim.tokens_per_second is None:
+        return None
+    times = claim.ms_per_token * claim.tokens_per_second / 1000
+    if abs(times - 1) <= ROUNDING:
+        return None
+    return (
+        f"{preset}: {three_figures(claim.ms_per_token)} ms a token is "
+        f"{three_figures(1000 / claim.ms_per_token)} tokens/s; the {three_figures(claim.tokens_per_second)} tokens/s "
+        f"published are {three_figures(times)} times that, so the two were not measured on the same thing."
+    )
+
+
+def size_note(preset: str, claim: Row, parameters: int) -> str | None:
+    """A file of less than four bytes a parameter holds no float32 model."""
+    if claim.size_mb is None or claim.size_mb * MEGABYTE >= 4 * parameters:
+        return None
+    each = claim.size_mb * MEGABYTE / parameters
+    fits = next((f"room for {name} at most" for name, size in FORMATS if size <= each), "room for no number format")
+    return (
+        f"{preset}: {claim.size_mb} MB for {parameters:,} parameters is {each:.2f} bytes each, {fits}; "
+        f"in float32 they are {4 * parameters / MEGABYTE:.1f} MB."
+    )
+
+
+def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
+    """No process takes less memory than the interpreter and the runtime in it; `base_bytes` is what those take here."""
+    if base_bytes is None or claim.memory_mb is None or claim.memory_mb * MEGABYTE >= base_bytes:
+        return None
+    return (
+        f"{preset}: {claim.memory_mb:g} MB of memory is less than the {base_bytes / MEGABYTE:.0f} MB that Python with "
+        "onnxruntime takes here before it opens a model."
+    )
+
+
+def perplexity_note(report: Report) -> str | None:
+    """Perplexities are per token, and differ with what a token is."""
+    sizes = sorted({PRESETS[preset].config.vocab_size for preset in CLAIMS})
+    if len(sizes) < 2:
+        return None
+    known = [
+        f"{preset} {model.bits_per_byte:.4f}"
+        for preset in CLAIMS
+        if (model := report.models.get(preset)) is not None and model.bits_per_byte is not None
+    ]
+    told = f": {', '.join(known)}" if known else ""
+    return (
+        f"Perplexity is per token, and these presets have vocabularies of {', '.join(map(str, sizes[:-1]))} and "
+        f"{sizes[-1]} tokens: their perplexities do not compare with each other. Bits per byte do{told}."
+    )
+
+
+def notes(report: Report) -> list[str]:
+    """A sentence for every published figure that cannot be what it says, and for what does not compare."""
+    bases = [
+        result.imports_bytes
+        for result in report.results
+        if result.imports_bytes and result.case.side in VARIANT_FILES and result.case.side not in TORCH_VARIANTS
+    ]
+    base = min(bases, default=None)
+    found = [speed_note(preset, claim) for preset, claim in CLAIMS.items()]
+    found += [size_note(preset, claim, PRESETS[preset].config.parameters) for preset, claim in CLAIMS.items()]
+    found += [memory_note(preset, claim, base) for preset, claim in CLAIMS.items()]
+    return [note for note in (*found, perplexity_note(report)) if note is not None]

@@ -1,0 +1,32 @@
+"""A report as one HTML page that needs nothing else: no script, no font, no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.report import claims
+from benchmarks.report.charts import CHARTS, svg
+from benchmarks.report.fields import deciding_table, full_table, machine_table, trouble_table
+from benchmarks.report.leaderboard import verdict
+from benchmarks.report.record import Report
+
+TEMPLATE = Path(__file__).parent / "page.html.jinja"
+
+
+def to_html(report: Report) -> str:
+    """The page, the answer first; charts are SVG, once for light and once for dark screens."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    drawn = [chart for chart in CHARTS if chart.presets(report)]
+    return template.from_string(TEMPLATE.read_text("utf-8")).render(
+        report=report,
+        verdict=verdict(report),
+        deciding=deciding_table(report),
+        literature=claims.literature_table(report),
+        notes=claims.notes(report),
+        charts=[(chart, {theme: svg(chart, report, theme) for theme in ("light", "dark")}) for chart in drawn],
+        full=full_table(report),
+        trouble=trouble_table(report),
+        machine=machine_table(report),
+    )

@@ -1,0 +1,29 @@
+"""All files of a report, in one folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.report.charts import write_pngs
+from benchmarks.report.html import to_html
+from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
+from benchmarks.report.record import Report
+from slm.atomic import atomic_folder
+
+
+def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
+    """Write report.json, .jsonl, .csv, .md and .html, and a PNG of each chart that has data.
+
+    SlmxError when the folder holds something and `replace` is false, or when it cannot be written.
+    """
+    with atomic_folder(folder, replace) as work:
+        charts = list(write_pngs(report, work))
+        texts = {
+            "report.json": report.to_json(),
+            "report.jsonl": to_jsonl(report),
+            "report.csv": to_csv(report),
+            "report.md": to_markdown(report, charts),
+            "report.html": to_html(report),
+        }
+        for name, text in texts.items():
+            (work / name).write_text(text, "utf-8")

@@ -1,0 +1,1 @@
+"""Measuring: cases, fresh processes, what each of them runs."""

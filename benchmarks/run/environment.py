@@ -1,0 +1,147 @@
+"""What a measurement depends on beside the code: the machine, its memory's speed, and what else runs on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.peers import PeerKind
+from runtimes.system.doctor import limits
+from runtimes.system.machine import CGROUP, describe_machine, memory_bytes
+
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+ROOT = Path(__file__).resolve().parents[2]
+ARRAY_BYTES = 256 * 2**20
+READS = 5
+# Share of the cores that others may take before it is said, and how short a look says nothing: the kernel counts
+# in hundredths of a second.
+BUSY = 0.05
+SHORTEST = 0.2
+
+
+def environment(peers: Iterable[PeerKind]) -> dict[str, str]:
+    """The machine, its limits, the commit, the versions of the peers' packages: what explains a figure."""
+    facts = describe_machine() | {"governor": _read(GOVERNOR) or "unknown", "limits": limits()}
+    total = _total_memory()
+    facts["memory"] = "unknown" if total is None else f"{total / 2**20:,.0f} MiB"
+    facts["commit"] = _commit() or "unknown"
+    packages = packages_distributions()
+    modules = {module.split(".")[0] for peer in peers if not peer.missing for module in peer.modules}
+    for package in sorted({package for module in modules for package in packages.get(module, [])}):
+        facts.setdefault(package, version(package))
+    return facts
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return None
+
+
+def _total_memory() -> int | None:
+    """Memory of the machine, no more than the container's limit."""
+    found = []
+    with suppress(ValueError, OSError, AttributeError):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(ValueError):
+        found.append(int(_read(CGROUP / "memory.max") or "max"))
+    return min(found, default=None)
+
+
+def _commit() -> str | None:
+    """The commit that this code is at, if it lies in a git checkout, and whether files were changed since."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return None
+    command = [
+        "git",
+        "--no-optional-locks",
+        "-C",
+        str(ROOT),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=12",
+        "--exclude=*",
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes a second that so many threads read together, the best of five reads.
+
+    Each thread takes the largest of 256 MiB of 64-bit integers by numpy, which holds no lock meanwhile; less where
+    memory is short. That is longer than caches, and as a step reads weights: once, from first to last.
+    """
+    room = memory_bytes()
+    size = ARRAY_BYTES if room is None else min(ARRAY_BYTES, room // (4 * threads))
+    arrays = [np.ones(size // 8, np.int64) for _ in range(threads)]
+    best = 0.0
+    for _ in range(READS):
+        workers = [threading.Thread(target=array.max) for array in arrays]
+        started = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        best = max(best, threads * size / (time.perf_counter() - started))
+    return best
+
+
+class BusyWatch:
+    """How much of the cores others took between `start` and `others`: all busy time less our own processes'.
+
+    `pids` are the workers alive. Where there is no /proc nothing is known.
+    """
+
+    def __init__(self, pids: Callable[[], Iterable[int]] = tuple, proc: Path = Path("/proc")) -> None:
+        self._pids = pids
+        self._proc = proc
+        self._before: tuple[float, float, float] | None = None
+
+    def start(self) -> None:
+        """Begin a look."""
+        self._before = self._sample()
+
+    def others(self) -> float | None:
+        """The share of all cores that others took since, if it is more than they may."""
+        now = self._sample()
+        if self._before is None or now is None or now[0] - self._before[0] < SHORTEST:
+            return None
+        elapsed, busy, own = (later - earlier for later, earlier in zip(now, self._before, strict=True))
+        share = (busy - own) / (elapsed * (os.cpu_count() or 1))
+        return share if share > BUSY else None
+
+    def _sample(self) -> tuple[float, float, float] | None:
+        """Now, the machine's busy seconds since it started, and those of our processes; None without /proc."""
+        ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+        try:
+            numbers = [int(text) for text in (self._proc / "stat").read_text("utf-8").split("\n", 1)[0].split()[1:9]]
+        except (OSError, ValueError):
+            return None
+        user, nice, system, _idle, _wait, interrupts, soft, steal = numbers
+        own = sum(os.times()[:4])
+        for pid in self._pids():
+            with suppress(OSError, ValueError, IndexError):
+                fields = (self._proc / str(pid) / "stat").read_text("utf-8").rpartition(")")[2].split()
+                own += sum(int(value) for value in fields[11:15]) / ticks
+        return time.perf_counter(), (user + nice + system + interrupts + soft + steal) / ticks, own
+
+
+def busy_now(seconds: float = 1.0) -> str | None:
+    """A warning when others are busy while this process waits, before anything is measured."""
+    watch = BusyWatch()
+    watch.start()
+    time.sleep(seconds)
+    share = watch.others()
+    return None if share is None else f"before the run other processes took {share:.0%} of the cores"

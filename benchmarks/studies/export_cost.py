@@ -1,0 +1,73 @@
+"""What `slmx export --all` costs for every preset: seconds, peak memory, bytes of each variant, nodes that are left.
+
+python -m benchmarks.studies.export_cost --json docs/export-cost.json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.system.machine import describe_machine
+from slm.checkpoint import PRETRAINED
+from slm.errors import SlmxError
+from slm.presets import PRESETS
+
+
+def export_all(preset: str, out: Path) -> tuple[float, int]:
+    """Run the command as a user does; seconds and peak memory in bytes of its process."""
+    command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
+    if not (PRETRAINED / preset).is_dir():
+        command.append("--random-init")
+    started = time.perf_counter()
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SlmxError(f"export of {preset} failed with exit code {child.returncode}")
+    return time.perf_counter() - started, usage.ru_maxrss * 1024
+
+
+def main(
+    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: all.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+) -> None:
+    """Export each preset with every variant, and measure."""
+    record: dict[str, Any] = {"machine": describe_machine(), "presets": {}}
+    typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANT_FILES) + " | int8 / fp32 | nodes fp32, int8 |")
+    typer.echo("|" + "---|" * (len(VARIANT_FILES) + 5))
+    for name in preset or PRESETS:
+        with tempfile.TemporaryDirectory() as work:
+            out = Path(work) / "bundle"
+            seconds, peak = export_all(name, out)
+            bundle = Bundle.open(out)
+            files = bundle.manifest["files"]
+            sizes = {variant: files[file]["bytes"] for variant, file in VARIANT_FILES.items()}
+            variants = bundle.manifest["variants"]
+            nodes = {variant: variants[variant]["operators"]["nodes"] for variant in ("fp32", "int8")}
+            figures = {
+                "seconds": round(seconds, 1),
+                "peak_bytes": peak,
+                "bytes": sizes,
+                "nodes": nodes,
+                "variants": variants,
+            }
+        record["presets"][name] = figures
+        cells = [name, f"{seconds:.0f}", f"{peak / 2**20:,.0f}", *(f"{size:,}" for size in sizes.values())]
+        ratio = f"{sizes['int8'] / sizes['fp32']:.3f}"
+        typer.echo(f"| {' | '.join(cells)} | {ratio} | {nodes['fp32']}, {nodes['int8']} |")
+    if json_file is not None:
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

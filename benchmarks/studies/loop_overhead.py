@@ -1,0 +1,349 @@
+"""What the loop adds to the model, and what a process costs: python -m benchmarks.studies.loop_overhead --out FOLDER.
+
+Everything that docs/runtime.md claims is printed here beside its goal: the share of a step outside session.run,
+decoding against onnxruntime-genai and llama.cpp, prefill against PyTorch, eight stories in a batch, cold start, peak
+memory, and memory over thousands of stories. Decoding and prefill are measured as `slmx bench` measures them.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from benchmarks.report.leaderboard import presets_of
+from benchmarks.report.record import Report, Result
+from benchmarks.run import cases
+from benchmarks.run.bench import Bench, BenchSettings
+from benchmarks.run.progress import Meter
+from benchmarks.run.targets import Subject, subject_of_preset
+from runtimes.bundle.store import Bundle
+from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.generator import Generator
+from runtimes.engine.sampler import Sampler, SamplingParams
+from runtimes.engine.session import Batch, Session, default_threads
+from runtimes.system.machine import describe_machine
+from runtimes.system.timing import Samples, alternate, decode_seconds
+from slm.errors import SlmxError
+
+PROMPT = "Once upon a time"
+TOKENS, ROWS = 200, 8
+GREEDY = SamplingParams(temperature=0)
+SAMPLED = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, seed=1)
+PRESETS = ("nano", "micro", "small", "medium")
+PEERS = ("onnxruntime-genai int8", "llama.cpp Q8_0", "llama.cpp Q4_0")
+GOALS = {PEERS[0]: 1.0, PEERS[1]: 1.5, PEERS[2]: None, "torch eager": None}
+SHORT, LONG = cases.PROMPT, cases.LONG_PROMPT
+SOAK_STORIES, SOAK_TOKENS, SOAK_EVERY = 10_000, 20, 500
+IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
+# Runs the command as a user does, and reports its own peak: ru_maxrss would include the parent's.
+CHILD = """
+import atexit, sys
+from benchmarks.run.worker import peak_bytes
+atexit.register(lambda: print("peak", peak_bytes(), file=sys.stderr))
+from slm.cli import main
+main()
+"""
+
+
+TIME_IMPORTS = """
+import importlib, sys, time
+for name in sys.argv[1:]:
+    started = time.perf_counter()
+    importlib.import_module(name)
+    print(name, time.perf_counter() - started)
+"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value beside what it has to reach."""
+
+    name: str
+    value: str
+    goal: str
+    reached: bool | None = None
+
+
+class Runs(Protocol):
+    """What the loop asks of an onnxruntime session."""
+
+    def run_with_iobinding(self, binding: object) -> None:
+        """Run with what is bound."""
+
+
+class Timed:
+    """Stands before an onnxruntime session and adds up the seconds inside its runs."""
+
+    def __init__(self, session: Runs) -> None:
+        self._session = session
+        self.seconds = 0.0
+
+    def run_with_iobinding(self, binding: object) -> None:
+        """Run, and count the time."""
+        started = time.perf_counter()
+        self._session.run_with_iobinding(binding)
+        self.seconds += time.perf_counter() - started
+
+
+def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -> float:
+    """Seconds per step that are not spent in session.run: sampling and the loop around it."""
+    cache = session._cache
+    assert isinstance(cache, SharedCache)
+    sampler = Sampler(sampling, prompt)
+    session.reset()
+    logits = session.prefill(prompt)
+    bare = cache._session
+    timed = cache._session = Timed(bare)
+    try:
+        started = time.perf_counter()
+        for _ in range(TOKENS):
+            logits = session.step(sampler(logits))
+        return (time.perf_counter() - started - timed.seconds) / TOKENS
+    finally:
+        cache._session = bare
+
+
+def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int, rows: int) -> float:
+    """Seconds for `tokens` steps of that many rows together, sampling included, prefill not."""
+    samplers = [Sampler(sampling, prompt) for _ in range(rows)]
+    session.reset()
+    first = session.prefill(prompt)
+    batch = Batch([session] * rows)
+    logits: Iterable[FloatArray] = [first] * rows
+    started = time.perf_counter()
+    for _ in range(tokens):
+        logits = batch.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
+    return time.perf_counter() - started
+
+
+def loop_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
+    """The loop's share of a step of int8 on one thread, greedy and sampled."""
+    config, prompt = subject.config, prompt_of(subject)
+    session = Session.open(subject.bundle.model_path("int8"), config, 1)
+    sides: dict[str, Callable[[], float]] = {
+        "greedy step": lambda: decode_seconds(session, prompt, GREEDY, TOKENS) / TOKENS,
+        "sampled step": lambda: decode_seconds(session, prompt, SAMPLED, TOKENS) / TOKENS,
+        "outside session.run, greedy": lambda: outside_run(session, prompt, GREEDY),
+        "outside session.run, sampled": lambda: outside_run(session, prompt, SAMPLED),
+    }
+    taken = alternate(sides, rounds)
+    step = taken["greedy step"].median
+    greedy, sampled = (taken[f"outside session.run, {way}"].median / step for way in ("greedy", "sampled"))
+    return [
+        at_most(f"{subject.name}: loop of a greedy step", greedy, 0.08, "{:.1%}"),
+        at_most(f"{subject.name}: loop with top-k 40 + top-p 0.95", sampled, 0.12, "{:.1%}"),
+    ], taken
+
+
+def batch_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
+    """Tokens a second of eight stories in a batch, relative to one, each on its default threads."""
+    config, prompt = subject.config, prompt_of(subject)
+    path = subject.bundle.model_path("int8")
+    alone, together = (Session.open(path, config, default_threads(config, rows)) for rows in (1, ROWS))
+    tokens = min(TOKENS, config.block_size - len(prompt) - 1)
+    sides: dict[str, Callable[[], float]] = {}
+    for way, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
+        sides[f"one, {way}"] = lambda s=sampling: decode_seconds(alone, prompt, s, tokens) / tokens  # type: ignore[misc]
+        sides[f"eight, {way}"] = lambda s=sampling: (  # type: ignore[misc]
+            batch_seconds(together, prompt, s, tokens, ROWS) / (tokens * ROWS)
+        )
+    taken = alternate(sides, rounds)
+    return [
+        at_least(f"{subject.name}: 8 stories in a batch, {way}", gain, 3.0, "{:.1f}x")
+        for way, gain in (
+            (way, taken[f"one, {way}"].median / taken[f"eight, {way}"].median) for way in ("greedy", "sampled")
+        )
+    ], {f"{subject.name} {name}": samples for name, samples in taken.items()}
+
+
+def cold_start(bundle: Path) -> tuple[float, int]:
+    """Seconds from process start to the first generated text of `slmx generate`, and its peak memory in bytes."""
+    command = [sys.executable, "-c", CHILD, "generate", PROMPT, "--bundle", str(bundle), "--variant", "int8"]
+    started = time.perf_counter()
+    with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        seen = 0
+        while seen <= len(PROMPT):
+            chunk = os.read(child.stdout.fileno(), 4096)
+            if not chunk:
+                raise SlmxError(f"slmx generate failed: {child.stderr.read().decode(errors='replace').strip()}")
+            seen += len(chunk)
+        first = time.perf_counter() - started
+        child.stdout.read()
+        return first, int(child.stderr.read().decode().split()[-1])
+
+
+def import_seconds() -> dict[str, float]:
+    """Seconds that the libraries of `slmx generate` take to import in a fresh Python, one after the other."""
+    ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
+    return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def soak(bundle: Path, stories: int, every: int) -> list[int]:
+    """Resident bytes of this process after every so many of its short stories, whose prompts and seeds change."""
+    generator = Generator(Bundle.open(bundle), "int8")
+    seen = []
+    for number in range(stories):
+        generator.generate(f"{PROMPT} number {number}", max_tokens=SOAK_TOKENS, seed=number)
+        if number % every == every - 1:
+            gc.collect()
+            seen.append(resident_bytes())
+    return seen
+
+
+def decode_figures(report: Report) -> list[Figure]:
+    """Decoding and prefill of int8 against the peers and PyTorch, and the share of the memory's bandwidth."""
+    rows: list[Figure] = []
+    for preset in presets_of(report):
+        ours = best_of(report, preset, "int8", SHORT)
+        if ours is None or ours.decode is None:
+            rows.append(Figure(f"{preset}: int8 decode", "not measured", ""))
+            continue
+        for side, goal in GOALS.items():
+            theirs = best_of(report, preset, side, SHORT)
+            name = f"{preset}: int8 decode / {side}"
+            if theirs is None or theirs.decode is None:
+                rows.append(Figure(name, "not measured", "" if goal is None else f">= {goal:.2f}x"))
+            else:
+                rows.append(at_least(name, ours.decode.median / theirs.decode.median, goal, "{:.2f}x"))
+        share = report.ceiling_share(ours)
+        if share is not None:
+            goal = 0.6 if preset == "medium" else None
+            rows.append(at_least(f"{preset}: share of the read bandwidth", share, goal, "{:.0%}"))
+        rows += prefill_figures(report, preset)
+    return rows
+
+
+def prefill_figures(report: Report, preset: str) -> list[Figure]:
+    """A prompt of 200 tokens by each of our variants against PyTorch; none where the context is too short."""
+    rows = []
+    reference = best_of(report, preset, "torch eager", LONG)
+    for side in ("int8", "fp32"):
+        ours = best_of(report, preset, side, LONG)
+        if ours is not None and ours.prefill is not None and reference is not None and reference.prefill is not None:
+            goal = 1.0 if (preset, side) == ("small", "int8") else None
+            ratio = ours.prefill.median / reference.prefill.median
+            rows.append(at_least(f"{preset}: {side} prefill of {LONG} / torch eager", ratio, goal, "{:.2f}x"))
+    return rows
+
+
+def best_of(report: Report, preset: str, side: str, prompt_tokens: int) -> Result | None:
+    """The side's result on its best number of threads, for one row behind an empty context."""
+    found = [
+        result
+        for result in report.results
+        if (result.case.preset, result.case.side, result.case.depth, result.case.batch) == (preset, side, 0, 1)
+        and result.case.prompt_tokens == prompt_tokens
+        and result.decode is not None
+    ]
+    return max(found, key=lambda result: result.decode.median if result.decode else 0.0, default=None)
+
+
+def prompt_of(subject: Subject) -> list[int]:
+    """The prompt's ids behind the token that begins a story."""
+    tokenizer = subject.checkpoint.tokenizer
+    return [tokenizer.end_of_text, *tokenizer.encode(PROMPT)]
+
+
+def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:
+    """A figure that is to stay below its goal."""
+    if goal is None:
+        return Figure(name, form.format(value), "")
+    return Figure(name, form.format(value), f"<= {form.format(goal)}", value <= goal)
+
+
+def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
+    """A figure that is to reach its goal."""
+    if goal is None:
+        return Figure(name, form.format(value), "")
+    return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
+
+
+def process_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
+    """Cold start and peak memory of `slmx generate` with int8."""
+    starts = [cold_start(subject.bundle.folder) for _ in range(rounds)]
+    first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
+    goals = {"nano": (0.40, 75.0), "medium": (None, 180.0)}.get(subject.name, (None, None))
+    return [
+        at_most(f"{subject.name}: cold start to the first word", first.median, goals[0], "{:.2f} s"),
+        at_most(f"{subject.name}: peak memory of slmx generate", peak, goals[1], "{:.0f} MB"),
+    ], {f"{subject.name} cold start": starts}
+
+
+def soak_figure(subject: Subject, stories: int) -> tuple[Figure, list[int]]:
+    """Growth of resident memory from the first samples of a soak to its last."""
+    seen = soak(subject.bundle.folder, stories, SOAK_EVERY)
+    grown = (seen[-1] - seen[0]) / 1e6
+    name = f"{subject.name}: memory grown from story {SOAK_EVERY:,} to {stories:,}"
+    return at_most(name, grown, 1.0, "{:.2f} MB"), seen
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun goes on behind what is there.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Of every side, in turn.")] = 15,
+    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: nano to medium.")] = None,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", help="Take decoding and prefill from this report.json of slmx bench.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw samples here.")] = None,
+) -> None:
+    """Measure and print each figure beside its goal."""
+    names = tuple(preset or PRESETS)
+    with Meter() as meter:
+        if report_file is None:
+            bench = Bench(
+                BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS), meter
+            )
+            bench.run()
+            report = bench.report()
+        else:
+            report = Report.read(report_file)
+    figures: list[Figure] = []
+    samples: dict[str, Samples] = {}
+    raw: dict[str, Any] = {"imports": import_seconds()}
+    subjects = {name: subject_of_preset(name, ("fp32", "int8"), out / "work", meter.say) for name in names}
+    smallest = subjects[names[0]]
+    for taken in (loop_figures(smallest, rounds), *(batch_figures(subject, rounds) for subject in subjects.values())):
+        figures += taken[0]
+        samples |= taken[1]
+    figures += decode_figures(report)
+    for subject in subjects.values():
+        rows, starts = process_figures(subject, rounds)
+        figures += rows
+        raw |= starts
+    row, raw["soak"] = soak_figure(smallest, SOAK_STORIES)
+    figures.append(row)
+    typer.echo("| figure | measured | goal | |\n|---|---|---|---|")
+    for figure in figures:
+        mark = {None: "", True: "reached", False: "NOT reached"}[figure.reached]
+        typer.echo(f"| {figure.name} | {figure.value} | {figure.goal} | {mark} |")
+    typer.echo("\nimports: " + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in raw["imports"].items()))
+    if json_file is not None:
+        record = {
+            "machine": describe_machine(),
+            "figures": [asdict(figure) for figure in figures],
+            "seconds": {name: values.values for name, values in samples.items()},
+            "report": json.loads(report.to_json()) if report_file is None else report_file.name,
+            **raw,
+        }
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

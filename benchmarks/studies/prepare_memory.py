@@ -1,0 +1,91 @@
+"""Speed and peak memory of slmx prepare on a large generated corpus: python -m benchmarks.studies.prepare_memory."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from runtimes.system.machine import describe_machine
+from slm.tokenizer import END_OF_TEXT
+
+WORDS = 60_000
+STORY_WORDS = 170
+BATCH = 2_000
+
+
+def _words(random: np.random.Generator) -> list[str]:
+    letters = np.array(list("etaoinshrdlucmfwypvbgkjqxz"))
+    odds = np.arange(len(letters), 0, -1) / sum(range(len(letters) + 1))
+    lengths = random.integers(2, 11, WORDS)
+    return ["".join(random.choice(letters, length, p=odds)) for length in lengths]
+
+
+def _stories(random: np.random.Generator) -> Iterator[str]:
+    """Words by Zipf's law; one story in 50 comes twice, one in 50 has mojibake, one in 100 breaks off."""
+    words = np.array(_words(random))
+    while True:
+        ranks = np.minimum(random.zipf(1.3, (BATCH, STORY_WORDS)), WORDS) - 1
+        for number, row in enumerate(ranks):
+            story = " ".join(words[row]).capitalize() + "."
+            if number % 50 == 1:
+                yield story
+            if number % 50 == 2:
+                story = f"â€œ{story}â€\x9d"
+            if number % 100 == 3:
+                story = story[:-1] + ". And then"
+            yield story
+
+
+def generate(path: Path, size: int) -> int:
+    """Write a corpus of at least `size` bytes; returns its stories."""
+    count = written = 0
+    with path.open("w", encoding="utf-8") as file:
+        for story in _stories(np.random.default_rng(1)):
+            written += file.write(f"{story}\n{END_OF_TEXT}\n")
+            count += 1
+            if written >= size:
+                return count
+    return count
+
+
+def main(
+    gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the corpus.")] = 2.0,
+    vocabulary: Annotated[str, typer.Option(help="Preset whose vocabulary is learned.")] = "nano",
+) -> None:
+    """Generate, prepare in a child process, print one JSON object."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, out = Path(folder) / "stories.txt", Path(folder) / "set"
+        stories = generate(corpus, int(gigabytes * 1e9))
+        size = corpus.stat().st_size
+        command = ["prepare", str(corpus), "--preset", vocabulary, "--out", str(out)]
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "slm", *command], check=True, stdout=sys.stderr)
+        seconds = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        record = json.loads((out / "dataset.json").read_text("utf-8"))
+    figures = {
+        "machine": describe_machine(),
+        "corpus_bytes": size,
+        "stories": stories,
+        "seconds": round(seconds, 1),
+        "megabytes_per_second": round(size / 1e6 / seconds, 2),
+        "peak_memory_bytes": peak,
+        "cleaning": record["cleaning"]["training"],
+        "tokens": record["sides"]["train"]["tokens"] + record["sides"]["valid"]["tokens"],
+        "shards": len(record["sides"]["train"]["shards"]) + len(record["sides"]["valid"]["shards"]),
+    }
+    typer.echo(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

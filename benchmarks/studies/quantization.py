@@ -1,0 +1,144 @@
+"""Every way to quantize one checkpoint: what it loses, and how fast it is, on this processor or an emulated one.
+
+    python -m benchmarks.studies.quantization --eval-text FILE
+    python -m benchmarks.studies.quantization --eval-text FILE --reader "valgrind --tool=none -q python"
+    python -m benchmarks.studies.quantization --eval-text FILE --reader READER
+
+READER is for example "qemu-aarch64 -cpu cortex-a72 -L ROOT ROOT/bin/python3".
+
+What is lost depends on the processor: U8xS8 products saturate 16-bit sums on AVX2 and do not with VNNI. A reader is
+a command that starts Python elsewhere: valgrind's processor has AVX2 and no AVX-512, qemu's is an ARM core. The
+reader needs numpy, onnxruntime and tiktoken only. Speed under emulation compares variants with each other, no more.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from export.checks.fidelity import Reading, measure_quality
+from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.session import Session
+from runtimes.system.machine import describe_machine
+from runtimes.system.timing import alternate, decode_seconds
+from slm.presets import GPTConfig
+
+ARRAYS = "reading.npz"
+SHAPE = "shape.json"
+FLOAT, INT4 = "fp32", "int4"
+
+
+def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
+    """Write models (all, if none is named) and the float model's reading of the text into a folder."""
+    from export.checks.float_model import Judge
+    from export.checks.float_model import eval_text as read_eval_text
+    from export.formats.graph import export_onnx
+    from export.formats.quantize import DEFAULT_RECIPE, RECIPES, get_recipe, quantize_int4, quantize_int8
+    from slm.checkpoint import load_checkpoint
+
+    loaded = load_checkpoint(checkpoint)
+    config = loaded.model.config
+    judge = Judge(loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size)
+    reading = judge.reading
+    np.savez(
+        folder / ARRAYS,
+        inputs=reading.inputs,
+        targets=reading.targets,
+        logits=np.stack([reading.reference(row) for row in range(len(reading.inputs))]),
+        bytes_per_token=reading.bytes_per_token,
+        bits_per_byte=judge.float_bits_per_byte,
+    )
+    (folder / SHAPE).write_text(json.dumps(asdict(config)), "utf-8")
+    fp32 = folder / f"{FLOAT}.onnx"
+    export_onnx(loaded.model, fp32)
+    for name in models or (INT4, *RECIPES):
+        if name == INT4:
+            quantize_int4(fp32, folder / f"{INT4}.onnx", get_recipe(DEFAULT_RECIPE))
+        else:
+            quantize_int8(fp32, folder / f"{name}.onnx", get_recipe(name))
+
+
+def _shape(folder: Path) -> GPTConfig:
+    return GPTConfig.from_dict(json.loads((folder / SHAPE).read_text("utf-8")), SHAPE)
+
+
+def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
+    """Quality and greedy speed on one thread of every model in a folder, by numpy and onnxruntime alone."""
+    arrays = np.load(folder / ARRAYS)
+    logits = arrays["logits"]
+    reading = Reading(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
+    sessions = {path.stem: Session.open(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
+    found: dict[str, Any] = {}
+    for name, session in sessions.items():
+        windows, decode = (
+            asdict(measure_quality(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
+        )
+        found[name] = {
+            "bytes": (folder / f"{name}.onnx").stat().st_size,
+            "windows": windows,
+            "decode": decode,
+        }
+        print(name, f"{windows['loss']:+.3%} {decode['loss']:+.3%}", file=sys.stderr, flush=True)
+
+    def side(session: Session) -> Callable[[], float]:
+        return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
+
+    for name, samples in alternate({name: side(session) for name, session in sessions.items()}, rounds).items():
+        found[name]["seconds"] = samples.values
+    return found
+
+
+def main(
+    eval_text: Annotated[Path | None, typer.Option(help="Stories the model never saw.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped nano.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only this recipe, or int4; repeat for more.")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="Context windows to read.")] = 64,
+    rounds: Annotated[int, typer.Option(min=2, help="Of the speed measurement.")] = 15,
+    steps: Annotated[int, typer.Option(min=1, help="Tokens in a round.")] = 200,
+    reader: Annotated[str | None, typer.Option(help="Command that starts Python on another processor.")] = None,
+    read: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw figures here.")] = None,
+) -> None:
+    """Compare them."""
+    if read is not None:
+        found = read_models(read, rounds, steps)
+        typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
+        return
+    if eval_text is None:
+        raise typer.BadParameter("name a file with stories", param_hint="--eval-text")
+    with tempfile.TemporaryDirectory() as name:
+        from slm.checkpoint import PRETRAINED
+
+        folder = Path(name)
+        prepare(folder, checkpoint or PRETRAINED / "nano", eval_text, windows, model or [])
+        command = [*shlex.split(reader or sys.executable), "-m", "benchmarks.studies.quantization", "--read", name]
+        settings = ["--rounds", str(rounds), "--steps", str(steps)]
+        done = subprocess.run([*command, *settings], stdout=subprocess.PIPE, check=True)
+        result: dict[str, Any] = json.loads(done.stdout)
+    typer.echo("| model | bytes | loss, windows | loss, decode | KL, decode | agreement | steps/s, fp32 = 1 |")
+    typer.echo("|---|---|---|---|---|---|---|")
+    float_seconds = float(np.median(result["models"][FLOAT]["seconds"]))
+    for model_name, row in result["models"].items():
+        decode = row["decode"]
+        typer.echo(
+            f"| {model_name} | {row['bytes']:,} | {row['windows']['loss']:+.3%} | {decode['loss']:+.3%} | "
+            f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} | {float_seconds / np.median(row['seconds']):.2f} |"
+        )
+    if json_file is not None:
+        record = {"machine": describe_machine(), "reader": reader, "windows": windows, "steps": steps, **result}
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,95 @@
+"""What each variant loses against the float model, measured before anything is published."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export.checks.fidelity import FloatArray, Quality, Reading, measure_quality
+from runtimes.engine.session import Session, default_threads
+from slm.data.corpus import TokenStream, encode_stories
+from slm.data.sources import read_stories
+from slm.model import GPT
+from slm.tokenizer import Tokenizer
+from slm.train.sample_text import sample_stories
+
+# Logits compared, so that a large vocabulary is judged in the time of a small one: 16,384 tokens of 8,000.
+JUDGED_LOGITS = 131_072_000
+
+
+@dataclass(frozen=True)
+class EvalText:
+    """The text that variants are judged on, and where it came from."""
+
+    stream: TokenStream
+    source: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A variant against the float model: read in whole windows and, where it differs, token by token as in decoding."""
+
+    float_bits_per_byte: float
+    windows: Quality
+    decode: Quality | None
+
+    @property
+    def worst_loss(self) -> float:
+        """The larger relative loss in bits per byte of the ways of reading; NaN if one is."""
+        ways = [way.loss for way in (self.windows, self.decode) if way is not None]
+        return float(np.max(ways))
+
+    def as_dict(self) -> dict[str, object]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0) -> EvalText:
+    """The stories of a file or, without one, stories sampled from the float model itself (temperature 1)."""
+    # PyTorch's threads wait for each other, many times over when the machine is shared; small models need one.
+    torch.set_num_threads(default_threads(model.config))
+    if path is not None:
+        return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
+    stories = sample_stories(model, tokenizer, seed)
+    return EvalText(
+        encode_stories(stories, tokenizer), f"{len(stories)} stories sampled from the float model, seed {seed}"
+    )
+
+
+class Judge:
+    """Holds the text, and the float model's reading of it, that every quantized variant is compared with."""
+
+    def __init__(self, model: GPT, text: EvalText, max_tokens: int | None = None) -> None:
+        self.text = text
+        self.model = model
+        inputs, targets = text.stream.windows(model.config.block_size)
+        tokens = max_tokens or JUDGED_LOGITS // model.config.vocab_size
+        keep = max(1, tokens // model.config.block_size)
+        self.reading = Reading(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
+        self.float_bits_per_byte = self.reading.bits_per_byte(self.reading.reference_nats())
+
+    @property
+    def tokens(self) -> int:
+        """Number of predictions judged."""
+        return int(self.reading.targets.size)
+
+    @torch.inference_mode()
+    def _float(self, row: int) -> FloatArray:
+        logits: FloatArray = self.model(torch.from_numpy(self.reading.inputs[row : row + 1]))[0].numpy()
+        return logits
+
+    def shortened(self, max_tokens: int) -> Judge:
+        """A judge of the first part of the text only, for searches."""
+        return Judge(self.model, self.text, max_tokens)
+
+    def verdict(self, path: Path, decode: bool = True) -> Verdict:
+        """Read the text with a variant: in whole windows and, with `decode`, token by token too."""
+        session = Session.open(path, self.model.config)
+        ways = [
+            measure_quality(session, self.reading, self.float_bits_per_byte, way)
+            for way in ((False, True) if decode else (False,))
+        ]
+        return Verdict(self.float_bits_per_byte, ways[0], ways[1] if decode else None)

@@ -1,0 +1,95 @@
+"""Do a float variant's logits agree with PyTorch's? A grid of batches, lengths and cache fills, and greedy tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.checks.torch_session import Forward, empty_past, load_forward, open_session
+from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.engine.cache import cache_names, open_onnx
+from runtimes.engine.session import Session
+from slm.model import GPT, KVCache, generate_greedy
+from slm.presets import GPTConfig
+
+GREEDY_TOKENS = 48
+
+
+def open_forward(variant: str, path: Path, config: GPTConfig) -> Forward:
+    """A variant as one function, whatever runs it."""
+    return load_forward(variant, path) if variant in TORCH_VARIANTS else _onnx_forward(path, config)
+
+
+def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
+    session = open_onnx(path, threads=1)
+    past_names, present_names = cache_names(config.n_layer)
+
+    def forward(input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        batch, new = input_ids.shape
+        start = past[0].shape[2]
+        feed = {
+            "input_ids": input_ids.numpy(),
+            "attention_mask": np.ones((batch, start + new), np.int64),
+            "position_ids": np.tile(np.arange(start, start + new, dtype=np.int64), (batch, 1)),
+        }
+        feed |= {name: value.numpy() for name, value in zip(past_names, past, strict=True)}
+        logits, *present = session.run(["logits", *present_names], feed)
+        return torch.from_numpy(logits), [torch.from_numpy(value) for value in present]
+
+    return forward
+
+
+def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
+    """Batch, new tokens, cached tokens: a grid, then the full context at once and its last token.
+
+    `chunked_batches` says whether several rows may take several tokens behind a filled cache. onnxruntime's
+    GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
+    """
+    for batch in (1, 3):
+        for new in (1, 2, 17):
+            for past in (0, 1, 30):
+                allowed = chunked_batches or batch == 1 or new == 1 or past == 0
+                if allowed and past + new < config.block_size:
+                    yield batch, new, past
+    yield 1, config.block_size, 0
+    yield 1, 1, config.block_size - 1
+
+
+@torch.inference_mode()
+def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
+    """Largest |logit difference| to PyTorch over the grid, the cache growing as separate tensors; NaN if any is."""
+    config = model.config
+    random = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for batch, new, past in parity_cases(config, chunked_batches):
+        ids = torch.randint(config.vocab_size, (batch, past + new), generator=random)
+        cache, state = KVCache(config, batch), empty_past(config, batch)
+        for start, end in ((0, past), (past, past + new)):
+            if start == end:
+                continue
+            expected = model(ids[:, start:end], cache)
+            logits, state = forward(ids[:, start:end], state)
+            worst = float(np.maximum(worst, float((logits - expected).abs().max())))
+    return worst
+
+
+def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
+    """The likeliest ids after a prompt, by a fresh run of a session."""
+    session.reset()
+    ids = [int(session.prefill(prompt).argmax())]
+    while len(ids) < max_tokens:
+        ids.append(int(session.step(ids[-1]).argmax()))
+    return ids
+
+
+def same_greedy_tokens(model: GPT, variant: str, path: Path) -> bool:
+    """Whether a variant continues a random prompt with PyTorch's ids, in our own session."""
+    config = model.config
+    random = torch.Generator().manual_seed(1)
+    prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
+    count = min(GREEDY_TOKENS, config.block_size - len(prompt))
+    return greedy_tokens(open_session(variant, path, config), prompt, count) == generate_greedy(model, prompt, count)

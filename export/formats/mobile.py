@@ -1,0 +1,38 @@
+"""The .ort format of onnxruntime's mobile builds, and the list of operators that such a build needs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import onnxruntime as ort
+from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+from export.formats.quiet import quiet
+
+WARNING, ERROR = 2, 3  # onnxruntime's levels; it warns that num_logits_to_keep may be overridden
+OPERATORS_SUFFIX = ".required_operators.config"
+
+
+def export_mobile(source: Path, target: Path) -> None:
+    """Write `target` (.ort) from an ONNX model, and beside it the operators that a minimal build must include.
+
+    The optimizations of onnxruntime are baked in; those for one kind of processor are left out, so that the file
+    made on x86 runs on ARM. The second file is for `build.sh --include_ops_by_config`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        (work / "in").mkdir()
+        shutil.copyfile(source, work / "in" / f"{target.stem}.onnx")
+        ort.set_default_logger_severity(ERROR)
+        try:
+            with quiet():
+                convert_onnx_models_to_ort(work / "in", work / "out", [OptimizationStyle.Fixed])
+        finally:
+            ort.set_default_logger_severity(WARNING)
+        shutil.copyfile(work / "out" / target.name, target)
+        (config,) = (work / "out").glob("*.config")
+        lines = config.read_text("utf-8").splitlines()
+        operators = [line for line in lines if not line.startswith("#")]
+        target.with_name(target.stem + OPERATORS_SUFFIX).write_text("\n".join(operators) + "\n", "utf-8")

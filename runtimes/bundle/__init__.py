@@ -1,0 +1,1 @@
+"""The bundle: which variants exist, the manifest, and the files."""

@@ -1,0 +1,1 @@
+"""The machine: processor, memory, known problems, timing."""

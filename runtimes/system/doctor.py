@@ -1,0 +1,118 @@
+"""What is known to go wrong on a machine, and which variant of a bundle is quickest here.
+
+Looking loads no onnxruntime, which may be what crashes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+
+if TYPE_CHECKING:
+    from runtimes.bundle.store import Bundle
+    from runtimes.system.timing import Samples
+
+BOARD = Path("/proc/device-tree/model")
+STEPS = 64
+SECONDS = 2.0
+BUSY = 0.5  # share of the cores that others may keep busy before it is said
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the traps are looked for in."""
+
+    machine: str
+    bits: int
+    board: str
+    features: tuple[str, ...]
+    versions: Mapping[str, str]
+    cores: int
+    load: float
+    memory: int | None
+
+
+def look() -> Findings:
+    """The findings on this machine."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    versions = {}
+    for package in ("onnxruntime", "numpy", "tiktoken"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    try:
+        board = BOARD.read_text("utf-8").strip("\0\n")
+    except OSError:
+        board = ""
+    return Findings(
+        machine=platform.machine(),
+        bits=64 if sys.maxsize > 2**32 else 32,
+        board=board,
+        features=tuple(cpu_features(cpu_fields())),
+        versions=versions,
+        cores=usable_cores(),
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+        memory=memory_bytes(),
+    )
+
+
+def fatal_traps(found: Findings) -> list[str]:
+    """One line for each known trouble that keeps onnxruntime from running at all, with the way out of it.
+
+    onnxruntime 1.21.0 on a Raspberry Pi 4: github.com/microsoft/onnxruntime/issues/23957.
+    """
+    lines = []
+    if found.bits == 32:
+        lines.append("32-bit system: onnxruntime has no wheels for it; install a 64-bit one (Raspberry Pi OS 64-bit)")
+    if "Raspberry Pi 4" in found.board and found.versions["onnxruntime"] == "1.21.0":
+        lines.append('onnxruntime 1.21.0 crashes on a Pi 4 when it loads: pip install "onnxruntime>=1.22"')
+    return lines
+
+
+def traps(found: Findings) -> list[str]:
+    """One line for each known trouble that makes it slow, with the way out of it."""
+    lines = []
+    if found.machine in ("x86_64", "AMD64") and found.features and "avx2" not in found.features:
+        lines.append("no AVX2: onnxruntime has its quicker kernels for processors that have it")
+    if found.load > found.cores * BUSY:
+        lines.append(f"other programs keep {found.load:.1f} of {found.cores} cores busy: what is measured is too slow")
+    if found.memory is not None and found.memory < 150 * 2**20:
+        lines.append(f"{found.memory / 2**20:.0f} MiB of memory left: nano needs 75, larger models more")
+    return lines
+
+
+def quickest(bundle: Bundle) -> dict[str, Samples]:
+    """Seconds per token of every variant that onnxruntime runs, all in turn for two seconds, the quickest first."""
+    from runtimes.engine.sampler import SamplingParams
+    from runtimes.engine.session import Session
+    from runtimes.system.timing import Samples, alternate, decode_seconds
+
+    config = bundle.config
+    steps = min(STEPS, config.block_size - 1)
+    sides: dict[str, Callable[[], float]] = {}
+    for name in bundle.variants:
+        session = Session.open(bundle.model_path(name), config)
+        sides[name] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
+    started = time.perf_counter()
+    alternate(sides, rounds=1)
+    once = (time.perf_counter() - started) / 2
+    taken = alternate(sides, rounds=max(3, min(25, int(SECONDS / once))))
+    measured = {name: Samples([value / steps for value in samples.values]) for name, samples in taken.items()}
+    return dict(sorted(measured.items(), key=lambda item: item[1].median))
+
+
+def limits() -> str:
+    """What keeps this process from using all of the machine, in words."""
+    quota = cpu_quota()
+    return f"a container's limit of {quota:g} processors" if quota is not None else "no container limit"

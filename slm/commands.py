@@ -1,0 +1,200 @@
+"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `evaluate`, `import`, `presets`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from slm.errors import needs
+
+
+def prepare(
+    sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, or hub data set.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    preset: Annotated[str, typer.Option(help="Model shape it is for: its vocabulary and context.")] = "nano",
+    valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the text, for the record.")] = "not stated",
+    field: Annotated[str, typer.Option(help="Column with the story, for tables.")] = "text",
+    separator: Annotated[str, typer.Option(help="Between stories of a text: auto, endoftext or blank.")] = "auto",
+    vocab_size: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="Checkpoint or data set whose tokenizer to use.")] = None,
+    clean: Annotated[bool, typer.Option(help="Repair mojibake; drop truncated stories.")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a data set that is there.")] = False,
+) -> None:
+    """Clean a corpus, learn its tokenizer and write token shards; does nothing when they are up to date."""
+    with needs("train"):
+        from rich.console import Console
+
+        from slm.data.prepare import PrepareSettings
+        from slm.data.prepare import prepare as run
+
+    settings = PrepareSettings(
+        sources=tuple(sources),
+        preset=preset,
+        out=out,
+        valid=tuple(valid or ()),
+        licence=licence,
+        field=field,
+        separator=separator,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
+        clean=clean,
+        force=force,
+    )
+    run(settings, Console(stderr=True))
+    typer.echo(str(out))
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    data: Annotated[list[str] | None, typer.Option(help="Folder from slmx prepare, or a source.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Model shape; default: nano.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
+    valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the text, for the record.")] = None,
+    block_size: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
+    n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
+    n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
+    n_embd: Annotated[int | None, typer.Option(help="Channels.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Default: 20 tokens per parameter; fine-tuning: 4 epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences in a step, over all processes.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Parts that a batch is computed in.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="muon or adamw.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak; fine-tuning: a tenth of the preset's.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="On matrices only; default 0.1.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Default: the preset's.")] = None,
+    grad_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; default 1.")] = None,
+    eval_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default 250.")] = None,
+    eval_tokens: Annotated[int | None, typer.Option(help="Validation tokens read each time; default 262144.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Evaluations without a better one to stop at.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout; default 1.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto, fp32 or bf16; auto is bf16 where the hardware has it.")
+    ] = "auto",
+    compile: Annotated[bool, typer.Option(help="Use torch.compile where a C++ compiler is there.")] = True,
+    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a preset, or fine-tune a checkpoint; Ctrl-C saves, --resume --out RUN goes on exactly."""
+    with needs("train"):
+        from rich.console import Console
+
+        from slm.train.loop import train as run
+        from slm.train.plan import TrainSettings
+
+    settings = TrainSettings(
+        out=out,
+        data=tuple(data or ()),
+        preset=preset,
+        init=init,
+        valid=tuple(valid or ()),
+        licence=licence,
+        block_size=block_size,
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=n_embd,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        grad_clip=grad_clip,
+        eval_every=eval_every,
+        eval_tokens=eval_tokens,
+        patience=patience,
+        seed=seed,
+        precision=precision,
+        compile=compile,
+        track=tuple(track or ()),
+        resume=resume,
+    )
+    console = Console(stderr=True)
+    summary = run(settings, console)
+    if summary is None:
+        typer.echo(f"stopped and saved: slmx train --resume --out {out} goes on", err=True)
+        raise typer.Exit(130)
+    if not console.quiet:
+        for line in summary.lines():
+            typer.echo(line, err=True)
+        typer.echo(str(out / "best"))
+
+
+def average(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(help="Two or more checkpoints or runs; the last gives its record.")
+    ],
+    data: Annotated[list[str], typer.Option(help="Folder from slmx prepare (its validation side), or a source.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+) -> None:
+    """Write the mean of several checkpoints of one training, which is often better than each."""
+    with needs("train"):
+        from slm.checkpoint import load_checkpoint
+        from slm.train.average import write_average
+        from slm.train.evaluate import read_stream
+
+    result = write_average(checkpoints, read_stream(data, load_checkpoint(checkpoints[-1])), out)
+    typer.echo(f"{result.bits_per_byte:.4f} bits per byte", err=True)
+    typer.echo(str(out))
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a run.")],
+    data: Annotated[list[str], typer.Option(help="Folder from slmx prepare (its validation side), or a source.")],
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Read no more than this; default: all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Loss, perplexity and bits per byte of a checkpoint on a text."""
+    with needs("train"):
+        from slm.checkpoint import load_checkpoint
+        from slm.train.evaluate import evaluate as run
+        from slm.train.evaluate import read_stream
+
+    opened = load_checkpoint(checkpoint)
+    stream = read_stream(data, opened)
+    block_size = opened.model.config.block_size
+    result = run(opened.model, stream, None if max_tokens is None else max(1, max_tokens // block_size))
+    figures = {
+        "loss": result.loss,
+        "perplexity": result.perplexity,
+        "bits_per_byte": result.bits_per_byte,
+        "tokens": result.tokens,
+        "stories": stream.stories,
+    }
+    if as_json:
+        typer.echo(json.dumps({"checkpoint": str(opened.folder), "data": data} | figures))
+        return
+    typer.echo(f"{'loss':<14} {result.loss:.4f} nats per token")
+    typer.echo(f"{'perplexity':<14} {result.perplexity:.3f} per token")
+    typer.echo(f"{'bits per byte':<14} {result.bits_per_byte:.4f}")
+    typer.echo(f"{'read':<14} {result.tokens:,} tokens in windows of {block_size}, of {stream.stories:,} stories")
+
+
+def import_model(
+    source: Annotated[Path, typer.Argument(help="Hugging Face folder of a GPT-2 shaped model.")],
+    out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+) -> None:
+    """Turn a GPT-2 shaped Hugging Face folder (safetensors, tokenizer.json) into a checkpoint to export."""
+    with needs("train"):
+        from slm.gpt2 import import_gpt2
+
+    config = import_gpt2(source, out, force, lambda line: typer.echo(line, err=True))
+    typer.echo(str(out))
+    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {out} --int8", err=True)
+
+
+def presets() -> None:
+    """List the model shapes, with their real parameter counts."""
+    from slm.presets import PRESETS
+
+    row = "{:<11} {:>5} {:>6} {:>6} {:>5} {:>5} {:>12} {:>14}"
+    typer.echo(row.format("preset", "block", "vocab", "layers", "heads", "embd", "parameters", "non-embedding"))
+    for preset in PRESETS.values():
+        c = preset.config
+        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
+        typer.echo(row.format(preset.name, *sizes, f"{c.parameters:,}", f"{c.non_embedding_parameters:,}"))

@@ -1,0 +1,1 @@
+"""Corpora: sources, cleaning, data sets of token shards."""

@@ -1,0 +1,61 @@
+"""The optimizers of a run, and their state as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from slm.model import GPT
+from slm.train.plan import Plan
+
+BETAS = (0.9, 0.99)
+MUON_MOMENTUM = 0.95
+
+
+def build_optimizers(model: GPT, plan: Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all; matrices alone decay.
+
+    Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon) is torch's own. Its updates are scaled to the
+    size of AdamW's (Liu et al., 2025, arXiv:2502.16982), so that one learning rate serves both.
+    """
+    tables: list[Tensor] = [model.wte.weight, model.wpe.weight]
+    matrices: list[Tensor] = [p for p in model.h.parameters() if p.dim() >= 2]
+    others = [p for p in model.parameters() if p.dim() < 2]
+    by_adamw = tables if plan.optimizer == "muon" else tables + matrices
+    groups = [{"params": by_adamw, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=BETAS, fused=True)
+    if plan.optimizer == "adamw":
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices,
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        momentum=MUON_MOMENTUM,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [adamw, muon]
+
+
+def optimizer_tensors(model: GPT, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """The whole state of the optimizers, named `parameter.key`."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in model.named_parameters()
+        for optimizer in optimizers
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizers(model: GPT, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave; KeyError when a parameter has no state there."""
+    state: dict[str, dict[str, Tensor]] = {name: {} for name, _ in model.named_parameters()}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition(".")
+        state[name][key] = tensor
+    for name, parameter in model.named_parameters():
+        if not state[name]:
+            raise KeyError(f"no state of {name}")
+        owner = next(o for o in optimizers for group in o.param_groups if any(p is parameter for p in group["params"]))
+        owner.state[parameter] = {key: tensor.to(parameter.device) for key, tensor in state[name].items()}

@@ -1,0 +1,113 @@
+"""The folder of a training run: numbered checkpoints that rotate, the best one, metrics, samples."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slm.atomic import atomic_folder
+from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.errors import SlmxError
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+METRICS_FILE = "metrics.jsonl"
+RUN_FILE = "run.json"
+KEPT_CHECKPOINTS = 2
+
+
+class RunFolder:
+    """`step-N` (float32, with the optimizer's state; the two newest are kept), `best` (float16), and the logs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def make(self) -> None:
+        """Make the folder and clear what a killed process left half-written; SlmxError when that cannot be done."""
+        try:
+            (self.path / "samples").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SlmxError(f"{self.path}: cannot make the folder ({error.strerror})") from error
+        for leftover in self.path.glob(".*.*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    def steps(self) -> list[Path]:
+        """The numbered checkpoints, oldest first."""
+        found = [path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+        return sorted(found, key=lambda path: int(path.name[5:]))
+
+    @property
+    def last(self) -> Path | None:
+        """The newest numbered checkpoint."""
+        return next(reversed(self.steps()), None)
+
+    @contextmanager
+    def new_step(self, step: int) -> Iterator[Path]:
+        """A folder that becomes `step-N` as a whole, under its own name; then those too old to keep go."""
+        with atomic_folder(self.path / f"step-{step:07d}", replace=True) as folder:
+            yield folder
+        for old in self.steps()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    @contextmanager
+    def new_best(self) -> Iterator[Path]:
+        """A folder that takes the place of `best` as a whole."""
+        with atomic_folder(self.path / "best", replace=True) as folder:
+            yield folder
+
+    def load_last(self) -> Checkpoint:
+        """The newest checkpoint; SlmxError when it is damaged or its weights are no numbers."""
+        last = self.last
+        if last is None:
+            raise SlmxError(f"{self.path}: no run to resume here; start it without --resume")
+        checkpoint = load_checkpoint(last)
+        for name, tensor in checkpoint.model.state_dict().items():
+            if not bool(torch.isfinite(tensor).all()):
+                older = [path.name for path in self.steps()[:-1]]
+                hint = f"delete it to resume from {older[-1]}" if older else "start a new run"
+                raise SlmxError(f"{last}: {name} holds values that are no numbers; {hint}")
+        return checkpoint
+
+    def settings(self) -> dict[str, Any]:
+        """What `run.json` keeps for a resume: where the data is and which preset it is."""
+        try:
+            stored: dict[str, Any] = json.loads((self.path / RUN_FILE).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise SlmxError(f"{self.path / RUN_FILE}: cannot read ({error}); give --data and --preset") from error
+        return stored
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write `run.json`."""
+        (self.path / RUN_FILE).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line to `metrics.jsonl`."""
+        with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, without one that a kill tore."""
+        file = self.path / METRICS_FILE
+        records = []
+        for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return records
+
+    def forget_after(self, step: int) -> None:
+        """Drop the metrics of steps that a resumed run will do again."""
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        (self.path / METRICS_FILE).write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+
+    def write_samples(self, step: int, stories: list[str]) -> None:
+        """Write the stories sampled at a step to `samples/step-N.txt`."""
+        text = "\n\n---\n\n".join(stories)
+        (self.path / "samples" / f"step-{step:07d}.txt").write_text(text + "\n", "utf-8")

@@ -1,0 +1,190 @@
+"""Other runtimes on the shipped nano: each that is installed writes the float model's ids, from its own files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.peers import PeerKind, run_steps
+from benchmarks.peers.gpt2_folder import write_gpt2_folder
+from benchmarks.peers.registry import PEERS, find_peer, find_peers
+from export.exporter import ExportSettings, export_bundle
+from runtimes import PACKAGED_BUNDLE
+from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
+from slm.errors import SlmxError
+from slm.gpt2 import import_gpt2
+from slm.model import generate_greedy
+from tests import bundles
+
+ROOT = Path(__file__).resolve().parents[3]
+NANO = PRETRAINED / "nano"
+NEW_TOKENS = 20
+BEGINNING = "Once upon a time"
+WHOLE = "Once upon a time, there was a dog. They all lived happily ever after. The end."
+# The least share of a quantized peer's ids that the float model would have written at their place.
+LIKELY = 0.9
+HEAVY = {"ctranslate2", "gguf", "llama_cpp", "numpy", "onnx", "onnxruntime", "onnxruntime_genai", "openvino", "torch"}
+WITHOUT_TORCH = ("llama.cpp F32", "onnxruntime-genai fp32", "CTranslate2 float32", "OpenVINO fp32")
+FRESH = """
+import json, sys
+from pathlib import Path
+from benchmarks.peers.registry import find_peer
+run = find_peer(sys.argv[1]).open(Path(sys.argv[2]), 1).greedy(json.loads(sys.argv[3]), 3)
+print(json.dumps([run.ids, sorted(sys.modules)]))
+"""
+
+
+@functools.cache
+def nano() -> Checkpoint:
+    return load_checkpoint(NANO)
+
+
+@functools.cache
+def prompts() -> list[list[int]]:
+    """Ids of a story's beginning and of a whole one, behind which the end token comes."""
+    tokenizer = nano().tokenizer
+    return [[tokenizer.end_of_text, *tokenizer.encode(text)] for text in (BEGINNING, WHOLE)]
+
+
+def installed(name: str) -> PeerKind:
+    """That peer; the test is skipped where it cannot run."""
+    kind = find_peer(name)
+    if kind.missing:
+        pytest.skip(f"{' and '.join(kind.missing)} not installed: {kind.install}")
+    return kind
+
+
+@functools.cache
+def fp32_bundle() -> Path:
+    out = bundles.folder("peers") / "nano"
+    with bundles.brief_judge():
+        export_bundle(ExportSettings("nano", out, variants=("fp32",)), lambda line: None)
+    return out
+
+
+@functools.cache
+def prepared(name: str) -> Path:
+    folder = bundles.folder("peer")
+    bundle = fp32_bundle() if name == "onnxruntime-genai fp32" else PACKAGED_BUNDLE
+    find_peer(name).prepare(NANO, bundle, folder)
+    return folder
+
+
+@torch.inference_mode()
+def likely(prompt: list[int], ids: list[int]) -> float:
+    """The share of ids that are the float model's choice behind those before them."""
+    logits = nano().model(torch.tensor([prompt + ids]))[0, len(prompt) - 1 : -1]
+    return float((logits.argmax(-1) == torch.tensor(ids)).float().mean())
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_writes_the_float_models_ids_and_does_not_stop_at_the_end(name: str) -> None:
+    kind = installed(name)
+    peer = kind.open(prepared(name), 1)
+    for prompt in prompts():
+        run = peer.greedy(prompt, NEW_TOKENS)
+        expected = generate_greedy(nano().model, prompt, NEW_TOKENS)
+        assert len(run.ids) == NEW_TOKENS
+        assert run.ids == expected if kind.exact else likely(prompt, run.ids) >= LIKELY
+        assert run.first_token_seconds > 0
+        assert run.decode_seconds > 0
+        assert len(run.token_seconds) in (0, NEW_TOKENS - 1)
+        assert run.token_seconds == [] or sum(run.token_seconds) == pytest.approx(run.decode_seconds)
+        assert peer.greedy(prompt, NEW_TOKENS).ids == run.ids
+    assert run.ids[0] == nano().tokenizer.end_of_text
+    assert peer.greedy(prompts()[0], 1).ids == generate_greedy(nano().model, prompts()[0], 1)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_names_the_files_that_hold_its_model(name: str) -> None:
+    kind = installed(name)
+    sizes = [path.stat().st_size for path in kind.files(prepared(name))]
+    floats = 4 * nano().model.config.parameters
+    assert floats <= sum(sizes) < 1.1 * floats if kind.exact else floats / 8 < sum(sizes) < floats / 3
+
+
+@pytest.mark.parametrize("name", WITHOUT_TORCH)
+def test_a_peer_opens_in_a_fresh_process_without_torch_and_without_reporting(name: str, tmp_path: Path) -> None:
+    installed(name)
+    folder = bundles.copy_of(prepared(name), tmp_path / "elsewhere")
+    ran = subprocess.run(
+        [sys.executable, "-c", FRESH, name, folder, json.dumps(prompts()[0])],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    ids, modules = json.loads(ran.stdout)
+    assert ids == generate_greedy(nano().model, prompts()[0], 3)
+    assert not {"torch", "gguf", "openvino_telemetry.main"} & set(modules)
+
+
+def test_the_registry_loads_no_runtime() -> None:
+    code = "import benchmarks.peers.registry, json, sys; print(json.dumps(sorted(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, timeout=60)
+    assert not HEAVY & set(json.loads(ran.stdout))
+
+
+def test_a_peer_is_found_by_its_name_and_a_runtimes_by_theirs() -> None:
+    assert [kind.name for kind in find_peers("llama.cpp")] == ["llama.cpp F32", "llama.cpp Q8_0", "llama.cpp Q4_0"]
+    assert find_peers("optimum") == [find_peer("optimum")] == [PEERS["optimum"]]
+    for find in (find_peer, find_peers):
+        with pytest.raises(SlmxError, match=r"unknown peer 'llama': choose one of llama\.cpp F32, llama\.cpp Q8_0"):
+            find("llama")
+
+
+def test_what_is_missing_is_named() -> None:
+    kind = dataclasses.replace(PEERS["optimum"], modules=("json", "nowhere", "nowhere.inside"), writers=("neither",))
+    assert kind.missing == ["nowhere", "nowhere.inside", "neither"]
+    assert all("pip install" in kind.install for kind in PEERS.values())
+
+
+def test_steps_are_fed_one_by_one_and_timed() -> None:
+    fed: list[list[int]] = []
+
+    def append(ids: list[int]) -> int:
+        fed.append(ids)
+        return len(fed)
+
+    run = run_steps(append, [7, 8], 3)
+    assert (run.ids, fed) == ([1, 2, 3], [[7, 8], [1], [2]])
+    assert len(run.token_seconds) == 2
+
+
+def test_transformers_computes_the_same_from_the_gpt2_folder_and_it_comes_back(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = nano().model.config
+    checkpoint = dataclasses.replace(nano(), model=bundles.random_model(config))
+    (tmp_path / "hf").mkdir()
+    write_gpt2_folder(checkpoint, tmp_path / "hf")
+    model = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "hf", local_files_only=True).eval()
+    ids = torch.tensor([list(range(0, 4000, 40))])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, checkpoint.model(ids), rtol=1e-4, atol=1e-4)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").encode("Lily ran.") == nano().tokenizer.encode(
+        "Lily ran."
+    )
+    assert import_gpt2(tmp_path / "hf", tmp_path / "back", False, print) == config
+    back = load_checkpoint(tmp_path / "back").model.state_dict()
+    assert all(torch.equal(back[name], tensor) for name, tensor in checkpoint.model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_0"])
+def test_llama_cpp_gives_logits_like_the_float_models(kind: str) -> None:
+    installed(f"llama.cpp {kind}")
+    from benchmarks.peers.llama_cpp import open_peer
+
+    logits = torch.from_numpy(open_peer(prepared(f"llama.cpp {kind}"), 1).logits(prompts()[0]))
+    with torch.inference_mode():
+        expected = nano().model(torch.tensor([prompts()[0]]))[0, -1]
+    least = {"F32": 0.9999, "Q8_0": 0.999, "Q4_0": 0.98}[kind]
+    assert float(torch.corrcoef(torch.stack((logits, expected)))[0, 1]) > least

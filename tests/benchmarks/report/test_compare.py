@@ -1,0 +1,185 @@
+"""Comparing two reports: what is noise, what is a regression, and the command's exit code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from benchmarks.commands import compare
+from benchmarks.report.compare import Change, compare_reports, share
+from benchmarks.report.metrics import CRITERIA, DECODE, FIRST_TOKEN, Criterion, noise
+from benchmarks.report.record import FAILED, SKIPPED, Report
+from runtimes.system.timing import Samples
+from slm.errors import SlmxError
+from tests.report_samples import MACHINE, report, result
+
+SAMPLES = st.lists(st.floats(0.01, 1000), min_size=2, max_size=9).map(Samples)
+CASE = result("int8").case
+
+
+def steady(value: float) -> Samples:
+    return Samples([value] * 5)
+
+
+@given(old=SAMPLES, new=SAMPLES, limit=st.floats(0, 2), criterion=st.sampled_from(CRITERIA))
+def test_a_regression_is_worse_beyond_noise_and_limit(
+    old: Samples, new: Samples, limit: float, criterion: Criterion
+) -> None:
+    change = Change(CASE, criterion, old, new)
+    ratio = new.median / old.median
+    allowed = max(2 * (old.spread**2 + new.spread**2) ** 0.5, 0.02)
+    assert change.noise == pytest.approx(allowed)
+    assert change.beyond_noise == (abs(ratio - 1) > change.noise)
+    if change.regressed(limit):
+        assert change.beyond_noise
+        assert abs(ratio - 1) > limit
+        assert (ratio < 1) == change.criterion.more_is_better
+        assert not Change(CASE, change.criterion, old, old).regressed(limit)
+
+
+@given(one=SAMPLES, other=SAMPLES)
+def test_noise_does_not_care_which_is_first_and_is_never_nothing(one: Samples, other: Samples) -> None:
+    assert noise(one, other) == noise(other, one) >= 0.02
+    assert noise(one, one) >= 2 * one.spread
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "regressed"),
+    [(100, 99, False), (100, 97, False), (100, 91, False), (100, 89, True), (100, 130, False)],
+)
+def test_ten_percent_fewer_tokens_a_second_is_the_limit(old: float, new: float, regressed: bool) -> None:
+    assert Change(CASE, DECODE, steady(old), steady(new)).regressed(0.1) is regressed
+    assert Change(CASE, FIRST_TOKEN, steady(old), steady(2 * old - new)).regressed(0.1) is regressed
+
+
+def test_two_percent_is_noise_even_of_steady_samples() -> None:
+    assert not Change(CASE, DECODE, steady(1000), steady(981)).beyond_noise
+    assert Change(CASE, DECODE, steady(1000), steady(979)).beyond_noise
+
+
+def test_wide_samples_hide_a_difference_that_narrow_ones_show() -> None:
+    wide = Samples([60.0, 80.0, 100.0, 120.0, 140.0])
+    assert not Change(CASE, DECODE, wide, Samples([value * 0.7 for value in wide.values])).regressed(0.1)
+    assert Change(CASE, DECODE, steady(100), steady(70)).regressed(0.1)
+
+
+def test_common_cases_are_compared_by_four_criteria() -> None:
+    old = report([result("int8"), result("fp32")])
+    new = report([result("int8", speed=4000), result("llama.cpp Q8_0")])
+    found = compare_reports(old, new)
+    assert [change.criterion.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
+    assert [change.ratio for change in found.changes] == pytest.approx([0.8, 1.25, 1, 1])
+    assert [case.side for case in found.only_old] == ["fp32"]
+    assert [case.side for case in found.only_new] == ["llama.cpp Q8_0"]
+    text = "\n".join(found.lines())
+    assert "slower: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: decode 5,000 -> 4,000 tokens/s" in text
+    assert "first token 0.400 -> 0.500 ms (1.25x, noise" in text
+    assert "2 of 4 figures are within the noise" in text
+    assert "only in the old report: nano fp32" in text
+    assert "only in the new report: nano llama.cpp Q8_0" in text
+    assert len(found.regressions(0.1)) == 2
+    assert found.regressions(0.3) == []
+
+
+def test_what_got_better_is_no_regression() -> None:
+    found = compare_reports(report([result("int8")]), report([result("int8", speed=9000)]))
+    assert found.lines()[0].startswith("faster: nano int8")
+    assert found.regressions(0) == []
+
+
+def test_more_memory_is_a_regression_of_memory() -> None:
+    old, new = result("int8"), replace(result("int8"), peak_bytes=2 * (result("int8").peak_bytes or 0))
+    (line,) = compare_reports(report([old]), report([new])).regressions(0.1)
+    assert line.startswith("larger: nano int8")
+    assert "peak memory 75.0 -> 150 MiB (2.00x" in line
+
+
+def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> None:
+    old = report([result("int8"), result("fp32")])
+    broken = replace(result("int8"), status=FAILED, note="killed", decode_seconds=[])
+    (line,) = compare_reports(old, report([broken, result("fp32")])).regressions(0.1)
+    assert line == "fails now: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: killed"
+    skipped = replace(broken, status=SKIPPED)
+    found = compare_reports(old, report([skipped, result("fp32")]))
+    assert found.regressions(0.1) == []
+    assert [case.side for case in found.only_old] == ["int8"]
+
+
+def test_another_machine_is_a_warning_for_each_difference() -> None:
+    old = report([result("int8")])
+    new = report([result("int8")], machine={**MACHINE, "cores": "4", "torch": "2.13.0", "commit": "b"})
+    assert compare_reports(old, old).warnings == []
+    assert compare_reports(old, new).lines()[:2] == [
+        "warning: not the same machine: cores: 2 before, 4 now",
+        "warning: not the same machine: torch: unknown before, 2.13.0 now",
+    ]
+
+
+def test_reports_without_a_common_case_are_refused() -> None:
+    with pytest.raises(SlmxError, match="no case in common; measure both with the same settings"):
+        compare_reports(report([result("int8")]), report([result("int8", threads=2)]))
+
+
+@pytest.mark.parametrize(("text", "value"), [("10%", 0.1), ("2.5 %", 0.025), ("0%", 0), ("150%", 1.5)])
+def test_percentages(text: str, value: float) -> None:
+    assert share(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "10", "0.1", "-5%", "ten%", "%", "1e1%", "nan%", "٣%"])
+def test_what_is_no_percentage_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(SlmxError) as error:
+        share(text)
+    assert str(error.value) == f"--fail-over {text!r}: not a percentage; write it like 10%"
+
+
+def written(report_: Report, path: Path) -> Path:
+    path.write_text(report_.to_json(), "utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """Reports of int8 at 5,000 and at 4,000 tokens a second."""
+    old = written(report([result("int8")]), tmp_path / "old.json")
+    return old, written(report([result("int8", speed=4000)]), tmp_path / "new.json")
+
+
+def test_a_regression_past_the_limit_exits_with_1(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as stopped:
+        compare(*files)
+    assert stopped.value.exit_code == 1
+    shown = capsys.readouterr()
+    assert "regression over 10%: slower: nano int8" in shown.err
+    assert "5,000 -> 4,000 tokens/s" in shown.out
+
+
+def test_within_the_limit_or_faster_it_exits_well(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    compare(*files, fail_over="30%")
+    assert "slower: nano int8" in capsys.readouterr().out
+    compare(files[1], files[0])
+    assert capsys.readouterr().err == ""
+
+
+def test_it_is_a_command(files: tuple[Path, Path]) -> None:
+    app = typer.Typer()
+    app.command()(compare)
+    runner, names = CliRunner(), [str(path) for path in files]
+    assert runner.invoke(app, names).exit_code == 1
+    assert runner.invoke(app, [*names, "--fail-over", "30%"]).exit_code == 0
+    assert "--fail-over" in runner.invoke(app, ["--help"]).output
+
+
+def test_a_wrong_percentage_and_another_version_are_one_line(files: tuple[Path, Path]) -> None:
+    with pytest.raises(SlmxError, match="not a percentage"):
+        compare(*files, fail_over="much")
+    old = json.loads(files[0].read_text("utf-8"))
+    files[0].write_text(json.dumps(old | {"format_version": 7}), "utf-8")
+    with pytest.raises(SlmxError, match="report format 7, this slmx reads 1"):
+        compare(*files)

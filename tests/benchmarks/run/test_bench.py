@@ -1,0 +1,362 @@
+"""`slmx bench` from end to end on tiny models: what it writes, what it survives, what it refuses."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import PeerKind
+from benchmarks.quality import text_quality
+from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
+from benchmarks.run import bench, measure
+from benchmarks.run.bench import Bench, BenchSettings, chosen_peers, in_parts, skipped, story_ids
+from benchmarks.run.environment import environment, read_bandwidth
+from benchmarks.run.progress import Meter
+from benchmarks.run.targets import subject_names, subject_of_bundle, subject_of_preset
+from export.checks.float_model import Judge
+from runtimes.bundle.store import VARIANT_FILES, Bundle
+from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
+from slm.presets import PRESETS, GPTConfig, Preset
+from tests import bundles
+from tests.bundles import Slmx
+
+ONE_SIDE = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "int8")
+# The real worker, but for sides that are to die or to write nonsense.
+SABOTAGE = """
+import os, signal
+from benchmarks.run import runners, worker
+opened = runners.open_side
+def open_side(job):
+    run = opened(job)
+    if job.side == "int8":
+        return lambda: os.kill(os.getpid(), signal.SIGKILL)
+    if job.side == "portable":
+        return lambda: runners.Round([[5] * job.new_tokens], 0.1, 0.1, [])
+    return run
+runners.open_side = open_side
+worker.main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither memory nor other processes are looked at for long, and texts are read for few tokens."""
+    monkeypatch.setattr(text_quality, "Judge", functools.partial(Judge, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "CONTINUED", 5)
+    monkeypatch.setattr(bench, "busy_now", lambda: None)
+    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9 * threads)
+
+
+@pytest.fixture
+def bundle(tiny_checkpoint: Path) -> Path:
+    return bundles.tiny_bundle_of_all(tiny_checkpoint)
+
+
+@pytest.fixture
+def meter() -> Iterator[Meter]:
+    with Meter() as found:
+        yield found
+
+
+def brief(out: Path, bundle: Path, *variants: str) -> BenchSettings:
+    """Two rounds of few tokens on one thread."""
+    return BenchSettings(
+        out, (bundle,), variants=variants, threads="1", peers=("none",), rounds=2, new_tokens=4, command="slmx bench"
+    )
+
+
+def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
+    return {(result.case.side, result.case.depth, result.case.batch): result for result in report.results}
+
+
+def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
+    bundle: Path, tmp_path: Path, meter: Meter
+) -> None:
+    sides = ("torch eager", *VARIANT_FILES)
+    run = Bench(replace(brief(tmp_path / "out", bundle, *sides), quick=True), meter)
+    run.run()
+    report = Report.from_dict(json.loads(run.report().to_json()))
+    found = by_case(report)
+    assert {side for side, depth, batch in found if (depth, batch) == (0, 1)} == set(sides)
+    for (side, _, _), result in found.items():
+        assert (result.status, result.note) == (MEASURED, "")
+        assert (len(result.decode_seconds), len(result.first_token_seconds), len(result.token_seconds)) == (2, 2, 6)
+        assert result.interpreter_bytes is not None
+        assert result.imports_bytes is not None
+        assert result.peak_bytes is not None
+        assert result.interpreter_bytes < result.imports_bytes <= result.peak_bytes
+        assert result.load_seconds is not None
+        assert result.load_seconds > 0
+        assert result.weight_bytes is not None
+        assert result.disk_bytes is not None
+        assert result.loss is not None
+        assert report.ceiling_share(result) is not None
+        if side not in ("int8", "int4", "mobile"):
+            assert result.agreement == 1
+    assert {(depth, batch) for _, depth, batch in found} == {(0, 1), (0, 8)}
+    model = report.models["nano"]
+    assert model.parameters == Bundle.open(bundle).config.parameters
+    assert model.trained
+    assert report.text is not None
+    assert "sampled from the float model" in report.text
+    assert report.bandwidth == {"1": 1e9}
+    assert not (tmp_path / "out" / "partial.jsonl").exists()
+
+
+def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
+    options = (bundle, "--quick", *ONE_SIDE, "--out", tmp_path / "out")
+    ran = slmx("bench", *options)
+    assert ran.code == 0, ran.stderr
+    assert "int8" in ran.stdout
+    written = tmp_path / "out" / "report" / "report.json"
+    report = Report.read(written)
+    assert [(result.case.batch, len(result.decode_seconds)) for result in report.results] == [(1, 5), (8, 5)]
+    assert report.command.startswith("slmx bench ")
+    again = slmx("bench", *options, "--against", written, "--fail-over", "100000%")
+    assert again.code == 0, again.stderr
+    assert "within the noise" in again.stdout
+
+
+def test_workers_that_die_or_err_fail_alone(
+    slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "WORKER", (sys.executable, "-c", SABOTAGE))
+    options = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "fp32,int8,portable")
+    ran = slmx("bench", bundle, "--quick", *options, "--out", tmp_path / "out")
+    assert ran.code == 1
+    found = by_case(Report.read(tmp_path / "out" / "report" / "report.json"))
+    assert found["int8", 0, 1].note.startswith("killed (SIGKILL)")
+    assert found["portable", 0, 1].note.startswith("not timed: ")
+    assert found["int8", 0, 1].status == found["portable", 0, 1].status == FAILED
+    assert len(found["fp32", 0, 1].decode_seconds) == 5
+    assert len(found) == 3
+
+
+def interrupt_after(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C arrives behind so many turns of workers."""
+    step, count = Bench._step, 0
+
+    def counted(self: Bench, *given: object) -> None:
+        nonlocal count
+        count += 1
+        if count == turns:
+            raise KeyboardInterrupt
+        step(self, *given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Bench, "_step", counted)
+
+
+def test_a_stopped_run_keeps_what_it_has_and_goes_on(
+    bundle: Path, tmp_path: Path, meter: Meter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = brief(tmp_path / "out", bundle, "fp32", "int8")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(6 + 5, patch)  # the base group of six turns, then all but one of the next
+        run = Bench(settings, meter)
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+    stopped = run.report()
+    assert [len(result.decode_seconds) for result in stopped.results] == [2, 2, 2, 1]
+    with (tmp_path / "out" / "partial.jsonl").open("a") as file:
+        file.write('{"key": "group nano, cut off')
+    capfd.readouterr()
+    run = Bench(settings, meter)
+    run.run()
+    assert "going on behind 2 finished parts" in capfd.readouterr().err
+    whole = run.report()
+    assert whole.results[:2] == stopped.results[:2]
+    assert [len(result.decode_seconds) for result in whole.results] == [2] * len(whole.results)
+    assert [(result.case.depth, result.case.batch) for result in whole.results[::2]] == [(0, 1), (32, 1), (0, 8)]
+
+
+def test_other_arguments_start_anew(
+    bundle: Path, tmp_path: Path, meter: Meter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = brief(tmp_path / "out", bundle, "fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            Bench(settings, meter).run()
+    Bench(replace(settings, rounds=3), meter)
+    assert "of other arguments, code or machine than now; starting anew" in capfd.readouterr().err
+
+
+def test_ctrl_c_reports_and_exits_with_130(
+    slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt_after(8, monkeypatch)  # the base group of six turns, then the batch's warm-up and first round
+    options = (*ONE_SIDE, "--out", tmp_path / "out")
+    ran = slmx("bench", bundle, "--quick", *options)
+    assert ran.code == 130
+    assert "stopped; the same command goes on behind what is finished" in ran.stderr
+    report = Report.read(tmp_path / "out" / "report" / "report.json")
+    assert [len(result.decode_seconds) for result in report.results] == [5, 1]
+
+
+def test_a_preset_is_exported_once_with_random_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], meter: Meter
+) -> None:
+    monkeypatch.setitem(PRESETS, "tiny", Preset("tiny", GPTConfig(32, 8000, 1, 2, 16), 1e-3, 8))
+    settings = replace(brief(tmp_path / "out", tmp_path, "torch eager", "fp32"), bundles=(), presets=("tiny",))
+    with bundles.brief_judge():
+        first = Bench(settings, meter)
+        first.run()
+    assert "tiny: fp32: exporting the graph" in capfd.readouterr().err
+    subject_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", say=pytest.fail)
+    report = first.report()
+    assert not report.models["tiny"].trained
+    assert {result.status for result in report.results} == {MEASURED, SKIPPED}
+    assert {result.loss for result in report.results} == {None}
+    assert min(result.agreement for result in report.results if result.agreement is not None) == 1
+
+
+def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, meter: Meter) -> None:
+    settings = replace(brief(tmp_path / "out", bundle, "torch eager", "fp32", "int8"), quick=True, text=corpus_file)
+    run = Bench(settings, meter)
+    run.run()
+    report = run.report()
+    model, found = report.models["nano"], by_case(report)
+    assert report.text is not None
+    assert report.text.startswith("the beginning of stories.txt: 16,384 tokens")
+    assert model.bits_per_byte is not None
+    assert model.perplexity is not None
+    assert model.bleu is not None
+    assert 0 < model.bits_per_byte < 4
+    assert 1 < model.perplexity < 400
+    assert 0 < model.bleu < 100
+    assert found["torch eager", 0, 1].bits_per_byte == model.bits_per_byte
+    assert found["fp32", 0, 1].loss == pytest.approx(0, abs=1e-5)
+    assert found["int8", 0, 1].loss != 0
+
+
+def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+    refused = {
+        ("--variants", "int9"): "--variants: no variant 'int9'; there are torch eager, torch compiled, fp32, int8",
+        ("--variants", ","): "--variants: no variant ''",
+        ("--threads", "0"): "--threads 0: this process may use",
+        ("--threads", "many"): "--threads many: give whole numbers",
+        ("--peers", "lama"): "unknown peer 'lama': choose one of llama.cpp F32",
+        ("--presets", "pico"): "unknown preset 'pico': choose one of nano",
+        ("--text", "none.txt"): "none.txt: no such file",
+        ("--fail-over", "10%"): "--fail-over needs --against",
+        (str(tmp_path),): f"{tmp_path}: no bundle here",
+    }
+    for options, line in refused.items():
+        assert slmx.refuses("bench", "--quick", *options).startswith(line)
+    small = bundles.tiny_bundle(tiny_checkpoint)
+    assert slmx.refuses("bench", small, "--variants", "int4") == (
+        f"{small}: no variant 'int4'; there are torch eager, torch compiled, fp32, int8"
+    )
+
+
+def test_a_spoilt_bundle_or_report_is_refused(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
+    spoilt = bundles.copy_of(bundle, tmp_path / "spoilt")
+    (spoilt / VARIANT_FILES["int8"]).write_bytes(b"no model")
+    assert "SHA-256 differs" in slmx.refuses("bench", spoilt)
+    old = tmp_path / "old.json"
+    old.write_text('{"format_version": 0}')
+    assert "report format 0, this slmx reads 1" in slmx.refuses("bench", bundle, "--against", old)
+    old.write_text("no JSON")
+    assert "not a benchmark report" in slmx.refuses("bench", bundle, "--against", old)
+
+
+def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, tmp_path: Path) -> None:
+    alone = bundles.copy_of(bundle, tmp_path / "alone")
+    manifest = json.loads((alone / "manifest.json").read_text("utf-8"))
+    manifest["variants"] = {"int8": manifest["variants"]["int8"]}
+    bundles.edit_manifest(alone, variants=manifest["variants"], default="int8")
+    with pytest.raises(SlmxError, match="no fp32 variant, which the others are held against; export it again"):
+        subject_of_bundle(Bundle.open(alone), "nano", tmp_path / "work")
+
+
+def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
+    bundle: Path, tmp_path: Path, meter: Meter
+) -> None:
+    other = bundles.copy_of(bundle, tmp_path / "other")
+    variants = json.loads((other / "manifest.json").read_text("utf-8"))["variants"]
+    kept = {name: variants[name] for name in ("portable", "fp16")}
+    bundles.edit_manifest(other, variants=kept, default="portable")
+    run = Bench(replace(brief(tmp_path / "out", other), variants=None, quick=True), meter)
+    assert run._held == [("torch eager", "portable")]
+
+
+def test_bundles_of_one_preset_go_by_their_folders(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    assert subject_names([opened], []) == ["nano"]
+    assert subject_names([opened], ["nano"]) == [str(bundle)]
+    assert subject_names([opened, opened], []) == [str(bundle)] * 2
+
+
+def peer(**changes: object) -> PeerKind:
+    def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
+        raise AssertionError
+
+    def open_peer(folder: Path, threads: int) -> None:
+        raise AssertionError
+
+    kind = PeerKind("other", ("json",), "pip install other", prepare, open_peer)  # type: ignore[arg-type]
+    return replace(kind, **changes)  # type: ignore[arg-type]
+
+
+def test_peers_by_name_by_runtime_and_none() -> None:
+    assert [kind.name for kind in chosen_peers(["llama.cpp"], quick=False)][:2] == ["llama.cpp F32", "llama.cpp Q8_0"]
+    assert [kind.name for kind in chosen_peers(["llama.cpp Q4_0", "llama.cpp Q4_0"], quick=True)] == ["llama.cpp Q4_0"]
+    assert chosen_peers(["none"], quick=False) == []
+    assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
+
+
+def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("nano", "fp32", 1, 16, 0, 8)
+    assert skipped(case, None) is None
+    assert skipped(case, peer()) is None
+    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "C++ compiler" in str(skipped(replace(case, side="torch compiled"), None))
+    assert "one sequence at a time" in str(skipped(replace(case, side="portable", batch=8), None))
+
+
+def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
+    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work")
+    with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
+        subject.peer_files(peer())
+    assert not list((tmp_path / "work").rglob("other"))
+
+
+def test_prompts_are_a_story_and_depth_goes_before(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path)
+    history, prompt = story_ids(subject, 500, 16)
+    assert (len(history), len(prompt)) == (500, 16)
+    tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
+    assert history[0] == tokenizer.end_of_text
+    assert tokenizer.decode(history).startswith("Once upon a time")
+    assert story_ids(subject, 0, 20) == ([], history[:20])
+
+
+def test_processes_that_do_not_fit_in_memory_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [measure.Entry(Case("nano", side, n, 16, 0, 8), None) for side in ("a", "b", "c") for n in (1, 2)]
+    config = PRESETS["nano"].config
+    monkeypatch.setattr(bench, "memory_bytes", lambda: None)
+    assert in_parts(entries, config, 2) == [entries]
+    monkeypatch.setattr(bench, "memory_bytes", lambda: 4 * 400 * 2**20)
+    assert in_parts(entries, config, 2) == [entries[:4], entries[4:]]
+    monkeypatch.setattr(bench, "memory_bytes", lambda: 2**20)
+    assert in_parts(entries, config, 2) == [entries[:2], entries[2:4], entries[4:]]
+
+
+def test_the_environment_names_what_explains_a_figure() -> None:
+    found = environment([peer(modules=("rich", "no_such_module")), peer(modules=("typer",))])
+    assert {"cpu", "cores", "governor", "limits", "memory", "commit", "typer", "numpy"} <= set(found)
+    assert "rich" not in found
+    assert all(isinstance(value, str) and value for value in found.values())
+
+
+def test_memory_is_read_at_some_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.run.environment.ARRAY_BYTES", 2**22)
+    assert read_bandwidth(2) > 1e8

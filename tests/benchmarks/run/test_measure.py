@@ -1,0 +1,220 @@
+"""Groups of workers: their order, crashes, kills, silence and wrong answers, with workers that only pretend."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
+from benchmarks.run import measure
+from benchmarks.run.environment import BusyWatch
+from benchmarks.run.measure import Entry, Group
+from benchmarks.run.output_check import Reference
+from benchmarks.run.runners import Job
+from export.checks.torch_session import float_session
+from slm.model import GPT
+from slm.presets import GPTConfig
+from tests.bundles import random_model
+
+CASE = Case("tiny", "fp32", 1, 4, 0, 6)
+PROMPT = [1, 2, 3, 4]
+# Behaves as the side's name says; its `shape` holds the ids to write.
+PRETENDER = """
+import json, os, signal, sys, time
+job = json.loads(sys.stdin.readline())
+behaviour, ids = job["side"], job["shape"]["ids"]
+log = open(job["path"], "a")
+if behaviour == "does not load":
+    sys.exit("no such model")
+print(json.dumps({"load_seconds": 0.5, "interpreter_bytes": 1, "imports_bytes": 2}), flush=True)
+for number, line in enumerate(sys.stdin):
+    log.write(f"{behaviour} {number}\\n"); log.flush()
+    if number == 2:
+        if behaviour == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if behaviour == "crashes":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if behaviour == "raises":
+            print("talk", file=sys.stderr)
+            sys.exit("out of luck")
+        if behaviour == "hangs":
+            time.sleep(60)
+    round = {"rows": [ids], "first_token_seconds": 0.1, "decode_seconds": 0.5, "token_seconds": [0.1] * 5}
+    print(json.dumps({**round, "peak_bytes": 3}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    torch.manual_seed(0)
+    return random_model(GPTConfig(32, 100, 1, 2, 16))
+
+
+@pytest.fixture(scope="module")
+def reference(model: GPT) -> Reference:
+    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_sides=frozenset({"fp32", "wrong"}))
+
+
+@pytest.fixture(autouse=True)
+def pretenders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "WORKER", (sys.executable, "-S", "-c", PRETENDER))
+    monkeypatch.setattr(measure, "PATIENCE", 5.0)
+    monkeypatch.setattr(measure, "PAUSE", 0.0)
+
+
+def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 3) -> Group:
+    def entry(behaviour: str) -> Entry:
+        ids = [0] * 6 if behaviour == "wrong" else reference.ids[:5] if behaviour == "short" else reference.ids
+        shape = {"ids": ids}
+        job = Job(behaviour, False, str(log), shape, 1, 1, [], PROMPT, 6)  # type: ignore[arg-type]
+        return Entry(replace(CASE, side=behaviour), job, {"disk_bytes": 7})
+
+    return Group([entry(behaviour) for behaviour in behaviours], reference, rounds, lambda case: None)
+
+
+def by_side(running: Group) -> dict[str, Result]:
+    return {result.case.side: result for result in running.results}
+
+
+def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Reference, tmp_path: Path) -> None:
+    running = group(["one", "two"], reference, tmp_path / "log")
+    running.run()
+    for result in running.results:
+        assert (result.status, result.agreement, result.peak_bytes, result.disk_bytes) == (MEASURED, 1.0, 3, 7)
+        assert (result.load_seconds, result.interpreter_bytes, result.imports_bytes) == (0.5, 1, 2)
+        assert (len(result.first_token_seconds), len(result.decode_seconds), len(result.token_seconds)) == (3, 3, 15)
+        assert result.decode is not None
+        assert result.decode.median == pytest.approx(10)
+    order = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    assert [side for side, number in order if number == "0"] == ["one", "two"]
+    assert [side for side, number in order if number == "1"] == ["two", "one"]
+    assert [side for side, number in order if number == "2"] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "note"),
+    [
+        ("does not load", "no such model"),
+        ("killed", "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"),
+        ("crashes", "crashed (SIGSEGV): nothing on stderr"),
+        ("raises", "out of luck"),
+    ],
+)
+def test_a_worker_that_fails_says_why_and_the_others_go_on(
+    reference: Reference, tmp_path: Path, behaviour: str, note: str
+) -> None:
+    running = group([behaviour, "fine"], reference, tmp_path / "log")
+    running.run()
+    found = by_side(running)
+    assert (found[behaviour].status, found[behaviour].note) == (FAILED, note)
+    assert found[behaviour].decode is None
+    assert len(found["fine"].decode_seconds) == 3
+
+
+def test_a_worker_that_gives_no_answer_is_ended(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "PATIENCE", 1.5)
+    running = group(["hangs", "fine"], reference, tmp_path / "log", rounds=2)
+    running.run()
+    assert by_side(running)["hangs"].note == "gave no answer in 2 s and was ended"
+    assert len(by_side(running)["fine"].decode_seconds) == 2
+
+
+@pytest.mark.parametrize(("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids")])
+def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behaviour: str, note: str) -> None:
+    running = group([behaviour, "fine"], reference, tmp_path / "log")
+    running.run()
+    found = by_side(running)
+    assert found[behaviour].status == FAILED
+    assert found[behaviour].note.startswith(note)
+    assert f"{behaviour} 1" not in (tmp_path / "log").read_text()
+    assert found["fine"].status == MEASURED
+
+
+def test_what_cannot_be_measured_is_skipped_with_its_note(reference: Reference) -> None:
+    running = Group([Entry(CASE, None, note="not installed")], reference, 2, lambda case: None)
+    running.run()
+    assert running.results == [Result(CASE, status=SKIPPED, note="not installed")]
+
+
+def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(reference: Reference, tmp_path: Path) -> None:
+    turns = 0
+
+    def step(case: Case) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 3:
+            raise KeyboardInterrupt
+
+    running = group(["one", "two"], reference, tmp_path / "log")
+    running._step = step
+    with pytest.raises(KeyboardInterrupt):
+        running.run()
+    (result,) = running.results
+    assert (result.case.side, len(result.decode_seconds)) == ("two", 1)
+    assert all(worker._process.poll() is not None for worker in running._workers.values())
+
+
+def test_quantized_sides_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
+    reference = Reference.of(model, PROMPT, 6, trained=True, float_sides=frozenset({"fp32"}))
+    with torch.inference_mode():
+        likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
+    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_sides=frozenset())
+    parted = [likely[5], *other.ids]  # one near tie at the start, and right behind it
+    int8 = replace(CASE, side="int8")
+    assert reference.agreement([parted]) == 0
+    assert reference.wrong(int8, [parted]) is None
+    assert "only the first 0%" in str(reference.wrong(CASE, [parted]))
+    assert "are the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
+    assert "are the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
+    assert "not in the vocabulary" in str(reference.wrong(int8, [[100] * 6]))
+    near = replace(reference, trained=False)
+    assert (
+        near.wrong(int8, [[likely[8], *Reference.of(model, [*PROMPT, likely[8]], 5, False, frozenset()).ids]]) is None
+    )
+    assert "among the 10 likeliest" in str(near.wrong(int8, [[likely[-1]] * 6]))
+
+
+def test_a_process_that_cannot_start_is_a_failed_case(
+    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "WORKER", (str(tmp_path / "none"),))
+    running = group(["fine"], reference, tmp_path / "log")
+    running.run()
+    assert by_side(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_float_model_opens(model: GPT) -> None:
+    assert float_session(model, 1, compiled=True).length == 0
+
+
+def test_others_are_what_is_busy_and_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ticks = [100.0], 100
+    monkeypatch.setattr("benchmarks.run.environment.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("benchmarks.run.environment.os.times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("benchmarks.run.environment.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("benchmarks.run.environment.os.sysconf", lambda name: ticks)
+    (tmp_path / "7").mkdir()
+
+    def at(seconds: float, busy: int, ours: int) -> None:
+        now[0] = seconds
+        (tmp_path / "stat").write_text(f"cpu  {busy} 0 0 999 0 0 0 0 0 0\ncpu0 1\n")
+        (tmp_path / "7" / "stat").write_text(f"7 (a (b) c) S {' '.join('0' * 10)} {ours} 0 0 0 20 0\n")
+
+    watch = BusyWatch(lambda: [7, 8], tmp_path)
+    assert watch.others() is None
+    at(100, busy=1000, ours=500)
+    watch.start()
+    at(110, busy=3000, ours=1500)
+    assert watch.others() == pytest.approx(0.5)
+    at(110, busy=3000, ours=2450)
+    assert watch.others() is None
+    at(100.1, busy=3000, ours=500)
+    assert watch.others() is None
+    assert BusyWatch(proc=tmp_path / "none").others() is None

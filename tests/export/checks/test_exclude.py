@@ -1,0 +1,89 @@
+"""A matrix that int8 cannot hold is found, named, and left in float alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.checks.gates import GATES
+from export.formats.graph import matrix_names
+from runtimes.bundle.store import Bundle
+from slm.checkpoint import load_checkpoint, save_checkpoint
+from tests import bundles
+from tests.bundles import Slmx
+
+CULPRIT = "h.1.mlp_proj.weight"
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with bundles.brief_judge():
+        yield
+
+
+@pytest.fixture(scope="module")
+def outlier(tiny_checkpoint: Path) -> Path:
+    """The tiny checkpoint with one weight so large that its matrix has no scale for the others.
+
+    The unit that it reads never fires, so that nothing else is disturbed.
+    """
+    loaded = load_checkpoint(tiny_checkpoint)
+    with torch.no_grad():
+        loaded.model.get_parameter("h.1.mlp.c_fc.bias")[0] = -100.0
+        loaded.model.get_parameter("h.1.mlp.c_proj.weight")[0, 0] = 300.0
+    folder = bundles.folder("outlier")
+    save_checkpoint(folder, "nano", loaded.model, loaded.tokenizer, loaded.merges, loaded.record)
+    return folder
+
+
+def test_the_refusal_names_it_and_the_way_out(slmx: Slmx, outlier: Path) -> None:
+    line = slmx.refuses("export", "--checkpoint", outlier, "--int8")
+    assert f"what hurts most: {CULPRIT} (" in line
+    assert "--int8-exclude auto; nothing was published" in line
+    assert not Path("bundles").exists()
+
+
+def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlier: Path) -> None:
+    ran = slmx("export", "--checkpoint", outlier, "--int8", "--int8-exclude", "auto", "--out", "b")
+    assert ran.code == 0
+    entry = Bundle.open(Path("b")).manifest["variants"]["int8"]
+    assert entry["kept_float"] == entry["exclusion"]["names"] == [CULPRIT]
+    limit = GATES["int8"].loss
+    assert limit is not None
+    assert entry["exclusion"]["loss_without"] > limit >= entry["quality"]["decode"]["loss"]
+    # 128 x 32 weights of four bytes instead of one.
+    assert entry["exclusion"]["bytes_added"] == pytest.approx(3 * 128 * 32, abs=1000)
+    assert 0.2 < entry["exclusion"]["step_time_ratio"] < 5
+    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (len(matrix_names(2)) - 1, 1)
+    assert f"{CULPRIT} in float cost {entry['exclusion']['bytes_added']:,} bytes" in ran.stderr
+    assert slmx("verify", "b").code == 0
+
+
+def test_auto_excludes_nothing_where_nothing_hurts(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "auto", "--out", "b").code == 0
+    entry = Bundle.open(Path("b")).manifest["variants"]["int8"]
+    assert entry["kept_float"] == []
+    assert "exclusion" not in entry
+
+
+def test_matrices_can_be_named(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    named = "wte.weight_t, h.0.c_attn.weight"
+    assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", named, "--out", "b").code == 0
+    entry = json.loads(Path("b/manifest.json").read_text("utf-8"))["variants"]["int8"]
+    assert entry["kept_float"] == ["h.0.c_attn.weight", "wte.weight_t"]
+    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (len(matrix_names(2)) - 2, 2)
+    assert slmx("verify", "b").code == 0
+
+
+def test_without_int8_there_is_nothing_to_exclude(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    line = slmx.refuses("export", "--checkpoint", tiny_checkpoint, "--int8-exclude", "auto")
+    assert line == "--int8-exclude is about int8: add --int8"
+
+
+def test_an_unknown_matrix_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    line = slmx.refuses("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "h.9.c_fc.weight")
+    assert line == f"--int8-exclude: no matrix 'h.9.c_fc.weight'; there are {', '.join(matrix_names(2))}, and auto"

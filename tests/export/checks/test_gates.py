@@ -1,0 +1,196 @@
+"""Verifying a bundle finds what is wrong with it, says so, and writes what it found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from export.checks.gates import failures
+from export.checks.operators import check_operators
+from export.formats.graph import matrix_names, read_weights
+from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from slm.model import GPT
+from tests import bundles
+from tests.bundles import Slmx
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    with bundles.brief_judge():
+        yield
+
+
+@pytest.fixture
+def whole(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return bundles.copy_of(bundles.tiny_bundle_of_all(tiny_checkpoint), tmp_path / "whole")
+
+
+@pytest.fixture
+def small(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle with fp32 and int8 only."""
+    return bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "small")
+
+
+def replace_file(bundle: Path, name: str, source: Path) -> None:
+    """Put another file in a bundle, with its hash, as a careless or a malicious maker would."""
+    shutil.copyfile(source, bundle / name)
+    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
+    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
+    bundles.edit_manifest(bundle, files=files)
+
+
+def test_a_whole_bundle_passes_and_says_what_was_measured(slmx: Slmx, whole: Path) -> None:
+    ran = slmx("verify", whole)
+    assert ran.code == 0
+    rows = ran.stdout.splitlines()
+    assert [row.split()[0] for row in rows[1 : 1 + len(VARIANT_FILES)]] == list(VARIANT_FILES)
+    assert "int8: passed, 9 matrices quantized, 0 not, 29 nodes" in rows
+    assert "int4: passed, 9 matrices quantized, 0 not, 29 nodes" in rows
+    assert "fp32: passed, 0 matrices quantized, 9 not, 30 nodes" in rows
+    assert "torchscript: passed" in rows
+    assert rows[-1].endswith("files, every hash matches")
+    assert "float model: the weights of its fp32 graph" in ran.stderr
+    manifest = Bundle.open(whole).manifest
+    verified = manifest["verified"]
+    assert verified["judged_on"] == manifest["judged_on"]
+    for name, entry in manifest["variants"].items():
+        found = verified["variants"][name]
+        assert found["failures"] == []
+        assert {key: found[key] for key in ("parity", "quality") if key in found} == {
+            key: entry[key] for key in ("parity", "quality") if key in entry
+        }
+
+
+def test_the_checkpoint_may_be_named_and_must_be_its_own(
+    slmx: Slmx, small: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    assert slmx("verify", small, "--checkpoint", tiny_checkpoint).code == 0
+    loaded = load_checkpoint(tiny_checkpoint)
+    other = tmp_path / "other"
+    other.mkdir()
+    model = GPT(loaded.model.config).eval()
+    save_checkpoint(other, "nano", model, loaded.tokenizer, loaded.merges, {})
+    line = slmx.refuses("verify", small, "--checkpoint", other)
+    assert line == f"{small}: not made from {other}; name its own checkpoint, or none"
+
+
+def test_without_fp32_the_checkpoint_must_be_named(slmx: Slmx, small: Path) -> None:
+    variants = json.loads((small / MANIFEST_FILE).read_text("utf-8"))["variants"]
+    del variants["fp32"]
+    bundles.edit_manifest(small, variants=variants)
+    line = slmx.refuses("verify", small)
+    assert line == f"{small}: no fp32 variant to compare with; name the model with --checkpoint DIR"
+
+
+def test_the_weights_of_an_fp32_graph_are_the_models(tmp_path: Path) -> None:
+    model, path = bundles.small_graph()
+    again = read_weights(path, model.config)
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+    graph = onnx.load(path)
+    graph.graph.initializer.remove(next(t for t in graph.graph.initializer if t.name == "ln_f.bias"))
+    onnx.save_model(graph, tmp_path / "less.onnx")
+    with pytest.raises(SlmxError, match=r"holds no ln_f\.bias to compare with; name the model with --checkpoint"):
+        read_weights(tmp_path / "less.onnx", model.config)
+
+
+def test_a_changed_byte_stops_it_at_once(slmx: Slmx, small: Path) -> None:
+    path = small / VARIANT_FILES["int8"]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert slmx.refuses("verify", small).startswith(f"{path}: not the file that manifest.json lists")
+
+
+def test_int8_that_is_float_inside_fails(slmx: Slmx, small: Path) -> None:
+    replace_file(small, VARIANT_FILES["int8"], small / VARIANT_FILES["fp32"])
+    ran = slmx("verify", small)
+    assert ran.code == 1
+    assert "int8: FAILED: h.0.attn_proj.weight was to be quantized and is not; " in ran.stdout
+    assert Bundle.open(small).manifest["verified"]["variants"]["int8"]["failures"]
+
+
+def test_int8_that_lost_too_much_fails(slmx: Slmx, small: Path, tmp_path: Path) -> None:
+    model = onnx.load(small / VARIANT_FILES["int8"])
+    for tensor in model.graph.initializer:
+        if tensor.name == "h.0.c_fc.weight_scale":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(5), tensor.name))
+    onnx.save_model(model, tmp_path / "worse.onnx")
+    replace_file(small, VARIANT_FILES["int8"], tmp_path / "worse.onnx")
+    ran = slmx("verify", small)
+    assert ran.code == 1
+    (line,) = [row for row in ran.stdout.splitlines() if row.startswith("int8: FAILED")]
+    assert "bits per byte (limit 1.0%)" in line
+
+
+@pytest.mark.parametrize("variant", ["portable", "torchscript", "pt2"])
+def test_another_models_file_fails(slmx: Slmx, whole: Path, tmp_path: Path, variant: str) -> None:
+    from export.formats.portable import export_portable
+    from export.formats.torch_files import export_pt2, export_torchscript
+
+    write = {"portable": export_portable, "torchscript": export_torchscript, "pt2": export_pt2}[variant]
+    write(bundles.random_model(Bundle.open(whole).config), tmp_path / "other")
+    replace_file(whole, VARIANT_FILES[variant], tmp_path / "other")
+    ran = slmx("verify", whole)
+    assert ran.code == 1
+    assert f"{variant}: FAILED: {variant} differs from PyTorch by " in ran.stdout
+    assert ran.stdout.count("FAILED") == 1
+
+
+def test_where_nothing_can_be_written_the_table_is_still_printed(
+    slmx: Slmx, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    before = bundles.snapshot(small)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    ran = slmx("verify", small)
+    assert ran.code == 0
+    assert f"{small / MANIFEST_FILE}: not updated (Permission denied)" in ran.stderr
+    assert bundles.snapshot(small) == before
+
+
+def test_a_float_copy_of_a_quantized_matrix_is_found(tmp_path: Path) -> None:
+    model, source = bundles.small_graph()
+    path = tmp_path / "model.onnx"
+    quantize_int8(source, path, RECIPES[DEFAULT_RECIPE])
+    config = model.config
+    assert check_operators("int8", path, config, [])["wrong"] == []
+    graph = onnx.load(path)
+    for name in ("h.0.c_fc.weight", "wte.weight_t"):
+        graph.graph.initializer.append(bundles.initializers(source)[name])
+    onnx.save_model(graph, path)
+    assert check_operators("int8", path, config, [])["wrong"] == [
+        "a float copy of h.0.c_fc.weight is stored",
+        "a float copy of wte.weight_t is stored",
+        "the token table is stored 2 times",
+    ]
+
+
+def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
+    model, source = bundles.small_graph()
+    path = tmp_path / "model.onnx"
+    quantize_int8(source, path, RECIPES[DEFAULT_RECIPE])
+    found = check_operators("int8", path, model.config, ["h.1.c_fc.weight"])
+    assert found["wrong"] == ["h.1.c_fc.weight is quantized and was to stay in float"]
+    assert found["quantized"] == len(matrix_names(model.config.n_layer))
+
+
+def test_a_figure_that_is_no_number_is_a_failure() -> None:
+    quality = {"windows": {"loss": 0.0}, "decode": {"loss": float("nan")}}
+    assert failures("int8", {"quality": quality}) == ["int8 loses nan% bits per byte (limit 1.0%)"]
+    assert failures("fp32", {"parity": float("nan"), "same_greedy_tokens": True})
+    assert failures("fp32", {"parity": 0.0, "same_greedy_tokens": False})
+    assert failures("fp32", {"parity": 0.0, "same_greedy_tokens": True}) == []

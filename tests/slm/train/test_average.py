@@ -1,0 +1,58 @@
+"""The mean of checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from slm.checkpoint import load_checkpoint
+from slm.data.dataset import Dataset
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from slm.train.average import average_checkpoints, write_average
+from slm.train.evaluate import evaluate
+from slm.train.loop import train
+from slm.train.plan import TrainSettings
+from tests.conftest import run_slmx
+from tests.runs import QUIET
+
+pytestmark = pytest.mark.usefixtures("tiny_presets")
+
+
+@pytest.fixture
+def runs(settings: TrainSettings, tmp_path: Path) -> list[Path]:
+    assert train(replace(settings, steps=40), QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, steps=20, learning_rate=5e-3, seed=2)
+    assert train(tuned, QUIET)
+    return [settings.out, tuned.out]
+
+
+def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+    first, second = (load_checkpoint(run) for run in runs)
+    stream = Dataset.open(tiny_data).valid
+    result = write_average(runs, stream, tmp_path / "mean")
+    mean = load_checkpoint(tmp_path / "mean")
+    for name, tensor in mean.model.state_dict().items():
+        expected = (first.model.state_dict()[name] + second.model.state_dict()[name]) / 2
+        torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-6)
+    assert evaluate(mean.model, stream).bits_per_byte == pytest.approx(result.bits_per_byte, abs=1e-6)
+    assert mean.record["best"] == {"step": 20, "bits_per_byte": round(result.bits_per_byte, 5)}
+    assert mean.record["average_of"] == [sha256_of(run / "best" / "config.json") for run in runs]
+    assert mean.record["plan"] == second.record["plan"]
+
+
+def test_the_mean_of_one_is_itself(runs: list[Path]) -> None:
+    for name, tensor in average_checkpoints(runs[:1] * 2).model.state_dict().items():
+        assert torch.equal(tensor, load_checkpoint(runs[0]).model.state_dict()[name])
+
+
+def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlmxError, match="has another shape or tokenizer than"):
+        average_checkpoints([tiny_checkpoint, runs[0]])
+    ran = run_slmx("average", *runs, "--data", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr == "slmx: none.txt: cannot read the corpus (No such file or directory)\n"
+    assert not (tmp_path / "mean").exists()

@@ -1,0 +1,118 @@
+"""Settings, the plan they become, and its schedule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slm.data.corpus import TokenStream
+from slm.errors import SlmxError
+from slm.presets import GPTConfig, Preset
+from slm.train.plan import Plan, TrainSettings, make_plan
+
+TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
+STREAM = TokenStream(np.zeros(6400, np.uint16), 6400, 1)
+SETTINGS = TrainSettings(Path("run"), ("data",))
+
+
+def plan(**given: Any) -> Plan:  # noqa: ANN401
+    return make_plan(replace(SETTINGS, **given), TINY, TINY.config, STREAM)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("optimizer", "sgd"),
+        ("learning_rate", 0.0),
+        ("learning_rate", -1.0),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("weight_decay", -0.1),
+        ("weight_decay", math.nan),
+        ("dropout", 1.0),
+        ("dropout", math.nan),
+        ("grad_clip", 0.0),
+        ("grad_clip", math.nan),
+        ("eval_every", 0),
+        ("eval_tokens", 0),
+        ("patience", -1),
+        ("seed", -1),
+        ("seed", 2**63),
+        ("precision", "fp8"),
+    ],
+)
+def test_numbers_that_no_run_can_have(name: str, value: object) -> None:
+    with pytest.raises(SlmxError, match=f"^--{name.replace('_', '-')} .* is out of range$"):
+        plan(**{name: value})
+
+
+def test_a_run_needs_data_unless_it_is_resumed() -> None:
+    with pytest.raises(SlmxError, match=r"^no data: give --data"):
+        TrainSettings(Path("run"))
+    assert TrainSettings(Path("run"), resume=True).data == ()
+
+
+def test_what_is_not_given_is_the_presets() -> None:
+    made = plan()
+    assert (made.learning_rate, made.batch_size, made.dropout, made.optimizer) == (0.01, 4, 0.1, "muon")
+    given = {"learning_rate": 0.5, "batch_size": 7, "dropout": 0.0, "optimizer": "adamw", "steps": 9, "grad_clip": 3.0}
+    given |= {"weight_decay": 0.0, "eval_every": 2, "eval_tokens": 64, "patience": 3, "seed": 0, "accumulate": 7}
+    assert asdict(plan(**given)) == given | {"warmup": 1}
+
+
+def test_the_budget_is_twenty_tokens_for_each_parameter() -> None:
+    wanted = 20 * TINY.config.parameters
+    assert wanted <= plan().steps * 4 * 32 < wanted + 4 * 32
+
+
+def test_fine_tuning_is_four_epochs_at_a_tenth_of_the_rate() -> None:
+    made = plan(init=Path("checkpoint"))
+    assert made.steps == 4 * 6400 // (4 * 32)
+    assert made.learning_rate == pytest.approx(0.001)
+    assert plan(init=Path("checkpoint"), learning_rate=0.3, steps=5).learning_rate == 0.3
+
+
+@given(st.integers(2, 3000))
+def test_the_rate_warms_up_to_its_peak_and_falls_to_nearly_nothing(steps: int) -> None:
+    made = plan(steps=steps)
+    rates = [made.learning_rate_at(step) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert peak in (made.warmup - 1, made.warmup)
+    assert max(rates) <= 0.01 * (1 + 1e-12)
+    assert sorted(rates[: peak + 1]) == rates[: peak + 1]
+    assert sorted(rates[peak:], reverse=True) == rates[peak:]
+    assert 0 < rates[-1] <= 0.01 / (steps - made.warmup)
+
+
+def test_a_resumed_run_may_repeat_its_numbers_but_not_change_them() -> None:
+    made = plan(steps=8)
+    made.check(SETTINGS, Path("run/step-8"))
+    made.check(replace(SETTINGS, steps=8, seed=1, learning_rate=0.01, optimizer="muon"), Path("run/step-8"))
+    changed: dict[str, Any] = {"steps": 9, "seed": 2, "dropout": 0.0, "optimizer": "adamw", "patience": 1}
+    for name, value in changed.items():
+        with pytest.raises(SlmxError, match=rf"^run/step-8: the run has {name} .*, not {value}; leave the option out"):
+            made.check(replace(SETTINGS, **{name: value}), Path("run/step-8"))
+
+
+def test_a_plan_comes_back_from_json() -> None:
+    made = plan()
+    assert Plan.from_dict(asdict(made) | {"more": 1}) == made
+    with pytest.raises(KeyError):
+        Plan.from_dict({"steps": 1})
+
+
+def test_sizes_that_are_given_replace_the_presets() -> None:
+    wider = replace(SETTINGS, n_embd=24, n_layer=3)
+    assert wider.shape(TINY.config) == GPTConfig(32, 300, 3, 2, 24)
+    with pytest.raises(SlmxError, match="heads do not divide"):
+        replace(SETTINGS, n_head=3).shape(TINY.config)

@@ -1,0 +1,260 @@
+"""What training refuses, in one line and with nothing lost."""
+
+from __future__ import annotations
+
+import math
+import resource
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slm.checkpoint import load_checkpoint
+from slm.cli import main
+from slm.data.prepare import PrepareSettings, prepare
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from slm.train.hardware import has_bf16
+from slm.train.loop import Trainer, train
+from slm.train.plan import TrainSettings
+from tests.conftest import run_slmx
+from tests.runs import QUIET, interrupted_after, last
+
+pytestmark = pytest.mark.usefixtures("tiny_presets")
+
+
+def files_of(folder: Path) -> dict[Path, str]:
+    return {path: sha256_of(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_path: Path, corpus_file: Path) -> None:
+    with pytest.raises(SlmxError, match="no run to resume"):
+        train(replace(settings, resume=True), QUIET)
+    settings = replace(settings, steps=8)
+    assert train(settings, QUIET)
+    with pytest.raises(SlmxError, match="holds a run already; add --resume"):
+        train(settings, QUIET)
+    other = tmp_path / "other"
+    prepare(PrepareSettings((str(corpus_file),), "nano", other, licence="other", vocab_size=300), QUIET)
+    alien = tmp_path / "alien"
+    prepare(PrepareSettings((str(corpus_file),), "nano", alien, vocab_size=299), QUIET)
+    settings = replace(settings, resume=True)
+    changed = {
+        "has steps 8, not 24": replace(settings, steps=24),
+        "has learning_rate 0.01, not 0.02": replace(settings, learning_rate=0.02),
+        "has batch_size 4, not 8": replace(settings, batch_size=8),
+        "has optimizer muon, not adamw": replace(settings, optimizer="adamw"),
+        "has seed 1, not 2": replace(settings, seed=2),
+        "a checkpoint of tiny, not other; change --preset": replace(settings, preset="other"),
+        "has its own shape; leave out --block-size": replace(settings, n_layer=2),
+        "made from other data": replace(settings, data=(str(other),)),
+        "its tokenizer is not that of .*; prepare the text with --tokenizer": replace(settings, data=(str(alien),)),
+    }
+    before = files_of(settings.out)
+    for said, settings_ in changed.items():
+        with pytest.raises(SlmxError, match=said):
+            train(settings_, QUIET)
+    assert files_of(settings.out) == before
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "of another model"])
+def test_a_damaged_optimizer_state_is_named(settings: TrainSettings, damage: str) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    state = last(settings.out) / "optimizer.safetensors"
+    if damage == "missing":
+        state.unlink()
+    elif damage == "truncated":
+        state.write_bytes(state.read_bytes()[:-9])
+    else:
+        shutil.copyfile(last(settings.out) / "model.safetensors", state)
+    with pytest.raises(SlmxError, match=r"optimizer\.safetensors: cannot read .*delete .* to resume from before"):
+        train(replace(settings, resume=True), QUIET)
+    shutil.rmtree(last(settings.out))
+    assert train(replace(settings, resume=True), QUIET)
+
+
+def test_a_run_without_its_settings_asks_for_the_data(settings: TrainSettings) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    (settings.out / "run.json").unlink()
+    with pytest.raises(SlmxError, match=r"run\.json: cannot read .*give --data"):
+        train(TrainSettings(settings.out, compile=False, resume=True), QUIET)
+
+
+def test_weights_that_are_no_numbers_are_refused_on_resume(settings: TrainSettings) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    trainer = Trainer(replace(settings, resume=True), QUIET)
+    with torch.no_grad():
+        trainer.model.wte.weight[0] = math.nan
+    trainer.save_step()
+    with pytest.raises(SlmxError, match=r"step-0000003: wte\.weight holds values that are no numbers; delete it to"):
+        train(replace(settings, resume=True), QUIET)
+
+
+def test_a_loss_that_is_no_number_names_step_batch_and_checkpoint(settings: TrainSettings) -> None:
+    with pytest.raises(SlmxError) as caught:
+        train(replace(settings, learning_rate=1e30, grad_clip=1e30, optimizer="adamw"), QUIET)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert " at step " in said
+    assert " (windows at tokens " in said
+    assert f"the last good checkpoint is {last(settings.out)}; start again with a lower --learning-rate" in said
+    assert load_checkpoint(last(settings.out)).record["steps_done"] == 0
+
+
+def test_weights_that_are_no_numbers_are_never_saved(settings: TrainSettings) -> None:
+    with interrupted_after(2):
+        assert train(settings, QUIET) is None
+    before = sha256_of(last(settings.out) / "model.safetensors")
+    trainer = Trainer(replace(settings, resume=True), QUIET)
+    with torch.no_grad():
+        trainer.model.wte.weight[0] = math.nan
+    with pytest.raises(SlmxError, match=r"bits per byte is nan at step 2 .*the last good checkpoint is"):
+        trainer._evaluate(1.0, 1.0)
+    assert sha256_of(last(settings.out) / "model.safetensors") == before
+    assert not (settings.out / "best").exists()
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(settings: TrainSettings) -> None:
+    trainer = Trainer(settings, QUIET)
+    before = trainer.model.wte.weight.detach().clone()
+    trainer.model.wte.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[no-untyped-call]
+    with pytest.raises(SlmxError, match=r"the gradient's norm is (nan|inf) at step 0"):
+        trainer._one_step()
+    assert torch.equal(trainer.model.wte.weight, before)
+
+
+def test_a_full_disk_leaves_the_last_save(settings: TrainSettings) -> None:
+    with interrupted_after(4):
+        assert train(settings, QUIET) is None
+    before = files_of(last(settings.out))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))
+    try:
+        with pytest.raises(SlmxError, match=r"cannot write \(File too large\); nothing was changed there"):
+            train(replace(settings, resume=True), QUIET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert files_of(last(settings.out)) == before
+    assert train(replace(settings, resume=True), QUIET)
+
+
+@pytest.mark.parametrize("given", [{"seed": 2**63 - 1}, {"weight_decay": 0.0, "dropout": 0.0, "grad_clip": math.inf}])
+def test_numbers_at_the_edge(settings: TrainSettings, given: dict[str, Any]) -> None:
+    assert train(replace(settings, steps=2, **given), QUIET)
+
+
+@pytest.mark.parametrize("where", ["file", "file/run"])
+def test_a_folder_that_cannot_be_made_is_known_before_the_first_step(
+    settings: TrainSettings, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("here before")
+    monkeypatch.setattr(Trainer, "_one_step", None)
+    with pytest.raises(SlmxError, match="cannot make the folder"):
+        train(replace(settings, out=tmp_path / where), QUIET)
+    assert (tmp_path / "file").read_text() == "here before"
+
+
+def test_a_batch_that_does_not_split_is_refused(settings: TrainSettings) -> None:
+    with pytest.raises(SlmxError, match="a batch of 4 does not split into 3 accumulated parts on 1 processes"):
+        train(replace(settings, accumulate=3), QUIET)
+
+
+def test_bf16_is_refused_where_it_is_emulated(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert not has_bf16(torch.device("cpu"))
+    with pytest.raises(SlmxError, match="--precision bf16: this cpu does not multiply bf16"):
+        train(replace(settings, precision="bf16"), QUIET)
+
+
+def test_validation_belongs_to_the_data_set(settings: TrainSettings, corpus_file: Path) -> None:
+    with pytest.raises(SlmxError, match="holds its own validation side; give --valid to slmx prepare"):
+        train(replace(settings, valid=(str(corpus_file),)), QUIET)
+
+
+def test_too_little_text_for_a_window_is_refused(settings: TrainSettings) -> None:
+    with pytest.raises(SlmxError, match="shorter than one context of 1000000"):
+        train(replace(settings, block_size=1_000_000), QUIET)
+
+
+def test_an_unknown_tracker_is_refused(settings: TrainSettings) -> None:
+    with pytest.raises(SlmxError, match=r"^--track nosuch: ."):
+        train(replace(settings, track=("nosuch",)), QUIET)
+
+
+def slmx_train(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
+    """Exit code of the command, run in this process."""
+    options = ["slmx", "train", "--no-compile", "--precision", "fp32", *map(str, args)]
+    monkeypatch.setattr(sys, "argv", options)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def test_the_command_trains_stops_and_goes_on(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = {"steps": 9, "eval-every": 3, "seed": 5, "batch-size": 4, "accumulate": 2, "optimizer": "adamw"}
+    numbers |= {"learning-rate": 0.005, "weight-decay": 0.2, "dropout": 0.05, "grad-clip": 0.5}
+    numbers |= {"eval-tokens": 320, "patience": 7}
+    options = [part for name, value in numbers.items() for part in (f"--{name}", str(value))]
+    where: list[str | Path] = ["--out", settings.out]
+    with interrupted_after(4):
+        code = slmx_train(
+            monkeypatch, "--preset", "tiny", "--data", settings.data[0], "--licence", "CC0", *options, *where
+        )
+    assert code == 130
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines()[-1] == f"stopped and saved: slmx train --resume --out {settings.out} goes on"
+    assert slmx_train(monkeypatch, "--resume", *where) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{settings.out / 'best'}\n"
+    assert "resumed at step 4 of 9" in err
+    (line,) = [line for line in err.splitlines() if line.startswith("step 9/9  loss ")]
+    assert " bits per byte  perplexity " in line
+    assert " floating-point operations, " in err
+    record = load_checkpoint(last(settings.out)).record
+    assert record["plan"] == {name.replace("-", "_"): value for name, value in numbers.items()} | {"warmup": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--preset", "huge"], "slmx: unknown preset 'huge': choose one of nano, micro, small, medium, small-256, "),
+        (["--resume"], "no run to resume here; start it without --resume"),
+        (["--learning-rate", "nan"], "slmx: --learning-rate nan is out of range"),
+        (["--grad-clip", "-1"], "slmx: --grad-clip -1.0 is out of range"),
+        (["--seed", "99999999999999999999"], "slmx: --seed 99999999999999999999 is out of range"),
+        (["--optimizer", "lion"], "slmx: --optimizer lion is out of range"),
+    ],
+)
+def test_unusable_options_are_one_line(
+    options: list[str],
+    said: str,
+    settings: TrainSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert slmx_train(monkeypatch, "--data", settings.data[0], "--out", settings.out, *options) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("slmx: ")
+    assert said in err
+    assert not settings.out.exists()
+
+
+def test_a_process_that_refuses_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
+    ran = run_slmx("train", "--data", tmp_path / "none.txt", "--out", tmp_path / "run", cwd=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("slmx: ")
+    assert str(tmp_path / "none.txt") in line
