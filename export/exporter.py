@@ -31,6 +31,7 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 from slm.untrained import untrained_checkpoint
@@ -105,25 +106,10 @@ def export_bundle(settings: ExportSettings, say: Say) -> tuple[Path, dict[str, A
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = settings.out or BUNDLES / checkpoint.preset
-        foreign = _foreign_file(out)
-        if foreign is not None:
-            raise SlmxError(
-                f"{out}: holds {foreign}, which is no part of a bundle; even --force keeps it: use another --out"
-            )
-        folder = stack.enter_context(atomic_folder(out, replace=settings.force))
+        folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, target, say).write()
         Bundle.open(folder)
     return out, manifest
-
-
-def _foreign_file(out: Path) -> str | None:
-    """A file that no manifest in the folder lists, if there is one: only bundles may be replaced."""
-    try:
-        listed = {MANIFEST_FILE, *json.loads((out / MANIFEST_FILE).read_text("utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = set()
-    there = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
-    return next((name for name in there if name not in listed), None)
 
 
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:

@@ -80,7 +80,7 @@ class Subject:
         """The folder of what a peer opens, written the first time, by a process of its own; SlmxError if it cannot."""
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
-            with atomic_folder(folder, replace=False) as fresh:
+            with atomic_folder(folder) as fresh:
                 places = (self.checkpoint.folder, self.bundle.folder, fresh)
                 command = [
                     sys.executable,
@@ -131,7 +131,7 @@ def subject_of_preset(preset: str, variants: Iterable[str], work: Path, say: Say
 
 def _random_weights(preset: str, folder: Path) -> Path:
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             untrained_checkpoint(preset, fresh)
     return folder
 
@@ -166,7 +166,7 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
     if "fp32" not in bundle.manifest["variants"]:
         raise SlmxError(f"{bundle.folder}: no fp32 variant, which the others are held against; export it again with it")
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             model = read_weights(bundle.model_path("fp32"), bundle.config)
             save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.folder), {})
     return folder

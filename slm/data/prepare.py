@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -15,13 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from slm.atomic import atomic_folder
+from slm.atomic import atomic_folder, lock_folder
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import encode_stories
 from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, Dataset, ShardWriter, is_dataset
 from slm.data.sources import Source, find_sources, hub_version, read_stories
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import DATA_SET
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges, train_tokenizer
 
@@ -77,14 +77,11 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
         "settings": _deciding_settings(settings),
     }
     out = settings.out
-    if is_dataset(out) and not settings.force:
-        return _open_if_same(out, request, console)
-    if out.is_dir() and any(out.iterdir()) and not is_dataset(out):
-        raise SlmxError(f"{out}: not empty, and no data set; choose another --out")
-    for leftover in out.absolute().parent.glob(f".{out.name}.????????"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with atomic_folder(out, replace=settings.force) as folder:
-        _Pipeline(settings, console, folder).run(training, validation, request)
+    with lock_folder(out, wait=True):
+        if is_dataset(out) and not settings.force:
+            return _open_if_same(out, request, console)
+        with atomic_folder(out, DATA_SET, replace=settings.force) as folder:
+            _Pipeline(settings, console, folder).run(training, validation, request)
     return Dataset.open(out)
 
 

@@ -12,6 +12,7 @@ from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkp
 from slm.data.corpus import TokenStream
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import CHECKPOINT
 from slm.train.evaluate import Evaluation, evaluate
 
 
@@ -34,7 +35,7 @@ def average_checkpoints(folders: list[Path]) -> Checkpoint:
 def write_average(folders: list[Path], stream: TokenStream, out: Path) -> Evaluation:
     """Write the mean of checkpoints as one in float16, judged on a text; its record names what it is made of."""
     average = average_checkpoints(folders)
-    with atomic_folder(out, replace=False) as folder:
+    with atomic_folder(out, CHECKPOINT) as folder:
         average.model.half().float()  # judged as it is stored
         result = evaluate(average.model, stream)
         best = {"step": average.record["steps_done"], "bits_per_byte": round(result.bits_per_byte, 5)}
