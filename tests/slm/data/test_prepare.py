@@ -171,7 +171,7 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
     plan.out.mkdir()
     (plan.out / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(SlmxError, match="thesis.txt was not made by slmx"):
+        with pytest.raises(SlmxError, match=r"thesis\.txt was not made by slmx"):
             prepare(replace(plan, force=force), QUIET)
     assert (plan.out / "thesis.txt").read_text() == "years of work"
 
