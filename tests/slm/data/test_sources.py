@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slm.data.sources import find_sources, hub_version, load_rows, read_stories
+from slm.data.sources import find_sources, read_stories
+from slm.data.tables import hub_rows, hub_version
 from slm.errors import SlmxError
 from slm.tokenizer import END_OF_TEXT
 from tests.conftest import as_corpus, run_slmx
@@ -83,7 +84,7 @@ def test_a_marker_across_two_reads_is_found(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "a.txt"
     path.write_text(f"one\n\nmore\n{END_OF_TEXT}\ntwo é\n", "utf-8")
     for size in range(1, 30):
-        monkeypatch.setattr("slm.data.sources.CHUNK", size)
+        monkeypatch.setattr("slm.data.files.CHUNK", size)
         assert find_sources([path])[0].separator == "endoftext"
         assert list(read_stories([path])) == ["one\n\nmore", "two é"]
 
@@ -137,7 +138,7 @@ def test_the_call_that_reads_the_hub_reads_a_local_data_set(stories: list[str], 
     write(tmp_path / "train-00000-of-00001.parquet", stories[:7])
     write(tmp_path / "validation-00000-of-00001.parquet", stories[7:9])
     for name, expected in ((str(tmp_path), stories[:7]), (f"{tmp_path}:validation", stories[7:9])):
-        assert [row["text"] for row in load_rows("hub", name)] == expected
+        assert [row["text"] for row in hub_rows(name)] == expected
     assert hub_version(str(tmp_path)) == hub_version(f"{tmp_path}:validation")
 
 
