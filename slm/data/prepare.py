@@ -140,8 +140,8 @@ def _source_record(split: str, source: Source) -> dict[str, Any]:
 def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Dataset:
     dataset = Dataset.open(out)
     before = dataset.record
-    differing = [name for name, value in request["settings"].items() if before["settings"].get(name) != value]
-    if before["sources"] != request["sources"]:
+    differing = [name for name, value in request["settings"].items() if before.get("settings", {}).get(name) != value]
+    if before.get("sources") != request["sources"]:
         differing.insert(0, "sources")
     if differing:
         raise SlmxError(

@@ -16,7 +16,6 @@ LONGEST_STORY = 2**18
 LONGEST_WORD = 4096
 LONG_RUN = re.compile(rf"\w{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[^\w\s]{{{LONGEST_WORD}}}")
 SENTENCE_BREAK = re.compile(r"""[.!?…।؟]["'”’»]?\s|[。！？]""")
-SPACE = re.compile(r"\s")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -54,12 +53,11 @@ def _cut(text: str, limit: int, counts: Cleaning) -> Iterator[str]:
 
 def _cut_point(text: str, start: int) -> int:
     """The last end of a sentence, else the last white space, in the second half of the longest story from `start`."""
-    limit = start + LONGEST_STORY
-    for pattern in (SENTENCE_BREAK, SPACE):
-        ends = [found.end() for found in pattern.finditer(text, start + LONGEST_STORY // 2, limit)]
-        if ends:
-            return ends[-1]
-    return limit
+    middle, limit = start + LONGEST_STORY // 2, start + LONGEST_STORY
+    ends = [found.end() for found in SENTENCE_BREAK.finditer(text, middle, limit)]
+    if ends:
+        return ends[-1]
+    return next((end for end in range(limit, middle, -1) if text[end - 1].isspace()), limit)
 
 
 def normalise(text: str) -> str:

@@ -59,13 +59,14 @@ def _json_cells(name: str, lines: Iterable[str], field: str) -> Iterator[Any]:
 
 
 def _json_rows(name: str, lines: Iterable[str]) -> Iterator[Any]:
-    numbered = ((number, line) for number, line in enumerate(lines, start=1) if not line.isspace())
-    first, line = next(numbered, (1, ""))
+    numbered = enumerate(lines, start=1)
+    first, line = next(((number, line) for number, line in numbered if not line.isspace()), (1, ""))
     if line.lstrip().startswith("["):
         yield from _parse(name, first, "".join([line, *(other for _, other in numbered)]))
-    elif line:
-        for number, text in chain([(first, line)], numbered):
-            yield _parse(name, number, text)
+        return
+    for number, text in chain([(first, line)], numbered):
+        if text.strip():
+            yield _parse(name, number, text.strip())
 
 
 def _parse(name: str, line: int, text: str) -> Any:  # noqa: ANN401 (any JSON value)
