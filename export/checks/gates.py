@@ -52,17 +52,20 @@ GATES = {
 }
 
 
-def check_variant(name: str, path: Path, float_model: FloatModel, source: Path | None = None) -> dict[str, Any]:
+def check_variant(
+    name: str, path: Path, float_model: FloatModel, source: Path | None = None, *, trusted: bool = False
+) -> dict[str, Any]:
     """Measure one variant as its gate asks: parity and greedy tokens, or a reading of the text.
 
-    `source` is the ONNX file that a converted one (mobile) must agree with, token for token.
+    `source` is the ONNX file that a converted one (mobile) must agree with, token for token. `trusted` says whether
+    a TorchScript or .pt2 file may be loaded: PyTorch can run code from it.
     """
     gate, model = GATES[name], float_model.model
     figures: dict[str, Any] = {}
     if gate.parity is not None:
-        forward = open_forward(name, path, model.config)
+        forward = open_forward(name, path, model.config, trusted=trusted)
         figures["parity"] = parity(model, forward, chunked_batches=name != "fp32")
-        figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path)
+        figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path, trusted=trusted)
     if name == "fp32":
         figures["bits_per_byte"] = float_model.compare(path, decode=False).windows.bits_per_byte
     if gate.bpb_increase is not None:
@@ -98,7 +101,9 @@ def failures(name: str, figures: dict[str, Any]) -> list[str]:
     return found
 
 
-def verify_bundle(folder: Path, checkpoint: Path | None, text: Path | None, say: Say) -> dict[str, Any]:
+def verify_bundle(
+    folder: Path, checkpoint: Path | None, text: Path | None, say: Say, trusted: bool = False
+) -> dict[str, Any]:
     """Check every variant of a bundle again, against its checkpoint; the figures by variant.
 
     The float model is `checkpoint`, or the shipped one that the bundle was made from, or else the weights of its
@@ -114,7 +119,7 @@ def verify_bundle(folder: Path, checkpoint: Path | None, text: Path | None, say:
         say(f"{name}: checking")
         path = folder / entry["file"]
         made_of = bundle.manifest["variants"].get(entry.get("of"), {}).get("file")
-        figures = check_variant(name, path, float_model, folder / made_of if made_of else None)
+        figures = check_variant(name, path, float_model, folder / made_of if made_of else None, trusted=trusted)
         if path.suffix == ".onnx":
             figures["operators"] = check_operators(name, path, bundle.config, entry.get("kept_float", []))
         found[name] = {"file": entry["file"], **figures, "failures": failures(name, figures)}
