@@ -14,7 +14,7 @@ from typing import Any
 
 from export.card import model_card
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
-from export.checks.float_model import FloatModel, eval_text
+from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_bpb_increase
 from export.checks.operators import check_operators
 from export.configs import write_configs
@@ -100,6 +100,7 @@ def export_bundle(settings: ExportSettings, say: Say) -> tuple[Path, dict[str, A
         raise SlmxError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
+        check_finite(checkpoint.model, str(checkpoint.folder))
         if settings.preset is not None and checkpoint.preset != settings.preset:
             raise SlmxError(
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
