@@ -18,7 +18,7 @@ from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_bpb_increase
 from export.checks.operators import check_operators
 from export.configs import write_configs
-from export.formats.float16 import store_half
+from export.formats.float16 import store_float16
 from export.formats.graph import IR_VERSION, OPSET, export_onnx, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
@@ -259,7 +259,7 @@ class _Export:
 
     def _fp16(self) -> dict[str, Any]:
         self.say("fp16: storing weights in 16 bits and reading the text")
-        store_half(self.paths["fp32"], self.paths["fp16"])
+        store_float16(self.paths["fp32"], self.paths["fp16"])
         return self._onnx("fp16", {}, [])
 
     def _portable(self) -> dict[str, Any]:
