@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from slm.checkpoint import CONFIG_FILE, Checkpoint, find_checkpoint, load_checkpoint, save_checkpoint, save_tensors
-from slm.data.corpus import bits_per_byte
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.metrics import bits_per_byte
 from slm.model import GPT
 from slm.presets import get_preset
 from slm.train.evaluate import total_loss
