@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.run.runners import TORCH_SIDES
 from benchmarks.run.targets import Subject
-from export.checks.fidelity import measure_quality
-from export.checks.float_model import JUDGED_LOGITS, Judge, eval_text
+from export.checks.fidelity import measure_fidelity
+from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.gates import GATES
 from export.checks.parity import greedy_tokens
 from export.checks.torch_session import float_session, open_session
@@ -46,19 +46,19 @@ def judged(subject: Subject, sides: Iterable[str], text: Path) -> TextQuality:
     """
     model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
     read = eval_text(model, tokenizer, text)
-    judge = Judge(model, read)
-    nats = judge.float_bits_per_byte * math.log(2) * judge.reading.bytes_per_token
+    float_model = FloatModel(model, read)
+    nats = float_model.float_bits_per_byte * math.log(2) * float_model.reference.bytes_per_token
     bits, loss = {}, {}
     for side in sides:
         if side in TORCH_SIDES:
-            bits[side], loss[side] = judge.float_bits_per_byte, 0.0
+            bits[side], loss[side] = float_model.float_bits_per_byte, 0.0
             continue
         session = open_session(side, subject.path(side), subject.config)
         ways = (False, True) if GATES[side].decode else (False,)
-        found = [measure_quality(session, judge.reading, judge.float_bits_per_byte, way) for way in ways]
-        worst = max(found, key=lambda quality: quality.loss)
-        bits[side], loss[side] = worst.bits_per_byte, worst.loss
-    return TextQuality(judge.float_bits_per_byte, math.exp(nats), bleu(subject, text), bits, loss)
+        found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
+        worst = max(found, key=lambda quality: quality.bpb_increase)
+        bits[side], loss[side] = worst.bits_per_byte, worst.bpb_increase
+    return TextQuality(float_model.float_bits_per_byte, math.exp(nats), bleu(subject, text), bits, loss)
 
 
 def bleu(subject: Subject, text: Path) -> float | None:
@@ -104,16 +104,22 @@ def from_manifest(bundle: Bundle) -> TextQuality:
             loss[name] = 0.0
             continue
         ways = [way for way in (quality["windows"], quality["decode"]) if way is not None]
-        worst = max(ways, key=lambda way: float(way["loss"]))
-        bits[name], loss[name] = float(worst["bits_per_byte"]), float(worst["loss"])
+        worst = max(ways, key=_bpb_increase)
+        bits[name], loss[name] = float(worst["bits_per_byte"]), _bpb_increase(worst)
         float_bits = float(quality["float_bits_per_byte"])
     return TextQuality(float_bits, side_bits=bits, loss=loss)
+
+
+def _bpb_increase(way: dict[str, Any]) -> float:
+    """Returns the relative rise in bits per byte; manifests of slmx before 0.1.0 name it `loss`."""
+    return float(way["bpb_increase"] if "bpb_increase" in way else way["loss"])
 
 
 def judged_part(text: Path) -> str:
     """What of a text `judged` reads, in words."""
     size = 8000
-    return f"the beginning of {text.name}: {JUDGED_LOGITS // size:,} tokens at a vocabulary of {size:,}, fewer at more"
+    tokens = MAX_COMPARED_LOGITS // size
+    return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:
