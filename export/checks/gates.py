@@ -1,4 +1,4 @@
-"""The checks that a variant must pass before it is published, and again when `slmx verify --quality` judges a bundle."""
+"""The checks that a variant must pass before it is published, and in `slmx verify --quality` after that."""
 
 from __future__ import annotations
 

@@ -68,9 +68,7 @@ class ZipStore:
         if info.file_size > most:
             raise SlmxError(f"{self.location(name)}: {info.file_size:,} bytes, {most:,} at most; pack the bundle again")
         if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
-            raise SlmxError(
-                f"{self.location(name)}: packed in a way that slmx does not read; pack it again as plain zip"
-            )
+            raise SlmxError(f"{self.location(name)}: packed in a way that slmx does not read; pack it as plain zip")
         with self._opened() as opened, opened.open(info) as file:
             return file.read(most + 1)
 

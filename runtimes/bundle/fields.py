@@ -80,7 +80,7 @@ class Fields:
             raise ValueError(f"{self._path(key)} is missing")
         return self._values[key]
 
-    def keys(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str]:
         """The keys, in order."""
         return iter(self._values)
 
@@ -140,13 +140,13 @@ class Fields:
         if not isinstance(value, list):
             raise ValueError(f"{self._path(key)} is not a list")
         items = Fields({str(number): item for number, item in enumerate(value)}, self._path(key))
-        return tuple(items.text(number) for number in items.keys())
+        return tuple(items.text(number) for number in items)
 
     def scalars(self, key: str) -> dict[str, bool | int | str]:
         """An object of texts, whole numbers and flags."""
         inner = self.object(key)
         found: dict[str, bool | int | str] = {}
-        for name in inner.keys():
+        for name in inner:
             value = inner._value(name)
             if not is_plain_name(name):
                 raise ValueError(f"{inner._path(name)} has no plain name")

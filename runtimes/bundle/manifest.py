@@ -178,11 +178,11 @@ def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
 
 
 def _read_whole(fields: Fields, version: int) -> Manifest:
-    files = {name: _read_file(fields.object("files"), name) for name in fields.object("files").keys()}
+    files = {name: _read_file(fields.object("files"), name) for name in fields.object("files")}
     if len({name.casefold() for name in files}) < len(files):
         raise ValueError("two files have names that some systems take for one")
     listed = fields.object("variants")
-    variants = {name: _read_variant(listed, name, version) for name in listed.keys()}
+    variants = {name: _read_variant(listed, name, version) for name in listed}
     unlisted = [entry.file for entry in variants.values() if entry.file not in files]
     if unlisted or not variants:
         raise ValueError(f"lists no hash for {', '.join(unlisted) or 'any variant'}")

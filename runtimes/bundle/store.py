@@ -67,9 +67,7 @@ class FolderStore:
                 f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
             ) from None
         except OSError as error:
-            raise SlmxError(
-                f"{path}: cannot read ({error.strerror}); check its permissions, or copy it again"
-            ) from None
+            raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
 
     def names(self) -> list[str]:
         """The names of everything below the folder that is no folder; a link to a folder is not entered."""
