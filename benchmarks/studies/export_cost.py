@@ -1,4 +1,4 @@
-"""What `slmx export --all` costs for every preset: seconds, peak memory, bytes of each variant, nodes that are left.
+"""Measures what `slmx export --all` costs for every preset: time, peak memory, file sizes, nodes of the graphs.
 
 python -m benchmarks.studies.export_cost --json docs/export-cost.json
 """
@@ -24,7 +24,7 @@ from slm.presets import PRESETS
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
-    """Run the command as a user does; seconds and peak memory in bytes of its process."""
+    """Run the command; return its seconds and its peak memory in bytes. SlmxError if it fails."""
     command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
     if not (PRETRAINED / preset).is_dir():
         command.append("--random-init")
@@ -38,10 +38,10 @@ def export_all(preset: str, out: Path) -> tuple[float, int]:
 
 
 def main(
-    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: all.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="A preset; repeat for more. Default: all.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
-    """Export each preset with every variant, and measure."""
+    """Export each preset with every variant and measure it."""
     record: dict[str, Any] = {"machine": describe_machine(), "presets": {}}
     typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANT_FILES) + " | int8 / fp32 | nodes fp32, int8 |")
     typer.echo("|" + "---|" * (len(VARIANT_FILES) + 5))
