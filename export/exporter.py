@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from export.card import model_card
-from export.checks.exclude import exclude_auto, losses_alone, recipes_that_pass
-from export.checks.float_model import Judge, eval_text
-from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_loss
+from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
+from export.checks.float_model import FloatModel, eval_text
+from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_bpb_increase
 from export.checks.operators import check_operators
 from export.configs import write_configs
 from export.formats.float16 import store_half
@@ -175,7 +175,9 @@ class _Export:
         self.say("fp32: exporting the graph")
         export_onnx(self.model, self.paths["fp32"])
         self.say("judging: PyTorch reads the text")
-        self.judge = Judge(self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text))
+        self.float_model = FloatModel(
+            self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text)
+        )
         makers = {
             "fp32": self._fp32,
             "int8": self._int8,
@@ -203,7 +205,9 @@ class _Export:
 
     def _onnx(self, name: str, made: dict[str, Any], kept_float: list[str]) -> dict[str, Any]:
         operators = check_operators(name, self.paths[name], self.config, kept_float)
-        return self._held(name, made, {"operators": operators, **check_variant(name, self.paths[name], self.judge)})
+        return self._held(
+            name, made, {"operators": operators, **check_variant(name, self.paths[name], self.float_model)}
+        )
 
     def _fp32(self) -> dict[str, Any]:
         self.say("fp32: comparing with PyTorch, reading the text")
@@ -217,17 +221,17 @@ class _Export:
         if self.settings.int8_exclude != AUTO:
             kept = sorted({*kept, *self.settings.int8_exclude})
         quantize_int8(fp32, path, recipe, only=set(matrix_names(self.config.n_layer)) - set(kept))
-        figures = check_variant("int8", path, self.judge)
-        limit = GATES["int8"].loss
+        figures = check_variant("int8", path, self.float_model)
+        limit = GATES["int8"].bpb_increase
         assert limit is not None
-        if not worst_loss(figures) <= limit:
-            self.say(f"int8: loses {worst_loss(figures):.1%}, too much; looking for the matrices that hurt")
+        if not worst_bpb_increase(figures) <= limit:
+            self.say(f"int8: loses {worst_bpb_increase(figures):.1%}, too much; looking for the matrices that hurt")
             if self.settings.int8_exclude != AUTO:
-                raise SlmxError(self._int8_refusal(worst_loss(figures), limit))
-            excluded = exclude_auto(self.judge, fp32, path, recipe, limit, self.say)
+                raise SlmxError(self._int8_refusal(worst_bpb_increase(figures), limit))
+            excluded = exclude_auto(self.float_model, fp32, path, recipe, limit, self.say)
             kept = sorted({*kept, *excluded.names})
             made["exclusion"] = excluded.as_dict()
-            figures = check_variant("int8", path, self.judge)
+            figures = check_variant("int8", path, self.float_model)
             self.say(
                 f"int8: {', '.join(excluded.names)} in float cost {excluded.bytes_added:,} bytes and make a step "
                 f"{excluded.step_time_ratio:.2f} times as long"
@@ -237,9 +241,9 @@ class _Export:
 
     def _int8_refusal(self, loss: float, limit: float) -> str:
         """Why int8 was refused: the matrices that hurt most when quantized alone, and what would pass."""
-        alone = losses_alone(self.judge, self.paths["fp32"], self.recipe)
+        alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
-        passing = recipes_that_pass(self.judge, self.paths["fp32"], limit)
+        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
             f"int8 ({self.recipe.name}) loses {loss:.1%} bits per byte (limit {limit:.0%}); what hurts most: "
@@ -266,18 +270,18 @@ class _Export:
         source = "int8" if "int8" in self.settings.variants else "fp32"
         self.say(f"mobile: converting {source} and reading the text")
         export_mobile(self.paths[source], self.paths["mobile"])
-        figures = check_variant("mobile", self.paths["mobile"], self.judge, self.paths[source])
+        figures = check_variant("mobile", self.paths["mobile"], self.float_model, self.paths[source])
         return self._held("mobile", {"of": source}, figures)
 
     def _torchscript(self) -> dict[str, Any]:
         self.say("torchscript: scripting and comparing with PyTorch")
         export_torchscript(self.model, self.paths["torchscript"])
-        return self._held("torchscript", {}, check_variant("torchscript", self.paths["torchscript"], self.judge))
+        return self._held("torchscript", {}, check_variant("torchscript", self.paths["torchscript"], self.float_model))
 
     def _pt2(self) -> dict[str, Any]:
         self.say("pt2: exporting the program and comparing with PyTorch")
         export_pt2(self.model, self.paths["pt2"])
-        return self._held("pt2", {}, check_variant("pt2", self.paths["pt2"], self.judge))
+        return self._held("pt2", {}, check_variant("pt2", self.paths["pt2"], self.float_model))
 
     def _describe(self, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """The files beside the variants, and the manifest last."""
@@ -299,7 +303,7 @@ class _Export:
                 "sha256": sha256_of(checkpoint.folder / "model.safetensors"),
                 "untrained": self.settings.untrained,
             },
-            "judged_on": {"text": self.judge.text.source, "tokens": self.judge.tokens},
+            "judged_on": {"text": self.float_model.text.source, "tokens": self.float_model.tokens},
             "variants": variants,
             "versions": {name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
             "files": _list_files(folder),

@@ -18,7 +18,7 @@ import torch
 
 import export.checks.gates
 import export.exporter
-from export.checks.float_model import Judge
+from export.checks.float_model import FloatModel
 from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import export_onnx
@@ -42,8 +42,11 @@ def folder(name: str) -> Path:
 @contextmanager
 def brief_judge() -> Iterator[None]:
     """Within it, exports and verifications judge on few tokens."""
-    brief = functools.partial(Judge, max_tokens=JUDGED_TOKENS)
-    with mock.patch.object(export.exporter, "Judge", brief), mock.patch.object(export.checks.gates, "Judge", brief):
+    brief = functools.partial(FloatModel, max_tokens=JUDGED_TOKENS)
+    with (
+        mock.patch.object(export.exporter, "FloatModel", brief),
+        mock.patch.object(export.checks.gates, "FloatModel", brief),
+    ):
         yield
 
 

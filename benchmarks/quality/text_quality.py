@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.run.runners import TORCH_RUNNERS
 from benchmarks.run.targets import Target
-from export.checks.fidelity import measure_quality
-from export.checks.float_model import JUDGED_LOGITS, Judge, eval_text
+from export.checks.fidelity import measure_fidelity
+from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.gates import GATES
 from export.checks.parity import greedy_tokens
 from export.checks.torch_session import float_session, open_session
@@ -55,19 +55,19 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
     """
     model, tokenizer = target.checkpoint.model, target.checkpoint.tokenizer
     read = eval_text(model, tokenizer, text)
-    judge = Judge(model, read)
-    nats = judge.float_bits_per_byte * math.log(2) * judge.reading.bytes_per_token
+    float_model = FloatModel(model, read)
+    nats = float_model.float_bits_per_byte * math.log(2) * float_model.reference.bytes_per_token
     bits, increase = {}, {}
     for runner in runners:
         if runner in TORCH_RUNNERS:
-            bits[runner], increase[runner] = judge.float_bits_per_byte, 0.0
+            bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
         session = open_session(runner, target.path(runner), target.config)
         ways = (False, True) if GATES[runner].decode else (False,)
-        found = [measure_quality(session, judge.reading, judge.float_bits_per_byte, way) for way in ways]
-        worst = max(found, key=lambda way: way.loss)
-        bits[runner], increase[runner] = worst.bits_per_byte, worst.loss
-    return TextQuality(judge.float_bits_per_byte, math.exp(nats), bleu(target, text), bits, increase)
+        found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
+        worst = max(found, key=lambda way: way.bpb_increase)
+        bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
+    return TextQuality(float_model.float_bits_per_byte, math.exp(nats), bleu(target, text), bits, increase)
 
 
 def bleu(target: Target, text: Path) -> float | None:
@@ -114,16 +114,22 @@ def from_manifest(bundle: Bundle) -> TextQuality:
             increase[name] = 0.0
             continue
         ways = [way for way in (quality["windows"], quality["decode"]) if way is not None]
-        worst = max(ways, key=lambda way: float(way["loss"]))
-        bits[name], increase[name] = float(worst["bits_per_byte"]), float(worst["loss"])
+        worst = max(ways, key=_bpb_increase)
+        bits[name], increase[name] = float(worst["bits_per_byte"]), _bpb_increase(worst)
         float_bits = float(quality["float_bits_per_byte"])
     return TextQuality(float_bits, runner_bits_per_byte=bits, runner_bpb_increase=increase)
+
+
+def _bpb_increase(way: dict[str, Any]) -> float:
+    """Return the increase of the bits per byte; manifests of slmx before 0.1.0 name it `loss`."""
+    return float(way["bpb_increase"] if "bpb_increase" in way else way["loss"])
 
 
 def judged_part(text: Path) -> str:
     """Return in words which part of a text `judged` reads."""
     size = 8000
-    return f"the beginning of {text.name}: {JUDGED_LOGITS // size:,} tokens at a vocabulary of {size:,}, fewer at more"
+    tokens = MAX_COMPARED_LOGITS // size
+    return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:

@@ -64,7 +64,11 @@ def _hints(kind: Hashable) -> Mapping[str, Any]:
 
 @cache
 def _required(kind: Hashable) -> tuple[str, ...]:
-    return tuple(entry.name for entry in fields(typing.cast(type, kind)) if entry.default is MISSING and entry.default_factory is MISSING)
+    return tuple(
+        entry.name
+        for entry in fields(typing.cast(type, kind))
+        if entry.default is MISSING and entry.default_factory is MISSING
+    )
 
 
 def _checked(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 - an annotation has no type of its own

@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from export.checks.fidelity import Reading, measure_quality
+from export.checks.fidelity import Reference, measure_fidelity
 from runtimes.engine.sampler import SamplingParams
 from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
@@ -42,7 +42,7 @@ FLOAT, INT4 = "fp32", "int4"
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
     """Write models (all, if none is named) and the float model's logits on the text into a folder."""
-    from export.checks.float_model import Judge
+    from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
     from export.formats.graph import export_onnx
     from export.formats.quantize import DEFAULT_RECIPE, RECIPES, get_recipe, quantize_int4, quantize_int8
@@ -50,15 +50,17 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
 
     loaded = load_checkpoint(checkpoint)
     config = loaded.model.config
-    judge = Judge(loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size)
-    reading = judge.reading
+    float_model = FloatModel(
+        loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size
+    )
+    reading = float_model.reference
     np.savez(
         folder / ARRAYS,
         inputs=reading.inputs,
         targets=reading.targets,
-        logits=np.stack([reading.reference(row) for row in range(len(reading.inputs))]),
+        logits=np.stack([reading.logits(row) for row in range(len(reading.inputs))]),
         bytes_per_token=reading.bytes_per_token,
-        bits_per_byte=judge.float_bits_per_byte,
+        bits_per_byte=float_model.float_bits_per_byte,
     )
     (folder / SHAPE).write_text(json.dumps(asdict(config)), "utf-8")
     fp32 = folder / f"{FLOAT}.onnx"
@@ -78,19 +80,19 @@ def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     """Return quality and greedy speed on one thread of every model in a folder, with numpy and onnxruntime only."""
     arrays = np.load(folder / ARRAYS)
     logits = arrays["logits"]
-    reading = Reading(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
+    reading = Reference(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
     sessions = {path.stem: Session.open(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
     found: dict[str, Any] = {}
     for name, session in sessions.items():
         windows, decode = (
-            asdict(measure_quality(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
+            asdict(measure_fidelity(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
         )
         found[name] = {
             "bytes": (folder / f"{name}.onnx").stat().st_size,
             "windows": windows,
             "decode": decode,
         }
-        print(name, f"{windows['loss']:+.3%} {decode['loss']:+.3%}", file=sys.stderr, flush=True)
+        print(name, f"{windows['bpb_increase']:+.3%} {decode['bpb_increase']:+.3%}", file=sys.stderr, flush=True)
 
     def timed(session: Session) -> Callable[[], float]:
         return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
@@ -133,9 +135,9 @@ def main(
     typer.echo("|---|---|---|---|---|---|---|")
     float_seconds = float(np.median(result["models"][FLOAT]["seconds"]))
     for model_name, row in result["models"].items():
-        decode = row["decode"]
+        windows_row, decode = row["windows"], row["decode"]
         typer.echo(
-            f"| {model_name} | {row['bytes']:,} | {row['windows']['loss']:+.3%} | {decode['loss']:+.3%} | "
+            f"| {model_name} | {row['bytes']:,} | {windows_row['bpb_increase']:+.3%} | {decode['bpb_increase']:+.3%} | "
             f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} | {float_seconds / np.median(row['seconds']):.2f} |"
         )
     if json_file is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.checks.float_model import Judge
+from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
 from runtimes.engine.sampler import SamplingParams
@@ -27,7 +27,7 @@ class Exclusion:
     """Matrices left in float, worst first, and the price: bytes, and time of a step relative to all in int8."""
 
     names: list[str]
-    loss_without: float
+    bpb_increase_without: float
     bytes_added: int
     step_time_ratio: float
 
@@ -36,60 +36,62 @@ class Exclusion:
         return asdict(self)
 
 
-def losses_alone(judge: Judge, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
+def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
     """Worst relative loss when one matrix alone is quantized, by name, the worst first."""
-    brief, trial = judge.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
-    losses: dict[str, float] = {}
-    for name in _quantizable(judge, recipe):
+    brief, trial = float_model.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
+    increases: dict[str, float] = {}
+    for name in _quantizable(float_model, recipe):
         quantize_int8(fp32, trial, recipe, only={name})
-        losses[name] = brief.verdict(trial).worst_loss
+        increases[name] = brief.compare(trial).worst_bpb_increase
     trial.unlink()
-    return dict(sorted(losses.items(), key=lambda item: -item[1]))
+    return dict(sorted(increases.items(), key=lambda item: -item[1]))
 
 
-def _quantizable(judge: Judge, recipe: Int8Recipe) -> list[str]:
-    names = matrix_names(judge.model.config.n_layer)
+def _quantizable(float_model: FloatModel, recipe: Int8Recipe) -> list[str]:
+    names = matrix_names(float_model.model.config.n_layer)
     return names if recipe.table else names[:-1]
 
 
-def recipes_that_pass(judge: Judge, fp32: Path, limit: float) -> list[str]:
+def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list[str]:
     """Names of the recipes whose loss stays within a limit."""
     trial = fp32.with_name("trial.onnx")
     passing = []
     for recipe in RECIPES.values():
         quantize_int8(fp32, trial, recipe)
-        if judge.verdict(trial).worst_loss <= limit:
+        if float_model.compare(trial).worst_bpb_increase <= limit:
             passing.append(recipe.name)
     trial.unlink()
     return passing
 
 
-def exclude_auto(judge: Judge, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, say: Say) -> Exclusion:
+def exclude_auto(
+    float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, say: Say
+) -> Exclusion:
     """Write `target` with the worst matrices left in float, as few as bring the loss within the limit.
 
     SlmxError when even all of them in float would not.
     """
     whole = fp32.with_name("whole.onnx")
     quantize_int8(fp32, whole, recipe)
-    names = list(losses_alone(judge, fp32, recipe))
-    loss_without = judge.verdict(whole).worst_loss
+    names = list(increases_alone(float_model, fp32, recipe))
+    bpb_increase_without = float_model.compare(whole).worst_bpb_increase
     for count in range(1, len(names)):
         quantize_int8(fp32, target, recipe, only=set(names[count:]))
-        loss = judge.verdict(target).worst_loss
+        loss = float_model.compare(target).worst_bpb_increase
         say(f"int8: {loss:+.2%} with {', '.join(names[:count])} in float")
         if loss <= limit:
             break
     else:
         raise SlmxError(f"int8 ({recipe.name}): no exclusion brings its loss within {limit:.0%}; export without --int8")
-    ratio = _step_time_ratio(target, whole, judge)
+    ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
-    return Exclusion(names[:count], loss_without, added, ratio)
+    return Exclusion(names[:count], bpb_increase_without, added, ratio)
 
 
-def _step_time_ratio(one: Path, other: Path, judge: Judge) -> float:
+def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:
     """Time of a greedy step, one graph against another, in turn on one thread."""
-    config = judge.model.config
+    config = float_model.model.config
     steps = min(STEPS, config.block_size - 1)
 
     def side(path: Path) -> Callable[[], float]:

@@ -18,35 +18,35 @@ IdArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """One way of reading a text: bits per byte, its loss relative to float, KL and greedy agreement.
+class Fidelity:
+    """One way of reading a text: bits per byte, their rise relative to float, KL and greedy agreement.
 
     `kl` is the mean of KL(float || variant) in nats per token; `greedy_agreement` the share of positions
     whose likeliest token is the float model's.
     """
 
     bits_per_byte: float
-    loss: float
+    bpb_increase: float
     kl: float
     greedy_agreement: float
 
 
 @dataclass(frozen=True)
-class Reading:
+class Reference:
     """Text as windows int64 [windows, block_size], and the float model's logits [block_size, vocab] of each."""
 
     inputs: IdArray
     targets: IdArray
-    reference: Callable[[int], FloatArray]
+    logits: Callable[[int], FloatArray]
     bytes_per_token: float
 
     def bits_per_byte(self, nats: float) -> float:
         """Bits per byte for a total negative log-likelihood in nats over all targets."""
         return bits_per_byte(nats, self.targets.size, self.bytes_per_token)
 
-    def reference_nats(self) -> float:
+    def nats(self) -> float:
         """Total negative log-likelihood of the float model."""
-        return sum(_nats(log_softmax(self.reference(row)), targets) for row, targets in enumerate(self.targets))
+        return sum(_nats(log_softmax(self.logits(row)), targets) for row, targets in enumerate(self.targets))
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:
@@ -60,22 +60,22 @@ def _nats(log_probabilities: FloatArray, targets: IdArray) -> float:
     return -float(np.take_along_axis(log_probabilities, targets[:, None], axis=-1).sum(dtype=np.float64))
 
 
-def measure_quality(session: Session, reading: Reading, float_bits_per_byte: float, decode: bool) -> Quality:
+def measure_fidelity(session: Session, reference: Reference, float_bits_per_byte: float, decode: bool) -> Fidelity:
     """Read every window at once or, with `decode`, token by token; SlmxError when logits are no numbers."""
     nats = kl = agree = 0.0
-    for row, (inputs, targets) in enumerate(zip(reading.inputs, reading.targets, strict=True)):
+    for row, (inputs, targets) in enumerate(zip(reference.inputs, reference.targets, strict=True)):
         session.reset()
         logits = np.stack([session.step(int(i)).copy() for i in inputs]) if decode else session.score(inputs)
-        ours, theirs = log_softmax(logits), log_softmax(reading.reference(row))
+        ours, theirs = log_softmax(logits), log_softmax(reference.logits(row))
         nats += _nats(ours, targets)
         kl += float((np.exp(theirs) * (theirs - ours)).sum(dtype=np.float64))
         agree += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-    figure = reading.bits_per_byte(nats)
+    figure = reference.bits_per_byte(nats)
     if not math.isfinite(figure):
         raise SlmxError("the variant gives logits that are no numbers; not published")
-    return Quality(
+    return Fidelity(
         bits_per_byte=round(figure, 5),
-        loss=round(figure / float_bits_per_byte - 1, 6),
-        kl=round(max(kl, 0.0) / reading.targets.size, 7),  # float32 rounding can push a KL of nothing below it
-        greedy_agreement=round(agree / reading.targets.size, 5),
+        bpb_increase=round(figure / float_bits_per_byte - 1, 6),
+        kl=round(max(kl, 0.0) / reference.targets.size, 7),  # float32 rounding can push a KL of nothing below it
+        greedy_agreement=round(agree / reference.targets.size, 5),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.checks.fidelity import FloatArray, Quality, Reading, measure_quality
+from export.checks.fidelity import Fidelity, FloatArray, Reference, measure_fidelity
 from runtimes.engine.session import Session, default_threads
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
@@ -17,7 +17,7 @@ from slm.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
 # Logits compared, so that a large vocabulary is judged in the time of a small one: 16,384 tokens of 8,000.
-JUDGED_LOGITS = 131_072_000
+MAX_COMPARED_LOGITS = 131_072_000
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class EvalText:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Comparison:
     """A variant against the float model: read in whole windows and, where it differs, token by token as in decoding."""
 
     float_bits_per_byte: float
-    windows: Quality
-    decode: Quality | None
+    windows: Fidelity
+    decode: Fidelity | None
 
     @property
-    def worst_loss(self) -> float:
+    def worst_bpb_increase(self) -> float:
         """The larger relative loss in bits per byte of the ways of reading; NaN if one is."""
-        ways = [way.loss for way in (self.windows, self.decode) if way is not None]
+        ways = [way.bpb_increase for way in (self.windows, self.decode) if way is not None]
         return float(np.max(ways))
 
     def as_dict(self) -> dict[str, object]:
@@ -59,37 +59,37 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
     )
 
 
-class Judge:
+class FloatModel:
     """Holds the text, and the float model's reading of it, that every quantized variant is compared with."""
 
     def __init__(self, model: GPT, text: EvalText, max_tokens: int | None = None) -> None:
         self.text = text
         self.model = model
         inputs, targets = text.stream.windows(model.config.block_size)
-        tokens = max_tokens or JUDGED_LOGITS // model.config.vocab_size
+        tokens = max_tokens or MAX_COMPARED_LOGITS // model.config.vocab_size
         keep = max(1, tokens // model.config.block_size)
-        self.reading = Reading(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
-        self.float_bits_per_byte = self.reading.bits_per_byte(self.reading.reference_nats())
+        self.reference = Reference(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
+        self.float_bits_per_byte = self.reference.bits_per_byte(self.reference.nats())
 
     @property
     def tokens(self) -> int:
         """Number of predictions judged."""
-        return int(self.reading.targets.size)
+        return int(self.reference.targets.size)
 
     @torch.inference_mode()
     def _float(self, row: int) -> FloatArray:
-        logits: FloatArray = self.model(torch.from_numpy(self.reading.inputs[row : row + 1]))[0].numpy()
+        logits: FloatArray = self.model(torch.from_numpy(self.reference.inputs[row : row + 1]))[0].numpy()
         return logits
 
-    def shortened(self, max_tokens: int) -> Judge:
-        """A judge of the first part of the text only, for searches."""
-        return Judge(self.model, self.text, max_tokens)
+    def shortened(self, max_tokens: int) -> FloatModel:
+        """A comparison on the first part of the text only, for searches."""
+        return FloatModel(self.model, self.text, max_tokens)
 
-    def verdict(self, path: Path, decode: bool = True) -> Verdict:
+    def compare(self, path: Path, decode: bool = True) -> Comparison:
         """Read the text with a variant: in whole windows and, with `decode`, token by token too."""
         session = Session.open(path, self.model.config)
         ways = [
-            measure_quality(session, self.reading, self.float_bits_per_byte, way)
+            measure_fidelity(session, self.reference, self.float_bits_per_byte, way)
             for way in ((False, True) if decode else (False,))
         ]
-        return Verdict(self.float_bits_per_byte, ways[0], ways[1] if decode else None)
+        return Comparison(self.float_bits_per_byte, ways[0], ways[1] if decode else None)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.checks.float_model import Judge, eval_text
+from export.checks.float_model import FloatModel, eval_text
 from export.checks.operators import check_operators
 from export.checks.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
@@ -36,7 +36,7 @@ class Gate:
     """What a variant must reach: a largest logit difference, or a largest relative loss in bits per byte."""
 
     parity: float | None = None
-    loss: float | None = None
+    bpb_increase: float | None = None
     decode: bool = False
 
 
@@ -45,28 +45,28 @@ GATES = {
     "portable": Gate(parity=1e-4),
     "torchscript": Gate(parity=1e-5),
     "pt2": Gate(parity=1e-5),
-    "int8": Gate(loss=0.01, decode=True),
-    "int4": Gate(loss=0.05, decode=True),
-    "fp16": Gate(loss=0.001),
-    "mobile": Gate(loss=0.01),
+    "int8": Gate(bpb_increase=0.01, decode=True),
+    "int4": Gate(bpb_increase=0.05, decode=True),
+    "fp16": Gate(bpb_increase=0.001),
+    "mobile": Gate(bpb_increase=0.01),
 }
 
 
-def check_variant(name: str, path: Path, judge: Judge, source: Path | None = None) -> dict[str, Any]:
+def check_variant(name: str, path: Path, float_model: FloatModel, source: Path | None = None) -> dict[str, Any]:
     """Measure one variant as its gate asks: parity and greedy tokens, or a reading of the text.
 
     `source` is the ONNX file that a converted one (mobile) must agree with, token for token.
     """
-    gate, model = GATES[name], judge.model
+    gate, model = GATES[name], float_model.model
     figures: dict[str, Any] = {}
     if gate.parity is not None:
         forward = open_forward(name, path, model.config)
         figures["parity"] = parity(model, forward, chunked_batches=name != "fp32")
         figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path)
     if name == "fp32":
-        figures["bits_per_byte"] = judge.verdict(path, decode=False).windows.bits_per_byte
-    if gate.loss is not None:
-        figures["quality"] = judge.verdict(path, gate.decode).as_dict()
+        figures["bits_per_byte"] = float_model.compare(path, decode=False).windows.bits_per_byte
+    if gate.bpb_increase is not None:
+        figures["quality"] = float_model.compare(path, gate.decode).as_dict()
     if source is not None:
         figures["same_greedy_tokens"] = _agree(path, source, model.config)
     return figures
@@ -80,10 +80,10 @@ def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
     )
 
 
-def worst_loss(figures: dict[str, Any]) -> float:
+def worst_bpb_increase(figures: dict[str, Any]) -> float:
     """The larger relative loss in bits per byte of the ways in which a variant read the text; NaN if one is."""
     quality = figures["quality"]
-    return float(np.max([quality[way]["loss"] for way in ("windows", "decode") if quality[way] is not None]))
+    return float(np.max([quality[way]["bpb_increase"] for way in ("windows", "decode") if quality[way] is not None]))
 
 
 def failures(name: str, figures: dict[str, Any]) -> list[str]:
@@ -91,8 +91,8 @@ def failures(name: str, figures: dict[str, Any]) -> list[str]:
     gate, found = GATES[name], list(figures.get("operators", {}).get("wrong", []))
     if gate.parity is not None and not figures["parity"] <= gate.parity:
         found.append(f"{name} differs from PyTorch by {figures['parity']:.1e} (limit {gate.parity:.0e})")
-    if gate.loss is not None and not worst_loss(figures) <= gate.loss:
-        found.append(f"{name} loses {worst_loss(figures):.1%} bits per byte (limit {gate.loss:.1%})")
+    if gate.bpb_increase is not None and not worst_bpb_increase(figures) <= gate.bpb_increase:
+        found.append(f"{name} loses {worst_bpb_increase(figures):.1%} bits per byte (limit {gate.bpb_increase:.1%})")
     if not figures.get("same_greedy_tokens", True):
         found.append(f"{name} writes other greedy tokens than the model it was made from")
     return found
@@ -108,19 +108,19 @@ def verify_bundle(folder: Path, checkpoint: Path | None, text: Path | None, say:
     bundle = Bundle.open(folder)
     model, source = _float_model(bundle, checkpoint)
     say(f"float model: {source}")
-    judge = Judge(model, eval_text(model, bundle.tokenizer(), text))
+    float_model = FloatModel(model, eval_text(model, bundle.tokenizer(), text))
     found: dict[str, Any] = {}
     for name, entry in bundle.manifest["variants"].items():
         say(f"{name}: checking")
         path = folder / entry["file"]
         made_of = bundle.manifest["variants"].get(entry.get("of"), {}).get("file")
-        figures = check_variant(name, path, judge, folder / made_of if made_of else None)
+        figures = check_variant(name, path, float_model, folder / made_of if made_of else None)
         if path.suffix == ".onnx":
             figures["operators"] = check_operators(name, path, bundle.config, entry.get("kept_float", []))
         found[name] = {"file": entry["file"], **figures, "failures": failures(name, figures)}
     verified = {
         "float_model": source,
-        "judged_on": {"text": judge.text.source, "tokens": judge.tokens},
+        "judged_on": {"text": float_model.text.source, "tokens": float_model.tokens},
         "versions": {name: version(name) for name in PACKAGES},
         "variants": found,
     }

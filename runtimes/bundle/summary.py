@@ -12,7 +12,7 @@ def variant_rows(manifest: dict[str, Any], variants: dict[str, Any]) -> list[tup
         size = f"{manifest['files'][entry['file']]['bytes']:,}"
         if "quality" in entry:
             ways = [way for way in (entry["quality"]["windows"], entry["quality"]["decode"]) if way is not None]
-            loss = max(way["loss"] for way in ways)
+            loss = max(way["bpb_increase"] if "bpb_increase" in way else way["loss"] for way in ways)
             against = f"KL {ways[-1]['kl']:.1e} nats, {ways[-1]['greedy_agreement']:.1%} same"
             rows.append((name, size, against, f"{ways[-1]['bits_per_byte']:.4f} ({loss:+.2%})"))
         else:

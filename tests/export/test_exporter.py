@@ -17,7 +17,7 @@ import pytest
 import export.checks.exclude
 import export.checks.gates
 import export.exporter
-from export.checks.float_model import Judge, eval_text
+from export.checks.float_model import FloatModel, eval_text
 from export.checks.gates import GATES, Gate
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import IR_VERSION, OPSET
@@ -42,7 +42,7 @@ main()
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Exports judge on few tokens, and take their fp32 graph from one that was made before."""
+    """Exports read few tokens, and take their fp32 graph from one that was made before."""
     with bundles.brief_judge():
         yield
 
@@ -99,11 +99,11 @@ def test_the_figures_are_those_of_the_files(tiny_checkpoint: Path) -> None:
     bundle = bundles.tiny_bundle(tiny_checkpoint)
     variants = manifest_of(bundle)["variants"]
     checkpoint = load_checkpoint(tiny_checkpoint)
-    judge = Judge(
+    float_model = FloatModel(
         checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
     )
-    assert variants["fp32"]["bits_per_byte"] == pytest.approx(judge.float_bits_per_byte, abs=1e-4)
-    verdict = judge.verdict(bundle / VARIANT_FILES["int8"]).as_dict()
+    assert variants["fp32"]["bits_per_byte"] == pytest.approx(float_model.float_bits_per_byte, abs=1e-4)
+    verdict = float_model.compare(bundle / VARIANT_FILES["int8"]).as_dict()
     for way in ("windows", "decode"):
         assert variants["int8"]["quality"][way] == pytest.approx(verdict[way], rel=1e-2, abs=1e-3)
 
@@ -344,7 +344,7 @@ def test_fp32_that_differs_from_pytorch_is_refused(
 def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Worst loss of the tiny checkpoint by recipe, and by recipe and matrix quantized alone."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    judge = Judge(
+    float_model = FloatModel(
         checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
     )
     fp32 = bundles.tiny_bundle(tiny_checkpoint) / VARIANT_FILES["fp32"]
@@ -352,18 +352,18 @@ def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str,
     whole = {}
     for recipe in RECIPES.values():
         quantize_int8(fp32, trial, recipe)
-        whole[recipe.name] = judge.verdict(trial).worst_loss
+        whole[recipe.name] = float_model.compare(trial).worst_bpb_increase
     alone: dict[str, dict[str, float]] = {}
     for name in (max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])):
         alone[name] = {}
         for matrix in weight_names(fp32):
             quantize_int8(fp32, trial, RECIPES[name], only={matrix})
-            alone[name][matrix] = judge.verdict(trial).worst_loss
+            alone[name][matrix] = float_model.compare(trial).worst_bpb_increase
     return whole, alone
 
 
 def limit_int8(monkeypatch: pytest.MonkeyPatch, loss: float) -> None:
-    monkeypatch.setitem(GATES, "int8", Gate(loss=loss, decode=True))
+    monkeypatch.setitem(GATES, "int8", Gate(bpb_increase=loss, decode=True))
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")

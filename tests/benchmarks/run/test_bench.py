@@ -19,7 +19,7 @@ from benchmarks.run.bench import Bench, BenchSettings, chosen_peers, in_parts, s
 from benchmarks.run.environment import environment, read_bandwidth
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import target_names, target_of_bundle, target_of_preset
-from export.checks.float_model import Judge
+from export.checks.float_model import FloatModel
 from runtimes.bundle.store import VARIANT_FILES, Bundle
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
@@ -48,7 +48,7 @@ worker.main()
 @pytest.fixture(autouse=True)
 def on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither memory nor other processes are looked at for long, and texts are read for few tokens."""
-    monkeypatch.setattr(text_quality, "Judge", functools.partial(Judge, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
     monkeypatch.setattr(text_quality, "CONTINUED", 5)
     monkeypatch.setattr(bench, "busy_now", lambda: None)
     monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9 * threads)

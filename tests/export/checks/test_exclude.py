@@ -52,9 +52,9 @@ def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlie
     assert ran.code == 0
     entry = Bundle.open(Path("b")).manifest["variants"]["int8"]
     assert entry["kept_float"] == entry["exclusion"]["names"] == [CULPRIT]
-    limit = GATES["int8"].loss
+    limit = GATES["int8"].bpb_increase
     assert limit is not None
-    assert entry["exclusion"]["loss_without"] > limit >= entry["quality"]["decode"]["loss"]
+    assert entry["exclusion"]["bpb_increase_without"] > limit >= entry["quality"]["decode"]["bpb_increase"]
     # 128 x 32 weights of four bytes instead of one.
     assert entry["exclusion"]["bytes_added"] == pytest.approx(3 * 128 * 32, abs=1000)
     assert 0.2 < entry["exclusion"]["step_time_ratio"] < 5

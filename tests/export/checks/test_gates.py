@@ -189,7 +189,7 @@ def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_no_number_is_a_failure() -> None:
-    quality = {"windows": {"loss": 0.0}, "decode": {"loss": float("nan")}}
+    quality = {"windows": {"bpb_increase": 0.0}, "decode": {"bpb_increase": float("nan")}}
     assert failures("int8", {"quality": quality}) == ["int8 loses nan% bits per byte (limit 1.0%)"]
     assert failures("fp32", {"parity": float("nan"), "same_greedy_tokens": True})
     assert failures("fp32", {"parity": 0.0, "same_greedy_tokens": False})
