@@ -101,7 +101,7 @@ class Worker:
         last = lines[-1] if lines else "nothing on stderr"
         if code == 1:
             return last
-        return f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'}): {last}"
+        return f"crashed ({signal.Signals(-code).name}): {last}" if code < 0 else f"ended with exit code {code}: {last}"
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):

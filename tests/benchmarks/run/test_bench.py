@@ -13,9 +13,11 @@ import pytest
 
 from benchmarks.peers import PeerKind
 from benchmarks.quality import text_quality
+from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
 from benchmarks.run import bench, measure
-from benchmarks.run.bench import Bench, BenchSettings, chosen_peers, in_parts, skipped, story_ids
+from benchmarks.run.bench import Bench, BenchSettings, in_parts, story_ids
+from benchmarks.run.cases import chosen_peers, skipped
 from benchmarks.run.environment import environment, read_bandwidth
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import target_names, target_of_bundle, target_of_preset
@@ -76,13 +78,13 @@ def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
     return {(result.case.runner, result.case.depth, result.case.batch): result for result in report.results}
 
 
-def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
+def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
     bundle: Path, tmp_path: Path, meter: Meter
 ) -> None:
     runners = ("torch eager", *VARIANT_FILES)
     run = Bench(replace(brief(tmp_path / "out", bundle, *runners), quick=True), meter)
     run.run()
-    report = Report.from_dict(json.loads(run.report().to_json()))
+    report = report_from_json(json.loads(run.report().to_json()))
     found = by_case(report)
     assert {runner for runner, depth, batch in found if (depth, batch) == (0, 1)} == set(runners)
     for (runner, _, _), result in found.items():
@@ -96,7 +98,7 @@ def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
         assert result.load_seconds > 0
         assert result.weight_bytes is not None
         assert result.disk_bytes is not None
-        assert result.loss is not None
+        assert result.bpb_increase is not None
         assert report.ceiling_share(result) is not None
         if runner not in ("int8", "int4", "mobile"):
             assert result.agreement == 1
@@ -116,7 +118,7 @@ def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_pa
     assert ran.code == 0, ran.stderr
     assert "int8" in ran.stdout
     written = tmp_path / "out" / "report" / "report.json"
-    report = Report.read(written)
+    report = read_report(written)
     assert [(result.case.batch, len(result.decode_seconds)) for result in report.results] == [(1, 5), (8, 5)]
     assert report.command.startswith("slmx bench ")
     again = slmx("bench", *options, "--against", written, "--fail-over", "100000%")
@@ -131,7 +133,7 @@ def test_workers_that_die_or_err_fail_alone(
     options = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "fp32,int8,portable")
     ran = slmx("bench", bundle, "--quick", *options, "--out", tmp_path / "out")
     assert ran.code == 1
-    found = by_case(Report.read(tmp_path / "out" / "report" / "report.json"))
+    found = by_case(read_report(tmp_path / "out" / "report" / "report.json"))
     assert found["int8", 0, 1].note.startswith("killed (SIGKILL)")
     assert found["portable", 0, 1].note.startswith("not timed: ")
     assert found["int8", 0, 1].status == found["portable", 0, 1].status == FAILED
@@ -196,7 +198,7 @@ def test_ctrl_c_reports_and_exits_with_130(
     ran = slmx("bench", bundle, "--quick", *options)
     assert ran.code == 130
     assert "stopped; the same command goes on behind what is finished" in ran.stderr
-    report = Report.read(tmp_path / "out" / "report" / "report.json")
+    report = read_report(tmp_path / "out" / "report" / "report.json")
     assert [len(result.decode_seconds) for result in report.results] == [5, 1]
 
 
@@ -209,11 +211,11 @@ def test_a_preset_is_exported_once_with_random_weights(
         first = Bench(settings, meter)
         first.run()
     assert "tiny: fp32: exporting the graph" in capfd.readouterr().err
-    target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", say=pytest.fail)
+    target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", log=pytest.fail)
     report = first.report()
     assert not report.models["tiny"].trained
     assert {result.status for result in report.results} == {MEASURED, SKIPPED}
-    assert {result.loss for result in report.results} == {None}
+    assert {result.bpb_increase for result in report.results} == {None}
     assert min(result.agreement for result in report.results if result.agreement is not None) == 1
 
 
@@ -232,8 +234,8 @@ def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, m
     assert 1 < model.perplexity < 400
     assert 0 < model.bleu < 100
     assert found["torch eager", 0, 1].bits_per_byte == model.bits_per_byte
-    assert found["fp32", 0, 1].loss == pytest.approx(0, abs=1e-5)
-    assert found["int8", 0, 1].loss != 0
+    assert found["fp32", 0, 1].bpb_increase == pytest.approx(0, abs=1e-5)
+    assert found["int8", 0, 1].bpb_increase != 0
 
 
 def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -273,7 +275,7 @@ def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, t
     manifest["variants"] = {"int8": manifest["variants"]["int8"]}
     bundles.edit_manifest(alone, variants=manifest["variants"], default="int8")
     with pytest.raises(SlmxError, match="no fp32 variant, which the others are held against; export it again"):
-        target_of_bundle(Bundle.open(alone), "nano", tmp_path / "work")
+        target_of_bundle(Bundle.open(alone), "nano", tmp_path / "work", trusted=False)
 
 
 def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
@@ -323,14 +325,14 @@ def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
-    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work")
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work", trusted=False)
     with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
         target.peer_files(peer())
     assert not list((tmp_path / "work").rglob("other"))
 
 
 def test_prompts_are_a_story_and_depth_goes_before(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path)
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path, trusted=False)
     history, prompt = story_ids(target, 500, 16)
     assert (len(history), len(prompt)) == (500, 16)
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer

@@ -1,4 +1,4 @@
-"""The matrix: what it holds, that every case fits its context, and that one thing is varied at a time."""
+"""The cases: which there are, that each fits its context, and that each varies one thing at a time."""
 
 from __future__ import annotations
 
@@ -77,10 +77,17 @@ def test_best_threads_are_those_that_decode_quickest() -> None:
     assert best_threads([replace(slow, decode_seconds=[0.5])]) == {"int8": 1}
 
 
-def test_sides_come_in_the_order_of_the_table() -> None:
-    assert chosen_runners(None, quick=False) == RUNNERS
-    assert chosen_runners(None, quick=True) == QUICK_RUNNERS
+def test_runners_come_in_the_order_of_the_table() -> None:
+    everyone, quick = chosen_runners(None, quick=False), chosen_runners(None, quick=True)
+    assert everyone[:3] == ("torch eager", "torch compiled", "fp32")
+    assert set(quick) < set(everyone)
+    assert chosen_runners(("pt2", *reversed(everyone)), quick=False) == everyone
     assert chosen_runners(("int8", "torch eager"), quick=True) == ("torch eager", "int8")
+
+
+def test_a_context_that_is_too_short_is_refused() -> None:
+    with pytest.raises(SlmxError, match="any: a context of 7 tokens is too short; 8 are needed"):
+        base_cases("any", shape(7), RUNNERS, [1])
 
 
 @pytest.mark.parametrize(("text", "counts"), [(None, (1, 4)), ("2", (2,)), ("4, 1,4", (1, 4))])
