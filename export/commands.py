@@ -79,6 +79,7 @@ def verify(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle; default: bundles/nano.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The float model; default: found from the bundle.")] = None,
     eval_text: Annotated[Path | None, typer.Option(help="Stories to judge on; default: the model's own.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Load TorchScript and .pt2, which can run code.")] = False,
 ) -> None:
     """Check a bundle again: hashes, operators, parity, quality; exit code 1 when a variant fails its gate."""
     with needs("export"):
@@ -86,7 +87,10 @@ def verify(
         from runtimes import BUNDLES
         from runtimes.bundle.summary import variant_lines
 
-    manifest = verify_bundle(bundle or BUNDLES / "nano", checkpoint, eval_text, lambda line: typer.echo(line, err=True))
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    manifest = verify_bundle(bundle or BUNDLES / "nano", checkpoint, eval_text, report, trusted=trust)
     found = manifest["verified"]["variants"]
     for line in variant_lines(manifest, found):
         typer.echo(line)

@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.run.runners import TORCH_RUNNERS
 from benchmarks.run.targets import Target
 from export.checks.fidelity import measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
-from export.checks.gates import GATES
 from export.checks.parity import greedy_tokens
 from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.data.sources import read_stories
 from slm.tokenizer import Tokenizer
@@ -62,8 +61,8 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
         if runner in TORCH_RUNNERS:
             bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
-        session = open_session(runner, target.path(runner), target.config)
-        ways = (False, True) if GATES[runner].decode else (False,)
+        session = open_session(runner, target.path(runner), target.config, trusted=target.trusted)
+        ways = (False, True) if VARIANTS[runner].gate.decode else (False,)
         found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
         worst = max(found, key=lambda way: way.bpb_increase)
         bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
@@ -93,7 +92,7 @@ def bleu(target: Target, text: Path) -> float | None:
 
 def _float_session(target: Target) -> Session:
     """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time; else of PyTorch."""
-    if "fp32" in target.bundle.manifest["variants"]:
+    if "fp32" in target.bundle.manifest.variants:
         return Session.open(target.path("fp32"), target.config)
     return float_session(target.checkpoint.model)
 
@@ -108,21 +107,14 @@ def from_manifest(bundle: Bundle) -> TextQuality:
     bits: dict[str, float] = {}
     increase: dict[str, float] = dict.fromkeys(TORCH_RUNNERS, 0.0)
     float_bits: float | None = None
-    for name, entry in bundle.manifest["variants"].items():
-        quality: dict[str, Any] | None = entry.get("quality")
+    for name, entry in bundle.manifest.variants.items():
+        quality = entry.figures.quality
         if quality is None:
             increase[name] = 0.0
             continue
-        ways = [way for way in (quality["windows"], quality["decode"]) if way is not None]
-        worst = max(ways, key=_bpb_increase)
-        bits[name], increase[name] = float(worst["bits_per_byte"]), _bpb_increase(worst)
-        float_bits = float(quality["float_bits_per_byte"])
+        bits[name], increase[name] = quality.worst.bits_per_byte, quality.worst_bpb_increase
+        float_bits = quality.float_bits_per_byte
     return TextQuality(float_bits, runner_bits_per_byte=bits, runner_bpb_increase=increase)
-
-
-def _bpb_increase(way: dict[str, Any]) -> float:
-    """Return the increase of the bits per byte; manifests of slmx before 0.1.0 name it `loss`."""
-    return float(way["bpb_increase"] if "bpb_increase" in way else way["loss"])
 
 
 def judged_part(text: Path) -> str:
@@ -134,4 +126,4 @@ def judged_part(text: Path) -> str:
 
 def judged_on(bundle: Bundle) -> str:
     """Return in words which text the figures of `from_manifest` are from."""
-    return f"as the bundle's manifest says: {bundle.manifest['judged_on']['text']}"
+    return f"as the bundle's manifest says: {bundle.manifest.judged_on.text}"

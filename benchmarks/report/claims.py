@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from benchmarks.report.fields import Table, three_figures
 from benchmarks.report.leaderboard import main_results
 from benchmarks.report.record import Report
-from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES
+from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
 OUR_RUNNER = "int8"
@@ -159,7 +159,7 @@ def notes(report: Report) -> list[str]:
     bases = [
         result.imports_bytes
         for result in report.results
-        if result.imports_bytes and result.case.runner in VARIANT_FILES and result.case.runner not in TORCH_VARIANTS
+        if result.imports_bytes and result.case.runner in VARIANTS and not VARIANTS[result.case.runner].is_torch
     ]
     base = min(bases, default=None)
     found = [speed_note(preset, claim) for preset, claim in CLAIMS.items()]

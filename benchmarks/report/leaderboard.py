@@ -12,7 +12,7 @@ from typing import NamedTuple
 from benchmarks.report.metrics import DECODE, METRICS, Metric, noise
 from benchmarks.report.record import MEASURED, Case, Report, Result
 from benchmarks.run.runners import TORCH_EAGER, TORCH_RUNNERS
-from runtimes.bundle.store import VARIANT_FILES
+from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
 
@@ -34,7 +34,7 @@ def setting_of(case: Case) -> Setting:
 
 def is_ours(runner: str) -> bool:
     """Return whether a runner is a variant of a bundle."""
-    return runner in VARIANT_FILES
+    return runner in VARIANTS
 
 
 def is_peer(runner: str) -> bool:

@@ -21,7 +21,8 @@ from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
 from benchmarks.run.runners import TORCH_RUNNERS, Job
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
-from runtimes.bundle.store import MANIFEST_FILE, TORCH_VARIANTS, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import default_threads
 from runtimes.system.machine import memory_bytes, usable_cores
 from slm.errors import SlmxError
@@ -111,6 +112,8 @@ class Bench:
         self._meter = meter
         self._warnings: list[str] = []
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
+        for bundle in self._bundles:
+            bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
         for preset in self._presets:
@@ -134,29 +137,29 @@ class Bench:
         Raises:
             SlmxError: The user named a variant that the bundle does not have, or no runner is left.
         """
-        held = (*TORCH_RUNNERS, *bundle.manifest["variants"])
+        held = (*TORCH_RUNNERS, *bundle.manifest.variants)
         missing = [runner for runner in self._runners if runner not in held]
         if missing and self._settings.variants is not None:
-            raise SlmxError(f"{bundle.folder}: no variant {missing[0]!r}; there are {', '.join(held)}")
+            raise SlmxError(f"{bundle.path}: no variant {missing[0]!r}; there are {', '.join(held)}")
         found = tuple(runner for runner in self._runners if runner in held)
         if self._settings.variants is None and not set(found) - set(TORCH_RUNNERS):
-            found = (*found, str(bundle.manifest["default"]))  # it has none of the quick ones
+            found = (*found, bundle.manifest.default)  # it has none of the quick ones
         if self._settings.trust:
             return found
-        unsafe = [runner for runner in found if runner in TORCH_VARIANTS]
-        found = tuple(runner for runner in found if runner not in TORCH_VARIANTS)
+        unsafe = [runner for runner in found if runner in VARIANTS and VARIANTS[runner].is_torch]
+        found = tuple(runner for runner in found if runner not in unsafe)
         names, reason = " and ".join(unsafe), "reading such a file can run code that is in it; --trust measures it"
         if not found:
-            raise SlmxError(f"{bundle.folder}: nothing to measure but {names}; {reason}")
+            raise SlmxError(f"{bundle.path}: nothing to measure but {names}; {reason}")
         if unsafe:
-            self._warn(f"{printable(str(bundle.folder))}: {names} left out: {reason}")
+            self._warn(f"{printable(str(bundle.path))}: {names} left out: {reason}")
         return found
 
     def _arguments(self) -> dict[str, object]:
         """Return what the results depend on. Results of a run with other arguments are not used."""
         settings = self._settings
         return {
-            "bundles": [[str(bundle.folder), sha256_of(bundle.folder / MANIFEST_FILE)] for bundle in self._bundles],
+            "bundles": [[str(bundle.path), bundle.manifest_sha256] for bundle in self._bundles],
             "presets": self._presets,
             "runners": self._runners,
             "threads": self._threads,

@@ -10,15 +10,15 @@ from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import PEERS, find_peers
 from benchmarks.report.record import Case, Result
 from benchmarks.run.runners import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS
-from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
-RUNNERS = (*TORCH_RUNNERS, *VARIANT_FILES)
+RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
 QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "int4")
 # Runners that are measured with other prompts, depths and batches too.
-VARIED_RUNNERS = (TORCH_EAGER, *(name for name in VARIANT_FILES if name not in TORCH_VARIANTS))
+VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch))
 PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
 BATCH = 8

@@ -20,7 +20,8 @@ from benchmarks.run.runners import TORCH_RUNNERS
 from export.checks.gates import PACKAGES
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import read_weights
-from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
@@ -75,7 +76,7 @@ class Target:
         """Return what a runner opens: the checkpoint for PyTorch, else the file of the variant."""
         if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
-        return self.bundle.folder / str(self.bundle.manifest["variants"][runner]["file"])
+        return self.bundle.path / self.bundle.manifest.variants[runner].file
 
     def disk_bytes(self, runner: str) -> int:
         """Return the size of the runner's weights on disk."""
@@ -94,7 +95,7 @@ class Target:
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
             with atomic_folder(folder, replace=False) as fresh:
-                places = (self.checkpoint.folder, self.bundle.folder, fresh)
+                places = (self.checkpoint.folder, self.bundle.path, fresh)
                 command = [
                     sys.executable,
                     "-m",
@@ -134,13 +135,13 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
     home = work / (f"{preset}-{sha256_of(shipped / WEIGHTS_FILE)[:12]}" if trained else f"{preset}-random")
     folder = shipped if trained else _random_weights(preset, home / "checkpoint")
     wanted, bundle = set(variants) or {"fp32"}, _known_bundle(home / "bundle")
-    held: set[str] = set(bundle.manifest["variants"]) if bundle is not None else set()
+    held: set[str] = set(bundle.manifest.variants) if bundle is not None else set()
     if bundle is None or not wanted <= held:
         settings = ExportSettings(
             preset,
             home / "bundle",
             shipped if trained else None,
-            tuple(name for name in VARIANT_FILES if name in wanted | held),
+            tuple(name for name in VARIANTS if name in wanted | held),
             untrained=not trained,
             force=True,
         )
@@ -161,9 +162,10 @@ def _known_bundle(folder: Path) -> Bundle | None:
     """Return the bundle of an earlier run; None if there is none, or if other package versions made it."""
     try:
         bundle = Bundle.open(folder)
+        bundle.check_all()
     except SlmxError:
         return None
-    made_with = bundle.manifest["versions"]
+    made_with = bundle.manifest.versions
     return bundle if all(made_with.get(name) == version(name) for name in PACKAGES) else None
 
 
@@ -182,25 +184,23 @@ def target_of_bundle(bundle: Bundle, name: str, work: Path, trusted: bool) -> Ta
         SlmxError: The float model is none of these.
     """
     # No text of the manifest becomes part of a path: a bundle may come from anyone.
-    home = work / f"bundle-{sha256_of(bundle.folder / MANIFEST_FILE)[:12]}"
+    home = work / f"bundle-{bundle.manifest_sha256[:12]}"
     return Target(name, load_checkpoint(_float_model(bundle, home / "checkpoint")), bundle, home, trusted)
 
 
 def _float_model(bundle: Bundle, folder: Path) -> Path:
-    preset, made_from = str(bundle.manifest["preset"]), bundle.manifest["checkpoint"]
+    preset, made_from = bundle.manifest.preset, bundle.manifest.checkpoint
     shipped = PRETRAINED / preset
-    if preset in PRESETS and shipped.is_dir() and sha256_of(shipped / WEIGHTS_FILE) == made_from["sha256"]:
+    if preset in PRESETS and shipped.is_dir() and sha256_of(shipped / WEIGHTS_FILE) == made_from.sha256:
         return shipped
-    if made_from["untrained"]:
+    if made_from.untrained:
         return _random_weights(preset, folder)
-    if "fp32" not in bundle.manifest["variants"]:
-        raise SlmxError(
-            f"{bundle.folder}: no fp32 variant to compare the others with; export it again without --no-fp32"
-        )
+    if "fp32" not in bundle.manifest.variants:
+        raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again without --no-fp32")
     if not folder.is_dir():
         with atomic_folder(folder, replace=False) as fresh:
             model = read_weights(bundle.model_path("fp32"), bundle.config)
-            save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.folder), {})
+            save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.path), {})
     return folder
 
 
@@ -208,7 +208,7 @@ def target_names(bundles: Sequence[Bundle], presets: Sequence[str]) -> list[str]
     """Return a name for each bundle: its preset, or its folder if another target has that name."""
     names: list[str] = []
     for bundle in bundles:
-        preset = str(bundle.manifest["preset"])
-        taken = preset in presets or [other.manifest["preset"] for other in bundles].count(preset) > 1
-        names.append(printable(str(bundle.folder) if taken else preset))
+        preset = bundle.manifest.preset
+        taken = preset in presets or [other.manifest.preset for other in bundles].count(preset) > 1
+        names.append(printable(str(bundle.path) if taken else preset))
     return names

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
 from slm.checkpoint import PRETRAINED
 from slm.errors import SlmxError
@@ -43,16 +44,15 @@ def main(
 ) -> None:
     """Export each preset with every variant and measure it."""
     record: dict[str, Any] = {"machine": describe_machine(), "presets": {}}
-    typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANT_FILES) + " | int8 / fp32 | nodes fp32, int8 |")
-    typer.echo("|" + "---|" * (len(VARIANT_FILES) + 5))
+    typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANTS) + " | int8 / fp32 | nodes fp32, int8 |")
+    typer.echo("|" + "---|" * (len(VARIANTS) + 5))
     for name in preset or PRESETS:
         with tempfile.TemporaryDirectory() as work:
             out = Path(work) / "bundle"
             seconds, peak = export_all(name, out)
             bundle = Bundle.open(out)
-            files = bundle.manifest["files"]
-            sizes = {variant: files[file]["bytes"] for variant, file in VARIANT_FILES.items()}
-            variants = bundle.manifest["variants"]
+            files, variants = bundle.manifest.files, bundle.manifest.variants
+            sizes = {name: files[entry.file].bytes for name, entry in variants.items()}
             nodes = {variant: variants[variant]["operators"]["nodes"] for variant in ("fp32", "int8")}
             figures = {
                 "seconds": round(seconds, 1),

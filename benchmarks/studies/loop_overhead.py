@@ -278,7 +278,7 @@ def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
 
 def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
     """Cold start and peak memory of `slmx generate` with int8."""
-    starts = [cold_start(subject.bundle.folder) for _ in range(rounds)]
+    starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
     first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
     goals = {"nano": (0.40, 75.0), "medium": (None, 180.0)}.get(subject.name, (None, None))
     return [
@@ -289,7 +289,7 @@ def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[st
 
 def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
     """Growth of resident memory from the first samples of a soak to its last."""
-    seen = soak(subject.bundle.folder, stories, SOAK_EVERY)
+    seen = soak(subject.bundle.path, stories, SOAK_EVERY)
     grown = (seen[-1] - seen[0]) / 1e6
     name = f"{subject.name}: memory grown from story {SOAK_EVERY:,} to {stories:,}"
     return at_most(name, grown, 1.0, "{:.2f} MB"), seen

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
+from runtimes.bundle.manifest import Exclusion
 from runtimes.engine.sampler import SamplingParams
 from runtimes.engine.session import Session
 from runtimes.system.timing import alternate, decode_seconds
@@ -20,20 +19,6 @@ STEPS = 64
 ROUNDS = 7
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Matrices left in float, worst first, and the price: bytes, and time of a step relative to all in int8."""
-
-    names: list[str]
-    bpb_increase_without: float
-    bytes_added: int
-    step_time_ratio: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
 
 
 def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
@@ -86,7 +71,7 @@ def exclude_auto(
     ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
-    return Exclusion(names[:count], bpb_increase_without, added, ratio)
+    return Exclusion(tuple(names[:count]), bpb_increase_without, added, ratio)
 
 
 def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:

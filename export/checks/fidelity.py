@@ -9,26 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.bundle.figures import Fidelity
 from runtimes.engine.session import Session
 from slm.data.corpus import bits_per_byte
 from slm.errors import SlmxError
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """One way of reading a text: bits per byte, their rise relative to float, KL and greedy agreement.
-
-    `kl` is the mean of KL(float || variant) in nats per token; `greedy_agreement` the share of positions
-    whose likeliest token is the float model's.
-    """
-
-    bits_per_byte: float
-    bpb_increase: float
-    kl: float
-    greedy_agreement: float
 
 
 @dataclass(frozen=True)

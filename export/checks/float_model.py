@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from export.checks.fidelity import Fidelity, FloatArray, Reference, measure_fidelity
+from export.checks.fidelity import FloatArray, Reference, measure_fidelity
+from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, default_threads
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
@@ -26,25 +26,6 @@ class EvalText:
 
     stream: TokenStream
     source: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A variant against the float model: read in whole windows and, where it differs, token by token as in decoding."""
-
-    float_bits_per_byte: float
-    windows: Fidelity
-    decode: Fidelity | None
-
-    @property
-    def worst_bpb_increase(self) -> float:
-        """The larger relative loss in bits per byte of the ways of reading; NaN if one is."""
-        ways = [way.bpb_increase for way in (self.windows, self.decode) if way is not None]
-        return float(np.max(ways))
-
-    def as_dict(self) -> dict[str, object]:
-        """For the manifest."""
-        return asdict(self)
 
 
 def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0) -> EvalText:

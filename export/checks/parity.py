@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from export.checks.torch_session import Forward, empty_past, load_forward, open_session
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
 from runtimes.engine.session import Session
 from slm.model import GPT, KVCache, generate_greedy
@@ -19,9 +19,15 @@ from slm.presets import GPTConfig
 GREEDY_TOKENS = 48
 
 
-def open_forward(variant: str, path: Path, config: GPTConfig) -> Forward:
-    """A variant as one function, whatever runs it."""
-    return load_forward(variant, path) if variant in TORCH_VARIANTS else _onnx_forward(path, config)
+def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool = False) -> Forward:
+    """Opens a variant as one function of ids and past, on one thread for ONNX files.
+
+    Raises:
+        SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
+    """
+    if VARIANTS[variant].is_torch:
+        return load_forward(variant, path, trusted=trusted)
+    return _onnx_forward(path, config)
 
 
 def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
@@ -86,10 +92,11 @@ def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[
     return ids
 
 
-def same_greedy_tokens(model: GPT, variant: str, path: Path) -> bool:
+def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:
     """Whether a variant continues a random prompt with PyTorch's ids, in our own session."""
     config = model.config
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
-    return greedy_tokens(open_session(variant, path, config), prompt, count) == generate_greedy(model, prompt, count)
+    session = open_session(variant, path, config, trusted=trusted)
+    return greedy_tokens(session, prompt, count) == generate_greedy(model, prompt, count)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from export.checks.torch_archive import check_torch_archive
 from export.formats.quiet import quiet
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, default_threads
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache
@@ -97,24 +98,54 @@ class ForwardCache:
         return copy.copy(self)
 
 
-def load_forward(variant: str, path: Path) -> Forward:
-    """The module in a TorchScript or .pt2 file; SlmxError for one that PyTorch cannot load."""
-    try:
-        if variant == "pt2":
-            module: Forward = torch.export.load(path).module()
-            return module
-        with quiet():
+def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
+    """Loads the module of a TorchScript or .pt2 file.
+
+    Args:
+        variant: "torchscript" or "pt2".
+        path: The file.
+        trusted: Whether this process exported the file, or the user trusts who did. PyTorch runs the program in it.
+
+    Returns:
+        The module as a function of ids and past; not safe for use by several threads.
+
+    Raises:
+        SlmxError: The file is not trusted, it holds more than slmx writes into one, or PyTorch cannot load it.
+    """
+    if not trusted:
+        raise SlmxError(f"{path}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
+    with path.open("rb") as file, quiet():
+        check_torch_archive(variant, path, file)
+        try:
+            if variant == "pt2":
+                module: Forward = torch.export.load(file).module()
+                return module
             scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
-        return scripted
-    except (RuntimeError, ValueError) as error:
-        raise SlmxError(f"{path}: PyTorch cannot load this ({str(error).splitlines()[0]}); export it again") from error
+            return scripted
+        except Exception as error:  # PyTorch's readers raise exceptions of many kinds for a damaged file.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SlmxError(f"{path}: PyTorch cannot load this ({reason}); export it again") from error
 
 
-def open_session(variant: str, path: Path, config: GPTConfig, threads: int | None = None) -> Session:
-    """A session of any variant's file, whatever runs it. PyTorch's threads are the process's: set them before."""
-    if variant not in TORCH_VARIANTS:
+def open_session(
+    variant: str, path: Path, config: GPTConfig, threads: int | None = None, *, trusted: bool = False
+) -> Session:
+    """Opens a session of any variant's file.
+
+    Args:
+        variant: The variant's name.
+        path: Its file.
+        config: The model's shape.
+        threads: Threads of onnxruntime; None chooses by the model's size. PyTorch's number of threads belongs to the
+            process, so set it before.
+        trusted: Whether a TorchScript or .pt2 file may be loaded; see `load_forward`. ONNX files need no trust.
+
+    Raises:
+        SlmxError: The file is not trusted, or it cannot be opened.
+    """
+    if not VARIANTS[variant].is_torch:
         return Session.open(path, config, threads)
-    cache = ForwardCache(load_forward(variant, path), config)
+    cache = ForwardCache(load_forward(variant, path, trusted=trusted), config)
     return Session(cache, config, default_threads(config) if threads is None else threads)
 
 

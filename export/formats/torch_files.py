@@ -8,6 +8,7 @@ returns logits [batch, sequence, vocab] and the list of present ones.
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from export.formats.quiet import quiet
 from slm.model import GPT, Block
 
 MAX_BATCH = 1024
+# What torch.export records of each node about the source that it was traced from.
+TRACE_RECORDS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 
 
 class CachedBlock(nn.Module):
@@ -70,15 +73,27 @@ class CachedGPT(nn.Module):
 
 
 def export_torchscript(model: GPT, path: Path) -> None:
-    """Write a frozen TorchScript module for `torch.jit.load`."""
+    """Writes a frozen TorchScript module for `torch.jit.load`.
+
+    PyTorch adds debugging records that hold its own source text and the paths of this machine; they are left out.
+    """
     buffer = io.BytesIO()
     with quiet():
         torch.jit.save(torch.jit.freeze(torch.jit.script(CachedGPT(model).eval())), buffer)
-    path.write_bytes(buffer.getbuffer())
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                content = source.read(member)
+                member.extra = b""
+                target.writestr(member, content)
 
 
 def export_pt2(model: GPT, path: Path) -> None:
-    """Write an exported program for `torch.export.load(path).module()`."""
+    """Writes an exported program for `torch.export.load(path).module()`.
+
+    The sample inputs are left out, because PyTorch stores them pickled, and so are the stack traces, because they hold
+    the paths of this machine. What remains is tensors and JSON.
+    """
     config = model.config
     batch = torch.export.Dim("batch_size", max=MAX_BATCH)
     sequence = torch.export.Dim("sequence_length", max=config.block_size)
@@ -88,5 +103,9 @@ def export_pt2(model: GPT, path: Path) -> None:
     buffer = io.BytesIO()
     with quiet():
         ids = torch.ones(2, 3, dtype=torch.int64)
-        torch.export.save(torch.export.export(CachedGPT(model).eval(), (ids, cache), dynamic_shapes=shapes), buffer)
+        program = torch.export.export(CachedGPT(model).eval(), (ids, cache), dynamic_shapes=shapes)
+        program.example_inputs = None
+        for node in program.graph.nodes:
+            node.meta = {key: value for key, value in node.meta.items() if key not in TRACE_RECORDS}
+        torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())

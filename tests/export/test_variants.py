@@ -78,7 +78,7 @@ def test_all_of_them_are_there_and_the_default_is_int8(bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("variant", ["fp32", "portable", *TORCH_VARIANTS])
 def test_float_variants_compute_what_pytorch_computes(bundle: Bundle, checkpoint: Checkpoint, variant: str) -> None:
-    forward = open_forward(variant, path_of(bundle, variant), bundle.config)
+    forward = open_forward(variant, path_of(bundle, variant), bundle.config, trusted=True)
     limit = GATES[variant].parity
     assert limit is not None
     assert parity(checkpoint.model, forward, chunked_batches=variant != "fp32") <= limit
@@ -114,7 +114,7 @@ def test_pytorch_runs_them_with_no_slmx_installed(
 
 @pytest.mark.parametrize("variant", TORCH_VARIANTS)
 def test_a_batch_is_its_rows(bundle: Bundle, variant: str) -> None:
-    forward = open_forward(variant, path_of(bundle, variant), bundle.config)
+    forward = open_forward(variant, path_of(bundle, variant), bundle.config, trusted=True)
     ids = torch.randint(bundle.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole, _ = forward(ids, empty_past(bundle.config, 3))
@@ -266,7 +266,7 @@ def test_pytorch_behind_a_session_keeps_its_verbs(bundle: Bundle, checkpoint: Ch
     theirs = (
         float_session(checkpoint.model)
         if runner == "torch eager"
-        else open_session(runner, path_of(bundle, runner), config)
+        else open_session(runner, path_of(bundle, runner), config, trusted=True)
     )
     ids = np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
     seen = []
@@ -289,5 +289,5 @@ def test_greedy_tokens_of_the_float_variants_are_the_same(
 ) -> None:
     expected = generate_greedy(checkpoint.model, prompt, 30)
     for variant in ("fp32", "portable", "fp16", *TORCH_VARIANTS):
-        session = open_session(variant, path_of(bundle, variant), bundle.config)
+        session = open_session(variant, path_of(bundle, variant), bundle.config, trusted=True)
         assert greedy_tokens(session, prompt, 30) == expected, variant
