@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import reprlib
 import types
@@ -12,18 +11,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 LARGEST_INT = 2**63
-
-
-def parse(text: str | bytes) -> object:
-    """Parse JSON.
-
-    Raises:
-        ValueError: The text is not JSON, or is nested too deep to be read.
-    """
-    try:
-        return typing.cast(object, json.loads(text))
-    except RecursionError:
-        raise ValueError("nested too deep") from None
 
 
 def from_json(kind: type[T], value: object, where: str = "") -> T:

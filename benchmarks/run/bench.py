@@ -113,6 +113,8 @@ class Bench:
         self._warnings: list[str] = []
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
+            if bundle.path.is_file():
+                raise SlmxError(f"{bundle.path}: an archive; unpack it and give the folder")
             bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
@@ -148,11 +150,11 @@ class Bench:
             return found
         unsafe = [runner for runner in found if runner in VARIANTS and VARIANTS[runner].is_torch]
         found = tuple(runner for runner in found if runner not in unsafe)
-        names, reason = " and ".join(unsafe), "reading such a file can run code that is in it; --trust measures it"
+        names, reason = " and ".join(unsafe), "reading such a file can run code in it; --trust measures it"
         if not found:
-            raise SlmxError(f"{bundle.path}: nothing to measure but {names}; {reason}")
+            raise SlmxError(f"{bundle.path}: nothing to measure without {names}, and {reason}")
         if unsafe:
-            self._warn(f"{printable(str(bundle.path))}: {names} left out: {reason}")
+            self._warn(f"{printable(str(bundle.path))}: {names} left out, because {reason}")
         return found
 
     def _arguments(self) -> dict[str, object]:

@@ -18,6 +18,7 @@ from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FORMAT_VERSION, Case, Model, Result
+from runtimes.bundle.fields import is_plain_text, parse_json
 from slm.errors import SlmxError
 from tests.bundles import Slmx
 from tests.report_samples import large_report, report, result
@@ -36,8 +37,9 @@ RESULTS = st.builds(
     st.none() | st.integers(0, 2**40),
 )
 # Values that a file may hold in place of the right one.
+NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**400, -(2**70), 1e-320])
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([10**400, -(2**70), 1e-320]) | TEXT,
+    st.none() | st.booleans() | NUMBERS | TEXT,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
@@ -125,6 +127,7 @@ def refused(tmp_path: Path, content: str | bytes) -> str:
         '{"a":' * 100_000,
         '{"format_version": ' + "1" * 5000 + "}",
         b"\xff\xfe\x00",
+        '{"format_version": NaN}',
         b'{"format_version": 2, "created": "\xff"}',
     ],
     ids=[
@@ -139,6 +142,7 @@ def refused(tmp_path: Path, content: str | bytes) -> str:
         "deep object",
         "long number",
         "binary",
+        "NaN",
         "not UTF-8",
     ],
 )
@@ -179,7 +183,6 @@ def test_another_version_is_refused_by_number(tmp_path: Path, version: int) -> N
         (("results", 0, "decode_seconds"), [0.0], "results[0]: a sample is 0.0 seconds"),
         (("results", 0, "decode_seconds"), [-1], "results[0]: a sample is -1.0 seconds"),
         (("results", 0, "token_seconds"), [1, "fast"], "results[0].token_seconds[1]: expected a number, found 'fast'"),
-        (("results", 0, "token_seconds"), [float("nan")], "results[0].token_seconds[0]: expected a number, found nan"),
         (("results", 0, "token_seconds"), [10**400], "results[0].token_seconds[0]: expected a number, found 1000"),
         (("results", 0, "first_token_seconds"), None, "results[0].first_token_seconds: expected a list, found None"),
         (("results", 0, "peak_bytes"), -1, "results[0]: peak_bytes is -1"),
@@ -239,7 +242,7 @@ def test_a_report_with_any_one_value_changed_is_refused_or_can_be_used(
     if old and found.get("format_version") == FORMAT_VERSION:
         found["format_version"] = 1
     try:
-        read = report_from_json(json.loads(json.dumps(found)))
+        read = report_from_json(parse_json(json.dumps(found).encode()))
     except ValueError:
         return
     for printer in (to_csv, to_jsonl, to_markdown):
@@ -247,10 +250,10 @@ def test_a_report_with_any_one_value_changed_is_refused_or_can_be_used(
     for pair in ((SOUND, read), (read, SOUND)):
         if pair[0].results and pair[1].results:  # one value changes one case of three: the others are in common
             comparison = compare_reports(*pair)
-            assert all(line.isprintable() for line in (*comparison.lines(), *comparison.regressions(0.1)))
+            assert all(is_plain_text(line) for line in (*comparison.lines(), *comparison.regressions(0.1)))
 
 
-@pytest.mark.parametrize("name", ["a\x1b[31mb", "two\nlines", "\ud800", "\u202e"])
+@pytest.mark.parametrize("name", ["a\x1b[31mb", "two\nlines", "\ud800", "\x9b31m"])
 def test_control_characters_in_names_do_not_reach_a_terminal(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -263,7 +266,7 @@ def test_control_characters_in_names_do_not_reach_a_terminal(
     compare(path, other)
     out = capsys.readouterr().out
     assert name not in out
-    assert all(line.isprintable() for line in out.splitlines())
+    assert all(is_plain_text(line) for line in out.splitlines())
 
 
 def test_compare_refuses_a_damaged_report_in_one_line(slmx: Slmx, tmp_path: Path) -> None:

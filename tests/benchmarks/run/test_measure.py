@@ -151,7 +151,7 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
             "answers a list",
             "its process gave an answer that cannot be read (the file: expected an object, found [])",
         ),
-        ("answers too deep", "its process gave an answer that cannot be read (nested too deep)"),
+        ("answers too deep", "its process gave an answer that cannot be read (more than 16 levels of brackets)"),
         (
             "answers text",
             "its process gave an answer that cannot be read (round.rows[0][0]: expected a whole number, found '1')",
