@@ -32,6 +32,7 @@ from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
+PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
 # Runners that keep their weights in memory as float32. fp16 converts its weights when it is opened.
 FLOAT_WEIGHTS = (*TORCH_RUNNERS, "torchscript", "pt2", "fp16")
 
@@ -96,13 +97,7 @@ class Target:
         if not folder.is_dir():
             with atomic_folder(folder, replace=False) as fresh:
                 places = (self.checkpoint.folder, self.bundle.path, fresh)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.peers.prepare",
-                    peer.name,
-                    *map(str, map(Path.absolute, places)),
-                ]
+                command = [*PREPARE, peer.name, *map(str, map(Path.absolute, places))]
                 ran = subprocess.run(command, env=worker_environment(), capture_output=True, check=False)
                 if ran.returncode:
                     lines = ran.stderr.decode("utf-8", "replace").strip().splitlines()

@@ -16,12 +16,15 @@ from benchmarks.run.cases import (
     RUNNERS,
     base_cases,
     best_threads,
+    chosen_peers,
     chosen_runners,
     chosen_threads,
+    skipped,
     variations,
 )
 from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig
+from tests.benchmarks.peers.kinds import peer
 
 CASE = Case("nano", "int8", 1, 16, 0, 3)
 
@@ -99,3 +102,20 @@ def test_thread_counts(text: str | None, counts: tuple[int, ...]) -> None:
 def test_nonsense_thread_counts_are_refused(text: str) -> None:
     with pytest.raises(SlmxError, match="--threads"):
         chosen_threads(text, cores=4)
+
+
+def test_peers_by_name_by_runtime_and_none() -> None:
+    assert [kind.name for kind in chosen_peers(["llama.cpp"], quick=False)][:2] == ["llama.cpp F32", "llama.cpp Q8_0"]
+    assert [kind.name for kind in chosen_peers(["llama.cpp Q4_0", "llama.cpp Q4_0"], quick=True)] == ["llama.cpp Q4_0"]
+    assert chosen_peers(["none"], quick=False) == []
+    assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
+
+
+def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("nano", "fp32", 1, 16, 0, 8)
+    assert skipped(case, None) is None
+    assert skipped(case, peer()) is None
+    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None))
+    assert "runs one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None))
