@@ -33,8 +33,6 @@ from slm.untrained import untrained_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
 PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
-# Runners that keep their weights in memory as float32. fp16 converts its weights when it is opened.
-FLOAT_WEIGHTS = (*TORCH_RUNNERS, "torchscript", "pt2", "fp16")
 
 Log = Callable[[str], None]
 
@@ -87,7 +85,8 @@ class Target:
     def weight_bytes(self, runner: str) -> int:
         """Return about how many bytes of weights a step reads: all but the position table, where it reads one row."""
         positions = self.config.block_size * self.config.n_embd
-        if runner in FLOAT_WEIGHTS:
+        # fp16 converts its weights to float32 when it is opened.
+        if runner in TORCH_RUNNERS or VARIANTS[runner].is_float:
             return FLOAT_BYTES * (self.config.parameters - positions)
         return self.disk_bytes(runner) - FLOAT_BYTES * positions
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from runtimes.bundle.manifest import plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
@@ -52,14 +53,15 @@ def main(
             seconds, peak = export_all(name, out)
             bundle = Bundle.open(out)
             files, variants = bundle.manifest.files, bundle.manifest.variants
-            sizes = {name: files[entry.file].bytes for name, entry in variants.items()}
-            nodes = {variant: variants[variant]["operators"]["nodes"] for variant in ("fp32", "int8")}
+            sizes = {variant: files[entry.file].bytes for variant, entry in variants.items()}
+            counted = {variant: variants[variant].figures.operators for variant in ("fp32", "int8")}
+            nodes = {variant: found.nodes for variant, found in counted.items() if found is not None}
             figures = {
                 "seconds": round(seconds, 1),
                 "peak_bytes": peak,
                 "bytes": sizes,
                 "nodes": nodes,
-                "variants": variants,
+                "variants": {variant: plain(entry) for variant, entry in variants.items()},
             }
         record["presets"][name] = figures
         cells = [name, f"{seconds:.0f}", f"{peak / 2**20:,.0f}", *(f"{size:,}" for size in sizes.values())]

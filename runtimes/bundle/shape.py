@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -53,19 +54,25 @@ def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> 
             f"{name}: a graph of {layers:g} layers, not {config.n_layer} as the manifest says; "
             "copy the bundle again, or export it again"
         )
-    cache = ("batch_size", config.n_head, "length", config.head_dim)
-    tensors = [("logits", outputs, ("batch_size", "sequence_length", config.vocab_size))]
+    cache: list[str | int] = ["batch_size", config.n_head, "length", config.head_dim]
+    tensors: list[tuple[str, dict[str, ort.NodeArg], list[str | int]]]
+    tensors = [("logits", outputs, ["batch_size", "sequence_length", config.vocab_size])]
     for layer in range(config.n_layer):
         for part in ("key", "value"):
             tensors.append((f"past_key_values.{layer}.{part}", inputs, cache))
             tensors.append((f"present.{layer}.{part}", outputs, cache))
     for tensor, values, sizes in tensors:
         value = values.get(tensor)
-        fits = value is not None and value.type == FLOATS and len(value.shape) == len(sizes)
-        if not fits or any(isinstance(size, int) and size != got for size, got in zip(sizes, value.shape, strict=True)):
+        if value is None or value.type != FLOATS or not _fits(value.shape, sizes):
             has = "missing" if value is None else f"{value.type} {value.shape}"
-            wanted_sizes = ", ".join(map(str, sizes))
             raise SlmxError(
-                f"{name}: {tensor} is {as_plain_text(has[:200])}, not {FLOATS} [{wanted_sizes}] as the manifest says; "
+                f"{name}: {tensor} is {as_plain_text(has[:200])}, not {FLOATS} {sizes} as the manifest says; "
                 "copy the bundle again, or export it again"
             )
+
+
+def _fits(shape: Sequence[object], sizes: Sequence[str | int]) -> bool:
+    """Whether a shape has these sizes; a size that is a name may be anything."""
+    return len(shape) == len(sizes) and all(
+        isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=True)
+    )

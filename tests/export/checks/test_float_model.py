@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.checks.fidelity import Fidelity, Reference, log_softmax, measure_fidelity
-from export.checks.float_model import Comparison, EvalText, FloatModel, eval_text
+from export.checks.fidelity import Reference, log_softmax, measure_fidelity
+from export.checks.float_model import EvalText, FloatModel, eval_text
 from export.checks.parity import greedy_tokens
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.session import Session, default_threads
@@ -219,14 +220,6 @@ def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpo
     for count in (1, 9, config.block_size - len(prompt) + 1):
         expected = generate_greedy(checkpoint.model, prompt, count, use_cache=False)
         assert greedy_tokens(session, prompt, count) == expected
-
-
-def test_the_verdict_goes_into_the_manifest_whole(float_model: FloatModel, fp32: Path) -> None:
-    verdict = float_model.compare(fp32)
-    stored = verdict.as_dict()
-    assert stored["float_bits_per_byte"] == float_model.float_bits_per_byte
-    assert Fidelity(**stored["windows"]) == verdict.windows  # type: ignore[arg-type]
-    assert Fidelity(**stored["decode"]) == verdict.decode  # type: ignore[arg-type]
 
 
 def test_pytorch_takes_as_many_threads_as_the_runtime_would(
