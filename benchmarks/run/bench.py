@@ -125,7 +125,8 @@ class Bench:
         self._threads = cases.chosen_threads(settings.threads, usable_cores())
         self._peers = cases.chosen_peers(settings.peers, settings.quick)
         if settings.text is not None and not settings.text.is_file():
-            raise SlmxError(f"{settings.text}: no such file; --text takes stories with <|endoftext|> between them")
+            reason = "not a file" if settings.text.exists() else "no such file"
+            raise SlmxError(f"{settings.text}: {reason}; --text takes a file of stories")
         self._machine = environment(self._peers)
         self._resume_log = ResumeLog(settings.out / "resume_log.jsonl", self._arguments(), meter.log)
         self._results: list[Result] = []

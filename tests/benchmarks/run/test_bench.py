@@ -245,6 +245,7 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
         ("--peers", "lama"): "unknown peer 'lama': choose one of llama.cpp F32",
         ("--presets", "pico"): "unknown preset 'pico': choose one of nano",
         ("--text", "none.txt"): "none.txt: no such file",
+        ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",
         ("--fail-over", "10%"): "--fail-over needs --against",
         (str(tmp_path),): f"{tmp_path}: no bundle here",
     }
