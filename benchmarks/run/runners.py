@@ -136,7 +136,7 @@ def _open_session(job: Job) -> Session:
         return Session.open(path, config, job.threads)
     from export.checks.torch_session import open_session
 
-    return open_session(job.runner, path, config, job.threads, trusted=True)
+    return open_session(job.runner, path, config, job.threads, trusted=job.trusted)
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:

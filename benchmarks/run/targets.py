@@ -32,6 +32,7 @@ from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
+PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
 
 Log = Callable[[str], None]
 
@@ -95,13 +96,7 @@ class Target:
         if not folder.is_dir():
             with atomic_folder(folder) as fresh:
                 places = (self.checkpoint.folder, self.bundle.path, fresh)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.peers.prepare",
-                    peer.name,
-                    *map(str, map(Path.absolute, places)),
-                ]
+                command = [*PREPARE, peer.name, *map(str, map(Path.absolute, places))]
                 ran = subprocess.run(command, env=worker_environment(), capture_output=True, check=False)
                 if ran.returncode:
                     lines = ran.stderr.decode("utf-8", "replace").strip().splitlines()
