@@ -10,9 +10,9 @@ from typing import Any
 from export.checks.float_model import Judge
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
-from runtimes.engine.sampler import SamplingParams
 from runtimes.engine.session import Session
 from runtimes.system.timing import alternate, decode_seconds
+from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
 SEARCH_TOKENS = 1024

@@ -56,14 +56,14 @@ class FloatCache:
         self._cache.length = length
 
     @torch.inference_mode()
-    def copy(self) -> FloatCache:
-        """The same positions in tensors of their own."""
+    def copy(self, length: int) -> FloatCache:
+        """A separate cache with the first `length` positions."""
         twin = copy.copy(self)
         twin._cache = KVCache(self._config)
         for ours, theirs in zip(
             (*twin._cache.keys, *twin._cache.values), (*self._cache.keys, *self._cache.values), strict=True
         ):
-            ours.copy_(theirs)
+            ours[:, :, :length] = theirs[:, :, :length]
         return twin
 
 
@@ -92,9 +92,11 @@ class ForwardCache:
         """Cut the cache to `length` positions."""
         self._past = [value[:, :, :length] for value in self._past]
 
-    def copy(self) -> ForwardCache:
-        """The same positions; no step changes a past, so it may be shared."""
-        return copy.copy(self)
+    def copy(self, length: int) -> ForwardCache:
+        """A separate cache with the first `length` positions; no run changes a past, so they are shared."""
+        twin = copy.copy(self)
+        twin.rewind(length)
+        return twin
 
 
 def load_forward(variant: str, path: Path) -> Forward:

@@ -77,6 +77,10 @@ class Bundle:
         """The model file of a variant, chosen as `choose` does."""
         return self.folder / str(self.manifest["variants"][self.choose(variant)]["file"])
 
+    def model_bytes(self, variant: str | None = None) -> bytes:
+        """The content of a variant's model file, chosen as `choose` does."""
+        return self.model_path(variant).read_bytes()
+
     def tokenizer(self) -> Tokenizer:
         """Its tokenizer, from the rank file."""
         tokenizer = Tokenizer.load(self.folder)
