@@ -64,7 +64,7 @@ def test_a_copy_is_saved(bundle: Path, slmx: Slmx, flags: tuple[str, ...]) -> No
 def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
     bundle: Path, slmx: Slmx, flags: tuple[str, ...]
 ) -> None:
-    arguments = ("generate", "Lily", "--bundle", bundle, *SEEDED, *flags, "--save")
+    arguments: list[str | Path] = ["generate", "Lily", "--bundle", bundle, *SEEDED, *flags, "--save"]
     assert slmx.refuses(*arguments, "no/such é #1/s.txt").endswith("no/such é #1/s.txt: No such file or directory")
     Path("100% folder").mkdir()
     assert slmx.refuses(*arguments, "100% folder").endswith("100% folder: Is a directory")
