@@ -221,6 +221,18 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
     ),
     "metadata": (program_with(lambda p: first_node(p)["metadata"].update(torch_fn="a")), "(metadata)"),
     "guard": (program_with(lambda p: p.update(guards_code=["print(1) == 0"])), "holds 'print(1) == 0' as guards_code"),
+    "name in the graph": (
+        program_with(lambda p: p["graph_module"]["graph"]["tensor_values"].update({"x=print(1)": {}})),
+        "holds the name 'x=print(1)'",
+    ),
+    "number of many digits": (
+        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "9" * 5000}}])),
+        "holds '9999",
+    ),
+    "size of a weight": (
+        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "print(1)"}}])),
+        "holds 'print(1)' as expr_str",
+    ),
     "input name": (program_with(rename_an_input), "holds 'x=print(1)' as name"),
 }
 
