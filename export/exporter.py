@@ -13,10 +13,10 @@ from typing import Any
 
 from export.card import model_card
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
-from export.checks.float_model import FloatModel, eval_text
+from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
-from export.formats.float16 import store_half
+from export.formats.float16 import store_float16
 from export.formats.graph import IR_VERSION, OPSET, export_onnx, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
@@ -28,8 +28,6 @@ from runtimes.bundle.fields import as_plain_text, is_plain_name
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    VERIFICATION_FILE,
     FileEntry,
     JudgedOn,
     MadeFrom,
@@ -42,6 +40,7 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 from slm.untrained import untrained_checkpoint
@@ -117,6 +116,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         raise SlmxError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
+        check_finite(checkpoint.model, str(checkpoint.folder))
         if not is_plain_name(checkpoint.preset):
             raise SlmxError(
                 f"{checkpoint.folder}: its preset {checkpoint.preset[:80]!a} is not a plain name, and would name "
@@ -127,26 +127,10 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = settings.out or BUNDLES / checkpoint.preset
-        foreign = _foreign_file(out)
-        if foreign is not None:
-            raise SlmxError(
-                f"{out}: holds {foreign}, which is no part of a bundle; even --force keeps it: use another --out"
-            )
-        folder = stack.enter_context(atomic_folder(out, replace=settings.force))
+        folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, target, log).write()
         Bundle.open(folder).check_all()
     return out, manifest
-
-
-def _foreign_file(out: Path) -> str | None:
-    """A file that no manifest in the folder lists, if there is one: only bundles may be replaced."""
-    store = FolderStore(out)
-    try:
-        content = store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
-        listed = {MANIFEST_FILE, VERIFICATION_FILE, *Manifest.read(content, str(out)).files}
-    except SlmxError:
-        listed = set()
-    return next((name for name in store.names() if name not in listed), None)
 
 
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
@@ -287,7 +271,7 @@ class _Export:
 
     def _fp16(self) -> VariantEntry:
         self.log("fp16: storing weights in 16 bits and reading the text")
-        store_half(self.paths["fp32"], self.paths["fp16"])
+        store_float16(self.paths["fp32"], self.paths["fp16"])
         return self._entry("fp16", self._check("fp16"))
 
     def _portable(self) -> VariantEntry:

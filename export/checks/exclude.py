@@ -1,4 +1,4 @@
-"""Which matrices hurt when int8 loses too much, and what it costs to leave just those in float."""
+"""Finds the matrices that hurt when int8 loses too much, and leaves only those in float."""
 
 from __future__ import annotations
 
@@ -14,31 +14,37 @@ from runtimes.engine.session import Session
 from runtimes.system.timing import alternate, decode_seconds
 from slm.errors import SlmxError
 
+# Predictions compared for each matrix alone, and the greedy steps and rounds that are timed.
 SEARCH_TOKENS = 1024
 STEPS = 64
 ROUNDS = 7
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
-    """Worst relative loss when one matrix alone is quantized, by name, the worst first."""
-    brief, trial = float_model.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
+    """Quantizes each matrix alone and compares the result with the float model.
+
+    Args:
+        float_model: The model, and the text of which the first `SEARCH_TOKENS` are read.
+        fp32: The float32 graph; a trial file is written beside it and removed.
+        recipe: How to quantize.
+
+    Returns:
+        The worst relative rise in bits per byte by matrix, the largest first.
+    """
+    shortened, trial = float_model.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
+    names = matrix_names(float_model.model.config.n_layer)
     increases: dict[str, float] = {}
-    for name in _quantizable(float_model, recipe):
+    for name in names if recipe.table else names[:-1]:
         quantize_int8(fp32, trial, recipe, only={name})
-        increases[name] = brief.compare(trial).worst_bpb_increase
+        increases[name] = shortened.compare(trial).worst_bpb_increase
     trial.unlink()
     return dict(sorted(increases.items(), key=lambda item: -item[1]))
 
 
-def _quantizable(float_model: FloatModel, recipe: Int8Recipe) -> list[str]:
-    names = matrix_names(float_model.model.config.n_layer)
-    return names if recipe.table else names[:-1]
-
-
 def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list[str]:
-    """Names of the recipes whose loss stays within a limit."""
+    """Returns the names of the recipes whose relative rise in bits per byte stays within a limit."""
     trial = fp32.with_name("trial.onnx")
     passing = []
     for recipe in RECIPES.values():
@@ -50,11 +56,20 @@ def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list
 
 
 def exclude_auto(
-    float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, say: Say
+    float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, log: Log
 ) -> Exclusion:
-    """Write `target` with the worst matrices left in float, as few as bring the loss within the limit.
+    """Writes an int8 graph in which as few matrices stay in float as bring it within a limit, the worst ones first.
 
-    SlmxError when even all of them in float would not.
+    Args:
+        float_model: The model and the text to compare on.
+        fp32: The float32 graph; a working file is written beside it and removed.
+        target: Where the int8 graph is written.
+        recipe: How to quantize.
+        limit: The largest relative rise in bits per byte that is allowed.
+        log: Takes one line for each number of matrices that was tried.
+
+    Raises:
+        SlmxError: The limit is not reached even with all matrices but one in float.
     """
     whole = fp32.with_name("whole.onnx")
     quantize_int8(fp32, whole, recipe)
@@ -62,12 +77,15 @@ def exclude_auto(
     bpb_increase_without = float_model.compare(whole).worst_bpb_increase
     for count in range(1, len(names)):
         quantize_int8(fp32, target, recipe, only=set(names[count:]))
-        loss = float_model.compare(target).worst_bpb_increase
-        say(f"int8: {loss:+.2%} with {', '.join(names[:count])} in float")
-        if loss <= limit:
+        increase = float_model.compare(target).worst_bpb_increase
+        log(f"int8: {increase:+.2%} bits per byte with {', '.join(names[:count])} in float")
+        if increase <= limit:
             break
     else:
-        raise SlmxError(f"int8 ({recipe.name}): no exclusion brings its loss within {limit:.0%}; export without --int8")
+        raise SlmxError(
+            f"int8 ({recipe.name}): no exclusion keeps the rise in bits per byte within {limit:.0%}; "
+            "export without --int8"
+        )
     ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
@@ -75,13 +93,13 @@ def exclude_auto(
 
 
 def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:
-    """Time of a greedy step, one graph against another, in turn on one thread."""
+    """Returns the time of a greedy step of one graph relative to another's, measured in turn on one thread."""
     config = float_model.model.config
     steps = min(STEPS, config.block_size - 1)
 
-    def side(path: Path) -> Callable[[], float]:
+    def timed(path: Path) -> Callable[[], float]:
         session = Session.open(path, config, threads=1)
         return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
 
-    samples = alternate({"one": side(one), "other": side(other)}, ROUNDS)
+    samples = alternate({"one": timed(one), "other": timed(other)}, ROUNDS)
     return samples["one"].median / samples["other"].median

@@ -1,4 +1,4 @@
-"""Do a float variant's logits agree with PyTorch's? A grid of batches, lengths and cache fills, and greedy tokens."""
+"""Compares a float variant with PyTorch: logits over a grid of batches, lengths and cache fills, and greedy tokens."""
 
 from __future__ import annotations
 
@@ -50,10 +50,15 @@ def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
 
 
 def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
-    """Batch, new tokens, cached tokens: a grid, then the full context at once and its last token.
+    """Yields what is compared: a grid, then the full context in one run, then its last token alone.
 
-    `chunked_batches` says whether several rows may take several tokens behind a filled cache. onnxruntime's
-    GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
+    Args:
+        config: The model's shape.
+        chunked_batches: Whether several rows may take several tokens after a filled cache. onnxruntime's
+            GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
+
+    Yields:
+        The number of rows, of new tokens and of cached tokens.
     """
     for batch in (1, 3):
         for new in (1, 2, 17):
@@ -67,7 +72,16 @@ def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int
 
 @torch.inference_mode()
 def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
-    """Largest |logit difference| to PyTorch over the grid, the cache growing as separate tensors; NaN if any is."""
+    """Compares a variant's logits with PyTorch's over the grid, with a cache that grows as separate tensors.
+
+    Args:
+        model: The float model.
+        forward: The variant.
+        chunked_batches: See `parity_cases`.
+
+    Returns:
+        The largest absolute difference of logits; NaN if one of them is.
+    """
     config = model.config
     random = torch.Generator().manual_seed(0)
     worst = 0.0
@@ -84,7 +98,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
 
 
 def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
-    """The likeliest ids after a prompt, by a fresh run of a session."""
+    """Returns the likeliest `max_tokens` ids after a prompt; the session starts from an empty cache."""
     session.reset()
     ids = [int(session.prefill(prompt).argmax())]
     while len(ids) < max_tokens:
@@ -93,7 +107,11 @@ def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[
 
 
 def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:
-    """Whether a variant continues a random prompt with PyTorch's ids, in our own session."""
+    """Returns whether a variant in a session of ours continues a random prompt with the ids that PyTorch writes.
+
+    Raises:
+        SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
+    """
     config = model.config
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()

@@ -1,4 +1,4 @@
-"""PyTorch models behind the session's interface, so that every comparison drives one loop."""
+"""PyTorch models with the interface of a session, so that every comparison runs the same loop."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ from slm.presets import GPTConfig
 if TYPE_CHECKING:
     from runtimes.engine.cache import FloatArray, IdArray
 
-# input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; logits and the present come back.
+# Takes input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; returns logits and the present.
 Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
 def empty_past(config: GPTConfig, batch: int) -> list[Tensor]:
-    """A past of no positions."""
+    """Returns a past of no positions: keys and values [batch, heads, 0, head_dim] of each layer."""
     return [torch.zeros(batch, config.n_head, 0, config.head_dim) for _ in range(2 * config.n_layer)]
 
 
 class FloatCache:
-    """The float model with its own KV cache, in eval and inference mode; `forward` may be its compiled form."""
+    """The float model with its own KV cache, in eval and inference mode; not for several threads.
+
+    `forward` may be the model's compiled form.
+    """
 
     def __init__(self, model: GPT, forward: Callable[..., Tensor] | None = None) -> None:
         self._config = model.config
@@ -40,25 +43,25 @@ class FloatCache:
 
     @torch.inference_mode()
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         self._cache.length = length
         rows: FloatArray = self._forward(torch.from_numpy(ids[None]), self._cache, last_only)[0].numpy()
         return rows
 
     @torch.inference_mode()
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab]."""
+        """Runs one id after `length` positions; returns its logits [vocab]."""
         self._cache.length = length
         row: FloatArray = self._forward(torch.tensor([[token]]), self._cache)[0, 0].numpy()
         return row
 
     def rewind(self, length: int) -> None:
-        """Let positions from `length` on be no part of the sequence."""
+        """Removes the positions from `length` on."""
         self._cache.length = length
 
     @torch.inference_mode()
     def copy(self) -> FloatCache:
-        """The same positions in tensors of their own."""
+        """Returns a cache with the same positions in tensors of its own."""
         twin = copy.copy(self)
         twin._cache = KVCache(self._config)
         for ours, theirs in zip(
@@ -69,7 +72,7 @@ class FloatCache:
 
 
 class ForwardCache:
-    """A module that takes the past and returns the present: TorchScript, torch.export's .pt2."""
+    """A module that takes the past and returns the present: TorchScript or torch.export's .pt2."""
 
     def __init__(self, forward: Forward, config: GPTConfig) -> None:
         self._forward = forward
@@ -77,24 +80,24 @@ class ForwardCache:
 
     @torch.inference_mode()
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         logits, self._past = self._forward(torch.from_numpy(ids[None]), self._past)
         rows: FloatArray = logits[0].numpy()
         return rows[-1:] if last_only else rows
 
     @torch.inference_mode()
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab]."""
+        """Runs one id after `length` positions; returns its logits [vocab]."""
         logits, self._past = self._forward(torch.tensor([[token]]), self._past)
         row: FloatArray = logits[0, 0].numpy()
         return row
 
     def rewind(self, length: int) -> None:
-        """Cut the cache to `length` positions."""
+        """Removes the positions from `length` on."""
         self._past = [value[:, :, :length] for value in self._past]
 
     def copy(self) -> ForwardCache:
-        """The same positions; no step changes a past, so it may be shared."""
+        """Returns a cache with the same positions; no step changes a past, so the tensors are shared."""
         return copy.copy(self)
 
 
@@ -150,7 +153,10 @@ def open_session(
 
 
 def float_session(model: GPT, threads: int | None = None, compiled: bool = False) -> Session:
-    """A session of the float model, eager or by torch.compile. PyTorch's threads are the process's: set them before."""
+    """Opens a session of the float model, eager or compiled by torch.compile.
+
+    `threads` is only recorded: PyTorch's number of threads belongs to the process, so set it before.
+    """
     forward = torch.compile(model.eval(), dynamic=True) if compiled else None
     return Session(
         FloatCache(model, forward), model.config, default_threads(model.config) if threads is None else threads

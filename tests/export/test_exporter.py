@@ -419,7 +419,7 @@ def test_when_no_recipe_passes_the_line_says_so(
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8")
     assert line.endswith("; try --int8-exclude auto; nothing was published")
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8", "--int8-exclude", "auto")
-    assert line.endswith("no exclusion brings its loss within -100%; export without --int8")
+    assert line.endswith("no exclusion keeps the rise in bits per byte within -100%; export without --int8")
 
 
 def test_int8_passes_only_when_its_loss_is_known_to_be_within_the_limit(

@@ -26,7 +26,7 @@ from tests.report_samples import NEW_TOKENS, large_report, report, result, stran
 
 HOSTILE = '<script>alert("a|b")</script>'
 BARE = Result(Case("nano", "int8", 1, 4, 0, NEW_TOKENS), decode_seconds=[1.0, 1.1])
-FILES = ["depth.png", "latency.png", "memory.png", "quality.png"]
+FILES = ["depth.png", "files.json", "latency.png", "memory.png", "quality.png"]
 FILES += ["report.csv", "report.html", "report.json", "report.jsonl", "report.md", "threads.png"]
 
 
@@ -368,6 +368,11 @@ def test_a_folder_that_holds_something_is_kept_unless_told(tmp_path: Path) -> No
     with pytest.raises(SlmxError, match="not empty"):
         write_reports(report([BARE]), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    with pytest.raises(SlmxError, match="mine was not made by slmx"):
+        write_reports(report([BARE]), tmp_path, replace=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    (tmp_path / "mine").unlink()
+    write_reports(report([BARE]), tmp_path)
     write_reports(report([BARE]), tmp_path, replace=True)
     assert "report.json" in [path.name for path in tmp_path.iterdir()]
 
