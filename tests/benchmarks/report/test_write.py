@@ -274,6 +274,18 @@ def test_the_terminal_shows_the_answer_the_deciding_table_and_what_failed(
     assert re.search(r"nano +int4 +1 +4 +0 +1 +failed +its logits are not PyTorch's", out)
 
 
+def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    fast = result("llama.cpp Q4_0")
+    named = replace(fast, case=replace(fast.case, runner="a\x9b31mb"))
+    wrong = Result(replace(fast.case, runner="c"), FAILED, "d\x1b[31me")
+    print_report(report([result("int8"), named, wrong], ["f\x07g"]))
+    out = capsys.readouterr().out
+    assert {"\x9b", "\x1b", "\x07"}.isdisjoint(out)
+    assert "On nano, a?31mb is" in out
+    assert "d?[31me" in out
+    assert "f?g" in out
+
+
 def test_the_terminal_takes_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     print_report(strange_report("[bold]q[/bold]"))
     assert "warning: [bold]q[/bold] is old" in (out := capsys.readouterr().out)
