@@ -102,7 +102,7 @@ def quickest(bundle: Bundle) -> dict[str, Samples]:
     steps = min(STEPS, config.block_size - 1)
     sides: dict[str, Callable[[], float]] = {}
     for name in bundle.variants:
-        session = Session.open(bundle.model_path(name), config)
+        session = Session.open(bundle.model_bytes(name), config, name=bundle.model_location(name))
         sides[name] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
     started = time.perf_counter()
     alternate(sides, rounds=1)
