@@ -24,8 +24,8 @@ PACKAGED_BUNDLE = Path(__file__).parent / "bundles" / "nano"
 def load(bundle: str | Path = PACKAGED_BUNDLE, variant: str | None = None, threads: int | None = None) -> Generator:
     """Open a bundle, by default the nano stories that ship with slmx, ready to generate.
 
-    `variant` is a name in its manifest, by default the one for its target. Raises SlmxError for a bundle that fails
-    its hashes.
+    `variant` is a name in its manifest, by default the one for its target. Raises SlmxError for a file that is not the
+    one that the manifest lists.
     """
     from runtimes.bundle.store import Bundle
     from runtimes.engine.generator import Generator

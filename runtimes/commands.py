@@ -169,7 +169,7 @@ def _as_json(generator: Generator, prompt: str, story: Completion, logprobs: Seq
     if logprobs:
         whole["logprobs"] = [round(value, 5) for value in logprobs]
     record = asdict(story.summary) | {"tokens_per_second": round(story.summary.tokens_per_second, 1)}
-    return json.dumps(whole | {"bundle": str(generator.bundle.folder)} | record, ensure_ascii=False)
+    return json.dumps(whole | {"bundle": str(generator.bundle.path)} | record, ensure_ascii=False)
 
 
 def _report(generator: Generator, stories: list[Completion]) -> None:
@@ -209,30 +209,32 @@ def doctor(
     if fatal:
         raise typer.Exit(1)
     opened = Bundle.open(default_bundle() if bundle is None else bundle)
-    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest['preset']})", err=True)
+    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
     measured = quickest(opened)
     for name, samples in measured.items():
         typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
     best, default = next(iter(measured)), opened.variants[0]
-    target = opened.manifest["target"]
+    target = opened.manifest.target
     told = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
     typer.echo(f"quickest     {best} ({told})")
 
 
-def info(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
+def info(bundle: Annotated[Path, typer.Argument(help="Folder or archive of a bundle.")]) -> None:
     """Check every file of a bundle and show what it holds."""
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.summary import variant_lines
 
     opened = Bundle.open(bundle)
+    opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(
-        f"{manifest['preset']}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
+        f"{manifest.preset}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
         f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
     )
-    for line in variant_lines(manifest, manifest["variants"]):
+    for line in variant_lines(manifest):
         typer.echo(line)
-    typer.echo(f"default for {manifest['target']}: {manifest['default']}")
-    typer.echo(f"judged on {manifest['judged_on']['tokens']:,} tokens: {manifest['judged_on']['text']}")
-    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()))
-    typer.echo(f"{len(manifest['files'])} files, every hash matches")
+    typer.echo(f"default for {manifest.target}: {manifest.default}")
+    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
+    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
+    typer.echo(f"{len(manifest.files)} files, every hash matches")
+    typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

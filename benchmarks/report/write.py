@@ -1,4 +1,4 @@
-"""All files of a report, in one folder that appears whole or not at all."""
+"""All files of a report, in one folder that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from slm.atomic import atomic_folder
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
-    """Write report.json, .jsonl, .csv, .md and .html, and a PNG of each chart that has data.
+    """Write report.json, .jsonl, .csv, .md and .html, and a PNG file of each chart that has data.
 
-    SlmxError when the folder holds something and `replace` is false, or when it cannot be written.
+    Raises:
+        SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
     """
     with atomic_folder(folder, replace) as work:
         charts = list(write_pngs(report, work))

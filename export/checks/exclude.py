@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
+from runtimes.bundle.manifest import Exclusion
 from runtimes.engine.sampler import SamplingParams
 from runtimes.engine.session import Session
 from runtimes.system.timing import alternate, decode_seconds
@@ -21,27 +20,6 @@ STEPS = 64
 ROUNDS = 7
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Exclusion:
-    """Matrices that stay in float, and what that costs.
-
-    Attributes:
-        names: The matrices, the one that hurts most first.
-        bpb_increase_without: The worst relative rise in bits per byte with every matrix in int8.
-        bytes_added: By how many bytes the file grows.
-        step_time_ratio: Time of a decoding step relative to that with every matrix in int8.
-    """
-
-    names: list[str]
-    bpb_increase_without: float
-    bytes_added: int
-    step_time_ratio: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns the fields as the manifest stores them."""
-        return asdict(self)
 
 
 def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
@@ -111,7 +89,7 @@ def exclude_auto(
     ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
-    return Exclusion(names[:count], bpb_increase_without, added, ratio)
+    return Exclusion(tuple(names[:count]), bpb_increase_without, added, ratio)
 
 
 def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.bundle.figures import Fidelity
 from runtimes.engine.loss import log_softmax, negative_log_likelihood, read_windows
 from runtimes.engine.session import Session
 from slm.errors import SlmxError
@@ -16,23 +17,6 @@ from slm.metrics import bits_per_byte
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Fidelity:
-    """What one way of reading a text found, window by window or token by token.
-
-    Attributes:
-        bits_per_byte: The variant's bits per byte.
-        bpb_increase: Their rise relative to the float model's; 0.01 is one percent more.
-        kl: The mean of KL(float || variant) in nats per token.
-        greedy_agreement: The share of positions at which both find the same token likeliest.
-    """
-
-    bits_per_byte: float
-    bpb_increase: float
-    kl: float
-    greedy_agreement: float
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from export.checks.fidelity import Fidelity, FloatArray, Reference, measure_fidelity
+from export.checks.fidelity import FloatArray, Reference, measure_fidelity
+from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, default_threads
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
@@ -28,31 +28,6 @@ class EvalText:
 
     stream: TokenStream
     source: str
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A variant compared with the float model on one text.
-
-    Attributes:
-        float_bits_per_byte: The float model's bits per byte.
-        windows: What was found when the text was read in whole windows.
-        decode: What was found when it was read token by token, as in decoding; None if it was not.
-    """
-
-    float_bits_per_byte: float
-    windows: Fidelity
-    decode: Fidelity | None
-
-    @property
-    def worst_bpb_increase(self) -> float:
-        """The larger relative rise in bits per byte of the two ways of reading; NaN if one is."""
-        ways = [way.bpb_increase for way in (self.windows, self.decode) if way is not None]
-        return float(np.max(ways))
-
-    def as_dict(self) -> dict[str, object]:
-        """Returns the figures as the manifest stores them."""
-        return asdict(self)
 
 
 def check_finite(model: GPT, source: str) -> None:

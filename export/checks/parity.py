@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from export.checks.torch_session import Forward, empty_past, load_forward, open_session
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
 from runtimes.engine.session import Session
 from slm.model import GPT, KVCache, generate_greedy
@@ -25,7 +25,7 @@ def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool =
     Raises:
         SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
     """
-    if variant in TORCH_VARIANTS:
+    if VARIANTS[variant].is_torch:
         return load_forward(variant, path, trusted=trusted)
     return _onnx_forward(path, config)
 

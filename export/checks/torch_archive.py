@@ -20,7 +20,7 @@ from typing import IO
 
 import torch
 
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 
 # Members that hold text or a small pickle, and members that hold tensors; names without the archive's root folder.
@@ -80,7 +80,7 @@ def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
         SlmxError: The file is no zip archive of the expected layout, or it holds pickled, custom or opaque parts,
             sample inputs, a compiled library, or a program that calls other functions than a slmx model does.
     """
-    assert variant in TORCH_VARIANTS
+    assert VARIANTS[variant].is_torch
     try:
         reason = _reason_to_refuse(variant, file)
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:

@@ -13,7 +13,7 @@ from torch.export.pt2_archive._package import load_pt2
 
 from export.checks.torch_archive import check_torch_archive
 from export.formats.quiet import quiet
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, default_threads
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache
@@ -148,7 +148,7 @@ def open_session(
     Raises:
         SlmxError: The file is not trusted, or it cannot be opened.
     """
-    if variant not in TORCH_VARIANTS:
+    if not VARIANTS[variant].is_torch:
         return Session.open(path, config, threads)
     cache = ForwardCache(load_forward(variant, path, trusted=trusted), config)
     return Session(cache, config, default_threads(config) if threads is None else threads)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
 from export.formats.quiet import quiet
+from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
 from slm.errors import SlmxError
 from slm.model import GPT, Block
@@ -211,6 +212,7 @@ def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), LOGITS_TO_KEEP))
     _drop_unused_outputs(proto)
     _forget_traces(proto)
+    proto.metadata_props.add(key=SHAPE_KEY, value=shape_text(config))
     return proto
 
 

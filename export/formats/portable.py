@@ -67,5 +67,5 @@ class PortableGPT(FlatGPT):
 def export_portable(model: GPT, path: Path) -> None:
     """Writes the float32 graph of a GPT in standard operators with its weights inside the file."""
     proto = trace(PortableGPT(model), model.config, PORTABLE_OPSET)
-    onnx.helper.set_model_props(proto, {CACHE_GROWS: "1"})
+    proto.metadata_props.add(key=CACHE_GROWS, value="1")
     onnx.save_model(proto, path)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from runtimes.bundle.shape import check_shape
 from runtimes.system.machine import busy_others, usable_cores
 from runtimes.system.memory import collapse_heap, trim_heap
 from slm.errors import SlmxError
@@ -222,6 +223,7 @@ class GrowingCache:
 def open_cache(model: Path, config: GPTConfig, threads: int) -> SharedCache | GrowingCache:
     """An empty cache over an ONNX file, of the kind that its graph needs; SlmxError as in `open_onnx`."""
     session = open_onnx(model, threads)
+    check_shape(session, config, str(model))
     trim_heap()
     if model.stat().st_size >= LARGE_MODEL:
         collapse_heap()

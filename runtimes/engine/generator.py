@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.penalties import LogitsRules
 from runtimes.engine.sampler import Sampler, SamplingParams, system_seed
@@ -64,8 +65,6 @@ def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
 
 
 ON_FULL = ("stop", "slide")
-# A position's logits do not depend on what is read together with it, but for the last digits.
-FLOAT_VARIANTS = ("fp32", "fp16", "portable")
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ class Generator:
         SlmxError for a prompt that is not text or leaves no room in the context.
         """
         limits = limits or GenerationConfig()
-        reuse = self.variant in FLOAT_VARIANTS if reuse is None else reuse
+        reuse = VARIANTS[self.variant].is_float if reuse is None else reuse
         return Stream(self, self.encode(prompt, limits.on_full), limits, sampling or SamplingParams(), reuse)
 
     def encode(self, prompt: str, on_full: str = "stop") -> list[int]:

@@ -23,9 +23,9 @@ from tests.report_samples import MIB, report, result
 
 def rows() -> dict[tuple[str, str], list[str]]:
     found, name = {}, ""
-    for first, side, *cells in literature_table(report([result("int8"), result("int8", threads=2)])).rows:
+    for first, runner, *cells in literature_table(report([result("int8"), result("int8", threads=2)])).rows:
         name = first or name
-        found[name, side] = cells
+        found[name, runner] = cells
     return found
 
 

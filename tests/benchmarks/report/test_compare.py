@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks.commands import compare
 from benchmarks.report.compare import Change, compare_reports, share
-from benchmarks.report.metrics import CRITERIA, DECODE, FIRST_TOKEN, Criterion, noise
+from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric, noise
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from runtimes.system.timing import Samples
 from slm.errors import SlmxError
@@ -28,11 +28,9 @@ def steady(value: float) -> Samples:
     return Samples([value] * 5)
 
 
-@given(old=SAMPLES, new=SAMPLES, limit=st.floats(0, 2), criterion=st.sampled_from(CRITERIA))
-def test_a_regression_is_worse_beyond_noise_and_limit(
-    old: Samples, new: Samples, limit: float, criterion: Criterion
-) -> None:
-    change = Change(CASE, criterion, old, new)
+@given(old=SAMPLES, new=SAMPLES, limit=st.floats(0, 2), metric=st.sampled_from(METRICS))
+def test_a_regression_is_worse_beyond_noise_and_limit(old: Samples, new: Samples, limit: float, metric: Metric) -> None:
+    change = Change(CASE, metric, old, new)
     ratio = new.median / old.median
     allowed = max(2 * (old.spread**2 + new.spread**2) ** 0.5, 0.02)
     assert change.noise == pytest.approx(allowed)
@@ -40,8 +38,8 @@ def test_a_regression_is_worse_beyond_noise_and_limit(
     if change.regressed(limit):
         assert change.beyond_noise
         assert abs(ratio - 1) > limit
-        assert (ratio < 1) == change.criterion.more_is_better
-        assert not Change(CASE, change.criterion, old, old).regressed(limit)
+        assert (ratio < 1) == change.metric.more_is_better
+        assert not Change(CASE, change.metric, old, old).regressed(limit)
 
 
 @given(one=SAMPLES, other=SAMPLES)
@@ -74,10 +72,10 @@ def test_common_cases_are_compared_by_four_criteria() -> None:
     old = report([result("int8"), result("fp32")])
     new = report([result("int8", speed=4000), result("llama.cpp Q8_0")])
     found = compare_reports(old, new)
-    assert [change.criterion.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
+    assert [change.metric.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
     assert [change.ratio for change in found.changes] == pytest.approx([0.8, 1.25, 1, 1])
-    assert [case.side for case in found.only_old] == ["fp32"]
-    assert [case.side for case in found.only_new] == ["llama.cpp Q8_0"]
+    assert [case.runner for case in found.only_old] == ["fp32"]
+    assert [case.runner for case in found.only_new] == ["llama.cpp Q8_0"]
     text = "\n".join(found.lines())
     assert "slower: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: decode 5,000 -> 4,000 tokens/s" in text
     assert "first token 0.400 -> 0.500 ms (1.25x, noise" in text
@@ -109,7 +107,7 @@ def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> Non
     skipped = replace(broken, status=SKIPPED)
     found = compare_reports(old, report([skipped, result("fp32")]))
     assert found.regressions(0.1) == []
-    assert [case.side for case in found.only_old] == ["int8"]
+    assert [case.runner for case in found.only_old] == ["int8"]
 
 
 def test_another_machine_is_a_warning_for_each_difference() -> None:

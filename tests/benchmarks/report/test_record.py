@@ -96,7 +96,7 @@ def test_another_version_is_refused_by_number(tmp_path: Path, version: int) -> N
     ("where", "value"),
     [
         (("results", 0, "case", "threads"), "two"),
-        (("results", 0, "case", "side"), 3),
+        (("results", 0, "case", "runner"), 3),
         (("results", 0, "case", "colour"), "red"),
         (("results", 0, "status"), "fine"),
         (("results", 0, "decode_seconds"), [0.0]),

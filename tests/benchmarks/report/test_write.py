@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.charts import CHARTS, svg
-from benchmarks.report.fields import COLUMNS, deciding_table, full_table, machine_table, short_table, three_figures
+from benchmarks.report.fields import FIELDS, deciding_table, full_table, machine_table, short_table, three_figures
 from benchmarks.report.html import to_html
 from benchmarks.report.leaderboard import Setting, deciding, deciding_setting, float_ratio, verdict
 from benchmarks.report.printers import print_report, to_csv, to_jsonl, to_markdown
@@ -31,7 +31,7 @@ FILES += ["report.csv", "report.html", "report.json", "report.jsonl", "report.md
 
 @pytest.fixture(scope="module")
 def large() -> Report:
-    """Two presets, five sides."""
+    """Two presets, five runners."""
     return large_report()
 
 
@@ -42,8 +42,8 @@ def page(large: Report) -> str:
 
 
 def test_a_peer_that_is_ahead_comes_first_with_what_it_loses() -> None:
-    sides = ("int8", "fp32", "llama.cpp Q4_0", "torch eager")
-    (sentence,) = verdict(report([result(side) for side in sides]))
+    runners = ("int8", "fp32", "llama.cpp Q4_0", "torch eager")
+    (sentence,) = verdict(report([result(runner) for runner in runners]))
     assert sentence == (
         "On nano, llama.cpp Q4_0 is 1.10x faster than int8, 1.10x quicker to the first token than int8, "
         "1.25x smaller in memory than int8, 1.54x smaller on disk than int8. "
@@ -105,12 +105,12 @@ def test_csv_and_json_lines_hold_every_column_unrounded(large: Report) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(large))))
     lines = [json.loads(line) for line in to_jsonl(large).splitlines()]
     assert len(rows) == len(lines) == len(large.results)
-    assert list(rows[0]) == list(lines[0]) == [column.key for column in COLUMNS]
+    assert list(rows[0]) == list(lines[0]) == [column.key for column in FIELDS]
     rows, lines = ([one for one in found if one["preset"] == "nano"] for found in (rows, lines))
-    first = {key: lines[0][key] for key in ("preset", "side", "threads", "prompt_tokens", "depth_tokens", "batch")}
+    first = {key: lines[0][key] for key in ("preset", "runner", "threads", "prompt_tokens", "depth_tokens", "batch")}
     assert first == {
         "preset": "nano",
-        "side": "fp32",
+        "runner": "fp32",
         "threads": 1,
         "prompt_tokens": 4,
         "depth_tokens": 0,
@@ -136,7 +136,7 @@ def test_columns_without_a_value_and_failed_cases_are_not_in_the_tables() -> Non
     table = full_table(report([BARE, replace(BARE, case=replace(BARE.case, threads=2), status=FAILED)]))
     assert table.headings == [
         "preset",
-        "side",
+        "runner",
         "threads",
         "prompt, tokens",
         "depth, tokens",
@@ -154,7 +154,7 @@ def test_the_deciding_row_has_speed_memory_size_and_loss() -> None:
     assert row.pop("spread, ±").endswith("%")
     assert row == {
         "preset": "nano",
-        "side": "int8",
+        "runner": "int8",
         "threads": "1",
         "decode, tokens/s": "5,000",
         "times torch eager": "12.50x",

@@ -18,7 +18,7 @@ from benchmarks.run import bench, measure
 from benchmarks.run.bench import Bench, BenchSettings, chosen_peers, in_parts, skipped, story_ids
 from benchmarks.run.environment import environment, read_bandwidth
 from benchmarks.run.progress import Meter
-from benchmarks.run.targets import subject_names, subject_of_bundle, subject_of_preset
+from benchmarks.run.targets import target_names, target_of_bundle, target_of_preset
 from export.checks.float_model import FloatModel
 from runtimes.bundle.store import VARIANT_FILES, Bundle
 from slm.checkpoint import load_checkpoint
@@ -27,20 +27,20 @@ from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
 from tests.bundles import Slmx
 
-ONE_SIDE = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "int8")
-# The real worker, but for sides that are to die or to write nonsense.
+ONE_RUNNER = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "int8")
+# The real worker, but for runners that are to die or to write nonsense.
 SABOTAGE = """
 import os, signal
 from benchmarks.run import runners, worker
-opened = runners.open_side
-def open_side(job):
+opened = runners.open_runner
+def open_runner(job):
     run = opened(job)
-    if job.side == "int8":
+    if job.runner == "int8":
         return lambda: os.kill(os.getpid(), signal.SIGKILL)
-    if job.side == "portable":
+    if job.runner == "portable":
         return lambda: runners.Round([[5] * job.new_tokens], 0.1, 0.1, [])
     return run
-runners.open_side = open_side
+runners.open_runner = open_runner
 worker.main()
 """
 
@@ -73,19 +73,19 @@ def brief(out: Path, bundle: Path, *variants: str) -> BenchSettings:
 
 
 def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
-    return {(result.case.side, result.case.depth, result.case.batch): result for result in report.results}
+    return {(result.case.runner, result.case.depth, result.case.batch): result for result in report.results}
 
 
 def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
     bundle: Path, tmp_path: Path, meter: Meter
 ) -> None:
-    sides = ("torch eager", *VARIANT_FILES)
-    run = Bench(replace(brief(tmp_path / "out", bundle, *sides), quick=True), meter)
+    runners = ("torch eager", *VARIANT_FILES)
+    run = Bench(replace(brief(tmp_path / "out", bundle, *runners), quick=True), meter)
     run.run()
     report = Report.from_dict(json.loads(run.report().to_json()))
     found = by_case(report)
-    assert {side for side, depth, batch in found if (depth, batch) == (0, 1)} == set(sides)
-    for (side, _, _), result in found.items():
+    assert {runner for runner, depth, batch in found if (depth, batch) == (0, 1)} == set(runners)
+    for (runner, _, _), result in found.items():
         assert (result.status, result.note) == (MEASURED, "")
         assert (len(result.decode_seconds), len(result.first_token_seconds), len(result.token_seconds)) == (2, 2, 6)
         assert result.interpreter_bytes is not None
@@ -98,7 +98,7 @@ def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
         assert result.disk_bytes is not None
         assert result.loss is not None
         assert report.ceiling_share(result) is not None
-        if side not in ("int8", "int4", "mobile"):
+        if runner not in ("int8", "int4", "mobile"):
             assert result.agreement == 1
     assert {(depth, batch) for _, depth, batch in found} == {(0, 1), (0, 8)}
     model = report.models["nano"]
@@ -107,11 +107,11 @@ def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
     assert report.text is not None
     assert "sampled from the float model" in report.text
     assert report.bandwidth == {"1": 1e9}
-    assert not (tmp_path / "out" / "partial.jsonl").exists()
+    assert not (tmp_path / "out" / "resume_log.jsonl").exists()
 
 
 def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
-    options = (bundle, "--quick", *ONE_SIDE, "--out", tmp_path / "out")
+    options = (bundle, "--quick", *ONE_RUNNER, "--out", tmp_path / "out")
     ran = slmx("bench", *options)
     assert ran.code == 0, ran.stderr
     assert "int8" in ran.stdout
@@ -164,7 +164,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
             run.run()
     stopped = run.report()
     assert [len(result.decode_seconds) for result in stopped.results] == [2, 2, 2, 1]
-    with (tmp_path / "out" / "partial.jsonl").open("a") as file:
+    with (tmp_path / "out" / "resume_log.jsonl").open("a") as file:
         file.write('{"key": "group nano, cut off')
     capfd.readouterr()
     run = Bench(settings, meter)
@@ -192,7 +192,7 @@ def test_ctrl_c_reports_and_exits_with_130(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_after(8, monkeypatch)  # the base group of six turns, then the batch's warm-up and first round
-    options = (*ONE_SIDE, "--out", tmp_path / "out")
+    options = (*ONE_RUNNER, "--out", tmp_path / "out")
     ran = slmx("bench", bundle, "--quick", *options)
     assert ran.code == 130
     assert "stopped; the same command goes on behind what is finished" in ran.stderr
@@ -209,7 +209,7 @@ def test_a_preset_is_exported_once_with_random_weights(
         first = Bench(settings, meter)
         first.run()
     assert "tiny: fp32: exporting the graph" in capfd.readouterr().err
-    subject_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", say=pytest.fail)
+    target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", say=pytest.fail)
     report = first.report()
     assert not report.models["tiny"].trained
     assert {result.status for result in report.results} == {MEASURED, SKIPPED}
@@ -273,7 +273,7 @@ def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, t
     manifest["variants"] = {"int8": manifest["variants"]["int8"]}
     bundles.edit_manifest(alone, variants=manifest["variants"], default="int8")
     with pytest.raises(SlmxError, match="no fp32 variant, which the others are held against; export it again"):
-        subject_of_bundle(Bundle.open(alone), "nano", tmp_path / "work")
+        target_of_bundle(Bundle.open(alone), "nano", tmp_path / "work")
 
 
 def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
@@ -289,9 +289,9 @@ def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
 
 def test_bundles_of_one_preset_go_by_their_folders(bundle: Path) -> None:
     opened = Bundle.open(bundle)
-    assert subject_names([opened], []) == ["nano"]
-    assert subject_names([opened], ["nano"]) == [str(bundle)]
-    assert subject_names([opened, opened], []) == [str(bundle)] * 2
+    assert target_names([opened], []) == ["nano"]
+    assert target_names([opened], ["nano"]) == [str(bundle)]
+    assert target_names([opened, opened], []) == [str(bundle)] * 2
 
 
 def peer(**changes: object) -> PeerKind:
@@ -318,29 +318,29 @@ def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> 
     assert skipped(case, peer()) is None
     assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "C++ compiler" in str(skipped(replace(case, side="torch compiled"), None))
-    assert "one sequence at a time" in str(skipped(replace(case, side="portable", batch=8), None))
+    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None))
+    assert "one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None))
 
 
 def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
-    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work")
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work")
     with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
-        subject.peer_files(peer())
+        target.peer_files(peer())
     assert not list((tmp_path / "work").rglob("other"))
 
 
 def test_prompts_are_a_story_and_depth_goes_before(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path)
-    history, prompt = story_ids(subject, 500, 16)
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path)
+    history, prompt = story_ids(target, 500, 16)
     assert (len(history), len(prompt)) == (500, 16)
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
     assert history[0] == tokenizer.end_of_text
     assert tokenizer.decode(history).startswith("Once upon a time")
-    assert story_ids(subject, 0, 20) == ([], history[:20])
+    assert story_ids(target, 0, 20) == ([], history[:20])
 
 
 def test_processes_that_do_not_fit_in_memory_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [measure.Entry(Case("nano", side, n, 16, 0, 8), None) for side in ("a", "b", "c") for n in (1, 2)]
+    entries = [measure.Entry(Case("nano", runner, n, 16, 0, 8), None) for runner in ("a", "b", "c") for n in (1, 2)]
     config = PRESETS["nano"].config
     monkeypatch.setattr(bench, "memory_bytes", lambda: None)
     assert in_parts(entries, config, 2) == [entries]

@@ -22,11 +22,11 @@ from tests.bundles import random_model
 
 CASE = Case("tiny", "fp32", 1, 4, 0, 6)
 PROMPT = [1, 2, 3, 4]
-# Behaves as the side's name says; its `shape` holds the ids to write.
+# Behaves as the runner's name says; its `shape` holds the ids to write.
 PRETENDER = """
 import json, os, signal, sys, time
 job = json.loads(sys.stdin.readline())
-behaviour, ids = job["side"], job["shape"]["ids"]
+behaviour, ids = job["runner"], job["shape"]["ids"]
 log = open(job["path"], "a")
 if behaviour == "does not load":
     sys.exit("no such model")
@@ -56,7 +56,7 @@ def model() -> GPT:
 
 @pytest.fixture(scope="module")
 def reference(model: GPT) -> Reference:
-    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_sides=frozenset({"fp32", "wrong"}))
+    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_runners=frozenset({"fp32", "wrong"}))
 
 
 @pytest.fixture(autouse=True)
@@ -71,13 +71,13 @@ def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 
         ids = [0] * 6 if behaviour == "wrong" else reference.ids[:5] if behaviour == "short" else reference.ids
         shape = {"ids": ids}
         job = Job(behaviour, False, str(log), shape, 1, 1, [], PROMPT, 6)  # type: ignore[arg-type]
-        return Entry(replace(CASE, side=behaviour), job, {"disk_bytes": 7})
+        return Entry(replace(CASE, runner=behaviour), job, {"disk_bytes": 7})
 
     return Group([entry(behaviour) for behaviour in behaviours], reference, rounds, lambda case: None)
 
 
-def by_side(running: Group) -> dict[str, Result]:
-    return {result.case.side: result for result in running.results}
+def by_runner(running: Group) -> dict[str, Result]:
+    return {result.case.runner: result for result in running.results}
 
 
 def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Reference, tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
         assert result.decode is not None
         assert result.decode.median == pytest.approx(10)
     order = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert [side for side, number in order if number == "0"] == ["one", "two"]
-    assert [side for side, number in order if number == "1"] == ["two", "one"]
-    assert [side for side, number in order if number == "2"] == ["one", "two"]
+    assert [runner for runner, number in order if number == "0"] == ["one", "two"]
+    assert [runner for runner, number in order if number == "1"] == ["two", "one"]
+    assert [runner for runner, number in order if number == "2"] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_worker_that_fails_says_why_and_the_others_go_on(
 ) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
     running.run()
-    found = by_side(running)
+    found = by_runner(running)
     assert (found[behaviour].status, found[behaviour].note) == (FAILED, note)
     assert found[behaviour].decode is None
     assert len(found["fine"].decode_seconds) == 3
@@ -121,15 +121,15 @@ def test_a_worker_that_gives_no_answer_is_ended(
     monkeypatch.setattr(measure, "PATIENCE", 1.5)
     running = group(["hangs", "fine"], reference, tmp_path / "log", rounds=2)
     running.run()
-    assert by_side(running)["hangs"].note == "gave no answer in 2 s and was ended"
-    assert len(by_side(running)["fine"].decode_seconds) == 2
+    assert by_runner(running)["hangs"].note == "gave no answer in 2 s and was ended"
+    assert len(by_runner(running)["fine"].decode_seconds) == 2
 
 
 @pytest.mark.parametrize(("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids")])
 def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behaviour: str, note: str) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
     running.run()
-    found = by_side(running)
+    found = by_runner(running)
     assert found[behaviour].status == FAILED
     assert found[behaviour].note.startswith(note)
     assert f"{behaviour} 1" not in (tmp_path / "log").read_text()
@@ -156,17 +156,17 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(refere
     with pytest.raises(KeyboardInterrupt):
         running.run()
     (result,) = running.results
-    assert (result.case.side, len(result.decode_seconds)) == ("two", 1)
+    assert (result.case.runner, len(result.decode_seconds)) == ("two", 1)
     assert all(worker._process.poll() is not None for worker in running._workers.values())
 
 
 def test_quantized_sides_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
-    reference = Reference.of(model, PROMPT, 6, trained=True, float_sides=frozenset({"fp32"}))
+    reference = Reference.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
-    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_sides=frozenset())
+    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
     parted = [likely[5], *other.ids]  # one near tie at the start, and right behind it
-    int8 = replace(CASE, side="int8")
+    int8 = replace(CASE, runner="int8")
     assert reference.agreement([parted]) == 0
     assert reference.wrong(int8, [parted]) is None
     assert "only the first 0%" in str(reference.wrong(CASE, [parted]))
@@ -186,7 +186,7 @@ def test_a_process_that_cannot_start_is_a_failed_case(
     monkeypatch.setattr(measure, "WORKER", (str(tmp_path / "none"),))
     running = group(["fine"], reference, tmp_path / "log")
     running.run()
-    assert by_side(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
+    assert by_runner(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

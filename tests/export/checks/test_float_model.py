@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.checks.fidelity import Fidelity, Reference, measure_fidelity
-from export.checks.float_model import Comparison, EvalText, FloatModel, eval_text
+from export.checks.fidelity import Reference, measure_fidelity
+from export.checks.float_model import EvalText, FloatModel, eval_text
 from export.checks.parity import greedy_tokens
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.loss import log_softmax
@@ -223,15 +223,6 @@ def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpo
     for count in (1, 9, config.block_size - len(prompt) + 1):
         expected = generate_greedy(checkpoint.model, prompt, count, use_cache=False)
         assert greedy_tokens(session, prompt, count) == expected
-
-
-def test_the_manifest_stores_a_comparison_under_these_names() -> None:
-    comparison = Comparison(0.8, Fidelity(0.81, 0.0125, 0.001, 0.99), None)
-    assert json.loads(json.dumps(comparison.as_dict())) == {
-        "float_bits_per_byte": 0.8,
-        "windows": {"bits_per_byte": 0.81, "bpb_increase": 0.0125, "kl": 0.001, "greedy_agreement": 0.99},
-        "decode": None,
-    }
 
 
 def test_the_worse_way_of_reading_counts_and_so_does_one_that_is_no_number() -> None:

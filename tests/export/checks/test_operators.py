@@ -12,7 +12,8 @@ from export.checks.gates import failures
 from export.checks.operators import check_operators
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import matrix_names
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import save_checkpoint
 from slm.presets import GPTConfig
 from slm.tokenizer import train_tokenizer
@@ -43,17 +44,18 @@ def bundle(request: pytest.FixtureRequest, stories: list[str]) -> Bundle:
 
 def test_every_variant_is_exported_and_passes(bundle: Bundle) -> None:
     layers = bundle.config.n_layer
-    for name, entry in bundle.manifest["variants"].items():
-        assert failures(name, entry) == []
-        if "operators" in entry:
-            counts = entry["operators"]["quantized"], entry["operators"]["float"]
+    for name, entry in bundle.manifest.variants.items():
+        assert failures(name, entry.figures) == []
+        operators = entry.figures.operators
+        if operators is not None:
+            counts = operators.quantized, operators.float
             matrices = len(matrix_names(layers))
             assert counts == ((matrices, 0) if name in ("int8", "int4") else (0, matrices))
 
 
 def test_a_second_copy_of_the_table_is_found_under_each_of_its_names(bundle: Bundle, tmp_path: Path) -> None:
     for name in ("fp32", "int8", "int4", "fp16", "portable"):
-        graph = onnx.load(bundle.folder / VARIANT_FILES[name])
+        graph = onnx.load(bundle.path / VARIANTS[name].file)
         in_float = name in ("fp32", "fp16", "portable")
         copy = onnx.numpy_helper.from_array(np.zeros((2, 2), np.float32), f"wte.weight_t{'_quantized' * in_float}")
         graph.graph.initializer.append(copy)
