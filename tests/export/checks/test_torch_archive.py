@@ -198,7 +198,7 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
     "text too large": (lambda c: c.update({MODEL: b" " * (MAX_TEXT_BYTES + 1)}), "more than 16,777,216"),
     "weight of no bytes": (
         lambda c: c.update({"data/weights/weight_0": b""}),
-        "says that 'data/weights/weight_0' has 0",
+        "holds 0 bytes in 'data/weights/weight_0'",
     ),
     "pickle flag": (
         weights_with(lambda c: c["wte.weight"].update(use_pickle=True)),
