@@ -28,8 +28,6 @@ from runtimes.bundle.fields import as_plain_text, is_plain_name
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    VERIFICATION_FILE,
     FileEntry,
     JudgedOn,
     MadeFrom,
@@ -42,6 +40,7 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 from slm.untrained import untrained_checkpoint
@@ -128,26 +127,10 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = settings.out or BUNDLES / checkpoint.preset
-        foreign = _foreign_file(out)
-        if foreign is not None:
-            raise SlmxError(
-                f"{out}: holds {foreign}, which is no part of a bundle; even --force keeps it: use another --out"
-            )
-        folder = stack.enter_context(atomic_folder(out, replace=settings.force))
+        folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, target, log).write()
         Bundle.open(folder).check_all()
     return out, manifest
-
-
-def _foreign_file(out: Path) -> str | None:
-    """A file that no manifest in the folder lists, if there is one: only bundles may be replaced."""
-    store = FolderStore(out)
-    try:
-        content = store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
-        listed = {MANIFEST_FILE, VERIFICATION_FILE, *Manifest.read(content, str(out)).files}
-    except SlmxError:
-        listed = set()
-    return next((name for name in store.names() if name not in listed), None)
 
 
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:

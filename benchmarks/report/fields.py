@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from benchmarks.report.leaderboard import float_ratio, main_results, main_setting, measured, presets_of
 from benchmarks.report.metrics import first_token
 from benchmarks.report.record import MEASURED, Report, Result
+from runtimes.bundle.fields import as_plain_text
 
 Value = str | int | float | None
 MIB = 2**20
@@ -74,11 +75,8 @@ def three_figures(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without control characters; each of them becomes a question mark, a line break a space.
-
-    Names and notes in a report may come from anywhere, and a terminal obeys control characters.
-    """
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.splitlines()))
+    """Return a text as one line without control characters, which a terminal would obey."""
+    return as_plain_text(" ".join(text.splitlines()))
 
 
 def _number(value: Value) -> str:

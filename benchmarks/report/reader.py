@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.report.record import FORMAT_VERSION, Report
-from benchmarks.report.typed_json import from_json, parse
+from benchmarks.report.typed_json import from_json
+from runtimes.bundle.fields import parse_json
 from slm.errors import SlmxError
 
 MOST_BYTES = 256 * 2**20
@@ -29,7 +30,7 @@ def read_report(path: Path) -> Report:
     if len(content) > MOST_BYTES:
         raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; give the report.json of a slmx bench run")
     try:
-        found = parse(content)
+        found = parse_json(content)
     except ValueError as error:
         raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench") from error
     version = found.get("format_version") if isinstance(found, dict) else None

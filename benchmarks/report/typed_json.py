@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import reprlib
 import types
 import typing
-from collections.abc import Hashable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 LARGEST_INT = 2**63
-
-
-def parse(text: str | bytes) -> object:
-    """Parse JSON.
-
-    Raises:
-        ValueError: The text is not JSON, or is nested too deep to be read.
-    """
-    try:
-        return typing.cast(object, json.loads(text))
-    except RecursionError:
-        raise ValueError("nested too deep") from None
 
 
 def from_json(kind: type[T], value: object, where: str = "") -> T:
@@ -43,32 +28,18 @@ def from_json(kind: type[T], value: object, where: str = "") -> T:
     """
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)
-    hints = _hints(kind)
+    hints = typing.get_type_hints(kind)
     for name in value:
         if name not in hints:
             raise ValueError(f"{_join(where, name)}: unknown field")
-    for name in _required(kind):
-        if name not in value:
-            raise ValueError(f"{_join(where, name)}: missing")
-    found = {name: _checked(hints[name], entry, _join(where, name)) for name, entry in value.items()}
+    for entry in fields(typing.cast(type, kind)):
+        if entry.name not in value and entry.default is MISSING and entry.default_factory is MISSING:
+            raise ValueError(f"{_join(where, entry.name)}: missing")
+    found = {name: _checked(hints[name], inner, _join(where, name)) for name, inner in value.items()}
     try:
         return kind(**found)
     except ValueError as error:
         raise ValueError(f"{where}: {error}" if where else str(error)) from None
-
-
-@cache
-def _hints(kind: Hashable) -> Mapping[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-@cache
-def _required(kind: Hashable) -> tuple[str, ...]:
-    return tuple(
-        entry.name
-        for entry in fields(typing.cast(type, kind))
-        if entry.default is MISSING and entry.default_factory is MISSING
-    )
 
 
 def _checked(hint: Any, value: object, where: str) -> object:  # noqa: ANN401 - an annotation has no type of its own

@@ -9,6 +9,7 @@ from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.record import Report
 from slm.atomic import atomic_folder
+from slm.ownership import REPORT, write_listing
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
@@ -17,7 +18,7 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
     Raises:
         SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
     """
-    with atomic_folder(folder, replace) as work:
+    with atomic_folder(folder, REPORT, replace) as work:
         charts = list(write_pngs(report, work))
         texts = {
             "report.json": report.to_json(),
@@ -28,3 +29,4 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
         }
         for name, text in texts.items():
             (work / name).write_text(text, "utf-8")
+        write_listing(work, REPORT)

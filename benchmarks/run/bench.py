@@ -113,6 +113,8 @@ class Bench:
         self._warnings: list[str] = []
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
+            if bundle.path.is_file():
+                raise SlmxError(f"{bundle.path}: an archive; unpack it and give the folder")
             bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
@@ -123,7 +125,8 @@ class Bench:
         self._threads = cases.chosen_threads(settings.threads, usable_cores())
         self._peers = cases.chosen_peers(settings.peers, settings.quick)
         if settings.text is not None and not settings.text.is_file():
-            raise SlmxError(f"{settings.text}: no such file; --text takes stories with <|endoftext|> between them")
+            reason = "not a file" if settings.text.exists() else "no such file"
+            raise SlmxError(f"{settings.text}: {reason}; --text takes a file of stories")
         self._machine = environment(self._peers)
         self._resume_log = ResumeLog(settings.out / "resume_log.jsonl", self._arguments(), meter.log)
         self._results: list[Result] = []
@@ -148,11 +151,11 @@ class Bench:
             return found
         unsafe = [runner for runner in found if runner in VARIANTS and VARIANTS[runner].is_torch]
         found = tuple(runner for runner in found if runner not in unsafe)
-        names, reason = " and ".join(unsafe), "reading such a file can run code that is in it; --trust measures it"
+        names, reason = " and ".join(unsafe), "reading such a file can run code in it; --trust measures it"
         if not found:
-            raise SlmxError(f"{bundle.path}: nothing to measure but {names}; {reason}")
+            raise SlmxError(f"{bundle.path}: nothing to measure without {names}, and {reason}")
         if unsafe:
-            self._warn(f"{printable(str(bundle.path))}: {names} left out: {reason}")
+            self._warn(f"{printable(str(bundle.path))}: {names} left out, because {reason}")
         return found
 
     def _arguments(self) -> dict[str, object]:

@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 
 from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
-from benchmarks.report.typed_json import from_json, parse
+from benchmarks.report.typed_json import from_json
 from benchmarks.run.environment import BusyWatch
 from benchmarks.run.output_check import Reference
 from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
+from runtimes.bundle.fields import parse_json
 from runtimes.system.timing import PAUSE
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")
@@ -77,7 +78,7 @@ class Worker:
         if not answer.endswith(b"\n") and len(answer) < LONGEST_ANSWER:
             raise WorkerError(self._failure())
         try:
-            return from_json(kind, parse(answer))
+            return from_json(kind, parse_json(answer))
         except ValueError as error:
             raise WorkerError(f"its process gave an answer that cannot be read ({error})") from error
 
@@ -101,7 +102,7 @@ class Worker:
         last = lines[-1] if lines else "nothing on stderr"
         if code == 1:
             return last
-        return f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'}): {last}"
+        return f"crashed ({signal.Signals(-code).name}): {last}" if code < 0 else f"ended with exit code {code}: {last}"
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from benchmarks.report.typed_json import from_json, parse
+from benchmarks.report.typed_json import from_json
+from runtimes.bundle.fields import parse_json
 from slm.errors import SlmxError
 
 if TYPE_CHECKING:
@@ -80,13 +81,13 @@ class ResumeLog:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Return the lines of the file up to the first one that is no JSON object: a kill may cut off the last line."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        content = path.read_bytes()
+    except OSError:
         return []
     found: list[dict[str, Any]] = []
-    for line in text.splitlines():
+    for line in content.splitlines():
         try:
-            value = parse(line)
+            value = parse_json(line)
         except ValueError:
             break
         if not isinstance(value, dict):

@@ -136,7 +136,7 @@ def _open_session(job: Job) -> Session:
         return Session.open(path, config, job.threads)
     from export.checks.torch_session import open_session
 
-    return open_session(job.runner, path, config, job.threads, trusted=True)
+    return open_session(job.runner, path, config, job.threads, trusted=job.trusted)
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:
@@ -156,18 +156,18 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
     """Run several rows. Each row reads the prompt by itself, then all rows take their steps together."""
-    from runtimes.engine.session import Batch
+    from runtimes.engine.pool import Pool
 
-    session.reset()
-    if history:
-        session.prefill(history)
-    rows = [session.fork() for _ in range(batch)]
+    pool = Pool(session, batch)
+    for row in range(batch):
+        pool.add(0, len(history) if row else 0)
+        if history and not row:
+            pool.prefill(0, history)
     clock = time.perf_counter
     started = clock()
-    steps = [[int(row.prefill(prompt).argmax()) for row in rows]]
-    together = Batch(rows)
+    steps = [[int(pool.prefill(row, prompt).argmax()) for row in range(batch)]]
     stamps = [clock()]
     for _ in range(new_tokens - 1):
-        steps.append(together.step(steps[-1]).argmax(-1).tolist())
+        steps.append(pool.step(steps[-1]).argmax(-1).tolist())
         stamps.append(clock())
     return Round.from_stamps([list(row) for row in zip(*steps, strict=True)], started, stamps)

@@ -32,6 +32,7 @@ from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
+PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
 
 Log = Callable[[str], None]
 
@@ -93,15 +94,9 @@ class Target:
         """Return the folder that a peer opens. A separate process writes it the first time; SlmxError if that fails."""
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
-            with atomic_folder(folder, replace=False) as fresh:
+            with atomic_folder(folder) as fresh:
                 places = (self.checkpoint.folder, self.bundle.path, fresh)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.peers.prepare",
-                    peer.name,
-                    *map(str, map(Path.absolute, places)),
-                ]
+                command = [*PREPARE, peer.name, *map(str, map(Path.absolute, places))]
                 ran = subprocess.run(command, env=worker_environment(), capture_output=True, check=False)
                 if ran.returncode:
                     lines = ran.stderr.decode("utf-8", "replace").strip().splitlines()
@@ -152,7 +147,7 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
 
 def _random_weights(preset: str, folder: Path) -> Path:
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             untrained_checkpoint(preset, fresh)
     return folder
 
@@ -197,7 +192,7 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
     if "fp32" not in bundle.manifest.variants:
         raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again without --no-fp32")
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             model = read_weights(bundle.model_path("fp32"), bundle.config)
             save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.path), {})
     return folder

@@ -30,10 +30,12 @@ from benchmarks.run.targets import Target, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.generator import Generator
-from runtimes.engine.sampler import Sampler, SamplingParams
-from runtimes.engine.session import Batch, Session, default_threads
+from runtimes.engine.pool import Pool
+from runtimes.engine.sampler import Sampler
+from runtimes.engine.session import Session, default_threads
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples, alternate, decode_seconds
+from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
 PROMPT = "Once upon a time"
@@ -117,13 +119,13 @@ def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -
 def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int, rows: int) -> float:
     """Seconds for `tokens` steps of that many rows together, sampling included, prefill not."""
     samplers = [Sampler(sampling, prompt) for _ in range(rows)]
-    session.reset()
-    first = session.prefill(prompt)
-    batch = Batch([session] * rows)
-    logits: Iterable[FloatArray] = [first] * rows
+    pool = Pool(session, rows)
+    logits: Iterable[FloatArray] = [pool.prefill(pool.add(), prompt)] * rows
+    for _ in range(rows - 1):
+        pool.add(0, len(prompt))
     started = time.perf_counter()
     for _ in range(tokens):
-        logits = batch.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
+        logits = pool.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
     return time.perf_counter() - started
 
 

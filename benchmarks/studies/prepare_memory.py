@@ -83,7 +83,7 @@ def main(
         "seconds": round(seconds, 1),
         "megabytes_per_second": round(size / 1e6 / seconds, 2),
         "peak_memory_bytes": peak,
-        "cleaning": record["cleaning"]["training"],
+        "cleaning": record["cleaning"]["train"],
         "tokens": record["sides"]["train"]["tokens"] + record["sides"]["valid"]["tokens"],
         "shards": len(record["sides"]["train"]["shards"]) + len(record["sides"]["valid"]["shards"]),
     }

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runtimes.engine.sampler import Sampler, SamplingParams
+from runtimes.engine.sampler import Sampler
 from runtimes.engine.session import Session
+from runtimes.types import SamplingParams
 
 PAUSE = 0.05  # seconds between runners, so that threads that spin after a run do not slow down the next runner
 

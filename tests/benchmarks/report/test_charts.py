@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from benchmarks.report.charts import CHARTS, svg, write_pngs
-from benchmarks.report.leaderboard import deciding, runners_of
+from benchmarks.report.leaderboard import main_results, runners_of
 from benchmarks.report.record import Case, Report, Result
 from tests.report_samples import NEW_TOKENS, large_report, report, result, strange_report
 
@@ -70,12 +70,12 @@ def test_charts_draw_the_figures(large: Report) -> None:
     widths = [[float(bar.get_width()) for bar in part] for part in bars.containers if isinstance(part, BarContainer)]
     assert [label.get_text() for label in bars.get_yticklabels()][-2:] == ["int8", "llama.cpp Q4_0"]
     assert [part[-2] for part in widths] == [10, 45, 20]
-    best = deciding(large, "nano")["torch eager"]
+    best = main_results(large, "nano")["torch eager"]
     marks = [np.asarray(line.get_xydata())[0, 0] for line in drawn("latency", large).lines[1:4]]
     assert marks == pytest.approx([1000 * (best.percentile(share) or 0) for share in (50, 95, 99)])
 
 
-def test_our_sides_come_first_in_colours_and_legends() -> None:
+def test_our_runners_come_first_in_colours_and_legends() -> None:
     runners = ["torch eager", "int8", "llama.cpp Q4_0", "fp32"]
     run = report([result(runner) for runner in runners])
     assert runners_of(run) == ["int8", "fp32", "torch eager", "llama.cpp Q4_0"]

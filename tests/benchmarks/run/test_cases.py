@@ -1,4 +1,4 @@
-"""The matrix: what it holds, that every case fits its context, and that one thing is varied at a time."""
+"""The cases: which there are, that each fits its context, and that each varies one thing at a time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from benchmarks.run.cases import (
     RUNNERS,
     base_cases,
     best_threads,
+    chosen_peers,
     chosen_runners,
     chosen_threads,
+    skipped,
     variations,
 )
 from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig
+from tests.benchmarks.peers.kinds import peer
 
 CASE = Case("nano", "int8", 1, 16, 0, 3)
 
@@ -77,10 +80,17 @@ def test_best_threads_are_those_that_decode_quickest() -> None:
     assert best_threads([replace(slow, decode_seconds=[0.5])]) == {"int8": 1}
 
 
-def test_sides_come_in_the_order_of_the_table() -> None:
-    assert chosen_runners(None, quick=False) == RUNNERS
-    assert chosen_runners(None, quick=True) == QUICK_RUNNERS
+def test_runners_come_in_the_order_of_the_table() -> None:
+    everyone, quick = chosen_runners(None, quick=False), chosen_runners(None, quick=True)
+    assert everyone[:3] == ("torch eager", "torch compiled", "fp32")
+    assert set(quick) < set(everyone)
+    assert chosen_runners(("pt2", *reversed(everyone)), quick=False) == everyone
     assert chosen_runners(("int8", "torch eager"), quick=True) == ("torch eager", "int8")
+
+
+def test_a_context_that_is_too_short_is_refused() -> None:
+    with pytest.raises(SlmxError, match="any: a context of 7 tokens is too short; 8 are needed"):
+        base_cases("any", shape(7), RUNNERS, [1])
 
 
 @pytest.mark.parametrize(("text", "counts"), [(None, (1, 4)), ("2", (2,)), ("4, 1,4", (1, 4))])
@@ -92,3 +102,20 @@ def test_thread_counts(text: str | None, counts: tuple[int, ...]) -> None:
 def test_nonsense_thread_counts_are_refused(text: str) -> None:
     with pytest.raises(SlmxError, match="--threads"):
         chosen_threads(text, cores=4)
+
+
+def test_peers_by_name_by_runtime_and_none() -> None:
+    assert [kind.name for kind in chosen_peers(["llama.cpp"], quick=False)][:2] == ["llama.cpp F32", "llama.cpp Q8_0"]
+    assert [kind.name for kind in chosen_peers(["llama.cpp Q4_0", "llama.cpp Q4_0"], quick=True)] == ["llama.cpp Q4_0"]
+    assert chosen_peers(["none"], quick=False) == []
+    assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
+
+
+def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("nano", "fp32", 1, 16, 0, 8)
+    assert skipped(case, None) is None
+    assert skipped(case, peer()) is None
+    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None))
+    assert "runs one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None))

@@ -1,4 +1,4 @@
-"""Groups of workers: their order, crashes, kills, silence and wrong answers, with workers that only pretend."""
+"""Groups of workers: order, crashes, kills, silence, unreadable answers and wrong output, with fake workers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,27 @@ from tests.bundles import random_model
 
 CASE = Case("tiny", "fp32", 1, 4, 0, 6)
 PROMPT = [1, 2, 3, 4]
-# Behaves as the runner's name says; its `shape` holds the ids to write.
-PRETENDER = """
+# Behaves as the name of the runner says; its `shape` holds the ids to write.
+ANSWERS = {
+    "talks": b"a library prints this",
+    "talks in Latin-1": b"caf\xe9",
+    "answers a list": b"[]",
+    "answers too deep": b"[" * 100_000,
+    "answers text": b'{"round": {"rows": [["1"]], "first_token_seconds": 1, "decode_seconds": 1, "token_seconds": []}, '
+    b'"peak_bytes": 3}',
+    "answers too little": b'{"peak_bytes": 3}',
+    "answers no row": b'{"round": {"rows": [], "first_token_seconds": 1, "decode_seconds": 1, "token_seconds": []}, '
+    b'"peak_bytes": -3}',
+}
+PRETENDER = (
+    f"""
+ANSWERS = {ANSWERS}
+"""
+    + """
 import json, os, signal, sys, time
 job = json.loads(sys.stdin.readline())
 behaviour, ids = job["runner"], job["shape"]["ids"]
-log = open(job["path"], "a")
+log = open(job["path"], "a", encoding="utf-8")
 if behaviour == "does not load":
     sys.exit("no such model")
 print(json.dumps({"load_seconds": 0.5, "interpreter_bytes": 1, "imports_bytes": 2}), flush=True)
@@ -43,9 +58,22 @@ for number, line in enumerate(sys.stdin):
             sys.exit("out of luck")
         if behaviour == "hangs":
             time.sleep(60)
-    round = {"rows": [ids], "first_token_seconds": 0.1, "decode_seconds": 0.5, "token_seconds": [0.1] * 5}
-    print(json.dumps({**round, "peak_bytes": 3}), flush=True)
+        if behaviour == "ends":
+            sys.exit(0)
+        if behaviour == "closes":
+            os.close(1)
+            time.sleep(60)
+        if behaviour == "errs once":
+            print(json.dumps({"round": {**round, "rows": [[-1] * 6]}, "peak_bytes": 9}), flush=True)
+            continue
+        if behaviour in ANSWERS:
+            os.write(1, ANSWERS[behaviour] + b"\\n")
+            continue
+    seconds = 0.0 if behaviour == "no time" and number else 0.5
+    round = {"rows": [ids], "first_token_seconds": 0.1, "decode_seconds": seconds, "token_seconds": [0.1] * 5}
+    print(json.dumps({"round": round, "peak_bytes": 3}), flush=True)
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +91,7 @@ def reference(model: GPT) -> Reference:
 def pretenders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORKER", (sys.executable, "-S", "-c", PRETENDER))
     monkeypatch.setattr(measure, "PATIENCE", 5.0)
+    monkeypatch.setattr(measure, "ENDING", 1.0)
     monkeypatch.setattr(measure, "PAUSE", 0.0)
 
 
@@ -70,7 +99,18 @@ def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 
     def entry(behaviour: str) -> Entry:
         ids = [0] * 6 if behaviour == "wrong" else reference.ids[:5] if behaviour == "short" else reference.ids
         shape = {"ids": ids}
-        job = Job(behaviour, False, str(log), shape, 1, 1, [], PROMPT, 6)  # type: ignore[arg-type]
+        job = Job(
+            runner=behaviour,
+            peer=False,
+            path=str(log),
+            trusted=False,
+            shape=shape,  # type: ignore[arg-type]
+            threads=1,
+            batch=1,
+            history=[],
+            prompt=PROMPT,
+            new_tokens=6,
+        )
         return Entry(replace(CASE, runner=behaviour), job, {"disk_bytes": 7})
 
     return Group([entry(behaviour) for behaviour in behaviours], reference, rounds, lambda case: None)
@@ -102,9 +142,29 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
         ("killed", "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"),
         ("crashes", "crashed (SIGSEGV): nothing on stderr"),
         ("raises", "out of luck"),
+        ("ends", "ended with exit code 0: nothing on stderr"),
+        ("closes", "its process closed its output and did not end"),
+        ("talks", "its process gave an answer that cannot be read (Expecting value: line 1 column 1 (char 0))"),
+        (
+            "talks in Latin-1",
+            "its process gave an answer that cannot be read "
+            "('utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte)",
+        ),
+        (
+            "answers a list",
+            "its process gave an answer that cannot be read (the file: expected an object, found [])",
+        ),
+        ("answers too deep", "its process gave an answer that cannot be read (more than 16 levels of brackets)"),
+        (
+            "answers text",
+            "its process gave an answer that cannot be read (round.rows[0][0]: expected a whole number, found '1')",
+        ),
+        ("answers too little", "its process gave an answer that cannot be read (round: missing)"),
+        ("answers no row", "its process gave an impossible figure: peak_bytes is -3"),
+        ("no time", "its process gave an impossible figure: a sample is 0.0 seconds"),
     ],
 )
-def test_a_worker_that_fails_says_why_and_the_others_go_on(
+def test_a_worker_that_fails_is_reported_and_the_others_continue(
     reference: Reference, tmp_path: Path, behaviour: str, note: str
 ) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
@@ -121,11 +181,13 @@ def test_a_worker_that_gives_no_answer_is_ended(
     monkeypatch.setattr(measure, "PATIENCE", 1.5)
     running = group(["hangs", "fine"], reference, tmp_path / "log", rounds=2)
     running.run()
-    assert by_runner(running)["hangs"].note == "gave no answer in 2 s and was ended"
+    assert by_runner(running)["hangs"].note == "its process gave no answer in 2 s and was ended"
     assert len(by_runner(running)["fine"].decode_seconds) == 2
 
 
-@pytest.mark.parametrize(("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids")])
+@pytest.mark.parametrize(
+    ("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids, not 6")]
+)
 def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behaviour: str, note: str) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
     running.run()
@@ -134,6 +196,23 @@ def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behav
     assert found[behaviour].note.startswith(note)
     assert f"{behaviour} 1" not in (tmp_path / "log").read_text()
     assert found["fine"].status == MEASURED
+
+
+def test_the_worst_agreement_of_all_rounds_counts(reference: Reference, tmp_path: Path) -> None:
+    running = group(["errs once"], reference, tmp_path / "log")
+    running.run()
+    (result,) = running.results
+    assert (result.status, result.agreement, result.peak_bytes) == (MEASURED, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "trained", "right"), [(0, True, True), (1, True, False), (9, False, True), (10, False, False)]
+)
+def test_an_id_is_likely_up_to_its_rank(model: GPT, rank: int, trained: bool, right: bool) -> None:
+    with torch.inference_mode():
+        ranked = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
+    reference = Reference.of(model, PROMPT, 2, trained, frozenset())
+    assert (reference._likely([ranked[rank]], 1 if trained else 10) == 1) is right
 
 
 def test_what_cannot_be_measured_is_skipped_with_its_note(reference: Reference) -> None:
@@ -160,7 +239,7 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(refere
     assert all(worker._process.poll() is not None for worker in running._workers.values())
 
 
-def test_quantized_sides_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
+def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
     reference = Reference.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
@@ -170,8 +249,10 @@ def test_quantized_sides_are_judged_by_what_the_float_model_thinks_of_their_ids(
     assert reference.agreement([parted]) == 0
     assert reference.wrong(int8, [parted]) is None
     assert "only the first 0%" in str(reference.wrong(CASE, [parted]))
-    assert "are the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
-    assert "are the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
+    assert "of its ids the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
+    assert "of its ids the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
+    assert "wrote 6 ids, not 6 in each of 2 rows" in str(reference.wrong(replace(int8, batch=2), [reference.ids]))
+    assert "wrote no ids" in str(reference.wrong(int8, []))
     assert "not in the vocabulary" in str(reference.wrong(int8, [[100] * 6]))
     near = replace(reference, trained=False)
     assert (
