@@ -112,7 +112,7 @@ def _reason_to_refuse(variant: str, file: IO[bytes]) -> str | None:
         elif not tensors.fullmatch(name):
             return f"holds {name!r}, which slmx does not write and PyTorch may run as code"
         elif not 0 < size < archive_bytes:
-            return f"says that {name!r} has {size:,} bytes, in an archive of {archive_bytes:,}"
+            return f"holds {size:,} bytes in {name!r}, but the archive has {archive_bytes:,}"
     return None if variant == "torchscript" else _reason_to_refuse_pt2(archive, set(names))
 
 
