@@ -249,7 +249,7 @@ def _as_json(generator: Generator, story: Completion) -> str:
     }
     if story.logprobs:
         record["logprobs"] = [round(value, 5) for value in story.logprobs]
-    record["bundle"] = str(generator.bundle.folder)
+    record["bundle"] = str(generator.bundle.path)
     record |= asdict(story.stats) | {"tokens_per_second": round(story.stats.tokens_per_second, 1)}
     return json.dumps(record, ensure_ascii=False)
 
@@ -291,30 +291,32 @@ def doctor(
     if fatal:
         raise typer.Exit(1)
     opened = Bundle.open(find_bundle(bundle))
-    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest['preset']})", err=True)
+    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
     measured = quickest(opened)
     for name, samples in measured.items():
         typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
     best, default = next(iter(measured)), opened.variants[0]
-    target = opened.manifest["target"]
+    target = opened.manifest.target
     note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
     typer.echo(f"quickest     {best} ({note})")
 
 
-def info(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
+def info(bundle: Annotated[Path, typer.Argument(help="Folder or archive of a bundle.")]) -> None:
     """Check every file of a bundle and show what it holds."""
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.summary import variant_lines
 
     opened = Bundle.open(bundle)
+    opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(
-        f"{manifest['preset']}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
+        f"{manifest.preset}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
         f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
     )
-    for line in variant_lines(manifest, manifest["variants"]):
+    for line in variant_lines(manifest):
         typer.echo(line)
-    typer.echo(f"default for {manifest['target']}: {manifest['default']}")
-    typer.echo(f"judged on {manifest['judged_on']['tokens']:,} tokens: {manifest['judged_on']['text']}")
-    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest["versions"].items()))
-    typer.echo(f"{len(manifest['files'])} files, every hash matches")
+    typer.echo(f"default for {manifest.target}: {manifest.default}")
+    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
+    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
+    typer.echo(f"{len(manifest.files)} files, every hash matches")
+    typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

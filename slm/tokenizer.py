@@ -89,11 +89,17 @@ class Tokenizer:
         """Read `tokenizer.tiktoken` in a folder; SlmxError if it is missing or not a rank file."""
         path = folder / RANKS_FILE
         try:
-            return cls(parse_ranks(path.read_bytes()))
+            return cls.from_bytes(path.read_bytes(), str(path))
         except OSError as error:
             raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
+
+    @classmethod
+    def from_bytes(cls, content: bytes, where: str) -> Tokenizer:
+        """Read the content of a `tokenizer.tiktoken`; SlmxError naming `where` if it is not a rank file."""
+        try:
+            return cls(parse_ranks(content))
         except ValueError as error:
-            raise SlmxError(f"{path}: not a tiktoken rank file ({error})") from error
+            raise SlmxError(f"{where}: not a tiktoken rank file ({error})") from error
 
     def save(self, folder: Path, merges: list[tuple[str, str]]) -> None:
         """Write both files; `merges` are the pairs in the order that `tokenizers` learned them."""

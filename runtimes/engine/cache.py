@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from runtimes.bundle.shape import check_shape
 from runtimes.system.machine import busy_others, usable_cores
 from runtimes.system.memory import collapse_heap, trim_heap
 from slm.errors import SlmxError
@@ -271,8 +272,12 @@ class GrowingCache:
 
 
 def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str = "") -> SharedCache | GrowingCache:
-    """An empty cache over a model, of the kind that its graph needs; arguments and errors as in `open_onnx`."""
+    """An empty cache over a model, of the kind that its graph needs; arguments and errors as in `open_onnx`.
+
+    Raises SlmxError also if the graph has another shape than `config`.
+    """
     session = open_onnx(model, threads, name)
+    check_shape(session, config, name or str(model if isinstance(model, Path) else "the model"))
     trim_heap()
     if (model.stat().st_size if isinstance(model, Path) else len(model)) >= LARGE_MODEL:
         collapse_heap()

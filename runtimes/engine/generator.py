@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, overload
 
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session, default_threads, shared_length
 from runtimes.engine.story import Story, slide
@@ -18,8 +19,6 @@ from slm.errors import SlmxError
 if TYPE_CHECKING:
     from typing import Unpack
 
-# In these variants a position's logits do not depend on what is read together with it, except for rounding.
-FLOAT_VARIANTS = ("fp32", "fp16", "portable")
 SLOTS = 64
 KEPT_SESSIONS = 4  # caches that are kept for the next stream after their own has ended
 
@@ -228,7 +227,7 @@ class Generator:
     @property
     def is_float(self) -> bool:
         """Whether a position's logits do not depend on what is read together with it, except for rounding."""
-        return self.variant in FLOAT_VARIANTS
+        return VARIANTS[self.variant].is_float
 
     def tokenize(self, text: str) -> list[int]:
         """The ids of a text, without the start token; SlmxError for a text that is not valid Unicode."""

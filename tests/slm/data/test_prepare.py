@@ -51,7 +51,7 @@ def test_both_sides_hold_the_stories_and_the_record_their_counts(
     assert record["licence"] == "CC0"
     assert record["sources"] == [
         {
-            "side": "training",
+            "split": "train",
             "file": "stories.txt",
             "kind": "text",
             "bytes": corpus_file.stat().st_size,
@@ -60,7 +60,7 @@ def test_both_sides_hold_the_stories_and_the_record_their_counts(
         }
     ]
     for side, stream in (("train", dataset.train), ("valid", dataset.valid)):
-        entry = record["sides"][side]
+        entry = record["splits"][side]
         assert (entry["stories"], entry["tokens"], entry["text_bytes"]) == (
             stream.stories,
             len(stream.ids),
@@ -96,7 +96,7 @@ def test_shards_hold_what_was_added(
 def test_several_shards_read_as_one(plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch, stories: list[str]) -> None:
     monkeypatch.setattr("slm.data.dataset.SHARD_TOKENS", 1000)
     dataset = prepare(plan, QUIET)
-    assert len(dataset.record["sides"]["train"]["shards"]) > 5
+    assert len(dataset.record["splits"]["train"]["shards"]) > 5
     expected = encode_stories([story for story in stories if not is_held_out(story)], dataset.tokenizer)
     np.testing.assert_array_equal(dataset.train.ids[:], expected.ids[:])
     np.testing.assert_array_equal(dataset.train.ids[995:2012], expected.ids[995:2012])
@@ -116,7 +116,7 @@ def test_a_story_never_moves_sides(plan: PrepareSettings, stories: list[str], tm
     assert sides["few"][0] < sides["many"][0]
     assert sides["few"][1] < sides["many"][1]
     assert (
-        prepare(replace(plan, sources=(str(many),), out=tmp_path / "many"), QUIET).record["cleaning"]["training"][
+        prepare(replace(plan, sources=(str(many),), out=tmp_path / "many"), QUIET).record["cleaning"]["train"][
             "duplicates"
         ]
         == 20
@@ -132,8 +132,8 @@ def test_a_validation_source_is_the_side_and_is_not_trained_on(
     dataset = prepare(replace(plan, valid=(str(valid),)), QUIET)
     assert stories_of(dataset.valid, dataset.tokenizer) == [*stories[:30], broken_off]
     assert stories_of(dataset.train, dataset.tokenizer) == stories[30:]
-    assert dataset.record["cleaning"]["training"]["in_validation"] == 30
-    assert [source["side"] for source in dataset.record["sources"]] == ["training", "validation"]
+    assert dataset.record["cleaning"]["train"]["in_validation"] == 30
+    assert [source["split"] for source in dataset.record["sources"]] == ["train", "valid"]
 
 
 def test_the_same_again_does_nothing(plan: PrepareSettings) -> None:
@@ -171,7 +171,7 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
     plan.out.mkdir()
     (plan.out / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(SlmxError, match="not empty, and no data set; choose another --out"):
+        with pytest.raises(SlmxError, match=r"thesis\.txt was not made by slmx"):
             prepare(replace(plan, force=force), QUIET)
     assert (plan.out / "thesis.txt").read_text() == "years of work"
 
@@ -183,7 +183,7 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
         ("truncated", r"train-00000\.npy: changed since"),
         ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
         ("tokenizer", r"tokenizer\.json: changed since"),
-        ("version", "data set format 2, this slmx reads 1; prepare it again"),
+        ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
         ("nonsense", "not a data set of slmx prepare"),
         ("gone", r"cannot read the data set \(No such file"),
     ],
@@ -202,7 +202,7 @@ def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, said: s
     elif damage == "tokenizer":
         (plan.out / "tokenizer.json").write_text("{}")
     elif damage == "version":
-        record.write_text(json.dumps(json.loads(record.read_text()) | {"format_version": 2}))
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"format_version": 3}))
     elif damage == "nonsense":
         record.write_text("[1]")
     else:
@@ -240,9 +240,9 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_clears_up(plan: Prepare
         child.send_signal(signal.SIGKILL)
         child.communicate(timeout=30)
     assert not plan.out.exists()
-    assert list(tmp_path.glob(".set.*"))
+    assert list(tmp_path.glob(".slmx-work-set"))
     assert len(prepare(plan, QUIET).train.ids) > 0
-    assert not list(tmp_path.glob(".set.*"))
+    assert not list(tmp_path.glob(".slmx-work-set"))
 
 
 def test_a_full_disk_publishes_nothing(plan: PrepareSettings) -> None:
@@ -294,7 +294,7 @@ def test_sides_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: P
         (held[:3], "no story to train on"),
         (
             [*trained, held[0]],
-            "the valid side is .* shorter than one context of 256: .*, or name a source with --valid",
+            "the valid split is .* shorter than one context of 256: .*, or name a source with --valid",
         ),
     ):
         path.write_text(as_corpus(content), "utf-8")

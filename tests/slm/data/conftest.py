@@ -1,0 +1,58 @@
+"""What the tests of the data room share; every path of theirs means something to URLs, to globs or to rich."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import as_corpus
+
+COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """pytest's folder, and in it one with an odd name."""
+    folder = tmp_path / "my é 50%20 a#b [red]*?"
+    folder.mkdir()
+    return folder
+
+
+def compress(content: bytes, suffix: str) -> bytes:
+    """The content packed as a suffix says."""
+    if suffix == ".zst":
+        zstandard = pytest.importorskip("zstandard", reason="needs the train extra")
+        packed: bytes = zstandard.compress(content)
+        return packed
+    return COMPRESS[suffix](content)
+
+
+def write(path: Path, stories: list[str]) -> Path:
+    """Write the stories in the format that the suffixes of the name say; a table has a column `id` too."""
+    packed = path.suffix in (*COMPRESS, ".zst")
+    kind = (path.with_suffix("") if packed else path).suffix
+    rows = [{"text": story, "id": number} for number, story in enumerate(stories)]
+    if kind == ".parquet":
+        pa = pytest.importorskip("pyarrow", reason="needs the train extra")
+        pq = pytest.importorskip("pyarrow.parquet", reason="needs the train extra")
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif kind in (".csv", ".tsv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, delimiter="\t" if kind == ".tsv" else ",", quoting=csv.QUOTE_NONNUMERIC)
+            table.writerow(["id", "text"])
+            table.writerows(enumerate(stories))
+    elif kind == ".json":
+        path.write_text(json.dumps(rows, indent=1), "utf-8")
+    elif kind in (".jsonl", ".ndjson"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    else:
+        path.write_text(as_corpus(stories), "utf-8")
+    if packed:
+        path.write_bytes(compress(path.read_bytes(), path.suffix))
+    return path
