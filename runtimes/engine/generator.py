@@ -160,7 +160,7 @@ class Generator:
     def _open(self, rows: int) -> Session:
         config = self.bundle.config
         threads = default_threads(config, rows) if self._chosen_threads is None else self._chosen_threads
-        name = str(self.bundle.model_path(self.variant))
+        name = self.bundle.store.location(self.bundle.manifest.variants[self.variant].file)
         return Session.open(self.bundle.model_bytes(self.variant), config, threads, name)
 
     def __enter__(self) -> Generator:
