@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from runtimes.engine.interactive import InteractiveStory
 
 BETWEEN = "\n\n---\n\n"
-BUNDLE_HELP = "Folder of a bundle, or nano for the shipped one. Default: bundles/nano here, else the shipped one."
+BUNDLE_HELP = "Bundle (folder or archive), or nano for the shipped one. Default: bundles/nano here, else the shipped one."
+    "Folder or archive of a bundle, or nano for the shipped one. Default: bundles/nano here, else the shipped one."
+)
 
 
 def find_bundle(bundle: Path | None) -> Path:
-    """The folder of the bundle that a command opens.
+    """Where the bundle is that a command opens.
 
-    Without a folder this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
+    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
     else the one inside the package. The name `nano` is the one inside the package, unless there is such a folder.
     """
     from runtimes import BUNDLES, PACKAGED_BUNDLE

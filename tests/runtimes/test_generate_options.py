@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +164,13 @@ def test_a_prompt_of_a_million_characters_is_one_line(bundle: Path, slmx: Slmx, 
     Path("é 100%.txt").write_text(text * 1_000_000 + "x", "utf-8")
     line = slmx.refuses("generate", "--prompt-file", "é 100%.txt", "--bundle", bundle)
     assert line == "the prompt is far too long (1,000,001 bytes), the context holds 64; shorten it"
+
+
+def test_an_archive_is_a_bundle_too(bundle: Path, slmx: Slmx) -> None:
+    archive = shutil.make_archive("é 100% #1", "zip", bundle)
+    arguments = ("generate", "Lily", *SEEDED, "--bundle")
+    for flags in ((), ("-n", "2")):
+        assert slmx(*arguments, archive, *flags).stdout == slmx(*arguments, bundle, *flags).stdout != ""
 
 
 def test_a_top_k_beyond_all_bounds_is_the_vocabulary(bundle: Path, slmx: Slmx) -> None:

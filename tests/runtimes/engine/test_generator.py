@@ -101,7 +101,7 @@ def test_the_bound_on_bytes_refuses_no_prompt_that_fits(generator: Generator) ->
     assert len(generator.encode(longest * (size - 1))) == size
     with pytest.raises(SlmxError, match=f"^the prompt is {size + 1} tokens long"):
         generator.encode(longest * size)
-    special = load(generator.bundle.folder, allow_special=True)
+    special = load(generator.bundle.path, allow_special=True)
     assert special.encode(END_OF_TEXT * (size - 1)) == [tokenizer.end_of_text] * size
 
 

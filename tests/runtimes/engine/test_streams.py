@@ -28,7 +28,7 @@ def generator(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Generato
 @pytest.fixture(scope="module")
 def alone(generator: Generator) -> list[str]:
     """Each story written alone by a generator of its own."""
-    return ["".join(load(generator.bundle.folder, generator.variant).stream(prompt, *SETTINGS)) for prompt in PROMPTS]
+    return ["".join(load(generator.bundle.path, generator.variant).stream(prompt, *SETTINGS)) for prompt in PROMPTS]
 
 
 def test_streams_that_are_read_in_turn_are_those_that_each_is_alone(generator: Generator, alone: list[str]) -> None:
