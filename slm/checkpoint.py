@@ -124,7 +124,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise SlmxError(
             f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {model.config.vocab_size} in the model"
         )
-    record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SlmxError(f"{folder / RECORD_FILE}: not JSON ({_first_line(error)}); copy the folder again") from error
+    if not isinstance(record, dict):
+        raise SlmxError(f"{folder / RECORD_FILE}: not a training record (no JSON object); copy the folder again")
     return Checkpoint(folder, preset, model.eval(), tokenizer, record)
 
 

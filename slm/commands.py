@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,9 @@ def prepare(
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    data: Annotated[list[str] | None, typer.Option(help="Folder from slmx prepare, or a source.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", "--data", help="Folder from slmx prepare, or a source.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="Model shape; default: nano.")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
     valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
@@ -69,16 +72,14 @@ def train(
     grad_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; default 1.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default 250.")] = None,
     eval_tokens: Annotated[int | None, typer.Option(help="Validation tokens read each time; default 262144.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Evaluations without a better one to stop at.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout; default 1.")] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto, fp32 or bf16; auto is bf16 where the hardware has it.")
-    ] = "auto",
-    compile: Annotated[bool, typer.Option(help="Use torch.compile where a C++ compiler is there.")] = True,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 if the hardware has it.")] = "auto",
+    compile: Annotated[bool, typer.Option(help="Use torch.compile if there is a C++ compiler.")] = True,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
 ) -> None:
-    """Train a preset, or fine-tune a checkpoint; Ctrl-C saves, --resume --out RUN goes on exactly."""
+    """Train a preset, or fine-tune a checkpoint. Ctrl-C saves; --resume --out RUN continues exactly."""
     with needs("train"):
         from rich.console import Console
 
@@ -87,7 +88,7 @@ def train(
 
     settings = TrainSettings(
         out=out,
-        data=tuple(data or ()),
+        text=tuple(text or ()),
         preset=preset,
         init=init,
         valid=tuple(valid or ()),
@@ -116,7 +117,7 @@ def train(
     console = Console(stderr=True)
     summary = run(settings, console)
     if summary is None:
-        typer.echo(f"stopped and saved: slmx train --resume --out {out} goes on", err=True)
+        typer.echo(f"stopped and saved; continue with: slmx train --resume --out {shlex.quote(str(out))}", err=True)
         raise typer.Exit(130)
     if not console.quiet:
         for line in summary.lines():
@@ -128,36 +129,46 @@ def average(
     checkpoints: Annotated[
         list[Path], typer.Argument(help="Two or more checkpoints or runs; the last gives its record.")
     ],
-    data: Annotated[list[str], typer.Option(help="Folder from slmx prepare (its validation side), or a source.")],
+    text: Annotated[
+        list[str],
+        typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
 ) -> None:
     """Write the mean of several checkpoints of one training, which is often better than each."""
     with needs("train"):
-        from slm.checkpoint import load_checkpoint
-        from slm.train.average import write_average
-        from slm.train.evaluate import read_stream
+        from rich.console import Console
 
-    result = write_average(checkpoints, read_stream(data, load_checkpoint(checkpoints[-1])), out)
+        from slm.train.average import write_average
+
+    result = write_average(checkpoints, text, out, force, Console(stderr=True))
     typer.echo(f"{result.bits_per_byte:.4f} bits per byte", err=True)
     typer.echo(str(out))
 
 
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a run.")],
-    data: Annotated[list[str], typer.Option(help="Folder from slmx prepare (its validation side), or a source.")],
+    text: Annotated[
+        list[str],
+        typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
+    ],
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Read no more than this; default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Loss, perplexity and bits per byte of a checkpoint on a text."""
     with needs("train"):
+        from rich.console import Console
+
         from slm.checkpoint import load_checkpoint
         from slm.train.evaluate import evaluate as run
         from slm.train.evaluate import read_stream
 
     opened = load_checkpoint(checkpoint)
-    stream = read_stream(data, opened)
+    stream = read_stream(text, opened)
     block_size = opened.model.config.block_size
-    result = run(opened.model, stream, None if max_tokens is None else max(1, max_tokens // block_size))
+    max_windows = None if max_tokens is None else max(1, max_tokens // block_size)
+    result = run(opened.model, stream, max_windows, console=Console(stderr=True))
     figures = {
         "loss": result.loss,
         "perplexity": result.perplexity,
@@ -166,7 +177,7 @@ def evaluate(
         "stories": stream.stories,
     }
     if as_json:
-        typer.echo(json.dumps({"checkpoint": str(opened.folder), "data": data} | figures))
+        typer.echo(json.dumps({"checkpoint": str(opened.folder), "text": text} | figures))
         return
     typer.echo(f"{'loss':<14} {result.loss:.4f} nats per token")
     typer.echo(f"{'perplexity':<14} {result.perplexity:.3f} per token")

@@ -1,4 +1,4 @@
-"""GPT in PyTorch: GPT-2's shape, nanoGPT's names."""
+"""The GPT in PyTorch. Its shape is that of GPT-2, and its parameters have the names of nanoGPT's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from slm.presets import GPTConfig
 
 
 class KVCache:
-    """Keys and values of every layer for up to `capacity` positions: [batch, heads, capacity, head_dim]."""
+    """The keys and values of every layer, float32 [batch, heads, capacity, head_dim].
+
+    Args:
+        config: The shape of the model.
+        batch_size: The number of sequences.
+        device: Where the tensors are.
+        capacity: The number of positions, or None for the model's context.
+
+    Attributes:
+        length: The number of positions that are filled. A smaller value makes the cache forget later positions.
+    """
 
     def __init__(
         self,
@@ -27,7 +37,13 @@ class KVCache:
         self.length = 0
 
     def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new positions [batch, heads, new, head_dim] behind `length`; returns all so far."""
+        """Stores keys and values of new positions [batch, heads, new, head_dim] after the first `length` ones.
+
+        It does not change `length`, which counts for all layers.
+
+        Returns:
+            The keys and values of all positions so far.
+        """
         end = self.length + key.shape[2]
         self.keys[layer][:, :, self.length : end] = key
         self.values[layer][:, :, self.length : end] = value
@@ -35,7 +51,7 @@ class KVCache:
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a position sees itself and those before it."""
+    """Multi-head attention in which a position attends to itself and to the positions before it."""
 
     def __init__(self, config: GPTConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -47,7 +63,7 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """x float [batch, sequence, n_embd]; the same shape comes back."""
+        """Returns float [batch, sequence, n_embd] for x of the same shape."""
         batch, sequence, width = x.shape
         q, k, v = (
             part.view(batch, sequence, self.n_head, width // self.n_head).transpose(1, 2)
@@ -73,7 +89,7 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The feed-forward part of a block: four times as wide inside, GPT-2's tanh GELU."""
+    """The feed-forward part of a block, four times as wide inside, with the tanh form of GELU as in GPT-2."""
 
     def __init__(self, config: GPTConfig, dropout: float) -> None:
         super().__init__()
@@ -83,13 +99,13 @@ class MLP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x float [batch, sequence, n_embd]; the same shape comes back."""
+        """Returns float [batch, sequence, n_embd] for x of the same shape."""
         y: Tensor = self.dropout(self.c_proj(self.gelu(self.c_fc(x))))
         return y
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a LayerNorm and around a residual."""
+    """Attention and MLP, each after a LayerNorm and with a residual connection."""
 
     def __init__(self, config: GPTConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -99,14 +115,21 @@ class Block(nn.Module):
         self.mlp = MLP(config, dropout)
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> Tensor:
-        """x float [batch, sequence, n_embd]; the same shape comes back."""
+        """Returns float [batch, sequence, n_embd] for x of the same shape."""
         x = x + self.attn(self.ln_1(x), cache)
         y: Tensor = x + self.mlp(self.ln_2(x))
         return y
 
 
 class GPT(nn.Module):
-    """GPT-2's shape (Radford et al., 2019): learned positions, pre-LayerNorm, head tied to the token table."""
+    """A GPT with the shape of GPT-2 (Radford et al., 2019).
+
+    It has learned positions and a LayerNorm before each part, and its head is the token table.
+
+    Args:
+        config: The shape.
+        dropout: The probability of dropout in training, at all places where GPT-2 has one.
+    """
 
     def __init__(self, config: GPTConfig, dropout: float = 0.0) -> None:
         super().__init__()
@@ -119,7 +142,7 @@ class GPT(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """GPT-2's start: N(0, 0.02), residual projections narrower by sqrt(2 layers), biases zero."""
+        """Sets the weights as GPT-2 does: N(0, 0.02), less by sqrt(2 layers) before a residual, and biases of zero."""
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
@@ -129,10 +152,16 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, input_ids: Tensor, cache: KVCache | None = None, last_only: bool = False) -> Tensor:
-        """Logits float [batch, sequence, vocab] for ids int64 [batch, sequence], or [batch, 1, vocab] of the last.
+        """Computes the logits of the next token at each position.
 
-        With a cache the ids continue what it holds, and it grows by them; their number and the
-        cache's length together must not pass `block_size`.
+        Args:
+            input_ids: Ids int64 [batch, sequence]. With a cache they follow the positions that it holds. The cache's
+                length and `sequence` together must be at most `block_size`.
+            cache: Keys and values of the positions before, which grows by `sequence`, or None.
+            last_only: Whether to compute the logits of the last position only.
+
+        Returns:
+            Logits float [batch, sequence, vocab], or [batch, 1, vocab] of the last position.
         """
         past = 0 if cache is None else cache.length
         position_ids = torch.arange(past, past + input_ids.shape[1], device=input_ids.device)
@@ -146,9 +175,17 @@ class GPT(nn.Module):
 
 @torch.inference_mode()
 def generate_greedy(model: GPT, prompt: list[int], max_tokens: int, use_cache: bool = True) -> list[int]:
-    """The `max_tokens` likeliest ids after a prompt, by the float model with its own KV cache.
+    """Continues a prompt with the most likely id at each step.
 
-    Without the cache every step runs the whole sequence again: the reference that the cache must match.
+    Args:
+        model: The model, on the CPU.
+        prompt: The ids to continue, at least one.
+        max_tokens: The number of ids to add.
+        use_cache: Whether to keep keys and values. If not, each step computes the whole sequence again, which is the
+            reference that the cache must match.
+
+    Returns:
+        The new ids.
     """
     ids = list(prompt)
     cache = KVCache(model.config) if use_cache else None

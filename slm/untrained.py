@@ -1,4 +1,4 @@
-"""Checkpoints with random weights: for measuring shapes that were never trained, never for stories."""
+"""Checkpoints with random weights, to measure the speed of shapes that were not trained. They tell no stories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ SEED = 0
 
 
 def untrained_checkpoint(preset: str, folder: Path) -> Path:
-    """Write a preset's checkpoint with weights as they are before training, the same every time."""
+    """Writes a checkpoint of a preset with the weights before training. They are the same in every run.
+
+    Returns:
+        `folder`, which must be an empty folder.
+
+    Raises:
+        SlmxError: The preset is unknown.
+    """
     config = get_preset(preset).config
     torch.manual_seed(SEED)
     tokenizer, merges = _tokenizer(config.vocab_size)
@@ -26,9 +33,10 @@ def untrained_checkpoint(preset: str, folder: Path) -> Path:
 
 
 def _tokenizer(vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
-    """The tokenizer of the shipped nano, filled up to a size with pairs of words that no text can reach.
+    """Returns the shipped nano's tokenizer, with tokens added up to a size that no text contains.
 
-    Both words begin with a space, and text is split before every space, so they never meet.
+    Each added token is a pair of words that both begin with a space. Text is split before every space, so no piece of
+    text holds such a pair.
     """
     base = Tokenizer.load(PRETRAINED / "nano")
     ranks, merges = dict(base.ranks), load_merges(PRETRAINED / "nano")

@@ -1,4 +1,4 @@
-"""Runs that train in a second, and ways to interrupt them; its fixtures are known to every test module."""
+"""Runs that train in a second, and ways to interrupt them. Every test module knows its fixtures."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ QUIET = Console(quiet=True)
 TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
 OTHER = Preset("other", GPTConfig(32, 300, 1, 2, 24), learning_rate=1e-2, batch_size=4)
 
-# The command with the presets of these tests.
+# The command with the presets of these tests. "wide" is large enough for compiled code to use two threads.
 COMMAND = """
-import torch
 from slm.cli import main
 from slm.presets import PRESETS, GPTConfig, Preset
 
-torch.set_num_threads(1)
 PRESETS["tiny"] = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
+PRESETS["wide"] = Preset("wide", GPTConfig(64, 300, 1, 2, 64), learning_rate=1e-2, batch_size=8)
 """
 # It waits in step STOP_AT, so that it can be stopped there.
 WAITING_COMMAND = (
@@ -39,10 +38,10 @@ WAITING_COMMAND = (
     + """
 import os, time
 from pathlib import Path
-import slm.train.loop
+import slm.train.step
 
 waits, goes_on = Path("waits"), Path("goes_on")
-batch_at = slm.train.loop.batch_at
+batch_at = slm.train.step.batch_at
 
 
 def waiting_batch_at(*args):
@@ -53,7 +52,7 @@ def waiting_batch_at(*args):
     return batch_at(*args)
 
 
-slm.train.loop.batch_at = waiting_batch_at
+slm.train.step.batch_at = waiting_batch_at
 main()
 """
 )
@@ -62,7 +61,7 @@ main()
 @pytest.fixture(scope="session")
 def tiny_data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared data set of the generated stories with 300 tokens; not to be changed."""
-    out = tmp_path_factory.mktemp("data") / "set"
+    out = tmp_path_factory.mktemp("data") / "a sét #1 100%"
     prepare(PrepareSettings((str(corpus_file),), "nano", out, licence="MIT", vocab_size=300), QUIET)
     return out
 
@@ -79,7 +78,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(tiny_data: Path, tmp_path: Path) -> TrainSettings:
     """A run of 24 steps in float32."""
     return TrainSettings(
-        tmp_path / "run", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
+        tmp_path / "my rün #1 100%", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
     )
 
 
@@ -108,7 +107,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Within it, Ctrl-C arrives as soon as a run has done that many steps; before the first for 0."""
-    one_step, flag = Trainer._one_step, slm.train.loop._stop_flag
+    train_step, flag = Trainer.train_step, slm.train.loop._stop_flag
 
     @contextmanager
     def early_flag() -> Iterator[list[bool]]:
@@ -118,13 +117,13 @@ def interrupted_after(steps: int) -> Iterator[None]:
             yield raised
 
     def step(self: Trainer) -> tuple[float, float]:
-        done = one_step(self)
+        done = train_step(self)
         if self.step == steps:
             os.kill(os.getpid(), signal.SIGINT)
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_one_step", step)
+        patch.setattr(Trainer, "train_step", step)
         patch.setattr(slm.train.loop, "_stop_flag", early_flag)
         yield
 

@@ -94,9 +94,9 @@ def traps(found: Findings) -> list[str]:
 
 def quickest(bundle: Bundle) -> dict[str, Samples]:
     """Seconds per token of every variant that onnxruntime runs, all in turn for two seconds, the quickest first."""
-    from runtimes.engine.sampler import SamplingParams
     from runtimes.engine.session import Session
     from runtimes.system.timing import Samples, alternate, decode_seconds
+    from runtimes.types import SamplingParams
 
     config = bundle.config
     steps = min(STEPS, config.block_size - 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,8 +97,3 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
         pieces += [begin, encoded.astype(np.uint16)]
     ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))
-
-
-def bits_per_byte(nats: float, tokens: int, bytes_per_token: float) -> float:
-    """Total negative log-likelihood in nats over `tokens` predictions, as bits per UTF-8 byte of text."""
-    return nats / math.log(2) / (tokens * bytes_per_token)

@@ -1,24 +1,32 @@
-"""One model out of several of the same run or family: the mean of their weights."""
+"""One model from several of the same training: the mean of their weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from slm.atomic import atomic_folder
 from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from slm.data.corpus import TokenStream
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
-from slm.train.evaluate import Evaluation, evaluate
+from slm.ownership import CHECKPOINT
+from slm.train.evaluate import Evaluation, evaluate, read_stream
 
 
-def average_checkpoints(folders: list[Path]) -> Checkpoint:
-    """The last of the checkpoints with the mean weights of all (Izmailov et al., 2018, arXiv:1803.05407).
+def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
+    """Averages the weights of checkpoints (Izmailov et al., 2018, arXiv:1803.05407).
 
-    It pays for models that one training led to; SlmxError when shapes or tokenizers differ.
+    The mean of models from one training is often better than each of them.
+
+    Returns:
+        The last checkpoint, with the mean weights of all.
+
+    Raises:
+        SlmxError: A checkpoint cannot be read, or has another shape or tokenizer than the last.
     """
     checkpoints = [load_checkpoint(folder) for folder in folders]
     last = checkpoints[-1]
@@ -31,18 +39,34 @@ def average_checkpoints(folders: list[Path]) -> Checkpoint:
     return last
 
 
-def write_average(folders: list[Path], stream: TokenStream, out: Path) -> Evaluation:
-    """Write the mean of checkpoints as one in float16, judged on a text; its record names what it is made of."""
-    average = average_checkpoints(folders)
-    with atomic_folder(out, replace=False) as folder:
-        average.model.half().float()  # judged as it is stored
-        result = evaluate(average.model, stream)
-        best = {"step": average.record["steps_done"], "bits_per_byte": round(result.bits_per_byte, 5)}
-        made_of = [sha256_of(load_checkpoint(path).folder / CONFIG_FILE) for path in folders]
+def write_average(
+    folders: Sequence[Path], text: Sequence[str], out: Path, force: bool = False, console: Console | None = None
+) -> Evaluation:
+    """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text.
+
+    Its training record is that of the last checkpoint, with the hashes of all and the new result.
+
+    Args:
+        folders: Checkpoints or runs.
+        text: A prepared data set (its validation split), or sources.
+        out: The folder of the new checkpoint.
+        force: Whether to replace what slmx wrote to `out` before.
+        console: Where progress goes, or None.
+
+    Raises:
+        SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.
+    """
+    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
+        average = average_checkpoints(folders)
+        stream = read_stream(text, average)
+        average.model.half().float()  # evaluated with the values that are stored
+        result = evaluate(average.model, stream, console=console)
+        best = {"step": average.record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
+        curve = average.record.get("curve")
         record: dict[str, Any] = average.record | {
-            "average_of": made_of,
+            "average_of": [sha256_of(load_checkpoint(path).folder / CONFIG_FILE) for path in folders],
             "best": best,
-            "curve": [*average.record["curve"], best],
+            "curve": [*(curve if isinstance(curve, list) else []), best],
         }
         save_checkpoint(folder, average.preset, average.model, average.tokenizer, average.merges, record, torch.float16)
     return result

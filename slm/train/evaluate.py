@@ -1,47 +1,81 @@
-"""Loss, perplexity and bits per byte of a text; bits per byte alone compares across vocabularies."""
+"""Loss, perplexity and bits per byte of a model on a text.
+
+Only bits per byte can be compared between models with different vocabularies.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch.nn import functional as F
 
 from slm.checkpoint import Checkpoint
-from slm.data.corpus import TokenStream, bits_per_byte, encode_stories
+from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
 from slm.errors import SlmxError
+from slm.metrics import bits_per_byte
 from slm.model import GPT
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model makes of a text: nats per token, and over how many predicted tokens."""
+    """The result of a model on a text.
+
+    Attributes:
+        loss: The mean over all predicted tokens, in nats per token.
+        bits_per_byte: The same as bits per UTF-8 byte of the text.
+        tokens: The number of predicted tokens.
+    """
 
     loss: float
     bits_per_byte: float
     tokens: int
 
+    @classmethod
+    def of(cls, nats: float, tokens: int, stream: TokenStream) -> Evaluation:
+        """Returns the result for a sum of nats over so many predicted tokens of a stream."""
+        return cls(nats / tokens, bits_per_byte(nats, tokens, stream.bytes_per_token), tokens)
+
     @property
     def perplexity(self) -> float:
-        """The exponential of the loss; infinite where that overflows."""
+        """The exponential of the loss, or infinity if that is too large for a float."""
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
 @torch.inference_mode()
-def total_loss(model: GPT, inputs: npt.NDArray[np.int64], targets: npt.NDArray[np.int64], batch_size: int = 8) -> float:
-    """Nats of all predictions of windows, int64 [windows, block_size] twice, in float32 and without dropout."""
+def total_loss(
+    model: GPT,
+    inputs: npt.NDArray[np.int64],
+    targets: npt.NDArray[np.int64],
+    batch_size: int = 8,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> float:
+    """Computes the loss of a model on windows of text, in float32 and without dropout.
+
+    Args:
+        model: The model. Its mode, training or evaluation, is the same afterwards.
+        inputs: Ids int64 [windows, block_size].
+        targets: The id after each id of `inputs`, int64 [windows, block_size].
+        batch_size: Windows in one forward pass.
+        progress: Wraps the first window of each batch, as `rich.progress.track` does.
+
+    Returns:
+        The sum over all predictions in nats.
+    """
     device = model.wte.weight.device
     was_training = model.training
     model.eval()
     nats = 0.0
-    for start in range(0, len(inputs), batch_size):
+    for start in progress(range(0, len(inputs), batch_size)):
         logits = model(torch.from_numpy(inputs[start : start + batch_size]).to(device))
         expected = torch.from_numpy(targets[start : start + batch_size]).to(device)
         nats += float(F.cross_entropy(logits.flatten(0, 1).float(), expected.flatten(), reduction="sum"))
@@ -49,21 +83,51 @@ def total_loss(model: GPT, inputs: npt.NDArray[np.int64], targets: npt.NDArray[n
     return nats
 
 
-def evaluate(model: GPT, stream: TokenStream, max_windows: int | None = None, batch_size: int = 8) -> Evaluation:
-    """Read a stream in whole windows of one context side by side, each without memory of the one before."""
-    inputs, targets = stream.windows(model.config.block_size, max_windows)
-    nats = total_loss(model, inputs, targets, batch_size)
-    return Evaluation(nats / targets.size, bits_per_byte(nats, targets.size, stream.bytes_per_token), targets.size)
+def evaluate(
+    model: GPT,
+    stream: TokenStream,
+    max_windows: int | None = None,
+    batch_size: int = 8,
+    console: Console | None = None,
+) -> Evaluation:
+    """Evaluates a model on a text that is cut into windows of one context. No window sees the one before it.
 
+    Args:
+        model: The model.
+        stream: The text.
+        max_windows: The number of windows to read from the start, or None for all.
+        batch_size: Windows in one forward pass.
+        console: Where progress goes: a bar on a terminal, one line in a log. None for no progress.
 
-def read_stream(data: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
-    """The validation side of a prepared data set, or every story of the sources, as the checkpoint's own ids.
-
-    Raises SlmxError for unusable sources and for a data set with another tokenizer.
+    Raises:
+        SlmxError: The text is shorter than one context.
     """
-    if len(data) == 1 and is_dataset(data[0]):
-        dataset = Dataset.open(Path(data[0]))
+    inputs, targets = stream.windows(model.config.block_size, max_windows)
+
+    def progress(starts: Sequence[int]) -> Iterable[int]:
+        if console is None:
+            return starts
+        if console.is_terminal:
+            return track(starts, "evaluating", console=console, transient=True)
+        console.print(f"evaluating on {targets.size:,} tokens", soft_wrap=True, highlight=False)
+        return starts
+
+    return Evaluation.of(total_loss(model, inputs, targets, batch_size, progress), targets.size, stream)
+
+
+def read_stream(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
+    """Reads a text as the ids of a checkpoint's tokenizer.
+
+    Args:
+        text: One prepared data set, of which the validation split is read, or sources, of which all stories are read.
+        checkpoint: The checkpoint whose tokenizer counts.
+
+    Raises:
+        SlmxError: A source cannot be read, or the data set has another tokenizer.
+    """
+    if len(text) == 1 and is_dataset(text[0]):
+        dataset = Dataset.open(Path(text[0]))
         if dataset.tokenizer.ranks != checkpoint.tokenizer.ranks:
-            raise SlmxError(f"{data[0]}: has another tokenizer than {checkpoint.folder}; give --data the text itself")
+            raise SlmxError(f"{text[0]}: has another tokenizer than {checkpoint.folder}; give --text the text itself")
         return dataset.valid
-    return encode_stories(list(read_stories(data)), checkpoint.tokenizer)
+    return encode_stories(list(read_stories(text)), checkpoint.tokenizer)

@@ -1,12 +1,15 @@
-"""What the machine can do for training: its precision, its compiler, its memory, as an accelerate Accelerator."""
+"""What the machine can do for training: devices, precision, compiler, memory and the order of additions."""
 
 from __future__ import annotations
 
 import ctypes
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.utils.deterministic as deterministic
 from accelerate import Accelerator
 
 from slm.errors import SlmxError
@@ -18,7 +21,7 @@ M_MMAP_MAX = -4
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bf16 itself: emulated on a CPU it is many times slower than float32."""
+    """Returns whether the hardware multiplies bf16 itself. Emulated bf16 is many times slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -26,7 +29,10 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks: every step takes the same large ones, and fresh pages cost a tenth of it."""
+    """Makes glibc keep freed memory for this process.
+
+    Every training step allocates the same large blocks. Fresh pages from the system would cost a tenth of the step.
+    """
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)
@@ -35,10 +41,40 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
-    """The devices and processes that the launcher gave, in the precision asked for.
+@contextmanager
+def repeatable_sums(device: torch.device) -> Iterator[None]:
+    """Makes a CPU add floating-point numbers in the same order in every run, inside the block.
 
-    Raises SlmxError for bf16 where it is emulated and for a tracker that is unknown or not installed.
+    The compiled backward pass of the token table adds the gradients of equal ids with atomic additions. Two threads
+    reach a row of the table in a different order in each run, so the last bits of its sum differ. In PyTorch's
+    deterministic mode the compiler calls a kernel that adds in order. Other devices are not changed: their
+    deterministic mode is slow, and it refuses operations.
+
+    The mode belongs to the whole process. Two threads must not use this at the same time.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    mode = torch.are_deterministic_algorithms_enabled()
+    fill = deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # this only finds reads of uninitialized memory, and costs time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(mode)
+        deterministic.fill_uninitialized_memory = fill
+
+
+def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
+    """Sets up the devices and processes that the launcher gave, in the precision that the settings ask for.
+
+    Args:
+        settings: The settings of the run.
+        accumulate: The number of parts that a batch is computed in.
+
+    Raises:
+        SlmxError: The settings ask for bf16 and the hardware emulates it, or a tracker is unknown or not installed.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device))

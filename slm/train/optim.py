@@ -1,4 +1,4 @@
-"""The optimizers of a run, and their state as named tensors."""
+"""The optimizers of a training run, and their state as named tensors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ MUON_MOMENTUM = 0.95
 
 
 def build_optimizers(model: GPT, plan: Plan) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all; matrices alone decay.
+    """Makes the optimizers of a model: Muon and AdamW, or AdamW alone.
 
-    Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon) is torch's own. Its updates are scaled to the
-    size of AdamW's (Liu et al., 2025, arXiv:2502.16982), so that one learning rate serves both.
+    Muon (Jordan et al., 2024, kellerjordan.github.io/posts/muon) updates the matrices of the blocks, AdamW all other
+    parameters. Both are PyTorch's own. Muon's updates are scaled to the size of AdamW's (Liu et al., 2025,
+    arXiv:2502.16982), so that both use one learning rate. Only parameters with two dimensions decay.
     """
     tables: list[Tensor] = [model.wte.weight, model.wpe.weight]
     matrices: list[Tensor] = [p for p in model.h.parameters() if p.dim() >= 2]
@@ -39,7 +40,7 @@ def build_optimizers(model: GPT, plan: Plan) -> list[torch.optim.Optimizer]:
 
 
 def optimizer_tensors(model: GPT, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """The whole state of the optimizers, named `parameter.key`."""
+    """Returns the whole state of the optimizers, each tensor with the name `parameter.key`."""
     return {
         f"{name}.{key}": value
         for name, parameter in model.named_parameters()
@@ -49,7 +50,11 @@ def optimizer_tensors(model: GPT, optimizers: list[torch.optim.Optimizer]) -> di
 
 
 def restore_optimizers(model: GPT, optimizers: list[torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave; KeyError when a parameter has no state there."""
+    """Puts back the state that `optimizer_tensors` returned.
+
+    Raises:
+        KeyError: A parameter has no state in `tensors`, or a tensor is of no parameter.
+    """
     state: dict[str, dict[str, Tensor]] = {name: {} for name, _ in model.named_parameters()}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition(".")

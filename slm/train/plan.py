@@ -1,8 +1,9 @@
-"""What a training run is made of: the settings a user gives, and the plan with every default filled in."""
+"""The settings that a user gives for a training run, and the plan with every default filled in."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,20 @@ WARMUP_STEPS = 200
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What the user asks for; None means the preset's default or, for a resumed run, what the run has."""
+    """What the user asks for. None means the preset's default or, for a resumed run, the run's own value.
+
+    Attributes:
+        out: The folder of the run.
+        text: A prepared data set, or sources of text to prepare.
+        init: A checkpoint to fine-tune.
+        resume: Whether to continue the run in `out`.
+
+    Raises:
+        SlmxError: A value is out of range, or there is no text for a new run.
+    """
 
     out: Path
-    data: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
     preset: str | None = None
     init: Path | None = None
     valid: tuple[str, ...] = ()
@@ -70,18 +81,31 @@ class TrainSettings:
         for name, is_sound in sound.items():
             if not is_sound:
                 raise SlmxError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
-        if not self.data and not self.resume:
-            raise SlmxError("no data: give --data DIR (made by slmx prepare) or --data FILE")
+        if not self.text and not self.resume:
+            raise SlmxError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 
     def shape(self, config: GPTConfig) -> GPTConfig:
-        """A preset's shape with the sizes that were given in place of its own."""
+        """Returns a shape with the sizes that the user gave in place of its own."""
         names = ("block_size", "n_layer", "n_head", "n_embd")
         return replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every number that decides what a run computes; a run is resumed with the same ones."""
+    """Every number that decides what a run computes. A run is resumed with the same numbers.
+
+    Attributes:
+        steps: Updates of the weights in the whole run.
+        warmup: Steps in which the learning rate rises.
+        batch_size: Sequences of one context in a step, over all processes.
+        accumulate: Parts that a batch is computed in.
+        learning_rate: The highest learning rate.
+        weight_decay: For matrices and tables only.
+        grad_clip: The largest norm of the gradients.
+        eval_every: Steps between two evaluations, each with a checkpoint.
+        eval_tokens: Tokens of the validation split that an evaluation reads.
+        patience: Evaluations without a better one after which the run ends, or 0 for no such limit.
+    """
 
     steps: int
     warmup: int
@@ -98,26 +122,54 @@ class Plan:
     seed: int
 
     def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then linear down to zero at the last step."""
+        """Returns the learning rate of a step: it rises linearly, then falls linearly to zero after the last step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         return self.learning_rate * (self.steps - step) / (self.steps - self.warmup + 1)
 
     def check(self, settings: TrainSettings, where: Path) -> None:
-        """SlmxError naming a number that was given for a resumed run and is not the run's own."""
+        """Compares the numbers that were given for a resumed run with the run's own.
+
+        Raises:
+            SlmxError: A number differs. The message begins with `where`.
+        """
         for name, value in asdict(self).items():
             given = getattr(settings, name, None)
             if given is not None and given != value:
                 raise SlmxError(f"{where}: the run has {name} {value}, not {given}; leave the option out to resume")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Plan:
-        """The plan that `asdict` made; KeyError when a number lacks."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Returns the plan that `dataclasses.asdict` turned into a dictionary. Other keys are ignored.
+
+        Raises:
+            ValueError: A number is missing or of another type. The message is a clause that names it.
+        """
+        for field in fields(cls):
+            value = values.get(field.name)
+            sound = {"int": type(value) is int, "float": is_number(value), "str": isinstance(value, str)}
+            if not sound[str(field.type)]:
+                raise ValueError(f"no usable '{field.name}' in its plan")
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
+def is_number(value: object) -> bool:
+    """Returns whether a value read from JSON is a number. JSON's true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream: TokenStream) -> Plan:
-    """Fill in the defaults: the preset's, or for a checkpoint to fine-tune a lower rate and a few epochs."""
+    """Fills in the defaults.
+
+    A new model takes the preset's learning rate and a budget of `TOKENS_PER_PARAMETER`. A checkpoint that is
+    fine-tuned takes `FINE_TUNING_RATE` times that learning rate and `FINE_TUNING_EPOCHS` epochs.
+
+    Args:
+        settings: What the user asks for.
+        preset: The preset whose defaults count.
+        config: The shape of the model.
+        stream: The training text.
+    """
     batch_size = settings.batch_size or preset.batch_size
     scratch = settings.init is None
     tokens = TOKENS_PER_PARAMETER * config.parameters if scratch else FINE_TUNING_EPOCHS * len(stream.ids)

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from slm.atomic import atomic_folder
+from slm.atomic import atomic_folder, clear_leftovers
 from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.data.dataset import is_dataset
 from slm.errors import SlmxError
+from slm.ownership import CHECKPOINT, check_replaceable
+from slm.train.plan import is_number
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -34,8 +37,9 @@ class RunFolder:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SlmxError(f"{self.path}: cannot make the folder ({error.strerror})") from error
-        for leftover in self.path.glob(".*.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        clear_leftovers(self.path)
+        for folder in (self.path / "best", *self.steps()):
+            check_replaceable(folder, CHECKPOINT, replace=True)
 
     def steps(self) -> list[Path]:
         """The numbered checkpoints, oldest first."""
@@ -50,7 +54,7 @@ class RunFolder:
     @contextmanager
     def new_step(self, step: int) -> Iterator[Path]:
         """A folder that becomes `step-N` as a whole, under its own name; then those too old to keep go."""
-        with atomic_folder(self.path / f"step-{step:07d}", replace=True) as folder:
+        with atomic_folder(self.path / f"step-{step:07d}", CHECKPOINT, replace=True) as folder:
             yield folder
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
@@ -58,7 +62,7 @@ class RunFolder:
     @contextmanager
     def new_best(self) -> Iterator[Path]:
         """A folder that takes the place of `best` as a whole."""
-        with atomic_folder(self.path / "best", replace=True) as folder:
+        with atomic_folder(self.path / "best", CHECKPOINT, replace=True) as folder:
             yield folder
 
     def load_last(self) -> Checkpoint:
@@ -74,40 +78,56 @@ class RunFolder:
                 raise SlmxError(f"{last}: {name} holds values that are no numbers; {hint}")
         return checkpoint
 
-    def settings(self) -> dict[str, Any]:
-        """What `run.json` keeps for a resume: where the data is and which preset it is."""
-        try:
-            stored: dict[str, Any] = json.loads((self.path / RUN_FILE).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise SlmxError(f"{self.path / RUN_FILE}: cannot read ({error}); give --data and --preset") from error
-        return stored
+    def dataset_path(self) -> str:
+        """Returns where the data set of the run is, from `run.json`.
 
-    def write_settings(self, settings: Mapping[str, Any]) -> None:
-        """Write `run.json`."""
-        (self.path / RUN_FILE).write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
+        Raises:
+            SlmxError: The file or the data set cannot be read.
+        """
+        file = self.path / RUN_FILE
+        try:
+            data = json.loads(file.read_bytes())["data"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            data = None
+        if not isinstance(data, str):
+            raise SlmxError(f"{file}: does not say where the data set of the run is; give it with --text")
+        if not is_dataset(data):
+            raise SlmxError(f"{file}: says that the data set is {data}, but none is there; give it with --text")
+        return data
+
+    def write_dataset_path(self, data: Path) -> None:
+        """Writes where the data set of the run is to `run.json`."""
+        (self.path / RUN_FILE).write_text(json.dumps({"data": str(data.absolute())}, indent=1) + "\n", "utf-8")
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add a line to `metrics.jsonl`."""
+        """Adds a line to `metrics.jsonl`."""
         with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, without one that a kill tore."""
+    def metrics(self) -> list[dict[str, float]]:
+        """Returns the lines of `metrics.jsonl` that hold a step and numbers. Other lines are left out.
+
+        A line can be incomplete after a kill or a full disk, and a user can edit the file.
+        """
         file = self.path / METRICS_FILE
         records = []
-        for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+        for line in file.read_bytes().splitlines() if file.is_file() else ():
             try:
-                records.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict) and "step" in record and all(map(is_number, record.values())):
+                records.append(record)
         return records
 
     def forget_after(self, step: int) -> None:
-        """Drop the metrics of steps that a resumed run will do again."""
+        """Removes the metrics of the steps after `step`, which a resumed run does again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        (self.path / METRICS_FILE).write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+        fresh = self.path / f"{METRICS_FILE}.new"
+        fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
+        fresh.replace(self.path / METRICS_FILE)
 
     def write_samples(self, step: int, stories: list[str]) -> None:
-        """Write the stories sampled at a step to `samples/step-N.txt`."""
+        """Writes the stories that were sampled at a step to `samples/step-N.txt`."""
         text = "\n\n---\n\n".join(stories)
         (self.path / "samples" / f"step-{step:07d}.txt").write_text(text + "\n", "utf-8")

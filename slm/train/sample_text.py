@@ -1,4 +1,4 @@
-"""Stories drawn from the float model itself, to look at while it trains and to judge its variants on."""
+"""Stories sampled from the PyTorch model, to read during training and to compare a model's variants on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from slm.tokenizer import Tokenizer
 def sample_stories(
     model: GPT, tokenizer: Tokenizer, seed: int, count: int = 64, max_tokens: int = 256, temperature: float = 1.0
 ) -> list[str]:
-    """`count` stories, each cut at its end or at `max_tokens`; at temperature 1 the model's own distribution."""
+    """Samples stories from a model, all in one batch.
+
+    Args:
+        model: The model. Its mode, training or evaluation, is the same afterwards.
+        tokenizer: The tokenizer of the model.
+        seed: Decides the stories, on one device.
+        count: The number of stories.
+        max_tokens: The length at which a story is cut, or the context if that is shorter.
+        temperature: Divides the logits. At 1 the stories follow the model's own distribution.
+    """
     device = model.wte.weight.device
     random = torch.Generator(device).manual_seed(seed)
     was_training = model.training

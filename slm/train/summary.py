@@ -1,4 +1,4 @@
-"""What a finished run comes to: speed, floating-point work, memory, and the picture of its loss."""
+"""The figures of a finished run: speed, floating-point operations and memory, and the plot of its loss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,7 +20,15 @@ SUMMARY_FILE = "summary.json"
 
 @dataclass(frozen=True)
 class Summary:
-    """A finished run in figures; the training time is that of all its parts, the wall time of the last one."""
+    """The figures of a finished run.
+
+    Attributes:
+        bits_per_byte: The lowest on the validation split.
+        training_seconds: The time of all steps, over all parts of a run that was resumed.
+        wall_seconds: The time of the last part, with everything.
+        flops: Floating-point operations of all steps.
+        matmul_flops_per_second: What a large matrix product reaches on the same device in the same precision.
+    """
 
     preset: str
     parameters: int
@@ -36,21 +43,21 @@ class Summary:
 
     @property
     def tokens_per_second(self) -> float:
-        """Over the training time."""
+        """Tokens per second of training time."""
         return self.tokens / self.training_seconds
 
     @property
     def utilisation(self) -> float:
-        """Share of the rate that a large matrix product reaches on the same device in the same precision."""
+        """The rate of floating-point operations as a share of `matmul_flops_per_second`."""
         return self.flops / self.training_seconds / self.matmul_flops_per_second
 
     def write(self, folder: Path) -> None:
-        """Write `summary.json`."""
+        """Writes `summary.json`."""
         figures = asdict(self) | {"tokens_per_second": self.tokens_per_second, "utilisation": self.utilisation}
         (folder / SUMMARY_FILE).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
 
     def lines(self) -> Iterator[str]:
-        """The figures for people."""
+        """Yields the figures as lines of text."""
         yield f"{self.preset}: {self.bits_per_byte:.4f} bits per byte at best, {self.parameters:,} parameters"
         yield (
             f"{self.tokens:,} tokens in {self.steps:,} steps, {self.tokens_per_second:,.0f} tokens/s, "
@@ -63,16 +70,18 @@ class Summary:
 
 
 def flops_per_token(config: GPTConfig) -> int:
-    """Floating-point operations to train on one token: 6 a weight that multiplies, 12 a channel, layer and position.
+    """Returns the floating-point operations of training on one token.
 
-    Chowdhery et al., 2022 (arXiv:2204.02311), appendix B; the tied head multiplies, the position table does not.
+    They are 6 for each weight of a matrix product, and 12 for each channel, layer and position of the attention
+    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). The token table counts, because it is the head too. The
+    position table does not.
     """
     weights = config.parameters - config.block_size * config.n_embd
     return 6 * weights + 12 * config.n_layer * config.n_embd * config.block_size
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Floating-point operations a second of a large square matrix product here: the best of half a second."""
+    """Measures the floating-point operations per second of a large square matrix product: the best in `seconds`."""
     a, b = (torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device).to(dtype) for _ in range(2))
     best, until = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < until:
@@ -84,15 +93,21 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) 
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most a CUDA device held for tensors, else the most that this process was resident."""
+    """Returns the highest memory use in bytes: of a CUDA device's tensors, or else of this process (resident set)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def plot_curve(metrics: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw training loss and validation bits per byte over the steps as a PNG."""
+def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
+    """Plots training loss and validation bits per byte over the steps.
+
+    Args:
+        metrics: The lines of `metrics.jsonl`.
+        path: The PNG file to write.
+        title: The title of the plot.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")

@@ -1,4 +1,4 @@
-"""Which windows of the text a training step sees: decided by the seed and the step alone."""
+"""Which windows of the text a training step reads. The seed and the step alone decide it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from slm.data.corpus import TokenStream
 
 @lru_cache(maxsize=2)
 def _epoch_order(length: int, block_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """First token of every window of an epoch, shuffled; the windows are cut at another offset every epoch."""
+    """Returns the first token of every window of an epoch, shuffled. Each epoch cuts the windows at another offset."""
     rng = np.random.default_rng((seed, epoch))
     offset = int(rng.integers(min(block_size, length - block_size)))
     return offset + block_size * rng.permutation((length - 1 - offset) // block_size)
 
 
 def window_starts(length: int, block_size: int, batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """First token of each window of a step's batch, int64 [batch]."""
+    """Returns the first token of each window in the batch of a step, int64 [batch]."""
     per_epoch = max(1, (length - block_size) // block_size // batch_size)
     epoch, index = divmod(step, per_epoch)
     order = _epoch_order(length, block_size, seed, epoch)
@@ -29,9 +29,9 @@ def window_starts(length: int, block_size: int, batch_size: int, seed: int, step
 
 
 def batch_at(stream: TokenStream, block_size: int, batch_size: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of a step, int64 [batch, block_size] twice: inputs, and targets shifted by one.
+    """Returns the batch of a step: inputs, and targets shifted by one, both int64 [batch, block_size].
 
-    It depends on the arguments alone, so that a resumed run sees what an uninterrupted one would.
+    The batch depends on the arguments alone, so a resumed run reads the same batches as an uninterrupted one.
     """
     starts = window_starts(len(stream.ids), block_size, batch_size, seed, step)
     rows = np.stack([stream.ids[start : start + block_size + 1] for start in starts.tolist()])

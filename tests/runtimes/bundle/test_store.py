@@ -65,7 +65,7 @@ def test_a_whole_bundle_opens(whole: Path, tiny_checkpoint: Path) -> None:
 
 def test_a_moved_bundle_opens(spoilt: Path) -> None:
     moved = spoilt.rename(spoilt.with_name("elsewhere with spaces é"))
-    assert load(moved).generate("Once", max_tokens=2, seed=0).text.startswith("Once")
+    assert load(moved).generate("Once", max_tokens=2, seed=0).full_text.startswith("Once")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -195,7 +195,7 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
     plan.out.mkdir()
     (plan.out / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(SlmxError, match="not empty, and no data set; choose another --out"):
+        with pytest.raises(SlmxError, match=r"thesis\.txt was not made by slmx"):
             prepare(replace(plan, force=force), QUIET)
     assert (plan.out / "thesis.txt").read_text() == "years of work"
 
@@ -229,9 +229,9 @@ def test_a_killed_run_publishes_nothing_and_the_next_one_clears_up(plan: Prepare
         child.send_signal(signal.SIGKILL)
         child.communicate(timeout=30)
     assert not plan.out.exists()
-    assert list(tmp_path.glob(".set.*"))
+    assert list(tmp_path.glob(".slmx-work-set"))
     assert len(prepare(plan, QUIET).train.ids) > 0
-    assert not list(tmp_path.glob(".set.*"))
+    assert not list(tmp_path.glob(".slmx-work-set"))
 
 
 def test_a_full_disk_publishes_nothing(plan: PrepareSettings) -> None:

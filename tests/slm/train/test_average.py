@@ -33,7 +33,7 @@ def runs(settings: TrainSettings, tmp_path: Path) -> list[Path]:
 def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     first, second = (load_checkpoint(run) for run in runs)
     stream = Dataset.open(tiny_data).valid
-    result = write_average(runs, stream, tmp_path / "mean")
+    result = write_average(runs, [str(tiny_data)], tmp_path / "mean")
     mean = load_checkpoint(tmp_path / "mean")
     for name, tensor in mean.model.state_dict().items():
         expected = (first.model.state_dict()[name] + second.model.state_dict()[name]) / 2
@@ -52,7 +52,7 @@ def test_the_mean_of_one_is_itself(runs: list[Path]) -> None:
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SlmxError, match="has another shape or tokenizer than"):
         average_checkpoints([tiny_checkpoint, runs[0]])
-    ran = run_slmx("average", *runs, "--data", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
+    ran = run_slmx("average", *runs, "--text", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the corpus (No such file or directory)\n"
     assert not (tmp_path / "mean").exists()

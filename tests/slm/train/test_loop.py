@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+import torch.utils.deterministic as deterministic
 
 import slm.train.loop
 from slm.checkpoint import load_checkpoint
@@ -27,11 +29,13 @@ from slm.data.dataset import Dataset
 from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.train.evaluate import evaluate, total_loss
+from slm.train.hardware import repeatable_sums
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from slm.train.windows import batch_at, window_starts
 from tests.runs import (
+    COMMAND,
     QUIET,
     TINY,
     WAITING_COMMAND,
@@ -100,7 +104,7 @@ def test_a_run_leaves_its_metrics_samples_picture_and_two_checkpoints(settings: 
     for record in metrics:
         assert all(math.isfinite(value) for value in record.values())
         if "valid_loss" in record:
-            dataset = Dataset.open(Path(settings.data[0]))
+            dataset = Dataset.open(Path(settings.text[0]))
             expected = record["valid_loss"] / math.log(2) / dataset.valid.bytes_per_token
             assert record["bits_per_byte"] == pytest.approx(expected, rel=1e-4)
     samples = sorted((settings.out / "samples").iterdir())
@@ -184,6 +188,21 @@ def test_a_finished_run_resumed_is_left_as_it_is(settings: TrainSettings, tmp_pa
     assert before == after
 
 
+def run_until_stopped(cwd: Path, signal_: signal.Signals, stop_at: int, threads: int, *options: str) -> tuple[int, str]:
+    """Train in a process that gets a signal in step `stop_at`; returns its exit code and what it wrote to stderr."""
+    command = [sys.executable, "-c", WAITING_COMMAND, "train", *options]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "STOP_AT": str(stop_at), "OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, encoding="utf-8") as child:
+        until = time.monotonic() + 500
+        while not (cwd / "waits").exists() and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        child.send_signal(signal_)
+        (cwd / "goes_on").touch()
+        _, messages = child.communicate(timeout=500)
+    assert "Traceback" not in messages
+    return child.returncode, messages
+
+
 @pytest.mark.parametrize(
     ("signal_", "code", "stop_at", "done"),
     [
@@ -198,25 +217,70 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
     settings: TrainSettings, tmp_path: Path, signal_: signal.Signals, code: int, stop_at: int, done: int
 ) -> None:
     settings = replace(settings, steps=10, eval_every=4)
-    options = ["--preset", "tiny", "--data", settings.data[0], "--out", str(settings.out)]
+    options = ["--preset", "tiny", "--text", settings.text[0], "--out", str(settings.out)]
     options += ["--steps", "10", "--eval-every", "4", "--no-compile", "--precision", "fp32"]
-    command = [sys.executable, "-c", WAITING_COMMAND, "train", *options]
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "STOP_AT": str(stop_at)}
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.PIPE, encoding="utf-8") as child:
-        until = time.monotonic() + 100
-        while not (tmp_path / "waits").exists() and child.poll() is None and time.monotonic() < until:
-            time.sleep(0.02)
-        child.send_signal(signal_)
-        (tmp_path / "goes_on").touch()
-        _, talk = child.communicate(timeout=60)
-    assert child.returncode == code, talk
-    assert "Traceback" not in talk
+    returned, messages = run_until_stopped(tmp_path, signal_, stop_at, 1, *options)
+    assert returned == code, messages
     if signal_ != signal.SIGKILL:
-        assert talk.splitlines()[-1] == f"stopped and saved: slmx train --resume --out {settings.out} goes on"
+        advice = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
+        assert messages.splitlines()[-1] == f"stopped and saved; continue with: {advice}"
     assert load_checkpoint(last(settings.out)).record["steps_done"] == done
     assert train(replace(settings, resume=True), QUIET)
     assert train(replace(settings, out=tmp_path / "whole"), QUIET)
     assert_same_run(tmp_path / "whole", settings.out)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
+    """torch.compile, the machine's precision and two threads, as a user gets them."""
+
+    def options(out: str) -> list[str]:
+        return ["--preset", "wide", "--text", str(tiny_data), "--steps", "24", "--eval-every", "8", "--out", out]
+
+    def finish(*options: str) -> None:
+        command = [sys.executable, "-c", f"{COMMAND}main()", "train", *options]
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=500, check=False)
+        assert ran.returncode == 0, ran.stderr
+
+    finish(*options("whole"))
+    returned, messages = run_until_stopped(tmp_path, signal.SIGKILL, 19, 2, *options("killed"))
+    assert returned == -signal.SIGKILL, messages
+    assert load_checkpoint(last(tmp_path / "killed")).record["steps_done"] == 16
+    finish("--resume", "--out", "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_step_adds_in_the_same_order_every_time(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(settings, QUIET)
+    modes = []
+    compute = trainer.learner.compute_gradients
+
+    def watched(step: int) -> tuple[float, float]:
+        modes.append(torch.are_deterministic_algorithms_enabled())
+        return compute(step)
+
+    monkeypatch.setattr(trainer.learner, "compute_gradients", watched)
+    before = torch.are_deterministic_algorithms_enabled()
+    trainer.train_step()
+    assert modes == [True]
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
+@pytest.mark.parametrize(("device", "inside"), [("cpu", True), ("cuda", False)])
+def test_the_order_of_additions_is_fixed_on_a_cpu_alone_and_let_go_after_an_error(device: str, inside: bool) -> None:
+    fill = deterministic.fill_uninitialized_memory
+
+    def fail_inside() -> None:
+        with repeatable_sums(torch.device(device)):
+            assert torch.are_deterministic_algorithms_enabled() == inside
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_inside()
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert deterministic.fill_uninitialized_memory == fill
 
 
 def test_what_a_kill_left_half_written_is_cleared(settings: TrainSettings) -> None:
@@ -255,7 +319,7 @@ def test_fine_tuning_starts_from_the_checkpoint(settings: TrainSettings, tmp_pat
 
 def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_path: Path, corpus_file: Path) -> None:
     assert train(settings, QUIET)
-    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, data=(str(corpus_file),), steps=2)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, text=(str(corpus_file),), steps=2)
     assert train(tuned, QUIET)
     start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
     assert end.tokenizer.ranks == start.tokenizer.ranks
@@ -263,7 +327,7 @@ def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_
 
 
 def test_a_file_is_prepared_into_the_run(settings: TrainSettings, corpus_file: Path, tmp_path: Path) -> None:
-    from_file = replace(settings, data=(str(corpus_file),), licence="CC0", steps=2)
+    from_file = replace(settings, text=(str(corpus_file),), licence="CC0", steps=2)
     assert train(from_file, QUIET)
     dataset = Dataset.open(settings.out / "data")
     record = load_checkpoint(last(settings.out)).record
@@ -283,8 +347,8 @@ def test_sizes_can_be_given(settings: TrainSettings) -> None:
 def test_a_step_uses_the_rate_of_the_schedule(settings: TrainSettings) -> None:
     trainer = Trainer(settings, QUIET)
     for step in range(4):
-        trainer._one_step()
-        rates = {group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+        trainer.train_step()
+        rates = {group["lr"] for optimizer in trainer.learner.optimizers for group in optimizer.param_groups}
         assert rates == {trainer.plan.learning_rate_at(step)}
 
 
@@ -297,9 +361,9 @@ def test_the_gradient_is_clipped(settings: TrainSettings, monkeypatch: pytest.Mo
             math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.model.parameters() if p.grad is not None))
         )
 
-    for optimizer in trainer.optimizers:
+    for optimizer in trainer.learner.optimizers:
         monkeypatch.setattr(optimizer, "step", keep_norm)
-    _, norm = trainer._one_step()
+    _, norm = trainer.train_step()
     assert norm > 0.02
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
 
@@ -312,7 +376,7 @@ def test_matrices_alone_decay(settings: TrainSettings, optimizer: str) -> None:
         with torch.no_grad():
             parameter.add_(1.0)
         parameter.grad = torch.zeros_like(parameter)
-    for inner in trainer.optimizers:
+    for inner in trainer.learner.optimizers:
         inner.step()
     for name, parameter in trainer.model.named_parameters():
         kept = 1 - TINY.learning_rate * trainer.plan.weight_decay if parameter.dim() >= 2 else 1.0
@@ -321,7 +385,7 @@ def test_matrices_alone_decay(settings: TrainSettings, optimizer: str) -> None:
 
 def test_muon_moves_the_matrices_of_the_blocks_alone(settings: TrainSettings) -> None:
     trainer = Trainer(settings, QUIET)
-    adamw, muon = trainer._inner_optimizers()
+    adamw, muon = trainer.learner.inner_optimizers
     names = {id(p): name for name, p in trainer.model.named_parameters()}
     by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     by_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}

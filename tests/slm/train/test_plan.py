@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -56,10 +57,10 @@ def test_numbers_that_no_run_can_have(name: str, value: object) -> None:
         plan(**{name: value})
 
 
-def test_a_run_needs_data_unless_it_is_resumed() -> None:
-    with pytest.raises(SlmxError, match=r"^no data: give --data"):
+def test_a_run_needs_text_unless_it_is_resumed() -> None:
+    with pytest.raises(SlmxError, match=r"^no text to train on: give --text"):
         TrainSettings(Path("run"))
-    assert TrainSettings(Path("run"), resume=True).data == ()
+    assert TrainSettings(Path("run"), resume=True).text == ()
 
 
 def test_what_is_not_given_is_the_presets() -> None:
@@ -106,9 +107,13 @@ def test_a_resumed_run_may_repeat_its_numbers_but_not_change_them() -> None:
 
 def test_a_plan_comes_back_from_json() -> None:
     made = plan()
-    assert Plan.from_dict(asdict(made) | {"more": 1}) == made
-    with pytest.raises(KeyError):
-        Plan.from_dict({"steps": 1})
+    assert Plan.from_dict(json.loads(json.dumps(asdict(made))) | {"more": 1}) == made
+    odd: dict[str, Any] = {"steps": "9", "seed": None, "dropout": True, "optimizer": 5, "warmup": 1.5}
+    for name, value in odd.items():
+        with pytest.raises(ValueError, match=rf"^no usable '{name}' in its plan$"):
+            Plan.from_dict(asdict(made) | {name: value})
+    with pytest.raises(ValueError, match=r"^no usable 'steps' in its plan$"):
+        Plan.from_dict({})
 
 
 def test_sizes_that_are_given_replace_the_presets() -> None:

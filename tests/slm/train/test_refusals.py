@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
+import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -21,6 +23,7 @@ from slm.hashing import sha256_of
 from slm.train.hardware import has_bf16
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
+from slm.train.run_folder import RunFolder
 from tests.conftest import run_slmx
 from tests.runs import QUIET, interrupted_after, last
 
@@ -49,14 +52,14 @@ def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_pat
         "has batch_size 4, not 8": replace(settings, batch_size=8),
         "has optimizer muon, not adamw": replace(settings, optimizer="adamw"),
         "has seed 1, not 2": replace(settings, seed=2),
-        "a checkpoint of tiny, not other; change --preset": replace(settings, preset="other"),
+        "a checkpoint of tiny, not other; leave out --preset": replace(settings, preset="other"),
         "has its own shape; leave out --block-size": replace(settings, n_layer=2),
-        "made from other data": replace(settings, data=(str(other),)),
-        "its tokenizer is not that of .*; prepare the text with --tokenizer": replace(settings, data=(str(alien),)),
+        "made from other data": replace(settings, text=(str(other),)),
+        "its tokenizer is not that of .*; prepare the text with --tokenizer": replace(settings, text=(str(alien),)),
     }
     before = files_of(settings.out)
-    for said, settings_ in changed.items():
-        with pytest.raises(SlmxError, match=said):
+    for message, settings_ in changed.items():
+        with pytest.raises(SlmxError, match=message):
             train(settings_, QUIET)
     assert files_of(settings.out) == before
 
@@ -78,12 +81,102 @@ def test_a_damaged_optimizer_state_is_named(settings: TrainSettings, damage: str
     assert train(replace(settings, resume=True), QUIET)
 
 
-def test_a_run_without_its_settings_asks_for_the_data(settings: TrainSettings) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not say where"),
+        (b"", "does not say where"),
+        (b"{}", "does not say where"),
+        (b"[]", "does not say where"),
+        (b'{"data": 5}', "does not say where"),
+        (b'{"data": "a \xff"}', "does not say where"),
+        (b"[" * 100_000, "does not say where"),
+        (b'{"data": "moved away"}', "says that the data set is moved away, but none is there"),
+    ],
+    ids=["missing", "empty", "no-entry", "a-list", "a-number", "not-utf-8", "deep", "moved"],
+)
+def test_a_run_that_lost_its_data_set_asks_for_the_text_and_takes_it(
+    settings: TrainSettings, content: bytes | None, message: str
+) -> None:
     with interrupted_after(3):
         assert train(settings, QUIET) is None
-    (settings.out / "run.json").unlink()
-    with pytest.raises(SlmxError, match=r"run\.json: cannot read .*give --data"):
-        train(TrainSettings(settings.out, compile=False, resume=True), QUIET)
+    if content is None:
+        (settings.out / "run.json").unlink()
+    else:
+        (settings.out / "run.json").write_bytes(content)
+    alone = TrainSettings(settings.out, compile=False, precision="fp32", resume=True)
+    with pytest.raises(SlmxError, match=rf"run\.json: {message}.*; give it with --text$"):
+        train(alone, QUIET)
+    assert train(replace(alone, text=settings.text), QUIET)
+
+
+def test_lines_of_the_metrics_that_cannot_be_used_are_left_out(settings: TrainSettings) -> None:
+    with interrupted_after(20):
+        assert train(settings, QUIET) is None
+    good = RunFolder(settings.out).metrics()
+    odd = [b"{}", b'{"loss": 1.0}', b'{"step": "1", "loss": 1.0}', b'{"step": 1, "loss": "low"}', b'{"step": 1, "lo']
+    odd += [b"5", b"null", b"", b"\xff\xfe", b"[" * 100_000, b'{"step": true, "loss": 1.0}']
+    with (settings.out / "metrics.jsonl").open("ab") as file:
+        file.write(b"\n".join(odd) + b"\n")
+    assert RunFolder(settings.out).metrics() == good
+    assert train(replace(settings, resume=True), QUIET)
+    lines = (settings.out / "metrics.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines[: len(good)]] == good
+    assert [json.loads(line)["step"] for line in lines[len(good) :]] == [24, 24]
+
+
+def rewrite_record(checkpoint: Path, record: object) -> None:
+    """Replace a checkpoint's training record and its hash, as a user's script might."""
+    (checkpoint / "training.json").write_text(record if isinstance(record, str) else json.dumps(record), "utf-8")
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
+    config["sha256"]["training.json"] = sha256_of(checkpoint / "training.json")
+    (checkpoint / "config.json").write_text(json.dumps(config), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"plan": None},
+        {"plan": {}},
+        {"plan": {"steps": 24}},
+        {"dataset_sha256": 5},
+        {"steps_done": None},
+        {"steps_done": -1},
+        {"steps_done": 1000},
+        {"steps_done": 24, "curve": []},
+        {"seconds": "long"},
+        {"curve": {}},
+        {"curve": [{"step": 8}]},
+        {"curve": ["low"]},
+        {"init": "somewhere"},
+    ],
+    ids=json.dumps,
+)
+def test_an_odd_training_record_is_named_and_the_checkpoint_before_is_taken(
+    settings: TrainSettings, changes: dict[str, Any]
+) -> None:
+    with interrupted_after(11):
+        assert train(settings, QUIET) is None
+    newest = last(settings.out)
+    record = load_checkpoint(newest).record
+    rewrite_record(newest, record | changes)
+    with pytest.raises(SlmxError) as caught:
+        train(replace(settings, resume=True), QUIET)
+    message = str(caught.value)
+    assert message.startswith(f"{newest / 'training.json'}: not the record of a run to resume (no usable '")
+    assert message.endswith(f"); delete {newest} to resume from the checkpoint before")
+    shutil.rmtree(newest)
+    assert train(replace(settings, resume=True), QUIET)
+
+
+@pytest.mark.parametrize("record", ["", "{", "[]", "5", "null", "[" * 100_000], ids=lambda text: text[:2] or "empty")
+def test_a_training_record_that_is_none_is_one_line(settings: TrainSettings, record: str) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    rewrite_record(last(settings.out), record)
+    with pytest.raises(SlmxError, match=r"training\.json: not .*; copy the folder again$") as caught:
+        train(replace(settings, resume=True), QUIET)
+    assert "\n" not in str(caught.value)
 
 
 def test_weights_that_are_no_numbers_are_refused_on_resume(settings: TrainSettings) -> None:
@@ -100,11 +193,11 @@ def test_weights_that_are_no_numbers_are_refused_on_resume(settings: TrainSettin
 def test_a_loss_that_is_no_number_names_step_batch_and_checkpoint(settings: TrainSettings) -> None:
     with pytest.raises(SlmxError) as caught:
         train(replace(settings, learning_rate=1e30, grad_clip=1e30, optimizer="adamw"), QUIET)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert " at step " in said
-    assert " (windows at tokens " in said
-    assert f"the last good checkpoint is {last(settings.out)}; start again with a lower --learning-rate" in said
+    message = str(caught.value)
+    assert "\n" not in message
+    assert " at step " in message
+    assert " (windows at tokens " in message
+    assert f"the last good checkpoint is {last(settings.out)}; start again with a lower --learning-rate" in message
     assert load_checkpoint(last(settings.out)).record["steps_done"] == 0
 
 
@@ -126,7 +219,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(settings: TrainSettings)
     before = trainer.model.wte.weight.detach().clone()
     trainer.model.wte.weight.register_hook(lambda grad: grad * math.inf)  # type: ignore[no-untyped-call]
     with pytest.raises(SlmxError, match=r"the gradient's norm is (nan|inf) at step 0"):
-        trainer._one_step()
+        trainer.train_step()
     assert torch.equal(trainer.model.wte.weight, before)
 
 
@@ -155,7 +248,7 @@ def test_a_folder_that_cannot_be_made_is_known_before_the_first_step(
     settings: TrainSettings, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("here before")
-    monkeypatch.setattr(Trainer, "_one_step", None)
+    monkeypatch.setattr(Trainer, "train_step", None)
     with pytest.raises(SlmxError, match="cannot make the folder"):
         train(replace(settings, out=tmp_path / where), QUIET)
     assert (tmp_path / "file").read_text() == "here before"
@@ -174,7 +267,7 @@ def test_bf16_is_refused_where_it_is_emulated(settings: TrainSettings, monkeypat
 
 
 def test_validation_belongs_to_the_data_set(settings: TrainSettings, corpus_file: Path) -> None:
-    with pytest.raises(SlmxError, match="holds its own validation side; give --valid to slmx prepare"):
+    with pytest.raises(SlmxError, match="holds its own validation split; give --valid to slmx prepare"):
         train(replace(settings, valid=(str(corpus_file),)), QUIET)
 
 
@@ -207,12 +300,13 @@ def test_the_command_trains_stops_and_goes_on(
     where: list[str | Path] = ["--out", settings.out]
     with interrupted_after(4):
         code = slmx_train(
-            monkeypatch, "--preset", "tiny", "--data", settings.data[0], "--licence", "CC0", *options, *where
+            monkeypatch, "--preset", "tiny", "--data", settings.text[0], "--licence", "CC0", *options, *where
         )
     assert code == 130
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.splitlines()[-1] == f"stopped and saved: slmx train --resume --out {settings.out} goes on"
+    advice = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
+    assert err.splitlines()[-1] == f"stopped and saved; continue with: {advice}"
     assert slmx_train(monkeypatch, "--resume", *where) == 0
     out, err = capsys.readouterr()
     assert out == f"{settings.out / 'best'}\n"
@@ -225,7 +319,7 @@ def test_the_command_trains_stops_and_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--preset", "huge"], "slmx: unknown preset 'huge': choose one of nano, micro, small, medium, small-256, "),
         (["--resume"], "no run to resume here; start it without --resume"),
@@ -237,17 +331,17 @@ def test_the_command_trains_stops_and_goes_on(
 )
 def test_unusable_options_are_one_line(
     options: list[str],
-    said: str,
+    message: str,
     settings: TrainSettings,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert slmx_train(monkeypatch, "--data", settings.data[0], "--out", settings.out, *options) == 1
+    assert slmx_train(monkeypatch, "--data", settings.text[0], "--out", settings.out, *options) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1
     assert err.startswith("slmx: ")
-    assert said in err
+    assert message in err
     assert not settings.out.exists()
 
 

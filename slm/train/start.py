@@ -1,0 +1,187 @@
+"""Where a run starts: from a preset, from a checkpoint to fine-tune, or from its own newest checkpoint."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, find_checkpoint, load_checkpoint
+from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
+from slm.data.prepare import PrepareSettings, prepare
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from slm.presets import PRESETS, GPTConfig, Preset, get_preset
+from slm.train.plan import Plan, TrainSettings, is_number, make_plan
+from slm.train.run_folder import RunFolder
+
+CURVE_KEYS = ("step", "loss", "bits_per_byte")  # of every point of a record's loss curve
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What the training record of a run's checkpoint holds about the run so far."""
+
+    plan: Plan
+    dataset_sha256: str
+    steps_done: int
+    seconds: float
+    curve: list[dict[str, float]]
+    origin: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, checkpoint: Checkpoint) -> RunState:
+        """Reads the record of a checkpoint.
+
+        Raises:
+            SlmxError: The record is not that of a training run, or a value in it is not possible.
+        """
+        record = checkpoint.record
+        try:
+            plan = Plan.from_dict(_value(record, "plan", dict))
+            state = cls(
+                plan=plan,
+                dataset_sha256=_value(record, "dataset_sha256", str),
+                steps_done=_value(record, "steps_done", int),
+                seconds=_value(record, "seconds", int, float),
+                curve=_value(record, "curve", list),
+                origin=_value(record, "init", dict, type(None)),
+            )
+            if not 0 <= state.steps_done <= plan.steps or (state.steps_done == plan.steps and not state.curve):
+                raise ValueError("no usable 'steps_done'")
+            for point in state.curve:
+                if not isinstance(point, dict) or not all(is_number(point.get(key)) for key in CURVE_KEYS):
+                    raise ValueError("no usable 'curve'")
+        except ValueError as error:
+            raise SlmxError(
+                f"{checkpoint.folder / RECORD_FILE}: not the record of a run to resume ({error}); "
+                f"delete {checkpoint.folder} to resume from the checkpoint before"
+            ) from error
+        return state
+
+
+def _value(record: dict[str, Any], name: str, *kinds: type) -> Any:  # noqa: ANN401
+    """Returns a value of a record; ValueError if it is missing or of no type in `kinds`."""
+    if name not in record or not isinstance(record[name], kinds):
+        raise ValueError(f"no usable '{name}'")
+    return record[name]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        preset: The name of the model shape, which every checkpoint of the run gets.
+        defaults: The preset whose training defaults count. It is another one if no preset has the name `preset`.
+        checkpoint: The checkpoint that gives shape, tokenizer and weights, or None for a new model.
+        state: The state of the run to resume, or None for a run that begins.
+    """
+
+    preset: str
+    defaults: Preset
+    checkpoint: Checkpoint | None
+    state: RunState | None
+
+    def open_data(self, settings: TrainSettings, folder: RunFolder, console: Console) -> Dataset:
+        """Opens the data set of the run, or prepares one in the run's folder from the text that was given.
+
+        Raises:
+            SlmxError: The data set is missing or damaged, has another tokenizer than the checkpoint, or is not the
+                one that the run was started with.
+        """
+        text = settings.text or (folder.dataset_path(),)
+        if len(text) == 1 and is_dataset(text[0]):
+            if settings.valid:
+                raise SlmxError(f"{text[0]}: holds its own validation split; give --valid to slmx prepare")
+            dataset = Dataset.open(Path(text[0]))
+        else:
+            wanted = PrepareSettings(
+                sources=text,
+                preset=self.defaults.name,
+                out=settings.out / "data",
+                valid=settings.valid,
+                licence=settings.licence or "not stated",
+                tokenizer=None if settings.init is None else find_checkpoint(settings.init),
+            )
+            dataset = prepare(wanted, console)
+        if self.checkpoint is not None and self.checkpoint.tokenizer.ranks != dataset.tokenizer.ranks:
+            raise SlmxError(
+                f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "
+                f"prepare the text with --tokenizer {self.checkpoint.folder}"
+            )
+        if self.state is not None and self.state.dataset_sha256 != sha256_of(dataset.folder / DATASET_FILE):
+            raise SlmxError(f"{folder.path}: the run was made from other data; resume with the same")
+        return dataset
+
+    def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:
+        """Returns the shape of the model: the checkpoint's, or the preset's with the sizes that were given.
+
+        Raises:
+            SlmxError: A size was given that is not the checkpoint's, or the text is shorter than one context.
+        """
+        if self.checkpoint is None:
+            config = settings.shape(replace(self.defaults.config, vocab_size=dataset.tokenizer.vocab_size))
+        else:
+            config = self.checkpoint.model.config
+            if settings.shape(config) != config:
+                raise SlmxError(
+                    f"{self.checkpoint.folder}: has its own shape; "
+                    "leave out --block-size, --n-layer, --n-head, --n-embd"
+                )
+        dataset.train.windows(config.block_size, 1)
+        return config
+
+    def plan(self, settings: TrainSettings, config: GPTConfig, dataset: Dataset) -> Plan:
+        """Returns the plan of the run to resume, or a new one.
+
+        Raises:
+            SlmxError: A number was given that is not the one of the run to resume.
+        """
+        if self.state is None:
+            return make_plan(settings, self.defaults, config, dataset.train)
+        self.state.plan.check(settings, settings.out)
+        return self.state.plan
+
+    def origin(self) -> dict[str, Any] | None:
+        """Returns the hash and the training record of the checkpoint that is fine-tuned, or None for a new model."""
+        if self.state is not None:
+            return self.state.origin
+        if self.checkpoint is None:
+            return None
+        digest = sha256_of(self.checkpoint.folder / CONFIG_FILE)
+        return {"config_sha256": digest, "record": self.checkpoint.record}
+
+
+def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
+    """Finds where a run starts, and reads the checkpoint if there is one.
+
+    Raises:
+        SlmxError: The folder holds a run and `settings.resume` is false, there is no run to resume, a checkpoint is
+            damaged or of another preset, or the preset is unknown.
+    """
+    if folder.last is not None and not settings.resume:
+        raise SlmxError(f"{settings.out}: holds a run already; add --resume to go on, or choose another --out")
+    state = None
+    if settings.resume:
+        checkpoint = folder.load_last()
+        state = RunState.read(checkpoint)
+    elif settings.init is not None:
+        checkpoint = load_checkpoint(settings.init)
+    else:
+        preset = get_preset(settings.preset or "nano")
+        return Start(preset.name, preset, None, None)
+    if settings.preset not in (None, checkpoint.preset):
+        raise SlmxError(
+            f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; leave out --preset"
+        )
+    defaults = PRESETS.get(checkpoint.preset) or nearest_preset(checkpoint.model.config)
+    return Start(checkpoint.preset, defaults, checkpoint, state)
+
+
+def nearest_preset(config: GPTConfig) -> Preset:
+    """Returns the preset whose number of parameters has the smallest ratio to that of a shape."""
+    return min(PRESETS.values(), key=lambda preset: abs(math.log(preset.config.parameters / config.parameters)))

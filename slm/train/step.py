@@ -1,0 +1,102 @@
+"""One training step: the loss of a batch, its gradients, and the update of the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from slm.data.corpus import TokenStream
+from slm.errors import SlmxError
+from slm.model import GPT
+from slm.train.plan import Plan
+from slm.train.windows import batch_at
+
+
+class StoryLoss(nn.Module):
+    """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head."""
+
+    def __init__(self, model: GPT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean nats per token, a scalar, for inputs and targets int64 [batch, sequence]."""
+        return F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten())
+
+
+class Learner:
+    """A model in training, with its loss, its optimizers and its batches.
+
+    The batch of a step and its dropout depend on the seed and the step alone.
+
+    Args:
+        model: The model, on the accelerator's device.
+        plan: The numbers of the run.
+        stream: The training text.
+        accelerator: The devices and processes.
+        optimizers: The optimizers of the model's parameters.
+
+    Raises:
+        SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        plan: Plan,
+        stream: TokenStream,
+        accelerator: Accelerator,
+        optimizers: list[torch.optim.Optimizer],
+    ) -> None:
+        parts = accelerator.num_processes * plan.accumulate
+        if plan.batch_size % parts:
+            raise SlmxError(
+                f"a batch of {plan.batch_size} does not split into {plan.accumulate} accumulated parts "
+                f"on {accelerator.num_processes} processes; choose a --batch-size that {parts} divides"
+            )
+        self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
+        self.part_size = plan.batch_size // parts
+        self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
+        self.net = accelerator.prepare_model(StoryLoss(model))
+
+    @property
+    def inner_optimizers(self) -> list[torch.optim.Optimizer]:
+        """PyTorch's own optimizers, without accelerate's wrapper."""
+        return [optimizer.optimizer for optimizer in self.optimizers]
+
+    def compute_gradients(self, step: int) -> tuple[float, float]:
+        """Computes the clipped gradients of the batch of a step.
+
+        Returns:
+            The mean loss of the whole batch in nats per token, and the gradients' norm before clipping.
+        """
+        plan, accelerator = self.plan, self.accelerator
+        inputs, targets = batch_at(self.stream, self.model.config.block_size, plan.batch_size, plan.seed, step)
+        losses = []
+        for part in range(plan.accumulate):
+            index = part * accelerator.num_processes + accelerator.process_index
+            rows = slice(index * self.part_size, (index + 1) * self.part_size)
+            torch.manual_seed(_dropout_seed(plan.seed, step, index))
+            with accelerator.accumulate(self.net):
+                loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
+                accelerator.backward(loss)
+            losses.append(loss.detach())
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
+        figures = torch.stack([torch.stack(losses).mean(), norm.detach()])
+        mean_loss, mean_norm = accelerator.reduce(figures, "mean").tolist()
+        return mean_loss, mean_norm
+
+    def update_weights(self, step: int) -> None:
+        """Changes the weights by the gradients, at the learning rate of the step, and clears the gradients."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.plan.learning_rate_at(step)
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def _dropout_seed(seed: int, step: int, part: int) -> int:
+    return int(np.random.SeedSequence((seed, step, part)).generate_state(1)[0])
