@@ -25,6 +25,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import default_threads
 from runtimes.system.machine import memory_bytes, usable_cores
+from slm.atomic import lock_folder
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.presets import GPTConfig, get_preset
@@ -179,9 +180,18 @@ class Bench:
         """Measure everything.
 
         Raises:
-            SlmxError: A target cannot be made, or the text cannot be used.
+            SlmxError: Another process writes to the folder, a target cannot be made, or the text cannot be used.
             KeyboardInterrupt: From Ctrl-C. What was measured until then is kept.
         """
+        with lock_folder(self._settings.out):
+            self._resume_log.open()
+            self._run()
+
+    def finish(self) -> None:
+        """Forget what was measured, after the report is written: the next run measures everything again."""
+        self._resume_log.finish()
+
+    def _run(self) -> None:
         busy = busy_now()
         if busy is not None:
             self._warn(busy)
@@ -221,7 +231,6 @@ class Bench:
             self._expect(target, runners)
         for (target, runners), quality in zip(targets, qualities, strict=True):
             self._measure(target, runners, quality)
-        self._resume_log.finish()
 
     def report(self) -> Report:
         """Return what was measured so far."""

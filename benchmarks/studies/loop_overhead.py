@@ -314,6 +314,7 @@ def main(
                 BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS), meter
             )
             bench.run()
+            bench.finish()
             report = bench.report()
         else:
             report = read_report(report_file)
