@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 BETWEEN = "\n\n---\n\n"
 BUNDLE_HELP = "Bundle (folder or archive), or nano for the shipped one. Default: bundles/nano here, else the shipped one."
-    "Folder or archive of a bundle, or nano for the shipped one. Default: bundles/nano here, else the shipped one."
-)
 
 
 def find_bundle(bundle: Path | None) -> Path:
