@@ -115,7 +115,11 @@ def test_a_change_after_the_export_is_found() -> None:
     for path in places(STORED):
         if path and path != ("format_version",) and not isinstance(value := _at(path), dict):
             other = "f" * 64 if path == ("digest",) else [value]
-            values = changed(path, lambda table, key, other=other: table.__setitem__(key, other))
+
+            def change(table: dict[str, Any], key: str, other: object = other) -> None:
+                table[key] = other
+
+            values = changed(path, change)
             assert "it was changed after the export" in refusal(json.dumps(values).encode())
 
 

@@ -7,7 +7,9 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -131,7 +133,7 @@ def test_only_what_is_used_is_read_and_hashed(spoilt: Path, slmx: Slmx) -> None:
 def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -> None:
     (spoilt / MANIFEST_FILE).unlink()
     for folder in (spoilt, tmp_path / "nowhere"):
-        assert refusal(lambda place=folder: Bundle.open(place)) == (
+        assert refusal(partial(Bundle.open, folder)) == (
             f"{folder}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {folder}"
         )
     text = spoilt / "README.md"
@@ -140,7 +142,7 @@ def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -
 
 def test_an_unknown_variant_lists_those_there_are(whole: Path) -> None:
     for use in (Bundle.open(whole).model_path, Bundle.open(whole).model_bytes, Bundle.open(whole).choose):
-        assert refusal(lambda choose=use: choose("q4")).endswith("no variant 'q4'; it holds int8, fp32")
+        assert refusal(partial(use, "q4")).endswith("no variant 'q4'; it holds int8, fp32")
 
 
 def test_a_tokenizer_of_another_size_is_refused(spoilt: Path) -> None:
@@ -248,9 +250,12 @@ def test_an_archive_that_inflates_beyond_its_manifest_is_not_inflated(
     bundle = Bundle.open(archive)
     inflated: list[str] = []
     real = zipfile.ZipFile.open
-    monkeypatch.setattr(
-        zipfile.ZipFile, "open", lambda self, info, *rest: (inflated.append(info.filename), real(self, info, *rest))[1]
-    )
+
+    def open_entry(self: zipfile.ZipFile, info: zipfile.ZipInfo, *rest: Any) -> IO[bytes]:  # noqa: ANN401
+        inflated.append(info.filename)
+        return real(self, info, *rest)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", open_entry)
     assert "50,000,000 bytes" in refusal(lambda: bundle.read("README.md"))
     assert inflated == []
     (spoilt / MANIFEST_FILE).write_bytes(b" " * 2**21)
