@@ -275,7 +275,7 @@ def doctor(
 ) -> None:
     """Show processor, limits, memory and versions, known traps, and which variant is quickest here."""
     from runtimes.bundle.store import Bundle
-    from runtimes.system.doctor import fatal_traps, limits, look, quickest, traps
+    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine
 
     found = look()

@@ -13,13 +13,13 @@ from benchmarks.quality.text_quality import TextQuality, from_manifest, judged, 
 from benchmarks.report.compare import label
 from benchmarks.report.fields import printable
 from benchmarks.report.leaderboard import setting_of
-from benchmarks.report.record import FAILED, Case, Model, Report, Result
+from benchmarks.report.record import FAILED, TORCH_RUNNERS, Case, Model, Report, Result
 from benchmarks.run import cases, measure
 from benchmarks.run.environment import busy_now, environment, read_bandwidth
 from benchmarks.run.output_check import Reference
 from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
-from benchmarks.run.runners import TORCH_RUNNERS, Job
+from benchmarks.run.runners import Job
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS

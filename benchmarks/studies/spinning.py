@@ -19,8 +19,9 @@ from typing import Annotated
 
 import typer
 
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.system.machine import describe_machine
-from runtimes.system.timing import Samples, decode_seconds
+from runtimes.system.timing import Samples
 from slm.errors import SlmxError
 from slm.presets import get_preset
 

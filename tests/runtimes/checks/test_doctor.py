@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runtimes.bundle.store import Bundle
-from runtimes.system.doctor import Findings, fatal_traps, look, quickest, traps
+from runtimes.checks.doctor import Findings, fatal_traps, look, quickest, traps
 from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
 from tests import bundles
 from tests.bundles import Slmx
@@ -94,7 +94,7 @@ def test_what_keeps_it_from_running_stops_before_anything_is_loaded(
 ) -> None:
     (line,) = fatal_traps(found)
     assert line.startswith(said)
-    monkeypatch.setattr("runtimes.system.doctor.look", lambda: found)
+    monkeypatch.setattr("runtimes.checks.doctor.look", lambda: found)
     ran = slmx("doctor")
     assert ran.code == 1
     assert f"trap         {said}" in ran.stdout
@@ -102,7 +102,7 @@ def test_what_keeps_it_from_running_stops_before_anything_is_loaded(
 
 
 def test_looking_loads_no_onnxruntime(tmp_path: Path) -> None:
-    code = "import sys, runtimes.system.doctor as d; d.fatal_traps(d.look()); assert 'onnxruntime' not in sys.modules"
+    code = "import sys, runtimes.checks.doctor as d; d.fatal_traps(d.look()); assert 'onnxruntime' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 

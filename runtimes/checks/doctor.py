@@ -94,8 +94,9 @@ def traps(found: Findings) -> list[str]:
 
 def quickest(bundle: Bundle) -> dict[str, Samples]:
     """Seconds per token of every variant that onnxruntime runs, all in turn for two seconds, the quickest first."""
+    from runtimes.engine.decode_time import decode_seconds
     from runtimes.engine.session import Session
-    from runtimes.system.timing import Samples, alternate, decode_seconds
+    from runtimes.system.timing import Samples, alternate
     from runtimes.types import SamplingParams
 
     config = bundle.config
