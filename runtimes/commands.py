@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from runtimes.engine.interactive import InteractiveStory
 
 BETWEEN = "\n\n---\n\n"
-BUNDLE_HELP = "Bundle (folder or archive), or nano for the shipped one. Default: bundles/nano here, else the shipped one."
-    "Folder or archive of a bundle, or nano for the shipped one. Default: bundles/nano here, else the shipped one."
-)
+BUNDLE_HELP = "Bundle, folder or archive; nano is the shipped one. Default: bundles/nano here, else the shipped one."
 
 
 def find_bundle(bundle: Path | None) -> Path:
