@@ -179,26 +179,17 @@ class SharedCache:
         self._ids[0, 0] = token
         self._positions[0, 0] = length
         self._mask[0, length] = 1
-        try:
-            self._session.run_with_iobinding(self._binding)
-        except Exception:
-            self._mask[0, length] = 0
-            raise
+        self._session.run_with_iobinding(self._binding)
         row: FloatArray = self._logits[0, 0]
         return row
 
     def step_rows(self, tokens: Sequence[int], lengths: Sequence[int]) -> FloatArray:
         """Run one id in each of the first rows; logits [n, vocab] in a buffer that the next step overwrites."""
         count = len(tokens)
-        rows = np.arange(count)
         self._ids[:count, 0] = tokens
         self._positions[:count, 0] = lengths
-        self._mask[rows, lengths] = 1
-        try:
-            self._session.run_with_iobinding(self._bind_rows(count))
-        except Exception:
-            self._mask[rows, lengths] = 0
-            raise
+        self._mask[np.arange(count), lengths] = 1
+        self._session.run_with_iobinding(self._bind_rows(count))
         logits: FloatArray = self._logits[:count, 0]
         return logits
 
