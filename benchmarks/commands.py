@@ -13,42 +13,51 @@ INTERRUPTED = 130
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    """Names with commas between."""
+    """Return the names in a text with commas between them; None without a text."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def bench(
-    bundles: Annotated[list[Path] | None, typer.Argument(help="Bundles to measure as they are.")] = None,
-    presets: Annotated[str | None, typer.Option(help="Model shapes, with commas; default: nano to medium.")] = None,
-    variants: Annotated[str | None, typer.Option(help="Such as int8,fp32,torch eager; default: all.")] = None,
-    threads: Annotated[str | None, typer.Option(help="Such as 1,2; default: one, and all cores.")] = None,
-    peers: Annotated[str | None, typer.Option(help="Such as llama.cpp; default: all; none for none.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="The essential in two minutes: nano, few cases.")] = False,
-    text: Annotated[Path | None, typer.Option(help="Stories to judge quality on; default: the export's.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for reports, and for what is kept between runs.")] = Path(
+    bundles: Annotated[list[Path] | None, typer.Argument(help="Bundles to measure.")] = None,
+    presets: Annotated[str | None, typer.Option(help="Presets, with commas between; default: nano to medium.")] = None,
+    variants: Annotated[str | None, typer.Option(help="Variants, such as int8,fp32,torch eager; default: all.")] = None,
+    threads: Annotated[str | None, typer.Option(help="Threads, such as 1,2; default: one, and all cores.")] = None,
+    peers: Annotated[str | None, typer.Option(help="Runtimes, such as llama.cpp; default: all; none for none.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few cases of nano: two minutes.")] = False,
+    text: Annotated[Path | None, typer.Option(help="Stories to measure quality on; default: the export's.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the report, and for what is kept between runs.")] = Path(
         "runs/bench"
     ),
     rounds: Annotated[
-        int | None, typer.Option(min=5, help="Of every case, in turn; default: 5, with --quick 15.")
+        int | None, typer.Option(min=5, help="Rounds of every case; default: 5, with --quick 15.")
     ] = None,
-    against: Annotated[Path | None, typer.Option(help="report.json of an earlier run to compare with.")] = None,
+    against: Annotated[Path | None, typer.Option(help="The report.json of an earlier run, to compare with.")] = None,
     fail_over: Annotated[
-        str | None, typer.Option(help="With --against: exit code 1 when a figure is worse by more, such as 10%.")
+        str | None, typer.Option(help="With --against: exit code 1 if a figure is worse by more, such as 10%.")
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Measure TorchScript and .pt2 of BUNDLES too. Reading them can run code in them."),
+    ] = False,
 ) -> None:
-    """Measure speed, memory and quality here: PyTorch, every variant, other runtimes; go on where it was stopped.
+    """Measure speed, memory and quality on this machine: PyTorch, every variant, other runtimes.
 
-    Exit code 1 when a case failed or got worse than --fail-over allows, 130 after Ctrl-C, which keeps what there is.
+    The same command continues a run that was stopped. The exit code is 1 if a case failed or got worse than
+    --fail-over allows, and 130 after Ctrl-C, which keeps what was measured.
     """
     import shlex
     import sys
 
+    from slm.atomic import lock_folder
     from slm.errors import SlmxError
+    from slm.ownership import REPORT, check_replaceable
 
     with needs("bench"):
         from benchmarks.report.compare import compare_reports, share
+        from benchmarks.report.fields import printable
         from benchmarks.report.printers import print_report
-        from benchmarks.report.record import FAILED, Report
+        from benchmarks.report.reader import read_report
+        from benchmarks.report.record import FAILED
         from benchmarks.report.write import write_reports
         from benchmarks.run.bench import QUICK_ROUNDS, ROUNDS, Bench, BenchSettings
         from benchmarks.run.progress import Meter
@@ -56,7 +65,7 @@ def bench(
     if fail_over is not None and against is None:
         raise SlmxError("--fail-over needs --against, the report.json of an earlier run")
     limit = None if fail_over is None else share(fail_over)
-    old = None if against is None else Report.read(against)
+    old = None if against is None else read_report(against)
     settings = BenchSettings(
         out=out,
         bundles=tuple(bundles or ()),
@@ -67,22 +76,27 @@ def bench(
         quick=quick,
         text=text,
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
-        command=shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])]),
+        trust=trust,
+        command=printable(shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])),
     )
+    check_replaceable(out / "report", REPORT, replace=True)
     interrupted = False
-    with Meter() as meter:
-        run = Bench(settings, meter)
-        try:
-            run.run()
-        except KeyboardInterrupt:
-            interrupted = True
-    report = run.report()
-    if interrupted:
-        typer.echo("stopped; the same command goes on behind what is finished", err=True)
-    if report.results:
-        print_report(report)
-        write_reports(report, out / "report", replace=True)
-        typer.echo(str(out / "report"))
+    with lock_folder(out):
+        with Meter() as meter:
+            run = Bench(settings, meter)
+            try:
+                run.run()
+            except KeyboardInterrupt:
+                interrupted = True
+        report = run.report()
+        if interrupted:
+            typer.echo("stopped; the same command continues after what is finished", err=True)
+        if report.results:
+            print_report(report)
+            write_reports(report, out / "report", replace=True)
+            typer.echo(str(out / "report"))
+        if not interrupted:
+            run.finish()
     worse = []
     if old is not None and report.results:
         comparison = compare_reports(old, report)
@@ -98,18 +112,18 @@ def bench(
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="The JSON of the earlier report.")],
-    new: Annotated[Path, typer.Argument(help="The JSON of the later report.")],
+    old: Annotated[Path, typer.Argument(help="The report.json of the earlier run.")],
+    new: Annotated[Path, typer.Argument(help="The report.json of the later run.")],
     fail_over: Annotated[
-        str, typer.Option(help="Exit with 1 if a figure got worse by more, beyond the noise.")
+        str, typer.Option(help="Exit code 1 if a figure is worse by more than this and than the noise.")
     ] = "10%",
 ) -> None:
-    """Compare two reports of slmx bench case by case: what got faster or slower beyond the noise."""
+    """Compare two reports of slmx bench: which figures got better or worse by more than the noise."""
     from benchmarks.report.compare import compare_reports, share
-    from benchmarks.report.record import Report
+    from benchmarks.report.reader import read_report
 
     limit = share(fail_over)
-    found = compare_reports(Report.read(old), Report.read(new))
+    found = compare_reports(read_report(old), read_report(new))
     for line in found.lines():
         typer.echo(line)
     regressions = found.regressions(limit)

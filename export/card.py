@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import variant_rows
 
 
-def model_card(manifest: dict[str, Any], record: dict[str, Any]) -> str:
-    """Markdown: what the model is, its data and licence, its figures, how to run it."""
-    shape = manifest["shape"]
+def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
+    """The model card as Markdown: what the model is, its data and licence, its figures, how to run it.
+
+    Args:
+        manifest: The manifest of the bundle, complete but for the model card itself.
+        record: The training record of the checkpoint.
+    """
+    shape, judged_on = manifest.shape, manifest.judged_on
     best = record.get("best") or {}
     data = ", ".join(f"{item['file']} ({item['side']})" for item in record.get("data", [])) or "not recorded"
     trained = f"{record.get('tokens_seen', 0):,} tokens"
-    table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest, manifest["variants"]))
-    weights = "Random weights, for benchmarks only.\n\n" if manifest["checkpoint"]["untrained"] else ""
-    return f"""# slmx {manifest["preset"]}
+    table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
+    weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
+    return f"""# slmx {manifest.preset}
 
-A GPT-2 shaped story model of {manifest["parameters"]:,} parameters: {shape["n_layer"]} layers, {shape["n_head"]} heads,
-{shape["n_embd"]} channels, a vocabulary of {shape["vocab_size"]} tokens and a context of {shape["block_size"]}.
+A GPT-2 shaped story model of {shape.parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads,
+{shape.n_embd} channels, a vocabulary of {shape.vocab_size} tokens and a context of {shape.block_size}.
 
 {weights}| | |
 |---|---|
@@ -29,10 +35,10 @@ A GPT-2 shaped story model of {manifest["parameters"]:,} parameters: {shape["n_l
 
 ## Variants
 
-Bits per byte of {manifest["judged_on"]["tokens"]:,} tokens ({manifest["judged_on"]["text"]}),
-token by token for int8 and int4; in brackets the larger loss against the float model of two ways of reading: whole
-windows, and token by token. "Same" is the share of positions where the likeliest token is the float model's.
-{manifest["default"]} is what runs by default, chosen for the target `{manifest["target"]}`.
+Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). int8 and int4 read them token by token.
+The number in brackets is the rise over the float model, the larger one of two ways of reading: whole windows, and token
+by token. "Same" is the share of positions whose likeliest token is the float model's.
+The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
 | variant | bytes | against PyTorch | bits per byte |
 |---|---|---|---|

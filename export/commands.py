@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import needs
+from slm.errors import SlmxError, needs
 
 
 def export(
@@ -31,7 +31,9 @@ def export(
     int8_exclude: Annotated[
         str, typer.Option(help="Matrices to leave in float, separated by commas; auto finds those that hurt.")
     ] = "",
-    eval_text: Annotated[Path | None, typer.Option(help="Stories to judge on; default: the model's own.")] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", "--eval-text", help="Stories to judge on; default: the model's own.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle of models, each judged against PyTorch; docs/export.md explains them."""
@@ -41,8 +43,8 @@ def export(
         check_versions()
         from export.exporter import ExportSettings, export_bundle
         from export.targets import get_target
-        from runtimes.bundle.store import VARIANT_FILES
         from runtimes.bundle.summary import variant_lines
+        from runtimes.bundle.variants import VARIANTS
 
     asked = {
         "fp32": fp32,
@@ -56,7 +58,7 @@ def export(
     }
     if target is not None:
         asked[get_target(target).default] = True
-    chosen = [name for name in VARIANT_FILES if asked[name] or (everything and (name != "fp32" or fp32))]
+    chosen = [name for name in VARIANTS if asked[name] or (everything and (name != "fp32" or fp32))]
     settings = ExportSettings(
         preset=preset,
         out=out,
@@ -66,40 +68,71 @@ def export(
         int8_recipe=int8_recipe,
         int8_exclude=tuple(name.strip() for name in int8_exclude.split(",") if name.strip()),
         untrained=random_init,
-        eval_text=eval_text,
+        eval_text=text,
         force=force,
     )
     folder, manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))
-    for line in variant_lines(manifest, manifest["variants"]):
+    for line in variant_lines(manifest):
         typer.echo(line)
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle; default: bundles/nano.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="The float model; default: found from the bundle.")] = None,
-    eval_text: Annotated[Path | None, typer.Option(help="Stories to judge on; default: the model's own.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Folder or archive of a bundle; default: bundles/nano.")] = None,
+    quality: Annotated[bool, typer.Option("--quality", help="Judge every variant again, as its export did.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="With --quality: read TorchScript and .pt2, which can run code.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="With --quality: the float model; default: found from the bundle.")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", "--eval-text", help="With --quality: stories to judge on; default: the model's own."),
+    ] = None,
 ) -> None:
-    """Check a bundle again: hashes, operators, parity, quality; exit code 1 when a variant fails its gate."""
-    with needs("export"):
-        from export.checks.gates import verify_bundle
-        from runtimes import BUNDLES
-        from runtimes.bundle.summary import variant_lines
+    """Check a bundle: every hash, no file too many, every graph opens; exit code 1 when something is wrong.
 
-    manifest = verify_bundle(bundle or BUNDLES / "nano", checkpoint, eval_text, lambda line: typer.echo(line, err=True))
-    found = manifest["verified"]["variants"]
-    for line in variant_lines(manifest, found):
-        typer.echo(line)
-    for name, figures in found.items():
-        operators = figures.get("operators")
-        counted = (
-            f", {operators['quantized']} matrices quantized, {operators['float']} not, {operators['nodes']} nodes"
-            if operators
-            else ""
-        )
-        typer.echo(
-            f"{name}: {'FAILED: ' + '; '.join(figures['failures']) if figures['failures'] else 'passed'}{counted}"
-        )
-    typer.echo(f"{len(manifest['files'])} files, every hash matches")
-    if any(figures["failures"] for figures in found.values()):
+    The result is written beside the manifest, as verification.json.
+    """
+    from runtimes import BUNDLES
+    from runtimes.bundle.store import Bundle
+    from runtimes.checks.verify import check_structure, write_verification
+
+    def log(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if not quality and (trust or checkpoint is not None or text is not None):
+        raise SlmxError("--trust, --checkpoint and --text are for judging again: add --quality")
+    opened = Bundle.open(bundle or BUNDLES / "nano")
+    check = check_structure(opened, log)
+    judgement = None
+    if quality and not check.problems:
+        with needs("export"):
+            from export.checks.gates import judge_bundle
+            from runtimes.bundle.summary import variant_lines
+        judgement = judge_bundle(opened, checkpoint, text, trust, log)
+        for line in variant_lines(opened.manifest, judgement.figures):
+            typer.echo(line)
+        for name, wrong in judgement.failures.items():
+            operators = judgement.figures[name].operators
+            counted = (
+                f", {operators.quantized} matrices quantized, {operators.float} not, {operators.nodes} nodes"
+                if operators is not None
+                else ""
+            )
+            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{counted}")
+    else:
+        for name in check.opened:
+            typer.echo(f"{name}: opens, with the shape that the manifest lists")
+    read = set() if judgement is None else set(judgement.figures)
+    for name in check.not_opened:
+        if name not in read:
+            typer.echo(f"{name}: not read (PyTorch can run code from it: needs --quality --trust)")
+    for problem in check.problems:
+        typer.echo(f"FAILED: {problem}")
+    if not check.problems:
+        typer.echo(f"{check.files} files, every hash matches")
+    write_verification(opened, check, None if judgement is None else judgement.as_dict(), log)
+    if check.problems or (judgement is not None and any(judgement.failures.values())):
         raise typer.Exit(1)

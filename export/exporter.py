@@ -1,11 +1,10 @@
-"""Checkpoint in, bundle out: every variant is judged before the folder takes its name."""
+"""Makes a bundle from a checkpoint. Every variant is judged before the folder takes its name."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -13,29 +12,41 @@ from pathlib import Path
 from typing import Any
 
 from export.card import model_card
-from export.checks.exclude import exclude_auto, losses_alone, recipes_that_pass
-from export.checks.float_model import Judge, eval_text
-from export.checks.gates import GATES, PACKAGES, check_variant, failures, worst_loss
-from export.checks.operators import check_operators
+from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
+from export.checks.float_model import FloatModel, check_finite, eval_text
+from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
-from export.formats.float16 import store_half
+from export.formats.float16 import store_float16
 from export.formats.graph import IR_VERSION, OPSET, export_onnx, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
-from export.formats.quantize import INT4_BLOCK, check_int4, get_recipe, quantize_int4, quantize_int8
+from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_recipe, quantize_int4, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
 from runtimes import BUNDLES
-from runtimes.bundle.store import FORMAT_VERSION, MANIFEST_FILE, TORCH_VARIANTS, VARIANT_FILES, Bundle
+from runtimes.bundle.fields import as_plain_text, is_plain_name
+from runtimes.bundle.figures import Figures
+from runtimes.bundle.manifest import (
+    MANIFEST_FILE,
+    FileEntry,
+    JudgedOn,
+    MadeFrom,
+    Manifest,
+    VariantEntry,
+)
+from runtimes.bundle.store import Bundle, FolderStore
+from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
-from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
+from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 from slm.untrained import untrained_checkpoint
 
-WHAT = {
+# What each file that is no variant is, for the manifest.
+DESCRIPTIONS = {
     "config.json": "shape, for Hugging Face transformers",
     "generation_config.json": "generation defaults, for Hugging Face transformers",
     "tokenizer_config.json": "tokenizer settings, for Hugging Face transformers",
@@ -43,33 +54,30 @@ WHAT = {
     JSON_FILE: "tokenizer, for Hugging Face tokenizers",
     RANKS_FILE: "tokenizer ranks, for tiktoken",
     "README.md": "model card",
-    VARIANT_FILES["fp32"]: "float32 graph with KV cache",
-    VARIANT_FILES["int8"]: "dynamic int8 graph with KV cache",
-    VARIANT_FILES["int4"]: "graph with int4 weights, int8 head, and KV cache",
-    VARIANT_FILES["fp16"]: "float32 graph with float16 storage and KV cache",
-    VARIANT_FILES["portable"]: "float32 graph of standard ONNX operators with a growing KV cache",
-    VARIANT_FILES["mobile"]: "onnxruntime's .ort format, for mobile builds",
-    VARIANT_FILES["mobile"].removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
-    VARIANT_FILES["torchscript"]: "TorchScript with KV cache, for torch.jit.load",
-    VARIANT_FILES["pt2"]: "exported program with KV cache, for torch.export.load",
+    VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
-# What runs when the target's own default was not exported; int4 is never chosen before another.
-PREFERENCE = ("int8", "fp32", "fp16", "portable", "mobile", "int4", *TORCH_VARIANTS)
-# What onnxruntime-genai can run: graphs whose cache is one buffer.
-SHARED_CACHE = ("int8", "fp32", "fp16", "int4")
 AUTO = ("auto",)
-# "head_size must be a multiple of 8", its CPU kernel says.
+# The CPU kernel of onnxruntime's GroupQueryAttention asks for it: "head_size must be a multiple of 8".
 HEAD_MULTIPLE = 8
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ExportSettings:
     """What to export and where.
 
-    `preset` None is the checkpoint's; `out` None is bundles/PRESET; `checkpoint` None takes the one that ships
-    with slmx, or with `untrained` random weights. `int8_exclude` names matrices to leave in float, or is ("auto",).
+    Attributes:
+        preset: Name of the model; None takes the checkpoint's.
+        out: Folder of the bundle; None is bundles/PRESET.
+        checkpoint: Folder of the checkpoint; None takes the one that ships with slmx.
+        variants: Names of the variants to make.
+        target: The kind of machine that the bundle is for.
+        int8_recipe: How to quantize; None takes the target's recipe.
+        int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
+        untrained: Whether to export random weights, which needs no checkpoint.
+        eval_text: Stories to judge on; None samples stories from the model.
+        force: Whether a bundle at `out` may be replaced.
     """
 
     preset: str | None
@@ -84,11 +92,19 @@ class ExportSettings:
     force: bool = False
 
 
-def export_bundle(settings: ExportSettings, say: Say) -> tuple[Path, dict[str, Any]]:
-    """Write a bundle and return its folder and manifest; `say` gets a line of progress before each stage.
+def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
+    """Write a bundle.
 
-    Raises SlmxError, leaving what was at `out`, for an unusable checkpoint, a folder in the way, a full
-    disk, or a variant that does not pass its gate.
+    Args:
+        settings: What to export and where.
+        log: Gets a line of progress before each stage.
+
+    Returns:
+        The folder of the bundle, and its manifest.
+
+    Raises:
+        SlmxError: For an unusable checkpoint, a folder in the way, a full disk, or a variant that does not pass its
+            gate. What was at the folder before is still there.
     """
     if settings.preset is not None and (settings.checkpoint is None or settings.untrained):
         get_preset(settings.preset)
@@ -100,30 +116,21 @@ def export_bundle(settings: ExportSettings, say: Say) -> tuple[Path, dict[str, A
         raise SlmxError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
+        check_finite(checkpoint.model, str(checkpoint.folder))
+        if not is_plain_name(checkpoint.preset):
+            raise SlmxError(
+                f"{checkpoint.folder}: its preset {checkpoint.preset[:80]!a} is not a plain name, and would name "
+                "folders; train or import it again"
+            )
         if settings.preset is not None and checkpoint.preset != settings.preset:
             raise SlmxError(
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = settings.out or BUNDLES / checkpoint.preset
-        foreign = _foreign_file(out)
-        if foreign is not None:
-            raise SlmxError(
-                f"{out}: holds {foreign}, which is no part of a bundle; even --force keeps it: use another --out"
-            )
-        folder = stack.enter_context(atomic_folder(out, replace=settings.force))
-        manifest = _Export(folder, checkpoint, settings, target, say).write()
-        Bundle.open(folder)
+        folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
+        manifest = _Export(folder, checkpoint, settings, target, log).write()
+        Bundle.open(folder).check_all()
     return out, manifest
-
-
-def _foreign_file(out: Path) -> str | None:
-    """A file that no manifest in the folder lists, if there is one: only bundles may be replaced."""
-    try:
-        listed = {MANIFEST_FILE, *json.loads((out / MANIFEST_FILE).read_text("utf-8"))["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        listed = set()
-    there = (path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir())
-    return next((name for name in there if name not in listed), None)
 
 
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
@@ -148,13 +155,13 @@ class _Export:
     """One export in progress: each variant is written into the folder, measured and held to its gate."""
 
     def __init__(
-        self, folder: Path, checkpoint: Checkpoint, settings: ExportSettings, target: Target, say: Say
+        self, folder: Path, checkpoint: Checkpoint, settings: ExportSettings, target: Target, log: Log
     ) -> None:
-        self.folder, self.checkpoint, self.settings, self.target, self.say = folder, checkpoint, settings, target, say
+        self.folder, self.checkpoint, self.settings, self.target, self.log = folder, checkpoint, settings, target, log
         self.model, self.config = checkpoint.model, checkpoint.model.config
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
-        self.paths = {name: folder / file for name, file in VARIANT_FILES.items()}
-        fused = [name for name in settings.variants if name in (*SHARED_CACHE, "mobile")]
+        self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
+        fused = [name for name in settings.variants if VARIANTS[name].shared_cache]
         if fused and self.config.head_dim % HEAD_MULTIPLE:
             raise SlmxError(
                 f"{checkpoint.folder}: heads of {self.config.head_dim} channels; onnxruntime's GroupQueryAttention "
@@ -167,15 +174,17 @@ class _Export:
         if unknown:
             raise SlmxError(f"--int8-exclude: no matrix {unknown[0]!r}; there are {', '.join(known)}, and auto")
 
-    def write(self) -> dict[str, Any]:
-        """Every file of the bundle; its manifest."""
-        wanted = [name for name in VARIANT_FILES if name in self.settings.variants]
+    def write(self) -> Manifest:
+        """Write every file of the bundle, the manifest last."""
+        wanted = [name for name in VARIANTS if name in self.settings.variants]
         for path in self.paths.values():
             path.parent.mkdir(exist_ok=True)
-        self.say("fp32: exporting the graph")
+        self.log("fp32: exporting the graph")
         export_onnx(self.model, self.paths["fp32"])
-        self.say("judging: PyTorch reads the text")
-        self.judge = Judge(self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text))
+        self.log("judging: PyTorch reads the text")
+        self.float_model = FloatModel(
+            self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text)
+        )
         makers = {
             "fp32": self._fp32,
             "int8": self._int8,
@@ -186,7 +195,7 @@ class _Export:
             "torchscript": self._torchscript,
             "pt2": self._pt2,
         }
-        variants = {name: {"file": VARIANT_FILES[name], **makers[name]()} for name in wanted}
+        variants = {name: makers[name]() for name in wanted}
         for path in self.paths.values():
             if path.is_file() and path not in [self.paths[name] for name in wanted]:
                 path.unlink()
@@ -194,125 +203,133 @@ class _Export:
                 path.parent.rmdir()
         return self._describe(variants)
 
-    def _held(self, name: str, made: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
-        """What a variant is and its figures, once it has passed its gate."""
+    def _check(self, name: str, kept_float: Sequence[str] = (), source: Path | None = None) -> Figures:
+        # This process wrote the files, so it may load those for PyTorch.
+        return check_variant(
+            name, self.paths[name], self.float_model, trusted=True, kept_float=kept_float, source=source
+        )
+
+    def _entry(self, name: str, figures: Figures, **made: Any) -> VariantEntry:  # noqa: ANN401  # fields of VariantEntry
+        """The entry of a variant in the manifest; SlmxError if it did not pass its gate."""
         wrong = failures(name, figures)
         if wrong:
             raise SlmxError(f"{wrong[0]}; nothing was published")
-        return made | figures
+        return VariantEntry(VARIANTS[name].file, figures, **made)
 
-    def _onnx(self, name: str, made: dict[str, Any], kept_float: list[str]) -> dict[str, Any]:
-        operators = check_operators(name, self.paths[name], self.config, kept_float)
-        return self._held(name, made, {"operators": operators, **check_variant(name, self.paths[name], self.judge)})
+    def _fp32(self) -> VariantEntry:
+        self.log("fp32: comparing with PyTorch, reading the text")
+        return self._entry("fp32", self._check("fp32"))
 
-    def _fp32(self) -> dict[str, Any]:
-        self.say("fp32: comparing with PyTorch, reading the text")
-        return self._onnx("fp32", {}, [])
-
-    def _int8(self) -> dict[str, Any]:
+    def _int8(self) -> VariantEntry:
         fp32, path, recipe = self.paths["fp32"], self.paths["int8"], self.recipe
-        kept = [] if recipe.table else matrix_names(self.config.n_layer)[-1:]
-        made: dict[str, Any] = {"recipe": recipe.name, "settings": asdict(recipe)}
-        self.say(f"int8: quantizing ({recipe.name}) and reading the text, whole and token by token")
+        kept = set() if recipe.table else {matrix_names(self.config.n_layer)[-1]}
+        self.log(f"int8: quantizing ({recipe.name}) and reading the text, whole and token by token")
         if self.settings.int8_exclude != AUTO:
-            kept = sorted({*kept, *self.settings.int8_exclude})
-        quantize_int8(fp32, path, recipe, only=set(matrix_names(self.config.n_layer)) - set(kept))
-        figures = check_variant("int8", path, self.judge)
-        limit = GATES["int8"].loss
+            kept |= set(self.settings.int8_exclude)
+        quantize_int8(fp32, path, recipe, only=set(matrix_names(self.config.n_layer)) - kept)
+        figures, exclusion = self._check("int8", sorted(kept)), None
+        limit = VARIANTS["int8"].gate.bpb_increase
         assert limit is not None
-        if not worst_loss(figures) <= limit:
-            self.say(f"int8: loses {worst_loss(figures):.1%}, too much; looking for the matrices that hurt")
+        assert figures.quality is not None
+        increase = figures.quality.worst_bpb_increase
+        if not increase <= limit:
+            self.log(f"int8: loses {increase:.1%}, too much; looking for the matrices that hurt")
             if self.settings.int8_exclude != AUTO:
-                raise SlmxError(self._int8_refusal(worst_loss(figures), limit))
-            excluded = exclude_auto(self.judge, fp32, path, recipe, limit, self.say)
-            kept = sorted({*kept, *excluded.names})
-            made["exclusion"] = excluded.as_dict()
-            figures = check_variant("int8", path, self.judge)
-            self.say(
-                f"int8: {', '.join(excluded.names)} in float cost {excluded.bytes_added:,} bytes and make a step "
-                f"{excluded.step_time_ratio:.2f} times as long"
+                raise SlmxError(self._int8_refusal(increase, limit))
+            exclusion = exclude_auto(self.float_model, fp32, path, recipe, limit, self.log)
+            kept |= set(exclusion.names)
+            figures = self._check("int8", sorted(kept))
+            self.log(
+                f"int8: {', '.join(exclusion.names)} in float cost {exclusion.bytes_added:,} bytes and make a step "
+                f"{exclusion.step_time_ratio:.2f} times as long"
             )
-        figures["operators"] = check_operators("int8", path, self.config, kept)
-        return self._held("int8", made | {"kept_float": kept}, figures)
+        return self._entry(
+            "int8",
+            figures,
+            recipe=recipe.name,
+            settings=_settings(recipe),
+            kept_float=tuple(sorted(kept)),
+            exclusion=exclusion,
+        )
 
-    def _int8_refusal(self, loss: float, limit: float) -> str:
+    def _int8_refusal(self, increase: float, limit: float) -> str:
         """Why int8 was refused: the matrices that hurt most when quantized alone, and what would pass."""
-        alone = losses_alone(self.judge, self.paths["fp32"], self.recipe)
+        alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
-        passing = recipes_that_pass(self.judge, self.paths["fp32"], limit)
+        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
-            f"int8 ({self.recipe.name}) loses {loss:.1%} bits per byte (limit {limit:.0%}); what hurts most: "
+            f"int8 ({self.recipe.name}) loses {increase:.1%} bits per byte (limit {limit:.0%}); what hurts most: "
             f"{', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; nothing was published"
         )
 
-    def _int4(self) -> dict[str, Any]:
-        self.say("int4: quantizing and reading the text, whole and token by token")
+    def _int4(self) -> VariantEntry:
+        self.log("int4: quantizing and reading the text, whole and token by token")
         head = replace(self.recipe, table=True)
         quantize_int4(self.paths["fp32"], self.paths["int4"], head)
-        return self._onnx("int4", {"settings": {"block_size": INT4_BLOCK, "head": head.name}}, [])
+        return self._entry("int4", self._check("int4"), settings={"block_size": INT4_BLOCK, "head": head.name})
 
-    def _fp16(self) -> dict[str, Any]:
-        self.say("fp16: storing weights in 16 bits and reading the text")
-        store_half(self.paths["fp32"], self.paths["fp16"])
-        return self._onnx("fp16", {}, [])
+    def _fp16(self) -> VariantEntry:
+        self.log("fp16: storing weights in 16 bits and reading the text")
+        store_float16(self.paths["fp32"], self.paths["fp16"])
+        return self._entry("fp16", self._check("fp16"))
 
-    def _portable(self) -> dict[str, Any]:
-        self.say("portable: exporting the graph and comparing with PyTorch")
+    def _portable(self) -> VariantEntry:
+        self.log("portable: exporting the graph and comparing with PyTorch")
         export_portable(self.model, self.paths["portable"])
-        return self._onnx("portable", {"opset": PORTABLE_OPSET}, [])
+        return self._entry("portable", self._check("portable"), opset=PORTABLE_OPSET)
 
-    def _mobile(self) -> dict[str, Any]:
+    def _mobile(self) -> VariantEntry:
         source = "int8" if "int8" in self.settings.variants else "fp32"
-        self.say(f"mobile: converting {source} and reading the text")
+        self.log(f"mobile: converting {source} and reading the text")
         export_mobile(self.paths[source], self.paths["mobile"])
-        figures = check_variant("mobile", self.paths["mobile"], self.judge, self.paths[source])
-        return self._held("mobile", {"of": source}, figures)
+        return self._entry("mobile", self._check("mobile", source=self.paths[source]), of=source)
 
-    def _torchscript(self) -> dict[str, Any]:
-        self.say("torchscript: scripting and comparing with PyTorch")
+    def _torchscript(self) -> VariantEntry:
+        self.log("torchscript: scripting and comparing with PyTorch")
         export_torchscript(self.model, self.paths["torchscript"])
-        return self._held("torchscript", {}, check_variant("torchscript", self.paths["torchscript"], self.judge))
+        return self._entry("torchscript", self._check("torchscript"))
 
-    def _pt2(self) -> dict[str, Any]:
-        self.say("pt2: exporting the program and comparing with PyTorch")
+    def _pt2(self) -> VariantEntry:
+        self.log("pt2: exporting the program and comparing with PyTorch")
         export_pt2(self.model, self.paths["pt2"])
-        return self._held("pt2", {}, check_variant("pt2", self.paths["pt2"], self.judge))
+        return self._entry("pt2", self._check("pt2"))
 
-    def _describe(self, variants: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """The files beside the variants, and the manifest last."""
+    def _describe(self, variants: dict[str, VariantEntry]) -> Manifest:
+        """Write the files beside the variants, and the manifest last."""
         folder, checkpoint = self.folder, self.checkpoint
         for name in (RANKS_FILE, JSON_FILE):
             shutil.copyfile(checkpoint.folder / name, folder / name)
-        default = next(name for name in (self.target.default, *PREFERENCE) if name in variants)
-        genai = [name for name in (default, *SHARED_CACHE) if name in SHARED_CACHE and name in variants]
-        model_file = VARIANT_FILES[genai[0]] if genai else None
+        preferred = sorted(variants, key=lambda name: VARIANTS[name].preference)
+        default = self.target.default if self.target.default in variants else preferred[0]
+        # onnxruntime-genai runs graphs whose cache is one buffer.
+        genai = [name for name in (default, *preferred) if VARIANTS[name].shared_cache and VARIANTS[name].is_onnx]
+        model_file = VARIANTS[genai[0]].file if genai else None
         write_configs(folder, self.config, checkpoint.tokenizer.end_of_text, model_file)
-        manifest: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "preset": checkpoint.preset,
-            "target": self.target.name,
-            "default": default,
-            "shape": asdict(self.config),
-            "parameters": self.config.parameters,
-            "checkpoint": {
-                "sha256": sha256_of(checkpoint.folder / "model.safetensors"),
-                "untrained": self.settings.untrained,
-            },
-            "judged_on": {"text": self.judge.text.source, "tokens": self.judge.tokens},
-            "variants": variants,
-            "versions": {name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
-            "files": _list_files(folder),
-        }
+        manifest = Manifest(
+            preset=checkpoint.preset,
+            target=self.target.name,
+            default=default,
+            shape=self.config,
+            checkpoint=MadeFrom(sha256_of(checkpoint.folder / WEIGHTS_FILE), self.settings.untrained),
+            judged_on=JudgedOn(as_plain_text(self.float_model.text.source), self.float_model.tokens),
+            variants=variants,
+            versions={name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
+            files=_list_files(folder),
+        )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
-        manifest["files"] = _list_files(folder)
-        (folder / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+        manifest = replace(manifest, files=_list_files(folder))
+        (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest
 
 
-def _list_files(folder: Path) -> dict[str, dict[str, Any]]:
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+def _settings(recipe: Int8Recipe) -> dict[str, bool | int | str]:
+    return dict(asdict(recipe))
+
+
+def _list_files(folder: Path) -> dict[str, FileEntry]:
+    described = DESCRIPTIONS | {variant.file: variant.what for variant in VARIANTS.values()}
     return {
-        name: {"what": WHAT[name], "bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-        for name in names
+        name: FileEntry(described[name], (folder / name).stat().st_size, sha256_of(folder / name))
+        for name in FolderStore(folder).names()
     }

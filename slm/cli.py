@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from importlib import import_module
 
 import typer
@@ -60,8 +61,16 @@ def slmx() -> None:
     """Train small GPT story models and run them on edge machines."""
 
 
+def _end(number: int, _frame: object) -> None:
+    """Ends the process as an exception does, so that what it has begun is cleared away."""
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
-    """Entry point: a foreseeable failure is one line on stderr and exit code 1."""
+    """Runs the command line; a foreseeable failure is one line on stderr and exit code 1."""
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
     try:
         app()
     except SlmxError as error:

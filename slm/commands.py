@@ -13,7 +13,7 @@ from slm.errors import needs
 
 
 def prepare(
-    sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, or hub data set.")],
+    sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, pipe, - or hub data set.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
     preset: Annotated[str, typer.Option(help="Model shape it is for: its vocabulary and context.")] = "nano",
     valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,

@@ -23,6 +23,7 @@ from slm.errors import SlmxError
 from slm.gpt2_tokenizer import import_tokenizer
 from slm.hashing import sha256_of
 from slm.model import GPT
+from slm.ownership import CHECKPOINT
 from slm.presets import PRESETS, GPTConfig
 
 CONFIG_FILE = "config.json"
@@ -65,7 +66,7 @@ def import_gpt2(source: Path, out: Path, force: bool, say: Say) -> GPTConfig:
         "imported": {"folder": source.name, "model_type": "gpt2", "sha256": sha256_of(source / CONFIG_FILE)},
         "licence": "not stated",
     }
-    with atomic_folder(out, replace=force) as folder:
+    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
         save_checkpoint(folder, preset, model.eval(), tokenizer.tokenizer, tokenizer.merges, record)
     return config
 

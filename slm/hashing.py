@@ -23,6 +23,13 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_bytes(content: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    digest = _new_sha256(len(content))
+    digest.update(content)
+    return digest.hexdigest()
+
+
 def _new_sha256(size: int) -> _Hash:
     """A hash object for so many bytes: for few the interpreter's own, which has two names through its versions."""
     if size < OPENSSL_FROM:

@@ -18,11 +18,13 @@ import torch
 
 import export.checks.gates
 import export.exporter
-from export.checks.float_model import Judge
+from export.checks.float_model import FloatModel
 from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import export_onnx
-from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.cli import main
 from slm.hashing import sha256_of
@@ -42,8 +44,11 @@ def folder(name: str) -> Path:
 @contextmanager
 def brief_judge() -> Iterator[None]:
     """Within it, exports and verifications judge on few tokens."""
-    brief = functools.partial(Judge, max_tokens=JUDGED_TOKENS)
-    with mock.patch.object(export.exporter, "Judge", brief), mock.patch.object(export.checks.gates, "Judge", brief):
+    brief = functools.partial(FloatModel, max_tokens=JUDGED_TOKENS)
+    with (
+        mock.patch.object(export.exporter, "FloatModel", brief),
+        mock.patch.object(export.checks.gates, "FloatModel", brief),
+    ):
         yield
 
 
@@ -77,7 +82,7 @@ def tiny_bundle_of_all(checkpoint: Path) -> Path:
     """The bundle of a checkpoint with every variant; not to be changed."""
     out = folder("all") / "bundle"
     with brief_judge():
-        export_bundle(ExportSettings("nano", out, checkpoint, tuple(VARIANT_FILES)), lambda line: None)
+        export_bundle(ExportSettings("nano", out, checkpoint, tuple(VARIANTS)), lambda line: None)
     return out
 
 
@@ -137,9 +142,17 @@ def snapshot(root: Path) -> dict[str, str]:
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
-    """Replace top-level entries of a manifest."""
+    """Replace top-level entries of a manifest, with a new digest, as a malicious maker would."""
     path = bundle / MANIFEST_FILE
-    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+    values = json.loads(path.read_text("utf-8")) | changes
+    path.write_text(json.dumps(values | {"digest": digest_of(values)}), "utf-8")
+
+
+def list_again(bundle: Path, name: str) -> None:
+    """List the size and the hash that a file has now, as a careless or a malicious maker would."""
+    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
+    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
+    edit_manifest(bundle, files=files)
 
 
 @dataclass(frozen=True)
@@ -174,7 +187,7 @@ class Slmx:
         assert ran.stdout == ""
         talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
         assert line.startswith("slmx: ")
-        stages = tuple(f"{stage}:" for stage in (*VARIANT_FILES, "judging", "float model"))
+        stages = tuple(f"{stage}:" for stage in (*VARIANTS, "files", "judging", "float model"))
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return line.removeprefix("slmx: ")
 

@@ -10,8 +10,8 @@ from benchmarks.report.record import FAILED, SKIPPED, Case, Model, Report, Resul
 
 MIB = 2**20
 MACHINE = {"cpu": "Test CPU", "cores": "2", "python": "3.11.7", "onnxruntime": "1.32.0"}
-# Tokens a second of nano on one thread, memory and disk in MiB, loss.
-SIDES = {
+# Tokens per second of nano on one thread, memory and disk in MiB, increase of the bits per byte.
+RUNNERS = {
     "fp32": (4000.0, 90, 7.4, 0.0),
     "int8": (5000.0, 75, 2.0, 0.0018),
     "torch eager": (400.0, 260, 7.4, 0.0),
@@ -23,19 +23,19 @@ NEW_TOKENS = 65
 
 
 def around(middle: float, rng: random.Random, count: int = 7, spread: float = 0.02) -> list[float]:
-    """Samples near a value, the middle one exactly that value."""
+    """Return samples near a value, whose median is exactly that value."""
     half = [middle * (1 + rng.uniform(0.001, spread)) for _ in range(count // 2)]
     return [*half, middle, *(middle * middle / value for value in half)]
 
 
-def result(side: str, preset: str = "nano", threads: int = 1, depth: int = 0, speed: float | None = None) -> Result:
-    """A measured result of a side, at `speed` tokens a second or what the table above says."""
-    rng = random.Random(f"{side} {preset} {threads} {depth}")
-    usual, memory, disk, loss = SIDES[side]
+def result(runner: str, preset: str = "nano", threads: int = 1, depth: int = 0, speed: float | None = None) -> Result:
+    """Return a measured result of a runner, at `speed` tokens per second or the speed of the table above."""
+    rng = random.Random(f"{runner} {preset} {threads} {depth}")
+    usual, memory, disk, increase = RUNNERS[runner]
     gain = 1.5 if threads == 2 else 1.0
     speed = speed or usual * gain / SLOWER[preset] / (1 + depth / 1000)
     return Result(
-        Case(preset, side, threads, prompt_tokens=4, depth=depth, new_tokens=NEW_TOKENS),
+        Case(preset, runner, threads, prompt_tokens=4, depth=depth, new_tokens=NEW_TOKENS),
         load_seconds=0.05,
         first_token_seconds=around(2 / speed, rng),
         decode_seconds=around((NEW_TOKENS - 1) / speed, rng),
@@ -45,14 +45,14 @@ def result(side: str, preset: str = "nano", threads: int = 1, depth: int = 0, sp
         peak_bytes=memory * MIB,
         disk_bytes=int(disk * MIB * SLOWER[preset]),
         weight_bytes=int(disk * MIB * SLOWER[preset]),
-        agreement=1.0 if loss == 0 else 0.9,
-        bits_per_byte=0.8 * (1 + loss),
-        loss=loss,
+        agreement=1.0 if increase == 0 else 0.9,
+        bits_per_byte=0.8 * (1 + increase),
+        bpb_increase=increase,
     )
 
 
 def report(results: Sequence[Result], warnings: Sequence[str] = (), machine: dict[str, str] | None = None) -> Report:
-    """A report of these results on the machine of the tests."""
+    """Return a report of these results on the machine of the tests."""
     return Report(
         created="2026-01-02T03:04:05+00:00",
         command="slmx bench",
@@ -70,11 +70,11 @@ def report(results: Sequence[Result], warnings: Sequence[str] = (), machine: dic
 
 
 def large_report() -> Report:
-    """Two presets, five sides, two thread counts, three depths, with a failed and a skipped case."""
+    """Return a report of two presets, five runners, two thread counts, three depths, a failed and a skipped case."""
     results = [
-        result(side, preset, threads, depth)
+        result(runner, preset, threads, depth)
         for preset in ("medium", "nano")
-        for side in SIDES
+        for runner in RUNNERS
         for threads in (1, 2)
         for depth in (0, 64, 192)
     ]
@@ -84,9 +84,9 @@ def large_report() -> Report:
 
 
 def strange_report(name: str) -> Report:
-    """A report with one measured, one failed and one skipped side of a name, and a warning of it."""
+    """Return a report with one measured, one failed and one skipped case of a runner, and a warning with its name."""
     one = result("int8")
-    case = replace(one.case, side=name)
+    case = replace(one.case, runner=name)
     failed = Result(replace(case, threads=2), FAILED, f"{name} was killed")
     skipped = Result(replace(case, threads=4), SKIPPED, f"{name} is not installed\nsee its page")
     return report([one, replace(one, case=case), failed, skipped], [f"{name} is old"])

@@ -23,7 +23,9 @@ from export.formats.graph import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8
 from export.targets import get_target
 from runtimes import PACKAGED_BUNDLE, load
-from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.manifest import MANIFEST_FILE
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm import checkpoint as checkpoints
 from slm.checkpoint import Checkpoint, load_checkpoint
@@ -126,13 +128,13 @@ def test_int8_would_have_chosen_most_of_what_is_pinned(
 
 def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bundle, shipped: Checkpoint) -> None:
     manifest = packaged.manifest
-    assert manifest["checkpoint"]["sha256"] == sha256_of(shipped.folder / "model.safetensors")
-    assert manifest["preset"] == shipped.preset == "nano"
+    assert manifest.checkpoint.sha256 == sha256_of(shipped.folder / "model.safetensors")
+    assert manifest.preset == shipped.preset == "nano"
     assert packaged.config == shipped.model.config == get_preset("nano").config
     assert packaged.variants == ["int8"]
     assert packaged.tokenizer().ranks == shipped.tokenizer.ranks
     files = [path for path in PACKAGED_BUNDLE.rglob("*") if path.is_file()]
-    listed = {PACKAGED_BUNDLE / name for name in manifest["files"]}
+    listed = {PACKAGED_BUNDLE / name for name in manifest.files}
     assert set(files) == {*listed, PACKAGED_BUNDLE / MANIFEST_FILE}
     assert sum(path.stat().st_size for path in files) <= PACKAGE_BYTES
 
@@ -140,27 +142,27 @@ def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bu
 def test_the_packaged_bundle_can_be_made_again(packaged: Bundle, tmp_path: Path) -> None:
     _, again = export_bundle(ExportSettings("nano", tmp_path / "b", variants=("int8",)), lambda line: None)
     stored, remade = (
-        bundles.initializers(folder / VARIANT_FILES["int8"]) for folder in (packaged.folder, tmp_path / "b")
+        bundles.initializers(folder / VARIANTS["int8"].file) for folder in (packaged.path, tmp_path / "b")
     )
     assert list(stored) == list(remade)
     for name, tensor in stored.items():
         np.testing.assert_array_equal(numpy_helper.to_array(tensor), numpy_helper.to_array(remade[name]), name)
     manifest = packaged.manifest
-    for key in ("preset", "shape", "parameters", "checkpoint"):
-        assert manifest[key] == again[key]
-    assert manifest["judged_on"]["text"] == again["judged_on"]["text"]
-    before, after = manifest["variants"]["int8"], again["variants"]["int8"]
-    assert (before["recipe"], before["settings"]) == (after["recipe"], after["settings"])
-    for way in ("windows", "decode"):
-        figures = before["quality"][way], after["quality"][way]
-        assert figures[0]["bits_per_byte"] == pytest.approx(figures[1]["bits_per_byte"], rel=FIGURE_TOLERANCE)
-    for name in set(manifest["files"]) - {"README.md", VARIANT_FILES["int8"]}:
-        assert (packaged.folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert (manifest.preset, manifest.shape, manifest.checkpoint) == (again.preset, again.shape, again.checkpoint)
+    assert manifest.judged_on.text == again.judged_on.text
+    before, after = manifest.variants["int8"], again.variants["int8"]
+    assert (before.recipe, before.settings) == (after.recipe, after.settings)
+    qualities = [entry.figures.quality for entry in (before, after)]
+    stored_bits, remade_bits = ([way.bits_per_byte for way in quality.ways] for quality in qualities if quality)
+    assert stored_bits == pytest.approx(remade_bits, rel=FIGURE_TOLERANCE)
+    assert len(stored_bits) == 2
+    for name in set(manifest.files) - {"README.md", VARIANTS["int8"].file}:
+        assert (packaged.path / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 def test_the_packaged_bundle_tells_a_story() -> None:
     story = load().generate(PROMPT, max_tokens=60, temperature=0.0)
-    assert story.text.startswith(PROMPT)
-    words = story.text.split()
+    assert story.full_text.startswith(PROMPT)
+    words = story.full_text.split()
     assert len(words) > 30
     assert sum(word.strip(".,!?\"'").isalpha() for word in words) > 0.9 * len(words)

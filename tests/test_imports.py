@@ -22,7 +22,16 @@ MAY_IMPORT = {
     "export": {"export", "runtimes", "slm"},
     "benchmarks": {"benchmarks", "export", "runtimes", "slm"},
 }
-LIGHT_SLM = {"slm.atomic", "slm.errors", "slm.hashing", "slm.presets", "slm.terminal", "slm.tokenizer"}
+LIGHT_SLM = {
+    "slm.atomic",
+    "slm.errors",
+    "slm.hashing",
+    "slm.metrics",
+    "slm.ownership",
+    "slm.presets",
+    "slm.terminal",
+    "slm.tokenizer",
+}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 HEAVY = {
     "accelerate",

@@ -1,7 +1,7 @@
-"""Other runtimes on the same weights: each module is optional and found, or skipped by name with how to get it.
+"""Other runtimes on the same weights. Each one is optional: if it is missing, its cases are skipped.
 
-Two of them report to their makers as soon as they load. onnxruntime does not once `runtimes` is imported, and OpenVINO
-does not when it cannot import its telemetry package; both are seen to here, before any peer is.
+Two of them send usage data when they are loaded. `runtimes` switches this off for onnxruntime, and OpenVINO sends
+nothing if it cannot import its telemetry package. Both are done here, before any peer is imported.
 """
 
 from __future__ import annotations
@@ -11,36 +11,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
 import runtimes  # noqa: F401
+from benchmarks.report.record import Round
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Run:
-    """One greedy continuation: its ids, seconds to the first of them, seconds of all further steps, and of each.
+def run_steps(append: Callable[[list[int]], int], prompt: list[int], new_tokens: int) -> Round:
+    """Run a runtime step by step.
 
-    `token_seconds` is empty for a runtime that hands out nothing before its end.
+    Args:
+        append: Appends ids to the context and returns the likeliest next id.
+        prompt: The ids of the prompt.
+        new_tokens: The number of ids to write.
     """
-
-    ids: list[int]
-    first_token_seconds: float
-    decode_seconds: float
-    token_seconds: list[float]
-
-    @classmethod
-    def from_stamps(cls, ids: list[int], started: float, stamps: list[float]) -> Run:
-        """A run from the clock's reading at its start and behind each id."""
-        steps = [later - earlier for earlier, later in pairwise(stamps)]
-        return cls(ids, stamps[0] - started, stamps[-1] - stamps[0], steps)
-
-
-def run_steps(append: Callable[[list[int]], int], prompt: list[int], new_tokens: int) -> Run:
-    """A run of a runtime driven step by step: `append` puts ids into its context and returns the likeliest next id."""
     clock = time.perf_counter
     ids: list[int] = []
     stamps: list[float] = []
@@ -50,27 +37,33 @@ def run_steps(append: Callable[[list[int]], int], prompt: list[int], new_tokens:
         ids.append(append(step))
         step = ids[-1:]
         stamps.append(clock())
-    return Run.from_stamps(ids, started, stamps)
+    return Round.from_stamps([ids], started, stamps)
 
 
 class Peer(Protocol):
     """A model opened in another runtime."""
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt, from an empty context, without stopping at the end token.
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt, from an empty context, without stopping at the end token.
 
-        At least one, and with the prompt no more than the context holds; a runtime raises errors of its own else.
+        `new_tokens` is at least 1, and both together fit the context. Otherwise the runtime raises an error of its own.
         """
 
 
 @dataclass(frozen=True)
 class PeerKind:
-    """A runtime and a number format: what files it needs and how it is opened.
+    """A runtime with a number format: which files it needs and how it is opened.
 
-    `modules` must be importable to run it, `writers` to prepare it as well; `install` says how to get them.
-    `prepare(checkpoint folder, bundle folder, folder)` writes what it opens into `folder`; `open(folder, threads)`
-    loads it, in any process. `weights` are the files there that hold the model. `exact` says that weights and
-    arithmetic are float32, so that it writes PyTorch's ids.
+    Attributes:
+        name: Its name in reports.
+        modules: The modules that it needs to run.
+        install: The command that installs `modules` and `writers`.
+        prepare: Writes what the peer opens; its arguments are the folders of the checkpoint, of the bundle and of the
+            peer.
+        open: Loads the folder of the peer, with a number of threads.
+        writers: The modules that it needs for `prepare` in addition.
+        weights: The files in its folder that hold the model.
+        exact: Whether weights and arithmetic are float32, so that it writes the ids of PyTorch.
     """
 
     name: str
@@ -84,16 +77,16 @@ class PeerKind:
 
     @property
     def missing(self) -> list[str]:
-        """Modules that are not installed."""
+        """The modules that are not installed."""
         return [module for module in (*self.modules, *self.writers) if not _installed(module)]
 
     def files(self, folder: Path) -> list[Path]:
-        """The files of the model that the runtime opens in a prepared folder."""
+        """Return the files of the model in the folder of the peer."""
         return [folder / name for name in self.weights]
 
 
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package around it
+    except ModuleNotFoundError:  # the package that would hold it
         return False

@@ -1,7 +1,8 @@
-"""CTranslate2 on its own conversion of the GPT-2 folder, its whole loop in C++.
+"""CTranslate2 on its own conversion of the GPT-2 folder. Its loop is in C++.
 
-A callback at each id would slow its int8 loop by a tenth and more, so a run is two calls: one for all ids, and one
-for the first alone, whose seconds stand for the first token; what the other took beyond them is the decode.
+A callback for each id would slow down its int8 loop by 10 % or more. A round is therefore two calls: one that writes
+all ids, and one that writes only the first. The second gives the time to the first token, and the difference of both
+the time of the decode.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import ctranslate2
 
-from benchmarks.peers import Run
+from benchmarks.report.record import Round
 from export.formats.quiet import quiet
 
-# The converter writes it: one token a row, by id.
+# Written by the converter: the tokens in the order of their ids.
 VOCABULARY_FILE = "vocabulary.json"
 
 
@@ -33,26 +34,26 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path, quantization: str) -> 
 
 
 class CTranslate2:
-    """A generator, one sequence at a time."""
+    """A generator, for one sequence at a time."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._generator = ctranslate2.Generator(str(folder), device="cpu", inter_threads=1, intra_threads=threads)
         self._tokens: list[str] = json.loads((folder / VOCABULARY_FILE).read_text("utf-8"))
 
     def _write(self, start: list[str], new_tokens: int) -> tuple[list[int], float]:
-        """Ids behind the start tokens, and seconds."""
+        """Return the ids after the start tokens, and the seconds."""
         started = time.perf_counter()
         (result,) = self._generator.generate_batch(
             [start], max_length=new_tokens, sampling_topk=1, include_prompt_in_result=False, end_token=[]
         )
         return result.sequences_ids[0], time.perf_counter() - started
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt."""
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         start = [self._tokens[i] for i in prompt]
         ids, whole = self._write(start, new_tokens)
         _, first = self._write(start, 1)
-        return Run(ids, first, max(0.0, whole - first), [])
+        return Round([ids], first, max(0.0, whole - first), [])
 
 
 def open_peer(folder: Path, threads: int) -> CTranslate2:

@@ -1,6 +1,6 @@
-"""onnxruntime-genai on slmx's own graph: its C++ loop in place of ours.
+"""onnxruntime-genai on the graph of a bundle. Its loop is in C++.
 
-Its configuration is the bundle's, without the end and padding tokens: with them it stops there.
+Its configuration is that of the bundle without the end and padding tokens, so that it does not stop at them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnxruntime_genai as genai
 
-from benchmarks.peers import Run
+from benchmarks.report.record import Round
 from runtimes.bundle.store import Bundle
 
 CONFIG_FILE = "genai_config.json"
@@ -20,16 +20,16 @@ MODEL_FILE = "model.onnx"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, variant: str) -> None:
-    """Copy a variant of a bundle and say where it is; SlmxError if the bundle lacks it."""
+    """Copy a variant of a bundle and its configuration; SlmxError if the bundle does not have the variant."""
     shutil.copyfile(Bundle.open(bundle).model_path(variant), folder / MODEL_FILE)
-    told = json.loads((bundle / CONFIG_FILE).read_text("utf-8"))
-    told["model"]["decoder"]["filename"] = MODEL_FILE
-    del told["model"]["eos_token_id"], told["model"]["pad_token_id"]
-    (folder / CONFIG_FILE).write_text(json.dumps(told, indent=1), "utf-8")
+    config = json.loads((bundle / CONFIG_FILE).read_text("utf-8"))
+    config["model"]["decoder"]["filename"] = MODEL_FILE
+    del config["model"]["eos_token_id"], config["model"]["pad_token_id"]
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
 
 
 class GenAI:
-    """One model and one sequence, which every run rewinds to its beginning."""
+    """One model and one sequence. Every run starts it from the beginning."""
 
     def __init__(self, folder: Path, threads: int) -> None:
         config = genai.Config(str(folder))
@@ -38,8 +38,8 @@ class GenAI:
         self._model = genai.Model(config)
         self._generator = genai.Generator(self._model, genai.GeneratorParams(self._model))
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt."""
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         generator, clock = self._generator, time.perf_counter
         generator.rewind_to(0)
         stamps: list[float] = []
@@ -49,7 +49,7 @@ class GenAI:
             generator.generate_next_token()
             stamps.append(clock())
         ids = generator.get_sequence(0).tolist()[len(prompt) :]
-        return Run.from_stamps(ids, started, stamps)
+        return Round.from_stamps([ids], started, stamps)
 
 
 def open_peer(folder: Path, threads: int) -> GenAI:

@@ -1,8 +1,8 @@
-"""A checkpoint as a GGUF file, llama.cpp's own format.
+"""Writes a checkpoint as a GGUF file, the format of llama.cpp.
 
-It is of architecture "gpt2" (tensor names: llama.cpp, gguf-py/gguf/constants.py); `gguf` quantizes. Matrices and
-the token table take the given type, norms, biases and positions stay float32, as llama.cpp's own converter leaves
-them. The head is a tensor of its own there: llama.cpp makes a copy of the table when it finds none.
+The architecture is "gpt2" (tensor names: llama.cpp, gguf-py/gguf/constants.py), and `gguf` quantizes. Matrices and the
+token table have the given type. Norms, biases and positions stay float32, as in the files of llama.cpp's own
+converter. The file has no tensor for the head: llama.cpp then uses a copy of the token table.
 """
 
 from __future__ import annotations

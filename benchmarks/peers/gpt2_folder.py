@@ -1,7 +1,7 @@
-"""A checkpoint as a Hugging Face GPT-2 folder, the form that other converters read: slm/gpt2.py the other way round.
+"""Writes a checkpoint as a Hugging Face GPT-2 folder, which other converters read. slm/gpt2.py reads such a folder.
 
-transformers' Conv1D keeps the matrices of a block as [in, out]; the head is tied to the token table and not stored.
-The configuration and the tokenizer are those of an exported bundle.
+The Conv1D modules of transformers keep the matrices of a block as [in, out]. The head is the token table, and is not
+stored. Configuration and tokenizer are those of an exported bundle.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hugging Face transformers on PyTorch: `generate` with its KV cache, which optimum uses too."""
+"""Hugging Face transformers on PyTorch: `generate` with its KV cache. The optimum peer uses the same loop."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peers import Run
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
+from benchmarks.report.record import Round
 from export.formats.quiet import quiet
 from slm.checkpoint import load_checkpoint
 
 
 class _Stamps:
-    """What `generate` takes for a streamer: the clock's reading at each id."""
+    """A streamer for `generate` that notes the time of each id."""
 
     def __init__(self) -> None:
         self.values: list[float] = []
         self._prompt_came = False
 
     def put(self, ids: Tensor) -> None:
-        """Called with the prompt first, then with every new id."""
+        """Receive the prompt first, then every new id."""
         if self._prompt_came:
             self.values.append(time.perf_counter())
         self._prompt_came = True
 
     def end(self) -> None:
-        """Called behind the last id."""
+        """Receive the end of the ids."""
 
 
 class Generate:
-    """A model with Hugging Face's `generate`."""
+    """A model with the `generate` method of Hugging Face transformers."""
 
-    def __init__(self, model: Any, threads: int) -> None:  # noqa: ANN401 - either class, both untyped
+    def __init__(self, model: Any, threads: int) -> None:  # noqa: ANN401 - one of two classes without types
         self._model, self._threads = model, threads
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt."""
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         torch.set_num_threads(self._threads)
         row = torch.tensor([prompt])
         mask, stamps = torch.ones_like(row), _Stamps()
@@ -54,7 +54,7 @@ class Generate:
             streamer=stamps,
         )
         ids = written[0, len(prompt) :].tolist()
-        return Run.from_stamps(ids, started, stamps.values)
+        return Round.from_stamps([ids], started, stamps.values)
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:

@@ -1,6 +1,6 @@
-"""llama.cpp, through the C interface that llama-cpp-python brings, on a GGUF file written from the same weights.
+"""llama.cpp on a GGUF file with the same weights, through the C interface that llama-cpp-python contains.
 
-All settings but the threads and the size of the context are its defaults: the KV cache is float16.
+Except for the threads and the size of the context, all settings are the defaults: the KV cache is float16.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers import Run, run_steps
+from benchmarks.peers import run_steps
+from benchmarks.report.record import Round
 from slm.errors import SlmxError
 
 MODEL_FILE = "model.gguf"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, kind: str) -> None:
-    """Write the weights as GGUF, its matrices as F32, Q8_0 or Q4_0."""
+    """Write the weights as a GGUF file with matrices in F32, Q8_0 or Q4_0."""
     from benchmarks.peers.gguf_file import write_gguf
     from slm.checkpoint import load_checkpoint
 
@@ -27,7 +28,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path, kind: str) -> None:
 
 
 class LlamaCpp:
-    """One GGUF model and one sequence, driven token by token without llama-cpp-python's own Python loop."""
+    """One GGUF model and one sequence, driven token by token, without the Python loop of llama-cpp-python."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -42,7 +43,7 @@ class LlamaCpp:
         self._vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
 
     def _decode(self, ids: list[int]) -> npt.NDArray[np.float32]:
-        """Append ids; the logits [vocab] of the last one, where llama.cpp keeps them."""
+        """Append ids and return the logits [vocab] of the last one. The array is llama.cpp's own buffer."""
         tokens = (llama_cpp.llama_token * len(ids))(*ids)
         if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))):
             raise SlmxError("llama.cpp cannot decode; ask for no more ids than the context holds")
@@ -55,12 +56,12 @@ class LlamaCpp:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
 
     def logits(self, prompt: list[int]) -> npt.NDArray[np.float32]:
-        """Logits [vocab] behind a prompt."""
+        """Return the logits float32 [vocab] after a prompt."""
         self._reset()
         return self._decode(prompt).copy()
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt."""
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         self._reset()
         return run_steps(lambda ids: int(self._decode(ids).argmax()), prompt, new_tokens)
 

@@ -1,4 +1,4 @@
-"""OpenVINO on its own conversion of the PyTorch model, the cache kept in the runtime, everything in float32."""
+"""OpenVINO on its own conversion of the PyTorch model. The runtime keeps the cache; everything is float32."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 
-from benchmarks.peers import Run, run_steps
+from benchmarks.peers import run_steps
+from benchmarks.report.record import Round
 
 MODEL_FILE = "model.xml"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Write the weights in OpenVINO's format."""
+    """Write the model in the format of OpenVINO."""
     from benchmarks.peers.openvino_file import write_openvino
     from slm.checkpoint import load_checkpoint
 
@@ -39,8 +40,8 @@ class OpenVino:
         self._request.infer(share_outputs=True)
         return int(self._request.get_output_tensor().data[0, -1].argmax())
 
-    def greedy(self, prompt: list[int], new_tokens: int) -> Run:
-        """Write exactly `new_tokens` ids behind a prompt."""
+    def greedy(self, prompt: list[int], new_tokens: int) -> Round:
+        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         self._request.reset_state()
         return run_steps(self._append, prompt, new_tokens)
 

@@ -1,7 +1,7 @@
-"""A checkpoint as an OpenVINO model, traced from PyTorch, its KV cache kept in the runtime.
+"""Writes a checkpoint as an OpenVINO model. It is traced from PyTorch, and the runtime keeps the KV cache.
 
-Each cache input becomes a state. A Gather by `beam_idx` behind it and an empty start [1, heads, 0, head_dim] are what
-OpenVINO's CPU plugin looks for before it joins cache and attention into one operator (optimum-intel,
+Each cache input becomes a state. The CPU plugin of OpenVINO joins cache and attention into one operator only if a
+Gather by `beam_idx` follows the state, and if the state starts empty, [1, heads, 0, head_dim] (optimum-intel,
 optimum/exporters/openvino/stateful.py).
 """
 
@@ -22,12 +22,12 @@ from runtimes.engine.cache import cache_names
 from slm.model import GPT
 from slm.presets import GPTConfig
 
-# The input that says which row each row goes on from.
+# The input with the number of the row that each row continues.
 BEAM = "beam_idx"
 
 
 class _LastLogits(nn.Module):
-    """CachedGPT with its cache as single arguments, and the logits of the last position alone."""
+    """CachedGPT with one argument for each part of the cache, and logits only of the last position."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class _LastLogits(nn.Module):
 
 
 def write_openvino(model: GPT, path: Path) -> None:
-    """Write `path`, an .xml file, and the .bin with the float32 weights beside it."""
+    """Write `path`, an .xml file, and next to it a .bin file with the float32 weights."""
     config = model.config
     cache = [torch.zeros(1, config.n_head, 4, config.head_dim) for _ in range(2 * config.n_layer)]
     with quiet(), torch.inference_mode():

@@ -1,6 +1,6 @@
-"""optimum on onnxruntime: its own export of the weights, driven by Hugging Face's `generate`.
+"""optimum on onnxruntime: its own export of the weights, driven by the `generate` method of Hugging Face.
 
-It gets onnxruntime's default settings but for the threads; slmx's own, without the arena, make it no faster.
+Except for the threads, it has the default settings of onnxruntime. The settings of slmx do not make it faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from slm.checkpoint import load_checkpoint
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Let optimum export the weights as it exports any GPT-2."""
+    """Let optimum export the weights as a GPT-2 model."""
     with tempfile.TemporaryDirectory() as work, quiet():
         from optimum.exporters.onnx import main_export
 
@@ -33,7 +33,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
 
 
 def open_peer(folder: Path, threads: int) -> Generate:
-    """Load optimum's export into onnxruntime."""
+    """Load the export of optimum into onnxruntime."""
     with quiet():
         from optimum.onnxruntime import ORTModelForCausalLM
         from optimum.onnxruntime.modeling import SessionOptions

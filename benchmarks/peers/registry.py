@@ -1,4 +1,4 @@
-"""The peers by name. Nothing of a runtime is imported here before a peer of it is prepared or opened."""
+"""The peers by name. A runtime is imported only when a peer of it is prepared or opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def _kind(
     weights: tuple[str, ...],
     exact: bool = True,
 ) -> PeerKind:
-    """A kind whose `prepare`, with `setting` behind its folders, and `open_peer` are in a module of this package."""
+    """Return a kind whose `prepare` and `open_peer` are in a module of this package.
+
+    `setting` is the last argument of its `prepare`; the other arguments are the fields of `PeerKind`.
+    """
     settings = () if setting is None else (setting,)
 
     def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
@@ -98,13 +101,13 @@ PEERS: dict[str, PeerKind] = {kind.name: kind for kind in _ALL}
 
 
 def find_peer(name: str) -> PeerKind:
-    """The peer of that name; SlmxError listing those that exist otherwise."""
+    """Return the peer of a name; SlmxError with all names if there is none."""
     if name not in PEERS:
         raise SlmxError(f"unknown peer {name!r}: choose one of {', '.join(PEERS)}")
     return PEERS[name]
 
 
 def find_peers(name: str) -> list[PeerKind]:
-    """The peer of that name, or all number formats of a runtime: "llama.cpp" has three; SlmxError as in `find_peer`."""
+    """Return the peer of a name, or all peers of a runtime: "llama.cpp" has three. SlmxError as in `find_peer`."""
     family = [kind for kind in PEERS.values() if kind.name.startswith(f"{name} ")]
     return family or [find_peer(name)]

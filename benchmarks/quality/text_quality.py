@@ -1,75 +1,109 @@
-"""What the sides lose on a text, and what the float model makes of it: bits per byte, perplexity, BLEU."""
+"""The quality of the float model and of each runner on a text: bits per byte, perplexity, BLEU."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from benchmarks.run.runners import TORCH_SIDES
-from benchmarks.run.targets import Subject
-from export.checks.fidelity import measure_quality
-from export.checks.float_model import JUDGED_LOGITS, Judge, eval_text
-from export.checks.gates import GATES
+from benchmarks.report.record import TORCH_RUNNERS
+from export.checks.fidelity import measure_fidelity
+from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.parity import greedy_tokens
 from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
+from slm.checkpoint import Checkpoint
 from slm.data.sources import read_stories
+from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
 
-# Stories whose second halves are written again for BLEU, and the least half that says anything.
+# The number of stories that are continued for BLEU, and the least number of tokens of a prompt.
 CONTINUED = 50
 LEAST_HALF = 8
 
 
 @dataclass(frozen=True)
 class TextQuality:
-    """The float model's figures on a text, and by side its bits per byte and its loss relative to the float model's.
+    """Figures on a text.
 
-    `loss` is known for sides that are the float model up to rounding too, whose bits per byte nobody measured.
+    Attributes:
+        bits_per_byte: Bits per byte of the float model.
+        perplexity: Perplexity per token of the float model.
+        bleu: BLEU of greedy continuations.
+        runner_bits_per_byte: Bits per byte by runner.
+        runner_bpb_increase: Their increase relative to the float model, by runner. It is 0 for runners that are equal
+            to the float model except for rounding, even if their bits per byte were not measured.
     """
 
     bits_per_byte: float | None = None
     perplexity: float | None = None
     bleu: float | None = None
-    side_bits: dict[str, float] | None = None
-    loss: dict[str, float] | None = None
+    runner_bits_per_byte: dict[str, float] = field(default_factory=dict)
+    runner_bpb_increase: dict[str, float] = field(default_factory=dict)
 
 
-def judged(subject: Subject, sides: Iterable[str], text: Path) -> TextQuality:
-    """Read a text with the float model and each side of ours; SlmxError for one that is unusable or too short.
+class Target(Protocol):
+    """The part of `benchmarks.run.targets.Target` that is needed here."""
 
-    A side that decodes otherwise than it reads (int8, int4) is read both ways, and the worse counts.
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The float model."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The variants."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its TorchScript and .pt2 files may be read."""
+
+    @property
+    def config(self) -> GPTConfig:
+        """The model's shape."""
+
+    def path(self, runner: str) -> Path:
+        """Return what a runner opens."""
+
+
+def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
+    """Measure the quality of the float model and of PyTorch runners and variants on a text.
+
+    A variant that computes differently when it decodes (int8, int4) is measured both ways, and the worse figure counts.
+
+    Raises:
+        SlmxError: The text cannot be read or is too short.
     """
-    model, tokenizer = subject.checkpoint.model, subject.checkpoint.tokenizer
+    model, tokenizer = target.checkpoint.model, target.checkpoint.tokenizer
     read = eval_text(model, tokenizer, text)
-    judge = Judge(model, read)
-    nats = judge.float_bits_per_byte * math.log(2) * judge.reading.bytes_per_token
-    bits, loss = {}, {}
-    for side in sides:
-        if side in TORCH_SIDES:
-            bits[side], loss[side] = judge.float_bits_per_byte, 0.0
+    float_model = FloatModel(model, read)
+    nats = float_model.float_bits_per_byte * math.log(2) * float_model.reference.bytes_per_token
+    bits, increase = {}, {}
+    for runner in runners:
+        if runner in TORCH_RUNNERS:
+            bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
-        session = open_session(side, subject.path(side), subject.config)
-        ways = (False, True) if GATES[side].decode else (False,)
-        found = [measure_quality(session, judge.reading, judge.float_bits_per_byte, way) for way in ways]
-        worst = max(found, key=lambda quality: quality.loss)
-        bits[side], loss[side] = worst.bits_per_byte, worst.loss
-    return TextQuality(judge.float_bits_per_byte, math.exp(nats), bleu(subject, text), bits, loss)
+        session = open_session(runner, target.path(runner), target.config, trusted=target.trusted)
+        ways = (False, True) if VARIANTS[runner].gate.decode else (False,)
+        found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
+        worst = max(found, key=lambda way: way.bpb_increase)
+        bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
+    return TextQuality(float_model.float_bits_per_byte, math.exp(nats), bleu(target, text), bits, increase)
 
 
-def bleu(subject: Subject, text: Path) -> float | None:
-    """Corpus BLEU of greedy continuations: half of each of the first stories as the prompt, the rest as reference.
+def bleu(target: Target, text: Path) -> float | None:
+    """Return the corpus BLEU of greedy continuations; None if no story is long enough.
 
-    The reference ends where the context does. None when no story is long enough.
+    The first half of each of the first stories is the prompt, and the rest of it, as far as the context reaches, the
+    reference.
     """
     from sacrebleu import corpus_bleu
 
-    tokenizer, block = subject.checkpoint.tokenizer, subject.config.block_size
-    session = _quick_session(subject)
+    tokenizer, block = target.checkpoint.tokenizer, target.config.block_size
+    session = _float_session(target)
     written, references = [], []
     for _, story in zip(range(CONTINUED), read_stories([text]), strict=False):
         ids = [tokenizer.end_of_text, *tokenizer.encode(story)][:block]
@@ -81,11 +115,11 @@ def bleu(subject: Subject, text: Path) -> float | None:
     return float(corpus_bleu(written, [references]).score) if written else None
 
 
-def _quick_session(subject: Subject) -> Session:
-    """The float model by its fp32 variant, which writes the same ids quicker, or by PyTorch."""
-    if "fp32" in subject.bundle.manifest["variants"]:
-        return Session.open(subject.path("fp32"), subject.config)
-    return float_session(subject.checkpoint.model)
+def _float_session(target: Target) -> Session:
+    """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time; else of PyTorch."""
+    if "fp32" in target.bundle.manifest.variants:
+        return Session.open(target.path("fp32"), target.config)
+    return float_session(target.checkpoint.model)
 
 
 def _until_end(ids: list[int], tokenizer: Tokenizer) -> str:
@@ -94,28 +128,27 @@ def _until_end(ids: list[int], tokenizer: Tokenizer) -> str:
 
 
 def from_manifest(bundle: Bundle) -> TextQuality:
-    """What the bundle's own manifest says of its variants, on the text that its export judged them on."""
+    """Return the figures of the variants in a bundle's manifest, on the text that the export used."""
     bits: dict[str, float] = {}
-    loss: dict[str, float] = dict.fromkeys(TORCH_SIDES, 0.0)
+    increase: dict[str, float] = dict.fromkeys(TORCH_RUNNERS, 0.0)
     float_bits: float | None = None
-    for name, entry in bundle.manifest["variants"].items():
-        quality: dict[str, Any] | None = entry.get("quality")
+    for name, entry in bundle.manifest.variants.items():
+        quality = entry.figures.quality
         if quality is None:
-            loss[name] = 0.0
+            increase[name] = 0.0
             continue
-        ways = [way for way in (quality["windows"], quality["decode"]) if way is not None]
-        worst = max(ways, key=lambda way: float(way["loss"]))
-        bits[name], loss[name] = float(worst["bits_per_byte"]), float(worst["loss"])
-        float_bits = float(quality["float_bits_per_byte"])
-    return TextQuality(float_bits, side_bits=bits, loss=loss)
+        bits[name], increase[name] = quality.worst.bits_per_byte, quality.worst_bpb_increase
+        float_bits = quality.float_bits_per_byte
+    return TextQuality(float_bits, runner_bits_per_byte=bits, runner_bpb_increase=increase)
 
 
 def judged_part(text: Path) -> str:
-    """What of a text `judged` reads, in words."""
+    """Return in words which part of a text `judged` reads."""
     size = 8000
-    return f"the beginning of {text.name}: {JUDGED_LOGITS // size:,} tokens at a vocabulary of {size:,}, fewer at more"
+    tokens = MAX_COMPARED_LOGITS // size
+    return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:
-    """The text of `from_manifest`, in words."""
-    return f"as the bundle's manifest says: {bundle.manifest['judged_on']['text']}"
+    """Return in words which text the figures of `from_manifest` are from."""
+    return f"as the bundle's manifest says: {bundle.manifest.judged_on.text}"

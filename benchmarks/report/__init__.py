@@ -1,1 +1,1 @@
-"""From measured results to tables, charts and pages."""
+"""The report: its record, tables, charts, pages, and the comparison of two reports."""

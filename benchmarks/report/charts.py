@@ -1,4 +1,4 @@
-"""The pictures of a report: one drawing code for the page's SVG, in two themes, and for PNG files."""
+"""The charts of a report. The same code draws SVG for the HTML page, in two themes, and PNG files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from benchmarks.report.fields import MIB, libraries_bytes
 from benchmarks.report.leaderboard import (
     Setting,
     at_best_threads,
-    deciding,
-    deciding_setting,
     fastest,
     is_ours,
+    main_results,
+    main_setting,
     measured,
     presets_of,
+    runners_of,
     setting_of,
-    sides_of,
 )
 from benchmarks.report.record import Report, Result
 
@@ -29,21 +29,27 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-# Of middling lightness, so that each is seen on white and on black.
+# Colours of medium lightness, so that they can be seen on white and on black.
 COLOURS = ("#3b82d6", "#e0762f", "#2fa06b", "#c65bb0", "#9a7bdc", "#c9a227", "#d9534f", "#2aa5b8", "#8f8f8f", "#a0704a")
 MARKERS = "osD^vPX*<>"
 INK = {"light": "#1f2328", "dark": "#e6e8eb"}
-WIDTH = 4.4  # inches of one column; a phone shows it at about its natural size
+WIDTH = 4.4  # inches of one column: about the width of a phone
 LEGEND_LINE = 0.18  # inches
 DPI = 150
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A kind of picture: a file name's stem, a title, what to look for, and the panel of one preset.
+    """A kind of chart, with a panel for each preset.
 
-    `has` tells whether there is anything to draw for a preset, `draw(axes, report, preset)` draws it, `height` is the
-    panel's in inches.
+    Attributes:
+        name: The name of the PNG file, without its suffix.
+        title: The title.
+        caption: How to read the chart.
+        has: Returns whether there is data to draw for a preset.
+        draw: Draws the panel of a preset.
+        height: Returns the height of a panel in inches.
+        legend: Whether the chart has a legend.
     """
 
     name: str
@@ -55,43 +61,43 @@ class Chart:
     legend: bool = True
 
     def presets(self, report: Report) -> list[str]:
-        """The presets with something to draw."""
+        """Return the presets with data to draw."""
         return [preset for preset in presets_of(report) if self.has(report, preset)]
 
 
-def _style(report: Report, side: str) -> dict[str, Any]:
-    """Colour and marker of a side, the same in every picture; ours are filled."""
-    number = sides_of(report).index(side)
+def _style(report: Report, runner: str) -> dict[str, Any]:
+    """Return the colour and the marker of a runner, the same in every chart. Markers of our variants are filled."""
+    number = runners_of(report).index(runner)
     colour = COLOURS[number % len(COLOURS)]
     return {
         "color": colour,
         "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-        "markerfacecolor": colour if is_ours(side) else "none",
-        "linestyle": "-" if is_ours(side) else "--",
-        "label": side,
+        "markerfacecolor": colour if is_ours(runner) else "none",
+        "linestyle": "-" if is_ours(runner) else "--",
+        "label": runner,
     }
 
 
-def _with_loss(report: Report, preset: str) -> list[Result]:
-    return [result for result in deciding(report, preset).values() if result.loss is not None]
+def _with_quality(report: Report, preset: str) -> list[Result]:
+    return [result for result in main_results(report, preset).values() if result.bpb_increase is not None]
 
 
 def _draw_quality(axes: Axes, report: Report, preset: str) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    for result in _with_loss(report, preset):
+    for result in _with_quality(report, preset):
         speed = result.decode.median if result.decode is not None else math.nan
-        style = _style(report, result.case.side) | {"linestyle": "none", "markersize": 8}
-        axes.plot([(result.loss or 0) * 100], [speed], **style)
+        style = _style(report, result.case.runner) | {"linestyle": "none", "markersize": 8}
+        axes.plot([(result.bpb_increase or 0) * 100], [speed], **style)
     axes.set_xscale("symlog", linthresh=0.1, linscale=0.5)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.margins(0.12)
     _log_speed(axes)
-    axes.set_xlabel("quality loss, % bits per byte")
+    axes.set_xlabel("increase of bits per byte, %")
 
 
 def _log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Plain numbers on a logarithmic axis, enough of them even when it spans little."""
+    """Put plain numbers on a logarithmic axis, enough of them even if its range is small."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     span = high / low
@@ -110,14 +116,14 @@ def _log_speed(axes: Axes) -> None:
 def _with_memory(report: Report, preset: str) -> list[Result]:
     return [
         result
-        for result in deciding(report, preset).values()
+        for result in main_results(report, preset).values()
         if result.peak_bytes is not None and libraries_bytes(result) is not None
     ]
 
 
 def _draw_memory(axes: Axes, report: Report, preset: str) -> None:
     results = _with_memory(report, preset)[::-1]
-    sides = [result.case.side for result in results]
+    runners = [result.case.runner for result in results]
     left = [0.0] * len(results)
     parts = {
         "interpreter": [result.interpreter_bytes or 0 for result in results],
@@ -126,7 +132,7 @@ def _draw_memory(axes: Axes, report: Report, preset: str) -> None:
     }
     for (name, values), colour in zip(parts.items(), ("#8f8f8f", COLOURS[0], COLOURS[1]), strict=True):
         widths = [value / MIB for value in values]
-        axes.barh(sides, widths, left=left, color=colour, label=name, height=0.65)
+        axes.barh(runners, widths, left=left, color=colour, label=name, height=0.65)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     for row, total in enumerate(left):
         axes.annotate(f"{total:,.0f}", (total, row), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
@@ -136,18 +142,18 @@ def _draw_memory(axes: Axes, report: Report, preset: str) -> None:
 
 
 def _with_steps(report: Report, preset: str) -> list[Result]:
-    return [result for result in deciding(report, preset).values() if result.percentile(50) is not None]
+    return [result for result in main_results(report, preset).values() if result.percentile(50) is not None]
 
 
 def _draw_latency(axes: Axes, report: Report, preset: str) -> None:
     results = _with_steps(report, preset)[::-1]
     for row, result in enumerate(results):
-        colour = _style(report, result.case.side)["color"]
+        colour = _style(report, result.case.runner)["color"]
         middle, high, highest = (1000 * (result.percentile(share) or 0) for share in (50, 95, 99))
         axes.plot([middle, highest], [row, row], color=colour, linewidth=2, alpha=0.6)
         for value, marker, size in ((middle, "o", 8), (high, "|", 11), (highest, ">", 7)):
             axes.plot([value], [row], color=colour, marker=marker, markersize=size, markeredgewidth=2)
-    axes.set_yticks(range(len(results)), [result.case.side for result in results])
+    axes.set_yticks(range(len(results)), [result.case.runner for result in results])
     axes.set_ylim(-0.6, len(results) - 0.4)
     axes.set_xscale("log")
     _log_ticks(axes.xaxis, *axes.get_xlim())
@@ -158,42 +164,46 @@ Line = tuple[list[float], list[float]]
 
 
 def _by_depth(report: Report, preset: str) -> dict[str, Line]:
-    setting = deciding_setting(report, preset)
+    setting = main_setting(report, preset)
     if setting is None:
         return {}
     depths = sorted({result.case.depth for result in measured(report) if result.case.preset == preset})
     points: dict[str, list[tuple[float, float]]] = {}
     for depth in depths:
-        beside = at_best_threads(report, preset, Setting(setting.batch, depth, setting.prompt_tokens))
-        for side, result in beside.items():
+        results = at_best_threads(report, preset, Setting(setting.batch, depth, setting.prompt_tokens))
+        for runner, result in results.items():
             if result.decode is not None:
-                points.setdefault(side, []).append((depth, result.decode.median))
+                points.setdefault(runner, []).append((depth, result.decode.median))
     return _lines(points)
 
 
 def _by_threads(report: Report, preset: str) -> dict[str, Line]:
-    setting = deciding_setting(report, preset)
+    setting = main_setting(report, preset)
     points: dict[str, list[tuple[float, float]]] = {}
     of_preset = [result for result in measured(report) if result.case.preset == preset]
     for threads in sorted({result.case.threads for result in of_preset}):
-        for side in sides_of(report):
+        for runner in runners_of(report):
             best = fastest(
                 result
                 for result in of_preset
-                if result.case.threads == threads and result.case.side == side and setting_of(result.case) == setting
+                if result.case.threads == threads
+                and result.case.runner == runner
+                and setting_of(result.case) == setting
             )
             if best is not None and best.decode is not None:
-                points.setdefault(side, []).append((threads, best.decode.median))
+                points.setdefault(runner, []).append((threads, best.decode.median))
     return _lines(points)
 
 
 def _lines(points: dict[str, list[tuple[float, float]]]) -> dict[str, Line]:
-    """Those sides that have at least two points, as x and y."""
-    return {side: ([x for x, _ in found], [y for _, y in found]) for side, found in points.items() if len(found) > 1}
+    """Return the x and y values of the runners that have at least two points."""
+    return {
+        runner: ([x for x, _ in found], [y for _, y in found]) for runner, found in points.items() if len(found) > 1
+    }
 
 
 def _apart(values: list[float]) -> list[float]:
-    """The values, from the least on, without those too near to the one before for a label of their own."""
+    """Return ascending values without those that are so near to the value before that their labels would overlap."""
     kept = values[:1]
     for value in values[1:]:
         if value - kept[-1] > 0.08 * (values[-1] - values[0]):
@@ -202,8 +212,8 @@ def _apart(values: list[float]) -> list[float]:
 
 
 def _draw_lines(axes: Axes, report: Report, lines: dict[str, Line], label: str) -> None:
-    for side, (x, y) in lines.items():
-        axes.plot(x, y, markersize=6, **_style(report, side))
+    for runner, (x, y) in lines.items():
+        axes.plot(x, y, markersize=6, **_style(report, runner))
     axes.set_xticks(_apart(sorted({value for x, _ in lines.values() for value in x})))
     _log_speed(axes)
     axes.set_xlabel(label)
@@ -216,16 +226,16 @@ def _rows_height(found: Callable[[Report, str], list[Result]]) -> Callable[[Repo
 CHARTS = (
     Chart(
         "quality",
-        "Speed against quality loss",
-        "Up is faster, left loses less. Filled marks are our variants.",
-        lambda report, preset: len(_with_loss(report, preset)) > 1,
+        "Speed and increase of bits per byte",
+        "Higher is faster, left is better quality. Filled marks are our variants.",
+        lambda report, preset: len(_with_quality(report, preset)) > 1,
         _draw_quality,
         lambda report, preset: 2.7,
     ),
     Chart(
         "memory",
         "Peak memory",
-        "What an empty Python takes, what the libraries add, and what the model and its buffers add.",
+        "The parts of an empty Python process, of the libraries, and of the model with its buffers.",
         lambda report, preset: bool(_with_memory(report, preset)),
         _draw_memory,
         _rows_height(_with_memory),
@@ -233,7 +243,7 @@ CHARTS = (
     Chart(
         "latency",
         "Time per token",
-        "Half, 95 and 99 of a hundred tokens take no longer than their marks.",
+        "50, 95 and 99 percent of the tokens take no longer than their marks.",
         lambda report, preset: bool(_with_steps(report, preset)),
         _draw_latency,
         _rows_height(_with_steps),
@@ -242,7 +252,7 @@ CHARTS = (
     Chart(
         "depth",
         "Speed by depth",
-        "Tokens already in the context before the prompt; each side at its best thread count.",
+        "Depth is the number of tokens in the context before the prompt. Each runner is at its best number of threads.",
         lambda report, preset: bool(_by_depth(report, preset)),
         lambda axes, report, preset: _draw_lines(axes, report, _by_depth(report, preset), "depth, tokens"),
         lambda report, preset: 2.7,
@@ -250,7 +260,7 @@ CHARTS = (
     Chart(
         "threads",
         "Speed by threads",
-        "With the settings of the first table.",
+        "All other settings are those of the main figures.",
         lambda report, preset: bool(_by_threads(report, preset)),
         lambda axes, report, preset: _draw_lines(axes, report, _by_threads(report, preset), "threads"),
         lambda report, preset: 2.7,
@@ -261,7 +271,7 @@ CHARTS = (
 def _render(
     chart: Chart, report: Report, ink: str, columns: int, target: io.BytesIO | Path, save: dict[str, Any]
 ) -> None:
-    """Draw a chart's presets as panels in so many columns; `save` is what matplotlib's savefig takes."""
+    """Draw the panels of a chart in up to `columns` columns; `save` are arguments of matplotlib's savefig."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -305,7 +315,7 @@ def _render(
 
 
 def svg(chart: Chart, report: Report, theme: str) -> str:
-    """A chart as an SVG element to stand inside HTML, on a transparent ground, for the theme light or dark."""
+    """Return a chart as an SVG element for an HTML page, on a transparent ground, for the theme light or dark."""
     target = io.BytesIO()
     _render(chart, report, INK[theme], 1, target, {"format": "svg", "facecolor": "none", "metadata": {"Date": None}})
     text = target.getvalue().decode("utf-8")
@@ -315,7 +325,7 @@ def svg(chart: Chart, report: Report, theme: str) -> str:
 
 
 def write_pngs(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
-    """Write every chart that has data as NAME.png on white, panels side by side; yields titles and file names."""
+    """Write every chart that has data as NAME.png on white; yield its title and file name."""
     for chart in CHARTS:
         if chart.presets(report):
             path = folder / f"{chart.name}.png"

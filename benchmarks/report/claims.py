@@ -1,6 +1,6 @@
-"""The table that story-model articles show of these presets: what was published beside what is measured here.
+"""Figures that articles publish for story models of these sizes, compared with what is measured here.
 
-The claims are repeated as they were published. Where one cannot be what it says, a rule finds it and says why.
+The claims are repeated as they were published. Rules find the claims that cannot be true, and explain why.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import statistics
 from dataclasses import dataclass, fields
 
 from benchmarks.report.fields import Table, three_figures
-from benchmarks.report.leaderboard import deciding
+from benchmarks.report.leaderboard import main_results
 from benchmarks.report.record import Report
-from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES
+from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
-OUR_SIDE = "int8"
+OUR_RUNNER = "int8"
 MEGABYTE = 1e6
-# Number formats by bytes a weight, from wide to narrow.
+# Number formats and their bytes per weight, from wide to narrow.
 FORMATS = (("float32", 4.0), ("float16", 2.0), ("int8", 1.0), ("4 bits", 0.5), ("2 bits", 0.25))
-# Tokens/s times ms a token is 1000; published figures are rounded.
+# How far a product of two rounded figures may be from 1.
 ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A preset's figures as articles give them: MB are 10^6 bytes, times are seconds unless named; None is not told."""
+    """A preset's figures as articles give them; None if a figure is unknown. 1 MB is 10^6 bytes."""
 
     bleu: float | None = None
     perplexity: float | None = None
@@ -55,8 +55,8 @@ CLAIMS = {
 
 
 def measured(report: Report, preset: str) -> Row:
-    """Our int8 variant of a preset at its best thread count, and what the report knows of the model's quality."""
-    model, result = report.models.get(preset), deciding(report, preset).get(OUR_SIDE)
+    """Return the figures of a preset's int8 variant at its best number of threads, and the model's quality."""
+    model, result = report.models.get(preset), main_results(report, preset).get(OUR_RUNNER)
     speed = result.decode.median if result is not None and result.decode is not None else None
     step = statistics.median(result.decode_seconds) / (result.case.new_tokens - 1) if result and speed else None
     return Row(
@@ -72,58 +72,63 @@ def measured(report: Report, preset: str) -> Row:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: 42 s, 7 min, 3.1 h."""
+    """Return seconds for people: 42 s, 7 min, 3.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _cell(key: str, row: Row, spare: str) -> str:
+def _cell(key: str, row: Row, missing: str) -> str:
     value: float | None = getattr(row, key)
     if value is None:
-        return spare
+        return missing
     return duration(value) if key == "training_seconds" else three_figures(value)
 
 
 def literature_table(report: Report) -> Table:
-    """One column a preset, for each figure a row of ours and a row of what was published."""
+    """Return a table with a column for each preset, and for each figure a measured and a published row."""
     ours = {preset: measured(report, preset) for preset in CLAIMS}
     rows = []
     for key in (entry.name for entry in fields(Row)):
         rows.append([TITLES[key], "measured", *(_cell(key, ours[preset], "not measured") for preset in CLAIMS)])
         rows.append(["", "published", *(_cell(key, CLAIMS[preset], "not given") for preset in CLAIMS)])
-    caption = f"Measured: {OUR_SIDE} at its best thread count; BLEU, perplexity and bits per byte of the float model."
+    caption = (
+        f"Measured: {OUR_RUNNER} at its best number of threads; BLEU, perplexity and bits per byte: the float model."
+    )
     return Table(caption, ["", "", *CLAIMS], rows, [True, True, *(False for _ in CLAIMS)])
 
 
 def speed_note(preset: str, claim: Row) -> str | None:
-    """Tokens a second and milliseconds a token are one figure: their product is 1000."""
+    """Return a note if tokens per second and milliseconds per token contradict each other: their product is 1000."""
     if claim.ms_per_token is None or claim.tokens_per_second is None:
         return None
     times = claim.ms_per_token * claim.tokens_per_second / 1000
     if abs(times - 1) <= ROUNDING:
         return None
     return (
-        f"{preset}: {three_figures(claim.ms_per_token)} ms a token is "
+        f"{preset}: {three_figures(claim.ms_per_token)} ms per token is "
         f"{three_figures(1000 / claim.ms_per_token)} tokens/s; the {three_figures(claim.tokens_per_second)} tokens/s "
-        f"published are {three_figures(times)} times that, so the two were not measured on the same thing."
+        f"published are {three_figures(times)} times that, so both cannot be measurements of the same run."
     )
 
 
 def size_note(preset: str, claim: Row, parameters: int) -> str | None:
-    """A file of less than four bytes a parameter holds no float32 model."""
+    """Return a note if a file has less than four bytes per parameter, so that it cannot hold float32 weights."""
     if claim.size_mb is None or claim.size_mb * MEGABYTE >= 4 * parameters:
         return None
     each = claim.size_mb * MEGABYTE / parameters
     fits = next((f"room for {name} at most" for name, size in FORMATS if size <= each), "room for no number format")
     return (
         f"{preset}: {claim.size_mb} MB for {parameters:,} parameters is {each:.2f} bytes each, {fits}; "
-        f"in float32 they are {4 * parameters / MEGABYTE:.1f} MB."
+        f"in float32 they take {4 * parameters / MEGABYTE:.1f} MB."
     )
 
 
 def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
-    """No process takes less memory than the interpreter and the runtime in it; `base_bytes` is what those take here."""
+    """Return a note if a process is said to take less memory than the interpreter and the runtime in it.
+
+    `base_bytes` is what these two take on this machine; None if it was not measured.
+    """
     if base_bytes is None or claim.memory_mb is None or claim.memory_mb * MEGABYTE >= base_bytes:
         return None
     return (
@@ -133,7 +138,7 @@ def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
 
 
 def perplexity_note(report: Report) -> str | None:
-    """Perplexities are per token, and differ with what a token is."""
+    """Return a note if the presets have different vocabularies, so that their perplexities cannot be compared."""
     sizes = sorted({PRESETS[preset].config.vocab_size for preset in CLAIMS})
     if len(sizes) < 2:
         return None
@@ -142,19 +147,19 @@ def perplexity_note(report: Report) -> str | None:
         for preset in CLAIMS
         if (model := report.models.get(preset)) is not None and model.bits_per_byte is not None
     ]
-    told = f": {', '.join(known)}" if known else ""
+    values = f": {', '.join(known)}" if known else ""
     return (
         f"Perplexity is per token, and these presets have vocabularies of {', '.join(map(str, sizes[:-1]))} and "
-        f"{sizes[-1]} tokens: their perplexities do not compare with each other. Bits per byte do{told}."
+        f"{sizes[-1]} tokens, so their perplexities cannot be compared. Bits per byte can be compared{values}."
     )
 
 
 def notes(report: Report) -> list[str]:
-    """A sentence for every published figure that cannot be what it says, and for what does not compare."""
+    """Return a sentence for each published figure that cannot be true, and for figures that cannot be compared."""
     bases = [
         result.imports_bytes
         for result in report.results
-        if result.imports_bytes and result.case.side in VARIANT_FILES and result.case.side not in TORCH_VARIANTS
+        if result.imports_bytes and result.case.runner in VARIANTS and not VARIANTS[result.case.runner].is_torch
     ]
     base = min(bases, default=None)
     found = [speed_note(preset, claim) for preset, claim in CLAIMS.items()]

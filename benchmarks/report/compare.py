@@ -1,66 +1,75 @@
-"""Two reports side by side: what got faster or smaller, what slower or larger, and what of it is noise."""
+"""The comparison of two reports: which figures changed, and which changes exceed the noise."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.fields import three_figures
+from benchmarks.report.fields import printable, three_figures
 from benchmarks.report.leaderboard import setting_of
-from benchmarks.report.metrics import CRITERIA, Criterion, noise
+from benchmarks.report.metrics import METRICS, Metric, noise
 from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
 from slm.errors import SlmxError
 
+# How many names of what only one report has are listed.
+LISTED = 8
+
 
 @dataclass(frozen=True)
 class Change:
-    """A criterion of a case in both reports, with the samples of each."""
+    """A metric of a case in both reports, with the samples of each."""
 
     case: Case
-    criterion: Criterion
+    metric: Metric
     old: Samples
     new: Samples
 
     @property
     def ratio(self) -> float:
-        """New relative to old."""
+        """The new median relative to the old one."""
         return self.new.median / self.old.median
 
     @property
     def noise(self) -> float:
-        """How far from 1 the ratio may be by chance."""
+        """How far the ratio may be from 1 by chance."""
         return noise(self.old, self.new)
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the ratio is farther from 1 than chance brings it."""
+        """Whether the ratio is farther from 1 than the noise."""
         return abs(self.ratio - 1) > self.noise
 
     @property
     def better(self) -> bool:
-        """Whether the new report is ahead."""
-        return (self.ratio > 1) == self.criterion.more_is_better
+        """Whether the new figure is better than the old one."""
+        return (self.ratio > 1) == self.metric.more_is_better
 
     def regressed(self, limit: float) -> bool:
-        """Whether it got worse by more than the noise and by more than `limit`, a share of the old figure."""
+        """Return whether the figure got worse by more than the noise and by more than `limit`, a share of the old."""
         return self.beyond_noise and not self.better and abs(self.ratio - 1) > limit
 
     def line(self) -> str:
-        """The change for people."""
-        word = self.criterion.better if self.better else self.criterion.worse
-        old, new = (three_figures(samples.median * self.criterion.scale) for samples in (self.old, self.new))
+        """Return the change as one line for people."""
+        word = self.metric.better if self.better else self.metric.worse
+        old, new = (three_figures(samples.median * self.metric.scale) for samples in (self.old, self.new))
         return (
-            f"{word}: {label(self.case)}: {self.criterion.title} {old} -> {new} {self.criterion.unit} "
+            f"{word}: {label(self.case)}: {self.metric.title} {old} -> {new} {self.metric.unit} "
             f"({self.ratio:.2f}x, noise {self.noise:.0%})"
         )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All changes of the cases that both reports measured, and what cannot be compared.
+    """The comparison of two reports.
 
-    `broken` are cases that the old report measured and that fail in the new one, with the note.
+    Attributes:
+        changes: Every figure of the cases that both reports measured.
+        broken: Cases that the old report measured and that failed in the new one, each with its note.
+        only_old: Cases that only the old report measured.
+        only_new: Cases that only the new report measured.
+        warnings: Differences that make the reports hard to compare.
     """
 
     changes: list[Change]
@@ -70,30 +79,39 @@ class Comparison:
     warnings: list[str]
 
     def regressions(self, limit: float) -> list[str]:
-        """What got worse beyond the noise by more than `limit`, and what fails now, a line each."""
+        """Return a line for each case that fails now, and for each figure that got worse by more than `limit`."""
         worse = [change.line() for change in self.changes if change.regressed(limit)]
-        return [f"fails now: {label(case)}: {note}" for case, note in self.broken] + worse
+        fails = [f"fails now: {label(case)}: {note}" for case, note in self.broken]
+        return [printable(line) for line in (*fails, *worse)]
 
     def lines(self) -> list[str]:
-        """The comparison for people: warnings, what changed beyond the noise, what is in one report only."""
+        """Return the comparison for people: warnings, changes beyond the noise, counts of the rest."""
         moved = [change for change in self.changes if change.beyond_noise]
-        told = [f"warning: {warning}" for warning in self.warnings]
+        lines = [f"warning: {warning}" for warning in self.warnings]
         for better in (True, False):
-            told += [change.line() for change in moved if change.better is better]
-        told.append(f"{len(self.changes) - len(moved)} of {len(self.changes)} figures are within the noise")
-        told += [f"only in the old report: {label(case)}" for case in self.only_old]
-        told += [f"only in the new report: {label(case)}" for case in self.only_new]
-        return told
+            lines += [change.line() for change in moved if change.better is better]
+        lines.append(f"{len(self.changes) - len(moved)} of {len(self.changes)} figures are within the noise")
+        lines += _only("old", self.only_old) + _only("new", self.only_new)
+        return [printable(line) for line in lines]
+
+
+def _only(which: str, cases: Sequence[Case]) -> list[str]:
+    """Return a line that counts the cases of one report and names their runners, or none without a case."""
+    if not cases:
+        return []
+    names = list(dict.fromkeys(f"{case.preset} {case.runner}" for case in cases))
+    listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
+    return [f"only in the {which} report: {len(cases)} case{'s' * (len(cases) > 1)} of {listed}"]
 
 
 def label(case: Case) -> str:
-    """A case in a few words."""
+    """Return a case in a few words."""
     threads = "1 thread" if case.threads == 1 else f"{case.threads} threads"
-    return f"{case.preset} {case.side}, {threads}, {setting_of(case)}, {case.new_tokens} new"
+    return f"{case.preset} {case.runner}, {threads}, {setting_of(case)}, {case.new_tokens} new"
 
 
 def share(text: str) -> float:
-    """A percentage such as 10% as a share; SlmxError for anything else."""
+    """Return a percentage such as "10%" as a share; SlmxError for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip(), re.ASCII)
     if found is None:
         raise SlmxError(f"--fail-over {text!r}: not a percentage; write it like 10%")
@@ -102,15 +120,15 @@ def share(text: str) -> float:
 
 def _changes(case: Case, old: Result, new: Result) -> list[Change]:
     found = []
-    for criterion in CRITERIA:
-        before, after = criterion.samples(old), criterion.samples(new)
+    for metric in METRICS:
+        before, after = metric.samples(old), metric.samples(new)
         if before is not None and after is not None:
-            found.append(Change(case, criterion, before, after))
+            found.append(Change(case, metric, before, after))
     return found
 
 
 def compare_reports(old: Report, new: Report) -> Comparison:
-    """Compare the cases that both reports have measured; SlmxError when there are none."""
+    """Compare the cases that both reports measured; SlmxError if there are none."""
     before = {result.case: result for result in old.results if result.status == MEASURED}
     after = {result.case: result for result in new.results if result.status == MEASURED}
     failed = {result.case: result.note for result in new.results if result.status == FAILED}

@@ -1,24 +1,32 @@
-"""The one list of what a report shows of a result; every printer draws its tables from here."""
+"""The one list of what a report shows of a result. Every printer draws its tables from here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.leaderboard import deciding, deciding_setting, float_ratio, measured, presets_of
+from benchmarks.report.leaderboard import float_ratio, main_results, main_setting, measured, presets_of
 from benchmarks.report.metrics import first_token
 from benchmarks.report.record import MEASURED, Report, Result
+from runtimes.bundle.fields import as_plain_text
 
 Value = str | int | float | None
 MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Column:
-    """A figure of a result: `key` for machines, `title` and `unit` for people, its value, and how a value is shown.
+class Field:
+    """A figure of a result, as it is shown.
 
-    `deciding` columns are in the short tables, `setting` columns tell cases of one side apart, `words` columns hold no
-    numbers.
+    Attributes:
+        key: Its name in CSV and JSON lines.
+        title: Its name for people.
+        unit: Its unit for people; empty if it has none.
+        get: Returns its value; None if there is none.
+        show: Returns a value as text for people.
+        main: Whether it is in the short tables.
+        setting: Whether it tells cases of one runner apart.
+        words: Whether it holds words, not numbers.
     """
 
     key: str
@@ -26,7 +34,7 @@ class Column:
     unit: str
     get: Callable[[Report, Result], Value]
     show: Callable[[Value], str] = str
-    deciding: bool = False
+    main: bool = False
     setting: bool = False
     words: bool = False
 
@@ -36,14 +44,21 @@ class Column:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def cell(self, report: Report, result: Result) -> str:
-        """The value as text for people, empty where there is none."""
+        """Return the value as text for people; empty if there is none."""
         value = self.get(report, result)
         return "" if value is None else self.show(value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people: a caption, headings, rows of as many cells, and which of the columns hold words."""
+    """A table for people.
+
+    Attributes:
+        caption: A sentence above the table.
+        headings: A heading for each column.
+        rows: Rows with a cell for each column.
+        words: For each column, whether it holds words, not numbers.
+    """
 
     caption: str
     headings: list[str]
@@ -52,11 +67,16 @@ class Table:
 
 
 def three_figures(value: float) -> str:
-    """A number to about three significant figures, in plain digits."""
+    """Return a number with about three significant figures, in plain digits."""
     size = abs(value)
     if size >= 99.95:
         return f"{value:,.0f}"
     return f"{value:.1f}" if size >= 9.995 else f"{value:.2f}" if size >= 0.9995 else f"{value:.3f}"
+
+
+def printable(text: str) -> str:
+    """Return a text as one line without control characters, which a terminal would obey."""
+    return as_plain_text(" ".join(text.splitlines()))
 
 
 def _number(value: Value) -> str:
@@ -113,107 +133,112 @@ def _mebibytes(value: int | None) -> float | None:
 
 
 def libraries_bytes(result: Result) -> int | None:
-    """What a side's libraries add to an empty Python, in bytes."""
+    """Return the bytes that a runner's libraries add to an empty Python process; None if not measured."""
     if result.imports_bytes is None or result.interpreter_bytes is None:
         return None
     return result.imports_bytes - result.interpreter_bytes
 
 
-COLUMNS = (
-    Column("preset", "preset", "", lambda report, result: result.case.preset, deciding=True, words=True),
-    Column("side", "side", "", lambda report, result: result.case.side, deciding=True, words=True),
-    Column("threads", "threads", "", lambda report, result: result.case.threads, deciding=True),
-    Column("prompt_tokens", "prompt", "tokens", lambda report, result: result.case.prompt_tokens, setting=True),
-    Column("depth_tokens", "depth", "tokens", lambda report, result: result.case.depth, setting=True),
-    Column("batch", "batch", "", lambda report, result: result.case.batch, setting=True),
-    Column("decode_tokens_per_s", "decode", "tokens/s", _decode, _number, deciding=True),
-    Column("decode_spread", "spread", "±", _spread, _share, deciding=True),
-    Column("times_float", "times torch eager", "", float_ratio, _times, deciding=True),
-    Column("load_s", "load", "s", lambda report, result: result.load_seconds, _number),
-    Column("ttft_ms", "TTFT", "ms", _first_token, _number, deciding=True),
-    Column("prefill_tokens_per_s", "prefill", "tokens/s", _prefill, _number),
-    Column("tpot_p50_ms", "TPOT p50", "ms", _step(50), _number),
-    Column("tpot_p95_ms", "TPOT p95", "ms", _step(95), _number),
-    Column("tpot_p99_ms", "TPOT p99", "ms", _step(99), _number),
-    Column(
-        "peak_rss_mib", "peak RSS", "MiB", lambda report, result: _mebibytes(result.peak_bytes), _number, deciding=True
-    ),
-    Column(
+FIELDS = (
+    Field("preset", "preset", "", lambda report, result: result.case.preset, main=True, words=True),
+    Field("runner", "runner", "", lambda report, result: result.case.runner, main=True, words=True),
+    Field("threads", "threads", "", lambda report, result: result.case.threads, main=True),
+    Field("prompt_tokens", "prompt", "tokens", lambda report, result: result.case.prompt_tokens, setting=True),
+    Field("depth_tokens", "depth", "tokens", lambda report, result: result.case.depth, setting=True),
+    Field("batch", "batch", "", lambda report, result: result.case.batch, setting=True),
+    Field("decode_tokens_per_s", "decode", "tokens/s", _decode, _number, main=True),
+    Field("decode_spread", "spread", "±", _spread, _share, main=True),
+    Field("times_float", "times torch eager", "", float_ratio, _times, main=True),
+    Field("load_s", "load", "s", lambda report, result: result.load_seconds, _number),
+    Field("ttft_ms", "TTFT", "ms", _first_token, _number, main=True),
+    Field("prefill_tokens_per_s", "prefill", "tokens/s", _prefill, _number),
+    Field("tpot_p50_ms", "TPOT p50", "ms", _step(50), _number),
+    Field("tpot_p95_ms", "TPOT p95", "ms", _step(95), _number),
+    Field("tpot_p99_ms", "TPOT p99", "ms", _step(99), _number),
+    Field("peak_rss_mib", "peak RSS", "MiB", lambda report, result: _mebibytes(result.peak_bytes), _number, main=True),
+    Field(
         "interpreter_mib",
-        "of it interpreter",
+        "interpreter's part",
         "MiB",
         lambda report, result: _mebibytes(result.interpreter_bytes),
         _number,
     ),
-    Column(
-        "libraries_mib", "of it libraries", "MiB", lambda report, result: _mebibytes(libraries_bytes(result)), _number
+    Field(
+        "libraries_mib", "libraries' part", "MiB", lambda report, result: _mebibytes(libraries_bytes(result)), _number
     ),
-    Column("disk_bytes", "on disk", "bytes", lambda report, result: result.disk_bytes, _whole, deciding=True),
-    Column("weights_mib", "weights a step", "MiB", lambda report, result: _mebibytes(result.weight_bytes), _number),
-    Column("ceiling_share", "of the bandwidth", "", lambda report, result: report.ceiling_share(result), _share),
-    Column("bits_per_byte", "bits per byte", "", lambda report, result: result.bits_per_byte, _bits),
-    Column("loss", "quality loss", "", lambda report, result: result.loss, _change, deciding=True),
-    Column("agreement", "greedy agreement", "", lambda report, result: result.agreement, _share),
-    Column("status", "status", "", lambda report, result: result.status, words=True),
-    Column("note", "note", "", lambda report, result: result.note or None, words=True),
+    Field("disk_bytes", "on disk", "bytes", lambda report, result: result.disk_bytes, _whole, main=True),
+    Field(
+        "weights_mib", "weights read per step", "MiB", lambda report, result: _mebibytes(result.weight_bytes), _number
+    ),
+    Field("ceiling_share", "share of bandwidth", "", lambda report, result: report.ceiling_share(result), _share),
+    Field("bits_per_byte", "bits per byte", "", lambda report, result: result.bits_per_byte, _bits),
+    Field(
+        "bpb_increase",
+        "increase of bits per byte",
+        "",
+        lambda report, result: result.bpb_increase,
+        _change,
+        main=True,
+    ),
+    Field("agreement", "greedy agreement", "", lambda report, result: result.agreement, _share),
+    Field("status", "status", "", lambda report, result: result.status, words=True),
+    Field("note", "note", "", lambda report, result: result.note or None, words=True),
 )
 
 
-def table(caption: str, report: Report, results: Sequence[Result], columns: Iterable[Column]) -> Table:
-    """Results as rows; a column without any value is left out."""
-    kept: list[tuple[Column, list[str]]] = []
-    for column in columns:
-        cells = [column.cell(report, result) for result in results]
+def table(caption: str, report: Report, results: Sequence[Result], fields: Iterable[Field]) -> Table:
+    """Return a table with a row for each result. Fields of which no result has a value are left out."""
+    kept: list[tuple[Field, list[str]]] = []
+    for field in fields:
+        cells = [field.cell(report, result) for result in results]
         if any(cells):
-            kept.append((column, cells))
+            kept.append((field, cells))
     rows = [list(row) for row in zip(*(cells for _, cells in kept), strict=True)]
-    return Table(caption, [column.heading for column, _ in kept], rows, [column.words for column, _ in kept])
+    return Table(caption, [field.heading for field, _ in kept], rows, [field.words for field, _ in kept])
 
 
-def deciding_table(report: Report) -> Table:
-    """Speed, memory, size and quality loss in one row: every preset and side at its best thread count."""
+def main_table(report: Report) -> Table:
+    """Return the main figures of every model and runner at its best number of threads."""
     presets = presets_of(report)
-    results = [result for preset in presets for result in deciding(report, preset).values()]
-    settings = {preset: str(found) for preset in presets if (found := deciding_setting(report, preset)) is not None}
+    results = [result for preset in presets for result in main_results(report, preset).values()]
+    settings = {preset: str(found) for preset in presets if (found := main_setting(report, preset)) is not None}
     same = len(set(settings.values())) == 1
-    told = settings.values() if same else (f"{preset}: {setting}" for preset, setting in settings.items())
-    caption = next(iter(told)) if same else "; ".join(told)
-    caption = f"Each side at its best thread count; {caption}." if caption else "Nothing was measured."
-    return table(caption, report, results, [column for column in COLUMNS if column.deciding])
+    shown = settings.values() if same else (f"{preset}: {setting}" for preset, setting in settings.items())
+    caption = next(iter(shown)) if same else "; ".join(shown)
+    caption = f"Each runner at its best number of threads; {caption}." if caption else "Nothing was measured."
+    return table(caption, report, results, [field for field in FIELDS if field.main])
 
 
 def short_table(report: Report) -> Table:
-    """Every measured case, with the settings that differ between cases and the deciding figures."""
+    """Return every measured case, with the settings that differ between cases and the main figures."""
     results = measured(report)
-    columns = [
-        column
-        for column in COLUMNS
-        if column.deciding or (column.setting and len({column.get(report, result) for result in results}) > 1)
+    fields = [
+        field
+        for field in FIELDS
+        if field.main or (field.setting and len({field.get(report, result) for result in results}) > 1)
     ]
-    return table("Every measured case.", report, results, columns)
+    return table("Every measured case.", report, results, fields)
 
 
 def full_table(report: Report) -> Table:
-    """Every measured case with every figure that any of them has."""
-    results = measured(report)
+    """Return every measured case with every figure that any of them has."""
     return table(
         "Every measured case; medians of all rounds. TTFT: time to the first token; TPOT: time per output token.",
         report,
-        results,
-        [column for column in COLUMNS if column.key != "status"],
+        measured(report),
+        [field for field in FIELDS if field.key != "status"],
     )
 
 
 def trouble_table(report: Report) -> Table:
-    """Every case that failed or was skipped, with why."""
+    """Return every case that failed or was skipped, with the reason."""
     results = [result for result in report.results if result.status != MEASURED]
-    wanted = ("preset", "side", "threads", "prompt_tokens", "depth_tokens", "batch", "status", "note")
-    columns = [column for column in COLUMNS if column.key in wanted]
-    return table("Failed and skipped cases.", report, results, columns)
+    wanted = ("preset", "runner", "threads", "prompt_tokens", "depth_tokens", "batch", "status", "note")
+    return table("Failed and skipped cases.", report, results, [field for field in FIELDS if field.key in wanted])
 
 
 def machine_table(report: Report) -> Table:
-    """What the report was measured on, and how it was called."""
+    """Return what the report was measured on, and the command."""
     rows = [
         ["created", report.created],
         ["command", report.command],
@@ -221,7 +246,7 @@ def machine_table(report: Report) -> Table:
     ]
     for threads, bandwidth in report.bandwidth.items():
         rows.append([f"read bandwidth, {threads} thread{'s' * (threads != '1')}", f"{bandwidth / 1e9:.1f} GB/s"])
-    rows.append(["quality judged on", report.text or "nothing"])
+    rows.append(["quality measured on", report.text or "nothing"])
     for name, model in report.models.items():
         weights = "trained" if model.trained else "random weights"
         rows.append([f"model {name}", f"{model.parameters:,} parameters, {weights}"])

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no font, no network."""
+"""A report as one HTML page that loads nothing else: no script, no font, nothing from the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.report import claims
 from benchmarks.report.charts import CHARTS, svg
-from benchmarks.report.fields import deciding_table, full_table, machine_table, trouble_table
+from benchmarks.report.fields import full_table, machine_table, main_table, trouble_table
 from benchmarks.report.leaderboard import verdict
 from benchmarks.report.record import Report
 
@@ -14,7 +14,7 @@ TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def to_html(report: Report) -> str:
-    """The page, the answer first; charts are SVG, once for light and once for dark screens."""
+    """Return the page, the most important part first. Each chart is drawn twice, for light and for dark screens."""
     from jinja2 import Environment, StrictUndefined
 
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -22,7 +22,7 @@ def to_html(report: Report) -> str:
     return template.from_string(TEMPLATE.read_text("utf-8")).render(
         report=report,
         verdict=verdict(report),
-        deciding=deciding_table(report),
+        main=main_table(report),
         literature=claims.literature_table(report),
         notes=claims.notes(report),
         charts=[(chart, {theme: svg(chart, report, theme) for theme in ("light", "dark")}) for chart in drawn],

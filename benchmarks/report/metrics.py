@@ -1,4 +1,4 @@
-"""What results are ranked and compared by, and when two of them differ by more than noise."""
+"""The metrics by which results are ranked and compared, and the noise that a difference has to exceed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ LEAST_NOISE = 0.02
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """A figure of a result by which sides are ranked: its samples, and the words for it.
+class Metric:
+    """A figure of a result by which runners are ranked.
 
-    `scale` turns a sample into `unit`. A side that leads "is 1.10x `ahead` than" another.
+    Attributes:
+        title: Its name for people.
+        unit: Its unit for people.
+        scale: The factor that turns a sample into `unit`.
+        more_is_better: Whether a larger value is better.
+        better: The word for a change to the better.
+        worse: The word for a change to the worse.
+        comparative: What a better runner is, as in "is 1.10x `comparative` than".
+        samples: Returns the samples of a result; None if it was not measured.
     """
 
     title: str
@@ -25,47 +33,29 @@ class Criterion:
     more_is_better: bool
     better: str
     worse: str
-    ahead: str
+    comparative: str
     samples: Callable[[Result], Samples | None]
 
     def gain(self, first: Result, second: Result) -> float | None:
-        """How many times better `first` is than `second`, 1 for equal, None where one has no such figure."""
+        """Return how many times better `first` is than `second`; None if one of them was not measured."""
         one, other = self.samples(first), self.samples(second)
         if one is None or other is None:
             return None
         return one.median / other.median if self.more_is_better else other.median / one.median
 
 
-def _one(value: int | None) -> Samples | None:
+def _single(value: int | None) -> Samples | None:
     return Samples([float(value)]) if value else None
 
 
 def first_token(result: Result) -> Samples | None:
-    """Seconds from the prompt to the first token, a sample for each round; None if not measured."""
+    """Return the seconds from the prompt to the first token, a sample for each round; None if not measured."""
     return Samples(result.first_token_seconds) if result.first_token_seconds else None
 
 
-DECODE = Criterion(
-    "decode",
-    "tokens/s",
-    1,
-    True,
-    "faster",
-    "slower",
-    "faster",
-    lambda result: result.decode,
-)
-FIRST_TOKEN = Criterion(
-    "first token",
-    "ms",
-    1000,
-    False,
-    "faster",
-    "slower",
-    "quicker to the first token",
-    first_token,
-)
-MEMORY = Criterion(
+DECODE = Metric("decode", "tokens/s", 1, True, "faster", "slower", "faster", lambda result: result.decode)
+FIRST_TOKEN = Metric("first token", "ms", 1000, False, "faster", "slower", "quicker to the first token", first_token)
+MEMORY = Metric(
     "peak memory",
     "MiB",
     2**-20,
@@ -73,21 +63,18 @@ MEMORY = Criterion(
     "smaller",
     "larger",
     "smaller in memory",
-    lambda result: _one(result.peak_bytes),
+    lambda result: _single(result.peak_bytes),
 )
-DISK = Criterion(
-    "disk",
-    "MiB",
-    2**-20,
-    False,
-    "smaller",
-    "larger",
-    "smaller on disk",
-    lambda result: _one(result.disk_bytes),
+DISK = Metric(
+    "disk", "MiB", 2**-20, False, "smaller", "larger", "smaller on disk", lambda result: _single(result.disk_bytes)
 )
-CRITERIA = (DECODE, FIRST_TOKEN, MEMORY, DISK)
+METRICS = (DECODE, FIRST_TOKEN, MEMORY, DISK)
 
 
 def noise(one: Samples, other: Samples) -> float:
-    """How far from 1 the ratio of two medians may be by chance: twice the combined relative spread, at least 2 %."""
+    """Return how far the ratio of two medians may be from 1 by chance.
+
+    It is twice the combined relative spread of both, and at least 2 %. The spread is half the interquartile range
+    relative to the median.
+    """
     return max(2 * math.hypot(one.spread, other.spread), LEAST_NOISE)

@@ -1,4 +1,4 @@
-"""A report as a terminal table, Markdown, CSV and lines of JSON; its whole JSON is `Report.to_json`."""
+"""A report as a terminal table, Markdown, CSV and JSON lines. `Report.to_json` gives the whole report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.report import claims
 from benchmarks.report.fields import (
-    COLUMNS,
+    FIELDS,
     Table,
-    deciding_table,
     full_table,
     machine_table,
+    main_table,
+    printable,
     short_table,
     trouble_table,
 )
@@ -24,23 +25,23 @@ from benchmarks.report.record import Report
 if TYPE_CHECKING:
     import rich.table
 
-# Columns of a terminal that is none: a file or a pipe.
+# Columns of text where the output is a file or a pipe.
 PIPE_WIDTH = 160
 
 
 def to_csv(report: Report) -> str:
-    """Every result as a row, whatever its status, under the columns' keys; values are not rounded."""
+    """Return every result as a row of CSV, whatever its status. The header has the keys; values are not rounded."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
-    writer.writerow([column.key for column in COLUMNS])
+    writer.writerow([field.key for field in FIELDS])
     for result in report.results:
-        writer.writerow([column.get(report, result) for column in COLUMNS])
+        writer.writerow([field.get(report, result) for field in FIELDS])
     return target.getvalue()
 
 
 def to_jsonl(report: Report) -> str:
-    """Every result as a line of JSON, whatever its status, with all columns by key."""
-    rows = [{column.key: column.get(report, result) for column in COLUMNS} for result in report.results]
+    """Return every result as a line of JSON, whatever its status, with all fields by key."""
+    rows = [{field.key: field.get(report, result) for field in FIELDS} for result in report.results]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
@@ -69,16 +70,19 @@ def _part(heading: str, *blocks: list[str]) -> list[str]:
 
 
 def to_markdown(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
-    """The report in Markdown, the answer first; `charts` are titles and the file names of pictures beside it."""
+    """Return the report in Markdown, the most important part first.
+
+    `charts` are the titles and file names of the pictures that lie beside it.
+    """
     pictures = [f"![{title}]({file})\n" for title, file in charts]
     lines = [
         "# slmx benchmark",
         "",
-        *_part("Where a peer is ahead", _list(verdict(report))),
+        *_part("Where another runtime is better", _list(verdict(report))),
         *_part("Warnings", _list(report.warnings)),
-        *_part("What decides", _markdown_table(deciding_table(report))),
+        *_part("Main figures", _markdown_table(main_table(report))),
         *_part(
-            "Beside published figures",
+            "Published figures",
             _markdown_table(claims.literature_table(report)),
             _list(claims.notes(report)),
         ),
@@ -86,7 +90,7 @@ def to_markdown(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
         *_part("All cases", _markdown_table(full_table(report))),
         *_part("Failed and skipped", _markdown_table(trouble_table(report))),
         *_part("Machine", _markdown_table(machine_table(report))),
-        "Every raw sample is in the JSON of this report.",
+        "The JSON file of this report has every raw sample.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -100,23 +104,23 @@ def _rich_table(table: Table) -> rich.table.Table:
     for heading, words in zip(table.headings, table.words, strict=True):
         drawn.add_column(Text(heading), justify="left" if words else "right", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(printable(cell)) for cell in row))
     return drawn
 
 
 def print_report(report: Report) -> None:
-    """Print where a peer is ahead, the warnings, the deciding table, the cases and what failed to stdout."""
+    """Print to stdout where another runtime is better, the warnings, the main figures, the cases and the failures."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPE_WIDTH)
     for sentence in verdict(report):
-        console.print(sentence, markup=False, soft_wrap=True)
+        console.print(printable(sentence), markup=False, soft_wrap=True)
     for warning in report.warnings:
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True, style="yellow")
-    decides, cases = deciding_table(report), short_table(report)
-    more = [cases] if len(cases.rows) > len(decides.rows) else []
-    for table in (decides, *more, trouble_table(report)):
+        console.print(printable(f"warning: {warning}"), markup=False, soft_wrap=True, style="yellow")
+    main, cases = main_table(report), short_table(report)
+    more = [cases] if len(cases.rows) > len(main.rows) else []
+    for table in (main, *more, trouble_table(report)):
         if table.rows:
             console.print(_rich_table(table))

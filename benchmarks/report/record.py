@@ -1,48 +1,102 @@
-"""What a benchmark run writes down: one record type, kept as JSON with every raw sample."""
+"""The record of a benchmark run: dataclasses with every raw sample, written as JSON and read by `reader`."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass, field
 
 from runtimes.system.timing import Samples
-from slm.errors import SlmxError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# The names of the runners that are PyTorch itself.
+TORCH_EAGER, TORCH_COMPILED = "torch eager", "torch compiled"
+TORCH_RUNNERS = (TORCH_EAGER, TORCH_COMPILED)
 MEASURED, FAILED, SKIPPED = "measured", "failed", "skipped"
+# Limits of what a report may hold. They are far outside of what any machine gives, and keep the arithmetic finite.
+MOST_TOKENS = 2**31
+MOST_BYTES = 2**62
+SECONDS = (1e-12, 1e12)
+BANDWIDTH = (1.0, 1e18)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a runner.
+
+    Attributes:
+        rows: The new ids, a list for each row.
+        first_token_seconds: Time from the prompt to the first id.
+        decode_seconds: Time of all further steps together.
+        token_seconds: Time of each further step. Empty for a runner that returns all ids at once.
+    """
+
+    rows: list[list[int]]
+    first_token_seconds: float
+    decode_seconds: float
+    token_seconds: list[float]
+
+    @classmethod
+    def from_stamps(cls, rows: list[list[int]], started: float, stamps: list[float]) -> Round:
+        """Build a round from the clock at its start and after each step, in seconds."""
+        steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+        return cls(rows, stamps[0] - started, stamps[-1] - stamps[0], steps)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to measure: a side, which is a variant or a peer, on a model shape under given settings.
+    """One measurement: a runner on a model under given settings.
 
-    `depth` tokens are in the context before the prompt of `prompt_tokens`, and `new_tokens` are decoded behind both, in
-    each of `batch` rows.
+    A runner is whatever writes tokens with the model's weights: PyTorch, a variant of a bundle, or a peer (another
+    runtime). Raises ValueError for counts that no measurement can have.
+
+    Attributes:
+        preset: The name of the model, in most cases a preset.
+        runner: The name of the runner.
+        threads: The number of threads.
+        prompt_tokens: The length of the prompt.
+        depth: The number of tokens that are in the context before the prompt.
+        new_tokens: The number of tokens decoded after the prompt, in each row. At least 2: the first one belongs to the
+            prefill.
+        batch: The number of rows.
     """
 
     preset: str
-    side: str
+    runner: str
     threads: int
     prompt_tokens: int
     depth: int
     new_tokens: int
     batch: int = 1
 
+    def __post_init__(self) -> None:
+        least = {"threads": 1, "prompt_tokens": 1, "depth": 0, "new_tokens": 2, "batch": 1}
+        for name, smallest in least.items():
+            if not smallest <= getattr(self, name) <= MOST_TOKENS:
+                raise ValueError(f"{name} of a case is {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a case in a fresh process; seconds and bytes, a sample for each round.
+    """What was measured of a case in a fresh process. Raises ValueError for figures that cannot be.
 
-    `first_token_seconds` runs from the prompt to the first token chosen, `decode_seconds` is all further steps
-    together, `token_seconds` each of them, in all rounds, empty for a side that cannot tell. `peak_bytes` is the peak
-    of the process's resident memory, `interpreter_bytes` of an empty Python, `imports_bytes` after the side's libraries
-    are loaded. `weight_bytes` are read once a step. `agreement` is the share of leading greedy tokens that are the
-    float model's. `bits_per_byte` is on the report's text, `loss` relative to the float model's. `note` says why a case
-    failed or was skipped, and what to do.
+    Attributes:
+        case: The case.
+        status: "measured", "failed" or "skipped".
+        note: Why the case failed or was skipped, and what to do.
+        load_seconds: Time to load the model.
+        first_token_seconds: Time from the prompt to the first token, a sample for each round.
+        decode_seconds: Time of all further steps together, a sample for each round.
+        token_seconds: Time of each further step, of all rounds. Empty if the runner gives no times.
+        interpreter_bytes: Peak memory of an empty Python process.
+        imports_bytes: Peak memory after the libraries of the runner are loaded.
+        peak_bytes: Peak of the resident memory of the process.
+        disk_bytes: Size of the weights on disk.
+        weight_bytes: Bytes of weights that one step reads.
+        agreement: The share of leading greedy tokens that are equal to those of the float model.
+        bits_per_byte: Bits per byte on the report's text.
+        bpb_increase: Increase of the bits per byte relative to the float model's; 0.01 is 1 %.
     """
 
     case: Case
@@ -59,22 +113,32 @@ class Result:
     weight_bytes: int | None = None
     agreement: float | None = None
     bits_per_byte: float | None = None
-    loss: float | None = None
+    bpb_increase: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in (MEASURED, FAILED, SKIPPED):
+            raise ValueError(f"status of a case is {self.status!r}")
+        for seconds in (*self.first_token_seconds, *self.decode_seconds, *self.token_seconds):
+            if not SECONDS[0] <= seconds <= SECONDS[1]:
+                raise ValueError(f"a sample is {seconds} seconds")
+        for name in ("interpreter_bytes", "imports_bytes", "peak_bytes", "disk_bytes", "weight_bytes"):
+            if not 0 <= (getattr(self, name) or 0) <= MOST_BYTES:
+                raise ValueError(f"{name} is {getattr(self, name)}")
 
     @property
     def decode(self) -> Samples | None:
-        """Decoded tokens a second, all rows of the batch together, a sample for each round."""
+        """Decoded tokens per second, all rows of the batch together, a sample for each round; None if not measured."""
         steps = (self.case.new_tokens - 1) * self.case.batch
         return Samples([steps / seconds for seconds in self.decode_seconds]) if self.decode_seconds else None
 
     @property
     def prefill(self) -> Samples | None:
-        """Prompt tokens a second, a sample for each round."""
+        """Prompt tokens per second, all rows together, a sample for each round; None if not measured."""
         tokens = self.case.prompt_tokens * self.case.batch
         return Samples([tokens / seconds for seconds in self.first_token_seconds]) if self.first_token_seconds else None
 
     def percentile(self, share: int) -> float | None:
-        """Seconds per output token that `share` of a hundred steps do not exceed."""
+        """Return the seconds per output token that `share` percent of the steps do not exceed; None if not measured."""
         if len(self.token_seconds) < 2:
             return None
         return statistics.quantiles(self.token_seconds, n=100, method="inclusive")[share - 1]
@@ -82,10 +146,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Model:
-    """A preset's model as it was measured: its real size, and what its training and its text say of it.
+    """A measured model: its size and its quality.
 
-    `trained` is False for random weights, which decode as fast and have no quality. `perplexity` is per token on the
-    report's text, `bleu` of greedy continuations of its stories.
+    Attributes:
+        parameters: The number of parameters.
+        trained: False for random weights. They decode as fast as trained ones, and have no quality.
+        training_seconds: How long the training took.
+        bits_per_byte: Bits per byte of the float model on the report's text.
+        perplexity: Perplexity per token of the float model on the report's text.
+        bleu: BLEU of its greedy continuations of the text's stories.
     """
 
     parameters: int
@@ -98,7 +167,19 @@ class Model:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole run. `bandwidth` is the measured read bandwidth in bytes a second, by number of threads as text."""
+    """A whole run.
+
+    Attributes:
+        created: Date and time in ISO 8601.
+        command: The command line.
+        machine: Facts about the machine, by name.
+        bandwidth: Measured read bandwidth in bytes per second, by the number of threads as text.
+        text: The text that quality was measured on, in words; None if no quality was measured.
+        models: The models by name.
+        results: A result for each case.
+        warnings: What may have disturbed the measurement.
+        format_version: The version of the JSON format.
+    """
 
     created: str
     command: str
@@ -107,60 +188,26 @@ class Report:
     text: str | None
     models: dict[str, Model]
     results: list[Result]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
     format_version: int = FORMAT_VERSION
 
+    def __post_init__(self) -> None:
+        for threads, bandwidth in self.bandwidth.items():
+            if not BANDWIDTH[0] <= bandwidth <= BANDWIDTH[1]:
+                raise ValueError(f"bandwidth of {threads} threads is {bandwidth}")
+
     def ceiling_share(self, result: Result) -> float | None:
-        """Decode steps a second relative to how often this many threads could read the weights; None if unknown."""
+        """Return the speed of a result as a share of what the memory allows; None if it is unknown.
+
+        The limit is how often per second this many threads can read the weights once.
+        """
         bandwidth, decode = self.bandwidth.get(str(result.case.threads)), result.decode
         if not bandwidth or not result.weight_bytes or decode is None:
             return None
         return decode.median / result.case.batch / (bandwidth / result.weight_bytes)
 
     def to_json(self) -> str:
-        """The report as JSON, a line for each result."""
+        """Return the report as JSON, with one line for each result."""
         whole = asdict(self)
         results = ",\n".join(json.dumps(result) for result in whole.pop("results"))
         return f'{json.dumps(whole, indent=1)[:-2]},\n "results": [\n{results}\n]\n}}\n'
-
-    @classmethod
-    def read(cls, path: Path) -> Report:
-        """Read a report; SlmxError for a file that is none, or of another version."""
-        try:
-            found = json.loads(path.read_text("utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench") from error
-        version = found.get("format_version") if isinstance(found, dict) else None
-        if not isinstance(version, int):
-            raise SlmxError(f"{path}: not a benchmark report (no format_version); write one with slmx bench")
-        if version != FORMAT_VERSION:
-            raise SlmxError(
-                f"{path}: report format {version}, this slmx reads {FORMAT_VERSION}; measure again with this slmx"
-            )
-        try:
-            return cls.from_dict(found)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise SlmxError(f"{path}: not a whole benchmark report ({error!r}); measure again") from error
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> Report:
-        """A report from its JSON object; KeyError, TypeError or ValueError for one that is not whole or not sound."""
-        rest = {key: found[key] for key in (entry.name for entry in fields(cls)) if key not in ("models", "results")}
-        if not all(isinstance(text, str) for text in (*rest["machine"].values(), *rest["warnings"])):
-            raise TypeError("machine and warnings must be text")
-        models = {name: Model(**model) for name, model in found["models"].items()}
-        return cls(models=models, results=[result_from_dict(result) for result in found["results"]], **rest)
-
-
-def result_from_dict(found: Mapping[str, Any]) -> Result:
-    """A result from its JSON object; KeyError, TypeError or ValueError for one that is not whole or not sound."""
-    result = Result(**{**found, "case": Case(**found["case"])})
-    for name, value in asdict(result.case).items():
-        if type(value) is not (str if name in ("preset", "side") else int):
-            raise TypeError(f"{name} of a case is {value!r}")
-    if result.status not in (MEASURED, FAILED, SKIPPED):
-        raise ValueError(f"status {result.status!r} of a case")
-    for seconds in (*result.first_token_seconds, *result.decode_seconds, *result.token_seconds):
-        if not seconds > 0:
-            raise ValueError(f"a sample of {seconds!r} seconds")
-    return result

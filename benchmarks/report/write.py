@@ -1,4 +1,4 @@
-"""All files of a report, in one folder that appears whole or not at all."""
+"""All files of a report, in one folder that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.record import Report
 from slm.atomic import atomic_folder
+from slm.ownership import REPORT, write_listing
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
-    """Write report.json, .jsonl, .csv, .md and .html, and a PNG of each chart that has data.
+    """Write report.json, .jsonl, .csv, .md and .html, and a PNG file of each chart that has data.
 
-    SlmxError when the folder holds something and `replace` is false, or when it cannot be written.
+    Raises:
+        SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
     """
-    with atomic_folder(folder, replace) as work:
+    with atomic_folder(folder, REPORT, replace) as work:
         charts = list(write_pngs(report, work))
         texts = {
             "report.json": report.to_json(),
@@ -27,3 +29,4 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
         }
         for name, text in texts.items():
             (work / name).write_text(text, "utf-8")
+        write_listing(work, REPORT)

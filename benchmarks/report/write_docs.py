@@ -1,4 +1,7 @@
-"""A report as docs/benchmarks.md, with its charts and samples: python -m benchmarks.report.write_docs REPORT.json."""
+"""Writes a report as docs/benchmarks.md, with its charts and samples.
+
+python -m benchmarks.report.write_docs REPORT.json
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,14 @@ import typer
 
 from benchmarks.report.charts import write_pngs
 from benchmarks.report.printers import to_markdown
+from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report
 
 CLOCK_DIGITS = 9  # of a second: the clock counts nanoseconds
 
 
-def publish(report: Report, docs: Path) -> None:
-    """Write benchmarks.md, benchmarks.json with its samples rounded to the clock's nanosecond, and PNG charts."""
+def write_docs(report: Report, docs: Path) -> None:
+    """Write benchmarks.md, benchmarks.json and PNG charts. Times are rounded to the clock's nanosecond."""
     folder = docs / "benchmarks"
     folder.mkdir(exist_ok=True)
     charts = [(title, f"benchmarks/{file}") for title, file in write_pngs(report, folder)]
@@ -29,11 +33,11 @@ def publish(report: Report, docs: Path) -> None:
 
 
 def main(
-    report: Annotated[Path, typer.Argument(help="The report.json of a run of slmx bench.")],
-    docs: Annotated[Path, typer.Option(help="Where to.")] = Path("docs"),
+    report: Annotated[Path, typer.Argument(help="The report.json of a slmx bench run.")],
+    docs: Annotated[Path, typer.Option(help="The folder of the documents.")] = Path("docs"),
 ) -> None:
     """Write the documents of a report."""
-    publish(Report.read(report), docs)
+    write_docs(read_report(report), docs)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Measuring: cases, fresh processes, what each of them runs."""
+"""The measurement: targets, cases, and the processes in which cases run."""

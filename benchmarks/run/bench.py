@@ -1,9 +1,7 @@
-"""A whole run: models, groups of cases in turn, their quality, and the report of it all; resumable."""
+"""A whole run of slmx bench: targets, their quality, groups of cases, and the report. A stopped run can continue."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -11,38 +9,37 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers import PeerKind
-from benchmarks.peers.registry import PEERS, find_peers
 from benchmarks.quality.text_quality import TextQuality, from_manifest, judged, judged_on, judged_part
 from benchmarks.report.compare import label
+from benchmarks.report.fields import printable
 from benchmarks.report.leaderboard import setting_of
-from benchmarks.report.record import FAILED, Case, Model, Report, Result, result_from_dict
+from benchmarks.report.record import FAILED, TORCH_RUNNERS, Case, Model, Report, Result
 from benchmarks.run import cases, measure
 from benchmarks.run.environment import busy_now, environment, read_bandwidth
 from benchmarks.run.output_check import Reference
 from benchmarks.run.progress import Meter
-from benchmarks.run.resume_log import Partial
-from benchmarks.run.runners import TORCH_COMPILED, TORCH_SIDES, Job
-from benchmarks.run.targets import FLOAT_BYTES, Subject, subject_names, subject_of_bundle, subject_of_preset
-from runtimes.bundle.store import MANIFEST_FILE, Bundle
+from benchmarks.run.resume_log import ResumeLog
+from benchmarks.run.runners import Job
+from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import default_threads
 from runtimes.system.machine import memory_bytes, usable_cores
+from slm.atomic import lock_folder
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.presets import GPTConfig, get_preset
 
 PRESETS = ("nano", "micro", "small", "medium")
 QUICK_PRESETS = ("nano",)
-QUICK_PEERS = ("llama.cpp Q8_0",)
-NO_PEERS = "none"
-# Rounds of nano are short, and noise is what a quick run has most of.
+# A quick run has more rounds: those of nano are short, so that their noise is large.
 ROUNDS, QUICK_ROUNDS = 5, 15
-# Sides that store and compute in float32, and so write the float model's ids.
-FLOAT_SIDES = (*TORCH_SIDES, "fp32", "portable", "torchscript", "pt2")
-# Memory that a process takes, beside some copies of the weights.
+# Runners that store weights and compute in float32, so that they write the ids of the float model.
+FLOAT_RUNNERS = (*TORCH_RUNNERS, "fp32", "portable", "torchscript", "pt2")
+# Memory that a process needs, in addition to some copies of the weights.
 WORKER_BYTES = 300 * 2**20
 WORKER_COPIES = 2
-# A story to begin with: prompts are its first ids, with itself again and again before them where there is a depth.
+# The text of prompts and contexts, repeated as often as needed.
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her dog, Max. "
     "One day, Lily and Max found a big red ball under a tree. Lily was very happy and wanted to show it to her mom. "
@@ -54,9 +51,21 @@ STORY = (
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """What to measure. None stands for a default: nano to medium, every side, one and all threads, every peer.
+    """What to measure.
 
-    `presets` and `bundles` add up. `quick` makes the defaults few. `out` keeps what was made and measured on the way.
+    Attributes:
+        out: The folder for the report and for what is kept between runs.
+        bundles: Bundles to measure, in addition to the presets.
+        presets: Presets to measure. None stands for nano to medium, or for none if there are bundles.
+        variants: Variants and PyTorch runners to measure. None stands for all.
+        threads: Numbers of threads with commas between. None stands for one and all cores.
+        peers: Peers to measure. None stands for all.
+        quick: Whether the defaults are few.
+        text: Stories to measure quality on. None stands for the figures in the manifests.
+        rounds: The number of rounds of every case.
+        new_tokens: The number of tokens to decode in a round.
+        command: The command line, for the report.
+        trust: Whether to read TorchScript and .pt2 files of `bundles`. Reading them can run code.
     """
 
     out: Path
@@ -70,57 +79,97 @@ class BenchSettings:
     rounds: int = ROUNDS
     new_tokens: int = cases.NEW_TOKENS
     command: str = "slmx bench"
+    trust: bool = False
+
+
+@dataclass(frozen=True)
+class _Bandwidth:
+    """A line of the resume log: a measured bandwidth."""
+
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A line of the resume log: a finished group."""
+
+    results: list[Result]
+    warnings: list[str]
 
 
 class Bench:
-    """A run in progress; `report` may be asked for at any time and holds what is known until then.
+    """A run. `report` may be called at any time, and holds what is known until then. Not to be shared by threads.
 
-    Raises SlmxError for settings that make no sense and for unusable bundles, before anything is measured.
+    Args:
+        settings: What to measure.
+        meter: Shows the progress.
+
+    Raises:
+        SlmxError: A setting or a bundle cannot be used. Nothing was measured.
     """
 
     def __init__(self, settings: BenchSettings, meter: Meter) -> None:
         self._settings = settings
         self._meter = meter
+        self._warnings: list[str] = []
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
+        for bundle in self._bundles:
+            if bundle.path.is_file():
+                raise SlmxError(f"{bundle.path}: an archive; unpack it and give the folder")
+            bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
         for preset in self._presets:
             get_preset(preset)
-        self._sides = cases.chosen_sides(settings.variants, settings.quick)
-        self._held = [self._sides_of(bundle) for bundle in self._bundles]
+        self._runners = cases.chosen_runners(settings.variants, settings.quick)
+        self._held = [self._runners_of(bundle) for bundle in self._bundles]
         self._threads = cases.chosen_threads(settings.threads, usable_cores())
-        self._peers = chosen_peers(settings.peers, settings.quick)
+        self._peers = cases.chosen_peers(settings.peers, settings.quick)
         if settings.text is not None and not settings.text.is_file():
-            raise SlmxError(f"{settings.text}: no such file; --text takes stories with <|endoftext|> between them")
+            reason = "not a file" if settings.text.exists() else "no such file"
+            raise SlmxError(f"{settings.text}: {reason}; --text takes a file of stories")
         self._machine = environment(self._peers)
-        self._partial = Partial(settings.out / "partial.jsonl", self._arguments(), meter.say)
+        self._resume_log = ResumeLog(settings.out / "resume_log.jsonl", self._arguments(), meter.log)
         self._results: list[Result] = []
         self._models: dict[str, Model] = {}
-        self._warnings: list[str] = []
         self._text: str | None = None if settings.text is None else judged_part(settings.text)
         self._bandwidth: dict[str, float] = {}
 
-    def _sides_of(self, bundle: Bundle) -> tuple[str, ...]:
-        """The chosen sides that a bundle holds; SlmxError for one asked for that it does not."""
-        held = (*TORCH_SIDES, *bundle.manifest["variants"])
-        missing = [side for side in self._sides if side not in held]
+    def _runners_of(self, bundle: Bundle) -> tuple[str, ...]:
+        """Return the chosen runners that a bundle has and that may be read.
+
+        Raises:
+            SlmxError: The user named a variant that the bundle does not have, or no runner is left.
+        """
+        held = (*TORCH_RUNNERS, *bundle.manifest.variants)
+        missing = [runner for runner in self._runners if runner not in held]
         if missing and self._settings.variants is not None:
-            raise SlmxError(f"{bundle.folder}: no variant {missing[0]!r}; there are {', '.join(held)}")
-        found = tuple(side for side in self._sides if side in held)
-        if self._settings.variants is None and not set(found) - set(TORCH_SIDES):
-            return (*found, str(bundle.manifest["default"]))  # none of the quick ones is in it
+            raise SlmxError(f"{bundle.path}: no variant {missing[0]!r}; there are {', '.join(held)}")
+        found = tuple(runner for runner in self._runners if runner in held)
+        if self._settings.variants is None and not set(found) - set(TORCH_RUNNERS):
+            found = (*found, bundle.manifest.default)  # it has none of the quick ones
+        if self._settings.trust:
+            return found
+        unsafe = [runner for runner in found if runner in VARIANTS and VARIANTS[runner].is_torch]
+        found = tuple(runner for runner in found if runner not in unsafe)
+        names, reason = " and ".join(unsafe), "reading such a file can run code in it; --trust measures it"
+        if not found:
+            raise SlmxError(f"{bundle.path}: nothing to measure without {names}, and {reason}")
+        if unsafe:
+            self._warn(f"{printable(str(bundle.path))}: {names} left out, because {reason}")
         return found
 
     def _arguments(self) -> dict[str, object]:
-        """What results depend on: of another run's with other ones, nothing can be taken over."""
+        """Return what the results depend on. Results of a run with other arguments are not used."""
         settings = self._settings
         return {
-            "bundles": [[str(bundle.folder), sha256_of(bundle.folder / MANIFEST_FILE)] for bundle in self._bundles],
+            "bundles": [[str(bundle.path), bundle.manifest_sha256] for bundle in self._bundles],
             "presets": self._presets,
-            "sides": self._sides,
+            "runners": self._runners,
             "threads": self._threads,
             "peers": [peer.name for peer in self._peers],
             "quick": settings.quick,
+            "trust": settings.trust,
             "text": None if settings.text is None else sha256_of(settings.text),
             "rounds": settings.rounds,
             "new_tokens": settings.new_tokens,
@@ -128,45 +177,63 @@ class Bench:
         }
 
     def run(self) -> None:
-        """Measure everything; KeyboardInterrupt goes through, and what was measured until then is kept."""
-        self._note(busy_now())
+        """Measure everything.
+
+        Raises:
+            SlmxError: Another process writes to the folder, a target cannot be made, or the text cannot be used.
+            KeyboardInterrupt: From Ctrl-C. What was measured until then is kept.
+        """
+        with lock_folder(self._settings.out):
+            self._resume_log.open()
+            self._run()
+
+    def finish(self) -> None:
+        """Forget what was measured, after the report is written: the next run measures everything again."""
+        self._resume_log.finish()
+
+    def _run(self) -> None:
+        busy = busy_now()
+        if busy is not None:
+            self._warn(busy)
         for threads in self._threads:
             key = f"bandwidth {threads}"
-            if self._partial.get(key) is None:
-                self._partial.put(key, {"bytes_per_second": read_bandwidth(threads)})
-            self._bandwidth[str(threads)] = (self._partial.get(key) or {})["bytes_per_second"]
-        work = self._settings.out / "work"
-        names = subject_names(self._bundles, self._presets)
-        variants = [side for side in self._sides if side not in TORCH_SIDES]
+            found = self._resume_log.get(key, _Bandwidth)
+            if found is None:
+                found = _Bandwidth(read_bandwidth(threads))
+                self._resume_log.put(key, found)
+            self._bandwidth[str(threads)] = found.bytes_per_second
+        settings = self._settings
+        work = settings.out / "work"
+        names = target_names(self._bundles, self._presets)
+        variants = [runner for runner in self._runners if runner not in TORCH_RUNNERS]
         if self._peers:
             variants += ["fp32", "int8"]
-        self._meter.say("preparing the models" + ("" if self._bundles else ", which takes a while the first time"))
-        subjects = [
-            *((subject_of_preset(name, variants, work, self._meter.say), self._sides) for name in self._presets),
+        self._meter.log("preparing the models" + ("" if self._bundles else "; the first time this takes some minutes"))
+        targets = [
+            *((target_of_preset(name, variants, work, self._meter.log), self._runners) for name in self._presets),
             *(
-                (subject_of_bundle(bundle, name, work), sides)
-                for bundle, name, sides in zip(self._bundles, names, self._held, strict=True)
+                (target_of_bundle(bundle, name, work, settings.trust), runners)
+                for bundle, name, runners in zip(self._bundles, names, self._held, strict=True)
             ),
         ]
         qualities = []
-        for subject, sides in subjects:
-            quality = self._judge(subject, sides)
+        for target, runners in targets:
+            quality = self._judge(target, runners)
             qualities.append(quality)
-            self._models[subject.name] = Model(
-                parameters=subject.config.parameters,
-                trained=subject.trained,
-                training_seconds=subject.training_seconds,
+            self._models[target.name] = Model(
+                parameters=target.config.parameters,
+                trained=target.trained,
+                training_seconds=target.training_seconds,
                 bits_per_byte=quality.bits_per_byte,
                 perplexity=quality.perplexity,
                 bleu=quality.bleu,
             )
-            self._expect(subject, sides)
-        for (subject, sides), quality in zip(subjects, qualities, strict=True):
-            self._measure(subject, sides, quality)
-        self._partial.finish()
+            self._expect(target, runners)
+        for (target, runners), quality in zip(targets, qualities, strict=True):
+            self._measure(target, runners, quality)
 
     def report(self) -> Report:
-        """All that was measured so far."""
+        """Return what was measured so far."""
         return Report(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=self._settings.command,
@@ -178,114 +245,114 @@ class Bench:
             warnings=self._warnings,
         )
 
-    def _note(self, warning: str | None) -> None:
-        if warning is not None:
-            self._warnings.append(warning)
-            self._meter.say(f"warning: {warning}")
+    def _warn(self, warning: str) -> None:
+        self._warnings.append(warning)
+        self._meter.log(f"warning: {warning}")
 
-    def _judge(self, subject: Subject, sides: Sequence[str]) -> TextQuality:
-        """Quality on the text or, without one, by the manifest; random weights have none."""
-        if not subject.trained:
+    def _judge(self, target: Target, runners: Sequence[str]) -> TextQuality:
+        """Return the quality on the text, or without a text that of the manifest. Random weights have none."""
+        if not target.trained:
             return TextQuality()
         text = self._settings.text
         if text is None:
-            self._text = self._text or judged_on(subject.bundle)
-            return from_manifest(subject.bundle)
-        key = f"quality {subject.name}"
-        found = self._partial.get(key)
+            self._text = self._text or judged_on(target.bundle)
+            return from_manifest(target.bundle)
+        key = f"quality {target.name}"
+        found = self._resume_log.get(key, TextQuality)
         if found is None:
-            self._meter.say(f"{subject.name}: reading {text} with every side")
-            found = asdict(judged(subject, sides, text))
-            self._partial.put(key, found)
-        return TextQuality(**found)
+            self._meter.log(f"{target.name}: reading {text} with every runner")
+            found = judged(target, runners, text)
+            self._resume_log.put(key, found)
+        return found
 
-    def _measure(self, subject: Subject, sides: Sequence[str], quality: TextQuality) -> None:
-        settings, config = self._settings, subject.config
-        everyone = (*sides, *(peer.name for peer in self._peers))
-        base = cases.base_cases(subject.name, config, everyone, self._threads, settings.new_tokens)
-        best = cases.best_threads(self._group(subject, base, quality))
-        if settings.quick:  # the same cases in every run, so that two can be compared whole
+    def _measure(self, target: Target, runners: Sequence[str], quality: TextQuality) -> None:
+        settings, config = self._settings, target.config
+        everyone = (*runners, *(peer.name for peer in self._peers))
+        base = cases.base_cases(target.name, config, everyone, self._threads, settings.new_tokens)
+        best = cases.best_threads(self._group(target, base, quality))
+        if settings.quick:  # the same cases in every run, so that all cases of two runs can be compared
             best = dict.fromkeys(best, max(self._threads))
-        for group in cases.variations(subject.name, config, best, settings.quick, settings.new_tokens):
-            self._group(subject, group, quality)
+        for group in cases.variations(target.name, config, best, settings.quick, settings.new_tokens):
+            self._group(target, group, quality)
 
-    def _group(self, subject: Subject, group: Sequence[Case], quality: TextQuality) -> list[Result]:
-        """Measure a group, or take it from the run that this one continues."""
-        key = f"group {subject.name}, {setting_of(group[0])}"
-        known = self._partial.get(key)
+    def _group(self, target: Target, group: Sequence[Case], quality: TextQuality) -> list[Result]:
+        """Measure a group, or take it from the stopped run that this one continues."""
+        key = f"group {target.name}, {setting_of(group[0])}"
+        known = self._resume_log.get(key, _Finished)
         if known is not None:
-            results = [result_from_dict(result) for result in known["results"]]
-            self._results += results
-            self._warnings += known["warnings"]
-            self._meter.advance(len(group) * (self._settings.rounds + 1) * weight(subject))
-            return results
-        history, prompt = story_ids(subject, group[0].depth, group[0].prompt_tokens)
-        exact = frozenset((*FLOAT_SIDES, *(peer.name for peer in self._peers if peer.exact)))
-        torch.set_num_threads(default_threads(subject.config))
+            self._results += known.results
+            self._warnings += known.warnings
+            self._meter.advance(len(group) * (self._settings.rounds + 1) * weight(target))
+            return known.results
+        history, prompt = story_ids(target, group[0].depth, group[0].prompt_tokens)
+        exact = frozenset((*FLOAT_RUNNERS, *(peer.name for peer in self._peers if peer.exact)))
+        torch.set_num_threads(default_threads(target.config))
         context, new_tokens = [*history, *prompt], group[0].new_tokens
-        reference = Reference.of(subject.checkpoint.model, context, new_tokens, subject.trained, exact)
-        entries = [self._entry(subject, case, quality, history, prompt) for case in group]
+        reference = Reference.of(target.checkpoint.model, context, new_tokens, target.trained, exact)
+        entries = [self._entry(target, case, quality, history, prompt) for case in group]
         self._meter.begin(key.removeprefix("group "))
-        parts, results, warnings = in_parts(entries, subject.config, len(self._threads)), [], []
+        parts = in_parts(entries, target.config, len(self._threads))
+        done = _Finished([], [])
         if len(parts) > 1:
-            warnings.append(
-                f"{key.removeprefix('group ')}: memory is short, so sides were measured in {len(parts)} parts"
+            done.warnings.append(
+                f"{key.removeprefix('group ')}: memory is short, so the runners were measured in {len(parts)} parts"
             )
-            self._note(warnings[-1])
+            self._warn(done.warnings[-1])
         for part in parts:
-            running = measure.Group(part, reference, self._settings.rounds, lambda case: self._step(subject, case))
+            running = measure.Group(part, reference, self._settings.rounds, lambda case: self._step(target, case))
             try:
                 running.run()
             finally:
-                results += running.results
+                done.results.extend(running.results)
                 self._results += running.results
             for warning in running.warnings:
-                warnings.append(warning)
-                self._note(warning)
-        self._partial.put(key, {"results": [asdict(result) for result in results], "warnings": warnings})
-        return results
+                done.warnings.append(warning)
+                self._warn(warning)
+        self._resume_log.put(key, done)
+        return done.results
 
-    def _expect(self, subject: Subject, sides: Sequence[str]) -> None:
-        """Tell the meter how much is ahead; every side is taken to be measured in all its cases."""
+    def _expect(self, target: Target, runners: Sequence[str]) -> None:
+        """Tell the meter how much work there is, as if every runner could be measured in all its cases."""
         settings = self._settings
-        everyone = (*sides, *(peer.name for peer in self._peers))
-        base = cases.base_cases(subject.name, subject.config, everyone, self._threads, settings.new_tokens)
-        best = dict.fromkeys(sides, 1)
-        varied = cases.variations(subject.name, subject.config, best, settings.quick, settings.new_tokens)
+        everyone = (*runners, *(peer.name for peer in self._peers))
+        base = cases.base_cases(target.name, target.config, everyone, self._threads, settings.new_tokens)
+        best = dict.fromkeys(runners, 1)
+        varied = cases.variations(target.name, target.config, best, settings.quick, settings.new_tokens)
         count = len(base) + sum(map(len, varied))
-        self._meter.expect(count * (settings.rounds + 1) * weight(subject))
+        self._meter.expect(count * (settings.rounds + 1) * weight(target))
 
-    def _step(self, subject: Subject, case: Case) -> None:
-        self._meter.advance(weight(subject), label(case))
+    def _step(self, target: Target, case: Case) -> None:
+        self._meter.advance(weight(target), label(case))
 
     def _entry(
-        self, subject: Subject, case: Case, quality: TextQuality, history: list[int], prompt: list[int]
+        self, target: Target, case: Case, quality: TextQuality, history: list[int], prompt: list[int]
     ) -> measure.Entry:
-        """A case with its job and what is known of it, or why it is not measured."""
-        peer = next((peer for peer in self._peers if peer.name == case.side), None)
-        note = skipped(case, peer)
+        """Return a case with its job and its known facts, or with the reason why it is not measured."""
+        peer = next((peer for peer in self._peers if peer.name == case.runner), None)
+        note = cases.skipped(case, peer)
         if note is not None:
             return measure.Entry(case, None, note=note)
         if peer is None:
-            path = subject.path(case.side)
+            path = target.path(case.runner)
             facts: dict[str, float | int | None] = {
-                "disk_bytes": subject.disk_bytes(case.side),
-                "weight_bytes": subject.weight_bytes(case.side),
-                "bits_per_byte": (quality.side_bits or {}).get(case.side),
-                "loss": (quality.loss or {}).get(case.side),
+                "disk_bytes": target.disk_bytes(case.runner),
+                "weight_bytes": target.weight_bytes(case.runner),
+                "bits_per_byte": quality.runner_bits_per_byte.get(case.runner),
+                "bpb_increase": quality.runner_bpb_increase.get(case.runner),
             }
         else:
             try:
-                path = subject.peer_files(peer)
+                path = target.peer_files(peer)
             except SlmxError as error:
                 return measure.Entry(case, None, note=str(error), status=FAILED)
             size = sum(file.stat().st_size for file in peer.files(path))
             facts = {"disk_bytes": size, "weight_bytes": size}
         job = Job(
-            side=case.side,
+            runner=case.runner,
             peer=peer is not None,
             path=str(path.absolute()),
-            shape=asdict(subject.config),
+            trusted=target.trusted,
+            shape=asdict(target.config),
             threads=case.threads,
             batch=case.batch,
             history=history,
@@ -295,40 +362,24 @@ class Bench:
         return measure.Entry(case, job, facts)
 
 
-def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
-    """The peers that `--peers` names, or a runtime's all; by default all, or for a quick run one if it is installed."""
-    if names is not None:
-        kinds = [kind for name in names if name != NO_PEERS for kind in find_peers(name)]
-        return list(dict.fromkeys(kinds))
-    return [PEERS[name] for name in QUICK_PEERS if not PEERS[name].missing] if quick else list(PEERS.values())
-
-
-def skipped(case: Case, peer: PeerKind | None) -> str | None:
-    """Why a case is not measured, None if it is."""
-    if peer is not None and peer.missing:
-        return f"{' and '.join(peer.missing)} not installed: {peer.install}"
-    if case.side == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
-        return "torch.compile needs a C++ compiler: install one, such as g++"
-    if case.batch > 1 and case.side in (*TORCH_SIDES, "portable"):
-        return "takes one sequence at a time; fp32, int8, int4, fp16 and mobile take several"
-    return None
-
-
-def story_ids(subject: Subject, depth: int, prompt_tokens: int) -> tuple[list[int], list[int]]:
-    """The ids that are in the context before, and those of the prompt: a story, again and again as far as it goes."""
-    tokenizer = subject.checkpoint.tokenizer
+def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int], list[int]]:
+    """Return the ids of the context before the prompt, and of the prompt: a story, repeated as often as needed."""
+    tokenizer = target.checkpoint.tokenizer
     story = [tokenizer.end_of_text, *tokenizer.encode(STORY)]
     ids = [story[number % len(story)] for number in range(depth + prompt_tokens)]
     return ids[:depth], ids[depth:]
 
 
-def weight(subject: Subject) -> float:
-    """How long a round takes, relative to other models: a part that none can do without, and one for its weights."""
-    return 1 + subject.config.parameters / 2e6
+def weight(target: Target) -> float:
+    """Return how long a round takes relative to other models: a constant part, and a part for the weights."""
+    return 1 + target.config.parameters / 2e6
 
 
 def in_parts(entries: Sequence[measure.Entry], config: GPTConfig, together: int) -> list[Sequence[measure.Entry]]:
-    """Entries in parts whose processes fit in memory at the same time, the thread counts of a side together."""
+    """Split entries into parts whose processes fit in memory at the same time.
+
+    The first `together` entries stay in one part, and so on: they are the same runner on different numbers of threads.
+    """
     room = memory_bytes()
     each = WORKER_BYTES + WORKER_COPIES * FLOAT_BYTES * config.parameters
     most = len(entries) if room is None else max(1, room // each // together) * together

@@ -1,37 +1,62 @@
-"""The matrix: a base case for every side and thread count, and around it one thing varied at a time."""
+"""The cases: a base case for every runner and number of threads, and variations that change one thing at a time."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
-from benchmarks.report.record import Case, Result
-from benchmarks.run.runners import TORCH_EAGER, TORCH_SIDES
-from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES
+from benchmarks.peers import PeerKind
+from benchmarks.peers.registry import PEERS, find_peers
+from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
-SIDES = (*TORCH_SIDES, *VARIANT_FILES)
-QUICK_SIDES = (TORCH_EAGER, "fp32", "int8", "int4")
-# Sides that other prompts, depths and batches are measured on.
-VARIED_SIDES = (TORCH_EAGER, *(name for name in VARIANT_FILES if name not in TORCH_VARIANTS))
+RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
+QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "int4")
+# Runners that are measured with other prompts, depths and batches too.
+VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch))
 PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
 BATCH = 8
+QUICK_PEERS = ("llama.cpp Q8_0",)
+NO_PEERS = "none"
+LEAST_CONTEXT = 8
 
 
-def chosen_sides(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
-    """The sides that `--variants` names, in the order of a table, or the default; SlmxError for an unknown one."""
+def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
+    """Return the runners that `--variants` names, in the order of `RUNNERS`; all, or the quick ones, without it.
+
+    Raises:
+        SlmxError: A name is unknown, or there is none.
+    """
     if names is None:
-        return QUICK_SIDES if quick else SIDES
-    unknown = [name for name in names if name not in SIDES]
+        return QUICK_RUNNERS if quick else RUNNERS
+    unknown = [name for name in names if name not in RUNNERS]
     if unknown or not names:
-        raise SlmxError(f"--variants: no variant {(unknown or [''])[0]!r}; there are {', '.join(SIDES)}")
-    return tuple(side for side in SIDES if side in names)
+        raise SlmxError(f"--variants: no variant {(unknown or [''])[0]!r}; there are {', '.join(RUNNERS)}")
+    return tuple(runner for runner in RUNNERS if runner in names)
+
+
+def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
+    """Return the peers that `--peers` names; a runtime's name stands for all its peers.
+
+    Without names these are all peers, or for a quick run one peer if it is installed. SlmxError for an unknown name.
+    """
+    if names is not None:
+        kinds = [kind for name in names if name != NO_PEERS for kind in find_peers(name)]
+        return list(dict.fromkeys(kinds))
+    return [PEERS[name] for name in QUICK_PEERS if not PEERS[name].missing] if quick else list(PEERS.values())
 
 
 def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
-    """Thread counts such as "1,2", by default one and all cores; SlmxError for one that this process has not."""
+    """Return numbers of threads from a text such as "1,2"; 1 and all cores without one.
+
+    Raises:
+        SlmxError: The text is not a list of numbers, or a number is more than the cores of this process.
+    """
     if text is None:
         return tuple(sorted({1, cores}))
     try:
@@ -46,44 +71,64 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
 
 
 def base_cases(
-    name: str, config: GPTConfig, sides: Iterable[str], threads: Iterable[int], new_tokens: int = NEW_TOKENS
+    name: str, config: GPTConfig, runners: Iterable[str], threads: Iterable[int], new_tokens: int = NEW_TOKENS
 ) -> list[Case]:
-    """A short prompt, an empty context, one row: every side on every number of threads, the threads of a side in a row.
+    """Return the cases with a short prompt, an empty context and one row, for every runner and number of threads.
 
-    A context too small for prompt and continuation shortens both.
+    The cases of a runner follow each other. A context that is too short for prompt and continuation shortens both.
+
+    Raises:
+        SlmxError: The context is too short to measure anything.
     """
+    if config.block_size < LEAST_CONTEXT:
+        raise SlmxError(f"{name}: a context of {config.block_size} tokens is too short; {LEAST_CONTEXT} are needed")
     counts = tuple(threads)
     prompt = min(PROMPT, config.block_size // 4)
     new = min(new_tokens, config.block_size - prompt)
-    return [Case(name, side, count, prompt, 0, new) for side in sides for count in counts]
+    return [Case(name, runner, count, prompt, 0, new) for runner in runners for count in counts]
 
 
 def variations(
     name: str, config: GPTConfig, best: Mapping[str, int], quick: bool, new_tokens: int = NEW_TOKENS
 ) -> list[list[Case]]:
-    """Groups of cases that differ from the base in one thing: a longer prompt, a fuller context, more rows.
+    """Return groups of cases that differ from the base case in one thing: the prompt, the depth or the batch.
 
-    `best` is the number of threads of each side that was measured; sides not varied are left out. With `quick` only
-    int8's batch is. Fewer new tokens where the context ends; no group where hardly any are left.
+    Args:
+        name: The name of the model.
+        config: Its shape. Where the context ends, fewer tokens are decoded; a group with too few is left out.
+        best: The best number of threads of each runner that was measured.
+        quick: Whether to vary only the batch of int8.
+        new_tokens: The number of tokens to decode.
     """
     block, short = config.block_size, min(PROMPT, config.block_size // 4)
-    sides = [side for side in VARIED_SIDES if side in best]
+    runners = [runner for runner in VARIED_RUNNERS if runner in best]
     batch = (short, 0, BATCH)
     settings = [batch] if quick else [(LONG_PROMPT, 0, 1), (short, block // 2, 1), batch]
     groups = []
     for prompt, depth, rows in settings:
         new = min(new_tokens, block - depth - prompt)
-        varied = [side for side in sides if side == "int8"] if quick else sides
+        varied = [runner for runner in runners if runner == "int8"] if quick else runners
         if varied and new >= min(FEWEST_NEW, new_tokens):
-            groups.append([Case(name, side, best[side], prompt, depth, new, rows) for side in varied])
+            groups.append([Case(name, runner, best[runner], prompt, depth, new, rows) for runner in varied])
     return groups
 
 
 def best_threads(results: Iterable[Result]) -> dict[str, int]:
-    """The number of threads on which each side decoded quickest; sides without a measurement are left out."""
+    """Return the number of threads with which each runner decoded fastest; a runner without a speed is left out."""
     rates: dict[str, tuple[float, int]] = {}
     for result in results:
         if result.decode is not None:
-            side, found = result.case.side, (result.decode.median, result.case.threads)
-            rates[side] = max(rates.get(side, found), found)
-    return {side: threads for side, (_, threads) in rates.items()}
+            runner, found = result.case.runner, (result.decode.median, result.case.threads)
+            rates[runner] = max(rates.get(runner, found), found)
+    return {runner: threads for runner, (_, threads) in rates.items()}
+
+
+def skipped(case: Case, peer: PeerKind | None) -> str | None:
+    """Return why a case cannot be measured; None if it can."""
+    if peer is not None and peer.missing:
+        return f"{' and '.join(peer.missing)} not installed: {peer.install}"
+    if case.runner == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
+        return "torch.compile needs a C++ compiler; install one, such as g++"
+    if case.batch > 1 and case.runner in (*TORCH_RUNNERS, "portable"):
+        return "runs one sequence at a time; fp32, int8, int4, fp16 and mobile run several"
+    return None

@@ -1,4 +1,4 @@
-"""What a measurement depends on beside the code: the machine, its memory's speed, and what else runs on it."""
+"""What a measurement depends on besides the code: the machine, the speed of its memory, and other processes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import PeerKind
-from runtimes.system.doctor import limits
+from runtimes.checks.doctor import limits
 from runtimes.system.machine import CGROUP, describe_machine, memory_bytes
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 ROOT = Path(__file__).resolve().parents[2]
 ARRAY_BYTES = 256 * 2**20
 READS = 5
-# Share of the cores that others may take before it is said, and how short a look says nothing: the kernel counts
-# in hundredths of a second.
+# The share of the cores that other processes may use without a warning.
 BUSY = 0.05
+# The least number of seconds to watch: the kernel counts in hundredths of a second.
 SHORTEST = 0.2
 
 
 def environment(peers: Iterable[PeerKind]) -> dict[str, str]:
-    """The machine, its limits, the commit, the versions of the peers' packages: what explains a figure."""
+    """Return facts that explain a figure: the machine, its limits, the commit, the versions of the peers' packages."""
     facts = describe_machine() | {"governor": _read(GOVERNOR) or "unknown", "limits": limits()}
     total = _total_memory()
     facts["memory"] = "unknown" if total is None else f"{total / 2**20:,.0f} MiB"
@@ -49,7 +49,7 @@ def _read(path: Path) -> str | None:
 
 
 def _total_memory() -> int | None:
-    """Memory of the machine, no more than the container's limit."""
+    """Return the memory of the machine or the limit of the container, whichever is smaller; None if unknown."""
     found = []
     with suppress(ValueError, OSError, AttributeError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -59,7 +59,7 @@ def _total_memory() -> int | None:
 
 
 def _commit() -> str | None:
-    """The commit that this code is at, if it lies in a git checkout, and whether files were changed since."""
+    """Return the commit of this code, marked if files are changed; None if the code is not in a git checkout."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return None
     command = [
@@ -78,10 +78,10 @@ def _commit() -> str | None:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Bytes a second that so many threads read together, the best of five reads.
+    """Return the bytes per second that this many threads read together, the best of five measurements.
 
-    Each thread takes the largest of 256 MiB of 64-bit integers by numpy, which holds no lock meanwhile; less where
-    memory is short. That is longer than caches, and as a step reads weights: once, from first to last.
+    Each thread lets numpy find the maximum of 256 MiB of 64-bit integers (less if memory is short), which releases
+    the interpreter's lock. That is larger than the caches, and read as a step reads weights: once, in order.
     """
     room = memory_bytes()
     size = ARRAY_BYTES if room is None else min(ARRAY_BYTES, room // (4 * threads))
@@ -99,9 +99,13 @@ def read_bandwidth(threads: int) -> float:
 
 
 class BusyWatch:
-    """How much of the cores others took between `start` and `others`: all busy time less our own processes'.
+    """Measures how much of the cores other processes use between `start` and `others`.
 
-    `pids` are the workers alive. Where there is no /proc nothing is known.
+    Their time is the busy time of all cores without the time of this process and its workers.
+
+    Args:
+        pids: Returns the ids of the workers.
+        proc: The proc file system. Where there is none, nothing is measured.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]] = tuple, proc: Path = Path("/proc")) -> None:
@@ -110,11 +114,11 @@ class BusyWatch:
         self._before: tuple[float, float, float] | None = None
 
     def start(self) -> None:
-        """Begin a look."""
+        """Begin to measure."""
         self._before = self._sample()
 
     def others(self) -> float | None:
-        """The share of all cores that others took since, if it is more than they may."""
+        """Return the share of all cores that others used since `start`; None if it is at most 5 %, or unknown."""
         now = self._sample()
         if self._before is None or now is None or now[0] - self._before[0] < SHORTEST:
             return None
@@ -123,7 +127,7 @@ class BusyWatch:
         return share if share > BUSY else None
 
     def _sample(self) -> tuple[float, float, float] | None:
-        """Now, the machine's busy seconds since it started, and those of our processes; None without /proc."""
+        """Return the time, the busy seconds of all cores, and those of our processes; None without /proc."""
         ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         try:
             numbers = [int(text) for text in (self._proc / "stat").read_text("utf-8").split("\n", 1)[0].split()[1:9]]
@@ -139,9 +143,9 @@ class BusyWatch:
 
 
 def busy_now(seconds: float = 1.0) -> str | None:
-    """A warning when others are busy while this process waits, before anything is measured."""
+    """Wait for some seconds; return a warning if other processes are busy meanwhile."""
     watch = BusyWatch()
     watch.start()
     time.sleep(seconds)
     share = watch.others()
-    return None if share is None else f"before the run other processes took {share:.0%} of the cores"
+    return None if share is None else f"before the run other processes used {share:.0%} of the cores"

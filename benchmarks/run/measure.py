@@ -1,4 +1,4 @@
-"""One group of cases: a fresh process for each, all alive at once, called in turn, round after round."""
+"""Measures a group of cases: a fresh process for each case, all alive at once, called in turn in every round."""
 
 from __future__ import annotations
 
@@ -13,32 +13,37 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
+from benchmarks.report.typed_json import from_json
 from benchmarks.run.environment import BusyWatch
 from benchmarks.run.output_check import Reference
-from benchmarks.run.runners import Job
+from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
+from runtimes.bundle.fields import parse_json
 from runtimes.system.timing import PAUSE
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")
-# Seconds for an answer; torch.compile builds C++ in its first round.
+# Seconds to wait for an answer; torch.compile builds C++ code in its first round.
 PATIENCE = 600.0
+ENDING = 10.0  # seconds that a process may take to end
+LONGEST_ANSWER = 2**26  # bytes
+T = TypeVar("T")
 
 
 class WorkerError(Exception):
-    """A worker that can answer no more; its message says why."""
+    """A worker cannot continue; the message says why."""
 
 
 class Worker:
-    """A process that measures one case, and the pipes to it."""
+    """A process that measures one case, and the pipes to it. Raises OSError if it cannot be started."""
 
     def __init__(self, job: Job) -> None:
         self._timed_out = False
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
-        # In a session of its own, so that Ctrl-C reaches this process alone, which then ends the workers.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process
+        # In a session of its own, so that Ctrl-C reaches only this process, which then ends the workers.
         self._process = subprocess.Popen(
             WORKER,
             stdin=subprocess.PIPE,
@@ -50,15 +55,15 @@ class Worker:
         self.pid = self._process.pid
         self._job = job
 
-    def load(self) -> dict[str, Any]:
-        """Hand over the job; what it says once the model is loaded. WorkerError if it cannot be."""
-        return self._ask(json.dumps(asdict(self._job)))
+    def load(self) -> Loaded:
+        """Send the job and wait until the model is loaded; WorkerError if it fails."""
+        return self._ask(json.dumps(asdict(self._job)), Loaded)
 
-    def round(self) -> dict[str, Any]:
-        """One round's answer; WorkerError when it crashes, is killed or takes too long."""
-        return self._ask("round")
+    def round(self) -> Measured:
+        """Run one round; WorkerError if the process crashes, is killed, takes too long or answers nonsense."""
+        return self._ask("round", Measured)
 
-    def _ask(self, line: str) -> dict[str, Any]:
+    def _ask(self, line: str, kind: type[T]) -> T:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         timer = threading.Timer(PATIENCE, self._give_up)
@@ -67,23 +72,29 @@ class Worker:
             with suppress(BrokenPipeError):
                 self._process.stdin.write(f"{line}\n".encode())
                 self._process.stdin.flush()
-            answer = self._process.stdout.readline()
+            answer = self._process.stdout.readline(LONGEST_ANSWER)
         finally:
             timer.cancel()
-        if not answer.endswith(b"\n"):
-            self._process.wait()
-            raise WorkerError(self._last_words())
-        found: dict[str, Any] = json.loads(answer)
-        return found
+        if not answer.endswith(b"\n") and len(answer) < LONGEST_ANSWER:
+            raise WorkerError(self._failure())
+        try:
+            return from_json(kind, parse_json(answer))
+        except ValueError as error:
+            raise WorkerError(f"its process gave an answer that cannot be read ({error})") from error
 
     def _give_up(self) -> None:
         self._timed_out = True
         self._kill()
 
-    def _last_words(self) -> str:
+    def _failure(self) -> str:
+        """Return how the process ended, and the last line that it wrote to stderr."""
+        try:
+            self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            return "its process closed its output and did not end"
         code = self._process.returncode
         if self._timed_out:
-            return f"gave no answer in {PATIENCE:.0f} s and was ended"
+            return f"its process gave no answer in {PATIENCE:.0f} s and was ended"
         if code == -signal.SIGKILL:
             return "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"
         self._errors.seek(0)
@@ -91,14 +102,14 @@ class Worker:
         last = lines[-1] if lines else "nothing on stderr"
         if code == 1:
             return last
-        return f"crashed ({signal.Signals(-code).name if code < 0 else f'exit code {code}'}): {last}"
+        return f"crashed ({signal.Signals(-code).name}): {last}" if code < 0 else f"ended with exit code {code}: {last}"
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process, and whatever it started."""
+        """End the process and its children."""
         self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
@@ -109,7 +120,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class Entry:
-    """A case ready to be measured: its job, what is known beforehand, or why it cannot be (`note`, `status`)."""
+    """A case before its measurement.
+
+    Attributes:
+        case: The case.
+        job: The job of its worker; None if it cannot be measured.
+        facts: Fields of its `Result` that are known already.
+        note: Why it cannot be measured.
+        status: The status of a case that cannot be measured.
+    """
 
     case: Case
     job: Job | None
@@ -119,7 +138,14 @@ class Entry:
 
 
 class Group:
-    """Cases that are compared with each other; `results` holds what is known so far, at any time."""
+    """Cases that are measured together. `results` may be read at any time.
+
+    Args:
+        entries: The cases.
+        reference: The float model that checks the output.
+        rounds: The number of rounds.
+        step: Called with the case after each warm-up and each round of it.
+    """
 
     def __init__(
         self,
@@ -138,12 +164,12 @@ class Group:
 
     @property
     def results(self) -> list[Result]:
-        """What every case has given, in order; one that was interrupted before its first round is left out."""
+        """The result of every case, in order. A case that was interrupted before its first round is left out."""
         known = self._results.values()
         return [result for result in known if result.status != MEASURED or result.decode_seconds]
 
     def run(self) -> None:
-        """Load every case, let each warm up and answer rightly, then measure in rounds of alternating order."""
+        """Load every case, warm it up, check its output, then measure in rounds of alternating order."""
         with ExitStack() as stack:
             for entry in self._entries:
                 self._load(entry, stack)
@@ -171,32 +197,39 @@ class Group:
                 raise WorkerError(f"cannot start a process ({error.strerror}); close other programs") from error
             stack.callback(worker.close)
             self._workers[entry.case] = worker
-            self._results[entry.case] = replace(self._results[entry.case], **worker.load())
+            self._add(entry.case, **asdict(worker.load()))
 
     def _turn(self, case: Case, warm_up: bool = False) -> None:
         time.sleep(PAUSE)
         with self._failing(case):
             answer = self._workers[case].round()
-            agreement = self._reference.agreement(answer["rows"])
-            if warm_up:
-                wrong = self._reference.wrong(case, answer["rows"])
-                if wrong:
-                    raise WorkerError(wrong)
+            done = answer.round
+            wrong = self._reference.wrong(case, done.rows) if warm_up else None
+            if wrong:
+                raise WorkerError(wrong)
+            agreement = self._reference.agreement(done.rows)
             result = self._results[case]
             known = agreement if result.agreement is None else min(result.agreement, agreement)
-            changed: dict[str, Any] = {"agreement": known, "peak_bytes": answer["peak_bytes"]}
+            changed: dict[str, Any] = {"agreement": known, "peak_bytes": answer.peak_bytes}
             if not warm_up:
                 changed |= {
-                    "first_token_seconds": [*result.first_token_seconds, answer["first_token_seconds"]],
-                    "decode_seconds": [*result.decode_seconds, answer["decode_seconds"]],
-                    "token_seconds": [*result.token_seconds, *answer["token_seconds"]],
+                    "first_token_seconds": [*result.first_token_seconds, done.first_token_seconds],
+                    "decode_seconds": [*result.decode_seconds, done.decode_seconds],
+                    "token_seconds": [*result.token_seconds, *done.token_seconds],
                 }
-            self._results[case] = replace(result, **changed)
+            self._add(case, **changed)
         self._step(case)
+
+    def _add(self, case: Case, **figures: Any) -> None:  # noqa: ANN401 - fields of Result
+        """Set figures of a case; WorkerError if one of them cannot be."""
+        try:
+            self._results[case] = replace(self._results[case], **figures)
+        except ValueError as error:
+            raise WorkerError(f"its process gave an impossible figure: {error}") from error
 
     @contextmanager
     def _failing(self, case: Case) -> Iterator[None]:
-        """Turn a worker that fails into a failed result; the others go on."""
+        """Turn an error of a worker into a failed result; the other workers continue."""
         try:
             yield
         except WorkerError as error:
@@ -208,10 +241,10 @@ class Group:
 
 
 def _busy_lines(case: Case, busy: Sequence[tuple[int, float]]) -> list[str]:
-    """The warning that others disturbed rounds of a case's group, if they did."""
+    """Return a warning if other processes disturbed rounds of a group; `case` is any of its cases."""
     if not busy:
         return []
     rounds = ", ".join(str(number) for number, _ in busy)
     most = max(share for _, share in busy)
-    told = f"{case.preset}, {setting_of(case)}: other processes took up to {most:.0%} of the cores"
-    return [f"{told} in round{'s' * (len(busy) > 1)} {rounds}"]
+    where = f"round{'s' * (len(busy) > 1)} {rounds}"
+    return [f"{case.preset}, {setting_of(case)}: other processes used up to {most:.0%} of the cores in {where}"]

@@ -1,10 +1,14 @@
-"""Nobody is timed on a wrong answer: what a side wrote, held against the float model.
+"""The check that what a runner wrote is right. A runner with wrong output is not timed.
 
-Two figures. `agreement` is the share of leading greedy ids that are the float model's. Chains part for good where two
-ids are almost as likely, which quantized weights meet soon, so it judges float sides alone. What judges every side is
-the float model's opinion of each id behind the ids that the side itself wrote before: a side that computes the same
-function writes what the float model would, but for near ties, and a wrong one does not. Random weights give almost
-flat logits, full of near ties, so there an id counts that is among the ten likeliest, of thousands.
+There are two figures:
+
+- `agreement` is the share of leading greedy ids that are equal to those of the float model. Where two ids are almost
+  equally likely, rounding decides, and from there on both texts differ. Quantized weights reach such a place soon, so
+  that this figure is a criterion only for runners that compute in float32.
+- The share of likely ids is a criterion for every runner: at each place, the float model reads the ids that the runner
+  itself wrote so far, and the next id must be among the likeliest of the float model. A runner that computes the same
+  function passes, except for ids that are almost equally likely. Random weights give almost equal logits everywhere,
+  so that for them an id counts if it is among the ten likeliest of thousands.
 """
 
 from __future__ import annotations
@@ -18,56 +22,62 @@ import torch
 from benchmarks.report.record import Case
 from slm.model import GPT, generate_greedy
 
-# The least share of leading ids that a float side must have in common with the float model.
+# The least share of leading ids of a float runner that must be equal to the float model's.
 LEAST_AGREEMENT = 0.5
-# The least share of ids that the float model must find among its likeliest, and how many of those count.
+# The least share of likely ids, and how many ids at a place are likely.
 LEAST_LIKELY = 0.5
 LIKELIEST_TRAINED, LIKELIEST_RANDOM = 1, 10
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The float model's greedy ids behind `context`, and the model to judge others' with.
+    """The float model and its greedy ids after a context.
 
-    `float_sides` are the names of sides that store and compute in float32.
+    Attributes:
+        model: The float model.
+        context: The ids of the context.
+        ids: The greedy ids of the float model after the context.
+        trained: Whether its weights are trained.
+        float_runners: The names of the runners that store weights and compute in float32.
     """
 
     model: GPT
     context: list[int]
     ids: list[int]
     trained: bool
-    float_sides: frozenset[str]
+    float_runners: frozenset[str]
 
     @classmethod
     def of(
-        cls, model: GPT, context: list[int], new_tokens: int, trained: bool, float_sides: frozenset[str]
+        cls, model: GPT, context: list[int], new_tokens: int, trained: bool, float_runners: frozenset[str]
     ) -> Reference:
-        """Let the float model write `new_tokens` greedy ids behind a context."""
-        return cls(model, context, generate_greedy(model, context, new_tokens), trained, float_sides)
+        """Let the float model write `new_tokens` greedy ids after a context."""
+        return cls(model, context, generate_greedy(model, context, new_tokens), trained, float_runners)
 
     def agreement(self, rows: Sequence[Sequence[int]]) -> float:
-        """The share of leading ids that are the float model's, of the row that has fewest."""
-        return min(_leading(row, self.ids) for row in rows) / len(self.ids)
+        """Return the share of leading ids that are equal to the float model's, of the row with the smallest share."""
+        return min((_leading(row, self.ids) for row in rows), default=0) / len(self.ids)
 
     def wrong(self, case: Case, rows: Sequence[Sequence[int]]) -> str | None:
-        """Why these rows are a wrong answer, None when they are right."""
-        if {len(row) for row in rows} != {case.new_tokens}:
-            return f"not timed: wrote {len(rows[0])} ids, asked for {case.new_tokens}"
+        """Return why the rows of a case are wrong; None if they are right."""
+        if [len(row) for row in rows] != [case.new_tokens] * case.batch:
+            lengths = ", ".join(str(len(row)) for row in rows) or "no"
+            return f"not timed: wrote {lengths} ids, not {case.new_tokens} in each of {case.batch} rows"
         if not all(0 <= token < self.model.config.vocab_size for row in rows for token in row):
             return "not timed: wrote ids that are not in the vocabulary"
         agreement = self.agreement(rows)
-        if case.side in self.float_sides and agreement < LEAST_AGREEMENT:
-            return f"not timed: only the first {agreement:.0%} of its greedy ids are the float model's"
+        if case.runner in self.float_runners and agreement < LEAST_AGREEMENT:
+            return f"not timed: only the first {agreement:.0%} of its greedy ids are equal to the float model's"
         count = LIKELIEST_TRAINED if self.trained else LIKELIEST_RANDOM
         likely = min(self._likely(row, count) for row in {tuple(row) for row in rows})
         if likely < LEAST_LIKELY:
-            whose = "the likeliest" if count == 1 else f"among the {count} likeliest"
-            return f"not timed: only {likely:.0%} of its ids are {whose} to the float model behind what it wrote"
+            rank = "the likeliest" if count == 1 else f"among the {count} likeliest"
+            return f"not timed: the float model finds only {likely:.0%} of its ids {rank}"
         return None
 
     @torch.inference_mode()
     def _likely(self, row: Sequence[int], count: int) -> float:
-        """The share of a row's ids that are among the `count` likeliest at their place."""
+        """Return the share of a row's ids that are among the `count` likeliest at their places."""
         ids = torch.tensor([[*self.context, *row]])
         logits = self.model(ids[:, :-1])[0, len(self.context) - 1 :].numpy()
         own = np.take_along_axis(logits, np.array(row)[:, None], axis=-1)
@@ -75,6 +85,6 @@ class Reference:
 
 
 def _leading(row: Sequence[int], expected: Sequence[int]) -> int:
-    """How many ids are the same before the first that is not."""
+    """Return the number of equal ids before the first difference."""
     pairs = zip(row, expected, strict=False)
     return next((number for number, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(row), len(expected)))

@@ -1,4 +1,4 @@
-"""How far a run is, on stderr: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run on stderr: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Meter:
-    """A bar of the work done, the name of what is measured, and the time left.
+    """A bar with the work done, the name of what is measured, and the time left.
 
-    It draws only when it is told something, between measurements: a thread that draws meanwhile would be measured too.
+    It draws only when one of its methods is called, between measurements: a thread that draws in the background would
+    disturb them. It is to be used from one thread.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -38,21 +39,21 @@ class Meter:
     ) -> None:
         self._bar.stop()
 
-    def say(self, line: str) -> None:
-        """A line of talk."""
+    def log(self, line: str) -> None:
+        """Print a line."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def expect(self, work: float) -> None:
-        """Add to the work that is ahead, in any unit."""
+        """Add to the work to be done, in any unit."""
         self._total += work
         self._bar.update(self._task, total=self._total, refresh=True)
 
     def begin(self, name: str) -> None:
-        """Name the group that is measured from here on."""
+        """Show the name of the group that is measured from now on."""
         if not self._console.is_terminal:
-            self.say(f"measuring {name}")
+            self.log(f"measuring {name}")
         self._bar.update(self._task, description=name, refresh=True)
 
     def advance(self, work: float, name: str | None = None) -> None:
-        """Some of the work is done; `name` is the case it was done on."""
+        """Add to the work done; `name` is the case that was measured."""
         self._bar.update(self._task, advance=work, description=name, refresh=True)

@@ -1,61 +1,100 @@
-"""What a run has finished so far, a JSON line each, so that a stopped one goes on behind it."""
+"""The log of what a run has finished, a line of JSON for each part, so that a stopped run can continue."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from benchmarks.report.typed_json import from_json
+from runtimes.bundle.fields import parse_json
+from slm.atomic import write_file
 from slm.errors import SlmxError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class Partial:
-    """Values by key in a file that only grows; its first line holds the arguments that they belong to."""
+T = TypeVar("T")
 
-    def __init__(self, path: Path, arguments: Mapping[str, Any], say: Callable[[str], None]) -> None:
+
+class ResumeLog:
+    """Values by key in a file. Its first line holds the arguments of the run, and further lines one value each.
+
+    Call `open` first. The caller makes sure that no other process uses the file meanwhile.
+
+    Args:
+        path: The file. A file of a run with the same arguments is continued, any other is replaced.
+        arguments: What the values depend on.
+        log: Receives lines for people.
+    """
+
+    def __init__(self, path: Path, arguments: Mapping[str, Any], log: Callable[[str], None]) -> None:
         self._path = path
-        self._values: dict[str, dict[str, Any]] = {}
-        lines = _whole_lines(path)
-        # Through JSON, so that tuples compare as the lists they come back as.
-        first = json.loads(json.dumps({"arguments": arguments}))
+        self._arguments = arguments
+        self._log = log
+        self._values: dict[str, object] = {}
+
+    def open(self) -> None:
+        """Read the file, and write it again without a line that was cut off.
+
+        Raises:
+            SlmxError: The file cannot be written.
+        """
+        lines = _whole_lines(self._path)
+        # Through JSON, so that tuples are equal to the lists that they become in the file.
+        first = json.loads(json.dumps({"arguments": self._arguments}))
         if lines and lines[0] == first:
-            self._values = {line["key"]: line["value"] for line in lines[1:]}
-            say(f"{path}: going on behind {len(self._values)} finished parts")
+            entries = (line for line in lines[1:] if line.keys() == {"key", "value"})
+            self._values = {entry["key"]: entry["value"] for entry in entries if isinstance(entry["key"], str)}
+            self._log(f"{self._path}: continues after {len(self._values)} finished parts")
         elif lines:
-            say(f"{path}: of other arguments, code or machine than now; starting anew")
+            self._log(f"{self._path}: made with other arguments, code or machine; starts from the beginning")
+        kept = [first, *({"key": key, "value": value} for key, value in self._values.items())]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [first, *({"key": key, "value": value} for key, value in self._values.items())]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         except OSError as error:
-            raise SlmxError(f"{path}: cannot write ({error.strerror}); choose another --out") from error
+            raise self._unwritable(error) from error
 
-    def get(self, key: str) -> dict[str, Any] | None:
-        """What was put there, by this run or the one it continues."""
-        return self._values.get(key)
+    def get(self, key: str, kind: type[T]) -> T | None:
+        """Return the dataclass of a key; None if there is none, or if the file holds something else."""
+        try:
+            return from_json(kind, self._values[key])
+        except (KeyError, ValueError):
+            return None
 
-    def put(self, key: str, value: dict[str, Any]) -> None:
-        """Keep a value of which JSON can hold every part."""
-        self._values[key] = value
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "value": value}) + "\n")
+    def put(self, key: str, value: DataclassInstance) -> None:
+        """Add a value; SlmxError if it cannot be written."""
+        self._values[key] = asdict(value)
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "value": self._values[key]}) + "\n")
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Forget everything: the run has reached its end, and the next one measures anew."""
-        self._path.unlink()
+        """Delete the file. The next run measures everything again."""
+        self._path.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> SlmxError:
+        return SlmxError(f"{self._path}: cannot write ({error.strerror}); free space there or choose another --out")
 
 
-def _whole_lines(path: Path) -> list[Any]:
-    """The lines of the file up to one that a kill cut off."""
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the file up to the first one that is no JSON object: a kill may cut off the last line."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
+        content = path.read_bytes()
+    except OSError:
         return []
-    found = []
-    for line in text.splitlines():
+    found: list[dict[str, Any]] = []
+    for line in content.splitlines():
         try:
-            found.append(json.loads(line))
+            value = parse_json(line)
         except ValueError:
             break
+        if not isinstance(value, dict):
+            break
+        found.append(value)
     return found

@@ -1,37 +1,47 @@
-"""How each side is opened in its own process, and one round of it: the prompt, then greedy steps, each one timed.
+"""How each runner is opened in its own process, and one round of it: the prompt, then greedy steps, each of them timed.
 
-The loop is the same for PyTorch, TorchScript, .pt2 and ONNX: `Session`. A peer brings its own. Nothing heavy is
-imported before a side asks for it, so that a process holds what its side needs.
+PyTorch, TorchScript, .pt2 and ONNX share one loop: `Session`. A peer has its own. Heavy packages are imported only
+when a runner needs them, so that a process holds nothing else.
 """
 
 from __future__ import annotations
 
 import importlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.report.record import TORCH_COMPILED, TORCH_RUNNERS, Round
+
 if TYPE_CHECKING:
     from runtimes.engine.session import Session
 
-TORCH_EAGER, TORCH_COMPILED = "torch eager", "torch compiled"
-TORCH_SIDES = (TORCH_EAGER, TORCH_COMPILED)
 ONNX_SUFFIXES = (".onnx", ".ort")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to measure; paths are text, `history` are the ids in the context before `prompt`.
+    """What a worker is to measure.
 
-    `peer` says that `path` is the folder of a peer; else it is the variant's file, or the checkpoint for PyTorch.
+    Attributes:
+        runner: The name of the runner.
+        peer: Whether the runner is a peer.
+        path: The folder of a peer, the file of a variant, or the checkpoint for PyTorch.
+        trusted: Whether a TorchScript or .pt2 file at `path` may be read: reading it can run code.
+        shape: The fields of the model's `GPTConfig`.
+        threads: The number of threads.
+        batch: The number of rows.
+        history: The ids in the context before the prompt.
+        prompt: The ids of the prompt.
+        new_tokens: The number of ids to write.
     """
 
-    side: str
+    runner: str
     peer: bool
     path: str
+    trusted: bool
     shape: dict[str, int]
     threads: int
     batch: int
@@ -41,21 +51,28 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Round:
-    """One round's ids, a list for each row, and its seconds: to the first ids, of all further steps, of each."""
+class Loaded:
+    """A worker's answer to its job: the time that loading took, and its peak memory before it. See `Result`."""
 
-    rows: list[list[int]]
-    first_token_seconds: float
-    decode_seconds: float
-    token_seconds: list[float]
+    load_seconds: float
+    interpreter_bytes: int
+    imports_bytes: int
 
 
-def import_side(job: Job) -> None:
-    """Load the side's libraries, and give PyTorch its number of threads before anything runs."""
+@dataclass(frozen=True)
+class Measured:
+    """A worker's answer to "round": the round, and its peak memory until then."""
+
+    round: Round
+    peak_bytes: int
+
+
+def import_runner(job: Job) -> None:
+    """Import the libraries of the runner, and set PyTorch's number of threads before anything runs."""
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
-        for module in find_peer(job.side).modules:
+        for module in find_peer(job.runner).modules:
             importlib.import_module(module)
     elif Path(job.path).suffix in ONNX_SUFFIXES:
         importlib.import_module("runtimes.engine.cache")
@@ -66,18 +83,13 @@ def import_side(job: Job) -> None:
         importlib.import_module("export.checks.torch_session")
 
 
-def open_side(job: Job) -> Callable[[], Round]:
-    """Load the model; what comes back runs one round, from an empty cache."""
+def open_runner(job: Job) -> Callable[[], Round]:
+    """Load the model. The function that is returned runs one round from an empty cache."""
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
-        peer = find_peer(job.side).open(Path(job.path), job.threads)
-
-        def run_peer() -> Round:
-            run = peer.greedy(job.prompt, job.new_tokens)
-            return Round([run.ids], run.first_token_seconds, run.decode_seconds, run.token_seconds)
-
-        return run_peer
+        peer = find_peer(job.runner).open(Path(job.path), job.threads)
+        return lambda: peer.greedy(job.prompt, job.new_tokens)
     session = _open_session(job)
     if job.batch > 1:
         return lambda: run_batch(session, job.history, job.prompt, job.new_tokens, job.batch)
@@ -86,11 +98,11 @@ def open_side(job: Job) -> Callable[[], Round]:
 
 def _open_session(job: Job) -> Session:
     path = Path(job.path)
-    if job.side in TORCH_SIDES:
+    if job.runner in TORCH_RUNNERS:
         from export.checks.torch_session import float_session
         from slm.checkpoint import load_checkpoint
 
-        return float_session(load_checkpoint(path).model, job.threads, compiled=job.side == TORCH_COMPILED)
+        return float_session(load_checkpoint(path).model, job.threads, compiled=job.runner == TORCH_COMPILED)
     from slm.presets import GPTConfig
 
     config = GPTConfig(**job.shape)
@@ -100,11 +112,11 @@ def _open_session(job: Job) -> Session:
         return Session.open(path, config, job.threads)
     from export.checks.torch_session import open_session
 
-    return open_session(job.side, path, config, job.threads)
+    return open_session(job.runner, path, config, job.threads, trusted=job.trusted)
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:
-    """One sequence: `history` is read untimed, the prompt up to the first id is timed, and each step behind it."""
+    """Run one row. The history is not timed; the prompt up to the first id is, and then each step."""
     session.reset()
     if history:
         session.prefill(history)
@@ -115,28 +127,23 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
     for _ in range(new_tokens - 1):
         ids.append(int(step(ids[-1]).argmax()))
         stamps.append(clock())
-    return _round([ids], started, stamps)
+    return Round.from_stamps([ids], started, stamps)
 
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
-    """Several rows: each reads the prompt for itself, then all take their steps together."""
-    from runtimes.engine.session import Batch
+    """Run several rows. Each row reads the prompt by itself, then all rows take their steps together."""
+    from runtimes.engine.pool import Pool
 
-    session.reset()
-    if history:
-        session.prefill(history)
-    rows = [session.fork() for _ in range(batch)]
+    pool = Pool(session, batch)
+    for row in range(batch):
+        pool.add(0, len(history) if row else 0)
+        if history and not row:
+            pool.prefill(0, history)
     clock = time.perf_counter
     started = clock()
-    steps = [[int(row.prefill(prompt).argmax()) for row in rows]]
-    together = Batch(rows)
+    steps = [[int(pool.prefill(row, prompt).argmax()) for row in range(batch)]]
     stamps = [clock()]
     for _ in range(new_tokens - 1):
-        steps.append(together.step(steps[-1]).argmax(-1).tolist())
+        steps.append(pool.step(steps[-1]).argmax(-1).tolist())
         stamps.append(clock())
-    return _round([list(row) for row in zip(*steps, strict=True)], started, stamps)
-
-
-def _round(rows: list[list[int]], started: float, stamps: list[float]) -> Round:
-    tokens = [later - earlier for earlier, later in itertools.pairwise(stamps)]
-    return Round(rows, stamps[0] - started, stamps[-1] - stamps[0], tokens)
+    return Round.from_stamps([list(row) for row in zip(*steps, strict=True)], started, stamps)

@@ -1,4 +1,7 @@
-"""What is measured: a float model, its checkpoint and its bundle, from a preset or from a bundle as it is."""
+"""The targets of a run. A target is a model that is measured: its checkpoint and its bundle.
+
+A target is made from a preset, or from a bundle that the user names.
+"""
 
 from __future__ import annotations
 
@@ -12,100 +15,113 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.peers import PeerKind
-from benchmarks.run.runners import TORCH_SIDES
+from benchmarks.report.fields import printable
+from benchmarks.report.record import TORCH_RUNNERS
 from export.checks.gates import PACKAGES
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import read_weights
-from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
-from slm.presets import GPTConfig, get_preset
+from slm.presets import PRESETS, GPTConfig, get_preset
 from slm.tokenizer import load_merges
 from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
-# Sides whose weights are read from memory as float32: fp16 widens its weights when it is opened.
-FLOAT_WEIGHTS = (*TORCH_SIDES, "torchscript", "pt2", "fp16")
+PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A model under a name of its own; `work` is where what it needs is kept between runs."""
+class Target:
+    """A model that is measured.
+
+    Attributes:
+        name: Its name in the report, different for each target.
+        checkpoint: The float model.
+        bundle: Its variants.
+        work: A folder that keeps what the target needs between runs.
+        trusted: Whether TorchScript and .pt2 files of the bundle may be read: reading them can run code.
+    """
 
     name: str
     checkpoint: Checkpoint
     bundle: Bundle
     work: Path
+    trusted: bool
 
     @property
     def config(self) -> GPTConfig:
-        """Its shape."""
+        """The shape of the model."""
         return self.bundle.config
 
     @property
     def trained(self) -> bool:
-        """Whether its weights were trained."""
+        """Whether the weights are trained."""
         return not self.checkpoint.record.get("untrained", False)
 
     @property
     def training_seconds(self) -> float | None:
-        """How long its training took, if the checkpoint says so."""
+        """How long the training took; None if the checkpoint has no such record."""
         seconds = self.checkpoint.record.get("seconds")
         return float(seconds) if isinstance(seconds, int | float) else None
 
-    def path(self, side: str) -> Path:
-        """What a side of ours opens: the checkpoint for PyTorch, else the variant's file."""
-        if side in TORCH_SIDES:
+    def path(self, runner: str) -> Path:
+        """Return what a runner opens: the checkpoint for PyTorch, else the file of the variant."""
+        if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
-        return self.bundle.folder / str(self.bundle.manifest["variants"][side]["file"])
+        return self.bundle.path / self.bundle.manifest.variants[runner].file
 
-    def disk_bytes(self, side: str) -> int:
-        """Size of the side's weights on disk."""
-        path = self.path(side)
+    def disk_bytes(self, runner: str) -> int:
+        """Return the size of the runner's weights on disk."""
+        path = self.path(runner)
         return (path / WEIGHTS_FILE if path.is_dir() else path).stat().st_size
 
-    def weight_bytes(self, side: str) -> int:
-        """Bytes of weights that a step reads, roughly: all but the table of positions, of which it takes one row."""
+    def weight_bytes(self, runner: str) -> int:
+        """Return about how many bytes of weights a step reads: all but the position table, where it reads one row."""
         positions = self.config.block_size * self.config.n_embd
-        if side in FLOAT_WEIGHTS:
+        # fp16 converts its weights to float32 when it is opened.
+        if runner in TORCH_RUNNERS or VARIANTS[runner].is_float:
             return FLOAT_BYTES * (self.config.parameters - positions)
-        return self.disk_bytes(side) - FLOAT_BYTES * positions
+        return self.disk_bytes(runner) - FLOAT_BYTES * positions
 
     def peer_files(self, peer: PeerKind) -> Path:
-        """The folder of what a peer opens, written the first time, by a process of its own; SlmxError if it cannot."""
+        """Return the folder that a peer opens. A separate process writes it the first time; SlmxError if that fails."""
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
-            with atomic_folder(folder, replace=False) as fresh:
-                places = (self.checkpoint.folder, self.bundle.folder, fresh)
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.studies.prepare_peer",
-                    peer.name,
-                    *map(str, map(Path.absolute, places)),
-                ]
-                ran = subprocess.run(command, env=worker_environment(), capture_output=True, text=True, check=False)
+            with atomic_folder(folder) as fresh:
+                places = (self.checkpoint.folder, self.bundle.path, fresh)
+                command = [*PREPARE, peer.name, *map(str, map(Path.absolute, places))]
+                ran = subprocess.run(command, env=worker_environment(), capture_output=True, check=False)
                 if ran.returncode:
-                    lines = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
-                    raise SlmxError(f"cannot prepare its files: {lines[-1]}")
+                    lines = ran.stderr.decode("utf-8", "replace").strip().splitlines()
+                    reason = lines[-1] if lines else f"exit code {ran.returncode}"
+                    raise SlmxError(f"cannot prepare its files: {printable(reason)}")
         return folder
 
 
 def worker_environment(**added: str) -> dict[str, str]:
-    """The environment of a process that imports the packages of this one, wherever they are."""
+    """Return an environment in which a process imports the same packages as this one, with variables added."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **added}
 
 
-def subject_of_preset(preset: str, variants: Iterable[str], work: Path, say: Say) -> Subject:
-    """A preset's model: the checkpoint that ships, else random weights; exports what is missing in `work`.
+def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log) -> Target:
+    """Make the target of a preset: its shipped checkpoint, or random weights if none is shipped.
 
-    SlmxError for an unknown preset, or weights that a variant's gate refuses.
+    Args:
+        preset: The name of the preset.
+        variants: The variants to export. What `work` holds from an earlier run is used again.
+        work: A folder that is kept between runs.
+        log: Receives lines for people.
+
+    Raises:
+        SlmxError: The preset is unknown, or a variant fails its check.
     """
     get_preset(preset)
     shipped = PRETRAINED / preset
@@ -113,70 +129,80 @@ def subject_of_preset(preset: str, variants: Iterable[str], work: Path, say: Say
     home = work / (f"{preset}-{sha256_of(shipped / WEIGHTS_FILE)[:12]}" if trained else f"{preset}-random")
     folder = shipped if trained else _random_weights(preset, home / "checkpoint")
     wanted, bundle = set(variants) or {"fp32"}, _known_bundle(home / "bundle")
-    held: set[str] = set(bundle.manifest["variants"]) if bundle is not None else set()
+    held: set[str] = set(bundle.manifest.variants) if bundle is not None else set()
     if bundle is None or not wanted <= held:
         settings = ExportSettings(
             preset,
             home / "bundle",
             shipped if trained else None,
-            tuple(name for name in VARIANT_FILES if name in wanted | held),
+            tuple(name for name in VARIANTS if name in wanted | held),
             untrained=not trained,
             force=True,
         )
-        export_bundle(settings, lambda line: say(f"{preset}: {line}"))
+        export_bundle(settings, lambda line: log(f"{preset}: {line}"))
         shutil.rmtree(home / "peers", ignore_errors=True)
         bundle = Bundle.open(home / "bundle")
-    return Subject(preset, load_checkpoint(folder), bundle, home)
+    return Target(preset, load_checkpoint(folder), bundle, home, trusted=True)
 
 
 def _random_weights(preset: str, folder: Path) -> Path:
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             untrained_checkpoint(preset, fresh)
     return folder
 
 
 def _known_bundle(folder: Path) -> Bundle | None:
-    """A bundle of an earlier run, made with the versions installed now."""
+    """Return the bundle of an earlier run; None if there is none, or if other package versions made it."""
     try:
         bundle = Bundle.open(folder)
+        bundle.check_all()
     except SlmxError:
         return None
-    made_with = bundle.manifest["versions"]
+    made_with = bundle.manifest.versions
     return bundle if all(made_with.get(name) == version(name) for name in PACKAGES) else None
 
 
-def subject_of_bundle(bundle: Bundle, name: str, work: Path) -> Subject:
-    """A bundle as it is, and the float model that it was made from.
+def target_of_bundle(bundle: Bundle, name: str, work: Path, trusted: bool) -> Target:
+    """Make the target of a bundle, with the float model that the bundle was made from.
 
-    That is the shipped checkpoint, random weights, or what its fp32 variant holds; SlmxError for a bundle of a model
-    from elsewhere without fp32.
+    The float model is the shipped checkpoint, random weights, or the weights of the fp32 variant.
+
+    Args:
+        bundle: The bundle.
+        name: The name of the target.
+        work: A folder that is kept between runs.
+        trusted: Whether TorchScript and .pt2 files of the bundle may be read.
+
+    Raises:
+        SlmxError: The float model is none of these.
     """
-    home = work / f"{bundle.manifest['preset']}-bundle-{sha256_of(bundle.folder / MANIFEST_FILE)[:12]}"
-    return Subject(name, load_checkpoint(_float_model(bundle, home / "checkpoint")), bundle, home)
+    # No text of the manifest becomes part of a path: a bundle may come from anyone.
+    home = work / f"bundle-{bundle.manifest_sha256[:12]}"
+    return Target(name, load_checkpoint(_float_model(bundle, home / "checkpoint")), bundle, home, trusted)
 
 
 def _float_model(bundle: Bundle, folder: Path) -> Path:
-    preset, made_from = str(bundle.manifest["preset"]), bundle.manifest["checkpoint"]
+    preset, made_from = bundle.manifest.preset, bundle.manifest.checkpoint
     shipped = PRETRAINED / preset
-    if shipped.is_dir() and sha256_of(shipped / WEIGHTS_FILE) == made_from["sha256"]:
+    if preset in PRESETS and shipped.is_dir() and sha256_of(shipped / WEIGHTS_FILE) == made_from.sha256:
         return shipped
-    if made_from["untrained"]:
+    if made_from.untrained:
         return _random_weights(preset, folder)
-    if "fp32" not in bundle.manifest["variants"]:
-        raise SlmxError(f"{bundle.folder}: no fp32 variant, which the others are held against; export it again with it")
+    if "fp32" not in bundle.manifest.variants:
+        raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again without --no-fp32")
     if not folder.is_dir():
-        with atomic_folder(folder, replace=False) as fresh:
+        with atomic_folder(folder) as fresh:
             model = read_weights(bundle.model_path("fp32"), bundle.config)
-            save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.folder), {})
+            save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.path), {})
     return folder
 
 
-def subject_names(bundles: Sequence[Bundle], presets: Sequence[str]) -> list[str]:
-    """A name for each bundle: its preset, or its folder where that name is taken."""
+def target_names(bundles: Sequence[Bundle], presets: Sequence[str]) -> list[str]:
+    """Return a name for each bundle: its preset, or its folder if another target has that name."""
     names: list[str] = []
     for bundle in bundles:
-        preset = str(bundle.manifest["preset"])
-        taken = preset in presets or [other.manifest["preset"] for other in bundles].count(preset) > 1
-        names.append(str(bundle.folder) if taken else preset)
+        preset = bundle.manifest.preset
+        taken = preset in presets or [other.manifest.preset for other in bundles].count(preset) > 1
+        names.append(printable(str(bundle.path) if taken else preset))
     return names

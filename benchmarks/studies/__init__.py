@@ -1,1 +1,1 @@
-"""Commands that measure one question each, for the documents."""
+"""Commands that each measure one thing for the documents."""

@@ -1,4 +1,4 @@
-"""What `slmx export --all` costs for every preset: seconds, peak memory, bytes of each variant, nodes that are left.
+"""Measures what `slmx export --all` costs for every preset: time, peak memory, file sizes, nodes of the graphs.
 
 python -m benchmarks.studies.export_cost --json docs/export-cost.json
 """
@@ -16,7 +16,9 @@ from typing import Annotated, Any
 
 import typer
 
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.bundle.manifest import plain
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
 from slm.checkpoint import PRETRAINED
 from slm.errors import SlmxError
@@ -24,7 +26,7 @@ from slm.presets import PRESETS
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
-    """Run the command as a user does; seconds and peak memory in bytes of its process."""
+    """Run the command; return its seconds and its peak memory in bytes. SlmxError if it fails."""
     command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
     if not (PRETRAINED / preset).is_dir():
         command.append("--random-init")
@@ -38,28 +40,28 @@ def export_all(preset: str, out: Path) -> tuple[float, int]:
 
 
 def main(
-    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: all.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="A preset; repeat for more. Default: all.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
-    """Export each preset with every variant, and measure."""
+    """Export each preset with every variant and measure it."""
     record: dict[str, Any] = {"machine": describe_machine(), "presets": {}}
-    typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANT_FILES) + " | int8 / fp32 | nodes fp32, int8 |")
-    typer.echo("|" + "---|" * (len(VARIANT_FILES) + 5))
+    typer.echo("| preset | seconds | peak MiB | " + " | ".join(VARIANTS) + " | int8 / fp32 | nodes fp32, int8 |")
+    typer.echo("|" + "---|" * (len(VARIANTS) + 5))
     for name in preset or PRESETS:
         with tempfile.TemporaryDirectory() as work:
             out = Path(work) / "bundle"
             seconds, peak = export_all(name, out)
             bundle = Bundle.open(out)
-            files = bundle.manifest["files"]
-            sizes = {variant: files[file]["bytes"] for variant, file in VARIANT_FILES.items()}
-            variants = bundle.manifest["variants"]
-            nodes = {variant: variants[variant]["operators"]["nodes"] for variant in ("fp32", "int8")}
+            files, variants = bundle.manifest.files, bundle.manifest.variants
+            sizes = {variant: files[entry.file].bytes for variant, entry in variants.items()}
+            counted = {variant: variants[variant].figures.operators for variant in ("fp32", "int8")}
+            nodes = {variant: found.nodes for variant, found in counted.items() if found is not None}
             figures = {
                 "seconds": round(seconds, 1),
                 "peak_bytes": peak,
                 "bytes": sizes,
                 "nodes": nodes,
-                "variants": variants,
+                "variants": {variant: plain(entry) for variant, entry in variants.items()},
             }
         record["presets"][name] = figures
         cells = [name, f"{seconds:.0f}", f"{peak / 2**20:,.0f}", *(f"{size:,}" for size in sizes.values())]

@@ -21,18 +21,22 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from benchmarks.report.leaderboard import presets_of
+from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report, Result
 from benchmarks.run import cases
 from benchmarks.run.bench import Bench, BenchSettings
 from benchmarks.run.progress import Meter
-from benchmarks.run.targets import Subject, subject_of_preset
+from benchmarks.run.targets import Target, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.generator import Generator
-from runtimes.engine.sampler import Sampler, SamplingParams
-from runtimes.engine.session import Batch, Session, default_threads
+from runtimes.engine.pool import Pool
+from runtimes.engine.sampler import Sampler
+from runtimes.engine.session import Session, default_threads
 from runtimes.system.machine import describe_machine
-from runtimes.system.timing import Samples, alternate, decode_seconds
+from runtimes.system.timing import Samples, alternate
+from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
 PROMPT = "Once upon a time"
@@ -116,17 +120,17 @@ def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -
 def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int, rows: int) -> float:
     """Seconds for `tokens` steps of that many rows together, sampling included, prefill not."""
     samplers = [Sampler(sampling, prompt) for _ in range(rows)]
-    session.reset()
-    first = session.prefill(prompt)
-    batch = Batch([session] * rows)
-    logits: Iterable[FloatArray] = [first] * rows
+    pool = Pool(session, rows)
+    logits: Iterable[FloatArray] = [pool.prefill(pool.add(), prompt)] * rows
+    for _ in range(rows - 1):
+        pool.add(0, len(prompt))
     started = time.perf_counter()
     for _ in range(tokens):
-        logits = batch.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
+        logits = pool.step([sampler(row) for sampler, row in zip(samplers, logits, strict=True)])
     return time.perf_counter() - started
 
 
-def loop_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
+def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
     """The loop's share of a step of int8 on one thread, greedy and sampled."""
     config, prompt = subject.config, prompt_of(subject)
     session = Session.open(subject.bundle.model_path("int8"), config, 1)
@@ -145,7 +149,7 @@ def loop_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str,
     ], taken
 
 
-def batch_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
+def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
     """Tokens a second of eight stories in a batch, relative to one, each on its default threads."""
     config, prompt = subject.config, prompt_of(subject)
     path = subject.bundle.model_path("int8")
@@ -248,14 +252,14 @@ def best_of(report: Report, preset: str, side: str, prompt_tokens: int) -> Resul
     found = [
         result
         for result in report.results
-        if (result.case.preset, result.case.side, result.case.depth, result.case.batch) == (preset, side, 0, 1)
+        if (result.case.preset, result.case.runner, result.case.depth, result.case.batch) == (preset, side, 0, 1)
         and result.case.prompt_tokens == prompt_tokens
         and result.decode is not None
     ]
     return max(found, key=lambda result: result.decode.median if result.decode else 0.0, default=None)
 
 
-def prompt_of(subject: Subject) -> list[int]:
+def prompt_of(subject: Target) -> list[int]:
     """The prompt's ids behind the token that begins a story."""
     tokenizer = subject.checkpoint.tokenizer
     return [tokenizer.end_of_text, *tokenizer.encode(PROMPT)]
@@ -275,9 +279,9 @@ def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
     return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
 
 
-def process_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
+def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
     """Cold start and peak memory of `slmx generate` with int8."""
-    starts = [cold_start(subject.bundle.folder) for _ in range(rounds)]
+    starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
     first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
     goals = {"nano": (0.40, 75.0), "medium": (None, 180.0)}.get(subject.name, (None, None))
     return [
@@ -286,9 +290,9 @@ def process_figures(subject: Subject, rounds: int) -> tuple[list[Figure], dict[s
     ], {f"{subject.name} cold start": starts}
 
 
-def soak_figure(subject: Subject, stories: int) -> tuple[Figure, list[int]]:
+def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
     """Growth of resident memory from the first samples of a soak to its last."""
-    seen = soak(subject.bundle.folder, stories, SOAK_EVERY)
+    seen = soak(subject.bundle.path, stories, SOAK_EVERY)
     grown = (seen[-1] - seen[0]) / 1e6
     name = f"{subject.name}: memory grown from story {SOAK_EVERY:,} to {stories:,}"
     return at_most(name, grown, 1.0, "{:.2f} MB"), seen
@@ -311,13 +315,14 @@ def main(
                 BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS), meter
             )
             bench.run()
+            bench.finish()
             report = bench.report()
         else:
-            report = Report.read(report_file)
+            report = read_report(report_file)
     figures: list[Figure] = []
     samples: dict[str, Samples] = {}
     raw: dict[str, Any] = {"imports": import_seconds()}
-    subjects = {name: subject_of_preset(name, ("fp32", "int8"), out / "work", meter.say) for name in names}
+    subjects = {name: target_of_preset(name, ("fp32", "int8"), out / "work", meter.log) for name in names}
     smallest = subjects[names[0]]
     for taken in (loop_figures(smallest, rounds), *(batch_figures(subject, rounds) for subject in subjects.values())):
         figures += taken[0]

@@ -1,4 +1,7 @@
-"""Speed and peak memory of slmx prepare on a large generated corpus: python -m benchmarks.studies.prepare_memory."""
+"""Measures speed and peak memory of slmx prepare on a large generated corpus.
+
+python -m benchmarks.studies.prepare_memory
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ def _words(random: np.random.Generator) -> list[str]:
 
 
 def _stories(random: np.random.Generator) -> Iterator[str]:
-    """Words by Zipf's law; one story in 50 comes twice, one in 50 has mojibake, one in 100 breaks off."""
+    """Yield stories whose words follow Zipf's law. 1 in 50 comes twice, 1 in 50 has mojibake, 1 in 100 is cut off."""
     words = np.array(_words(random))
     while True:
         ranks = np.minimum(random.zipf(1.3, (BATCH, STORY_WORDS)), WORDS) - 1
@@ -47,7 +50,7 @@ def _stories(random: np.random.Generator) -> Iterator[str]:
 
 
 def generate(path: Path, size: int) -> int:
-    """Write a corpus of at least `size` bytes; returns its stories."""
+    """Write a corpus of at least `size` bytes; return its number of stories."""
     count = written = 0
     with path.open("w", encoding="utf-8") as file:
         for story in _stories(np.random.default_rng(1)):
@@ -59,10 +62,10 @@ def generate(path: Path, size: int) -> int:
 
 
 def main(
-    gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the corpus.")] = 2.0,
-    vocabulary: Annotated[str, typer.Option(help="Preset whose vocabulary is learned.")] = "nano",
+    gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the corpus in GB.")] = 2.0,
+    vocabulary: Annotated[str, typer.Option(help="The preset whose vocabulary size is used.")] = "nano",
 ) -> None:
-    """Generate, prepare in a child process, print one JSON object."""
+    """Generate a corpus, prepare it in a child process, and print the figures as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         corpus, out = Path(folder) / "stories.txt", Path(folder) / "set"
         stories = generate(corpus, int(gigabytes * 1e9))
@@ -80,9 +83,9 @@ def main(
         "seconds": round(seconds, 1),
         "megabytes_per_second": round(size / 1e6 / seconds, 2),
         "peak_memory_bytes": peak,
-        "cleaning": record["cleaning"]["training"],
-        "tokens": record["sides"]["train"]["tokens"] + record["sides"]["valid"]["tokens"],
-        "shards": len(record["sides"]["train"]["shards"]) + len(record["sides"]["valid"]["shards"]),
+        "cleaning": record["cleaning"]["train"],
+        "tokens": record["splits"]["train"]["tokens"] + record["splits"]["valid"]["tokens"],
+        "shards": len(record["splits"]["train"]["shards"]) + len(record["splits"]["valid"]["shards"]),
     }
     typer.echo(json.dumps(figures, indent=1))
 

@@ -1,4 +1,4 @@
-"""Every way to quantize one checkpoint: what it loses, and how fast it is, on this processor or an emulated one.
+"""Measures every way to quantize a checkpoint: quality and speed, on this processor or an emulated one.
 
     python -m benchmarks.studies.quantization --eval-text FILE
     python -m benchmarks.studies.quantization --eval-text FILE --reader "valgrind --tool=none -q python"
@@ -6,9 +6,10 @@
 
 READER is for example "qemu-aarch64 -cpu cortex-a72 -L ROOT ROOT/bin/python3".
 
-What is lost depends on the processor: U8xS8 products saturate 16-bit sums on AVX2 and do not with VNNI. A reader is
-a command that starts Python elsewhere: valgrind's processor has AVX2 and no AVX-512, qemu's is an ARM core. The
-reader needs numpy, onnxruntime and tiktoken only. Speed under emulation compares variants with each other, no more.
+The quality depends on the processor: with AVX2, products of U8 and S8 saturate 16-bit sums; with VNNI they do not. A
+reader is a command that starts Python on another processor. The processor of valgrind has AVX2 and no AVX-512, that of
+qemu is an ARM core. A reader needs only numpy, onnxruntime and tiktoken. Speeds under emulation may be compared with
+each other only.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from export.checks.fidelity import Reading, measure_quality
-from runtimes.engine.sampler import SamplingParams
+from export.checks.fidelity import Reference, measure_fidelity
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
-from runtimes.system.timing import alternate, decode_seconds
+from runtimes.system.timing import alternate
+from runtimes.types import SamplingParams
 from slm.presets import GPTConfig
 
 ARRAYS = "reading.npz"
@@ -40,8 +42,8 @@ FLOAT, INT4 = "fp32", "int4"
 
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
-    """Write models (all, if none is named) and the float model's reading of the text into a folder."""
-    from export.checks.float_model import Judge
+    """Write models (all, if none is named) and the float model's logits on the text into a folder."""
+    from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
     from export.formats.graph import export_onnx
     from export.formats.quantize import DEFAULT_RECIPE, RECIPES, get_recipe, quantize_int4, quantize_int8
@@ -49,15 +51,17 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
 
     loaded = load_checkpoint(checkpoint)
     config = loaded.model.config
-    judge = Judge(loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size)
-    reading = judge.reading
+    float_model = FloatModel(
+        loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size
+    )
+    reading = float_model.reference
     np.savez(
         folder / ARRAYS,
         inputs=reading.inputs,
         targets=reading.targets,
-        logits=np.stack([reading.reference(row) for row in range(len(reading.inputs))]),
+        logits=np.stack([reading.logits(row) for row in range(len(reading.inputs))]),
         bytes_per_token=reading.bytes_per_token,
-        bits_per_byte=judge.float_bits_per_byte,
+        bits_per_byte=float_model.float_bits_per_byte,
     )
     (folder / SHAPE).write_text(json.dumps(asdict(config)), "utf-8")
     fp32 = folder / f"{FLOAT}.onnx"
@@ -74,49 +78,49 @@ def _shape(folder: Path) -> GPTConfig:
 
 
 def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Quality and greedy speed on one thread of every model in a folder, by numpy and onnxruntime alone."""
+    """Return quality and greedy speed on one thread of every model in a folder, with numpy and onnxruntime only."""
     arrays = np.load(folder / ARRAYS)
     logits = arrays["logits"]
-    reading = Reading(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
+    reading = Reference(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
     sessions = {path.stem: Session.open(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
     found: dict[str, Any] = {}
     for name, session in sessions.items():
         windows, decode = (
-            asdict(measure_quality(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
+            asdict(measure_fidelity(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
         )
         found[name] = {
             "bytes": (folder / f"{name}.onnx").stat().st_size,
             "windows": windows,
             "decode": decode,
         }
-        print(name, f"{windows['loss']:+.3%} {decode['loss']:+.3%}", file=sys.stderr, flush=True)
+        print(name, f"{windows['bpb_increase']:+.3%} {decode['bpb_increase']:+.3%}", file=sys.stderr, flush=True)
 
-    def side(session: Session) -> Callable[[], float]:
+    def timed(session: Session) -> Callable[[], float]:
         return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
 
-    for name, samples in alternate({name: side(session) for name, session in sessions.items()}, rounds).items():
+    for name, samples in alternate({name: timed(session) for name, session in sessions.items()}, rounds).items():
         found[name]["seconds"] = samples.values
     return found
 
 
 def main(
-    eval_text: Annotated[Path | None, typer.Option(help="Stories the model never saw.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Default: the shipped nano.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only this recipe, or int4; repeat for more.")] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Context windows to read.")] = 64,
-    rounds: Annotated[int, typer.Option(min=2, help="Of the speed measurement.")] = 15,
+    eval_text: Annotated[Path | None, typer.Option(help="Stories that the model was not trained on.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped nano.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A recipe, or int4; repeat for more. Default: all.")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="The number of context windows to read.")] = 64,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds of the speed measurement.")] = 15,
     steps: Annotated[int, typer.Option(min=1, help="Tokens in a round.")] = 200,
-    reader: Annotated[str | None, typer.Option(help="Command that starts Python on another processor.")] = None,
+    reader: Annotated[str | None, typer.Option(help="A command that starts Python on another processor.")] = None,
     read: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw figures here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw figures to this file.")] = None,
 ) -> None:
-    """Compare them."""
+    """Measure and print a table."""
     if read is not None:
         found = read_models(read, rounds, steps)
         typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
         return
     if eval_text is None:
-        raise typer.BadParameter("name a file with stories", param_hint="--eval-text")
+        raise typer.BadParameter("give a file with stories", param_hint="--eval-text")
     with tempfile.TemporaryDirectory() as name:
         from slm.checkpoint import PRETRAINED
 
@@ -126,13 +130,15 @@ def main(
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
         done = subprocess.run([*command, *settings], stdout=subprocess.PIPE, check=True)
         result: dict[str, Any] = json.loads(done.stdout)
-    typer.echo("| model | bytes | loss, windows | loss, decode | KL, decode | agreement | steps/s, fp32 = 1 |")
+    typer.echo(
+        "| model | bytes | bpb increase, windows | bpb increase, decode | KL, decode | agreement | steps/s, fp32 = 1 |"
+    )
     typer.echo("|---|---|---|---|---|---|---|")
     float_seconds = float(np.median(result["models"][FLOAT]["seconds"]))
     for model_name, row in result["models"].items():
-        decode = row["decode"]
+        windows_row, decode = row["windows"], row["decode"]
         typer.echo(
-            f"| {model_name} | {row['bytes']:,} | {row['windows']['loss']:+.3%} | {decode['loss']:+.3%} | "
+            f"| {model_name} | {row['bytes']:,} | {windows_row['bpb_increase']:+.3%} | {decode['bpb_increase']:+.3%} | "
             f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} | {float_seconds / np.median(row['seconds']):.2f} |"
         )
     if json_file is not None:

@@ -1,1 +1,1 @@
-"""What a variant must pass before it is published."""
+"""The checks that a variant must pass before it is published."""

@@ -1,100 +1,106 @@
-"""Which matrices hurt when int8 loses too much, and what it costs to leave just those in float."""
+"""Finds the matrices that hurt when int8 loses too much, and leaves only those in float."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from export.checks.float_model import Judge
+from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
-from runtimes.engine.sampler import SamplingParams
+from runtimes.bundle.manifest import Exclusion
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
-from runtimes.system.timing import alternate, decode_seconds
+from runtimes.system.timing import alternate
+from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
+# Predictions compared for each matrix alone, and the greedy steps and rounds that are timed.
 SEARCH_TOKENS = 1024
 STEPS = 64
 ROUNDS = 7
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Exclusion:
-    """Matrices left in float, worst first, and the price: bytes, and time of a step relative to all in int8."""
+def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
+    """Quantizes each matrix alone and compares the result with the float model.
 
-    names: list[str]
-    loss_without: float
-    bytes_added: int
-    step_time_ratio: float
+    Args:
+        float_model: The model, and the text of which the first `SEARCH_TOKENS` are read.
+        fp32: The float32 graph; a trial file is written beside it and removed.
+        recipe: How to quantize.
 
-    def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
-
-
-def losses_alone(judge: Judge, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:
-    """Worst relative loss when one matrix alone is quantized, by name, the worst first."""
-    brief, trial = judge.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
-    losses: dict[str, float] = {}
-    for name in _quantizable(judge, recipe):
+    Returns:
+        The worst relative rise in bits per byte by matrix, the largest first.
+    """
+    shortened, trial = float_model.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
+    names = matrix_names(float_model.model.config.n_layer)
+    increases: dict[str, float] = {}
+    for name in names if recipe.table else names[:-1]:
         quantize_int8(fp32, trial, recipe, only={name})
-        losses[name] = brief.verdict(trial).worst_loss
+        increases[name] = shortened.compare(trial).worst_bpb_increase
     trial.unlink()
-    return dict(sorted(losses.items(), key=lambda item: -item[1]))
+    return dict(sorted(increases.items(), key=lambda item: -item[1]))
 
 
-def _quantizable(judge: Judge, recipe: Int8Recipe) -> list[str]:
-    names = matrix_names(judge.model.config.n_layer)
-    return names if recipe.table else names[:-1]
-
-
-def recipes_that_pass(judge: Judge, fp32: Path, limit: float) -> list[str]:
-    """Names of the recipes whose loss stays within a limit."""
+def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list[str]:
+    """Returns the names of the recipes whose relative rise in bits per byte stays within a limit."""
     trial = fp32.with_name("trial.onnx")
     passing = []
     for recipe in RECIPES.values():
         quantize_int8(fp32, trial, recipe)
-        if judge.verdict(trial).worst_loss <= limit:
+        if float_model.compare(trial).worst_bpb_increase <= limit:
             passing.append(recipe.name)
     trial.unlink()
     return passing
 
 
-def exclude_auto(judge: Judge, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, say: Say) -> Exclusion:
-    """Write `target` with the worst matrices left in float, as few as bring the loss within the limit.
+def exclude_auto(
+    float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, log: Log
+) -> Exclusion:
+    """Writes an int8 graph in which as few matrices stay in float as bring it within a limit, the worst ones first.
 
-    SlmxError when even all of them in float would not.
+    Args:
+        float_model: The model and the text to compare on.
+        fp32: The float32 graph; a working file is written beside it and removed.
+        target: Where the int8 graph is written.
+        recipe: How to quantize.
+        limit: The largest relative rise in bits per byte that is allowed.
+        log: Takes one line for each number of matrices that was tried.
+
+    Raises:
+        SlmxError: The limit is not reached even with all matrices but one in float.
     """
     whole = fp32.with_name("whole.onnx")
     quantize_int8(fp32, whole, recipe)
-    names = list(losses_alone(judge, fp32, recipe))
-    loss_without = judge.verdict(whole).worst_loss
+    names = list(increases_alone(float_model, fp32, recipe))
+    bpb_increase_without = float_model.compare(whole).worst_bpb_increase
     for count in range(1, len(names)):
         quantize_int8(fp32, target, recipe, only=set(names[count:]))
-        loss = judge.verdict(target).worst_loss
-        say(f"int8: {loss:+.2%} with {', '.join(names[:count])} in float")
-        if loss <= limit:
+        increase = float_model.compare(target).worst_bpb_increase
+        log(f"int8: {increase:+.2%} bits per byte with {', '.join(names[:count])} in float")
+        if increase <= limit:
             break
     else:
-        raise SlmxError(f"int8 ({recipe.name}): no exclusion brings its loss within {limit:.0%}; export without --int8")
-    ratio = _step_time_ratio(target, whole, judge)
+        raise SlmxError(
+            f"int8 ({recipe.name}): no exclusion keeps the rise in bits per byte within {limit:.0%}; "
+            "export without --int8"
+        )
+    ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
-    return Exclusion(names[:count], loss_without, added, ratio)
+    return Exclusion(tuple(names[:count]), bpb_increase_without, added, ratio)
 
 
-def _step_time_ratio(one: Path, other: Path, judge: Judge) -> float:
-    """Time of a greedy step, one graph against another, in turn on one thread."""
-    config = judge.model.config
+def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:
+    """Returns the time of a greedy step of one graph relative to another's, measured in turn on one thread."""
+    config = float_model.model.config
     steps = min(STEPS, config.block_size - 1)
 
-    def side(path: Path) -> Callable[[], float]:
+    def timed(path: Path) -> Callable[[], float]:
         session = Session.open(path, config, threads=1)
         return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
 
-    samples = alternate({"one": side(one), "other": side(other)}, ROUNDS)
+    samples = alternate({"one": timed(one), "other": timed(other)}, ROUNDS)
     return samples["one"].median / samples["other"].median

@@ -1,4 +1,4 @@
-"""How far a variant's logits are from the float model's, in numpy and onnxruntime alone."""
+"""How far a variant's logits are from the float model's, by numpy and onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -9,73 +9,70 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.bundle.figures import Fidelity
+from runtimes.engine.loss import log_softmax, negative_log_likelihood, read_windows
 from runtimes.engine.session import Session
-from slm.data.corpus import bits_per_byte
 from slm.errors import SlmxError
+from slm.metrics import bits_per_byte
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Quality:
-    """One way of reading a text: bits per byte, its loss relative to float, KL and greedy agreement.
+class Reference:
+    """A text in windows, and the float model's logits for it.
 
-    `kl` is the mean of KL(float || variant) in nats per token; `greedy_agreement` the share of positions
-    whose likeliest token is the float model's.
+    Attributes:
+        inputs: ids int64 [windows, block_size].
+        targets: The id after each input, int64 [windows, block_size].
+        logits: Returns the float model's logits [block_size, vocab] of the window of that index.
+        bytes_per_token: Mean number of UTF-8 bytes of the text for one id.
     """
-
-    bits_per_byte: float
-    loss: float
-    kl: float
-    greedy_agreement: float
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Text as windows int64 [windows, block_size], and the float model's logits [block_size, vocab] of each."""
 
     inputs: IdArray
     targets: IdArray
-    reference: Callable[[int], FloatArray]
+    logits: Callable[[int], FloatArray]
     bytes_per_token: float
 
+    def nats(self) -> float:
+        """Computes the float model's total negative log-likelihood of all targets in nats; NaN if a logit is."""
+        return sum(
+            negative_log_likelihood(log_softmax(self.logits(row)), targets) for row, targets in enumerate(self.targets)
+        )
+
     def bits_per_byte(self, nats: float) -> float:
-        """Bits per byte for a total negative log-likelihood in nats over all targets."""
+        """Converts a total negative log-likelihood of all targets in nats."""
         return bits_per_byte(nats, self.targets.size, self.bytes_per_token)
 
-    def reference_nats(self) -> float:
-        """Total negative log-likelihood of the float model."""
-        return sum(_nats(log_softmax(self.reference(row)), targets) for row, targets in enumerate(self.targets))
 
+def measure_fidelity(
+    session: Session, reference: Reference, float_bits_per_byte: float, token_by_token: bool
+) -> Fidelity:
+    """Reads the text with a session and compares its logits with the float model's.
 
-def log_softmax(logits: FloatArray) -> FloatArray:
-    """Log-probabilities float32 [n, vocab]."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    normal: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return normal
+    Args:
+        session: A session of the variant; its cache is overwritten.
+        reference: The text and the float model's logits.
+        float_bits_per_byte: The float model's figure on the same text.
+        token_by_token: Whether each id is a step of its own, as in decoding, instead of one run for a window.
 
-
-def _nats(log_probabilities: FloatArray, targets: IdArray) -> float:
-    return -float(np.take_along_axis(log_probabilities, targets[:, None], axis=-1).sum(dtype=np.float64))
-
-
-def measure_quality(session: Session, reading: Reading, float_bits_per_byte: float, decode: bool) -> Quality:
-    """Read every window at once or, with `decode`, token by token; SlmxError when logits are no numbers."""
+    Raises:
+        SlmxError: The session's logits are NaN or infinite.
+    """
     nats = kl = agree = 0.0
-    for row, (inputs, targets) in enumerate(zip(reading.inputs, reading.targets, strict=True)):
-        session.reset()
-        logits = np.stack([session.step(int(i)).copy() for i in inputs]) if decode else session.score(inputs)
-        ours, theirs = log_softmax(logits), log_softmax(reading.reference(row))
-        nats += _nats(ours, targets)
+    readings = read_windows(session, reference.inputs, token_by_token)
+    for row, (logits, targets) in enumerate(zip(readings, reference.targets, strict=True)):
+        ours, theirs = log_softmax(logits), log_softmax(reference.logits(row))
+        nats += negative_log_likelihood(ours, targets)
         kl += float((np.exp(theirs) * (theirs - ours)).sum(dtype=np.float64))
         agree += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-    figure = reading.bits_per_byte(nats)
+    figure = reference.bits_per_byte(nats)
     if not math.isfinite(figure):
-        raise SlmxError("the variant gives logits that are no numbers; not published")
-    return Quality(
+        raise SlmxError("the variant gives logits that are NaN or infinite; not published")
+    return Fidelity(
         bits_per_byte=round(figure, 5),
-        loss=round(figure / float_bits_per_byte - 1, 6),
-        kl=round(max(kl, 0.0) / reading.targets.size, 7),  # float32 rounding can push a KL of nothing below it
-        greedy_agreement=round(agree / reading.targets.size, 5),
+        bpb_increase=round(figure / float_bits_per_byte - 1, 6),
+        kl=round(max(kl, 0.0) / reference.targets.size, 7),  # float32 rounding can make a KL of zero negative
+        greedy_agreement=round(agree / reference.targets.size, 5),
     )

@@ -1,95 +1,133 @@
-"""What each variant loses against the float model, measured before anything is published."""
+"""The float model that every variant is compared with, and the text on which they are compared."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from export.checks.fidelity import FloatArray, Quality, Reading, measure_quality
+from export.checks.fidelity import FloatArray, Reference, measure_fidelity
+from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, default_threads
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
+from slm.errors import SlmxError
 from slm.model import GPT
 from slm.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
-# Logits compared, so that a large vocabulary is judged in the time of a small one: 16,384 tokens of 8,000.
-JUDGED_LOGITS = 131_072_000
+# A limit on logits, not tokens, so that a large vocabulary takes no longer than a small one: 16,384 tokens of 8,000.
+MAX_COMPARED_LOGITS = 131_072_000
 
 
 @dataclass(frozen=True)
 class EvalText:
-    """The text that variants are judged on, and where it came from."""
+    """The text that variants are compared on, and where it came from, in words."""
 
     stream: TokenStream
     source: str
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A variant against the float model: read in whole windows and, where it differs, token by token as in decoding."""
+def check_finite(model: GPT, source: str) -> None:
+    """Refuses a model that cannot be exported because it computes NaN or infinity.
 
-    float_bits_per_byte: float
-    windows: Quality
-    decode: Quality | None
+    Args:
+        model: The float model.
+        source: Where it came from, for errors.
 
-    @property
-    def worst_loss(self) -> float:
-        """The larger relative loss in bits per byte of the ways of reading; NaN if one is."""
-        ways = [way.loss for way in (self.windows, self.decode) if way is not None]
-        return float(np.max(ways))
-
-    def as_dict(self) -> dict[str, object]:
-        """For the manifest."""
-        return asdict(self)
+    Raises:
+        SlmxError: A weight is NaN or infinite, or the logits are for one context of ids from the whole vocabulary.
+    """
+    advice = "its training diverged: export an earlier checkpoint (--checkpoint DIR) or train again"
+    for name, tensor in model.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise SlmxError(f"{source}: the tensor {name} holds NaN or infinity; {advice}")
+    ids = torch.linspace(0, model.config.vocab_size - 1, model.config.block_size).long()
+    with torch.inference_mode():
+        logits = model(ids[None])
+    if not bool(logits.isfinite().all()):
+        raise SlmxError(f"{source}: the model computes logits that are NaN or infinite; {advice}")
 
 
 def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0) -> EvalText:
-    """The stories of a file or, without one, stories sampled from the float model itself (temperature 1)."""
+    """Reads the stories of a file or, without one, samples stories from the float model itself at temperature 1.
+
+    It also sets PyTorch's number of threads for this process to what a session of the model would use.
+
+    Raises:
+        SlmxError: The file cannot be read, or the model cannot write stories.
+    """
     # PyTorch's threads wait for each other, many times over when the machine is shared; small models need one.
     torch.set_num_threads(default_threads(model.config))
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
-    stories = sample_stories(model, tokenizer, seed)
+    try:
+        stories = sample_stories(model, tokenizer, seed)
+    except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
+        reason = str(error).splitlines()[0]
+        raise SlmxError(
+            f"the float model cannot write stories ({reason}); compare on a text of your own: --eval-text FILE"
+        ) from error
     return EvalText(
         encode_stories(stories, tokenizer), f"{len(stories)} stories sampled from the float model, seed {seed}"
     )
 
 
-class Judge:
-    """Holds the text, and the float model's reading of it, that every quantized variant is compared with."""
+class FloatModel:
+    """The float model and its reading of a text, for comparison with variants; not for several threads.
+
+    Attributes:
+        text: The text.
+        model: The float model.
+        reference: The windows of the text that are read, and the model's logits for them.
+        float_bits_per_byte: The float model's bits per byte of those windows.
+    """
 
     def __init__(self, model: GPT, text: EvalText, max_tokens: int | None = None) -> None:
+        """Reads the first `max_tokens` of the text (by default as many as `MAX_COMPARED_LOGITS` allows).
+
+        At least one window is read.
+
+        Raises:
+            SlmxError: The text is shorter than one context, or the logits are NaN or infinite.
+        """
         self.text = text
         self.model = model
         inputs, targets = text.stream.windows(model.config.block_size)
-        tokens = max_tokens or JUDGED_LOGITS // model.config.vocab_size
+        tokens = max_tokens or MAX_COMPARED_LOGITS // model.config.vocab_size
         keep = max(1, tokens // model.config.block_size)
-        self.reading = Reading(inputs[:keep], targets[:keep], self._float, text.stream.bytes_per_token)
-        self.float_bits_per_byte = self.reading.bits_per_byte(self.reading.reference_nats())
+        self.reference = Reference(inputs[:keep], targets[:keep], self._logits, text.stream.bytes_per_token)
+        self.float_bits_per_byte = self.reference.bits_per_byte(self.reference.nats())
+        if not math.isfinite(self.float_bits_per_byte):
+            raise SlmxError(
+                f"the float model's logits for {text.source} are NaN or infinite: export another checkpoint"
+            )
 
     @property
     def tokens(self) -> int:
-        """Number of predictions judged."""
-        return int(self.reading.targets.size)
+        """The number of predictions compared."""
+        return int(self.reference.targets.size)
 
     @torch.inference_mode()
-    def _float(self, row: int) -> FloatArray:
-        logits: FloatArray = self.model(torch.from_numpy(self.reading.inputs[row : row + 1]))[0].numpy()
+    def _logits(self, window: int) -> FloatArray:
+        logits: FloatArray = self.model(torch.from_numpy(self.reference.inputs[window : window + 1]))[0].numpy()
         return logits
 
-    def shortened(self, max_tokens: int) -> Judge:
-        """A judge of the first part of the text only, for searches."""
-        return Judge(self.model, self.text, max_tokens)
+    def shortened(self, max_tokens: int) -> FloatModel:
+        """Returns the same model on the first part of the text only, for searches."""
+        return FloatModel(self.model, self.text, max_tokens)
 
-    def verdict(self, path: Path, decode: bool = True) -> Verdict:
-        """Read the text with a variant: in whole windows and, with `decode`, token by token too."""
+    def compare(self, path: Path, decode: bool = True) -> Comparison:
+        """Reads the text with an ONNX file, in whole windows and, with `decode`, token by token too.
+
+        Raises:
+            SlmxError: The file cannot be opened, or its logits are NaN or infinite.
+        """
         session = Session.open(path, self.model.config)
         ways = [
-            measure_quality(session, self.reading, self.float_bits_per_byte, way)
-            for way in ((False, True) if decode else (False,))
+            measure_fidelity(session, self.reference, self.float_bits_per_byte, token_by_token)
+            for token_by_token in ((False, True) if decode else (False,))
         ]
-        return Verdict(self.float_bits_per_byte, ways[0], ways[1] if decode else None)
+        return Comparison(self.float_bits_per_byte, ways[0], ways[1] if decode else None)

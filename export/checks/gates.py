@@ -1,11 +1,9 @@
-"""The checks that a variant must pass before it is published, and again whenever a bundle is verified."""
+"""The checks that a variant must pass before it is published, and in `slmx verify --quality` after that."""
 
 from __future__ import annotations
 
-import json
-import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,11 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from export.checks.float_model import Judge, eval_text
+from export.checks.float_model import FloatModel, eval_text
 from export.checks.operators import check_operators
 from export.checks.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
-from runtimes.bundle.store import MANIFEST_FILE, Bundle
+from runtimes.bundle.fields import as_plain_text
+from runtimes.bundle.figures import Figures, Operators
+from runtimes.bundle.manifest import JudgedOn, plain
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
@@ -28,48 +30,48 @@ from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime", "onnxscript")
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Gate:
-    """What a variant must reach: a largest logit difference, or a largest relative loss in bits per byte."""
-
-    parity: float | None = None
-    loss: float | None = None
-    decode: bool = False
-
-
-GATES = {
-    "fp32": Gate(parity=1e-4),
-    "portable": Gate(parity=1e-4),
-    "torchscript": Gate(parity=1e-5),
-    "pt2": Gate(parity=1e-5),
-    "int8": Gate(loss=0.01, decode=True),
-    "int4": Gate(loss=0.05, decode=True),
-    "fp16": Gate(loss=0.001),
-    "mobile": Gate(loss=0.01),
-}
-
-
-def check_variant(name: str, path: Path, judge: Judge, source: Path | None = None) -> dict[str, Any]:
+def check_variant(
+    name: str,
+    path: Path,
+    float_model: FloatModel,
+    *,
+    trusted: bool,
+    kept_float: Sequence[str] = (),
+    source: Path | None = None,
+) -> Figures:
     """Measure one variant as its gate asks: parity and greedy tokens, or a reading of the text.
 
-    `source` is the ONNX file that a converted one (mobile) must agree with, token for token.
+    Args:
+        name: The variant.
+        path: Its file.
+        float_model: The model that it is compared with, and the text.
+        trusted: Whether a PyTorch file may be loaded, which can run code that the file holds.
+        kept_float: Matrices that were to stay in float.
+        source: The ONNX file that a converted one (mobile) must agree with, token for token.
+
+    Raises:
+        SlmxError: For a file that cannot be opened, or that is not trusted.
     """
-    gate, model = GATES[name], judge.model
-    figures: dict[str, Any] = {}
+    variant, model = VARIANTS[name], float_model.model
+    gate = variant.gate
+    difference, same, bits, quality, operators = None, None, None, None, None
     if gate.parity is not None:
-        forward = open_forward(name, path, model.config)
-        figures["parity"] = parity(model, forward, chunked_batches=name != "fp32")
-        figures["same_greedy_tokens"] = same_greedy_tokens(model, name, path)
+        forward = open_forward(name, path, model.config, trusted=trusted)
+        difference = parity(model, forward, chunked_batches=name != "fp32")
+        same = same_greedy_tokens(model, name, path, trusted=trusted)
     if name == "fp32":
-        figures["bits_per_byte"] = judge.verdict(path, decode=False).windows.bits_per_byte
-    if gate.loss is not None:
-        figures["quality"] = judge.verdict(path, gate.decode).as_dict()
+        bits = float_model.compare(path, decode=False).windows.bits_per_byte
+    if gate.bpb_increase is not None:
+        quality = float_model.compare(path, gate.decode)
     if source is not None:
-        figures["same_greedy_tokens"] = _agree(path, source, model.config)
-    return figures
+        same = _agree(path, source, model.config)
+    if variant.is_onnx:
+        counted = check_operators(name, path, model.config, list(kept_float))
+        operators = Operators(counted["quantized"], counted["float"], counted["nodes"], tuple(counted["wrong"]))
+    return Figures(difference, same, bits, quality, operators)
 
 
 def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
@@ -80,80 +82,115 @@ def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
     )
 
 
-def worst_loss(figures: dict[str, Any]) -> float:
-    """The larger relative loss in bits per byte of the ways in which a variant read the text; NaN if one is."""
-    quality = figures["quality"]
-    return float(np.max([quality[way]["loss"] for way in ("windows", "decode") if quality[way] is not None]))
-
-
-def failures(name: str, figures: dict[str, Any]) -> list[str]:
-    """What keeps a variant from passing its gate, in words; empty when it passes."""
-    gate, found = GATES[name], list(figures.get("operators", {}).get("wrong", []))
-    if gate.parity is not None and not figures["parity"] <= gate.parity:
-        found.append(f"{name} differs from PyTorch by {figures['parity']:.1e} (limit {gate.parity:.0e})")
-    if gate.loss is not None and not worst_loss(figures) <= gate.loss:
-        found.append(f"{name} loses {worst_loss(figures):.1%} bits per byte (limit {gate.loss:.1%})")
-    if not figures.get("same_greedy_tokens", True):
+def failures(name: str, figures: Figures) -> list[str]:
+    """What keeps a variant from passing its gate, one sentence each; empty when it passes."""
+    gate = VARIANTS[name].gate
+    found = [] if figures.operators is None else list(figures.operators.wrong)
+    if gate.parity is not None:
+        if figures.parity is None:
+            found.append(f"{name} was not compared with PyTorch")
+        elif not figures.parity <= gate.parity:
+            found.append(f"{name} differs from PyTorch by {figures.parity:.1e} (limit {gate.parity:.0e})")
+    if gate.bpb_increase is not None:
+        if figures.quality is None:
+            found.append(f"{name} was not compared with the float model")
+        elif not figures.quality.worst_bpb_increase <= gate.bpb_increase:
+            increase = figures.quality.worst_bpb_increase
+            found.append(f"{name} loses {increase:.1%} bits per byte (limit {gate.bpb_increase:.1%})")
+    if figures.same_greedy_tokens is False:
         found.append(f"{name} writes other greedy tokens than the model it was made from")
     return found
 
 
-def verify_bundle(folder: Path, checkpoint: Path | None, text: Path | None, say: Say) -> dict[str, Any]:
-    """Check every variant of a bundle again, against its checkpoint; the figures by variant.
+@dataclass(frozen=True)
+class Judgement:
+    """What `judge_bundle` measured.
 
-    The float model is `checkpoint`, or the shipped one that the bundle was made from, or else the weights of its
-    fp32 graph. The result is written into the manifest as `verified`. Raises SlmxError for a bundle that fails
-    its hashes, or a checkpoint that is not the one it was made from.
+    Attributes:
+        float_model: The model that the variants were compared with, in words.
+        judged_on: The text.
+        versions: Versions of the packages that measured.
+        figures: By variant.
+        not_read: Variants that were not measured, because their files are not trusted.
     """
-    bundle = Bundle.open(folder)
+
+    float_model: str
+    judged_on: JudgedOn
+    versions: dict[str, str]
+    figures: dict[str, Figures]
+    not_read: list[str]
+
+    @property
+    def failures(self) -> dict[str, list[str]]:
+        """What keeps each measured variant from passing its gate; empty lists where nothing does."""
+        return {name: failures(name, figures) for name, figures in self.figures.items()}
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `verification.json`."""
+        variants = {name: plain(found) | {"failures": self.failures[name]} for name, found in self.figures.items()}
+        rest = plain(self)
+        del rest["figures"]
+        return rest | {"variants": variants}
+
+
+def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, trusted: bool, log: Log) -> Judgement:
+    """Judge every variant of a bundle again, as its export did.
+
+    Args:
+        bundle: The folder of a bundle, opened. Each file is checked again when it is measured.
+        checkpoint: The float model; None takes the shipped one that the bundle was made from, or random weights, or the
+            weights of the fp32 graph.
+        text: Stories to judge on; None takes stories sampled from the float model.
+        trusted: Whether files for PyTorch are read. Such a file can run code.
+        log: Gets a line of progress before each stage.
+
+    Raises:
+        SlmxError: For a file that is not the one that the manifest lists, and for a checkpoint that the bundle was not
+            made from.
+    """
     model, source = _float_model(bundle, checkpoint)
-    say(f"float model: {source}")
-    judge = Judge(model, eval_text(model, bundle.tokenizer(), text))
-    found: dict[str, Any] = {}
-    for name, entry in bundle.manifest["variants"].items():
-        say(f"{name}: checking")
-        path = folder / entry["file"]
-        made_of = bundle.manifest["variants"].get(entry.get("of"), {}).get("file")
-        figures = check_variant(name, path, judge, folder / made_of if made_of else None)
-        if path.suffix == ".onnx":
-            figures["operators"] = check_operators(name, path, bundle.config, entry.get("kept_float", []))
-        found[name] = {"file": entry["file"], **figures, "failures": failures(name, figures)}
-    verified = {
-        "float_model": source,
-        "judged_on": {"text": judge.text.source, "tokens": judge.tokens},
-        "versions": {name: version(name) for name in PACKAGES},
-        "variants": found,
-    }
-    try:
-        _write(folder / MANIFEST_FILE, bundle.manifest | {"verified": verified})
-    except OSError as error:
-        say(f"{folder / MANIFEST_FILE}: not updated ({error.strerror})")
-    return bundle.manifest | {"verified": verified}
+    log(f"float model: {source}")
+    float_model = FloatModel(model, eval_text(model, bundle.tokenizer(), text))
+    figures, not_read = {}, []
+    for name, entry in bundle.manifest.variants.items():
+        if VARIANTS[name].is_torch and not trusted:
+            not_read.append(name)
+            continue
+        log(f"{name}: checking")
+        made_of = bundle.model_path(entry.of) if entry.of in bundle.manifest.variants else None
+        figures[name] = check_variant(
+            name,
+            bundle.model_path(name),
+            float_model,
+            trusted=trusted,
+            kept_float=entry.kept_float,
+            source=made_of,
+        )
+    return Judgement(
+        float_model=as_plain_text(source),
+        judged_on=JudgedOn(as_plain_text(float_model.text.source), float_model.tokens),
+        versions={name: version(name) for name in PACKAGES},
+        figures=figures,
+        not_read=not_read,
+    )
 
 
 def _float_model(bundle: Bundle, checkpoint: Path | None) -> tuple[GPT, str]:
-    made_from = bundle.manifest["checkpoint"]
-    if checkpoint is None and made_from["untrained"]:
+    """The model that a bundle was made from, and where it was found, in words."""
+    preset, made_from = bundle.manifest.preset, bundle.manifest.checkpoint
+    if checkpoint is None and made_from.untrained:
         with tempfile.TemporaryDirectory() as name:
-            return load_checkpoint(untrained_checkpoint(bundle.manifest["preset"], Path(name))).model, "random weights"
-    shipped = PRETRAINED / bundle.manifest["preset"]
+            return load_checkpoint(untrained_checkpoint(preset, Path(name))).model, "random weights"
+    shipped = PRETRAINED / preset
     if checkpoint is None and shipped.is_dir():
         loaded = load_checkpoint(shipped)
-        if sha256_of(loaded.folder / "model.safetensors") == made_from["sha256"]:
+        if sha256_of(loaded.folder / "model.safetensors") == made_from.sha256:
             return loaded.model, "the checkpoint that ships with slmx"
     if checkpoint is None:
-        if "fp32" not in bundle.manifest["variants"]:
-            raise SlmxError(f"{bundle.folder}: no fp32 variant to compare with; name the model with --checkpoint DIR")
+        if "fp32" not in bundle.manifest.variants:
+            raise SlmxError(f"{bundle.path}: no fp32 variant to compare with; name the model with --checkpoint DIR")
         return read_weights(bundle.model_path("fp32"), bundle.config), "the weights of its fp32 graph"
     loaded = load_checkpoint(checkpoint)
-    if sha256_of(loaded.folder / "model.safetensors") != made_from["sha256"]:
-        raise SlmxError(f"{bundle.folder}: not made from {checkpoint}; name its own checkpoint, or none")
+    if sha256_of(loaded.folder / "model.safetensors") != made_from.sha256:
+        raise SlmxError(f"{bundle.path}: not made from {checkpoint}; name its own checkpoint, or none")
     return loaded.model, str(checkpoint)
-
-
-def _write(path: Path, manifest: dict[str, Any]) -> None:
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        file.write(json.dumps(manifest, indent=1) + "\n")
-    mode = path.stat().st_mode
-    os.chmod(file.name, mode)
-    os.replace(file.name, path)

@@ -1,4 +1,4 @@
-"""What a graph is made of: which matrices are quantized, what is stored, how many nodes onnxruntime leaves."""
+"""Which matrices of a graph are quantized, what it stores, and how many nodes onnxruntime leaves of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -14,39 +13,52 @@ from export.formats.graph import TOKEN_TABLE, matrix_names
 from slm.presets import GPTConfig
 
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
+# onnxruntime's quantizers add these endings to a matrix's name for its values.
+QUANTIZED_ENDINGS = ("_quantized", "_Q4")
+# They add these for what belongs to the values.
+PARAMETER_ENDINGS = ("_scale", "_zero_point")
 
 
 def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
-    """Count matrices that are quantized and that are not, and nodes; `wrong` lists what should be otherwise.
+    """Counts the matrices that are quantized and those that are not, and checks them against what was asked.
 
-    Nothing that was to be quantized may be multiplied in float or stored in float a second time, and no
-    table as long as the vocabulary may be stored twice.
+    A matrix that was to be quantized may be neither multiplied in float nor stored in float beside its quantized form,
+    and the token table may be stored only once. Tensors are recognized by name: shapes do not identify them, since
+    the vocabulary may be as large as the context or four times the width.
+
+    Args:
+        name: The variant's name.
+        path: Its ONNX file.
+        config: The model's shape.
+        kept_float: Names of the matrices that were to stay in float.
+
+    Returns:
+        `quantized` and `float`, the numbers of matrices; `nodes`, what is left after onnxruntime's optimization; and
+        `wrong`, one sentence for each fault.
     """
     graph = onnx.load(path).graph
     expected = set(matrix_names(config.n_layer)) - set(kept_float) if name in ("int8", "int4") else set()
-    suffixes = ("_quantized", "_Q4")
-    quantized = {
-        node.input[1].removesuffix(suffixes[0]).removesuffix(suffixes[1])
-        for node in graph.node
-        if node.op_type in QUANTIZED_OPERATORS
-    }
-    stored = {tensor.name: tensor for tensor in graph.initializer}
+    quantized = {_matrix(node.input[1]) for node in graph.node if node.op_type in QUANTIZED_OPERATORS}
+    stored = {tensor.name for tensor in graph.initializer}
     wrong = [f"{matrix} was to be quantized and is not" for matrix in sorted(expected - quantized)]
     wrong += [f"{matrix} is quantized and was to stay in float" for matrix in sorted(quantized - expected)]
-    wrong += [f"a float copy of {matrix} is stored" for matrix in sorted(quantized & set(stored))]
-    tables = [tensor.name for tensor in stored.values() if np.prod(tensor.dims) == config.vocab_size * config.n_embd]
+    wrong += [f"a float copy of {matrix} is stored" for matrix in sorted(quantized & stored)]
+    tables = [tensor for tensor in stored if tensor.startswith(TOKEN_TABLE) and not tensor.endswith(PARAMETER_ENDINGS)]
     if len(tables) != 1:
         wrong.append(f"the token table is stored {len(tables)} times")
-    floats = [node for node in graph.node if node.op_type == "MatMul" and _matrix(node.input[1]) not in quantized]
+    floats = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] not in quantized]
     return {"quantized": len(quantized), "float": len(floats), "nodes": optimized_nodes(path), "wrong": wrong}
 
 
 def _matrix(name: str) -> str:
-    return TOKEN_TABLE if name.startswith(TOKEN_TABLE) else name
+    """Returns the name of the matrix whose quantized values a tensor holds."""
+    for ending in QUANTIZED_ENDINGS:
+        name = name.removesuffix(ending)
+    return name
 
 
 def optimized_nodes(path: Path) -> int:
-    """Nodes that are left when onnxruntime has optimized a graph for this processor."""
+    """Returns the number of nodes that are left after onnxruntime has optimized a graph for this processor."""
     with tempfile.TemporaryDirectory() as name:
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(Path(name) / "optimized.onnx")

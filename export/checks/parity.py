@@ -1,4 +1,4 @@
-"""Do a float variant's logits agree with PyTorch's? A grid of batches, lengths and cache fills, and greedy tokens."""
+"""Compares a float variant with PyTorch: logits over a grid of batches, lengths and cache fills, and greedy tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from export.checks.torch_session import Forward, empty_past, load_forward, open_session
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
 from runtimes.engine.session import Session
 from slm.model import GPT, KVCache, generate_greedy
@@ -19,9 +19,15 @@ from slm.presets import GPTConfig
 GREEDY_TOKENS = 48
 
 
-def open_forward(variant: str, path: Path, config: GPTConfig) -> Forward:
-    """A variant as one function, whatever runs it."""
-    return load_forward(variant, path) if variant in TORCH_VARIANTS else _onnx_forward(path, config)
+def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool = False) -> Forward:
+    """Opens a variant as one function of ids and past, on one thread for ONNX files.
+
+    Raises:
+        SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
+    """
+    if VARIANTS[variant].is_torch:
+        return load_forward(variant, path, trusted=trusted)
+    return _onnx_forward(path, config)
 
 
 def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
@@ -44,10 +50,15 @@ def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
 
 
 def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
-    """Batch, new tokens, cached tokens: a grid, then the full context at once and its last token.
+    """Yields what is compared: a grid, then the full context in one run, then its last token alone.
 
-    `chunked_batches` says whether several rows may take several tokens behind a filled cache. onnxruntime's
-    GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
+    Args:
+        config: The model's shape.
+        chunked_batches: Whether several rows may take several tokens after a filled cache. onnxruntime's
+            GroupQueryAttention cannot ("batch_size must be 1 when sequence_length > 1 and past context is given").
+
+    Yields:
+        The number of rows, of new tokens and of cached tokens.
     """
     for batch in (1, 3):
         for new in (1, 2, 17):
@@ -61,7 +72,16 @@ def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int
 
 @torch.inference_mode()
 def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
-    """Largest |logit difference| to PyTorch over the grid, the cache growing as separate tensors; NaN if any is."""
+    """Compares a variant's logits with PyTorch's over the grid, with a cache that grows as separate tensors.
+
+    Args:
+        model: The float model.
+        forward: The variant.
+        chunked_batches: See `parity_cases`.
+
+    Returns:
+        The largest absolute difference of logits; NaN if one of them is.
+    """
     config = model.config
     random = torch.Generator().manual_seed(0)
     worst = 0.0
@@ -78,7 +98,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
 
 
 def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
-    """The likeliest ids after a prompt, by a fresh run of a session."""
+    """Returns the likeliest `max_tokens` ids after a prompt; the session starts from an empty cache."""
     session.reset()
     ids = [int(session.prefill(prompt).argmax())]
     while len(ids) < max_tokens:
@@ -86,10 +106,15 @@ def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[
     return ids
 
 
-def same_greedy_tokens(model: GPT, variant: str, path: Path) -> bool:
-    """Whether a variant continues a random prompt with PyTorch's ids, in our own session."""
+def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:
+    """Returns whether a variant in a session of ours continues a random prompt with the ids that PyTorch writes.
+
+    Raises:
+        SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
+    """
     config = model.config
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
-    return greedy_tokens(open_session(variant, path, config), prompt, count) == generate_greedy(model, prompt, count)
+    session = open_session(variant, path, config, trusted=trusted)
+    return greedy_tokens(session, prompt, count) == generate_greedy(model, prompt, count)

@@ -1,4 +1,4 @@
-"""PyTorch models behind the session's interface, so that every comparison drives one loop."""
+"""PyTorch models with the interface of a session, so that every comparison runs the same loop."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.export.pt2_archive._package import load_pt2
 
+from export.checks.torch_archive import check_torch_archive
 from export.formats.quiet import quiet
-from runtimes.bundle.store import TORCH_VARIANTS
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, default_threads
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache
@@ -20,17 +22,20 @@ from slm.presets import GPTConfig
 if TYPE_CHECKING:
     from runtimes.engine.cache import FloatArray, IdArray
 
-# input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; logits and the present come back.
+# Takes input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; returns logits and the present.
 Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 
 def empty_past(config: GPTConfig, batch: int) -> list[Tensor]:
-    """A past of no positions."""
+    """Returns a past of no positions: keys and values [batch, heads, 0, head_dim] of each layer."""
     return [torch.zeros(batch, config.n_head, 0, config.head_dim) for _ in range(2 * config.n_layer)]
 
 
 class FloatCache:
-    """The float model with its own KV cache, in eval and inference mode; `forward` may be its compiled form."""
+    """The float model with its own KV cache, in eval and inference mode; not for several threads.
+
+    `forward` may be the model's compiled form.
+    """
 
     def __init__(self, model: GPT, forward: Callable[..., Tensor] | None = None) -> None:
         self._config = model.config
@@ -39,36 +44,36 @@ class FloatCache:
 
     @torch.inference_mode()
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         self._cache.length = length
         rows: FloatArray = self._forward(torch.from_numpy(ids[None]), self._cache, last_only)[0].numpy()
         return rows
 
     @torch.inference_mode()
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab]."""
+        """Runs one id after `length` positions; returns its logits [vocab]."""
         self._cache.length = length
         row: FloatArray = self._forward(torch.tensor([[token]]), self._cache)[0, 0].numpy()
         return row
 
     def rewind(self, length: int) -> None:
-        """Let positions from `length` on be no part of the sequence."""
+        """Removes the positions from `length` on."""
         self._cache.length = length
 
     @torch.inference_mode()
-    def copy(self) -> FloatCache:
-        """The same positions in tensors of their own."""
+    def copy(self, length: int) -> FloatCache:
+        """Returns a cache with the first `length` positions in tensors of its own."""
         twin = copy.copy(self)
         twin._cache = KVCache(self._config)
         for ours, theirs in zip(
             (*twin._cache.keys, *twin._cache.values), (*self._cache.keys, *self._cache.values), strict=True
         ):
-            ours.copy_(theirs)
+            ours[:, :, :length] = theirs[:, :, :length]
         return twin
 
 
 class ForwardCache:
-    """A module that takes the past and returns the present: TorchScript, torch.export's .pt2."""
+    """A module that takes the past and returns the present: TorchScript or torch.export's .pt2."""
 
     def __init__(self, forward: Forward, config: GPTConfig) -> None:
         self._forward = forward
@@ -76,50 +81,86 @@ class ForwardCache:
 
     @torch.inference_mode()
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         logits, self._past = self._forward(torch.from_numpy(ids[None]), self._past)
         rows: FloatArray = logits[0].numpy()
         return rows[-1:] if last_only else rows
 
     @torch.inference_mode()
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab]."""
+        """Runs one id after `length` positions; returns its logits [vocab]."""
         logits, self._past = self._forward(torch.tensor([[token]]), self._past)
         row: FloatArray = logits[0, 0].numpy()
         return row
 
     def rewind(self, length: int) -> None:
-        """Cut the cache to `length` positions."""
+        """Removes the positions from `length` on."""
         self._past = [value[:, :, :length] for value in self._past]
 
-    def copy(self) -> ForwardCache:
-        """The same positions; no step changes a past, so it may be shared."""
-        return copy.copy(self)
+    def copy(self, length: int) -> ForwardCache:
+        """Returns a cache with the first `length` positions; no run changes a past, so the tensors are shared."""
+        twin = copy.copy(self)
+        twin.rewind(length)
+        return twin
 
 
-def load_forward(variant: str, path: Path) -> Forward:
-    """The module in a TorchScript or .pt2 file; SlmxError for one that PyTorch cannot load."""
-    try:
-        if variant == "pt2":
-            module: Forward = torch.export.load(path).module()
-            return module
-        with quiet():
+def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
+    """Loads the module of a TorchScript or .pt2 file.
+
+    Args:
+        variant: "torchscript" or "pt2".
+        path: The file.
+        trusted: Whether this process exported the file, or the user trusts who did. PyTorch runs the program in it.
+
+    Returns:
+        The module as a function of ids and past; not safe for use by several threads.
+
+    Raises:
+        SlmxError: The file is not trusted, it holds more than slmx writes into one, or PyTorch cannot load it.
+    """
+    if not trusted:
+        raise SlmxError(f"{path}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
+    with path.open("rb") as file, quiet():
+        check_torch_archive(variant, path, file)
+        try:
+            if variant == "pt2":
+                # torch.export.load falls back to an older format, which it reads otherwise and unpickles.
+                module: Forward = load_pt2(file).exported_programs["model"].module()
+                return module
             scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
-        return scripted
-    except (RuntimeError, ValueError) as error:
-        raise SlmxError(f"{path}: PyTorch cannot load this ({str(error).splitlines()[0]}); export it again") from error
+            return scripted
+        except Exception as error:  # PyTorch's readers raise exceptions of many kinds for a damaged file.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise SlmxError(f"{path}: PyTorch cannot load this ({reason}); export it again") from error
 
 
-def open_session(variant: str, path: Path, config: GPTConfig, threads: int | None = None) -> Session:
-    """A session of any variant's file, whatever runs it. PyTorch's threads are the process's: set them before."""
-    if variant not in TORCH_VARIANTS:
+def open_session(
+    variant: str, path: Path, config: GPTConfig, threads: int | None = None, *, trusted: bool = False
+) -> Session:
+    """Opens a session of any variant's file.
+
+    Args:
+        variant: The variant's name.
+        path: Its file.
+        config: The model's shape.
+        threads: Threads of onnxruntime; None chooses by the model's size. PyTorch's number of threads belongs to the
+            process, so set it before.
+        trusted: Whether a TorchScript or .pt2 file may be loaded; see `load_forward`. ONNX files need no trust.
+
+    Raises:
+        SlmxError: The file is not trusted, or it cannot be opened.
+    """
+    if not VARIANTS[variant].is_torch:
         return Session.open(path, config, threads)
-    cache = ForwardCache(load_forward(variant, path), config)
+    cache = ForwardCache(load_forward(variant, path, trusted=trusted), config)
     return Session(cache, config, default_threads(config) if threads is None else threads)
 
 
 def float_session(model: GPT, threads: int | None = None, compiled: bool = False) -> Session:
-    """A session of the float model, eager or by torch.compile. PyTorch's threads are the process's: set them before."""
+    """Opens a session of the float model, eager or compiled by torch.compile.
+
+    `threads` is only recorded: PyTorch's number of threads belongs to the process, so set it before.
+    """
     forward = torch.compile(model.eval(), dynamic=True) if compiled else None
     return Session(
         FloatCache(model, forward), model.config, default_threads(model.config) if threads is None else threads

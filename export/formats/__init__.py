@@ -1,1 +1,1 @@
-"""One module for each kind of model file."""
+"""The files of a bundle that hold the model, one module for each kind."""

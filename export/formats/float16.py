@@ -1,4 +1,4 @@
-"""Weights stored in 16 bits: half the download; onnxruntime turns them back into float32 when it opens the file."""
+"""Stores weights in 16 bits: half the download, and onnxruntime makes float32 of them when it opens the file."""
 
 from __future__ import annotations
 
@@ -8,19 +8,29 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from slm.errors import SlmxError
 
-def store_half(source: Path, target: Path) -> None:
-    """Write a float32 graph with its matrices and tables in float16, each behind a Cast that folds at load.
+LARGEST = float(np.finfo(np.float16).max)
 
-    Computation stays in float32, so any processor runs it; norms and biases stay as they are.
+
+def store_float16(source: Path, target: Path) -> None:
+    """Writes a float32 graph with its matrices and tables in float16, each followed by a Cast that folds at loading.
+
+    Norms and biases stay as they are. Computation stays in float32, so that any processor runs it.
+
+    Raises:
+        SlmxError: A matrix holds a value that float16 cannot.
     """
     model = onnx.load(source)
     casts = []
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2:
-            name = tensor.name
-            half = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
+            name, values = tensor.name, numpy_helper.to_array(tensor)
+            if not np.abs(values).max() <= LARGEST:
+                raise SlmxError(
+                    f"{name} holds values beyond {LARGEST:,.0f}, the limit of float16; export without --fp16"
+                )
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
             casts.append(helper.make_node("Cast", [f"{name}.half"], [name], f"{name}.cast", to=TensorProto.FLOAT))
     for place, node in enumerate(casts):
         model.graph.node.insert(place, node)

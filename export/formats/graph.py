@@ -1,9 +1,9 @@
-"""Checkpoint to ONNX: one graph with a KV cache that serves prefill and decode.
+"""Writes a model as ONNX: one graph with a KV cache that serves prefill and decode.
 
-The trained GPT is rewritten as a flat module in which onnxruntime's contrib operators stand as symbolic
-calls, and `torch.onnx.export` turns that into the file. Operators: GroupQueryAttention appends to the KV
-cache, in place when past and present share a buffer; SkipLayerNormalization adds bias and residual;
-FastGelu adds its bias. Their definitions: onnxruntime, docs/ContribOperators.md.
+The trained GPT is rewritten as a flat module that calls onnxruntime's contrib operators as symbolic functions, and
+`torch.onnx.export` makes the file from it. GroupQueryAttention appends to the KV cache, in place if past and present
+share a buffer. SkipLayerNormalization adds bias and residual, and FastGelu adds its bias. The operators are defined in
+docs/ContribOperators.md of onnxruntime.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
 from export.formats.quiet import quiet
+from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
 from slm.errors import SlmxError
 from slm.model import GPT, Block
@@ -31,7 +32,7 @@ TOKEN_TABLE = "wte.weight_t"
 
 
 def matrix_names(n_layer: int) -> list[str]:
-    """Names of the matrices that are multiplied by: what can be quantized; the token table last."""
+    """Returns the names of the matrices that can be quantized, in the order of the graph; the token table is last."""
     parts = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
     return [*(f"h.{layer}.{part}.weight" for layer in range(n_layer) for part in parts), TOKEN_TABLE]
 
@@ -40,7 +41,7 @@ Attribute = int | float | str | bool | Sequence[int] | Sequence[float] | Sequenc
 
 
 class FlatLinear(nn.Module):
-    """A linear layer stored [in, out], as MatMul wants it; whoever calls it decides where its bias goes."""
+    """A linear layer whose weight is stored [in, out], as MatMul needs it; the caller adds the bias."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class FlatLinear(nn.Module):
 
 
 class FlatBlock(nn.Module):
-    """A block's layers side by side."""
+    """The layers of a block without nesting."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -63,12 +64,12 @@ class FlatBlock(nn.Module):
 
 
 class FlatGPT(nn.Module):
-    """The GPT as onnxruntime's operators: same weights, same logits, cache in and out as arguments."""
+    """The GPT in onnxruntime's operators, with the same weights and logits; the cache is an argument and a result."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.config = model.config
-        # [embd, vocab]: the head multiplies by it as it lies, the embedding gathers columns; one table serves both.
+        # [embd, vocab]: the head multiplies by it without a transposition, and the embedding gathers columns.
         self.wte = nn.Module()
         self.wte.weight_t = nn.Parameter(model.wte.weight.detach().t().contiguous())
         self.wpe = model.wpe
@@ -88,11 +89,18 @@ class FlatGPT(nn.Module):
         past: Sequence[Tensor],
         num_logits_to_keep: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Logits [batch, sequence, vocab] and the present keys and values [batch, heads, total, head_dim].
+        """Runs new ids after a past.
 
-        input_ids, position_ids int64 [batch, sequence]; attention_mask int64 [batch, total], ones for the
-        positions a row has, so that rows padded on the right may differ in length; past [batch, heads, past, head_dim];
-        num_logits_to_keep int64 [1], how many of the last positions get logits, 0 for all.
+        Args:
+            input_ids: int64 [batch, sequence].
+            attention_mask: int64 [batch, total], 1 for each position that a row has. Rows may differ in length if they
+                are padded on the right.
+            position_ids: int64 [batch, sequence].
+            past: Keys and values [batch, heads, past, head_dim], the key of a layer before its value.
+            num_logits_to_keep: int64 [1], the number of last positions that get logits; 0 for all.
+
+        Returns:
+            Logits [batch, sequence, vocab], then the present keys and values [batch, heads, total, head_dim].
         """
         seqlens_k = (attention_mask.sum(dim=1) - 1).to(torch.int32)
         total = symbolic("Shape", (attention_mask,), {"start": 1, "end": 2}, dtype=torch.int64, shape=(1,)).to(
@@ -138,13 +146,13 @@ class FlatGPT(nn.Module):
 
 
 def keep_last(x: Tensor, count: Tensor) -> Tensor:
-    """The last `count` (int64 [1]) positions of x [batch, sequence, width], all of them for 0."""
+    """Returns the last `count` (int64 [1]) positions of x [batch, sequence, width]; all of them for 0."""
     end, axis = torch.tensor([torch.iinfo(torch.int64).max]), torch.tensor([1])
     return symbolic("Slice", (x, -count, end, axis), dtype=x.dtype, shape=x.shape)
 
 
 def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, keep_sum: bool) -> tuple[Tensor, Tensor]:
-    """LayerNorm(x + skip + bias), and that sum when it is needed again."""
+    """Returns LayerNorm(x + skip + bias) and, with `keep_sum`, that sum; without it the norm twice."""
     assert isinstance(norm, nn.LayerNorm)
     inputs = (x, skip, norm.weight, norm.bias, *(() if bias is None else (bias,)))
     name = f"{CONTRIB}::SkipLayerNormalization"
@@ -158,12 +166,21 @@ def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, ke
 
 
 def export_onnx(model: GPT, path: Path) -> None:
-    """Write the float32 graph of a GPT, weights inside the file."""
+    """Writes the float32 graph of a GPT with its weights inside the file."""
     onnx.save_model(trace(FlatGPT(model), model.config, OPSET), path)
 
 
 def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
-    """The graph of a module that takes ids, mask, positions and past, and returns logits and present."""
+    """Traces a module that has the arguments and results of `FlatGPT.forward`.
+
+    Args:
+        flat: The module.
+        config: The model's shape.
+        opset: Version of ONNX's standard operators.
+
+    Returns:
+        The graph, without records of the source and of this machine.
+    """
     past_names, present_names = cache_names(config.n_layer)
     batch, sequence, past, total = (
         torch.export.Dim(name)
@@ -191,15 +208,16 @@ def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
-    # An input with a stored value may be left out: other runtimes do not see it and get all logits.
+    # An input with a stored value may be left out; a runtime that does not know it gets all logits.
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), LOGITS_TO_KEEP))
     _drop_unused_outputs(proto)
     _forget_traces(proto)
+    proto.metadata_props.add(key=SHAPE_KEY, value=shape_text(config))
     return proto
 
 
 def _drop_unused_outputs(proto: onnx.ModelProto) -> None:
-    """Leave out the names of outputs that nothing reads, so that onnxruntime does not allocate them."""
+    """Removes the names of outputs that nothing reads, so that onnxruntime does not allocate them."""
     read = {name for node in proto.graph.node for name in node.input} | {value.name for value in proto.graph.output}
     for node in proto.graph.node:
         kept = [name if name in read else "" for name in node.output]
@@ -209,7 +227,7 @@ def _drop_unused_outputs(proto: onnx.ModelProto) -> None:
 
 
 def _forget_traces(proto: onnx.ModelProto) -> None:
-    """Drop what the exporter records about this machine: source paths and stack traces."""
+    """Removes what the exporter records about this machine: source paths and stack traces."""
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
@@ -220,7 +238,11 @@ def _forget_traces(proto: onnx.ModelProto) -> None:
 
 
 def read_weights(path: Path, config: GPTConfig) -> GPT:
-    """The GPT whose float32 graph was written to `path`; SlmxError if the graph lacks one of its weights."""
+    """Reads the GPT whose float32 graph was written to a file.
+
+    Raises:
+        SlmxError: The graph lacks a weight of a model of this shape.
+    """
     model = GPT(config)
     stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
     flat = FlatGPT(model)

@@ -1,4 +1,4 @@
-"""The .ort format of onnxruntime's mobile builds, and the list of operators that such a build needs."""
+"""Writes the .ort format of onnxruntime's mobile builds, and the list of operators that such a build needs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ OPERATORS_SUFFIX = ".required_operators.config"
 
 
 def export_mobile(source: Path, target: Path) -> None:
-    """Write `target` (.ort) from an ONNX model, and beside it the operators that a minimal build must include.
+    """Writes an ONNX model as .ort, and beside it the operators that a minimal build of onnxruntime must include.
 
-    The optimizations of onnxruntime are baked in; those for one kind of processor are left out, so that the file
-    made on x86 runs on ARM. The second file is for `build.sh --include_ops_by_config`.
+    onnxruntime's optimizations are applied, except those for one kind of processor, so that a file that was made on x86
+    runs on ARM. The list of operators is for `build.sh --include_ops_by_config`.
+
+    Args:
+        source: The ONNX file.
+        target: The .ort file to write; the list has the same stem and ends in `OPERATORS_SUFFIX`.
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

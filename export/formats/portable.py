@@ -1,7 +1,7 @@
-"""The graph in ONNX's standard operators alone, for runtimes without onnxruntime's contrib operators.
+"""Writes a graph of ONNX's standard operators only, for runtimes without onnxruntime's contrib operators.
 
-Its `Attention` (opset 23) takes past keys and values and returns longer ones, so the cache grows by copies;
-its mask lets rows be padded on either side.
+`Attention` of opset 23 takes past keys and values and returns longer ones, so the cache grows by copying. Its mask
+allows rows that are padded on either side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PORTABLE_OPSET = 23
 
 
 class PortableGPT(FlatGPT):
-    """The GPT as standard operators: same weights, inputs and outputs as FlatGPT."""
+    """The GPT in standard operators, with the weights, inputs and outputs of FlatGPT."""
 
     def forward(
         self,
@@ -33,10 +33,7 @@ class PortableGPT(FlatGPT):
         past: Sequence[Tensor],
         num_logits_to_keep: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Logits [batch, sequence, vocab] and the present keys and values [batch, heads, total, head_dim].
-
-        Shapes as in FlatGPT; zeros in attention_mask may stand anywhere.
-        """
+        """Runs new ids after a past, as FlatGPT does; zeros in attention_mask may be at any position."""
         width, new, total = self.config.n_embd, input_ids.shape[1], attention_mask.shape[1]
         table = self.wte.weight_t
         assert isinstance(table, Tensor)
@@ -68,7 +65,7 @@ class PortableGPT(FlatGPT):
 
 
 def export_portable(model: GPT, path: Path) -> None:
-    """Write the float32 graph of a GPT in standard operators, weights inside the file."""
+    """Writes the float32 graph of a GPT in standard operators with its weights inside the file."""
     proto = trace(PortableGPT(model), model.config, PORTABLE_OPSET)
-    onnx.helper.set_model_props(proto, {CACHE_GROWS: "1"})
+    proto.metadata_props.add(key=CACHE_GROWS, value="1")
     onnx.save_model(proto, path)

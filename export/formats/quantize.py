@@ -1,4 +1,4 @@
-"""int8: weights stored in 8 bits, activations quantized as they come; int4: blocks of weights in 4 bits."""
+"""Quantizes a graph: dynamic int8, which quantizes activations at run time, and int4 in blocks of weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ from slm.presets import GPTConfig
 
 @dataclass(frozen=True)
 class Int8Recipe:
-    """How weights become int8: signed or not, a scale per output channel or one, 7 or 8 bits, table or not."""
+    """How weights become int8.
+
+    Attributes:
+        signed: Whether they are int8 or uint8.
+        per_channel: Whether each output channel has a scale of its own, or one scale serves the matrix.
+        reduce_range: Whether 7 of the 8 bits are used.
+        table: Whether the token table is quantized too.
+    """
 
     signed: bool
     per_channel: bool
@@ -30,7 +37,7 @@ class Int8Recipe:
 
     @property
     def name(self) -> str:
-        """Such as `s8-channel-7bit` or `u8-tensor-float-table`."""
+        """The name on the command line, such as `s8-channel-7bit` or `u8-tensor-float-table`."""
         parts = ["s8" if self.signed else "u8", "channel" if self.per_channel else "tensor"]
         return "-".join(parts + ["7bit"] * self.reduce_range + ["float-table"] * (not self.table))
 
@@ -42,7 +49,11 @@ DEFAULT_RECIPE = "u8-tensor"
 
 
 def get_recipe(name: str) -> Int8Recipe:
-    """The recipe of that name; SlmxError listing those that exist otherwise."""
+    """Returns the recipe of that name.
+
+    Raises:
+        SlmxError: There is none; the message lists those that exist.
+    """
     if name not in RECIPES:
         raise SlmxError(f"unknown int8 recipe {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
@@ -52,18 +63,27 @@ INT4_BLOCK = 32
 
 
 def weight_names(model: Path) -> list[str]:
-    """Names of the matrices that MatMul multiplies by: what int8 can quantize."""
+    """Returns the names of the stored matrices that MatMul multiplies by, which int8 can quantize."""
     graph = onnx.load(model).graph
     stored = {tensor.name for tensor in graph.initializer}
     return [node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in stored]
 
 
 def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str] | None = None) -> None:
-    """Write the int8 form of a float graph; `only` names the matrices to quantize (default: all).
+    """Writes the int8 form of a float graph.
 
-    onnxruntime's quantizer, the one that optimum's ORTQuantizer drives, turns each MatMul into
-    DynamicQuantizeLinear and MatMulInteger. It cannot share the table: for a table read by Gather and
-    MatMul it keeps two copies, or falls back to one unsigned scale for both. The embedding is rewired here.
+    onnxruntime's quantizer, which optimum's ORTQuantizer uses too, replaces each MatMul by DynamicQuantizeLinear and
+    MatMulInteger. It cannot share a table that both Gather and MatMul read: it stores two copies, or uses one unsigned
+    scale for both. Therefore the embedding is changed here to read the head's quantized table.
+
+    Args:
+        source: The float32 graph.
+        target: Where the int8 graph is written.
+        recipe: How to quantize.
+        only: Names of the matrices to quantize; None for all. The recipe decides about the token table in any case.
+
+    Raises:
+        SlmxError: The quantizer's working file is damaged, probably because the disk is full.
     """
     graph = onnx.load(source).graph
     chosen = set(weight_names(source)) if only is None else set(only)
@@ -94,15 +114,18 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
 
 
 def check_int4(config: GPTConfig) -> None:
-    """SlmxError if blocks of 32 do not divide the width, on which all matrices are built."""
+    """Raises SlmxError if blocks of 32 do not divide the width, of which the height of every matrix is a multiple."""
     if config.n_embd % INT4_BLOCK:
         raise SlmxError(f"int4 needs a width that its blocks of {INT4_BLOCK} divide, not {config.n_embd}; use --int8")
 
 
 def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
-    """Write the int4 form of a float graph: blocks of 32 weights share a scale, products are made in int8.
+    """Writes the int4 form of a float graph, in which blocks of 32 weights share a scale and products are in int8.
 
-    The vocabulary table, read by head and embedding, becomes int8 by the recipe `table`: 4 bits hurt it most.
+    Args:
+        source: The float32 graph.
+        target: Where the int4 graph is written.
+        table: The recipe by which the token table becomes int8; 4 bits hurt it more than any other matrix.
     """
     quantize_int8(source, target, table, only={TOKEN_TABLE})
     with quiet():
@@ -112,7 +135,7 @@ def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
 
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:
-    """Let the embedding gather columns of the head's int8 table, so that the file holds the table once."""
+    """Makes the embedding gather columns of the head's int8 table, so that the file holds the table once."""
     names = {part: f"{TOKEN_TABLE}_{part}" for part in ("quantized", "scale", "zero_point")}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     scale, zero_point = (numpy_helper.to_array(tensors[names[part]]) for part in ("scale", "zero_point"))

@@ -1,4 +1,4 @@
-"""Keep the talk of exporters and converters off the user's terminal."""
+"""Keeps the messages of exporters and converters off the user's terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Within it nothing is logged below ERROR, warned of, or printed to stdout."""
+    """Suppresses log records below ERROR, warnings, and output to stdout within a `with` block.
+
+    It changes state of the whole process, so do not use it from several threads.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,13 +1,14 @@
-"""The model as files that PyTorch itself loads: TorchScript, and torch.export's .pt2, its successor.
+"""Writes the model as files that PyTorch itself loads: TorchScript, and torch.export's .pt2, its successor.
 
-Both hold one module for prefill and decode that needs no slmx to load: it takes input_ids int64 [batch, sequence]
-and a list of past keys and values, key before value, [batch, heads, past, head_dim] each (past may be 0), and
-returns logits [batch, sequence, vocab] and the list of present ones.
+Both hold one module for prefill and decode that loads without slmx. It takes input_ids int64 [batch, sequence] and a
+list of past keys and values [batch, heads, past, head_dim], the key of a layer before its value; past may be 0. It
+returns logits [batch, sequence, vocab] and the list of present keys and values.
 """
 
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import torch
@@ -18,10 +19,12 @@ from export.formats.quiet import quiet
 from slm.model import GPT, Block
 
 MAX_BATCH = 1024
+# What torch.export records of each node about the source that it was traced from.
+TRACE_RECORDS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 
 
 class CachedBlock(nn.Module):
-    """A block whose past keys and values come in and whose present ones go out."""
+    """A block that takes its past keys and values and returns the present ones."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ class CachedBlock(nn.Module):
         self.mlp_proj = block.mlp.c_proj
 
     def forward(self, x: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x float [batch, sequence, n_embd], mask bool [sequence, total]; x, present key and value come back."""
+        """Runs x float [batch, sequence, n_embd] with mask bool [sequence, total]; returns x, present key and value."""
         batch, sequence, width = x.size()
         qkv = self.c_attn(self.ln_1(x)).view(batch, sequence, 3, self.n_head, width // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -46,7 +49,7 @@ class CachedBlock(nn.Module):
 
 
 class CachedGPT(nn.Module):
-    """The GPT with its KV cache as argument and result: what TorchScript and torch.export can take in."""
+    """The GPT with its KV cache as argument and result, in Python that TorchScript and torch.export can read."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
@@ -56,7 +59,7 @@ class CachedGPT(nn.Module):
         self.ln_f = model.ln_f
 
     def forward(self, input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Logits [batch, sequence, vocab] and the present cache; shapes as the module says."""
+        """Runs new ids after a past; returns logits and the present cache. This module's docstring has the shapes."""
         sequence, length = input_ids.size(1), past[0].size(2)
         position_ids = torch.arange(length, length + sequence, device=input_ids.device)
         mask = torch.arange(length + sequence, device=input_ids.device) <= position_ids.unsqueeze(1)
@@ -70,15 +73,27 @@ class CachedGPT(nn.Module):
 
 
 def export_torchscript(model: GPT, path: Path) -> None:
-    """Write a frozen TorchScript module for `torch.jit.load`."""
+    """Writes a frozen TorchScript module for `torch.jit.load`.
+
+    PyTorch adds debugging records that hold its own source text and the paths of this machine; they are left out.
+    """
     buffer = io.BytesIO()
     with quiet():
         torch.jit.save(torch.jit.freeze(torch.jit.script(CachedGPT(model).eval())), buffer)
-    path.write_bytes(buffer.getbuffer())
+    with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            if not member.filename.endswith(".debug_pkl"):
+                content = source.read(member)
+                member.extra = b""
+                target.writestr(member, content)
 
 
 def export_pt2(model: GPT, path: Path) -> None:
-    """Write an exported program for `torch.export.load(path).module()`."""
+    """Writes an exported program for `torch.export.load(path).module()`.
+
+    The sample inputs are left out, because PyTorch stores them pickled, and so are the stack traces, because they hold
+    the paths of this machine. What remains is tensors and JSON.
+    """
     config = model.config
     batch = torch.export.Dim("batch_size", max=MAX_BATCH)
     sequence = torch.export.Dim("sequence_length", max=config.block_size)
@@ -88,5 +103,9 @@ def export_pt2(model: GPT, path: Path) -> None:
     buffer = io.BytesIO()
     with quiet():
         ids = torch.ones(2, 3, dtype=torch.int64)
-        torch.export.save(torch.export.export(CachedGPT(model).eval(), (ids, cache), dynamic_shapes=shapes), buffer)
+        program = torch.export.export(CachedGPT(model).eval(), (ids, cache), dynamic_shapes=shapes)
+        program.example_inputs = None
+        for node in program.graph.nodes:
+            node.meta = {key: value for key, value in node.meta.items() if key not in TRACE_RECORDS}
+        torch.export.save(program, buffer)
     path.write_bytes(buffer.getbuffer())

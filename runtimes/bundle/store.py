@@ -1,128 +1,219 @@
-"""The bundle: the folder that an export writes and every loop reads. This module owns its layout."""
+"""The files of a bundle: bytes by name from a folder or a zip archive, checked when they are used."""
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, VERIFICATION_FILE, Manifest
+from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
-from slm.hashing import sha256_of
+from slm.hashing import sha256_of_bytes
 from slm.presets import GPTConfig
-from slm.tokenizer import Tokenizer
+from slm.tokenizer import RANKS_FILE, Tokenizer
 
-FORMAT_VERSION = 2
-MANIFEST_FILE = "manifest.json"
-VARIANT_FILES = {
-    "fp32": "onnx/model.onnx",
-    "int8": "onnx/model_int8.onnx",
-    "int4": "onnx/model_q4.onnx",
-    "fp16": "onnx/model_fp16.onnx",
-    "portable": "onnx/model_portable.onnx",
-    "mobile": "mobile/model.ort",
-    "torchscript": "torchscript/model.ts",
-    "pt2": "torchscript/model.pt2",
-}
-TORCH_VARIANTS = ("torchscript", "pt2")
+
+class Store(Protocol):
+    """Gives the bytes of files by their names in a manifest. A store checks no hashes; `Bundle` does."""
+
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of a file.
+
+        Args:
+            name: A name that `Manifest.read` took: a plain path below the bundle.
+            most: Number of bytes after which reading stops. A longer file gives `most` + 1 bytes, or is refused.
+
+        Raises:
+            SlmxError: For a file that is missing, cannot be read, or lies outside the bundle.
+        """
+
+    def names(self) -> list[str]:
+        """The names of everything that is there and no folder, sorted."""
+
+    def location(self, name: str) -> str:
+        """Where a file is, for messages."""
+
+
+class FolderStore:
+    """The files of a folder. Links in it are followed as long as they stay in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def location(self, name: str) -> str:
+        """Where a file is, for messages."""
+        return str(self._folder / name)
+
+    def path(self, name: str) -> Path:
+        """The path of a file; SlmxError if a link leads out of the folder."""
+        path = self._folder / name
+        root = Path(os.path.realpath(self._folder))
+        if not Path(os.path.realpath(path)).is_relative_to(root):
+            raise SlmxError(f"{path}: a link out of the bundle; copy the files themselves (cp -rL), or export it again")
+        return path
+
+    def read(self, name: str, most: int) -> bytes:
+        """The bytes of a file, as in `Store`."""
+        path = self.path(name)
+        try:
+            if path.exists() and not path.is_file():
+                raise SlmxError(f"{path}: cannot read (not a file); copy the folder again, whole, or export it again")
+            with path.open("rb") as file:
+                return file.read(most + 1)
+        except FileNotFoundError:
+            raise SlmxError(
+                f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
+            ) from None
+        except OSError as error:
+            raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+
+    def names(self) -> list[str]:
+        """The names of everything below the folder that is no folder; a link to a folder is not entered."""
+        found = []
+        for root, folders, files in os.walk(self._folder):
+            links = [name for name in folders if (Path(root) / name).is_symlink()]
+            found += [(Path(root) / name).relative_to(self._folder).as_posix() for name in (*files, *links)]
+        return sorted(found)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, every file of which has the bytes that its manifest lists."""
+    """An opened bundle. Its manifest was checked; each other file is checked when it is read.
 
-    folder: Path
-    config: GPTConfig
-    manifest: dict[str, Any]
+    Attributes:
+        path: The folder or the archive.
+        store: The files in it.
+        manifest: What it holds.
+        manifest_sha256: SHA-256 of the bytes of its manifest, by which the bundle is known.
+    """
+
+    path: Path
+    store: Store
+    manifest: Manifest
+    manifest_sha256: str
 
     @classmethod
-    def open(cls, folder: Path) -> Bundle:
-        """Read the manifest and check every file's SHA-256.
+    def open(cls, path: Path) -> Bundle:
+        """Open a folder or a zip archive.
 
-        Raises SlmxError for a folder that is no bundle, a newer format, a missing or a changed file.
+        Raises:
+            SlmxError: For a place that holds no bundle, and for a manifest that is damaged or of another format.
         """
-        path = folder / MANIFEST_FILE
-        if not path.is_file():
-            raise SlmxError(f"{folder}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {folder}")
-        manifest = _read_manifest(path)
-        config = GPTConfig.from_dict(manifest["shape"], str(path))
-        files, variants = manifest["files"], manifest["variants"]
-        unlisted = [entry["file"] for entry in variants.values() if entry["file"] not in files]
-        if unlisted or not variants:
-            raise SlmxError(f"{path}: lists no hash for {', '.join(unlisted) or 'any variant'}; export it again")
-        if manifest["default"] not in variants:
-            raise SlmxError(f"{path}: its default variant {manifest['default']!r} is not listed; export it again")
-        for name, entry in files.items():
-            _check(folder / name, entry["sha256"])
-        return cls(folder, config, manifest)
+        store = _open_store(path)
+        content = store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        return cls(path, store, Manifest.read(content, store.location(MANIFEST_FILE)), sha256_of_bytes(content))
+
+    @property
+    def config(self) -> GPTConfig:
+        """The shape of the model."""
+        return self.manifest.shape
 
     @property
     def variants(self) -> list[str]:
         """Names of the variants that onnxruntime runs, the default first, then as the manifest lists them."""
-        names = [name for name in self.manifest["variants"] if name not in TORCH_VARIANTS]
-        return sorted(names, key=lambda name: name != self.manifest["default"])
+        names = [name for name in self.manifest.variants if not VARIANTS[name].is_torch]
+        return sorted(names, key=lambda name: name != self.manifest.default)
 
     def choose(self, variant: str | None = None) -> str:
-        """A variant that onnxruntime runs, by default the one its target asks for; SlmxError naming those there are."""
+        """The name of a variant that onnxruntime runs.
+
+        Args:
+            variant: The wanted one; None takes the default of the bundle, or the first that onnxruntime runs.
+
+        Raises:
+            SlmxError: If the bundle does not hold it, or only PyTorch runs it. The message lists those that it holds.
+        """
         if not self.variants:
-            raise SlmxError(f"{self.folder}: no variant for onnxruntime in this bundle; export it again with --int8")
+            raise SlmxError(f"{self.path}: no variant for onnxruntime in this bundle; export it again with --int8")
         chosen = variant or self.variants[0]
-        if chosen in TORCH_VARIANTS and chosen in self.manifest["variants"]:
-            raise SlmxError(f"{self.folder}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
+        if chosen in self.manifest.variants and VARIANTS[chosen].is_torch:
+            raise SlmxError(f"{self.path}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
         if chosen not in self.variants:
-            raise SlmxError(f"{self.folder}: no variant {chosen!r}; it holds {', '.join(self.variants)}")
+            raise SlmxError(f"{self.path}: no variant {chosen!r}; it holds {', '.join(self.variants)}")
         return chosen
 
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, which have the size and the SHA-256 that the manifest lists.
+
+        Raises:
+            SlmxError: For a file that the manifest does not list, that cannot be read, or that is another one.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise SlmxError(f"{self.store.location(MANIFEST_FILE)}: lists no {name}; export it again")
+        content = self.store.read(name, entry.bytes)
+        if len(content) != entry.bytes or sha256_of_bytes(content) != entry.sha256:
+            raise SlmxError(
+                f"{self.store.location(name)}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); "
+                "copy or export it again"
+            )
+        return content
+
+    def model_bytes(self, variant: str | None = None) -> bytes:
+        """The checked model file of a variant that onnxruntime runs; chosen, and SlmxError, as in `choose`."""
+        return self.read(self.manifest.variants[self.choose(variant)].file)
+
+    def model_location(self, variant: str | None = None) -> str:
+        """The place of a variant's model file, for messages; chosen, and SlmxError, as in `choose`."""
+        return self.store.location(self.manifest.variants[self.choose(variant)].file)
+
     def model_path(self, variant: str | None = None) -> Path:
-        """The model file of a variant, chosen as `choose` does."""
-        return self.folder / str(self.manifest["variants"][self.choose(variant)]["file"])
+        """The path of a variant's model file, for libraries that open files by themselves.
+
+        The file is checked now. What the library reads later was not checked by slmx.
+
+        Args:
+            variant: Any variant of the bundle, those for PyTorch too; None chooses as `choose` does.
+
+        Raises:
+            SlmxError: As in `read`, and for an archive, which has no paths.
+        """
+        name = variant if variant is not None and variant in self.manifest.variants else self.choose(variant)
+        if not isinstance(self.store, FolderStore):
+            raise SlmxError(f"{self.path}: an archive, and {name} is needed as a file; unpack it and name the folder")
+        file = self.manifest.variants[name].file
+        self.read(file)
+        return self.store.path(file)
 
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer, from the rank file."""
-        tokenizer = Tokenizer.load(self.folder)
+        """The tokenizer, from the rank file; SlmxError if it has another number of tokens than the model."""
+        tokenizer = Tokenizer.from_bytes(self.read(RANKS_FILE), self.store.location(RANKS_FILE))
         if tokenizer.vocab_size != self.config.vocab_size:
             raise SlmxError(
-                f"{self.folder}: {tokenizer.vocab_size} tokens but {self.config.vocab_size} logits; export it again"
+                f"{self.path}: {tokenizer.vocab_size} tokens but {self.config.vocab_size} logits; export it again"
             )
         return tokenizer
 
+    def extra_files(self) -> list[str]:
+        """Names of the files that are there and that the manifest does not list."""
+        known = {MANIFEST_FILE, VERIFICATION_FILE, *self.manifest.files}
+        return [name for name in self.store.names() if name not in known]
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Parse a manifest; its version comes first, for a newer one may be laid out otherwise."""
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        version = manifest["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SlmxError(f"{path}: not a bundle manifest ({error!r}); export it again") from error
-    if version != FORMAT_VERSION:
-        older = isinstance(version, int) and version < FORMAT_VERSION
-        what_next = "export it again" if older else "upgrade slmx"
-        raise SlmxError(f"{path}: bundle format {version}, this slmx reads {FORMAT_VERSION}; {what_next}")
-    whole = (
-        isinstance(manifest.get("shape"), dict)
-        and isinstance(manifest.get("default"), str)
-        and _is_table(manifest.get("files"), sha256=str, bytes=int)
-        and _is_table(manifest.get("variants"), file=str)
-    )
-    if not whole:
-        raise SlmxError(f"{path}: not a whole bundle manifest (shape, default, files or variants); export it again")
-    return manifest
+    def problems(self) -> list[str]:
+        """A line for every listed file that is missing or changed, and for every file that is not listed."""
+        found = []
+        for name in self.manifest.files:
+            try:
+                self.read(name)
+            except SlmxError as error:
+                found.append(str(error))
+        for name in self.extra_files():
+            found.append(f"{self.path}: {name!a} is not listed in {MANIFEST_FILE}; take it out of the bundle")
+        return found
 
-
-def _is_table(value: object, **fields: type) -> bool:
-    """Whether it is a JSON object of objects that each have these fields."""
-    return isinstance(value, dict) and all(
-        isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in fields.items())
-        for entry in value.values()
-    )
+    def check_all(self) -> None:
+        """Read every listed file; SlmxError for the first that is missing or changed. Other files are allowed."""
+        for name in self.manifest.files:
+            self.read(name)
 
 
-def _check(path: Path, digest: str) -> None:
-    try:
-        actual = sha256_of(path)
-    except FileNotFoundError:
-        raise SlmxError(f"{path}: missing from the bundle; copy the folder again, whole, or export it again") from None
-    except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror})") from error
-    if actual != digest:
-        raise SlmxError(f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy or export it again")
+def _open_store(path: Path) -> Store:
+    if path.is_file():
+        from runtimes.bundle.archive import ZipStore
+
+        return ZipStore(path)
+    if not (path / MANIFEST_FILE).is_file():
+        raise SlmxError(f"{path}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {path}")
+    return FolderStore(path)

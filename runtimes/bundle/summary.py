@@ -1,30 +1,38 @@
-"""What a bundle's manifest says of its variants, as rows for tables."""
+"""The figures of variants as rows for tables."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+
+from runtimes.bundle.figures import Figures
+from runtimes.bundle.manifest import Manifest
 
 
-def variant_rows(manifest: dict[str, Any], variants: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """One row a variant for tables: name, bytes, parity or KL to float, bits per byte with its loss."""
+def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[tuple[str, str, str, str]]:
+    """One row for each variant: name, bytes, parity or KL to the float model, bits per byte with their rise.
+
+    Args:
+        manifest: The manifest, which knows the size of each file.
+        figures: The figures of the variants to show; None shows those of the manifest.
+    """
+    if figures is None:
+        figures = {name: entry.figures for name, entry in manifest.variants.items()}
     rows = []
-    for name, entry in variants.items():
-        size = f"{manifest['files'][entry['file']]['bytes']:,}"
-        if "quality" in entry:
-            ways = [way for way in (entry["quality"]["windows"], entry["quality"]["decode"]) if way is not None]
-            loss = max(way["loss"] for way in ways)
-            against = f"KL {ways[-1]['kl']:.1e} nats, {ways[-1]['greedy_agreement']:.1%} same"
-            rows.append((name, size, against, f"{ways[-1]['bits_per_byte']:.4f} ({loss:+.2%})"))
+    for name, found in figures.items():
+        size = f"{manifest.files[manifest.variants[name].file].bytes:,}"
+        if found.quality is not None:
+            last = found.quality.ways[-1]
+            against = f"KL {last.kl:.1e} nats, {last.greedy_agreement:.1%} same"
+            bits = f"{last.bits_per_byte:.4f} ({found.quality.worst_bpb_increase:+.2%})"
         else:
-            against = f"largest logit difference {entry['parity']:.1e}"
-            rows.append(
-                (name, size, against, f"{entry['bits_per_byte']:.4f}" if "bits_per_byte" in entry else "as fp32")
-            )
+            against = "not measured" if found.parity is None else f"largest logit difference {found.parity:.1e}"
+            bits = "as fp32" if found.bits_per_byte is None else f"{found.bits_per_byte:.4f}"
+        rows.append((name, size, against, bits))
     return rows
 
 
-def variant_lines(manifest: dict[str, Any], variants: dict[str, Any]) -> list[str]:
-    """The rows as aligned lines of text, with a heading."""
+def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[str]:
+    """The rows as aligned lines of text, with a heading; arguments as in `variant_rows`."""
     row = "{:<12} {:>12}  {:<33} {}"
-    rows = [("variant", "bytes", "against PyTorch", "bits per byte"), *variant_rows(manifest, variants)]
+    rows = [("variant", "bytes", "against PyTorch", "bits per byte"), *variant_rows(manifest, figures)]
     return [row.format(*cells) for cells in rows]

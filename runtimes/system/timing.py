@@ -1,4 +1,4 @@
-"""Comparing sides fairly: in turn, round after round, medians with spread, every sample kept."""
+"""Compares the speed of runners fairly: they run in turn in every round, and every sample is kept."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runtimes.engine.sampler import Sampler, SamplingParams
-from runtimes.engine.session import Session
-
-PAUSE = 0.05  # seconds between sides, so that threads that spin after a run do not slow the next side
+PAUSE = 0.05  # seconds between runners, so that threads that spin after a run do not slow down the next runner
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Raw samples of one side, all in one unit."""
+    """Raw samples of one runner, all in one unit."""
 
     values: list[float]
 
     @property
     def median(self) -> float:
-        """The middle sample."""
+        """The median."""
         return statistics.median(self.values)
 
     @property
@@ -33,24 +30,18 @@ class Samples:
         return (quarters[2] - quarters[0]) / 2 / self.median
 
 
-def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Samples]:
-    """Call every side once a round, after one unrecorded round; a side returns its sample."""
-    taken: dict[str, list[float]] = {name: [] for name in sides}
+def alternate(runners: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Samples]:
+    """Call every runner once in each round, after a first round that does not count.
+
+    Args:
+        runners: Functions that each run once and return their sample, by name.
+        rounds: The number of rounds that count.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(rounds + 1):
-        for name, side in sides.items():
+        for name, runner in runners.items():
             time.sleep(PAUSE)
-            sample = side()
+            sample = runner()
             if number:
                 taken[name].append(sample)
     return {name: Samples(values) for name, values in taken.items()}
-
-
-def decode_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int) -> float:
-    """Seconds for `tokens` steps of our loop, sampling included, prefill not."""
-    sampler = Sampler(sampling, prompt)
-    session.reset()
-    logits = session.prefill(prompt)
-    started = time.perf_counter()
-    for _ in range(tokens):
-        logits = session.step(sampler(logits))
-    return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""What a story corpus needs before it is learned from, and a count of all that was done to it."""
+"""Cleans the stories of a corpus before a model learns from them, and counts what it did."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-# A story is whole when its last line ends a sentence, in any script, behind whatever closes a quotation or a bracket.
+# A story is whole when its last line ends a sentence, in any script. Quotation marks and brackets may follow the mark.
 SENTENCE_MARK = re.compile(r"[.!?…。！？।؟]")
 SENTENCE_END = re.compile(
     r"""[.!?…。！？｡।॥؟۔։።៖၊။‼⁇⁈⁉~♪♥❤][\s\d"'”’»›」』（）()\[\]{}*_~]*$|[\U0001F300-\U0001FAFF\uFE0F]$"""
@@ -19,7 +19,20 @@ TAIL = 80
 
 @dataclass
 class Cleaning:
-    """Counts of stories, and the UTF-8 bytes before and after."""
+    """What happened to the stories of some sources.
+
+    Attributes:
+        read: Stories read, with the empty rows of tables.
+        repaired: Stories in which mojibake was repaired.
+        empty: Stories dropped because they hold no letter and no digit, or their row of a table is empty.
+        truncated: Stories dropped because they end in the middle of a sentence.
+        duplicates: Stories dropped because the same story came before.
+        in_validation: Stories dropped because they belong to the validation data.
+        kept: Stories passed on.
+        cut: Cuts made in stories that were too long to be read as one.
+        bytes_before: UTF-8 bytes of the stories read.
+        bytes_after: UTF-8 bytes of the stories passed on.
+    """
 
     read: int = 0
     repaired: int = 0
@@ -28,18 +41,19 @@ class Cleaning:
     duplicates: int = 0
     in_validation: int = 0
     kept: int = 0
+    cut: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
 
 
 def is_whole(story: str) -> bool:
-    """Whether a story ends as one does; a text without any sentence mark (a title, a poem) counts as whole."""
+    """Whether the last sentence of a story ends; a text without any sentence mark (a title, a poem) counts as whole."""
     tail = story[-TAIL:]
     return bool(SENTENCE_END.search(tail) or FINISHED.search(tail)) or not SENTENCE_MARK.search(story)
 
 
 def repair(story: str) -> str:
-    """Undo text that was decoded with the wrong encoding (mojibake), and nothing else."""
+    """The story with mojibake repaired: text that was decoded with the wrong encoding. Nothing else changes."""
     if story.isascii():
         return story
     import ftfy
@@ -49,10 +63,15 @@ def repair(story: str) -> str:
 
 @dataclass
 class Cleaner:
-    """Passes on the stories worth keeping, each once and none of `held_out`.
+    """Passes on the stories worth keeping, each of them once.
 
-    `thorough` also repairs mojibake and drops truncated stories.
-    It remembers 8 bytes of every story's SHA-256, about 130 MB for two million.
+    It remembers 8 bytes of every story's SHA-256, about 130 MB for two million stories.
+
+    Attributes:
+        thorough: Whether mojibake is repaired and truncated stories are dropped.
+        counts: What was done so far.
+        seen: The hashes of all stories so far.
+        held_out: The hashes of stories that are dropped because they belong to the validation data.
     """
 
     thorough: bool = True

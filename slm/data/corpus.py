@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ TokenArray = npt.NDArray[np.uint16]
 
 
 class Shards:
-    """Memory-mapped arrays of ids one behind the other; a slice is read when it is taken."""
+    """Memory-mapped arrays of ids that read as one array; only the slice that is asked for is read from disk."""
 
     def __init__(self, arrays: Sequence[TokenArray]) -> None:
         self.arrays = list(arrays)
@@ -42,7 +41,13 @@ class Shards:
 
 @dataclass(frozen=True)
 class TokenStream:
-    """Stories in a row, each begun by `<|endoftext|>`: ids uint16 [n], and the UTF-8 bytes of their text."""
+    """The tokens of stories one after the other; `<|endoftext|>` begins each story.
+
+    Attributes:
+        ids: The tokens, uint16 [n].
+        text_bytes: UTF-8 bytes of the stories.
+        stories: Number of stories.
+    """
 
     ids: TokenArray | Shards
     text_bytes: int
@@ -50,13 +55,21 @@ class TokenStream:
 
     @property
     def bytes_per_token(self) -> float:
-        """Mean UTF-8 bytes of text for one id."""
+        """Mean UTF-8 bytes of text per token."""
         return self.text_bytes / len(self.ids)
 
     def windows(self, block_size: int, limit: int | None = None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The first `limit` whole windows in a row: inputs and targets, shifted by one, int64 [windows, block_size].
+        """Whole windows one after the other, without overlap.
 
-        Raises SlmxError when the stream is shorter than one window and its last target.
+        Args:
+            block_size: Tokens in a window.
+            limit: The most windows to return, from the start; None for all.
+
+        Returns:
+            Inputs and targets, both int64 [windows, block_size]; a target is the token after its input.
+
+        Raises:
+            SlmxError: The stream is shorter than one window and its last target.
         """
         count = (len(self.ids) - 1) // block_size
         if count < 1:
@@ -70,7 +83,11 @@ class TokenStream:
 
 
 def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
-    """Encode stories into one stream; the vocabulary must fit uint16."""
+    """Encode stories into one stream in memory.
+
+    Raises:
+        SlmxError: The vocabulary does not fit uint16.
+    """
     if tokenizer.vocab_size > 65536:
         raise SlmxError(f"a vocabulary of {tokenizer.vocab_size} does not fit 16-bit ids")
     begin = np.array([tokenizer.end_of_text], np.uint16)
@@ -80,8 +97,3 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
         pieces += [begin, encoded.astype(np.uint16)]
     ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))
-
-
-def bits_per_byte(nats: float, tokens: int, bytes_per_token: float) -> float:
-    """Total negative log-likelihood in nats over `tokens` predictions, as bits per UTF-8 byte of text."""
-    return nats / math.log(2) / (tokens * bytes_per_token)

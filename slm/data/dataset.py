@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from slm.hashing import sha256_of
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges
 
 DATASET_FILE = "dataset.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SHARD_TOKENS = 2**24
-SIDES = ("train", "valid")
+SPLITS = ("train", "valid")
+SHARD_NAME = re.compile(r"(train|valid)-\d{5,}\.npy")
 
 
 def is_dataset(folder: str | Path) -> bool:
@@ -27,7 +29,15 @@ def is_dataset(folder: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The two sides of a corpus as tokens, memory-mapped, with the tokenizer they were made by."""
+    """The two splits of a corpus as tokens, memory-mapped, with the tokenizer that encoded them.
+
+    Attributes:
+        folder: Where it lies.
+        record: The content of `dataset.json` in today's format.
+        tokenizer: The tokenizer of both splits.
+        train: The stories to learn from.
+        valid: The stories held out for validation.
+    """
 
     folder: Path
     record: dict[str, Any]
@@ -44,29 +54,42 @@ class Dataset:
     def open(cls, folder: Path) -> Dataset:
         """Read `dataset.json` and map the shards, after checking every file's SHA-256.
 
-        Raises SlmxError naming the file that is missing, altered or from a newer format.
+        Raises:
+            SlmxError: A file is missing, altered, damaged or of a newer format; the message names it.
         """
         path = folder / DATASET_FILE
         try:
-            record = json.loads(path.read_text("utf-8"))
-            version = record["format_version"]
-            if version != FORMAT_VERSION:
-                raise SlmxError(
-                    f"{path}: data set format {version}, this slmx reads {FORMAT_VERSION}; prepare it again"
-                )
+            record = _in_todays_format(json.loads(path.read_text("utf-8")), path)
             files: dict[str, dict[str, Any]] = record["files"]
-            sides = {side: record["sides"][side] for side in SIDES}
-            for name in (RANKS_FILE, JSON_FILE, *(shard for side in SIDES for shard in sides[side]["shards"])):
+            splits = {split: record["splits"][split] for split in SPLITS}
+            shards = [name for split in splits.values() for name in split["shards"]]
+            if not all(SHARD_NAME.fullmatch(name) for name in shards):
+                raise ValueError(f"shards named {shards}")
+            for name in (RANKS_FILE, JSON_FILE, *shards):
                 _check(folder / name, files[name]["sha256"])
+            tokenizer = Tokenizer.load(folder)
+            streams = {split: _open_split(folder, entry) for split, entry in splits.items()}
         except OSError as error:
             raise SlmxError(
                 f"{path}: cannot read the data set ({error.strerror}); make it with slmx prepare"
             ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r})") from error
-        tokenizer = Tokenizer.load(folder)
-        streams = {side: _open_side(folder, sides[side]) for side in SIDES}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200})") from error
         return cls(folder, record, tokenizer, streams["train"], streams["valid"])
+
+
+def _in_todays_format(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record of any known format; format 1 wrote `side` for `split`, and `training` and `validation`."""
+    version = record["format_version"]
+    if version == FORMAT_VERSION:
+        return record
+    if version != 1:
+        raise SlmxError(f"{path}: data set format {version}, this slmx reads up to {FORMAT_VERSION}; prepare it again")
+    names = {"training": "train", "validation": "valid"}
+    record["splits"] = record.pop("sides")
+    record["sources"] = [{"split": names[source.pop("side")], **source} for source in record["sources"]]
+    record["cleaning"] = {names[name]: counts for name, counts in record["cleaning"].items()}
+    return record
 
 
 def _check(path: Path, digest: str) -> None:
@@ -76,17 +99,24 @@ def _check(path: Path, digest: str) -> None:
         raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; prepare it again with --force")
 
 
-def _open_side(folder: Path, side: dict[str, Any]) -> TokenStream:
-    arrays: list[TokenArray] = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in side["shards"]]
-    return TokenStream(Shards(arrays), side["text_bytes"], side["stories"])
+def _open_split(folder: Path, entry: dict[str, Any]) -> TokenStream:
+    arrays: list[TokenArray] = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in entry["shards"]]
+    if any(array.dtype != np.uint16 or array.ndim != 1 for array in arrays):
+        raise ValueError(f"shards {entry['shards']} are not rows of uint16")
+    return TokenStream(Shards(arrays), entry["text_bytes"], entry["stories"])
 
 
 class ShardWriter:
-    """Collects the ids of one side and writes `SIDE-00000.npy`, `SIDE-00001.npy`, ... of `SHARD_TOKENS` each."""
+    """Collects the ids of one split and writes `SPLIT-00000.npy`, `SPLIT-00001.npy`, ... of `SHARD_TOKENS` each.
 
-    def __init__(self, folder: Path, side: str) -> None:
+    Args:
+        folder: Where the shards go.
+        split: `train` or `valid`.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
         self.folder = folder
-        self.side = side
+        self.split = split
         self.buffer = np.empty(SHARD_TOKENS, np.uint16)
         self.filled = 0
         self.tokens = 0
@@ -109,7 +139,7 @@ class ShardWriter:
                 self._write()
 
     def close(self) -> dict[str, Any]:
-        """Write what is left; returns the side's entry of `dataset.json`."""
+        """Write the ids that are left; returns the split's entry of `dataset.json`."""
         if self.filled:
             self._write()
         return {
@@ -121,7 +151,7 @@ class ShardWriter:
         }
 
     def _write(self) -> None:
-        name = f"{self.side}-{len(self.shards):05d}.npy"
+        name = f"{self.split}-{len(self.shards):05d}.npy"
         np.save(self.folder / name, self.buffer[: self.filled], allow_pickle=False)
         self.shards.append(name)
         self.filled = 0

@@ -1,27 +1,32 @@
-"""From a corpus to a data set: clean, split, learn a tokenizer, write token shards; in bounded memory."""
+"""Prepares a data set from a corpus in bounded memory: cleans, splits, learns a tokenizer, writes token shards."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from slm.atomic import atomic_folder
+from slm.atomic import atomic_folder, lock_folder
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import encode_stories
-from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, Dataset, ShardWriter, is_dataset
-from slm.data.sources import Source, find_sources, hub_version, read_stories
+from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
+from slm.data.files import compression_of
+from slm.data.sources import Source, find_sources, read_stories
+from slm.data.stories import bound_words
+from slm.data.tables import hub_version
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import DATA_SET
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges, train_tokenizer
 
@@ -34,7 +39,24 @@ SMALLEST_VOCABULARY = 257  # the bytes and `<|endoftext|>`
 
 @dataclass(frozen=True)
 class PrepareSettings:
-    """What to prepare and how; None means the preset's vocabulary, and a tokenizer learned from the text."""
+    """What to prepare and how.
+
+    Attributes:
+        sources: What the training stories come from.
+        preset: Name of the model shape, which gives the vocabulary and the context.
+        out: Folder of the data set.
+        valid: What the validation stories come from; empty for one training story in `HELD_OUT_SHARE`.
+        licence: Licence of the text, for the record.
+        field: Column of a table that holds the stories.
+        separator: What stands between the stories of a text: `auto`, `endoftext` or `blank`.
+        vocab_size: Size of the vocabulary; None for the preset's.
+        tokenizer: Folder whose tokenizer to use; None to learn one from the training stories.
+        clean: Whether to repair mojibake and drop truncated training stories.
+        force: Whether to replace a data set that is there.
+
+    Raises:
+        SlmxError: The preset is unknown, or a setting is out of range.
+    """
 
     sources: tuple[str, ...]
     preset: str
@@ -59,32 +81,34 @@ class PrepareSettings:
 
 
 def is_held_out(story: str) -> bool:
-    """Whether a story belongs to the validation side: one in twenty, decided by its own hash."""
+    """Whether a story is held out for validation; its own hash decides, for one story in `HELD_OUT_SHARE`."""
     return int.from_bytes(hashlib.sha256(story.encode()).digest()[:4], "big") % HELD_OUT_SHARE == 0
 
 
 def prepare(settings: PrepareSettings, console: Console) -> Dataset:
     """Write the data set in `out` and open it; one that is there and up to date is left as it is.
 
-    Raises SlmxError for unusable sources, an empty side, and an `out` that holds anything else.
+    Args:
+        settings: What to prepare.
+        console: Where progress and counts are shown.
+
+    Raises:
+        SlmxError: A source is unusable, a split is too short, or `out` holds anything else.
     """
-    training = find_sources(settings.sources, settings.separator)
-    validation = find_sources(settings.valid, settings.separator)
-    console.print("checking the sources", highlight=False)
-    request = {
-        "sources": [_source_record("training", s) for s in training]
-        + [_source_record("validation", s) for s in validation],
-        "settings": _deciding_settings(settings),
-    }
+    with console.status("checking the sources"):
+        training = find_sources(settings.sources, settings.separator, "train", partial(_print, console))
+        validation = find_sources(settings.valid, settings.separator, "valid", partial(_print, console))
+        request = {
+            "sources": [_source_record("train", s) for s in training]
+            + [_source_record("valid", s) for s in validation],
+            "settings": _deciding_settings(settings),
+        }
     out = settings.out
-    if is_dataset(out) and not settings.force:
-        return _open_if_same(out, request, console)
-    if out.is_dir() and any(out.iterdir()) and not is_dataset(out):
-        raise SlmxError(f"{out}: not empty, and no data set; choose another --out")
-    for leftover in out.absolute().parent.glob(f".{out.name}.????????"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    with atomic_folder(out, replace=settings.force) as folder:
-        _Pipeline(settings, console, folder).run(training, validation, request)
+    with lock_folder(out, wait=True):
+        if is_dataset(out) and not settings.force:
+            return _open_if_same(out, request, console)
+        with atomic_folder(out, DATA_SET, replace=settings.force) as folder:
+            _Pipeline(settings, console, folder).run(training, validation, request)
     return Dataset.open(out)
 
 
@@ -99,10 +123,12 @@ def _deciding_settings(settings: PrepareSettings) -> dict[str, Any]:
     }
 
 
-def _source_record(side: str, source: Source) -> dict[str, Any]:
+def _source_record(split: str, source: Source) -> dict[str, Any]:
     if source.path is None:
-        return {"side": side, "file": source.name, "kind": source.kind, "version": hub_version(source.name)}
-    record = {"side": side, "file": source.path.name, "kind": source.kind, "bytes": source.path.stat().st_size}
+        return {"split": split, "file": source.name, "kind": source.kind, "version": hub_version(source.name)}
+    # The name of a pipe differs from run to run.
+    file = source.path.name if source.copy is None else "-"
+    record = {"split": split, "file": file, "kind": source.kind, "bytes": source.path.stat().st_size}
     if source.separator:
         record["separator"] = source.separator
     return record | {"sha256": sha256_of(source.path)}
@@ -111,27 +137,36 @@ def _source_record(side: str, source: Source) -> dict[str, Any]:
 def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Dataset:
     dataset = Dataset.open(out)
     before = dataset.record
-    differing = [name for name, value in request["settings"].items() if before["settings"].get(name) != value]
-    if before["sources"] != request["sources"]:
+    differing = [name for name, value in request["settings"].items() if before.get("settings", {}).get(name) != value]
+    if before.get("sources") != request["sources"]:
         differing.insert(0, "sources")
     if differing:
         raise SlmxError(
             f"{out}: holds a data set made with other {', '.join(differing)}; choose another --out, or --force"
         )
-    console.print(f"{out}: up to date, {len(dataset.train.ids):,} training tokens", highlight=False)
+    _print(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
     return dataset
 
 
+def _print(console: Console, line: str) -> None:
+    """Show a line as it is, without the colours and the markup that rich finds in names and numbers."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _stories(count: int) -> str:
+    return f"{count:,} {'story' if count == 1 else 'stories'}"
+
+
 class _Pipeline:
-    """One preparation: the sources once into a spool of clean stories, that into shards."""
+    """One preparation: reads the sources once into a file of clean stories for each split, and that into shards."""
 
     def __init__(self, settings: PrepareSettings, console: Console, folder: Path) -> None:
         self.settings = settings
         self.console = console
         self.folder = folder
-        self.spools = {side: folder / f"{side}.spool" for side in ("train", "valid")}
-        self.counts = {"train": 0, "valid": 0}
-        self.bytes = {"train": 0, "valid": 0}
+        self.spools = {split: folder / f"{split}.spool" for split in SPLITS}
+        self.counts = dict.fromkeys(SPLITS, 0)
+        self.bytes = dict.fromkeys(SPLITS, 0)
 
     def run(self, training: list[Source], validation: list[Source], request: dict[str, Any]) -> None:
         """Fill the folder; the caller publishes it."""
@@ -141,27 +176,27 @@ class _Pipeline:
             self._need_stories()
             tokenizer, merges = self._tokenizer(progress)
             tokenizer.save(self.folder, merges)
-            sides = {side: self._shards(side, tokenizer, progress) for side in self.spools}
+            splits = {split: self._shards(split, tokenizer, progress) for split in SPLITS}
         for spool in self.spools.values():
             spool.unlink()
-        names = [RANKS_FILE, JSON_FILE, *(shard for side in sides.values() for shard in side["shards"])]
+        names = [RANKS_FILE, JSON_FILE, *(shard for entry in splits.values() for shard in entry["shards"])]
         record = {
             "format_version": FORMAT_VERSION,
             **request,
             "licence": self.settings.licence,
             "vocab_size": tokenizer.vocab_size,
             "cleaning": cleaning,
-            "sides": sides,
+            "splits": splits,
             "files": {
                 name: {"bytes": (self.folder / name).stat().st_size, "sha256": sha256_of(self.folder / name)}
                 for name in names
             },
         }
         (self.folder / DATASET_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-        self._report(cleaning, sides)
+        self._report(cleaning, splits)
 
     def _spool(self, training: list[Source], validation: list[Source], progress: Progress) -> dict[str, dict[str, int]]:
-        """Clean and split the stories into one JSON string a line; returns the counts of each side's sources."""
+        """Write each split's clean stories, one JSON string per line; returns the counts of each split's sources."""
         held = Cleaner(thorough=False)
         cleaner = Cleaner(self.settings.clean, held_out=held.seen)
         with (
@@ -175,41 +210,41 @@ class _Pipeline:
                     self._put(valid, "valid", story)
                 else:
                     self._put(train, "train", story)
-        return {"training": asdict(cleaner.counts), "validation": asdict(held.counts)}
+        return {"train": asdict(cleaner.counts), "valid": asdict(held.counts)}
 
     def _clean(self, cleaner: Cleaner, sources: list[Source], progress: Progress) -> Iterator[str]:
         for source in sources:
-            plain = source.path is not None and source.kind == "text" and source.path.suffix not in (".gz", ".zst")
+            plain = source.path is not None and source.kind == "text" and compression_of(source.path) is None
             total = source.path.stat().st_size if plain and source.path is not None else None
-            task = progress.add_task(f"reading {Path(source.name).name}", total=total, figures="")
+            task = progress.add_task(f"reading {escape(Path(source.name).name)}", total=total, figures="")
             before = cleaner.counts.bytes_before
-            for number, story in enumerate(cleaner(read_stories([source], self.settings.field))):
+            stories = read_stories([source], self.settings.field, counts=cleaner.counts)
+            for number, story in enumerate(cleaner(stories)):
                 if number % 256 == 0:
-                    figures = f"{cleaner.counts.read:,} stories"
+                    figures = _stories(cleaner.counts.read)
                     progress.update(task, completed=cleaner.counts.bytes_before - before, figures=figures)
                 yield story
             read = cleaner.counts.bytes_before - before
-            progress.update(
-                task, completed=total or read, total=total or read, figures=f"{cleaner.counts.read:,} stories"
-            )
+            progress.update(task, completed=total or read, total=total or read, figures=_stories(cleaner.counts.read))
 
-    def _put(self, file: Any, side: str, story: str) -> None:  # noqa: ANN401
+    def _put(self, file: TextIO, split: str, story: str) -> None:
         file.write(json.dumps(story, ensure_ascii=False) + "\n")
-        self.counts[side] += 1
-        self.bytes[side] += len(story.encode())
+        self.counts[split] += 1
+        self.bytes[split] += len(story.encode())
 
     def _need_stories(self) -> None:
         total = sum(self.counts.values())
         if not self.counts["valid"]:
             raise SlmxError(
-                f"no story for validation: {total} stories are too few to hold one in {HELD_OUT_SHARE} out; "
+                f"no story for validation: {_stories(total)} {'is' if total == 1 else 'are'} too few "
+                f"to hold one in {HELD_OUT_SHARE} out; "
                 "give some with --valid"
             )
         if not self.counts["train"]:
             raise SlmxError("no story to train on: every one is held out for validation, or was dropped")
 
-    def _stories(self, side: str) -> Iterator[str]:
-        with self.spools[side].open(encoding="utf-8", newline="\n") as file:
+    def _clean_stories(self, split: str) -> Iterator[str]:
+        with self.spools[split].open(encoding="utf-8", newline="\n") as file:
             for line in file:
                 yield json.loads(line)
 
@@ -219,50 +254,50 @@ class _Pipeline:
         wanted = _deciding_settings(self.settings)["vocab_size"]
         every = max(1, math.ceil(self.bytes["train"] / TOKENIZER_BYTES))
         task = progress.add_task(f"learning {wanted:,} tokens", total=None, figures="")
-        texts = islice(self._stories("train"), None, None, every)
+        stories = islice(self._clean_stories("train"), None, None, every)
+        texts = (part for story in stories for part in bound_words(story))
         tokenizer, merges = train_tokenizer(texts, wanted)
         figures = f"from {'all stories' if every == 1 else f'one story in {every}'}"
         progress.update(task, total=1, completed=1, figures=figures)
         if tokenizer.vocab_size < wanted:
-            self.console.print(
+            _print(
+                self.console,
                 f"the text fills only {tokenizer.vocab_size:,} of {wanted:,} tokens: the model gets as many",
-                highlight=False,
             )
         return tokenizer, merges
 
-    def _shards(self, side: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, Any]:
-        task: TaskID = progress.add_task(f"encoding {side}", total=self.counts[side], figures="")
-        writer = ShardWriter(self.folder, side)
-        stories = self._stories(side)
+    def _shards(self, split: str, tokenizer: Tokenizer, progress: Progress) -> dict[str, Any]:
+        task: TaskID = progress.add_task(f"encoding {split}", total=self.counts[split], figures="")
+        writer = ShardWriter(self.folder, split)
+        stories = self._clean_stories(split)
         while batch := list(islice(stories, BATCH_STORIES)):
             writer.add(encode_stories(batch, tokenizer))
             progress.update(task, advance=len(batch), figures=f"{writer.tokens:,} tokens")
         needed = get_preset(self.settings.preset).config.block_size + 1
         if writer.tokens < needed:
-            hint = "" if side == "train" or self.settings.valid else ", or name a source with --valid"
+            hint = "" if split == "train" or self.settings.valid else ", or name a source with --valid"
             raise SlmxError(
-                f"the {side} side is {writer.tokens} tokens, shorter than one context of {needed - 1}: "
+                f"the {split} split is {writer.tokens} tokens, shorter than one context of {needed - 1}: "
                 f"give more text{hint}, or a preset with a smaller block size"
             )
         return writer.close()
 
-    def _report(self, cleaning: dict[str, dict[str, int]], sides: dict[str, dict[str, Any]]) -> None:
-        for side, counts in cleaning.items():
+    def _report(self, cleaning: dict[str, dict[str, int]], splits: dict[str, dict[str, Any]]) -> None:
+        for split, counts in cleaning.items():
             if counts["read"]:
                 dropped = ", ".join(
                     f"{counts[cause]:,} {cause.replace('_', ' ')}"
                     for cause in ("empty", "truncated", "duplicates", "in_validation")
                 )
-                self.console.print(
-                    f"{side} sources: {counts['read']:,} stories, {counts['kept']:,} kept; "
-                    f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}",
-                    soft_wrap=True,
-                    highlight=False,
+                _print(
+                    self.console,
+                    f"{split} sources: {_stories(counts['read'])}, {counts['kept']:,} kept; "
+                    f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
+                    f"too long and cut: {counts['cut']:,}",
                 )
-        for side, entry in sides.items():
-            self.console.print(
-                f"{side}: {entry['stories']:,} stories, {entry['tokens']:,} tokens of {entry['bytes_per_token']:.2f} "
-                f"bytes, {len(entry['shards'])} shard(s)",
-                soft_wrap=True,
-                highlight=False,
+        for split, entry in splits.items():
+            _print(
+                self.console,
+                f"{split}: {_stories(entry['stories'])}, {entry['tokens']:,} tokens of {entry['bytes_per_token']:.2f} "
+                f"bytes, in {len(entry['shards'])} shard{'' if len(entry['shards']) == 1 else 's'}",
             )

@@ -1,214 +1,217 @@
-"""Stories out of whatever people keep them in: text, tables, folders, Hugging Face data sets; always streaming."""
+"""Finds the sources of a corpus and reads their stories: texts, tables, folders, pipes, data sets on the hub."""
 
 from __future__ import annotations
 
-import codecs
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
 
+from slm.data.cleaning import Cleaning
+from slm.data.dataset import is_dataset
+from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, read_text
+from slm.data.stories import BLANK_LINE, MARKER, normalise, split_stories
+from slm.data.tables import read_column
 from slm.errors import SlmxError
 from slm.tokenizer import END_OF_TEXT
 
 SEPARATORS = ("auto", "endoftext", "blank")
-TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+TABLES = {
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
 TEXTS = (".txt", ".text", ".md")
-COMPRESSED = (".gz", ".zst")
+STREAMS = ("-", "/dev/stdin")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-CHUNK = 1 << 20
+# A file that begins with the first key of a JSON object, alone or in an array, holds JSON under any name.
+JSON_START = re.compile(rb'\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
+PARQUET_START = b"PAR1"
+
+# Files in a folder that are about a corpus, by their names.
+ABOUT = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation|contributing|code_of_conduct|requirements)([._-].*)?"
+    r"|dataset_infos?\.json|dataset_dict\.json|state\.json",
+    re.IGNORECASE,
+)
+# Files in a folder that belong to one split of a corpus, by their names; the names are those that `datasets` knows.
+SPLIT_NAMES = {
+    "train": re.compile(r"(^|[/._-])train(ing)?([/._\d-]|$)", re.IGNORECASE),
+    "valid": re.compile(r"(^|[/._-])(valid|validation|val|dev|eval|tests?)([/._\d-]|$)", re.IGNORECASE),
+}
+OTHER_SPLIT = {"train": "valid", "valid": "train"}
+NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Source:
-    """One place that stories come from: a text or table file, or a data set on the hub with its split."""
+    """One place that stories come from.
+
+    Attributes:
+        name: What the user calls it; for a data set on the hub `owner/name` or `owner/name:split`.
+        kind: `text`, `json`, `csv`, `tsv`, `parquet` or `hub`.
+        path: The file to read; None for a data set on the hub.
+        separator: What stands between stories of a text: `endoftext` or `blank`; "" for a table.
+        copy: The temporary file that holds the content of a pipe; it lives as long as the source does.
+    """
 
     name: str
     kind: str
+    path: Path | None = None
     separator: str = ""
-
-    @property
-    def path(self) -> Path | None:
-        """The file, unless it is a data set on the hub."""
-        return None if self.kind == "hub" else Path(self.name)
+    copy: object = field(default=None, repr=False, compare=False)
 
 
-def _suffix(path: Path) -> str:
-    suffixes = [part.lower() for part in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def find_sources(
+    given: Sequence[str | Path],
+    separator: str = "auto",
+    split: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> list[Source]:
+    """The sources that names stand for.
 
+    A folder stands for every text and table below it, sorted by path, without hidden files and without files that are
+    about the corpus. `-` is standard input. Pipes are copied into temporary files.
 
-def find_sources(given: Sequence[str | Path], separator: str = "auto") -> list[Source]:
-    """The sources that names stand for: a folder is every text and table below it, sorted.
+    Args:
+        given: Files, folders, `-`, pipes, and data sets on the hub.
+        separator: What stands between the stories of a text; `auto` is `endoftext` where the text holds it.
+        split: `train` leaves out the files of a folder whose names are those of held-out data, `valid` those of
+            training data, None neither.
+        report: Called with a line for each folder of which files are left out.
 
-    Raises SlmxError for a name that is no file, no folder and no `owner/name` of a hub data set.
+    Raises:
+        SlmxError: A name is no file, no folder and no `owner/name`, or a file cannot be read or is no corpus.
     """
     if separator not in SEPARATORS:
         raise SlmxError(f"--separator {separator}: choose one of {', '.join(SEPARATORS)}")
     found = []
-    for name in given:
+    for name in map(str, given):
         path = Path(name)
-        if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in (*TABLES, *TEXTS))
-            if not files:
-                raise SlmxError(f"{path}: no corpus in this folder (looked for {', '.join((*TEXTS, *TABLES))})")
-            found += [_file_source(file, separator) for file in files]
-        elif path.exists() or not HUB_NAME.fullmatch(str(name)) or _suffix(path) in (*TABLES, *TEXTS):
+        if name in STREAMS or path.is_fifo():
+            copy = copy_stream(name)
+            found.append(_file_source(Path(copy.name), separator, name, copy))
+        elif path.is_dir():
+            found += [_file_source(file, separator) for file in _files_below(path, split, report)]
+        elif path.exists() and not path.is_file():
+            raise SlmxError(f"{name}: neither a file, a folder nor a pipe")
+        elif path.exists() or not HUB_NAME.fullmatch(name) or _suffix(name) in (*TABLES, *TEXTS):
             found.append(_file_source(path, separator))
         else:
-            found.append(Source(str(name), "hub"))
+            found.append(Source(name, "hub"))
     return found
 
 
-def _file_source(path: Path, separator: str) -> Source:
-    if _suffix(path) in TABLES:
-        return Source(str(path), TABLES[_suffix(path)])
+def _suffix(name: str) -> str:
+    """The last suffix in lower case, without that of a compression."""
+    path = Path(name)
+    return Path(path.stem if path.suffix.lower() in COMPRESSIONS else path.name).suffix.lower()
+
+
+def _files_below(folder: Path, split: str | None, report: Callable[[str], None] | None) -> list[Path]:
+    if is_dataset(folder):
+        raise SlmxError(
+            f"{folder}: a prepared data set, not text; give it to slmx train or slmx evaluate as the only --text"
+        )
+    taken, other_kind, other_split = [], [], []
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if any(part.startswith(".") for part in Path(name).parts) or not file.is_file():
+            continue
+        if _suffix(name) not in (*TABLES, *TEXTS) or ABOUT.fullmatch(file.name):
+            other_kind.append(name)
+        elif split is not None and SPLIT_NAMES[OTHER_SPLIT[split]].search(str(Path(name).with_suffix(""))):
+            other_split.append(name)
+        else:
+            taken.append(file)
+    notes = []
+    if other_kind:
+        notes.append(f"{_some(other_kind)} (no stories by name)")
+    if other_split:
+        use = "give it with --valid to use it" if split == "train" else "name it itself to use it"
+        notes.append(f"{_some(other_split)} ({OTHER_SPLIT[split or 'train']} data by name; {use})")
+    left_out = f"left out {' and '.join(notes)}" if notes else ""
+    if not taken:
+        looked_for = ", ".join((*TEXTS, *TABLES))
+        raise SlmxError(
+            f"{folder}: no corpus in this folder (looked for {looked_for}){'; ' if notes else ''}{left_out}"
+        )
+    if report is not None and notes:
+        report(f"{folder}: {left_out}")
+    return taken
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def _file_source(path: Path, separator: str, name: str | None = None, copy: object = None) -> Source:
+    name = name or str(path)
+    head = read_head(path, name)
+    kind = TABLES.get(_suffix(name)) or _kind_of(head)
+    if kind != "text":
+        return Source(name, kind, path, copy=copy)
     if separator == "auto":
-        separator = "endoftext" if _has_marker(path) else "blank"
-    return Source(str(path), "text", separator)
+        separator = "endoftext" if _has_marker(path, name) else "blank"
+    return Source(name, kind, path, separator, copy)
 
 
-def read_stories(sources: Sequence[str | Path | Source], field: str = "text", separator: str = "auto") -> Iterator[str]:
-    """Stories of sources, stripped, none of them empty; a table's are in its column `field`.
-
-    Raises SlmxError naming the file and the line or row that is missing, binary, not UTF-8 or no text.
-    """
-    for given in sources:
-        for source in [given] if isinstance(given, Source) else find_sources([given], separator):
-            count = 0
-            for story in _read(source, field):
-                stripped = story.strip()
-                if stripped:
-                    count += 1
-                    yield stripped
-            if not count:
-                raise SlmxError(
-                    f"{source.name}: holds no story; expected text with a {END_OF_TEXT} line between stories"
-                )
+def _kind_of(head: bytes) -> str:
+    """The kind of a file whose name does not tell it, by its first bytes."""
+    if head.startswith(PARQUET_START):
+        return "parquet"
+    return "json" if JSON_START.match(head) else "text"
 
 
-def _read(source: Source, field: str) -> Iterator[str]:
-    if source.kind == "text":
-        return _read_text(Path(source.name), END_OF_TEXT if source.separator == "endoftext" else "")
-    return _read_rows(source, field)
-
-
-def _open(path: Path) -> BinaryIO:
-    import fsspec
-
-    try:
-        opened: BinaryIO = fsspec.open(path.absolute().as_uri(), "rb", compression="infer").open()
-    except ValueError as error:
-        raise SlmxError(f'{path}: cannot unpack ({error}); pip install "slmx[train]"') from error
-    return opened
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    try:
-        with _open(path) as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
-    except OSError as error:
-        raise SlmxError(f"{path}: cannot read the corpus ({error.strerror or error})") from error
-    except Exception as error:  # zlib and zstandard have exceptions of their own for a damaged archive
-        if isinstance(error, SlmxError):
-            raise
-        raise SlmxError(f"{path}: a damaged archive ({error})") from error
-
-
-def _has_marker(path: Path) -> bool:
+def _has_marker(path: Path, name: str) -> bool:
+    marker = END_OF_TEXT.encode()
     tail = b""
-    for chunk in _chunks(path):
-        seen = tail + chunk
-        if END_OF_TEXT.encode() in seen:
+    for block in read_bytes(path, name):
+        if marker in tail + block:
             return True
-        tail = seen[-len(END_OF_TEXT) :]
+        tail = (tail + block)[-len(marker) :]
     return False
 
 
-def _lines(path: Path) -> Iterator[str]:
-    number, rest = 0, b""
-    for chunk in _chunks(path):
-        if not number and not rest and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise SlmxError(f"{path}: UTF-16 text; convert it, for example with iconv -f UTF-16 -t UTF-8")
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            number += 1
-            yield _decode(line, path, number) + "\n"
-    if rest:
-        yield _decode(rest, path, number + 1)
+def read_stories(
+    sources: Sequence[str | Path | Source], field: str = "text", separator: str = "auto", counts: Cleaning | None = None
+) -> Iterator[str]:
+    """Stories of sources one after the other, stripped, none of them empty, in bounded memory.
+
+    Args:
+        sources: What `find_sources` takes or returns.
+        field: The column of a table that holds the stories. A row may hold several, with `<|endoftext|>` between.
+        separator: What stands between the stories of a text.
+        counts: Empty rows and cuts of long stories are added to its `read`, `empty` and `cut`.
+
+    Raises:
+        SlmxError: A source cannot be read or holds no story; the message names the file and the line or row.
+    """
+    counts = Cleaning() if counts is None else counts
+    for given in sources:
+        for source in [given] if isinstance(given, Source) else find_sources([given], separator):
+            found = False
+            for story in _read(source, field, counts):
+                if stripped := story.strip():
+                    found = True
+                    yield stripped
+            if not found:
+                expected = f"a {END_OF_TEXT} line between stories" if source.kind == "text" else f"text in {field!r}"
+                raise SlmxError(f"{source.name}: holds no story; expected {expected}")
 
 
-def _decode(line: bytes, path: Path, number: int) -> str:
-    if b"\0" in line:
-        raise SlmxError(f"{path}:{number}: a binary file, expected UTF-8 text, .jsonl, .csv or .parquet")
-    try:
-        return line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError:
-        raise SlmxError(f"{path}:{number}: not UTF-8; convert it, for example with iconv -t UTF-8") from None
-
-
-def _read_text(path: Path, marker: str) -> Iterator[str]:
-    story: list[str] = []
-    for line in _lines(path):
-        if marker and marker in line:
-            before, *between, after = line.split(marker)
-            yield "".join([*story, before])
-            yield from between
-            story = [after]
-        elif not marker and not line.strip():
-            yield "".join(story)
-            story = []
+def _read(source: Source, field: str, counts: Cleaning) -> Iterator[str]:
+    if source.kind == "text" and source.path is not None:
+        separator = MARKER if source.separator == "endoftext" else BLANK_LINE
+        yield from split_stories(read_text(source.path, source.name), separator, counts)
+        return
+    for text in read_column(source.kind, source.name, source.path, field):
+        if text.strip():
+            yield from split_stories([normalise(text)], MARKER, counts)
         else:
-            story.append(line)
-    yield "".join(story)
-
-
-def load_rows(kind: str, name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has no types)
-    """Stream the rows of a table file, or of a data set `owner/name:split`, with Hugging Face `datasets`."""
-    import datasets
-
-    if kind != "hub":
-        return datasets.load_dataset(kind, data_files=[name], split="train", streaming=True)
-    repository, _, split = name.partition(":")
-    return datasets.load_dataset(repository, split=split or "train", streaming=True)
-
-
-def hub_version(name: str) -> str:
-    """What `datasets` knows a hub data set's version by; SlmxError when the hub cannot be reached."""
-    import datasets
-
-    try:
-        return str(datasets.load_dataset_builder(name.partition(":")[0]).hash)
-    except Exception as error:  # datasets passes on what huggingface_hub and httpx raise
-        raise _unreadable(Source(name, "hub"), error) from error
-
-
-def _unreadable(source: Source, error: Exception) -> SlmxError:
-    cause = error.__cause__ or error
-    reason = getattr(cause, "strerror", None) or next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-    advice = "; check the name and the connection, or give a file" if source.kind == "hub" else ""
-    return SlmxError(f"{source.name}: cannot read the corpus ({reason[:200]}){advice}")
-
-
-def _read_rows(source: Source, field: str) -> Iterator[str]:
-    where = source.name
-    try:
-        if source.path is not None:
-            source.path.open("rb").close()
-        for number, row in enumerate(load_rows(source.kind, where), start=1):
-            if field not in row:
-                names = ", ".join(sorted(row))
-                raise SlmxError(f"{where}: no column {field!r}; it has {names}: choose one with --field")
-            if not isinstance(row[field], str):
-                raise SlmxError(f"{where}: row {number}: expected text in {field!r}, not {row[field]!r:.40}")
-            yield row[field]
-    except ModuleNotFoundError as error:
-        raise SlmxError(f'{where}: reading it needs {error.name}: pip install "slmx[train]"') from error
-    except SlmxError:
-        raise
-    except Exception as error:  # datasets passes on what pyarrow, pandas, fsspec and httpx raise
-        raise _unreadable(source, error) from error
+            counts.read += 1
+            counts.empty += 1

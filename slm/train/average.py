@@ -13,6 +13,7 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.ownership import CHECKPOINT
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 
 
@@ -55,7 +56,7 @@ def write_average(
     Raises:
         SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.
     """
-    with atomic_folder(out, replace=force) as folder:
+    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
         average = average_checkpoints(folders)
         stream = read_stream(text, average)
         average.model.half().float()  # evaluated with the values that are stored

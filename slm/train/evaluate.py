@@ -18,10 +18,11 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from slm.checkpoint import Checkpoint
-from slm.data.corpus import TokenStream, bits_per_byte, encode_stories
+from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
 from slm.errors import SlmxError
+from slm.metrics import bits_per_byte
 from slm.model import GPT
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from slm.atomic import lock_folder
 from slm.checkpoint import save_checkpoint, save_tensors
 from slm.data.dataset import DATASET_FILE
 from slm.errors import SlmxError
@@ -304,9 +306,15 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
         The figures of the run, or None if Ctrl-C or SIGTERM ended it early. It can be resumed then.
 
     Raises:
-        SlmxError: The settings, the data or a checkpoint cannot be used, `settings.out` holds another run, or the
-            run cannot go on.
+        SlmxError: The settings, the data or a checkpoint cannot be used, `settings.out` holds another run or is
+            being written by another process, or the run cannot go on.
     """
+    first = int(os.environ.get("RANK", "0")) == 0  # set by torch.distributed's launchers
+    with lock_folder(settings.out) if first else nullcontext():
+        return _train(settings, console)
+
+
+def _train(settings: TrainSettings, console: Console) -> Summary | None:
     started = time.perf_counter()
     trainer = Trainer(settings, console)
     config, device = trainer.model.config, trainer.accelerator.device

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from slm.atomic import atomic_folder
+from slm.atomic import atomic_folder, clear_leftovers
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
 from slm.errors import SlmxError
+from slm.ownership import CHECKPOINT, check_replaceable
 from slm.train.plan import is_number
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -36,8 +37,9 @@ class RunFolder:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SlmxError(f"{self.path}: cannot make the folder ({error.strerror})") from error
-        for leftover in self.path.glob(".*.*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        clear_leftovers(self.path)
+        for folder in (self.path / "best", *self.steps()):
+            check_replaceable(folder, CHECKPOINT, replace=True)
 
     def steps(self) -> list[Path]:
         """The numbered checkpoints, oldest first."""
@@ -52,7 +54,7 @@ class RunFolder:
     @contextmanager
     def new_step(self, step: int) -> Iterator[Path]:
         """A folder that becomes `step-N` as a whole, under its own name; then those too old to keep go."""
-        with atomic_folder(self.path / f"step-{step:07d}", replace=True) as folder:
+        with atomic_folder(self.path / f"step-{step:07d}", CHECKPOINT, replace=True) as folder:
             yield folder
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old, ignore_errors=True)
@@ -60,7 +62,7 @@ class RunFolder:
     @contextmanager
     def new_best(self) -> Iterator[Path]:
         """A folder that takes the place of `best` as a whole."""
-        with atomic_folder(self.path / "best", replace=True) as folder:
+        with atomic_folder(self.path / "best", CHECKPOINT, replace=True) as folder:
             yield folder
 
     def load_last(self) -> Checkpoint:

@@ -7,23 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
+import onnx
 import pytest
 
 import export.checks.exclude
 import export.checks.gates
 import export.exporter
-from export.checks.float_model import Judge, eval_text
-from export.checks.gates import GATES, Gate
+from export.checks.float_model import FloatModel, eval_text
 from export.exporter import ExportSettings, export_bundle
-from export.formats.graph import IR_VERSION, OPSET
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8, weight_names
-from runtimes.bundle.store import FORMAT_VERSION, MANIFEST_FILE, VARIANT_FILES, Bundle
-from runtimes.bundle.summary import variant_rows
+from export.formats.quantize import RECIPES, quantize_int8, weight_names
+from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS, Gate
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
@@ -42,7 +41,7 @@ main()
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Exports judge on few tokens, and take their fp32 graph from one that was made before."""
+    """Exports read few tokens, and take their fp32 graph from one that was made before."""
     with bundles.brief_judge():
         yield
 
@@ -50,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def ready_graph(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports take the fp32 graph of the tiny checkpoint, which never changes, from the bundle made before."""
-    made = bundles.tiny_bundle(tiny_checkpoint) / VARIANT_FILES["fp32"]
+    made = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
     monkeypatch.setattr(export.exporter, "export_onnx", lambda model, path: path.write_bytes(made.read_bytes()))
 
 
@@ -59,9 +58,8 @@ def spoilt_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return bundles.copy_of(tiny_checkpoint, tmp_path / "checkpoint")
 
 
-def manifest_of(bundle: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))
-    return manifest
+def manifest_of(bundle: Path) -> Manifest:
+    return Bundle.open(bundle).manifest
 
 
 def test_a_bundle_is_complete_and_lists_itself(tiny_checkpoint: Path) -> None:
@@ -69,43 +67,55 @@ def test_a_bundle_is_complete_and_lists_itself(tiny_checkpoint: Path) -> None:
     manifest = manifest_of(bundle)
     there = bundles.snapshot(bundle)
     del there[MANIFEST_FILE]
-    assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == there
-    assert all((bundle / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
-    assert all(entry["what"] for entry in manifest["files"].values())
-    models = {VARIANT_FILES[name] for name in ("fp32", "int8")}
-    assert {*models, "tokenizer.json", "tokenizer.tiktoken", "README.md", "config.json"} <= set(there)
+    assert {name: entry.sha256 for name, entry in manifest.files.items()} == there
+    assert all((bundle / name).stat().st_size == entry.bytes for name, entry in manifest.files.items())
+    assert len({entry.what for entry in manifest.files.values()}) == len(there)
+    assert {
+        "onnx/model.onnx",
+        "onnx/model_int8.onnx",
+        "tokenizer.json",
+        "tokenizer.tiktoken",
+        "README.md",
+        "config.json",
+    } <= set(there)
     assert not [path for path in bundle.parent.iterdir() if path != bundle]
 
 
 def test_the_manifest_tells_what_was_exported(tiny_checkpoint: Path) -> None:
-    manifest = manifest_of(bundles.tiny_bundle(tiny_checkpoint))
+    bundle = bundles.tiny_bundle(tiny_checkpoint)
+    manifest = manifest_of(bundle)
     checkpoint = load_checkpoint(tiny_checkpoint)
-    config = checkpoint.model.config
-    assert manifest["format_version"] == FORMAT_VERSION
-    assert manifest["preset"] == "nano"
-    assert manifest["shape"] == asdict(config)
-    assert manifest["parameters"] == sum(p.numel() for p in checkpoint.model.parameters())
-    assert manifest["checkpoint"]["sha256"] == sha256_of(tiny_checkpoint / "model.safetensors")
-    assert manifest["versions"]["onnxruntime"] == version("onnxruntime")
-    assert (manifest["versions"]["opset"], manifest["versions"]["ir"]) == (OPSET, IR_VERSION)
-    assert manifest["judged_on"] == {"text": "64 stories sampled from the float model, seed 0", "tokens": 512}
-    assert list(manifest["variants"]) == ["fp32", "int8"]
-    assert manifest["variants"]["int8"]["recipe"] == DEFAULT_RECIPE
-    assert manifest["variants"]["int8"]["settings"] == asdict(RECIPES[DEFAULT_RECIPE])
-    assert 0 < manifest["variants"]["fp32"]["parity"] <= bundles.PARITY_LIMIT
+    assert manifest.preset == "nano"
+    assert manifest.shape == checkpoint.model.config
+    assert manifest.shape.parameters == sum(p.numel() for p in checkpoint.model.parameters())
+    assert manifest.checkpoint.sha256 == sha256_of(tiny_checkpoint / "model.safetensors")
+    assert manifest.checkpoint.untrained is False
+    assert manifest.versions["onnxruntime"] == version("onnxruntime")
+    graph = onnx.load(bundle / "onnx/model.onnx")
+    assert manifest.versions["ir"] == graph.ir_version
+    assert manifest.versions["opset"] == next(entry.version for entry in graph.opset_import if entry.domain == "")
+    assert manifest.judged_on.text == "64 stories sampled from the float model, seed 0"
+    assert manifest.judged_on.tokens == 512
+    assert list(manifest.variants) == ["fp32", "int8"]
+    int8, parity = manifest.variants["int8"], manifest.variants["fp32"].figures.parity
+    assert int8.recipe == "u8-tensor"
+    assert int8.settings == {"signed": False, "per_channel": False, "reduce_range": False, "table": True}
+    assert parity is not None
+    assert 0 < parity <= bundles.PARITY_LIMIT
 
 
 def test_the_figures_are_those_of_the_files(tiny_checkpoint: Path) -> None:
     bundle = bundles.tiny_bundle(tiny_checkpoint)
-    variants = manifest_of(bundle)["variants"]
+    fp32, int8 = (manifest_of(bundle).variants[name].figures for name in ("fp32", "int8"))
     checkpoint = load_checkpoint(tiny_checkpoint)
-    judge = Judge(
+    float_model = FloatModel(
         checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
     )
-    assert variants["fp32"]["bits_per_byte"] == pytest.approx(judge.float_bits_per_byte, abs=1e-4)
-    verdict = judge.verdict(bundle / VARIANT_FILES["int8"]).as_dict()
-    for way in ("windows", "decode"):
-        assert variants["int8"]["quality"][way] == pytest.approx(verdict[way], rel=1e-2, abs=1e-3)
+    assert fp32.bits_per_byte == pytest.approx(float_model.float_bits_per_byte, abs=1e-4)
+    comparison = float_model.compare(bundle / VARIANTS["int8"].file)
+    assert int8.quality is not None
+    for stored, measured in zip(int8.quality.ways, comparison.ways, strict=True):
+        assert asdict(stored) == pytest.approx(asdict(measured), rel=1e-2, abs=1e-3)
 
 
 def test_the_tokenizer_is_the_checkpoints(tiny_checkpoint: Path) -> None:
@@ -116,14 +126,20 @@ def test_the_tokenizer_is_the_checkpoints(tiny_checkpoint: Path) -> None:
 
 def test_the_model_card_shows_the_figures_of_the_manifest(tiny_checkpoint: Path) -> None:
     bundle = bundles.tiny_bundle(tiny_checkpoint)
-    card, manifest = (bundle / "README.md").read_text("utf-8"), manifest_of(bundle)
-    assert f"{manifest['parameters']:,} parameters" in card
-    assert f"{manifest['judged_on']['tokens']:,} tokens ({manifest['judged_on']['text']})" in card
-    rows = variant_rows(manifest, manifest["variants"])
-    assert [row[0] for row in rows] == ["fp32", "int8"]
-    for name, size, against, figure in rows:
-        assert f"| {name} | {size} | {against} | {figure} |" in card
-        assert size == f"{(bundle / VARIANT_FILES[name]).stat().st_size:,}"
+    card, stored = (bundle / "README.md").read_text("utf-8"), json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))
+    parameters = sum(p.numel() for p in load_checkpoint(tiny_checkpoint).model.parameters())
+    assert f"{parameters:,} parameters" in card
+    assert f"512 tokens ({stored['judged_on']['text']})" in card
+    fp32, int8 = (stored["variants"][name]["figures"] for name in ("fp32", "int8"))
+    ways = int8["quality"]
+    worst = max(ways["windows"]["bpb_increase"], ways["decode"]["bpb_increase"])
+    sizes = [f"{(bundle / 'onnx' / name).stat().st_size:,}" for name in ("model.onnx", "model_int8.onnx")]
+    against = f"KL {ways['decode']['kl']:.1e} nats, {ways['decode']['greedy_agreement']:.1%} same"
+    for row in (
+        f"| fp32 | {sizes[0]} | largest logit difference {fp32['parity']:.1e} | {fp32['bits_per_byte']:.4f} |",
+        f"| int8 | {sizes[1]} | {against} | {ways['decode']['bits_per_byte']:.4f} ({worst:+.2%}) |",
+    ):
+        assert row in card.splitlines()
     assert str(Path.home()) not in card
     assert str(tiny_checkpoint) not in card
 
@@ -135,34 +151,32 @@ def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, ti
     folder, heading, *rows = ran.stdout.splitlines()
     assert folder == str(Path("bundles/nano"))
     assert heading.split()[:2] == ["variant", "bytes"]
-    manifest = manifest_of(Path(folder))
-    assert [row.split()[0] for row in rows] == ["fp32", "int8"]
-    assert [row.split()[1] for row in rows] == [row[1] for row in variant_rows(manifest, manifest["variants"])]
+    assert [row.split()[:2] for row in rows] == [
+        ["fp32", f"{Path(folder, 'onnx/model.onnx').stat().st_size:,}"],
+        ["int8", f"{Path(folder, 'onnx/model_int8.onnx').stat().st_size:,}"],
+    ]
     assert ran.stderr.splitlines()[0].startswith("fp32: ")
     assert Bundle.open(Path(folder)).variants == ["int8", "fp32"]
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
 def test_without_fp32_only_int8_is_in_the_bundle(slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path) -> None:
-    ran = slmx(
-        "export", "--checkpoint", tiny_checkpoint, "--int8", "--no-fp32", "--out", "b", "--eval-text", corpus_file
-    )
+    ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--no-fp32", "--out", "b", "--text", corpus_file)
     assert ran.code == 0
     manifest = manifest_of(Path("b"))
-    assert list(manifest["variants"]) == ["int8"]
-    assert not (Path("b") / VARIANT_FILES["fp32"]).exists()
+    assert list(manifest.variants) == ["int8"]
+    assert not (Path("b") / VARIANTS["fp32"].file).exists()
     assert Bundle.open(Path("b")).variants == ["int8"]
-    assert manifest["judged_on"]["text"] == corpus_file.name
-    assert (
-        json.loads(Path("b/genai_config.json").read_text("utf-8"))["model"]["decoder"]["filename"]
-        == (VARIANT_FILES["int8"])
+    assert manifest.judged_on.text == corpus_file.name
+    assert json.loads(Path("b/genai_config.json").read_text("utf-8"))["model"]["decoder"]["filename"] == (
+        VARIANTS["int8"].file
     )
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
 def test_without_int8_only_fp32_is_in_the_bundle(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b").code == 0
-    assert list(manifest_of(Path("b"))["variants"]) == ["fp32"]
+    assert list(manifest_of(Path("b")).variants) == ["fp32"]
     assert [path.name for path in Path("b/onnx").iterdir()] == ["model.onnx"]
 
 
@@ -263,7 +277,7 @@ def test_force_replaces_a_bundle_whole(slmx: Slmx, tiny_checkpoint: Path) -> Non
     bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("b"))
     assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force").code == 0
     assert Bundle.open(Path("b")).variants == ["fp32"]
-    assert not (Path("b") / VARIANT_FILES["int8"]).exists()
+    assert not (Path("b") / VARIANTS["int8"].file).exists()
     assert [path.name for path in Path.cwd().iterdir()] == ["b"]
 
 
@@ -295,7 +309,7 @@ def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_
 def test_a_full_disk_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_path: Path) -> None:
     out = bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "b")
     before = bundles.snapshot(tmp_path)
-    limit = (out / VARIANT_FILES["fp32"]).stat().st_size - 1
+    limit = (out / VARIANTS["fp32"].file).stat().st_size - 1
     args = ["export", "--checkpoint", tiny_checkpoint, "--out", out, "--force", "--int8"]
     ran = subprocess.run(
         [sys.executable, "-c", DISK_FULL, str(limit), *map(str, args)],
@@ -344,26 +358,28 @@ def test_fp32_that_differs_from_pytorch_is_refused(
 def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     """Worst loss of the tiny checkpoint by recipe, and by recipe and matrix quantized alone."""
     checkpoint = load_checkpoint(tiny_checkpoint)
-    judge = Judge(
+    float_model = FloatModel(
         checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
     )
-    fp32 = bundles.tiny_bundle(tiny_checkpoint) / VARIANT_FILES["fp32"]
+    fp32 = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
     trial = bundles.folder("losses") / "trial.onnx"
     whole = {}
     for recipe in RECIPES.values():
         quantize_int8(fp32, trial, recipe)
-        whole[recipe.name] = judge.verdict(trial).worst_loss
+        whole[recipe.name] = float_model.compare(trial).worst_bpb_increase
     alone: dict[str, dict[str, float]] = {}
     for name in (max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])):
         alone[name] = {}
         for matrix in weight_names(fp32):
             quantize_int8(fp32, trial, RECIPES[name], only={matrix})
-            alone[name][matrix] = judge.verdict(trial).worst_loss
+            alone[name][matrix] = float_model.compare(trial).worst_bpb_increase
     return whole, alone
 
 
 def limit_int8(monkeypatch: pytest.MonkeyPatch, loss: float) -> None:
-    monkeypatch.setitem(GATES, "int8", Gate(loss=loss, decode=True))
+    limited = {**VARIANTS, "int8": replace(VARIANTS["int8"], gate=Gate(bpb_increase=loss, decode=True))}
+    monkeypatch.setattr(export.checks.gates, "VARIANTS", limited)
+    monkeypatch.setattr(export.exporter, "VARIANTS", limited)
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
@@ -391,7 +407,7 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
         slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force", "--int8", "--int8-recipe", best).code
         == 0
     )
-    assert manifest_of(Path("b"))["variants"]["int8"]["recipe"] == best
+    assert manifest_of(Path("b")).variants["int8"].recipe == best
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
@@ -403,7 +419,7 @@ def test_when_no_recipe_passes_the_line_says_so(
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8")
     assert line.endswith("; try --int8-exclude auto; nothing was published")
     line = refuses(slmx, "--checkpoint", tiny_checkpoint, "--out", "b", "--int8", "--int8-exclude", "auto")
-    assert line.endswith("no exclusion brings its loss within -100%; export without --int8")
+    assert line.endswith("no exclusion keeps the rise in bits per byte within -100%; export without --int8")
 
 
 def test_int8_passes_only_when_its_loss_is_known_to_be_within_the_limit(

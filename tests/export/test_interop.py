@@ -16,7 +16,8 @@ from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from export.checks.parity import greedy_tokens
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.model import generate_greedy
@@ -184,7 +185,7 @@ def test_what_onnxruntime_genai_is_told_is_what_the_graph_has(bundle: Path, toke
     told = json.loads((bundle / "genai_config.json").read_text("utf-8"))
     model, decoder, config = told["model"], told["model"]["decoder"], Bundle.open(bundle).config
     session = open_onnx(bundle / decoder["filename"], 1)
-    assert decoder["filename"] == VARIANT_FILES["int8"]
+    assert decoder["filename"] == VARIANTS["int8"].file
     layers = range(decoder["num_hidden_layers"])
     pairs = [(layer, part) for layer in layers for part in ("key", "value")]
     past = [decoder["inputs"][f"past_{part}_names"] % layer for layer, part in pairs]
@@ -211,7 +212,7 @@ def test_onnxruntime_genai_writes_what_our_session_writes(
         folder = bundles.copy_of(bundle, tmp_path / "bundle")
         path = folder / "genai_config.json"
         told = json.loads(path.read_text("utf-8"))
-        told["model"]["decoder"]["filename"] = VARIANT_FILES[variant]
+        told["model"]["decoder"]["filename"] = VARIANTS[variant].file
         path.write_text(json.dumps(told), "utf-8")
     model = genai.Model(str(folder))
     their_tokenizer = genai.Tokenizer(model)

@@ -9,7 +9,8 @@ import pytest
 
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES
 from export.targets import TARGETS, get_target
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
@@ -19,7 +20,7 @@ def test_every_row_names_what_exists() -> None:
     assert list(TARGETS) == ["any", "x86", "x86-vnni", "pi4", "pi5", "web"]
     for target in TARGETS.values():
         assert target.int8_recipe in RECIPES
-        assert target.default in VARIANT_FILES
+        assert target.default in VARIANTS
         assert target.why
 
 
@@ -45,19 +46,19 @@ def test_an_export_for_a_target_has_its_variant_as_default(slmx: Slmx, tiny_chec
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b").code == 0
     bundle, target = Bundle.open(Path("b")), get_target(name)
-    assert bundle.manifest["target"] == name
-    assert bundle.manifest["default"] == bundle.variants[0] == target.default
+    assert bundle.manifest.target == name
+    assert bundle.manifest.default == bundle.variants[0] == target.default
     if "int8" in bundle.variants:
-        assert bundle.manifest["variants"]["int8"]["recipe"] == target.int8_recipe
+        assert bundle.manifest.variants["int8"].recipe == target.int8_recipe
     decoder = json.loads(Path("b/genai_config.json").read_text("utf-8"))["model"]["decoder"]
-    assert decoder["filename"] == VARIANT_FILES[target.default]
+    assert decoder["filename"] == VARIANTS[target.default].file
 
 
 def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> None:
     arguments = ("--target", "pi4", "--int8-recipe", "u8-channel")
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *arguments, "--out", "b").code == 0
-    assert Bundle.open(Path("b")).manifest["variants"]["int8"]["recipe"] == "u8-channel"
+    assert Bundle.open(Path("b")).manifest.variants["int8"].recipe == "u8-channel"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_int4_is_the_default_only_when_it_is_alone(
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *flags, "--out", "b").code == 0
     bundle = Bundle.open(Path("b"))
-    assert bundle.manifest["default"] == default
+    assert bundle.manifest.default == default
     assert Path("b/genai_config.json").exists() is (default not in ("portable", "torchscript"))
     if default == "torchscript":
         line = slmx.refuses("generate", "--bundle", "b")

@@ -14,12 +14,12 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from export.checks.gates import GATES
 from export.checks.operators import check_operators
 from export.checks.parity import greedy_tokens, open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
 from export.formats.quantize import INT4_BLOCK
-from runtimes.bundle.store import TORCH_VARIANTS, VARIANT_FILES, Bundle
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
 from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -28,6 +28,7 @@ from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx
 
+TORCH_VARIANTS = [name for name, variant in VARIANTS.items() if variant.is_torch]
 # torch.jit.load and torch.export.load in a process that cannot import slmx.
 FOREIGN = """
 import sys
@@ -65,40 +66,41 @@ def prompt(checkpoint: Checkpoint) -> list[int]:
 
 
 def path_of(bundle: Bundle, variant: str) -> Path:
-    return bundle.folder / VARIANT_FILES[variant]
+    return bundle.path / VARIANTS[variant].file
 
 
 def test_all_of_them_are_there_and_the_default_is_int8(bundle: Bundle) -> None:
-    assert list(bundle.manifest["variants"]) == list(VARIANT_FILES)
-    assert set(GATES) == set(VARIANT_FILES)
-    assert bundle.manifest["default"] == bundle.variants[0] == "int8"
-    assert set(bundle.variants) == set(VARIANT_FILES) - set(TORCH_VARIANTS)
-    assert all(path_of(bundle, name).is_file() for name in VARIANT_FILES)
+    assert list(bundle.manifest.variants) == list(VARIANTS)
+    assert bundle.manifest.default == bundle.variants[0] == "int8"
+    assert set(bundle.variants) == {"fp32", "int8", "int4", "fp16", "portable", "mobile"}
+    assert all(path_of(bundle, name).is_file() for name in VARIANTS)
 
 
 @pytest.mark.parametrize("variant", ["fp32", "portable", *TORCH_VARIANTS])
 def test_float_variants_compute_what_pytorch_computes(bundle: Bundle, checkpoint: Checkpoint, variant: str) -> None:
-    forward = open_forward(variant, path_of(bundle, variant), bundle.config)
-    limit = GATES[variant].parity
+    forward = open_forward(variant, path_of(bundle, variant), bundle.config, trusted=True)
+    limit = VARIANTS[variant].gate.parity
+    stored = bundle.manifest.variants[variant].figures.parity
     assert limit is not None
+    assert stored is not None
     assert parity(checkpoint.model, forward, chunked_batches=variant != "fp32") <= limit
-    assert bundle.manifest["variants"][variant]["parity"] <= limit
+    assert stored <= limit
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANT_FILES if name not in TORCH_VARIANTS])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in TORCH_VARIANTS])
 def test_our_loop_tells_a_story_with_each(slmx: Slmx, bundle: Bundle, variant: str) -> None:
-    ran = slmx("generate", "One day", "--bundle", bundle.folder, "--variant", variant, "--temperature", "0", "--json")
+    ran = slmx("generate", "One day", "--bundle", bundle.path, "--variant", variant, "--temperature", "0", "--json")
     assert ran.code == 0
-    told = json.loads(ran.stdout)
-    assert told["variant"] == variant
-    assert told["text"].startswith("One day")
-    assert len(told["ids"]) > 10
+    printed = json.loads(ran.stdout)
+    assert printed["variant"] == variant
+    assert printed["text"].startswith("One day")
+    assert len(printed["ids"]) > 10
 
 
 @pytest.mark.parametrize("variant", TORCH_VARIANTS)
 def test_our_loop_says_who_runs_the_others(slmx: Slmx, bundle: Bundle, variant: str) -> None:
-    line = slmx.refuses("generate", "One day", "--bundle", bundle.folder, "--variant", variant)
-    assert line == f"{bundle.folder}: {variant} is for PyTorch; onnxruntime runs {', '.join(bundle.variants)}"
+    line = slmx.refuses("generate", "One day", "--bundle", bundle.path, "--variant", variant)
+    assert line == f"{bundle.path}: {variant} is for PyTorch; onnxruntime runs {', '.join(bundle.variants)}"
 
 
 @pytest.mark.parametrize("variant", TORCH_VARIANTS)
@@ -114,7 +116,7 @@ def test_pytorch_runs_them_with_no_slmx_installed(
 
 @pytest.mark.parametrize("variant", TORCH_VARIANTS)
 def test_a_batch_is_its_rows(bundle: Bundle, variant: str) -> None:
-    forward = open_forward(variant, path_of(bundle, variant), bundle.config)
+    forward = open_forward(variant, path_of(bundle, variant), bundle.config, trusted=True)
     ids = torch.randint(bundle.config.vocab_size, (3, 9), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         whole, _ = forward(ids, empty_past(bundle.config, 3))
@@ -129,7 +131,9 @@ def test_fp16_is_half_the_bytes_and_nearly_the_same(bundle: Bundle) -> None:
     assert {name.removesuffix(".half") for name in half if name.endswith(".half")} == matrices
     assert all(half[f"{name}.half"].data_type == onnx.TensorProto.FLOAT16 for name in matrices)
     assert not matrices & set(half)
-    assert bundle.manifest["variants"]["fp16"]["quality"]["windows"]["kl"] < 1e-4
+    quality = bundle.manifest.variants["fp16"].figures.quality
+    assert quality is not None
+    assert quality.windows.kl < 1e-4
 
 
 def test_int4_keeps_the_table_in_int8_and_stores_blocks_of_the_rest(bundle: Bundle) -> None:
@@ -141,7 +145,10 @@ def test_int4_keeps_the_table_in_int8_and_stores_blocks_of_the_rest(bundle: Bund
         assert (settings["bits"], settings["block_size"], settings["accuracy_level"]) == (4, INT4_BLOCK, 4)
     assert [node.input[1] for node in graph.node if node.op_type == "MatMulInteger"] == ["wte.weight_t_quantized"]
     assert check_operators("int4", path_of(bundle, "int4"), bundle.config, [])["wrong"] == []
-    assert bundle.manifest["variants"]["int4"]["quality"]["decode"]["kl"] > 0
+    quality = bundle.manifest.variants["int4"].figures.quality
+    assert quality is not None
+    assert quality.decode is not None
+    assert quality.decode.kl > 0
 
 
 @pytest.mark.parametrize("recipe", ["u8-tensor-float-table", "s8-channel"])
@@ -149,9 +156,11 @@ def test_int4_stores_its_table_in_int8_whatever_the_recipe(slmx: Slmx, tiny_chec
     with bundles.brief_judge():
         ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int4", "--int8-recipe", recipe, "--out", "b")
     assert ran.code == 0
-    entry = Bundle.open(Path("b")).manifest["variants"]["int4"]
-    assert entry["settings"]["head"] == recipe.removesuffix("-float-table")
-    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (9, 0)
+    entry = Bundle.open(Path("b")).manifest.variants["int4"]
+    assert entry.settings == {"block_size": INT4_BLOCK, "head": recipe.removesuffix("-float-table")}
+    operators = entry.figures.operators
+    assert operators is not None
+    assert (operators.quantized, operators.float) == (9, 0)
 
 
 def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoint: Checkpoint) -> None:
@@ -180,10 +189,10 @@ def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_grap
 
 
 def test_mobile_lists_the_operators_it_needs(bundle: Bundle) -> None:
-    entry = bundle.manifest["variants"]["mobile"]
-    assert entry["of"] == "int8"
-    assert entry["same_greedy_tokens"] is True
-    lines = (bundle.folder / "mobile/model.required_operators.config").read_text("utf-8").splitlines()
+    entry = bundle.manifest.variants["mobile"]
+    assert entry.of == "int8"
+    assert entry.figures.same_greedy_tokens is True
+    lines = (bundle.path / "mobile/model.required_operators.config").read_text("utf-8").splitlines()
     needed = {name for line in lines for name in line.split(";")[2].split(",")}
     assert {"DynamicQuantizeMatMul", "GroupQueryAttention", "SkipLayerNormalization", "FastGelu"} <= needed
     assert not any(line.startswith("#") for line in lines)
@@ -266,7 +275,7 @@ def test_pytorch_behind_a_session_keeps_its_verbs(bundle: Bundle, checkpoint: Ch
     theirs = (
         float_session(checkpoint.model)
         if runner == "torch eager"
-        else open_session(runner, path_of(bundle, runner), config)
+        else open_session(runner, path_of(bundle, runner), config, trusted=True)
     )
     ids = np.random.default_rng(0).integers(0, config.vocab_size, config.block_size).tolist()
     seen = []
@@ -289,5 +298,5 @@ def test_greedy_tokens_of_the_float_variants_are_the_same(
 ) -> None:
     expected = generate_greedy(checkpoint.model, prompt, 30)
     for variant in ("fp32", "portable", "fp16", *TORCH_VARIANTS):
-        session = open_session(variant, path_of(bundle, variant), bundle.config)
+        session = open_session(variant, path_of(bundle, variant), bundle.config, trusted=True)
         assert greedy_tokens(session, prompt, 30) == expected, variant

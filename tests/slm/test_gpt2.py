@@ -227,7 +227,12 @@ def test_a_tokenizer_without_an_end_is_refused(slmx: Slmx, copy: Path) -> None:
 def test_what_stands_there_is_kept_without_force(slmx: Slmx, made: tuple[Path, Model]) -> None:
     Path("mine").mkdir()
     (Path("mine") / "notes.txt").write_text("mine", "utf-8")
-    assert "not empty; choose another --out, or --force" in slmx.refuses("import", made[0], "--out", "mine")
+    for force in ((), ("--force",)):
+        assert "notes.txt was not made by slmx" in slmx.refuses("import", made[0], "--out", "mine", *force)
+    assert (Path("mine") / "notes.txt").read_text("utf-8") == "mine"
+    assert slmx("import", made[0], "--out", "other").code == 0
+    assert "not empty; choose another --out, or --force" in slmx.refuses("import", made[0], "--out", "other")
+    assert slmx("import", made[0], "--out", "other", "--force").code == 0
 
 
 def test_no_folder(slmx: Slmx) -> None:

@@ -38,7 +38,7 @@ import json, sys
 from pathlib import Path
 from benchmarks.peers.registry import find_peer
 run = find_peer(sys.argv[1]).open(Path(sys.argv[2]), 1).greedy(json.loads(sys.argv[3]), 3)
-print(json.dumps([run.ids, sorted(sys.modules)]))
+print(json.dumps([run.rows[0], sorted(sys.modules)]))
 """
 
 
@@ -92,15 +92,15 @@ def test_a_peer_writes_the_float_models_ids_and_does_not_stop_at_the_end(name: s
     for prompt in prompts():
         run = peer.greedy(prompt, NEW_TOKENS)
         expected = generate_greedy(nano().model, prompt, NEW_TOKENS)
-        assert len(run.ids) == NEW_TOKENS
-        assert run.ids == expected if kind.exact else likely(prompt, run.ids) >= LIKELY
+        assert len(run.rows[0]) == NEW_TOKENS
+        assert run.rows[0] == expected if kind.exact else likely(prompt, run.rows[0]) >= LIKELY
         assert run.first_token_seconds > 0
         assert run.decode_seconds > 0
         assert len(run.token_seconds) in (0, NEW_TOKENS - 1)
         assert run.token_seconds == [] or sum(run.token_seconds) == pytest.approx(run.decode_seconds)
-        assert peer.greedy(prompt, NEW_TOKENS).ids == run.ids
-    assert run.ids[0] == nano().tokenizer.end_of_text
-    assert peer.greedy(prompts()[0], 1).ids == generate_greedy(nano().model, prompts()[0], 1)
+        assert peer.greedy(prompt, NEW_TOKENS).rows[0] == run.rows[0]
+    assert run.rows[0][0] == nano().tokenizer.end_of_text
+    assert peer.greedy(prompts()[0], 1).rows[0] == generate_greedy(nano().model, prompts()[0], 1)
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -156,7 +156,7 @@ def test_steps_are_fed_one_by_one_and_timed() -> None:
         return len(fed)
 
     run = run_steps(append, [7, 8], 3)
-    assert (run.ids, fed) == ([1, 2, 3], [[7, 8], [1], [2]])
+    assert (run.rows[0], fed) == ([1, 2, 3], [[7, 8], [1], [2]])
     assert len(run.token_seconds) == 2
 
 

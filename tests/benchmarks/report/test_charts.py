@@ -14,7 +14,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 
 from benchmarks.report.charts import CHARTS, svg, write_pngs
-from benchmarks.report.leaderboard import deciding, sides_of
+from benchmarks.report.leaderboard import main_results, runners_of
 from benchmarks.report.record import Case, Report, Result
 from tests.report_samples import NEW_TOKENS, large_report, report, result, strange_report
 
@@ -23,7 +23,7 @@ BARE = Result(Case("nano", "int8", 1, 4, 0, NEW_TOKENS), decode_seconds=[1.0, 1.
 
 @pytest.fixture(scope="module")
 def large() -> Report:
-    """Two presets, five sides."""
+    """Two presets, five runners."""
     return large_report()
 
 
@@ -70,17 +70,17 @@ def test_charts_draw_the_figures(large: Report) -> None:
     widths = [[float(bar.get_width()) for bar in part] for part in bars.containers if isinstance(part, BarContainer)]
     assert [label.get_text() for label in bars.get_yticklabels()][-2:] == ["int8", "llama.cpp Q4_0"]
     assert [part[-2] for part in widths] == [10, 45, 20]
-    best = deciding(large, "nano")["torch eager"]
+    best = main_results(large, "nano")["torch eager"]
     marks = [np.asarray(line.get_xydata())[0, 0] for line in drawn("latency", large).lines[1:4]]
     assert marks == pytest.approx([1000 * (best.percentile(share) or 0) for share in (50, 95, 99)])
 
 
-def test_our_sides_come_first_in_colours_and_legends() -> None:
-    sides = ["torch eager", "int8", "llama.cpp Q4_0", "fp32"]
-    run = report([result(side) for side in sides])
-    assert sides_of(run) == ["int8", "fp32", "torch eager", "llama.cpp Q4_0"]
+def test_our_runners_come_first_in_colours_and_legends() -> None:
+    runners = ["torch eager", "int8", "llama.cpp Q4_0", "fp32"]
+    run = report([result(runner) for runner in runners])
+    assert runners_of(run) == ["int8", "fp32", "torch eager", "llama.cpp Q4_0"]
     colours = {line.get_label(): line.get_markerfacecolor() for line in drawn("quality", run).lines}
-    assert [colours[side] == "none" for side in sides_of(run)] == [False, False, True, True]
+    assert [colours[runner] == "none" for runner in runners_of(run)] == [False, False, True, True]
 
 
 def test_a_name_with_dollars_is_no_formula() -> None:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks.commands import compare
 from benchmarks.report.compare import Change, compare_reports, share
-from benchmarks.report.metrics import CRITERIA, DECODE, FIRST_TOKEN, Criterion, noise
+from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric, noise
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from runtimes.system.timing import Samples
 from slm.errors import SlmxError
@@ -28,26 +28,32 @@ def steady(value: float) -> Samples:
     return Samples([value] * 5)
 
 
-@given(old=SAMPLES, new=SAMPLES, limit=st.floats(0, 2), criterion=st.sampled_from(CRITERIA))
-def test_a_regression_is_worse_beyond_noise_and_limit(
-    old: Samples, new: Samples, limit: float, criterion: Criterion
+@given(old=SAMPLES, new=SAMPLES, limit=st.floats(0, 2), metric=st.sampled_from(METRICS))
+def test_a_change_is_a_regression_in_one_direction_at_most(
+    old: Samples, new: Samples, limit: float, metric: Metric
 ) -> None:
-    change = Change(CASE, criterion, old, new)
-    ratio = new.median / old.median
-    allowed = max(2 * (old.spread**2 + new.spread**2) ** 0.5, 0.02)
-    assert change.noise == pytest.approx(allowed)
-    assert change.beyond_noise == (abs(ratio - 1) > change.noise)
-    if change.regressed(limit):
-        assert change.beyond_noise
-        assert abs(ratio - 1) > limit
-        assert (ratio < 1) == change.criterion.more_is_better
-        assert not Change(CASE, change.criterion, old, old).regressed(limit)
+    forth, back = Change(CASE, metric, old, new), Change(CASE, metric, new, old)
+    assert not (forth.regressed(limit) and back.regressed(limit))
+    assert not Change(CASE, metric, old, old).regressed(0)
+    if forth.regressed(limit):
+        assert forth.regressed(limit / 2)
+        assert (new.median < old.median) == metric.more_is_better
+        assert old.median != new.median
 
 
-@given(one=SAMPLES, other=SAMPLES)
-def test_noise_does_not_care_which_is_first_and_is_never_nothing(one: Samples, other: Samples) -> None:
-    assert noise(one, other) == noise(other, one) >= 0.02
-    assert noise(one, one) >= 2 * one.spread
+@given(one=SAMPLES, other=SAMPLES, factor=st.sampled_from([0.25, 8.0, 1024.0]))
+def test_noise_depends_on_neither_the_order_nor_the_unit(one: Samples, other: Samples, factor: float) -> None:
+    scaled = Samples([value * factor for value in one.values])
+    assert noise(one, other) == noise(other, one) == pytest.approx(noise(scaled, other))
+    assert noise(one, other) >= max(0.02, noise(one, steady(1)), noise(other, steady(1))) * 0.999
+
+
+def test_noise_is_twice_the_combined_spread() -> None:
+    # Quartiles of 1, 2, 3, 4, 5 are 1.5 and 4.5: half their difference is half of the median.
+    wide = Samples([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert noise(wide, steady(7)) == pytest.approx(1)
+    assert noise(wide, wide) == pytest.approx(2**0.5)
+    assert noise(steady(7), steady(9)) == 0.02
 
 
 @pytest.mark.parametrize(
@@ -74,16 +80,16 @@ def test_common_cases_are_compared_by_four_criteria() -> None:
     old = report([result("int8"), result("fp32")])
     new = report([result("int8", speed=4000), result("llama.cpp Q8_0")])
     found = compare_reports(old, new)
-    assert [change.criterion.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
+    assert [change.metric.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
     assert [change.ratio for change in found.changes] == pytest.approx([0.8, 1.25, 1, 1])
-    assert [case.side for case in found.only_old] == ["fp32"]
-    assert [case.side for case in found.only_new] == ["llama.cpp Q8_0"]
+    assert [case.runner for case in found.only_old] == ["fp32"]
+    assert [case.runner for case in found.only_new] == ["llama.cpp Q8_0"]
     text = "\n".join(found.lines())
     assert "slower: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: decode 5,000 -> 4,000 tokens/s" in text
     assert "first token 0.400 -> 0.500 ms (1.25x, noise" in text
     assert "2 of 4 figures are within the noise" in text
-    assert "only in the old report: nano fp32" in text
-    assert "only in the new report: nano llama.cpp Q8_0" in text
+    assert "only in the old report: 1 case of nano fp32" in text
+    assert "only in the new report: 1 case of nano llama.cpp Q8_0" in text
     assert len(found.regressions(0.1)) == 2
     assert found.regressions(0.3) == []
 
@@ -103,13 +109,14 @@ def test_more_memory_is_a_regression_of_memory() -> None:
 
 def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> None:
     old = report([result("int8"), result("fp32")])
-    broken = replace(result("int8"), status=FAILED, note="killed", decode_seconds=[])
+    broken = replace(result("int8"), status=FAILED, note="killed \x1b[31m\nhere", decode_seconds=[])
     (line,) = compare_reports(old, report([broken, result("fp32")])).regressions(0.1)
-    assert line == "fails now: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: killed"
+    assert line == "fails now: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: killed ?[31m here"
+    assert compare_reports(old, report([broken, result("fp32")])).only_old == []
     skipped = replace(broken, status=SKIPPED)
     found = compare_reports(old, report([skipped, result("fp32")]))
     assert found.regressions(0.1) == []
-    assert [case.side for case in found.only_old] == ["int8"]
+    assert [case.runner for case in found.only_old] == ["int8"]
 
 
 def test_another_machine_is_a_warning_for_each_difference() -> None:
@@ -125,6 +132,18 @@ def test_another_machine_is_a_warning_for_each_difference() -> None:
 def test_reports_without_a_common_case_are_refused() -> None:
     with pytest.raises(SlmxError, match="no case in common; measure both with the same settings"):
         compare_reports(report([result("int8")]), report([result("int8", threads=2)]))
+
+
+def test_what_only_one_report_has_is_counted_and_named_once() -> None:
+    common = result("int8")
+    variants = [result("fp32", threads=threads, depth=depth) for threads in (1, 2) for depth in (0, 64)]
+    names = [f"peer {number}" for number in range(10)]
+    peers = [replace(common, case=replace(common.case, runner=name)) for name in names]
+    found = compare_reports(report([common, *variants]), report([common, *peers]))
+    assert found.lines()[-2:] == [
+        "only in the old report: 4 cases of nano fp32",
+        f"only in the new report: 10 cases of {', '.join(f'nano {name}' for name in names[:8])} and 2 more",
+    ]
 
 
 @pytest.mark.parametrize(("text", "value"), [("10%", 0.1), ("2.5 %", 0.025), ("0%", 0), ("150%", 1.5)])
@@ -181,5 +200,5 @@ def test_a_wrong_percentage_and_another_version_are_one_line(files: tuple[Path, 
         compare(*files, fail_over="much")
     old = json.loads(files[0].read_text("utf-8"))
     files[0].write_text(json.dumps(old | {"format_version": 7}), "utf-8")
-    with pytest.raises(SlmxError, match="report format 7, this slmx reads 1"):
+    with pytest.raises(SlmxError, match="report format 7, this slmx reads 1 to 2"):
         compare(*files)

@@ -2,90 +2,59 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import PeerKind
-from benchmarks.quality import text_quality
+from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
 from benchmarks.run import bench, measure
-from benchmarks.run.bench import Bench, BenchSettings, chosen_peers, in_parts, skipped, story_ids
-from benchmarks.run.environment import environment, read_bandwidth
+from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
-from benchmarks.run.targets import subject_names, subject_of_bundle, subject_of_preset
-from export.checks.float_model import Judge
-from runtimes.bundle.store import VARIANT_FILES, Bundle
+from benchmarks.run.targets import target_of_bundle, target_of_preset
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
+from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
-ONE_SIDE = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "int8")
-# The real worker, but for sides that are to die or to write nonsense.
+# The real worker, except that one runner dies and one writes nonsense.
 SABOTAGE = """
 import os, signal
 from benchmarks.run import runners, worker
-opened = runners.open_side
-def open_side(job):
+opened = runners.open_runner
+def open_runner(job):
     run = opened(job)
-    if job.side == "int8":
+    if job.runner == "int8":
         return lambda: os.kill(os.getpid(), signal.SIGKILL)
-    if job.side == "portable":
+    if job.runner == "portable":
         return lambda: runners.Round([[5] * job.new_tokens], 0.1, 0.1, [])
     return run
-runners.open_side = open_side
+runners.open_runner = open_runner
 worker.main()
 """
 
 
-@pytest.fixture(autouse=True)
-def on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither memory nor other processes are looked at for long, and texts are read for few tokens."""
-    monkeypatch.setattr(text_quality, "Judge", functools.partial(Judge, max_tokens=bundles.JUDGED_TOKENS))
-    monkeypatch.setattr(text_quality, "CONTINUED", 5)
-    monkeypatch.setattr(bench, "busy_now", lambda: None)
-    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9 * threads)
-
-
-@pytest.fixture
-def bundle(tiny_checkpoint: Path) -> Path:
-    return bundles.tiny_bundle_of_all(tiny_checkpoint)
-
-
-@pytest.fixture
-def meter() -> Iterator[Meter]:
-    with Meter() as found:
-        yield found
-
-
-def brief(out: Path, bundle: Path, *variants: str) -> BenchSettings:
-    """Two rounds of few tokens on one thread."""
-    return BenchSettings(
-        out, (bundle,), variants=variants, threads="1", peers=("none",), rounds=2, new_tokens=4, command="slmx bench"
-    )
-
-
 def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
-    return {(result.case.side, result.case.depth, result.case.batch): result for result in report.results}
+    return {(result.case.runner, result.case.depth, result.case.batch): result for result in report.results}
 
 
-def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
+def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
     bundle: Path, tmp_path: Path, meter: Meter
 ) -> None:
-    sides = ("torch eager", *VARIANT_FILES)
-    run = Bench(replace(brief(tmp_path / "out", bundle, *sides), quick=True), meter)
+    runners = ("torch eager", *VARIANTS)
+    run = Bench(replace(brief(tmp_path / "out é 50%#", bundle, *runners), quick=True, trust=True), meter)
     run.run()
-    report = Report.from_dict(json.loads(run.report().to_json()))
+    report = report_from_json(json.loads(run.report().to_json()))
     found = by_case(report)
-    assert {side for side, depth, batch in found if (depth, batch) == (0, 1)} == set(sides)
-    for (side, _, _), result in found.items():
+    assert {runner for runner, depth, batch in found if (depth, batch) == (0, 1)} == set(runners)
+    for (runner, _, _), result in found.items():
         assert (result.status, result.note) == (MEASURED, "")
         assert (len(result.decode_seconds), len(result.first_token_seconds), len(result.token_seconds)) == (2, 2, 6)
         assert result.interpreter_bytes is not None
@@ -96,9 +65,9 @@ def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
         assert result.load_seconds > 0
         assert result.weight_bytes is not None
         assert result.disk_bytes is not None
-        assert result.loss is not None
+        assert result.bpb_increase is not None
         assert report.ceiling_share(result) is not None
-        if side not in ("int8", "int4", "mobile"):
+        if runner not in ("int8", "int4", "mobile"):
             assert result.agreement == 1
     assert {(depth, batch) for _, depth, batch in found} == {(0, 1), (0, 8)}
     model = report.models["nano"]
@@ -107,18 +76,18 @@ def test_every_side_of_a_bundle_is_measured_and_its_answers_are_right(
     assert report.text is not None
     assert "sampled from the float model" in report.text
     assert report.bandwidth == {"1": 1e9}
-    assert not (tmp_path / "out" / "partial.jsonl").exists()
 
 
 def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
-    options = (bundle, "--quick", *ONE_SIDE, "--out", tmp_path / "out")
+    options = (bundle, "--quick", *ONE_RUNNER, "--out", tmp_path / "out")
     ran = slmx("bench", *options)
     assert ran.code == 0, ran.stderr
     assert "int8" in ran.stdout
     written = tmp_path / "out" / "report" / "report.json"
-    report = Report.read(written)
+    report = read_report(written)
     assert [(result.case.batch, len(result.decode_seconds)) for result in report.results] == [(1, 5), (8, 5)]
     assert report.command.startswith("slmx bench ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report", "work"]
     again = slmx("bench", *options, "--against", written, "--fail-over", "100000%")
     assert again.code == 0, again.stderr
     assert "within the noise" in again.stdout
@@ -131,7 +100,7 @@ def test_workers_that_die_or_err_fail_alone(
     options = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "fp32,int8,portable")
     ran = slmx("bench", bundle, "--quick", *options, "--out", tmp_path / "out")
     assert ran.code == 1
-    found = by_case(Report.read(tmp_path / "out" / "report" / "report.json"))
+    found = by_case(read_report(tmp_path / "out" / "report" / "report.json"))
     assert found["int8", 0, 1].note.startswith("killed (SIGKILL)")
     assert found["portable", 0, 1].note.startswith("not timed: ")
     assert found["int8", 0, 1].status == found["portable", 0, 1].status == FAILED
@@ -140,7 +109,7 @@ def test_workers_that_die_or_err_fail_alone(
 
 
 def interrupt_after(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C arrives behind so many turns of workers."""
+    """Let Ctrl-C arrive after this many turns of workers."""
     step, count = Bench._step, 0
 
     def counted(self: Bench, *given: object) -> None:
@@ -164,12 +133,12 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
             run.run()
     stopped = run.report()
     assert [len(result.decode_seconds) for result in stopped.results] == [2, 2, 2, 1]
-    with (tmp_path / "out" / "partial.jsonl").open("a") as file:
+    with (tmp_path / "out" / "resume_log.jsonl").open("a") as file:
         file.write('{"key": "group nano, cut off')
     capfd.readouterr()
     run = Bench(settings, meter)
     run.run()
-    assert "going on behind 2 finished parts" in capfd.readouterr().err
+    assert "continues after 2 finished parts" in capfd.readouterr().err
     whole = run.report()
     assert whole.results[:2] == stopped.results[:2]
     assert [len(result.decode_seconds) for result in whole.results] == [2] * len(whole.results)
@@ -184,19 +153,19 @@ def test_other_arguments_start_anew(
         interrupt_after(4, patch)
         with pytest.raises(KeyboardInterrupt):
             Bench(settings, meter).run()
-    Bench(replace(settings, rounds=3), meter)
-    assert "of other arguments, code or machine than now; starting anew" in capfd.readouterr().err
+    Bench(replace(settings, rounds=3), meter).run()
+    assert "made with other arguments, code or machine; starts from the beginning" in capfd.readouterr().err
 
 
 def test_ctrl_c_reports_and_exits_with_130(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     interrupt_after(8, monkeypatch)  # the base group of six turns, then the batch's warm-up and first round
-    options = (*ONE_SIDE, "--out", tmp_path / "out")
+    options = (*ONE_RUNNER, "--out", tmp_path / "out")
     ran = slmx("bench", bundle, "--quick", *options)
     assert ran.code == 130
-    assert "stopped; the same command goes on behind what is finished" in ran.stderr
-    report = Report.read(tmp_path / "out" / "report" / "report.json")
+    assert "stopped; the same command continues after what is finished" in ran.stderr
+    report = read_report(tmp_path / "out" / "report" / "report.json")
     assert [len(result.decode_seconds) for result in report.results] == [5, 1]
 
 
@@ -209,11 +178,11 @@ def test_a_preset_is_exported_once_with_random_weights(
         first = Bench(settings, meter)
         first.run()
     assert "tiny: fp32: exporting the graph" in capfd.readouterr().err
-    subject_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", say=pytest.fail)
+    target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", log=pytest.fail)
     report = first.report()
     assert not report.models["tiny"].trained
     assert {result.status for result in report.results} == {MEASURED, SKIPPED}
-    assert {result.loss for result in report.results} == {None}
+    assert {result.bpb_increase for result in report.results} == {None}
     assert min(result.agreement for result in report.results if result.agreement is not None) == 1
 
 
@@ -232,8 +201,8 @@ def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, m
     assert 1 < model.perplexity < 400
     assert 0 < model.bleu < 100
     assert found["torch eager", 0, 1].bits_per_byte == model.bits_per_byte
-    assert found["fp32", 0, 1].loss == pytest.approx(0, abs=1e-5)
-    assert found["int8", 0, 1].loss != 0
+    assert found["fp32", 0, 1].bpb_increase == pytest.approx(0, abs=1e-5)
+    assert found["int8", 0, 1].bpb_increase != 0
 
 
 def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
@@ -245,6 +214,7 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
         ("--peers", "lama"): "unknown peer 'lama': choose one of llama.cpp F32",
         ("--presets", "pico"): "unknown preset 'pico': choose one of nano",
         ("--text", "none.txt"): "none.txt: no such file",
+        ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",
         ("--fail-over", "10%"): "--fail-over needs --against",
         (str(tmp_path),): f"{tmp_path}: no bundle here",
     }
@@ -258,22 +228,13 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
 
 def test_a_spoilt_bundle_or_report_is_refused(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
     spoilt = bundles.copy_of(bundle, tmp_path / "spoilt")
-    (spoilt / VARIANT_FILES["int8"]).write_bytes(b"no model")
+    (spoilt / VARIANTS["int8"].file).write_bytes(b"no model")
     assert "SHA-256 differs" in slmx.refuses("bench", spoilt)
     old = tmp_path / "old.json"
     old.write_text('{"format_version": 0}')
-    assert "report format 0, this slmx reads 1" in slmx.refuses("bench", bundle, "--against", old)
+    assert "report format 0, this slmx reads 1 to 2" in slmx.refuses("bench", bundle, "--against", old)
     old.write_text("no JSON")
     assert "not a benchmark report" in slmx.refuses("bench", bundle, "--against", old)
-
-
-def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, tmp_path: Path) -> None:
-    alone = bundles.copy_of(bundle, tmp_path / "alone")
-    manifest = json.loads((alone / "manifest.json").read_text("utf-8"))
-    manifest["variants"] = {"int8": manifest["variants"]["int8"]}
-    bundles.edit_manifest(alone, variants=manifest["variants"], default="int8")
-    with pytest.raises(SlmxError, match="no fp32 variant, which the others are held against; export it again"):
-        subject_of_bundle(Bundle.open(alone), "nano", tmp_path / "work")
 
 
 def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
@@ -287,60 +248,18 @@ def test_a_quick_run_of_a_bundle_without_the_quick_variants_takes_its_default(
     assert run._held == [("torch eager", "portable")]
 
 
-def test_bundles_of_one_preset_go_by_their_folders(bundle: Path) -> None:
-    opened = Bundle.open(bundle)
-    assert subject_names([opened], []) == ["nano"]
-    assert subject_names([opened], ["nano"]) == [str(bundle)]
-    assert subject_names([opened, opened], []) == [str(bundle)] * 2
-
-
-def peer(**changes: object) -> PeerKind:
-    def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-        raise AssertionError
-
-    def open_peer(folder: Path, threads: int) -> None:
-        raise AssertionError
-
-    kind = PeerKind("other", ("json",), "pip install other", prepare, open_peer)  # type: ignore[arg-type]
-    return replace(kind, **changes)  # type: ignore[arg-type]
-
-
-def test_peers_by_name_by_runtime_and_none() -> None:
-    assert [kind.name for kind in chosen_peers(["llama.cpp"], quick=False)][:2] == ["llama.cpp F32", "llama.cpp Q8_0"]
-    assert [kind.name for kind in chosen_peers(["llama.cpp Q4_0", "llama.cpp Q4_0"], quick=True)] == ["llama.cpp Q4_0"]
-    assert chosen_peers(["none"], quick=False) == []
-    assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
-
-
-def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case("nano", "fp32", 1, 16, 0, 8)
-    assert skipped(case, None) is None
-    assert skipped(case, peer()) is None
-    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "C++ compiler" in str(skipped(replace(case, side="torch compiled"), None))
-    assert "one sequence at a time" in str(skipped(replace(case, side="portable", batch=8), None))
-
-
-def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
-    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work")
-    with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
-        subject.peer_files(peer())
-    assert not list((tmp_path / "work").rglob("other"))
-
-
 def test_prompts_are_a_story_and_depth_goes_before(bundle: Path, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    subject = subject_of_bundle(Bundle.open(bundle), "nano", tmp_path)
-    history, prompt = story_ids(subject, 500, 16)
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path, trusted=False)
+    history, prompt = story_ids(target, 500, 16)
     assert (len(history), len(prompt)) == (500, 16)
     tokenizer = load_checkpoint(tiny_checkpoint).tokenizer
     assert history[0] == tokenizer.end_of_text
     assert tokenizer.decode(history).startswith("Once upon a time")
-    assert story_ids(subject, 0, 20) == ([], history[:20])
+    assert story_ids(target, 0, 20) == ([], history[:20])
 
 
 def test_processes_that_do_not_fit_in_memory_are_measured_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [measure.Entry(Case("nano", side, n, 16, 0, 8), None) for side in ("a", "b", "c") for n in (1, 2)]
+    entries = [measure.Entry(Case("nano", runner, n, 16, 0, 8), None) for runner in ("a", "b", "c") for n in (1, 2)]
     config = PRESETS["nano"].config
     monkeypatch.setattr(bench, "memory_bytes", lambda: None)
     assert in_parts(entries, config, 2) == [entries]
@@ -350,13 +269,41 @@ def test_processes_that_do_not_fit_in_memory_are_measured_in_parts(monkeypatch: 
     assert in_parts(entries, config, 2) == [entries[:2], entries[2:4], entries[4:]]
 
 
-def test_the_environment_names_what_explains_a_figure() -> None:
-    found = environment([peer(modules=("rich", "no_such_module")), peer(modules=("typer",))])
-    assert {"cpu", "cores", "governor", "limits", "memory", "commit", "typer", "numpy"} <= set(found)
-    assert "rich" not in found
-    assert all(isinstance(value, str) and value for value in found.values())
+def test_files_that_can_run_code_are_read_only_when_they_are_trusted(
+    slmx: Slmx, bundle: Path, tmp_path: Path, meter: Meter, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = replace(brief(tmp_path / "out é 50%#", bundle, "torch eager", "fp32", "torchscript", "pt2"), quick=True)
+    run = Bench(settings, meter)
+    line = "torchscript and pt2 left out, because reading such a file can run code in it; --trust measures it"
+    assert f"warning: {bundle}: {line}" in capfd.readouterr().err
+    run.run()
+    assert {result.case.runner for result in run.report().results} == {"torch eager", "fp32"}
+    assert any(line in warning for warning in run.report().warnings)
+    assert slmx.refuses("bench", bundle, "--variants", "pt2").startswith(
+        f"{bundle}: nothing to measure without pt2, and reading such a file can run code in it; --trust measures it"
+    )
 
 
-def test_memory_is_read_at_some_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.run.environment.ARRAY_BYTES", 2**22)
-    assert read_bandwidth(2) > 1e8
+def test_an_archive_is_refused_in_one_line(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "a bundle é 50%#"), "zip", bundle))
+    assert slmx.refuses("bench", archive) == f"{archive}: an archive; unpack it and give the folder"
+
+
+def test_a_log_of_other_content_is_measured_again(bundle: Path, tmp_path: Path, meter: Meter) -> None:
+    settings = replace(brief(tmp_path / "out", bundle, "int8"), quick=True)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(4, patch)
+        run = Bench(settings, meter)
+        with pytest.raises(KeyboardInterrupt):
+            run.run()
+    log = tmp_path / "out" / "resume_log.jsonl"
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    keys = ["bandwidth 1", "group nano, prompt 16, depth 0, batch 1"]
+    assert [line["key"] for line in lines[1:]] == keys
+    lines[1]["value"] = {"bytes_per_second": "fast"}
+    lines[2]["value"]["results"][0]["decode_seconds"] = ["fast"]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    run = Bench(settings, meter)
+    run.run()
+    assert run.report().bandwidth == {"1": 1e9}
+    assert [len(result.decode_seconds) for result in run.report().results] == [2, 2]

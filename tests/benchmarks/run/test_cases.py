@@ -1,4 +1,4 @@
-"""The matrix: what it holds, that every case fits its context, and that one thing is varied at a time."""
+"""The cases: which there are, that each fits its context, and that each varies one thing at a time."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from benchmarks.report.record import FAILED, Case, Result
 from benchmarks.run.cases import (
     BATCH,
     LONG_PROMPT,
-    QUICK_SIDES,
-    SIDES,
+    QUICK_RUNNERS,
+    RUNNERS,
     base_cases,
     best_threads,
-    chosen_sides,
+    chosen_peers,
+    chosen_runners,
     chosen_threads,
+    skipped,
     variations,
 )
 from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig
+from tests.benchmarks.peers.kinds import peer
 
 CASE = Case("nano", "int8", 1, 16, 0, 3)
 
@@ -32,20 +35,22 @@ def shape(block_size: int) -> GPTConfig:
 
 @given(block=st.integers(8, 2048), threads=st.sets(st.integers(1, 64), min_size=1), new=st.integers(2, 256))
 def test_every_base_case_fits_the_context(block: int, threads: set[int], new: int) -> None:
-    found = base_cases("any", shape(block), SIDES, sorted(threads), new)
-    assert len(set(found)) == len(SIDES) * len(threads)
-    assert {(case.side, case.threads) for case in found} == {(side, count) for side in SIDES for count in threads}
+    found = base_cases("any", shape(block), RUNNERS, sorted(threads), new)
+    assert len(set(found)) == len(RUNNERS) * len(threads)
+    assert {(case.runner, case.threads) for case in found} == {
+        (runner, count) for runner in RUNNERS for count in threads
+    }
     assert len({(case.prompt_tokens, case.depth, case.new_tokens, case.batch) for case in found}) == 1
     assert all(case.prompt_tokens + case.new_tokens <= block and case.new_tokens > 1 for case in found)
 
 
 @given(block=st.integers(8, 2048), new=st.integers(2, 256), quick=st.booleans())
 def test_every_variation_fits_and_differs_from_the_base_in_one_thing(block: int, new: int, quick: bool) -> None:
-    (base, *_) = base_cases("any", shape(block), SIDES, [1], new)
-    for group in variations("any", shape(block), dict.fromkeys(SIDES, 3), quick, new):
+    (base, *_) = base_cases("any", shape(block), RUNNERS, [1], new)
+    for group in variations("any", shape(block), dict.fromkeys(RUNNERS, 3), quick, new):
         assert group
         assert {case.threads for case in group} == {3}
-        assert len({replace(case, side="") for case in group}) == 1
+        assert len({replace(case, runner="") for case in group}) == 1
         case = group[0]
         assert case.depth + case.prompt_tokens + case.new_tokens <= block
         varied = [case.prompt_tokens != base.prompt_tokens, case.depth != base.depth, case.batch != base.batch]
@@ -54,31 +59,38 @@ def test_every_variation_fits_and_differs_from_the_base_in_one_thing(block: int,
 
 def test_the_shipped_shapes_have_every_variation() -> None:
     for name in ("nano", "micro", "small", "medium"):
-        groups = variations(name, PRESETS[name].config, dict.fromkeys(SIDES, 1), quick=False)
+        groups = variations(name, PRESETS[name].config, dict.fromkeys(RUNNERS, 1), quick=False)
         settings = [(group[0].prompt_tokens, group[0].depth, group[0].batch) for group in groups]
         half = PRESETS[name].config.block_size // 2
         assert settings == [(LONG_PROMPT, 0, 1), (16, half, 1), (16, 0, BATCH)]
-        assert not {"torch compiled", "torchscript", "pt2"} & {case.side for group in groups for case in group}
+        assert not {"torch compiled", "torchscript", "pt2"} & {case.runner for group in groups for case in group}
 
 
 def test_a_quick_run_varies_the_batch_of_int8_only() -> None:
-    ((case,),) = variations("nano", PRESETS["nano"].config, dict.fromkeys(QUICK_SIDES, 2), quick=True)
-    assert (case.side, case.batch, case.threads) == ("int8", BATCH, 2)
+    ((case,),) = variations("nano", PRESETS["nano"].config, dict.fromkeys(QUICK_RUNNERS, 2), quick=True)
+    assert (case.runner, case.batch, case.threads) == ("int8", BATCH, 2)
     assert variations("nano", PRESETS["nano"].config, {"fp32": 1}, quick=True) == []
 
 
 def test_best_threads_are_those_that_decode_quickest() -> None:
     slow = Result(CASE, decode_seconds=[2.0, 2.0, 9.0])
     fast = Result(replace(CASE, threads=2), decode_seconds=[1.0, 1.1, 9.0])
-    failed = Result(replace(CASE, side="fp32"), status=FAILED)
+    failed = Result(replace(CASE, runner="fp32"), status=FAILED)
     assert best_threads([slow, fast, failed]) == {"int8": 2}
     assert best_threads([replace(slow, decode_seconds=[0.5])]) == {"int8": 1}
 
 
-def test_sides_come_in_the_order_of_the_table() -> None:
-    assert chosen_sides(None, quick=False) == SIDES
-    assert chosen_sides(None, quick=True) == QUICK_SIDES
-    assert chosen_sides(("int8", "torch eager"), quick=True) == ("torch eager", "int8")
+def test_runners_come_in_the_order_of_the_table() -> None:
+    everyone, quick = chosen_runners(None, quick=False), chosen_runners(None, quick=True)
+    assert everyone[:3] == ("torch eager", "torch compiled", "fp32")
+    assert set(quick) < set(everyone)
+    assert chosen_runners(("pt2", *reversed(everyone)), quick=False) == everyone
+    assert chosen_runners(("int8", "torch eager"), quick=True) == ("torch eager", "int8")
+
+
+def test_a_context_that_is_too_short_is_refused() -> None:
+    with pytest.raises(SlmxError, match="any: a context of 7 tokens is too short; 8 are needed"):
+        base_cases("any", shape(7), RUNNERS, [1])
 
 
 @pytest.mark.parametrize(("text", "counts"), [(None, (1, 4)), ("2", (2,)), ("4, 1,4", (1, 4))])
@@ -90,3 +102,20 @@ def test_thread_counts(text: str | None, counts: tuple[int, ...]) -> None:
 def test_nonsense_thread_counts_are_refused(text: str) -> None:
     with pytest.raises(SlmxError, match="--threads"):
         chosen_threads(text, cores=4)
+
+
+def test_peers_by_name_by_runtime_and_none() -> None:
+    assert [kind.name for kind in chosen_peers(["llama.cpp"], quick=False)][:2] == ["llama.cpp F32", "llama.cpp Q8_0"]
+    assert [kind.name for kind in chosen_peers(["llama.cpp Q4_0", "llama.cpp Q4_0"], quick=True)] == ["llama.cpp Q4_0"]
+    assert chosen_peers(["none"], quick=False) == []
+    assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
+
+
+def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("nano", "fp32", 1, 16, 0, 8)
+    assert skipped(case, None) is None
+    assert skipped(case, peer()) is None
+    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None))
+    assert "runs one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None))

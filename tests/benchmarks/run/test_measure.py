@@ -1,4 +1,4 @@
-"""Groups of workers: their order, crashes, kills, silence and wrong answers, with workers that only pretend."""
+"""Groups of workers: order, crashes, kills, silence, unreadable answers and wrong output, with fake workers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,27 @@ from tests.bundles import random_model
 
 CASE = Case("tiny", "fp32", 1, 4, 0, 6)
 PROMPT = [1, 2, 3, 4]
-# Behaves as the side's name says; its `shape` holds the ids to write.
-PRETENDER = """
+# Behaves as the name of the runner says; its `shape` holds the ids to write.
+ANSWERS = {
+    "talks": b"a library prints this",
+    "talks in Latin-1": b"caf\xe9",
+    "answers a list": b"[]",
+    "answers too deep": b"[" * 100_000,
+    "answers text": b'{"round": {"rows": [["1"]], "first_token_seconds": 1, "decode_seconds": 1, "token_seconds": []}, '
+    b'"peak_bytes": 3}',
+    "answers too little": b'{"peak_bytes": 3}',
+    "answers no row": b'{"round": {"rows": [], "first_token_seconds": 1, "decode_seconds": 1, "token_seconds": []}, '
+    b'"peak_bytes": -3}',
+}
+PRETENDER = (
+    f"""
+ANSWERS = {ANSWERS}
+"""
+    + """
 import json, os, signal, sys, time
 job = json.loads(sys.stdin.readline())
-behaviour, ids = job["side"], job["shape"]["ids"]
-log = open(job["path"], "a")
+behaviour, ids = job["runner"], job["shape"]["ids"]
+log = open(job["path"], "a", encoding="utf-8")
 if behaviour == "does not load":
     sys.exit("no such model")
 print(json.dumps({"load_seconds": 0.5, "interpreter_bytes": 1, "imports_bytes": 2}), flush=True)
@@ -43,9 +58,22 @@ for number, line in enumerate(sys.stdin):
             sys.exit("out of luck")
         if behaviour == "hangs":
             time.sleep(60)
-    round = {"rows": [ids], "first_token_seconds": 0.1, "decode_seconds": 0.5, "token_seconds": [0.1] * 5}
-    print(json.dumps({**round, "peak_bytes": 3}), flush=True)
+        if behaviour == "ends":
+            sys.exit(0)
+        if behaviour == "closes":
+            os.close(1)
+            time.sleep(60)
+        if behaviour == "errs once":
+            print(json.dumps({"round": {**round, "rows": [[-1] * 6]}, "peak_bytes": 9}), flush=True)
+            continue
+        if behaviour in ANSWERS:
+            os.write(1, ANSWERS[behaviour] + b"\\n")
+            continue
+    seconds = 0.0 if behaviour == "no time" and number else 0.5
+    round = {"rows": [ids], "first_token_seconds": 0.1, "decode_seconds": seconds, "token_seconds": [0.1] * 5}
+    print(json.dumps({"round": round, "peak_bytes": 3}), flush=True)
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +84,14 @@ def model() -> GPT:
 
 @pytest.fixture(scope="module")
 def reference(model: GPT) -> Reference:
-    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_sides=frozenset({"fp32", "wrong"}))
+    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_runners=frozenset({"fp32", "wrong"}))
 
 
 @pytest.fixture(autouse=True)
 def pretenders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WORKER", (sys.executable, "-S", "-c", PRETENDER))
     monkeypatch.setattr(measure, "PATIENCE", 5.0)
+    monkeypatch.setattr(measure, "ENDING", 1.0)
     monkeypatch.setattr(measure, "PAUSE", 0.0)
 
 
@@ -70,14 +99,25 @@ def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 
     def entry(behaviour: str) -> Entry:
         ids = [0] * 6 if behaviour == "wrong" else reference.ids[:5] if behaviour == "short" else reference.ids
         shape = {"ids": ids}
-        job = Job(behaviour, False, str(log), shape, 1, 1, [], PROMPT, 6)  # type: ignore[arg-type]
-        return Entry(replace(CASE, side=behaviour), job, {"disk_bytes": 7})
+        job = Job(
+            runner=behaviour,
+            peer=False,
+            path=str(log),
+            trusted=False,
+            shape=shape,  # type: ignore[arg-type]
+            threads=1,
+            batch=1,
+            history=[],
+            prompt=PROMPT,
+            new_tokens=6,
+        )
+        return Entry(replace(CASE, runner=behaviour), job, {"disk_bytes": 7})
 
     return Group([entry(behaviour) for behaviour in behaviours], reference, rounds, lambda case: None)
 
 
-def by_side(running: Group) -> dict[str, Result]:
-    return {result.case.side: result for result in running.results}
+def by_runner(running: Group) -> dict[str, Result]:
+    return {result.case.runner: result for result in running.results}
 
 
 def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Reference, tmp_path: Path) -> None:
@@ -90,9 +130,9 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
         assert result.decode is not None
         assert result.decode.median == pytest.approx(10)
     order = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    assert [side for side, number in order if number == "0"] == ["one", "two"]
-    assert [side for side, number in order if number == "1"] == ["two", "one"]
-    assert [side for side, number in order if number == "2"] == ["one", "two"]
+    assert [runner for runner, number in order if number == "0"] == ["one", "two"]
+    assert [runner for runner, number in order if number == "1"] == ["two", "one"]
+    assert [runner for runner, number in order if number == "2"] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -102,14 +142,34 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
         ("killed", "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"),
         ("crashes", "crashed (SIGSEGV): nothing on stderr"),
         ("raises", "out of luck"),
+        ("ends", "ended with exit code 0: nothing on stderr"),
+        ("closes", "its process closed its output and did not end"),
+        ("talks", "its process gave an answer that cannot be read (Expecting value: line 1 column 1 (char 0))"),
+        (
+            "talks in Latin-1",
+            "its process gave an answer that cannot be read "
+            "('utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte)",
+        ),
+        (
+            "answers a list",
+            "its process gave an answer that cannot be read (the file: expected an object, found [])",
+        ),
+        ("answers too deep", "its process gave an answer that cannot be read (more than 16 levels of brackets)"),
+        (
+            "answers text",
+            "its process gave an answer that cannot be read (round.rows[0][0]: expected a whole number, found '1')",
+        ),
+        ("answers too little", "its process gave an answer that cannot be read (round: missing)"),
+        ("answers no row", "its process gave an impossible figure: peak_bytes is -3"),
+        ("no time", "its process gave an impossible figure: a sample is 0.0 seconds"),
     ],
 )
-def test_a_worker_that_fails_says_why_and_the_others_go_on(
+def test_a_worker_that_fails_is_reported_and_the_others_continue(
     reference: Reference, tmp_path: Path, behaviour: str, note: str
 ) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
     running.run()
-    found = by_side(running)
+    found = by_runner(running)
     assert (found[behaviour].status, found[behaviour].note) == (FAILED, note)
     assert found[behaviour].decode is None
     assert len(found["fine"].decode_seconds) == 3
@@ -121,19 +181,38 @@ def test_a_worker_that_gives_no_answer_is_ended(
     monkeypatch.setattr(measure, "PATIENCE", 1.5)
     running = group(["hangs", "fine"], reference, tmp_path / "log", rounds=2)
     running.run()
-    assert by_side(running)["hangs"].note == "gave no answer in 2 s and was ended"
-    assert len(by_side(running)["fine"].decode_seconds) == 2
+    assert by_runner(running)["hangs"].note == "its process gave no answer in 2 s and was ended"
+    assert len(by_runner(running)["fine"].decode_seconds) == 2
 
 
-@pytest.mark.parametrize(("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids")])
+@pytest.mark.parametrize(
+    ("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids, not 6")]
+)
 def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behaviour: str, note: str) -> None:
     running = group([behaviour, "fine"], reference, tmp_path / "log")
     running.run()
-    found = by_side(running)
+    found = by_runner(running)
     assert found[behaviour].status == FAILED
     assert found[behaviour].note.startswith(note)
     assert f"{behaviour} 1" not in (tmp_path / "log").read_text()
     assert found["fine"].status == MEASURED
+
+
+def test_the_worst_agreement_of_all_rounds_counts(reference: Reference, tmp_path: Path) -> None:
+    running = group(["errs once"], reference, tmp_path / "log")
+    running.run()
+    (result,) = running.results
+    assert (result.status, result.agreement, result.peak_bytes) == (MEASURED, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "trained", "right"), [(0, True, True), (1, True, False), (9, False, True), (10, False, False)]
+)
+def test_an_id_is_likely_up_to_its_rank(model: GPT, rank: int, trained: bool, right: bool) -> None:
+    with torch.inference_mode():
+        ranked = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
+    reference = Reference.of(model, PROMPT, 2, trained, frozenset())
+    assert (reference._likely([ranked[rank]], 1 if trained else 10) == 1) is right
 
 
 def test_what_cannot_be_measured_is_skipped_with_its_note(reference: Reference) -> None:
@@ -156,22 +235,24 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(refere
     with pytest.raises(KeyboardInterrupt):
         running.run()
     (result,) = running.results
-    assert (result.case.side, len(result.decode_seconds)) == ("two", 1)
+    assert (result.case.runner, len(result.decode_seconds)) == ("two", 1)
     assert all(worker._process.poll() is not None for worker in running._workers.values())
 
 
-def test_quantized_sides_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
-    reference = Reference.of(model, PROMPT, 6, trained=True, float_sides=frozenset({"fp32"}))
+def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
+    reference = Reference.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
-    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_sides=frozenset())
+    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
     parted = [likely[5], *other.ids]  # one near tie at the start, and right behind it
-    int8 = replace(CASE, side="int8")
+    int8 = replace(CASE, runner="int8")
     assert reference.agreement([parted]) == 0
     assert reference.wrong(int8, [parted]) is None
     assert "only the first 0%" in str(reference.wrong(CASE, [parted]))
-    assert "are the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
-    assert "are the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
+    assert "of its ids the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
+    assert "of its ids the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
+    assert "wrote 6 ids, not 6 in each of 2 rows" in str(reference.wrong(replace(int8, batch=2), [reference.ids]))
+    assert "wrote no ids" in str(reference.wrong(int8, []))
     assert "not in the vocabulary" in str(reference.wrong(int8, [[100] * 6]))
     near = replace(reference, trained=False)
     assert (
@@ -186,7 +267,7 @@ def test_a_process_that_cannot_start_is_a_failed_case(
     monkeypatch.setattr(measure, "WORKER", (str(tmp_path / "none"),))
     running = group(["fine"], reference, tmp_path / "log")
     running.run()
-    assert by_side(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
+    assert by_runner(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from export.checks.gates import GATES
 from export.formats.graph import matrix_names
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from tests import bundles
 from tests.bundles import Slmx
@@ -50,33 +49,41 @@ def test_the_refusal_names_it_and_the_way_out(slmx: Slmx, outlier: Path) -> None
 def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlier: Path) -> None:
     ran = slmx("export", "--checkpoint", outlier, "--int8", "--int8-exclude", "auto", "--out", "b")
     assert ran.code == 0
-    entry = Bundle.open(Path("b")).manifest["variants"]["int8"]
-    assert entry["kept_float"] == entry["exclusion"]["names"] == [CULPRIT]
-    limit = GATES["int8"].loss
+    entry = Bundle.open(Path("b")).manifest.variants["int8"]
+    exclusion, quality = entry.exclusion, entry.figures.quality
+    limit = VARIANTS["int8"].gate.bpb_increase
+    assert exclusion is not None
+    assert quality is not None
+    assert quality.decode is not None
     assert limit is not None
-    assert entry["exclusion"]["loss_without"] > limit >= entry["quality"]["decode"]["loss"]
+    assert entry.kept_float == exclusion.names == (CULPRIT,)
+    assert exclusion.bpb_increase_without > limit >= quality.decode.bpb_increase
     # 128 x 32 weights of four bytes instead of one.
-    assert entry["exclusion"]["bytes_added"] == pytest.approx(3 * 128 * 32, abs=1000)
-    assert 0.2 < entry["exclusion"]["step_time_ratio"] < 5
-    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (len(matrix_names(2)) - 1, 1)
-    assert f"{CULPRIT} in float cost {entry['exclusion']['bytes_added']:,} bytes" in ran.stderr
-    assert slmx("verify", "b").code == 0
+    assert exclusion.bytes_added == pytest.approx(3 * 128 * 32, abs=1000)
+    assert 0.2 < exclusion.step_time_ratio < 5
+    operators = entry.figures.operators
+    assert operators is not None
+    assert (operators.quantized, operators.float) == (len(matrix_names(2)) - 1, 1)
+    assert f"{CULPRIT} in float cost {exclusion.bytes_added:,} bytes" in ran.stderr
+    assert slmx("verify", "b", "--quality").code == 0
 
 
 def test_auto_excludes_nothing_where_nothing_hurts(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "auto", "--out", "b").code == 0
-    entry = Bundle.open(Path("b")).manifest["variants"]["int8"]
-    assert entry["kept_float"] == []
-    assert "exclusion" not in entry
+    entry = Bundle.open(Path("b")).manifest.variants["int8"]
+    assert entry.kept_float == ()
+    assert entry.exclusion is None
 
 
 def test_matrices_can_be_named(slmx: Slmx, tiny_checkpoint: Path) -> None:
     named = "wte.weight_t, h.0.c_attn.weight"
     assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", named, "--out", "b").code == 0
-    entry = json.loads(Path("b/manifest.json").read_text("utf-8"))["variants"]["int8"]
-    assert entry["kept_float"] == ["h.0.c_attn.weight", "wte.weight_t"]
-    assert (entry["operators"]["quantized"], entry["operators"]["float"]) == (len(matrix_names(2)) - 2, 2)
-    assert slmx("verify", "b").code == 0
+    entry = Bundle.open(Path("b")).manifest.variants["int8"]
+    assert entry.kept_float == ("h.0.c_attn.weight", "wte.weight_t")
+    operators = entry.figures.operators
+    assert operators is not None
+    assert (operators.quantized, operators.float) == (len(matrix_names(2)) - 2, 2)
+    assert slmx("verify", "b", "--quality").code == 0
 
 
 def test_without_int8_there_is_nothing_to_exclude(slmx: Slmx, tiny_checkpoint: Path) -> None:

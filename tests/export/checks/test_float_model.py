@@ -1,4 +1,4 @@
-"""The judge: the float model loses nothing against itself, a damaged one loses much, and the text is fair."""
+"""The float model against itself, against damaged and quantized copies, and the text that they are compared on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from export.checks.fidelity import Quality, Reading, log_softmax, measure_quality
-from export.checks.float_model import EvalText, Judge, Verdict, eval_text
+from export.checks.fidelity import Reference, measure_fidelity
+from export.checks.float_model import EvalText, FloatModel, eval_text
 from export.checks.parity import greedy_tokens
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray
+from runtimes.engine.loss import log_softmax
 from runtimes.engine.session import Session, default_threads
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
@@ -45,8 +47,8 @@ def text(checkpoint: Checkpoint, corpus_file: Path) -> EvalText:
 
 
 @pytest.fixture(scope="module")
-def judge(checkpoint: Checkpoint, text: EvalText) -> Judge:
-    return Judge(checkpoint.model, text, TOKENS)
+def float_model(checkpoint: Checkpoint, text: EvalText) -> FloatModel:
+    return FloatModel(checkpoint.model, text, TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -67,55 +69,57 @@ def damaged(source: Path, target: Path, noise: float) -> Path:
     return target
 
 
-def ways(verdict: Verdict) -> tuple[Quality, Quality]:
-    assert verdict.decode is not None
-    return verdict.windows, verdict.decode
+def ways(comparison: Comparison) -> tuple[Fidelity, Fidelity]:
+    assert comparison.decode is not None
+    return comparison.windows, comparison.decode
 
 
-def test_the_float_graph_loses_nothing(judge: Judge, fp32: Path) -> None:
-    verdict = judge.verdict(fp32)
-    for quality in ways(verdict):
-        assert abs(quality.loss) <= 1e-5
-        assert quality.greedy_agreement == 1.0
-        assert 0 <= quality.kl <= 1e-6
-        assert quality.bits_per_byte == pytest.approx(judge.float_bits_per_byte, rel=1e-4)
-    assert abs(verdict.worst_loss) <= 1e-5
+def test_the_float_graph_loses_nothing(float_model: FloatModel, fp32: Path) -> None:
+    comparison = float_model.compare(fp32)
+    for fidelity in ways(comparison):
+        assert abs(fidelity.bpb_increase) <= 1e-5
+        assert fidelity.greedy_agreement == 1.0
+        assert 0 <= fidelity.kl <= 1e-6
+        assert fidelity.bits_per_byte == pytest.approx(float_model.float_bits_per_byte, rel=1e-4)
+    assert abs(comparison.worst_bpb_increase) <= 1e-5
 
 
-def test_the_float_figure_is_that_of_the_training_side(judge: Judge, checkpoint: Checkpoint, text: EvalText) -> None:
+def test_the_float_figure_is_that_of_the_training_side(
+    float_model: FloatModel, checkpoint: Checkpoint, text: EvalText
+) -> None:
     windows = TOKENS // checkpoint.model.config.block_size
-    assert judge.tokens == TOKENS
-    assert judge.float_bits_per_byte == pytest.approx(
+    assert float_model.tokens == TOKENS
+    assert float_model.float_bits_per_byte == pytest.approx(
         evaluate(checkpoint.model, text.stream, windows).bits_per_byte, rel=1e-5
     )
 
 
 @pytest.mark.parametrize("noise", [0.5, 3.0])
-def test_a_damaged_model_loses_much(judge: Judge, fp32: Path, tmp_path: Path, noise: float) -> None:
-    verdict = judge.verdict(damaged(fp32, tmp_path / "model.onnx", noise))
-    for quality in ways(verdict):
-        assert quality.kl > 0.01
-        assert quality.greedy_agreement < 0.95
-    assert verdict.worst_loss == max(way.loss for way in ways(verdict))
+def test_a_damaged_model_loses_much(float_model: FloatModel, fp32: Path, tmp_path: Path, noise: float) -> None:
+    comparison = float_model.compare(damaged(fp32, tmp_path / "model.onnx", noise))
+    for fidelity in ways(comparison):
+        assert fidelity.kl > 0.01
+        assert fidelity.greedy_agreement < 0.95
+    assert comparison.worst_bpb_increase == max(way.bpb_increase for way in ways(comparison))
     if noise > 1:
-        assert verdict.worst_loss > 0.05
+        assert comparison.worst_bpb_increase > 0.05
 
 
 def test_int8_loses_a_little_and_reading_token_by_token_is_another_figure(
-    judge: Judge, fp32: Path, tmp_path: Path
+    float_model: FloatModel, fp32: Path, tmp_path: Path
 ) -> None:
     quantize_int8(fp32, tmp_path / "model.onnx", RECIPES[DEFAULT_RECIPE])
-    verdict = judge.verdict(tmp_path / "model.onnx")
-    assert abs(verdict.worst_loss) < 0.02
-    assert verdict.windows.kl > 0
-    assert verdict.decode is not None
-    assert verdict.decode.kl > 0
-    assert verdict.windows != verdict.decode
+    comparison = float_model.compare(tmp_path / "model.onnx")
+    assert abs(comparison.worst_bpb_increase) < 0.02
+    assert comparison.windows.kl > 0
+    assert comparison.decode is not None
+    assert comparison.decode.kl > 0
+    assert comparison.windows != comparison.decode
 
 
-def test_logits_that_are_no_numbers_are_refused(judge: Judge, fp32: Path, tmp_path: Path) -> None:
-    with pytest.raises(SlmxError, match="no numbers; not published"):
-        judge.verdict(damaged(fp32, tmp_path / "model.onnx", float("nan")))
+def test_logits_that_are_no_numbers_are_refused(float_model: FloatModel, fp32: Path, tmp_path: Path) -> None:
+    with pytest.raises(SlmxError, match="NaN or infinite; not published"):
+        float_model.compare(damaged(fp32, tmp_path / "model.onnx", float("nan")))
 
 
 class Recorded:
@@ -146,30 +150,32 @@ def test_figures_are_those_of_their_definitions(seed: int, spread: float, decode
     theirs = random.normal(0, 2, (6, 11)).astype(np.float32)
     ours = (theirs + random.normal(0, 1, theirs.shape) * spread).astype(np.float32)
     inputs, targets = random.integers(0, 11, (2, 1, 6))
-    reading = Reading(inputs, targets, lambda row: theirs, bytes_per_token=3.5)
-    float_figure = reading.bits_per_byte(reading.reference_nats())
+    reference = Reference(inputs, targets, lambda row: theirs, bytes_per_token=3.5)
+    float_figure = reference.bits_per_byte(reference.nats())
     session = Recorded(ours)
-    quality = measure_quality(session, reading, float_figure, decode)  # type: ignore[arg-type]
+    fidelity = measure_fidelity(session, reference, float_figure, decode)  # type: ignore[arg-type]
     whole = inputs[0].tolist()
     assert session.read == ([[i] for i in whole] if decode else [whole])
     p = torch.from_numpy(theirs).double().log_softmax(-1)
     q = torch.from_numpy(ours).double().log_softmax(-1)
     bits = -float(q[range(6), targets[0]].mean()) / np.log(2) / 3.5
-    assert quality.bits_per_byte == pytest.approx(bits, rel=1e-4, abs=1e-5)
-    assert quality.loss == pytest.approx(bits / float_figure - 1, abs=1e-4)
-    assert quality.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4, abs=1e-6)
-    assert quality.kl >= 0
-    assert quality.greedy_agreement == pytest.approx(np.mean(ours.argmax(1) == theirs.argmax(1)), abs=1e-5)
+    assert fidelity.bits_per_byte == pytest.approx(bits, rel=1e-4, abs=1e-5)
+    assert fidelity.bpb_increase == pytest.approx(bits / float_figure - 1, abs=1e-4)
+    assert fidelity.kl == pytest.approx(float((p.exp() * (p - q)).sum(-1).mean()), rel=1e-4, abs=1e-6)
+    assert fidelity.kl >= 0
+    assert fidelity.greedy_agreement == pytest.approx(np.mean(ours.argmax(1) == theirs.argmax(1)), abs=1e-5)
     np.testing.assert_allclose(log_softmax(ours), q.numpy(), rtol=1e-5, atol=1e-4)
 
 
-def test_a_quality_that_is_no_number_is_refused() -> None:
+def test_infinite_logits_are_refused() -> None:
     theirs = np.zeros((2, 3), np.float32)
-    reading = Reading(np.zeros((1, 2), np.int64), np.zeros((1, 2), np.int64), lambda row: theirs, bytes_per_token=1.0)
+    reference = Reference(
+        np.zeros((1, 2), np.int64), np.zeros((1, 2), np.int64), lambda row: theirs, bytes_per_token=1.0
+    )
     for value in (np.nan, np.inf):
         session = Recorded(np.full((2, 3), value, np.float32))
-        with pytest.raises(SlmxError, match="no numbers"), np.errstate(invalid="ignore"):
-            measure_quality(session, reading, 1.0, False)  # type: ignore[arg-type]
+        with pytest.raises(SlmxError, match="NaN or infinite"):
+            measure_fidelity(session, reference, 1.0, False)  # type: ignore[arg-type]
 
 
 def test_a_file_to_judge_on_is_named_and_read(checkpoint: Checkpoint, corpus_file: Path, text: EvalText) -> None:
@@ -203,11 +209,11 @@ def test_sampled_text_follows_the_model(checkpoint: Checkpoint) -> None:
 def test_a_text_shorter_than_one_context_is_refused(checkpoint: Checkpoint) -> None:
     short = EvalText(TokenStream(np.zeros(20, np.uint16), 60, 1), "short")
     with pytest.raises(SlmxError, match="shorter than one context"):
-        Judge(checkpoint.model, short)
+        FloatModel(checkpoint.model, short)
 
 
 def test_at_least_one_window_is_judged(checkpoint: Checkpoint, text: EvalText) -> None:
-    assert Judge(checkpoint.model, text, max_tokens=1).tokens == checkpoint.model.config.block_size
+    assert FloatModel(checkpoint.model, text, max_tokens=1).tokens == checkpoint.model.config.block_size
 
 
 def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpoint, fp32: Path) -> None:
@@ -219,12 +225,12 @@ def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpo
         assert greedy_tokens(session, prompt, count) == expected
 
 
-def test_the_verdict_goes_into_the_manifest_whole(judge: Judge, fp32: Path) -> None:
-    verdict = judge.verdict(fp32)
-    stored = verdict.as_dict()
-    assert stored["float_bits_per_byte"] == judge.float_bits_per_byte
-    assert Quality(**stored["windows"]) == verdict.windows  # type: ignore[arg-type]
-    assert Quality(**stored["decode"]) == verdict.decode  # type: ignore[arg-type]
+def test_the_worse_way_of_reading_counts_and_so_does_one_that_is_no_number() -> None:
+    good, bad, unknown = (Fidelity(0.9, increase, 0.01, 0.9) for increase in (0.0125, 0.125, float("nan")))
+    assert Comparison(0.8, good, None).worst_bpb_increase == 0.0125
+    assert Comparison(0.8, good, bad).worst_bpb_increase == 0.125
+    assert Comparison(0.8, bad, good).worst_bpb_increase == 0.125
+    assert np.isnan(Comparison(0.8, good, unknown).worst_bpb_increase)
 
 
 def test_pytorch_takes_as_many_threads_as_the_runtime_would(

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,10 +18,12 @@ from export.checks.gates import failures
 from export.checks.operators import check_operators
 from export.formats.graph import matrix_names, read_weights
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
-from runtimes.bundle.store import MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.figures import Comparison, Fidelity, Figures
+from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
-from slm.hashing import sha256_of
 from slm.model import GPT
 from tests import bundles
 from tests.bundles import Slmx
@@ -46,43 +49,70 @@ def small(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def replace_file(bundle: Path, name: str, source: Path) -> None:
     """Put another file in a bundle, with its hash, as a careless or a malicious maker would."""
     shutil.copyfile(source, bundle / name)
-    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
-    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
-    bundles.edit_manifest(bundle, files=files)
+    bundles.list_again(bundle, name)
+
+
+def found_of(bundle: Path) -> dict[str, Any]:
+    """What verification.json holds."""
+    found: dict[str, Any] = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))
+    return found
 
 
 def test_a_whole_bundle_passes_and_says_what_was_measured(slmx: Slmx, whole: Path) -> None:
-    ran = slmx("verify", whole)
+    before = bundles.snapshot(whole)
+    ran = slmx("verify", whole, "--quality", "--trust")
     assert ran.code == 0
     rows = ran.stdout.splitlines()
-    assert [row.split()[0] for row in rows[1 : 1 + len(VARIANT_FILES)]] == list(VARIANT_FILES)
+    assert [row.split()[0] for row in rows[1 : 1 + len(VARIANTS)]] == list(VARIANTS)
     assert "int8: passed, 9 matrices quantized, 0 not, 29 nodes" in rows
     assert "int4: passed, 9 matrices quantized, 0 not, 29 nodes" in rows
     assert "fp32: passed, 0 matrices quantized, 9 not, 30 nodes" in rows
     assert "torchscript: passed" in rows
     assert rows[-1].endswith("files, every hash matches")
     assert "float model: the weights of its fp32 graph" in ran.stderr
-    manifest = Bundle.open(whole).manifest
-    verified = manifest["verified"]
-    assert verified["judged_on"] == manifest["judged_on"]
-    for name, entry in manifest["variants"].items():
-        found = verified["variants"][name]
-        assert found["failures"] == []
-        assert {key: found[key] for key in ("parity", "quality") if key in found} == {
-            key: entry[key] for key in ("parity", "quality") if key in entry
+    found = found_of(whole)
+    assert (found["problems"], found["quality"]["not_read"]) == ([], [])
+    stored = json.loads((whole / MANIFEST_FILE).read_text("utf-8"))
+    assert found["quality"]["judged_on"] == stored["judged_on"]
+    assert list(found["quality"]["variants"]) == list(stored["variants"])
+    for name, entry in stored["variants"].items():
+        measured = found["quality"]["variants"][name]
+        assert measured["failures"] == []
+        assert {key: measured.get(key) for key in ("parity", "quality")} == {
+            key: entry["figures"].get(key) for key in ("parity", "quality")
         }
+    after = bundles.snapshot(whole)
+    del after[VERIFICATION_FILE]
+    assert after == before
+
+
+def test_torch_files_are_read_with_trust_only(slmx: Slmx, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a torch file was read")
+
+    monkeypatch.setattr("torch.jit.load", refuse)
+    monkeypatch.setattr("torch.export.load", refuse)
+    variants = json.loads((whole / MANIFEST_FILE).read_text("utf-8"))["variants"]
+    kept = {name: variants[name] for name in ("fp32", "torchscript", "pt2")}
+    bundles.edit_manifest(whole, variants=kept, default="fp32")
+    ran = slmx("verify", whole, "--quality")
+    assert ran.code == 0
+    for name in ("torchscript", "pt2"):
+        assert f"{name}: not read (PyTorch can run code from it: needs --quality --trust)" in ran.stdout.splitlines()
+    assert found_of(whole)["quality"]["not_read"] == ["torchscript", "pt2"]
+    assert list(found_of(whole)["quality"]["variants"]) == ["fp32"]
 
 
 def test_the_checkpoint_may_be_named_and_must_be_its_own(
     slmx: Slmx, small: Path, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    assert slmx("verify", small, "--checkpoint", tiny_checkpoint).code == 0
+    assert slmx("verify", small, "--quality", "--checkpoint", tiny_checkpoint).code == 0
     loaded = load_checkpoint(tiny_checkpoint)
-    other = tmp_path / "other"
+    other = tmp_path / "other é %#"
     other.mkdir()
     model = GPT(loaded.model.config).eval()
     save_checkpoint(other, "nano", model, loaded.tokenizer, loaded.merges, {})
-    line = slmx.refuses("verify", small, "--checkpoint", other)
+    line = slmx.refuses("verify", small, "--quality", "--checkpoint", other)
     assert line == f"{small}: not made from {other}; name its own checkpoint, or none"
 
 
@@ -90,7 +120,7 @@ def test_without_fp32_the_checkpoint_must_be_named(slmx: Slmx, small: Path) -> N
     variants = json.loads((small / MANIFEST_FILE).read_text("utf-8"))["variants"]
     del variants["fp32"]
     bundles.edit_manifest(small, variants=variants)
-    line = slmx.refuses("verify", small)
+    line = slmx.refuses("verify", small, "--quality")
     assert line == f"{small}: no fp32 variant to compare with; name the model with --checkpoint DIR"
 
 
@@ -105,30 +135,33 @@ def test_the_weights_of_an_fp32_graph_are_the_models(tmp_path: Path) -> None:
         read_weights(tmp_path / "less.onnx", model.config)
 
 
-def test_a_changed_byte_stops_it_at_once(slmx: Slmx, small: Path) -> None:
-    path = small / VARIANT_FILES["int8"]
+def test_a_bundle_with_a_changed_byte_is_not_judged(slmx: Slmx, small: Path) -> None:
+    path = small / VARIANTS["int8"].file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    assert slmx.refuses("verify", small).startswith(f"{path}: not the file that manifest.json lists")
+    ran = slmx("verify", small, "--quality")
+    assert ran.code == 1
+    assert ran.stdout.startswith(f"FAILED: {path}: not the file that manifest.json lists")
+    assert "quality" not in found_of(small)
 
 
 def test_int8_that_is_float_inside_fails(slmx: Slmx, small: Path) -> None:
-    replace_file(small, VARIANT_FILES["int8"], small / VARIANT_FILES["fp32"])
-    ran = slmx("verify", small)
+    replace_file(small, VARIANTS["int8"].file, small / VARIANTS["fp32"].file)
+    ran = slmx("verify", small, "--quality")
     assert ran.code == 1
     assert "int8: FAILED: h.0.attn_proj.weight was to be quantized and is not; " in ran.stdout
-    assert Bundle.open(small).manifest["verified"]["variants"]["int8"]["failures"]
+    assert found_of(small)["quality"]["variants"]["int8"]["failures"]
 
 
 def test_int8_that_lost_too_much_fails(slmx: Slmx, small: Path, tmp_path: Path) -> None:
-    model = onnx.load(small / VARIANT_FILES["int8"])
+    model = onnx.load(small / VARIANTS["int8"].file)
     for tensor in model.graph.initializer:
         if tensor.name == "h.0.c_fc.weight_scale":
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(5), tensor.name))
     onnx.save_model(model, tmp_path / "worse.onnx")
-    replace_file(small, VARIANT_FILES["int8"], tmp_path / "worse.onnx")
-    ran = slmx("verify", small)
+    replace_file(small, VARIANTS["int8"].file, tmp_path / "worse.onnx")
+    ran = slmx("verify", small, "--quality")
     assert ran.code == 1
     (line,) = [row for row in ran.stdout.splitlines() if row.startswith("int8: FAILED")]
     assert "bits per byte (limit 1.0%)" in line
@@ -141,25 +174,11 @@ def test_another_models_file_fails(slmx: Slmx, whole: Path, tmp_path: Path, vari
 
     write = {"portable": export_portable, "torchscript": export_torchscript, "pt2": export_pt2}[variant]
     write(bundles.random_model(Bundle.open(whole).config), tmp_path / "other")
-    replace_file(whole, VARIANT_FILES[variant], tmp_path / "other")
-    ran = slmx("verify", whole)
+    replace_file(whole, VARIANTS[variant].file, tmp_path / "other")
+    ran = slmx("verify", whole, "--quality", "--trust")
     assert ran.code == 1
     assert f"{variant}: FAILED: {variant} differs from PyTorch by " in ran.stdout
     assert ran.stdout.count("FAILED") == 1
-
-
-def test_where_nothing_can_be_written_the_table_is_still_printed(
-    slmx: Slmx, small: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    before = bundles.snapshot(small)
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
-    ran = slmx("verify", small)
-    assert ran.code == 0
-    assert f"{small / MANIFEST_FILE}: not updated (Permission denied)" in ran.stderr
-    assert bundles.snapshot(small) == before
 
 
 def test_a_float_copy_of_a_quantized_matrix_is_found(tmp_path: Path) -> None:
@@ -189,8 +208,15 @@ def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_no_number_is_a_failure() -> None:
-    quality = {"windows": {"loss": 0.0}, "decode": {"loss": float("nan")}}
-    assert failures("int8", {"quality": quality}) == ["int8 loses nan% bits per byte (limit 1.0%)"]
-    assert failures("fp32", {"parity": float("nan"), "same_greedy_tokens": True})
-    assert failures("fp32", {"parity": 0.0, "same_greedy_tokens": False})
-    assert failures("fp32", {"parity": 0.0, "same_greedy_tokens": True}) == []
+    good, bad = Fidelity(1.0, 0.0, 0.0, 1.0), Fidelity(1.0, float("nan"), 0.0, 1.0)
+    for quality in (Comparison(1.0, good, bad), Comparison(1.0, bad, good), Comparison(1.0, bad)):
+        assert failures("int8", Figures(quality=quality)) == ["int8 loses nan% bits per byte (limit 1.0%)"]
+    assert failures("int8", Figures(quality=Comparison(1.0, good, good))) == []
+    assert failures("fp32", Figures(parity=float("nan"), same_greedy_tokens=True))
+    assert failures("fp32", Figures(parity=0.0, same_greedy_tokens=False))
+    assert failures("fp32", Figures(parity=0.0, same_greedy_tokens=True)) == []
+
+
+def test_a_figure_that_was_not_measured_is_a_failure() -> None:
+    assert failures("int8", Figures()) == ["int8 was not compared with the float model"]
+    assert failures("fp32", Figures()) == ["fp32 was not compared with PyTorch"]

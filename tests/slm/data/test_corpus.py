@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.data.corpus import Shards, TokenStream, bits_per_byte, encode_stories
+from slm.data.corpus import Shards, TokenStream, encode_stories
 from slm.errors import SlmxError
 from slm.tokenizer import Tokenizer, train_tokenizer
 
@@ -76,7 +75,3 @@ def test_a_vocabulary_past_16_bits_is_refused() -> None:
     del ranks[next(reversed(ranks))]
     stream = encode_stories(["a"], Tokenizer(ranks))
     assert stream.ids[:].tolist() == [65535, ord("a")]
-
-
-def test_bits_per_byte_of_known_figures() -> None:
-    assert bits_per_byte(math.log(2) * 30, tokens=10, bytes_per_token=3.0) == pytest.approx(1.0)

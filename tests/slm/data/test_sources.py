@@ -1,57 +1,49 @@
-"""Stories from every kind of source, and what is said of one that cannot be read."""
+"""Stories from every kind of source, and what a source is taken for."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from slm.data.sources import find_sources, hub_version, load_rows, read_stories
+from slm.data.cleaning import Cleaning
+from slm.data.sources import find_sources, read_stories
 from slm.errors import SlmxError
 from slm.tokenizer import END_OF_TEXT
 from tests.conftest import as_corpus, run_slmx
+from tests.slm.data.conftest import write
 
-pa = pytest.importorskip("pyarrow", reason="needs the train extra")
-pq = pytest.importorskip("pyarrow.parquet", reason="needs the train extra")
-zstandard = pytest.importorskip("zstandard", reason="needs the train extra")
-
-
-def write(path: Path, stories: list[str]) -> Path:
-    """The stories in the format that the name says."""
-    kind = path.name.split(".", 1)[1]
-    if kind == "parquet":
-        pq.write_table(pa.table({"text": stories, "id": list(range(len(stories)))}), path)
-        return path
-    if kind == "csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "text"])
-            writer.writerows(enumerate(stories))
-        return path
-    lines = "".join(json.dumps({"text": story, "id": n}) + "\n" for n, story in enumerate(stories))
-    text = lines if kind.startswith("jsonl") else as_corpus(stories)
-    if kind == "blank.txt":
-        text = "\n\n".join(stories)
-    content = text.encode()
-    if kind.endswith("gz"):
-        content = gzip.compress(content)
-    if kind.endswith("zst"):
-        content = zstandard.compress(content)
-    path.write_bytes(content)
-    return path
+FORMATS = ("txt", "jsonl", "ndjson", "json", "csv", "tsv")
+PACKINGS = (".gz", ".bz2", ".xz", ".zst")
 
 
-KINDS = ("txt", "blank.txt", "txt.gz", "txt.zst", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "parquet")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_holds_the_same_stories(kind: str, stories: list[str], tmp_path: Path) -> None:
-    path = write(tmp_path / f"stories.{kind}", stories[:40])
+@pytest.mark.parametrize(
+    "suffix", [*FORMATS, "parquet", *(format_ + packing for format_ in FORMATS for packing in PACKINGS), "JSONL", "Csv"]
+)
+def test_every_kind_of_file_holds_the_same_stories(suffix: str, stories: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / f"stories.{suffix.lower()}", stories[:40])
+    path = path.rename(tmp_path / f"stories.{suffix}")
     assert list(read_stories([path])) == stories[:40]
     assert list(read_stories([str(path), path])) == stories[:40] * 2
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+@pytest.mark.parametrize("name", ["a.txt", "a.dat", "a", "a.md", "a.data.bak"])
+def test_a_table_is_one_whatever_its_name(kind: str, name: str, stories: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / f"a.{kind}", stories[:5]).rename(tmp_path / name)
+    assert list(read_stories([path])) == stories[:5]
+
+
+@pytest.mark.parametrize("text", ["{he said} no.", '"Once": a story.', "[Scene 1]\nTom: hi.", '{"broken', "[1] One."])
+def test_a_text_that_looks_a_little_like_json_is_text(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(text, "utf-8")
+    assert list(read_stories([tmp_path / "a.txt"])) == [text]
 
 
 def test_a_folder_is_all_its_files_in_order(stories: list[str], tmp_path: Path) -> None:
@@ -66,6 +58,84 @@ def test_a_folder_is_all_its_files_in_order(stories: list[str], tmp_path: Path) 
         list(read_stories([tmp_path / "empty"]))
 
 
+HUB_CLONE = (
+    ".gitattributes",
+    ".git/config.txt",
+    ".cache/old.jsonl",
+    "README.md",
+    "LICENSE",
+    "LICENSE.txt",
+    "CITATION.cff",
+    "dataset_infos.json",
+    "requirements.txt",
+    "stories.py",
+)
+TRAINING = ("data/train-00000-of-00002.jsonl", "data/train-00001-of-00002.jsonl", "extra.txt")
+HELD_OUT = (
+    "data/validation-00000-of-00001.jsonl",
+    "data/test.txt",
+    "valid.txt",
+    "Stories-Valid.txt.gz",
+    "dev/a.txt",
+    "valid2.csv",
+)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder as git clone leaves it of a data set on the hub; each file's only story is its name."""
+    folder = tmp_path / "clone"
+    for name in (*HUB_CLONE, *TRAINING, *HELD_OUT):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, [name])
+    return folder
+
+
+def test_a_cloned_data_set_gives_its_training_files_to_training(clone: Path) -> None:
+    lines: list[str] = []
+    assert list(read_stories(find_sources([clone], split="train", report=lines.append))) == sorted(TRAINING)
+    (line,) = lines
+    assert line.startswith(
+        f"{clone}: left out CITATION.cff, LICENSE, LICENSE.txt, README.md, dataset_infos.json and 2 "
+    )
+    assert "(no stories by name) and Stories-Valid.txt.gz, data/test.txt, " in line
+    assert line.endswith(" and 1 more (valid data by name; give it with --valid to use it)")
+
+
+def test_a_cloned_data_set_gives_its_other_files_to_validation(clone: Path) -> None:
+    lines: list[str] = []
+    expected = sorted([*HELD_OUT, "extra.txt"])
+    assert list(read_stories(find_sources([clone], split="valid", report=lines.append))) == expected
+    assert "data/train-00001-of-00002.jsonl (train data by name" in lines[0]
+    assert list(read_stories([clone])) == sorted([*TRAINING, *HELD_OUT])
+
+
+def test_a_file_that_is_named_is_read_whatever_its_name(clone: Path) -> None:
+    for name in ("README.md", "valid.txt", "data/test.txt", ".cache/old.jsonl"):
+        assert list(read_stories(find_sources([clone / name], split="train"))) == [name]
+
+
+@pytest.mark.parametrize(
+    "name", ["The Test of Time.txt", "contest.txt", "invalid.txt", "evaluations.txt", "valley.txt", "readmes.txt"]
+)
+def test_a_story_by_such_a_word_is_a_story(name: str, tmp_path: Path) -> None:
+    write(tmp_path / name, ["one"])
+    assert list(read_stories(find_sources([tmp_path], split="train"))) == ["one"]
+
+
+def test_a_folder_whose_files_are_all_left_out_says_which(tmp_path: Path) -> None:
+    write(tmp_path / "test.txt", ["one"])
+    with pytest.raises(SlmxError, match=r"no corpus .*; left out test\.txt \(valid data by name; give it with --valid"):
+        find_sources([tmp_path], split="train")
+
+
+def test_a_prepared_data_set_is_no_corpus(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}", "utf-8")
+    with pytest.raises(SlmxError, match="a prepared data set, not text; give it to slmx train or slmx evaluate"):
+        find_sources([tmp_path])
+
+
 def test_the_separator_is_found_and_can_be_forced(tmp_path: Path) -> None:
     marked, blank = tmp_path / "marked.txt", tmp_path / "blank.txt"
     marked.write_text(f"one\n\nstill one\n{END_OF_TEXT}\ntwo{END_OF_TEXT}three{END_OF_TEXT}\n", "utf-8")
@@ -73,7 +143,7 @@ def test_the_separator_is_found_and_can_be_forced(tmp_path: Path) -> None:
     assert [source.separator for source in find_sources([marked, blank])] == ["endoftext", "blank"]
     assert list(read_stories([marked])) == ["one\n\nstill one", "two", "three"]
     assert list(read_stories([blank])) == ["one\nmore", "two\nmore", "three"]
-    assert next(read_stories([marked], separator="blank")) == "one"
+    assert list(read_stories([marked], separator="blank")) == ["one", "still one", "two", "three"]
     assert list(read_stories([blank], separator="endoftext")) == ["one\nmore\n\n\n \ntwo\nmore\n\nthree"]
     with pytest.raises(SlmxError, match="--separator comma: choose one of auto, endoftext, blank"):
         find_sources([marked], "comma")
@@ -83,43 +153,37 @@ def test_a_marker_across_two_reads_is_found(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "a.txt"
     path.write_text(f"one\n\nmore\n{END_OF_TEXT}\ntwo é\n", "utf-8")
     for size in range(1, 30):
-        monkeypatch.setattr("slm.data.sources.CHUNK", size)
+        monkeypatch.setattr("slm.data.files.CHUNK", size)
         assert find_sources([path])[0].separator == "endoftext"
         assert list(read_stories([path])) == ["one\n\nmore", "two é"]
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.txt", None, "cannot read the corpus (No such file or directory)"),
         ("a.jsonl", None, "cannot read the corpus (No such file or directory)"),
-        ("a.txt", b"", "holds no story"),
+        ("no [file] 50%", None, "cannot read the corpus (No such file or directory)"),
+        ("a.txt", b"", "holds no story; expected a <|endoftext|> line between stories"),
         ("a.txt", b"<|endoftext|>\n \n", "holds no story"),
-        ("a.txt", b"hello\nab\0c\n", ":2: a binary file"),
-        ("a.txt", b"hello\n\xff\xfe\n", ":2: not UTF-8"),
-        ("a.txt", "hello".encode("utf-16"), "UTF-16 text; convert it, for example with iconv -f UTF-16 -t UTF-8"),
         ("a.txt.gz", b"no archive", "cannot read the corpus ("),
-        ("a.txt.gz", gzip.compress(b"once upon a time " * 99, mtime=0)[:40], "a damaged archive ("),
         ("a.txt.zst", b"no archive", "a damaged archive ("),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 1}\n', ": row 2: expected text in 'text', not 1"),
-        ("a.jsonl", b"nonsense\n", "cannot read the corpus ("),
-        ("a.jsonl", b'{"story": "a", "id": 1}\n', ": no column 'text'; it has id, story: choose one with --field"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', ": row 2: expected text in 'text', not None"),
-        ("a.jsonl", b'{"text": 5}\n', ": row 1: expected text in 'text', not 5"),
-        ("a.jsonl", b'{"text": " "}\n', "holds no story"),
-        ("a.csv", b"id,story\n1,once\n", ": no column 'text'; it has id, story: choose one with --field"),
-        ("a.parquet", b"PAR1 or not", "cannot read the corpus ("),
     ],
 )
-def test_unusable_files_are_named_in_one_line(name: str, content: bytes | None, said: str, tmp_path: Path) -> None:
+def test_unusable_files_are_named_in_one_line(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(SlmxError) as caught:
         list(read_stories([path]))
-    assert str(caught.value).startswith(str(path))
-    assert said in str(caught.value)
+    assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_a_device_is_refused(device: str) -> None:
+    with pytest.raises(SlmxError, match=f"^{device}: neither a file, a folder nor a pipe$"):
+        find_sources([device])
 
 
 def test_another_column_can_be_named(tmp_path: Path) -> None:
@@ -131,14 +195,53 @@ def test_another_column_can_be_named(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(f"one\n{END_OF_TEXT}\n", "utf-8-sig")
     assert list(read_stories([tmp_path / "a.txt"])) == ["one"]
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}', "utf-8-sig")
+    assert list(read_stories([tmp_path / "a.jsonl"])) == ["one"]
+    (tmp_path / "a").write_text('{"text": "one"}', "utf-8-sig")
+    assert list(read_stories([tmp_path / "a"])) == ["one"]
 
 
-def test_the_call_that_reads_the_hub_reads_a_local_data_set(stories: list[str], tmp_path: Path) -> None:
-    write(tmp_path / "train-00000-of-00001.parquet", stories[:7])
-    write(tmp_path / "validation-00000-of-00001.parquet", stories[7:9])
-    for name, expected in ((str(tmp_path), stories[:7]), (f"{tmp_path}:validation", stories[7:9])):
-        assert [row["text"] for row in load_rows("hub", name)] == expected
-    assert hub_version(str(tmp_path)) == hub_version(f"{tmp_path}:validation")
+def test_cuts_of_long_stories_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm.data.stories.LONGEST_STORY", 20)
+    for name in ("a.txt", "a.jsonl"):
+        counts = Cleaning()
+        path = write(tmp_path / name, ["Once upon a time. They lived happily. The end."])
+        assert list(read_stories([path], counts=counts)) == ["Once upon a time.", "They lived happily.", "The end."]
+        assert counts.cut == 2
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
+def test_a_pipe_is_read_as_a_file(kind: str, packed: bool, stories: list[str], tmp_path: Path) -> None:
+    content = write(tmp_path / f"a.{kind}", stories[:20]).read_bytes()
+    if packed and kind != "parquet":
+        content = gzip.compress(content, mtime=0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[content])
+    writer.start()
+    assert list(read_stories([str(pipe)])) == stories[:20]
+    writer.join(timeout=30)
+
+
+def test_what_a_pipe_holds_is_named_by_the_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=[b"one\ntwo \xff"])
+    writer.start()
+    with pytest.raises(SlmxError) as caught:
+        list(read_stories([pipe]))
+    writer.join(timeout=30)
+    assert str(caught.value).startswith(f"{pipe}:2: not UTF-8")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_standard_input_is_a_source(name: str, stories: list[str]) -> None:
+    code = f"import json; from slm.data.sources import read_stories; print(json.dumps(list(read_stories([{name!r}]))))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], input=as_corpus(stories[:9]).encode(), capture_output=True, check=True, timeout=60
+    )
+    assert json.loads(ran.stdout) == stories[:9]
 
 
 def test_a_name_of_a_hub_data_set_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

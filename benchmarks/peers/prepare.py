@@ -1,6 +1,6 @@
-"""Write what a peer opens, in a process that may crash.
+"""Writes what a peer opens. This runs in a process of its own, because a converter may crash.
 
-python -m benchmarks.studies.prepare_peer NAME CHECKPOINT BUNDLE FOLDER
+python -m benchmarks.peers.prepare NAME CHECKPOINT BUNDLE FOLDER
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from benchmarks.peers.registry import find_peer
 
 
 def main() -> None:
-    """Prepare the peer that the arguments name; an exception's last line on stderr is the caller's note."""
+    """Prepare the peer that the arguments name. The caller reports the last line of stderr if this fails."""
     name, *folders = sys.argv[1:]
     checkpoint, bundle, folder = map(Path, folders)
     find_peer(name).prepare(checkpoint, bundle, folder)

@@ -1,0 +1,69 @@
+"""Reading report.json, of this format version and of the one before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.report.record import FORMAT_VERSION, Report
+from benchmarks.report.typed_json import from_json
+from runtimes.bundle.fields import parse_json
+from slm.errors import SlmxError
+
+MOST_BYTES = 256 * 2**20
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.
+
+    Args:
+        path: A report.json, of this slmx or of an earlier one.
+
+    Raises:
+        SlmxError: The file cannot be read, is larger than 256 MiB, is not a benchmark report, has a figure that is
+            missing or impossible, or is of an unknown format version.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); give the report.json of a slmx bench run") from error
+    if len(content) > MOST_BYTES:
+        raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; give the report.json of a slmx bench run")
+    try:
+        found = parse_json(content)
+    except ValueError as error:
+        raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench") from error
+    version = found.get("format_version") if isinstance(found, dict) else None
+    if type(version) is not int:
+        raise SlmxError(f"{path}: not a benchmark report (no format_version); write one with slmx bench")
+    if not 1 <= version <= FORMAT_VERSION:
+        raise SlmxError(
+            f"{path}: report format {version}, this slmx reads 1 to {FORMAT_VERSION}; measure again with this slmx"
+        )
+    try:
+        return report_from_json(found)
+    except ValueError as error:
+        raise SlmxError(f"{path}: not a valid benchmark report ({error}); measure again with slmx bench") from error
+
+
+def report_from_json(found: object) -> Report:
+    """Build a report from its JSON object; ValueError names the first field that is wrong."""
+    if isinstance(found, dict) and found.get("format_version") == 1:
+        found = _from_version_1(found)
+    return from_json(Report, found)
+
+
+def _from_version_1(found: dict[str, object]) -> dict[str, object]:
+    """Version 1 called a runner "side", and the increase of the bits per byte "loss"."""
+    results = found.get("results")
+    if isinstance(results, list):
+        results = [_renamed(result, {"loss": "bpb_increase"}) for result in results]
+        for result in results:
+            if isinstance(result, dict) and "case" in result:
+                result["case"] = _renamed(result["case"], {"side": "runner"})
+    return {**found, "results": results, "format_version": FORMAT_VERSION}
+
+
+def _renamed(value: object, names: dict[str, str]) -> object:
+    """Return a copy of an object with fields renamed; anything else is returned as it is."""
+    return {names.get(name, name): entry for name, entry in value.items()} if isinstance(value, dict) else value

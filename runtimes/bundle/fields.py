@@ -1,0 +1,157 @@
+"""Reads values out of JSON that nobody has checked: each of the wanted kind and size, or ValueError naming it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+MAX_DEPTH = 16
+MAX_TEXT = 1000
+MAX_INTEGER = 2**63 - 1
+# One part of a path that means the same file on every system: no "..", no drive, no device, nothing hidden.
+PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+
+# The last quote is optional, so that a string without an end is read once and not again from each quote in it.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_T = TypeVar("_T")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name can name a file or a folder on every system: Latin letters, digits, `_`, `-` and inner dots."""
+    return PLAIN_PART.fullmatch(name) is not None
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a text can be printed on a terminal as it is: no control characters, no half of a surrogate pair."""
+    return not any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in text)
+
+
+def as_plain_text(text: str) -> str:
+    """The text with `?` for everything that `is_plain_text` refuses, shortened to the length that a manifest takes."""
+    return "".join(char if is_plain_text(char) else "?" for char in text)[:MAX_TEXT]
+
+
+def parse_json(content: bytes) -> object:
+    """Parse JSON from a source that may be hostile.
+
+    Args:
+        content: UTF-8 text. The caller bounds its length.
+
+    Raises:
+        ValueError: For what is no JSON, a key that is there twice, NaN or Infinity, or more than `MAX_DEPTH` levels.
+    """
+    depth = 0
+    for match in _BRACKET.finditer(_STRING.sub(b"", content)):
+        depth += 1 if match.group() in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels of brackets")
+    return json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key is there twice")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+class Fields:
+    """A JSON object whose values are read one by one. Every method raises ValueError naming the value that is wrong."""
+
+    def __init__(self, value: object, name: str = "") -> None:
+        if not isinstance(value, dict):
+            raise ValueError(f"{name or 'the whole'} is not an object")
+        self._values: dict[str, object] = value
+        self._name = name
+
+    def _path(self, key: str) -> str:
+        shown = key if is_plain_name(key) else ascii(key[:40])
+        return f"{self._name}.{shown}" if self._name else shown
+
+    def _value(self, key: str) -> object:
+        if key not in self._values:
+            raise ValueError(f"{self._path(key)} is missing")
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys, in order."""
+        return iter(self._values)
+
+    def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
+        """What `read` gives for a key, or None if the key is missing or its value is null."""
+        return None if self._values.get(key) is None else read(key)
+
+    def object(self, key: str) -> Fields:
+        """An object inside this one."""
+        return Fields(self._value(key), self._path(key))
+
+    def text(self, key: str) -> str:
+        """A text that can be printed as it is."""
+        value = self._value(key)
+        if not isinstance(value, str) or len(value) > MAX_TEXT or not is_plain_text(value):
+            raise ValueError(f"{self._path(key)} is not a text of printable characters, {MAX_TEXT} at most")
+        return value
+
+    def name(self, key: str) -> str:
+        """A name as `is_plain_name` asks for."""
+        value = self._value(key)
+        if not isinstance(value, str) or not is_plain_name(value):
+            raise ValueError(f"{self._path(key)} is not a plain name")
+        return value
+
+    def integer(self, key: str, least: int = 0, most: int = MAX_INTEGER) -> int:
+        """A whole number within limits."""
+        value = self._value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{self._path(key)} is not a whole number from {least} to {most}")
+        return value
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = self._value(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_INTEGER < value < MAX_INTEGER:
+            return float(value)
+        raise ValueError(f"{self._path(key)} is not a number")
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self._value(key)
+        if not isinstance(value, bool):
+            raise ValueError(f"{self._path(key)} is neither true nor false")
+        return value
+
+    def sha256(self, key: str) -> str:
+        """A SHA-256 as 64 small hexadecimal digits."""
+        value = self._value(key)
+        if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
+            raise ValueError(f"{self._path(key)} is not a SHA-256")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts."""
+        value = self._value(key)
+        if not isinstance(value, list):
+            raise ValueError(f"{self._path(key)} is not a list")
+        items = Fields({str(number): item for number, item in enumerate(value)}, self._path(key))
+        return tuple(items.text(number) for number in items)
+
+    def scalars(self, key: str) -> dict[str, bool | int | str]:
+        """An object of texts, whole numbers and flags."""
+        inner = self.object(key)
+        found: dict[str, bool | int | str] = {}
+        for name in inner:
+            value = inner._value(name)
+            if not is_plain_name(name):
+                raise ValueError(f"{inner._path(name)} has no plain name")
+            if isinstance(value, bool):
+                found[name] = value
+            else:
+                found[name] = inner.integer(name) if isinstance(value, int) else inner.text(name)
+        return found

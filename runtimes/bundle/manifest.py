@@ -1,0 +1,250 @@
+"""The manifest of a bundle: what it holds, the hash of every file, and the figures of every variant.
+
+An export writes the manifest and nothing changes it afterwards. One function reads it, `Manifest.read`. It takes bytes
+from anybody and checks all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtimes.bundle.fields import Fields, is_plain_name, parse_json
+from runtimes.bundle.figures import Figures, read_figures
+from runtimes.bundle.variants import VARIANTS
+from slm.errors import SlmxError
+from slm.hashing import sha256_of_bytes
+from slm.presets import GPTConfig
+
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (2, 3)
+MANIFEST_FILE = "manifest.json"
+# What `slmx verify` found; it stands beside the manifest and is no part of the bundle.
+VERIFICATION_FILE = "verification.json"
+
+MAX_MANIFEST_BYTES = 2**20
+MAX_FILE_BYTES = 2**31  # protobuf, and so an ONNX file, ends there
+MAX_CACHE_BYTES = 2**32
+MAX_SIZES = {"block_size": 2**17, "vocab_size": 2**20, "n_layer": 512, "n_head": 512, "n_embd": 2**15}
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file of the bundle: what it is, its size in bytes and its SHA-256 in hexadecimal."""
+
+    what: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Matrices that int8 left in float, the worst first, and what that cost.
+
+    Attributes:
+        names: The matrices.
+        bpb_increase_without: Rise in bits per byte, relative to the float model, with every matrix in int8.
+        bytes_added: How much larger the file became.
+        step_time_ratio: Time of a step relative to a graph with every matrix in int8.
+    """
+
+    names: tuple[str, ...]
+    bpb_increase_without: float
+    bytes_added: int
+    step_time_ratio: float
+
+
+@dataclass(frozen=True)
+class VariantEntry:
+    """A variant of the bundle: its file, its figures, and how it was made.
+
+    Attributes:
+        file: The file, relative to the bundle.
+        figures: What the export measured.
+        recipe: Name of the int8 recipe.
+        settings: The settings of the quantizer.
+        kept_float: Matrices that the quantizer left in float.
+        exclusion: What `--int8-exclude auto` found.
+        opset: Version of the ONNX operators, where it is not that of the other variants.
+        of: The variant that this one was converted from.
+    """
+
+    file: str
+    figures: Figures
+    recipe: str | None = None
+    settings: Mapping[str, bool | int | str] | None = None
+    kept_float: tuple[str, ...] = ()
+    exclusion: Exclusion | None = None
+    opset: int | None = None
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class MadeFrom:
+    """The checkpoint of a bundle: SHA-256 of its weights, and whether they are random."""
+
+    sha256: str
+    untrained: bool
+
+
+@dataclass(frozen=True)
+class JudgedOn:
+    """The text that the variants were judged on, in words, and how many tokens of it."""
+
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest whose every value was checked. Nothing in it can name a place outside the bundle.
+
+    Attributes:
+        preset: Name of the model, plain enough to name a folder.
+        target: The kind of machine that the bundle was made for.
+        default: The variant that runs unless another one is named.
+        shape: The shape of the model.
+        checkpoint: The weights that it was made from.
+        judged_on: The text of the figures.
+        variants: By name, in the order of tables.
+        versions: Packages that made the bundle, and the versions of ONNX that it uses.
+        files: Every file of the bundle but the manifest, by name relative to the bundle.
+    """
+
+    preset: str
+    target: str
+    default: str
+    shape: GPTConfig
+    checkpoint: MadeFrom
+    judged_on: JudgedOn
+    variants: Mapping[str, VariantEntry]
+    versions: Mapping[str, bool | int | str]
+    files: Mapping[str, FileEntry]
+
+    @classmethod
+    def read(cls, content: bytes, where: str) -> Manifest:
+        """Read and check a manifest of any readable version.
+
+        Args:
+            content: The bytes of `manifest.json`, from a source that may be hostile.
+            where: The place that an error names.
+
+        Raises:
+            SlmxError: If anything in it is missing, of another kind, too large, or was changed after the export.
+        """
+        try:
+            if len(content) > MAX_MANIFEST_BYTES:
+                raise ValueError(f"more than {MAX_MANIFEST_BYTES:,} bytes")
+            values = parse_json(content)
+            fields = Fields(values)
+            version = fields.integer("format_version")
+        except ValueError as error:
+            raise SlmxError(f"{where}: not a bundle manifest ({error}); export it again") from None
+        if version not in READABLE_VERSIONS:
+            what_next = "upgrade slmx" if version > FORMAT_VERSION else "export it again"
+            raise SlmxError(f"{where}: bundle format {version}, this slmx reads {FORMAT_VERSION}; {what_next}")
+        try:
+            if version >= 3 and fields.sha256("digest") != digest_of(values):
+                raise ValueError("it was changed after the export: its digest is another one")
+            return _read_whole(fields, version)
+        except (ValueError, SlmxError) as error:
+            raise SlmxError(
+                f"{where}: not a usable bundle manifest ({error}); copy the bundle again, or export it again"
+            ) from None
+
+    def to_bytes(self) -> bytes:
+        """The manifest as JSON, with its digest, ready to be written."""
+        values = {"format_version": FORMAT_VERSION, **plain(self)}
+        return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
+
+
+def digest_of(values: object) -> str:
+    """SHA-256 of the values of a manifest but its own digest, as JSON without spaces and with sorted keys."""
+    assert isinstance(values, dict)
+    signed = {key: value for key, value in values.items() if key != "digest"}
+    return sha256_of_bytes(json.dumps(signed, sort_keys=True, separators=(",", ":")).encode("ascii"))
+
+
+def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
+    """A dataclass as JSON holds it: without what is None or empty, and NaN left out."""
+
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        inner = {key: kept(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+        return {key: value for key, value in inner.items() if value not in (None, ()) and value == value}
+
+    return kept(asdict(record))
+
+
+def _read_whole(fields: Fields, version: int) -> Manifest:
+    files = {name: _read_file(fields.object("files"), name) for name in fields.object("files")}
+    if len({name.casefold() for name in files}) < len(files):
+        raise ValueError("two files have names that some systems take for one")
+    listed = fields.object("variants")
+    variants = {name: _read_variant(listed, name, version) for name in listed}
+    unlisted = [entry.file for entry in variants.values() if entry.file not in files]
+    if unlisted or not variants:
+        raise ValueError(f"lists no hash for {', '.join(unlisted) or 'any variant'}")
+    default = fields.name("default")
+    if default not in variants:
+        raise ValueError(f"its default variant {default} is not listed")
+    checkpoint, judged_on = fields.object("checkpoint"), fields.object("judged_on")
+    return Manifest(
+        preset=fields.name("preset"),
+        target=fields.name("target"),
+        default=default,
+        shape=_read_shape(fields.object("shape")),
+        checkpoint=MadeFrom(checkpoint.sha256("sha256"), checkpoint.flag("untrained")),
+        judged_on=JudgedOn(judged_on.text("text"), judged_on.integer("tokens")),
+        variants=variants,
+        versions=fields.scalars("versions"),
+        files=files,
+    )
+
+
+def _read_shape(fields: Fields) -> GPTConfig:
+    shape = GPTConfig(**{name: fields.integer(name, 1, most) for name, most in MAX_SIZES.items()})
+    cache_bytes = 2 * shape.n_layer * shape.block_size * shape.n_embd * 4
+    if cache_bytes > MAX_CACHE_BYTES:
+        raise ValueError(f"shape: the keys and values of one story would take {cache_bytes / 2**30:,.0f} GiB")
+    return shape
+
+
+def _read_file(files: Fields, name: str) -> FileEntry:
+    """The entry of a file whose name is a path below the bundle on every system."""
+    if len(name) > 255 or not all(is_plain_name(part) for part in name.split("/")):
+        raise ValueError(f"the file name {name[:80]!a} is not a plain path below the bundle")
+    if name in (MANIFEST_FILE, VERIFICATION_FILE):
+        raise ValueError(f"it lists {name}, which is no part of a bundle")
+    entry = files.object(name)
+    return FileEntry(entry.text("what"), entry.integer("bytes", most=MAX_FILE_BYTES), entry.sha256("sha256"))
+
+
+def _read_variant(variants: Fields, name: str, version: int) -> VariantEntry:
+    entry = variants.object(name)
+    if name not in VARIANTS:
+        raise ValueError(f"this slmx knows no variant {name[:40]!a}")
+    if entry.text("file") != VARIANTS[name].file:
+        raise ValueError(f"the file of {name} is not {VARIANTS[name].file}")
+    increase = "bpb_increase" if version >= 3 else "loss"
+
+    def exclusion(key: str) -> Exclusion:
+        inner = entry.object(key)
+        return Exclusion(
+            inner.texts("names"),
+            inner.number(f"{increase}_without"),
+            inner.integer("bytes_added", -MAX_FILE_BYTES, MAX_FILE_BYTES),
+            inner.number("step_time_ratio"),
+        )
+
+    return VariantEntry(
+        file=VARIANTS[name].file,
+        figures=read_figures(entry.object("figures") if version >= 3 else entry, increase),
+        recipe=entry.optional("recipe", entry.text),
+        settings=entry.optional("settings", entry.scalars),
+        kept_float=entry.optional("kept_float", entry.texts) or (),
+        exclusion=entry.optional("exclusion", exclusion),
+        opset=entry.optional("opset", entry.integer),
+        of=entry.optional("of", entry.name),
+    )

@@ -1,0 +1,78 @@
+"""Whether a graph has the shape that a manifest states, checked before the graph runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from runtimes.bundle.fields import as_plain_text
+from slm.errors import SlmxError
+from slm.presets import GPTConfig
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+# Key in the metadata of a graph, under which an export writes `shape_text` of its model.
+SHAPE_KEY = "slmx.shape"
+FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
+
+
+def shape_text(config: GPTConfig) -> str:
+    """A shape as the metadata of a graph holds it, such as `block_size=256 vocab_size=8000 ...`."""
+    return " ".join(f"{name}={value}" for name, value in asdict(config).items())
+
+
+def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> None:
+    """Refuse a graph that is not a model of this shape.
+
+    Inputs and outputs show every size but the context, which is read from the metadata. Graphs of bundle format 2
+    have no shape in their metadata; their context cannot be checked.
+
+    Args:
+        session: The opened graph.
+        config: The shape that the manifest states.
+        name: The file, for the error.
+
+    Raises:
+        SlmxError: If inputs, outputs or metadata belong to another shape.
+    """
+    inputs = {value.name: value for value in session.get_inputs()}
+    outputs = {value.name: value for value in session.get_outputs()}
+    for wanted in ("input_ids", "position_ids", "attention_mask"):
+        if wanted not in inputs or inputs[wanted].type != INTEGERS:
+            raise SlmxError(f"{name}: not a graph that slmx can run (no int64 input {wanted}); export it again")
+    found = session.get_modelmeta().custom_metadata_map.get(SHAPE_KEY)
+    if found is not None and found != shape_text(config):
+        raise SlmxError(
+            f"{name}: a graph of {as_plain_text(found[:200])}, not of {shape_text(config)} as the manifest says; "
+            "copy the bundle again, or export it again"
+        )
+    layers = sum(value.startswith("past_key_values.") for value in inputs) / 2
+    if layers != config.n_layer:
+        raise SlmxError(
+            f"{name}: a graph of {layers:g} layers, not {config.n_layer} as the manifest says; "
+            "copy the bundle again, or export it again"
+        )
+    cache: list[str | int] = ["batch_size", config.n_head, "length", config.head_dim]
+    tensors: list[tuple[str, dict[str, ort.NodeArg], list[str | int]]]
+    tensors = [("logits", outputs, ["batch_size", "sequence_length", config.vocab_size])]
+    for layer in range(config.n_layer):
+        for part in ("key", "value"):
+            tensors.append((f"past_key_values.{layer}.{part}", inputs, cache))
+            tensors.append((f"present.{layer}.{part}", outputs, cache))
+    for tensor, values, sizes in tensors:
+        value = values.get(tensor)
+        if value is None or value.type != FLOATS or not _fits(value.shape, sizes):
+            has = "missing" if value is None else f"{value.type} {value.shape}"
+            raise SlmxError(
+                f"{name}: {tensor} is {as_plain_text(has[:200])}, not {FLOATS} {sizes} as the manifest says; "
+                "copy the bundle again, or export it again"
+            )
+
+
+def _fits(shape: Sequence[object], sizes: Sequence[str | int]) -> bool:
+    """Whether a shape has these sizes; a size that is a name may be anything."""
+    return len(shape) == len(sizes) and all(
+        isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=True)
+    )

@@ -1,0 +1,151 @@
+"""The variants that a bundle can hold: the only list of them.
+
+A variant is one form of the model in one file. Everything that lists variants, chooses between them or holds one to a
+limit reads `VARIANTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Runner = Literal["onnxruntime", "torch"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The limits that a variant must keep to be published. A limit that is None is not checked.
+
+    Attributes:
+        parity: Largest difference of a logit from PyTorch's.
+        bpb_increase: Largest rise in bits per byte, relative to the float model: 0.01 is one percent.
+        decode: Whether the rise is measured token by token too, because the variant decodes otherwise than it reads.
+    """
+
+    parity: float | None = None
+    bpb_increase: float | None = None
+    decode: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One form of the model.
+
+    Attributes:
+        name: Its name on the command line and in a manifest.
+        file: Its file, relative to the bundle.
+        what: What the file is, in a few words, for the manifest.
+        runner: The library that runs it.
+        is_float: Whether it computes in float32. Then the logits of a position do not depend on the positions that are
+            read in the same run, except for the last digits.
+        shared_cache: Whether past and present keys and values can be one buffer.
+        preference: Rank as the default of a bundle whose target's own default is missing; 0 is taken first.
+        gate: The limits that it must keep.
+    """
+
+    name: str
+    file: str
+    what: str
+    runner: Runner
+    is_float: bool
+    shared_cache: bool
+    preference: int
+    gate: Gate
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether PyTorch runs it, and not onnxruntime."""
+        return self.runner == "torch"
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether its file is an ONNX graph, which other runtimes and the `onnx` package can read."""
+        return self.file.endswith(".onnx")
+
+
+_ALL = (
+    Variant(
+        name="fp32",
+        file="onnx/model.onnx",
+        what="float32 graph with KV cache",
+        runner="onnxruntime",
+        is_float=True,
+        shared_cache=True,
+        preference=1,
+        gate=Gate(parity=1e-4),
+    ),
+    Variant(
+        name="int8",
+        file="onnx/model_int8.onnx",
+        what="dynamic int8 graph with KV cache",
+        runner="onnxruntime",
+        is_float=False,
+        shared_cache=True,
+        preference=0,
+        gate=Gate(bpb_increase=0.01, decode=True),
+    ),
+    Variant(
+        name="int4",
+        file="onnx/model_q4.onnx",
+        what="graph with int4 weights, int8 head, and KV cache",
+        runner="onnxruntime",
+        is_float=False,
+        shared_cache=True,
+        preference=5,
+        gate=Gate(bpb_increase=0.05, decode=True),
+    ),
+    Variant(
+        name="fp16",
+        file="onnx/model_fp16.onnx",
+        what="float32 graph with float16 storage and KV cache",
+        runner="onnxruntime",
+        is_float=True,
+        shared_cache=True,
+        preference=2,
+        gate=Gate(bpb_increase=0.001),
+    ),
+    Variant(
+        name="portable",
+        file="onnx/model_portable.onnx",
+        what="float32 graph of standard ONNX operators with a growing KV cache",
+        runner="onnxruntime",
+        is_float=True,
+        shared_cache=False,
+        preference=3,
+        gate=Gate(parity=1e-4),
+    ),
+    Variant(
+        name="mobile",
+        file="mobile/model.ort",
+        what="onnxruntime's .ort format, for mobile builds",
+        runner="onnxruntime",
+        is_float=False,
+        shared_cache=True,
+        preference=4,
+        gate=Gate(bpb_increase=0.01),
+    ),
+    Variant(
+        name="torchscript",
+        file="torchscript/model.ts",
+        what="TorchScript with KV cache, for torch.jit.load",
+        runner="torch",
+        is_float=True,
+        shared_cache=False,
+        preference=6,
+        gate=Gate(parity=1e-5),
+    ),
+    Variant(
+        name="pt2",
+        file="torchscript/model.pt2",
+        what="exported program with KV cache, for torch.export.load",
+        runner="torch",
+        is_float=True,
+        shared_cache=False,
+        preference=7,
+        gate=Gate(parity=1e-5),
+    ),
+)
+# By name, in the order in which tables show them.
+VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})

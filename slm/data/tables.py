@@ -1,0 +1,163 @@
+"""Reads one column of a table: JSON, CSV, Parquet, or a data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from slm.data.files import CHUNK, compression_of, join_lines, read_text
+from slm.errors import SlmxError, needs
+
+ROWS_AT_ONCE = 1024
+LONGEST_CELL = 2**31 - 1
+
+
+def read_column(kind: str, name: str, path: Path | None, field: str) -> Iterator[str]:
+    """The texts in the column `field`, one for each row; "" for a row whose cell is empty, null or missing.
+
+    Args:
+        kind: `json` (an array, or one object per line), `csv`, `tsv`, `parquet` or `hub`.
+        name: What an error calls the table; for `hub` the data set, as `owner/name` or `owner/name:split`.
+        path: The file, unless the table is on the hub.
+        field: The column. Other columns are not looked at.
+
+    Raises:
+        SlmxError: The table cannot be read, has no such column, or a cell holds something other than text.
+    """
+    cells = _hub_cells(name, field) if path is None else _file_cells(kind, name, path, field)
+    for number, cell in enumerate(cells, start=1):
+        if cell is not None and not isinstance(cell, str):
+            raise SlmxError(f"{name}: row {number}: expected text in {field!r}, not {cell!r:.40}")
+        yield cell or ""
+
+
+def _file_cells(kind: str, name: str, path: Path, field: str) -> Iterator[Any]:
+    if kind == "parquet":
+        return _parquet_cells(name, path, field)
+    lines = join_lines(read_text(path, name))
+    return _json_cells(name, lines, field) if kind == "json" else _csv_cells(name, lines, field, kind)
+
+
+def _no_column(name: str, field: str, columns: Iterable[str]) -> SlmxError:
+    found = f"{', '.join(map(str, columns)):.200}"
+    return SlmxError(
+        f"{name}: no column {field!r}; it has {found}: choose one with slmx prepare --field, or rename it to {field!r}"
+    )
+
+
+def _json_cells(name: str, lines: Iterable[str], field: str) -> Iterator[Any]:
+    for number, row in enumerate(_json_rows(name, lines), start=1):
+        if not isinstance(row, dict):
+            raise SlmxError(f"{name}: row {number}: expected an object with {field!r}, not {row!r:.40}")
+        if number == 1 and field not in row:
+            raise _no_column(name, field, row)
+        yield row.get(field)
+
+
+def _json_rows(name: str, lines: Iterable[str]) -> Iterator[Any]:
+    numbered = enumerate(lines, start=1)
+    first, line = next(((number, line) for number, line in numbered if not line.isspace()), (1, ""))
+    if line.lstrip().startswith("["):
+        yield from _parse(name, first, "".join([line, *(other for _, other in numbered)]))
+        return
+    for number, text in chain([(first, line)], numbered):
+        if text.strip():
+            yield _parse(name, number, text.strip())
+
+
+def _parse(name: str, line: int, text: str) -> Any:  # noqa: ANN401 (any JSON value)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise SlmxError(f"{name}:{line}: JSON nested too deep") from None
+    except json.JSONDecodeError as error:
+        where = f"{name}:{line + error.lineno - 1}"
+        raise SlmxError(
+            f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object per line, or an array of them"
+        ) from None
+
+
+def _csv_cells(name: str, lines: Iterable[str], field: str, kind: str) -> Iterator[str]:
+    csv.field_size_limit(LONGEST_CELL)
+    rows = csv.reader(lines, delimiter="\t" if kind == "tsv" else ",", strict=True)
+    try:
+        header = next(rows, [])
+        if header and field not in header:
+            raise _no_column(name, field, header)
+        for row in rows:
+            if row and len(row) != len(header):
+                raise SlmxError(
+                    f"{name}:{rows.line_num}: {len(row)} cells, but {len(header)} columns; "
+                    "quote a text that holds the separator"
+                )
+            if row:
+                yield row[header.index(field)]
+    except csv.Error as error:
+        raise SlmxError(f"{name}:{rows.line_num}: not {kind.upper()} ({error}); check its quotes") from None
+
+
+def _parquet_cells(name: str, path: Path, field: str) -> Iterator[Any]:
+    with needs("train"):
+        from pyarrow import ArrowException
+        from pyarrow.parquet import ParquetFile
+
+    try:
+        if packed := compression_of(path):
+            raise SlmxError(f"{name}: Parquet inside {packed}; unpack it first (Parquet is compressed by itself)")
+        with path.open("rb") as file:
+            table = ParquetFile(file, buffer_size=CHUNK)
+            if field not in table.schema_arrow.names:
+                raise _no_column(name, field, table.schema_arrow.names)
+            for batch in table.iter_batches(ROWS_AT_ONCE, columns=[field]):
+                yield from batch.column(field).to_pylist()
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(name, error) from error
+
+
+def hub_rows(name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has no types)
+    """The rows of a data set on the hub as dictionaries, streamed; `name` is `owner/name` or `owner/name:split`."""
+    with needs("train"):
+        import datasets
+
+    repository, _, split = name.partition(":")
+    return datasets.load_dataset(repository, split=split or "train", streaming=True)
+
+
+def hub_version(name: str) -> str:
+    """The version that `datasets` knows a data set on the hub by.
+
+    Raises:
+        SlmxError: The hub cannot be reached.
+    """
+    with needs("train"):
+        import datasets
+
+    try:
+        return str(datasets.load_dataset_builder(name.partition(":")[0]).hash)
+    except Exception as error:  # datasets passes on the errors of huggingface_hub and httpx
+        raise _unreadable(name, error, _CHECK_HUB) from error
+
+
+_CHECK_HUB = "; check the name and the connection, or give a file"
+
+
+def _hub_cells(name: str, field: str) -> Iterator[Any]:
+    try:
+        for number, row in enumerate(hub_rows(name), start=1):
+            if number == 1 and field not in row:
+                raise _no_column(name, field, row)
+            yield row.get(field)
+    except SlmxError:
+        raise
+    except Exception as error:  # datasets passes on the errors of pyarrow, pandas, fsspec and httpx
+        raise _unreadable(name, error, _CHECK_HUB) from error
+
+
+def _unreadable(name: str, error: Exception, advice: str = "") -> SlmxError:
+    cause = error.__cause__ or error
+    reason = getattr(cause, "strerror", None) or next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    return SlmxError(f"{name}: cannot read the corpus ({reason[:200]}){advice}")

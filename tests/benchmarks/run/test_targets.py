@@ -1,0 +1,91 @@
+"""The targets of a run: their names, their float model, where they write, and what peers open."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.run import targets
+from benchmarks.run.targets import Target, target_names, target_of_bundle
+from runtimes.bundle.store import Bundle
+from slm.errors import SlmxError
+from tests import bundles
+from tests.benchmarks.peers.kinds import peer
+
+
+@pytest.fixture
+def target(bundle: Path, tmp_path: Path) -> Target:
+    return target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work é 50%#", trusted=False)
+
+
+def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, tmp_path: Path) -> None:
+    alone = bundles.copy_of(bundle, tmp_path / "alone")
+    manifest = json.loads((alone / "manifest.json").read_text("utf-8"))
+    manifest["variants"] = {"int8": manifest["variants"]["int8"]}
+    bundles.edit_manifest(alone, variants=manifest["variants"], default="int8")
+    with pytest.raises(SlmxError, match="no fp32 variant to compare the others with; export it again"):
+        target_of_bundle(Bundle.open(alone), "nano", tmp_path / "work", trusted=False)
+
+
+def test_bundles_of_one_preset_go_by_their_folders(bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    assert target_names([opened], []) == ["nano"]
+    assert target_names([opened], ["nano"]) == [str(bundle)]
+    assert target_names([opened, opened], []) == [str(bundle)] * 2
+
+
+def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
+    target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work", trusted=False)
+    with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
+        target.peer_files(peer())
+    assert not list((tmp_path / "work").rglob("other"))
+
+
+@pytest.mark.parametrize("preset", ["../../x", "/tmp/x", "..", "a/b", "nano/../../x"])
+def test_no_name_in_a_manifest_leads_out_of_the_work_folder(bundle: Path, tmp_path: Path, preset: str) -> None:
+    opened = Bundle.open(bundle)
+    hostile = replace(opened, manifest=replace(opened.manifest, preset=preset))
+    work = tmp_path / "a" / "b" / "work é 50%#"
+    found = target_of_bundle(hostile, "x", work, trusted=False)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written
+    assert all(path.is_relative_to(work) and ".." not in path.parts for path in (*written, found.work))
+    assert found.checkpoint.model.config == opened.config
+
+
+def test_the_shipped_checkpoint_is_found_by_a_presets_name_only(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_checkpoint: Path
+) -> None:
+    monkeypatch.setattr(targets, "PRETRAINED", tmp_path / "shipped")
+    bundles.copy_of(tiny_checkpoint, tmp_path / "nano")
+    opened = Bundle.open(bundle)
+    hostile = replace(opened, manifest=replace(opened.manifest, preset="../nano"))
+    assert target_of_bundle(hostile, "x", tmp_path / "work", trusted=False).checkpoint.folder != tmp_path / "nano"
+
+
+@pytest.mark.parametrize(
+    ("code", "note"),
+    [
+        ("sys.stderr.buffer.write(b'first\\ncaf\\xe9 \\x1b[31mred'); sys.exit(1)", "caf\ufffd ?[31mred"),
+        ("sys.exit(3)", "exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+    ids=["not UTF-8", "silent", "killed"],
+)
+def test_a_converter_that_fails_is_reported_in_one_line(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, note: str
+) -> None:
+    monkeypatch.setattr(targets, "PREPARE", (sys.executable, "-c", f"import sys; {code}"))
+    with pytest.raises(SlmxError) as error:
+        target.peer_files(peer())
+    assert str(error.value) == f"cannot prepare its files: {note}"
+    assert not list((tmp_path / "work é 50%#").rglob("other"))
+
+
+def test_a_name_with_control_characters_is_shown_without_them(bundle: Path, tmp_path: Path) -> None:
+    folder = bundles.copy_of(bundle, tmp_path / "a\x1b[31m\udce9")
+    assert target_names([Bundle.open(folder)], ["nano"]) == [f"{tmp_path}/a?[31m?"]
