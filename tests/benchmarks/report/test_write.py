@@ -213,11 +213,11 @@ def test_the_machine_is_told_with_bandwidth_and_models(large: Report) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "text"),
     [(12345.6, "12,346"), (99.96, "100"), (12.34, "12.3"), (9.996, "10.0"), (0.9996, "1.00"), (-0.1234, "-0.123")],
 )
-def test_numbers_have_three_figures(value: float, told: str) -> None:
-    assert three_figures(value) == told
+def test_numbers_have_three_figures(value: float, text: str) -> None:
+    assert three_figures(value) == text
 
 
 def test_markdown_answers_first_and_lists_what_failed(large: Report) -> None:
@@ -326,8 +326,8 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_report_is_published_with_its_charts_and_every_sample(tmp_path: Path) -> None:
     whole = report([result("int8"), result("torch eager")])
     write_docs(whole, tmp_path)
-    told = (tmp_path / "benchmarks.md").read_text("utf-8")
-    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", told)
+    page = (tmp_path / "benchmarks.md").read_text("utf-8")
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", page)
     assert pictures
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
     kept = read_report(tmp_path / "benchmarks.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,12 @@ from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Re
 from benchmarks.run import bench, measure
 from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
+from benchmarks.run.runners import Job, open_runner
 from benchmarks.run.targets import target_of_bundle, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
@@ -282,6 +284,16 @@ def test_files_that_can_run_code_are_read_only_when_they_are_trusted(
     assert slmx.refuses("bench", bundle, "--variants", "pt2").startswith(
         f"{bundle}: nothing to measure without pt2, and reading such a file can run code in it; --trust measures it"
     )
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "pt2"])
+def test_a_worker_reads_such_files_only_when_they_are_trusted(bundle: Path, variant: str) -> None:
+    path = bundle / VARIANTS[variant].file
+    shape = asdict(Bundle.open(bundle).config)
+    job = Job(variant, False, str(path), True, shape, threads=1, batch=1, history=[], prompt=[1, 2], new_tokens=3)
+    assert [len(row) for row in open_runner(job)().rows] == [3]
+    with pytest.raises(SlmxError, match="--trust"):
+        open_runner(replace(job, trusted=False))
 
 
 def test_an_archive_is_refused_in_one_line(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_id
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
     other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
-    parted = [likely[5], *other.ids]  # one near tie at the start, and right behind it
+    parted = [likely[5], *other.ids]  # the first id is almost as likely, and the rest is right after it
     int8 = replace(CASE, runner="int8")
     assert reference.agreement([parted]) == 0
     assert reference.wrong(int8, [parted]) is None

@@ -17,6 +17,15 @@ from slm.errors import SlmxError
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
+LOCKED = """
+import sys, time
+from pathlib import Path
+from slm.atomic import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
 
 def test_a_report_that_cannot_be_written_loses_no_measurement(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -25,6 +34,8 @@ def test_a_report_that_cannot_be_written_loses_no_measurement(
     options = (bundle, "--quick", *ONE_RUNNER, "--out", out)
 
     def full(*_: object, **__: object) -> None:
+        other = subprocess.run([sys.executable, "-c", LOCKED, str(out)], input=b"", capture_output=True, timeout=60)
+        assert b"is writing it" in other.stderr  # the folder is locked until the report is written
         raise OSError(errno.ENOSPC, "No space left on device", str(out))
 
     with monkeypatch.context() as patch:
@@ -47,16 +58,6 @@ def test_a_users_file_in_the_report_is_refused_before_anything_is_measured(
     line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", thesis.parent.parent)
     assert line.startswith(f"{thesis.parent}: not empty: thesis.txt was not made by slmx")
     assert [path.name for path in thesis.parent.parent.rglob("*")] == ["report", "thesis.txt"]
-
-
-LOCKED = """
-import sys, time
-from pathlib import Path
-from slm.atomic import lock_folder
-with lock_folder(Path(sys.argv[1])):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
 
 def test_two_runs_do_not_write_to_one_folder(slmx: Slmx, bundle: Path, tmp_path: Path, meter: Meter) -> None:
