@@ -77,7 +77,7 @@ def _compare(preset: str, data: Path, folder: Path, rounds: int) -> dict[str, ob
     def trainer(optimizer: str) -> Trainer:
         settings = TrainSettings(
             out=folder / optimizer,
-            data=(str(data),),
+            text=(str(data),),
             preset=preset,
             optimizer=optimizer,
             steps=10_000,
@@ -92,8 +92,8 @@ def _compare(preset: str, data: Path, folder: Path, rounds: int) -> dict[str, ob
     muon.model.train()
     steps: dict[str, Callable[[], float]] = {
         "plain float32, AdamW": plain.one_step,
-        "slmx, AdamW": lambda: adamw._one_step()[0],
-        "slmx, Muon": lambda: muon._one_step()[0],
+        "slmx, AdamW": lambda: adamw.train_step()[0],
+        "slmx, Muon": lambda: muon.train_step()[0],
     }
 
     def side(name: str) -> Callable[[], float]:

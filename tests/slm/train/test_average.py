@@ -59,7 +59,7 @@ def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_check
 
 
 def test_what_is_there_is_replaced_by_force_alone(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
-    arguments = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
+    arguments: list[str | Path] = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
     assert run_slmx(*arguments, cwd=tmp_path).returncode == 0
     before = sha256_of(tmp_path / "mean" / "config.json")
     arguments[1:3] = runs[:1] * 2

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.utils.deterministic as deterministic
+from torch.utils import deterministic
 
 from slm.data.corpus import TokenStream
 from slm.train.hardware import repeatable_sums
@@ -42,7 +42,7 @@ def test_a_step_adds_in_the_same_order_every_time(settings: TrainSettings, monke
 
 @pytest.mark.parametrize(("device", "inside"), [("cpu", True), ("cuda", False)])
 def test_the_order_of_additions_is_fixed_on_a_cpu_alone_and_let_go_after_an_error(device: str, inside: bool) -> None:
-    fill = deterministic.fill_uninitialized_memory
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
     def fail_inside() -> None:
         with repeatable_sums(torch.device(device)):
@@ -52,7 +52,7 @@ def test_the_order_of_additions_is_fixed_on_a_cpu_alone_and_let_go_after_an_erro
     with pytest.raises(KeyError):
         fail_inside()
     assert not torch.are_deterministic_algorithms_enabled()
-    assert deterministic.fill_uninitialized_memory == fill
+    assert deterministic.fill_uninitialized_memory == fill  # type: ignore[attr-defined]
 
 
 def test_accumulated_parts_learn_as_one_batch(settings: TrainSettings, tmp_path: Path) -> None:
