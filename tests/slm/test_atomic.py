@@ -260,6 +260,26 @@ def test_a_writer_that_waits_goes_on_when_the_first_ends(
     assert below(target.parent) == ["out é", "out é/a", "out é/list.json"]
 
 
+def test_many_writers_of_one_folder_take_turns(home: Path) -> None:
+    code = (
+        START
+        + """
+import time
+for _ in range(15):
+    with lock_folder(target, wait=True) as place:
+        mine = place.work / "mine"
+        mine.touch(exist_ok=False)
+        time.sleep(0.001)
+        mine.unlink()
+"""
+    )
+    command = [sys.executable, "-c", code, str(home / "out é")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") for _ in range(4)]
+    errors = [writer.communicate(timeout=60)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4, errors
+    assert below(home) == []
+
+
 def test_a_lock_may_be_taken_again_by_its_holder(target: Path) -> None:
     with lock_folder(target):
         replace_it(target)
