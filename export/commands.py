@@ -97,7 +97,7 @@ def verify(
     """
     from runtimes import BUNDLES
     from runtimes.bundle.store import Bundle
-    from runtimes.verify import check_structure, write_verification
+    from runtimes.checks.verify import check_structure, write_verification
 
     def log(line: str) -> None:
         typer.echo(line, err=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runtimes.engine.interactive import InteractiveStory
 
 BETWEEN = "\n\n---\n\n"
-BUNDLE_HELP = "Bundle, folder or archive; nano is the shipped one. Default: bundles/nano here, else the shipped one."
+BUNDLE_HELP = "Bundle (folder or archive); nano is the shipped one. Default: bundles/nano here, else the shipped one."
 
 
 def find_bundle(bundle: Path | None) -> Path:
@@ -275,7 +275,7 @@ def doctor(
 ) -> None:
     """Show processor, limits, memory and versions, known traps, and which variant is quickest here."""
     from runtimes.bundle.store import Bundle
-    from runtimes.system.doctor import fatal_traps, limits, look, quickest, traps
+    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine
 
     found = look()

@@ -148,6 +148,13 @@ def edit_manifest(bundle: Path, **changes: object) -> None:
     path.write_text(json.dumps(values | {"digest": digest_of(values)}), "utf-8")
 
 
+def list_again(bundle: Path, name: str) -> None:
+    """List the size and the hash that a file has now, as a careless or a malicious maker would."""
+    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
+    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
+    edit_manifest(bundle, files=files)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command run in this process printed, and its exit code."""

@@ -29,12 +29,13 @@ from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.session import Session, default_threads
 from runtimes.system.machine import describe_machine
-from runtimes.system.timing import Samples, alternate, decode_seconds
+from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
@@ -314,6 +315,7 @@ def main(
                 BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS), meter
             )
             bench.run()
+            bench.finish()
             report = bench.report()
         else:
             report = read_report(report_file)

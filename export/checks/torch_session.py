@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.export.pt2_archive._package import load_pt2
 
 from export.checks.torch_archive import check_torch_archive
 from export.formats.quiet import quiet
@@ -123,7 +124,8 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
         check_torch_archive(variant, path, file)
         try:
             if variant == "pt2":
-                module: Forward = torch.export.load(file).module()
+                # torch.export.load falls back to an older format, which it reads otherwise and unpickles.
+                module: Forward = load_pt2(file).exported_programs["model"].module()
                 return module
             scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
             return scripted

@@ -155,6 +155,10 @@ class Bundle:
         """The checked model file of a variant that onnxruntime runs; chosen, and SlmxError, as in `choose`."""
         return self.read(self.manifest.variants[self.choose(variant)].file)
 
+    def model_location(self, variant: str | None = None) -> str:
+        """The place of a variant's model file, for messages; chosen, and SlmxError, as in `choose`."""
+        return self.store.location(self.manifest.variants[self.choose(variant)].file)
+
     def model_path(self, variant: str | None = None) -> Path:
         """The path of a variant's model file, for libraries that open files by themselves.
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
-from runtimes.system.machine import busy_others, usable_cores
 from runtimes.system.memory import collapse_heap, trim_heap
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
@@ -29,7 +28,9 @@ LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
 LARGE_MODEL = 32 * 2**20  # bytes from which on large pages gain more than asking for them costs
-BUSY = 0.3  # processors that other programs may use before our threads stop spinning
+# How long a thread spins between two operators before it sleeps. A longer spin is hardly quicker on an idle machine,
+# and takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
+SPIN_MICROSECONDS = 50
 
 
 class Cache(Protocol):
@@ -48,13 +49,16 @@ class Cache(Protocol):
         """A separate cache with the first `length` positions."""
 
 
-def open_onnx(model: Path | bytes, threads: int, name: str = "") -> ort.InferenceSession:
+def open_onnx(
+    model: Path | bytes, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
+) -> ort.InferenceSession:
     """Open a model with onnxruntime on the CPU.
 
     Args:
         model: A file, or its content.
         threads: Threads inside an operator, 1 to 256.
         name: What error messages call the model; default: the file's path.
+        spin: Microseconds for which a thread spins between two operators; None is onnxruntime's default.
 
     Raises:
         SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
@@ -65,9 +69,8 @@ def open_onnx(model: Path | bytes, threads: int, name: str = "") -> ort.Inferenc
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if threads > 1 and threads + busy_others() > usable_cores() + BUSY:
-        # A thread that spins between operators takes the core from whoever shares it, and waits for its own turn.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if spin is not None:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
     # For tensors as small as a step's, the arena and its planning cost more than malloc: 4 % slower, more memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

@@ -160,7 +160,7 @@ class Generator:
     def _open(self, rows: int) -> Session:
         config = self.bundle.config
         threads = default_threads(config, rows) if self._chosen_threads is None else self._chosen_threads
-        name = self.bundle.store.location(self.bundle.manifest.variants[self.variant].file)
+        name = self.bundle.model_location(self.variant)
         return Session.open(self.bundle.model_bytes(self.variant), config, threads, name)
 
     def __enter__(self) -> Generator:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from slm import atomic
-from slm.atomic import WORK_PREFIX, atomic_folder, clear_leftovers, lock_folder, write_file
+from slm.atomic import atomic_folder, clear_leftovers, lock_folder, write_file
 from slm.errors import SlmxError
-from slm.ownership import Listing, foreign_file, write_listing
+from slm.ownership import WORK_PREFIX, Listing, foreign_file, write_listing
 
 LISTING = Listing("list.json", "files", unlisted=("extra",))
 START = """
@@ -24,7 +24,7 @@ from pathlib import Path
 from slm import atomic
 from slm.atomic import atomic_folder, lock_folder
 from slm.errors import SlmxError
-from slm.ownership import Listing, foreign_file, write_listing
+from slm.ownership import WORK_PREFIX, Listing, foreign_file, write_listing
 LISTING = Listing("list.json", "files")
 target = Path(sys.argv[1])
 def replace(text):

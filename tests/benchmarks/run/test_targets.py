@@ -18,11 +18,6 @@ from tests.benchmarks.peers.kinds import peer
 
 
 @pytest.fixture
-def bundle(tiny_checkpoint: Path) -> Path:
-    return bundles.tiny_bundle_of_all(tiny_checkpoint)
-
-
-@pytest.fixture
 def target(bundle: Path, tmp_path: Path) -> Target:
     return target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work é 50%#", trusted=False)
 

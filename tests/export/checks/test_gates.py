@@ -24,7 +24,6 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
-from slm.hashing import sha256_of
 from slm.model import GPT
 from tests import bundles
 from tests.bundles import Slmx
@@ -50,9 +49,7 @@ def small(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def replace_file(bundle: Path, name: str, source: Path) -> None:
     """Put another file in a bundle, with its hash, as a careless or a malicious maker would."""
     shutil.copyfile(source, bundle / name)
-    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
-    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
-    bundles.edit_manifest(bundle, files=files)
+    bundles.list_again(bundle, name)
 
 
 def found_of(bundle: Path) -> dict[str, Any]:

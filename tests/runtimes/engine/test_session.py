@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
+from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.session import Session, default_threads, shared_length
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
@@ -244,18 +246,27 @@ def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None
     assert 1 <= default_threads(PRESETS["medium"].config) <= 4
 
 
-@pytest.mark.parametrize(("busy", "threads", "spins"), [(0.0, 2, ""), (8.0, 2, "0"), (8.0, 1, "")])
-def test_threads_do_not_spin_where_others_need_the_cores(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, busy: float, threads: int, spins: str
-) -> None:
-    monkeypatch.setattr("runtimes.engine.cache.busy_others", lambda: busy)
-    monkeypatch.setattr("runtimes.engine.cache.usable_cores", lambda: 2)
-    options = open_onnx(bundle.model_path("fp32"), threads).get_session_options()
-    if spins:
-        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
-    else:
-        with pytest.raises(RuntimeError, match="does not have configuration"):
-            options.get_session_config_entry("session.intra_op.allow_spinning")
+def idle_cpu_seconds(path: Path, threads: int) -> float:
+    """Processor time that a fresh process uses in half a second after a step."""
+    code = (
+        "import sys, time; from pathlib import Path; from runtimes.engine.session import Session; "
+        "from slm.presets import get_preset; "
+        "session = Session.open(Path(sys.argv[1]), get_preset('nano').config, int(sys.argv[2])); "
+        "session.prefill([0, 1]); "
+        "before = time.process_time(); [(session.step(1), time.sleep(0.05)) for _ in range(10)]; "
+        "print(time.process_time() - before)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(threads)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(ran.stdout)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26), reason="onnxruntime can limit it from 1.26 on"
+)
+def test_threads_that_wait_use_no_processor_time() -> None:
+    _, graph = bundles.nano_graph()
+    assert idle_cpu_seconds(graph, threads=2) < 0.15, "default spinning takes about 0.4 seconds"
 
 
 def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> None:
