@@ -30,6 +30,8 @@ from slm.presets import PRESETS
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 DISK_FULL = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
