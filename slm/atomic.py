@@ -232,7 +232,7 @@ def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = 
     """
     with lock_folder(target) as place:
         try:
-            replaces = check_replaceable(place.target, listing, replace)
+            replaces = check_replaceable(place.target if place.in_place else target, listing, replace)
             if place.in_place and replaces:
                 print(f"{target}: cannot be renamed, so its files are replaced one by one", file=sys.stderr)
             place.fresh.mkdir()
