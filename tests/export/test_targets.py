@@ -15,6 +15,8 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_row_names_what_exists() -> None:
     assert list(TARGETS) == ["any", "x86", "x86-vnni", "pi4", "pi5", "web"]

@@ -91,8 +91,11 @@ def test_one_stream_in_two_threads_is_one_line(tiny_checkpoint: Path, monkeypatc
     with ThreadPoolExecutor(1) as threads:
         other = threads.submit(lambda: "".join(stream))
         assert reading.wait(30)
-        with pytest.raises(SlmxError, match=r"^another thread is reading this stream: give each thread its own$"):
+        message = r"^another thread is reading this stream: give each thread its own$"
+        with pytest.raises(SlmxError, match=message):
             next(stream)
+        with pytest.raises(SlmxError, match=message):
+            stream.close()
         go_on.set()
         assert other.result()
     assert len(stream.ids) == 5
