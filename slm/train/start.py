@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, find_checkpoint, load_checkpoint
+from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
@@ -99,13 +99,14 @@ class Start:
                 raise SlmxError(f"{text[0]}: holds its own validation split; give --valid to slmx prepare")
             dataset = Dataset.open(Path(text[0]))
         else:
+            tuned = self.checkpoint if self.origin() is not None else None
             wanted = PrepareSettings(
                 sources=text,
                 preset=self.defaults.name,
                 out=settings.out / "data",
                 valid=settings.valid,
                 licence=settings.licence or "not stated",
-                tokenizer=None if settings.init is None else find_checkpoint(settings.init),
+                tokenizer=None if tuned is None else tuned.folder,
             )
             dataset = prepare(wanted, console)
         if self.checkpoint is not None and self.checkpoint.tokenizer.ranks != dataset.tokenizer.ranks:

@@ -49,6 +49,8 @@ def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_
     start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
     assert end.tokenizer.ranks == start.tokenizer.ranks
     assert Dataset.open(tuned.out / "data").tokenizer.ranks == start.tokenizer.ranks
+    (tuned.out / "run.json").unlink()
+    assert train(replace(tuned, init=None, resume=True), QUIET)
 
 
 @pytest.mark.parametrize("given", ["set", "file"])
