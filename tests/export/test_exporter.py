@@ -19,6 +19,8 @@ from slm.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 
 def manifest_of(bundle: Path) -> Manifest:
     return Bundle.open(bundle).manifest

@@ -21,6 +21,8 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 
 def manifest_of(bundle: Path) -> Manifest:
     return Bundle.open(bundle).manifest

@@ -16,6 +16,8 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 

@@ -28,6 +28,8 @@ from slm.model import GPT
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:

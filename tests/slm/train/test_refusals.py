@@ -27,7 +27,7 @@ from slm.train.run_folder import RunFolder
 from tests.conftest import run_slmx
 from tests.runs import QUIET, interrupted_after, last
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 def files_of(folder: Path) -> dict[Path, str]:

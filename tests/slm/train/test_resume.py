@@ -27,7 +27,7 @@ from tests.runs import (
     last,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -111,7 +111,6 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
     assert_same_run(tmp_path / "whole", settings.out)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
     """torch.compile, the machine's precision and two threads, as a user gets them."""
