@@ -129,7 +129,7 @@ def test_files_that_are_no_part_of_a_bundle_are_kept(
 def test_a_file_where_the_folder_should_go(slmx: Slmx, tiny_checkpoint: Path) -> None:
     Path("b").write_text("mine", "utf-8")
     line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force")
-    assert line == f"{Path('b').absolute()}: a file stands where the folder should go"
+    assert line == f"{Path('b').absolute()}: a file stands where the folder should go; choose another --out"
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
@@ -201,4 +201,4 @@ def test_a_disk_that_fails_at_the_end_leaves_the_old_bundle(
 
     monkeypatch.setattr(export.exporter, "model_card", fail)
     line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force")
-    assert line == f"{Path('b').absolute()}: cannot write ({os.strerror(error)}); nothing was changed there"
+    assert line == f"b: cannot write ({os.strerror(error)}); nothing was changed there"
