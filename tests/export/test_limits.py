@@ -86,7 +86,7 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
     named = ", ".join(f"{name} ({alone[recipe][name]:+.1%} alone)" for name in worst)
     passing = " or ".join(name for name in RECIPES if whole[name] <= limit)
     assert line == (
-        f"int8 ({recipe}) loses {whole[recipe]:.1%} bits per byte (limit {limit:.0%}); what hurts most: {named}; "
+        f"int8 ({recipe}) needs {whole[recipe]:.1%} more bits per byte (limit {limit:.0%}); what hurts most: {named}; "
         f"try --int8-recipe {passing} or --int8-exclude auto; nothing was published"
     )
     assert (
