@@ -24,7 +24,7 @@ from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_reci
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
 from runtimes import BUNDLES
-from runtimes.bundle.fields import as_plain_text, is_plain_name
+from slm.json_reader import as_plain_text, is_plain_name
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.report.record import FORMAT_VERSION, Report
 from benchmarks.report.typed_json import from_json
-from runtimes.bundle.fields import parse_json
+from slm.json_reader import parse_json
 from slm.errors import SlmxError
 
 MOST_BYTES = 256 * 2**20

@@ -22,7 +22,7 @@ from benchmarks.run.environment import BusyWatch
 from benchmarks.run.output_check import Reference
 from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
-from runtimes.bundle.fields import parse_json
+from slm.json_reader import parse_json
 from runtimes.system.timing import PAUSE
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")

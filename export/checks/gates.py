@@ -15,7 +15,7 @@ from export.checks.float_model import FloatModel, eval_text
 from export.checks.operators import check_operators
 from export.checks.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
-from runtimes.bundle.fields import as_plain_text
+from slm.json_reader import as_plain_text
 from runtimes.bundle.figures import Figures, Operators
 from runtimes.bundle.manifest import JudgedOn, plain
 from runtimes.bundle.store import Bundle

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runtimes.bundle.fields import Fields, is_plain_name, parse_json
+from slm.json_reader import Fields, is_plain_name, parse_json
 from runtimes.bundle.figures import Figures, read_figures
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from runtimes.bundle.fields import as_plain_text
+from slm.json_reader import as_plain_text
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 

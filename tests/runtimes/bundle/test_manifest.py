@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.bundle.fields import MAX_DEPTH, parse_json
+from slm.json_reader import MAX_DEPTH, parse_json
 from runtimes.bundle.figures import Comparison, Fidelity, Figures, Operators
 from runtimes.bundle.manifest import (
     MAX_MANIFEST_BYTES,

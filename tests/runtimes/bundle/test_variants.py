@@ -6,7 +6,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from runtimes.bundle.fields import is_plain_name
+from slm.json_reader import is_plain_name
 from runtimes.bundle.variants import VARIANTS
 
 

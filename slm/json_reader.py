@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 MAX_DEPTH = 16
@@ -34,21 +35,43 @@ def as_plain_text(text: str) -> str:
     return "".join(char if is_plain_text(char) else "?" for char in text)[:MAX_TEXT]
 
 
-def parse_json(content: bytes) -> object:
+def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
     """Parse JSON from a source that may be hostile.
 
     Args:
         content: UTF-8 text. The caller bounds its length.
+        max_depth: The largest number of arrays and objects inside each other.
 
     Raises:
-        ValueError: For what is no JSON, a key that is there twice, NaN or Infinity, or more than `MAX_DEPTH` levels.
+        ValueError: For what is no JSON, a key that is there twice, NaN or Infinity, or more than `max_depth` levels.
     """
     depth = 0
     for match in _BRACKET.finditer(_STRING.sub(b"", content)):
         depth += 1 if match.group() in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} levels of brackets")
+        if depth > max_depth:
+            raise ValueError(f"more than {max_depth} levels of brackets")
     return json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+
+
+def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
+    """Read and parse a JSON file from a source that may be hostile.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of the file.
+        max_depth: The largest number of arrays and objects inside each other.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: As in `parse_json`, and for a file that is larger than `max_bytes` or not a regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"more than {max_bytes:,} bytes")
+    return parse_json(content, max_depth)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
