@@ -146,7 +146,7 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     if not shipped.is_dir():
         raise SlmxError(
             f"no {preset} checkpoint ships with slmx: train one (slmx train --preset {preset} "
-            "--data FILE --out DIR) and name it with --checkpoint DIR"
+            "--text FILE --out DIR) and name it with --checkpoint DIR"
         )
     return load_checkpoint(shipped)
 
