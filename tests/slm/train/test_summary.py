@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -103,6 +104,6 @@ def test_the_plot_shows_every_loss_and_marks_the_best(tmp_path: Path, monkeypatc
     plot_curve(metrics, tmp_path / "loss.png", "nano")
     losses, bits = figures[0].axes
     assert losses.get_title() == "nano"
-    assert losses.lines[0].get_xydata().tolist() == [[1, 2.0]]
-    assert bits.lines[0].get_xydata().tolist() == [[2, 0.8], [4, 0.9]]
+    assert np.asarray(losses.lines[0].get_xydata()).tolist() == [[1, 2.0]]
+    assert np.asarray(bits.lines[0].get_xydata()).tolist() == [[2, 0.8], [4, 0.9]]
     assert [text.get_text() for text in bits.texts] == ["0.8000"]
