@@ -17,7 +17,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The tests that take under a minute together.
+# The tests that neither train, export nor measure.
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 

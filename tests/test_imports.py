@@ -26,6 +26,7 @@ LIGHT_SLM = {
     "slm.atomic",
     "slm.errors",
     "slm.hashing",
+    "slm.json_reader",
     "slm.metrics",
     "slm.ownership",
     "slm.presets",

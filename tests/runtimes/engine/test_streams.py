@@ -118,7 +118,7 @@ def test_a_limit_on_slots_says_so_when_it_is_reached(two_slots: Generator) -> No
     with pytest.raises(SlmxError, match=r"^all 2 slots are taken by unfinished streams: finish or close one, "):
         next(third)
     list(one)
-    assert len(two_slots.generate("Lily", max_tokens=3).ids) == 3
+    assert len(two_slots.generate("Lily", max_tokens=3, min_tokens=3).ids) == 3
     assert len(two.ids) < 20
 
 

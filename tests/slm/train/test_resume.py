@@ -135,11 +135,15 @@ def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: 
 def test_what_a_kill_left_half_written_is_cleared(settings: TrainSettings) -> None:
     with interrupted_after(3):
         assert train(settings, QUIET) is None
-    torn = settings.out / ".step-0000004.ab12" / "new"
+    torn = settings.out / ".slmx-work-step-0000004" / "new"
     torn.mkdir(parents=True)
+    (torn.parent / "slmx-owner.json").write_text("{}")
+    theirs = settings.out / ".venv.old"
+    theirs.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
     with (settings.out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "lo')
     assert train(replace(settings, resume=True), QUIET)
     assert not torn.parent.exists()
+    assert theirs.exists()
     assert [m["step"] for m in RunFolder(settings.out).metrics() if "loss" in m] == [10, 20, 24]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -62,7 +63,7 @@ def test_the_matrix_rate_is_that_of_the_fastest_product(monkeypatch: pytest.Monk
     """The clock is read at the start, before each product's turn, and at its start and end: 4 s, 2 s and 3 s."""
     clock = iter([0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 6.0, 6.0, 6.0, 9.0, 10.0])
     monkeypatch.setattr(slm.train.summary, "MATMUL_SIZE", 8)
-    monkeypatch.setattr(slm.train.summary.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr("slm.train.summary.time.perf_counter", lambda: next(clock))
     assert matmul_rate(torch.device("cpu"), torch.float32, seconds=10.0) == 2 * 8**3 / 2.0
 
 
@@ -70,8 +71,8 @@ def test_the_matrix_rate_is_that_of_the_fastest_product(monkeypatch: pytest.Monk
 def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch, platform: str, unit: int) -> None:
     """getrusage(2) counts kibibytes on Linux and bytes on macOS."""
     usage = SimpleNamespace(ru_maxrss=3000)
-    monkeypatch.setattr(slm.train.summary.resource, "getrusage", lambda _: usage)
-    monkeypatch.setattr(slm.train.summary.sys, "platform", platform)
+    monkeypatch.setattr("slm.train.summary.resource.getrusage", lambda _: usage)
+    monkeypatch.setattr("slm.train.summary.sys.platform", platform)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 7)
     assert peak_memory(torch.device("cpu")) == 3000 * unit
     assert peak_memory(torch.device("cuda")) == 7
@@ -103,6 +104,6 @@ def test_the_plot_shows_every_loss_and_marks_the_best(tmp_path: Path, monkeypatc
     plot_curve(metrics, tmp_path / "loss.png", "nano")
     losses, bits = figures[0].axes
     assert losses.get_title() == "nano"
-    assert losses.lines[0].get_xydata().tolist() == [[1, 2.0]]
-    assert bits.lines[0].get_xydata().tolist() == [[2, 0.8], [4, 0.9]]
+    assert np.asarray(losses.lines[0].get_xydata()).tolist() == [[1, 2.0]]
+    assert np.asarray(bits.lines[0].get_xydata()).tolist() == [[2, 0.8], [4, 0.9]]
     assert [text.get_text() for text in bits.texts] == ["0.8000"]
