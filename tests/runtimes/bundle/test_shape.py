@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -14,6 +16,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.errors import SlmxError
+from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -91,3 +94,30 @@ def test_a_graph_of_something_else_is_refused(tmp_path: Path, bundle: Path) -> N
     )
     with pytest.raises(SlmxError, match="not a graph that slmx can run"):
         Session.open(path, Bundle.open(bundle).config)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float16, np.float64])
+def test_a_graph_of_other_numbers_is_refused(tmp_path: Path, number: type[np.floating[Any]]) -> None:
+    """A session binds float32 buffers, so every cache and the logits must be float32."""
+    config = GPTConfig(block_size=8, vocab_size=5, n_layer=1, n_head=2, n_embd=16)
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(number))
+    cache: list[str | int | None] = ["b", config.n_head, "p", config.head_dim]
+    names = ("input_ids", "position_ids", "attention_mask")
+    value = onnx.helper.make_tensor_value_info
+    inputs = [value(name, onnx.TensorProto.INT64, ["b", "s"]) for name in names]
+    inputs += [value(f"past_key_values.0.{part}", kind, cache) for part in ("key", "value")]
+    outputs = [value("logits", kind, ["b", "s", config.vocab_size])]
+    outputs += [value(f"present.0.{part}", kind, cache) for part in ("key", "value")]
+    nodes = [onnx.helper.make_node("Gather", ["table", "input_ids"], ["logits"])]
+    for part in ("key", "value"):
+        nodes.append(onnx.helper.make_node("Identity", [f"past_key_values.0.{part}"], [f"present.0.{part}"]))
+    table = onnx.numpy_helper.from_array(np.zeros((config.vocab_size, config.vocab_size), number), "table")
+    graph = onnx.helper.make_graph(nodes, "numbers", inputs, outputs, [table])
+    path = tmp_path / "numbers é.onnx"
+    opset = onnx.helper.make_opsetid("", 20)
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10), path)
+    if number is np.float32:
+        Session.open(path, config)
+    else:
+        with pytest.raises(SlmxError, match=r"logits is tensor\((float16|double)\) .* not tensor\(float\)"):
+            Session.open(path, config)

@@ -140,6 +140,14 @@ def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -
     assert refusal(lambda: Bundle.open(text)).startswith(f"{text}: neither the folder of a bundle nor a whole zip ")
 
 
+def test_the_path_of_a_model_is_given_only_when_its_bytes_are_the_listed_ones(spoilt: Path) -> None:
+    path = spoilt / "onnx/model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    bundle = Bundle.open(spoilt)
+    assert refusal(lambda: bundle.model_path("fp32")).startswith(f"{path}: not the file that ")
+    assert refusal(lambda: bundle.model_bytes("fp32")).startswith(f"{path}: not the file that ")
+
+
 def test_an_unknown_variant_lists_those_there_are(whole: Path) -> None:
     for use in (Bundle.open(whole).model_path, Bundle.open(whole).model_bytes, Bundle.open(whole).choose):
         assert refusal(partial(use, "q4")).endswith("no variant 'q4'; it holds int8, fp32")

@@ -1,0 +1,35 @@
+"""JSON of unknown origin is read within bounds, or refused with a ValueError."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from slm.json_reader import MAX_DEPTH, MAX_TEXT, as_plain_text, is_plain_text, parse_json
+
+
+def test_brackets_in_texts_are_no_depth() -> None:
+    assert parse_json(json.dumps({"a": "[{" * 100 + '\\" [['}).encode()) == {"a": "[{" * 100 + '\\" [['}
+    assert parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
+    with pytest.raises(ValueError, match="levels of brackets"):
+        parse_json(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+@pytest.mark.parametrize("content", [b"NaN", b'{"a": Infinity}', b"[-Infinity]"])
+def test_what_is_no_number_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match="is no number"):
+        parse_json(content)
+
+
+def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:
+    assert parse_json(b'{"a": {"b": 1}, "b": 2}') == {"a": {"b": 1}, "b": 2}
+    with pytest.raises(ValueError, match="a key is there twice"):
+        parse_json(b'[{"a": {"b": 1, "b": 1}}]')
+
+
+def test_text_for_a_terminal_holds_no_control_characters() -> None:
+    odd = "é \x1b[31m \x7f \x9b1m \ud800 \n"
+    assert as_plain_text(odd) == "é ?[31m ? ?1m ? ?"
+    assert is_plain_text(as_plain_text(odd))
+    assert len(as_plain_text("x" * 5000)) == MAX_TEXT
