@@ -24,8 +24,10 @@ MAY_IMPORT = {
 }
 LIGHT_SLM = {
     "slm.atomic",
+    "slm.disk",
     "slm.errors",
     "slm.hashing",
+    "slm.locks",
     "slm.metrics",
     "slm.ownership",
     "slm.presets",
