@@ -1,1 +1,1 @@
-"""Measurements: every side in one run, alternating, medians with spread."""
+"""Measurements: every runner in one run, in turn, with medians and spread."""

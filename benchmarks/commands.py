@@ -49,6 +49,8 @@ def bench(
     import sys
 
     from slm.errors import SlmxError
+    from slm.locks import lock_folder
+    from slm.ownership import REPORT, check_replaceable
 
     with needs("bench"):
         from benchmarks.report.compare import compare_reports, share
@@ -77,20 +79,24 @@ def bench(
         trust=trust,
         command=printable(shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])),
     )
+    check_replaceable(out / "report", REPORT, replace=True)
     interrupted = False
-    with Meter() as meter:
-        run = Bench(settings, meter)
-        try:
-            run.run()
-        except KeyboardInterrupt:
-            interrupted = True
-    report = run.report()
-    if interrupted:
-        typer.echo("stopped; the same command continues after what is finished", err=True)
-    if report.results:
-        print_report(report)
-        write_reports(report, out / "report", replace=True)
-        typer.echo(str(out / "report"))
+    with lock_folder(out):
+        with Meter() as meter:
+            run = Bench(settings, meter)
+            try:
+                run.run()
+            except KeyboardInterrupt:
+                interrupted = True
+        report = run.report()
+        if interrupted:
+            typer.echo("stopped; the same command continues after what is finished", err=True)
+        if report.results:
+            print_report(report)
+            write_reports(report, out / "report", replace=True)
+            typer.echo(str(out / "report"))
+        if not interrupted:
+            run.finish()
     worse = []
     if old is not None and report.results:
         comparison = compare_reports(old, report)

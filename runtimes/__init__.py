@@ -1,7 +1,7 @@
-"""Bundle to text: onnxruntime, numpy and tiktoken, nothing else.
+"""Bundle to text with onnxruntime, numpy and tiktoken, and nothing else.
 
 >>> from runtimes import load
->>> print(load().generate("Once upon a time", max_tokens=60, seed=1).text)  # doctest: +SKIP
+>>> print(load().generate("Once upon a time", max_tokens=60, seed=1).full_text)  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -13,21 +13,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator
 
-# From 1.29 on onnxruntime keeps a device id in the home folder and reports to its maker, unless told before it loads.
+# onnxruntime 1.29 and later stores a device id in the home folder and reports usage unless this is set before it loads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# Where an export goes, below the current folder, under the name of its preset.
+# Folder for exports, relative to the current folder; each export is stored under the name of its preset.
 BUNDLES = Path("bundles")
 PACKAGED_BUNDLE = Path(__file__).parent / "bundles" / "nano"
 
 
-def load(bundle: str | Path = PACKAGED_BUNDLE, variant: str | None = None, threads: int | None = None) -> Generator:
-    """Open a bundle, by default the nano stories that ship with slmx, ready to generate.
+def load(
+    bundle: str | Path | None = None,
+    variant: str | None = None,
+    threads: int | None = None,
+    allow_special: bool = False,
+    slots: int | None = None,
+) -> Generator:
+    """Open a bundle to write stories with.
 
-    `variant` is a name in its manifest, by default the one for its target. Raises SlmxError for a file that is not the
-    one that the manifest lists.
+    Args:
+        bundle: Its folder; default: the nano stories that ship with slmx. The current folder is never searched.
+        variant: A name in its manifest; default: the one for its target.
+        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
+        allow_special: Whether `<|endoftext|>` in a prompt is the token instead of text.
+        slots: Stories at most that are written at the same time; default: 64.
+
+    Returns:
+        A thread-safe Generator. It is a context manager; `close` frees the model.
+
+    Raises:
+        SlmxError: The folder is no bundle, a file is not the one that the manifest lists, or as in `Generator`.
     """
     from runtimes.bundle.store import Bundle
-    from runtimes.engine.generator import Generator
+    from runtimes.engine.generator import SLOTS, Generator
 
-    return Generator(Bundle.open(Path(bundle)), variant, threads)
+    opened = Bundle.open(PACKAGED_BUNDLE if bundle is None else Path(bundle))
+    return Generator(opened, variant, threads, allow_special, SLOTS if slots is None else slots)

@@ -5,47 +5,64 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams, read_settings
 from slm.errors import SlmxError
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
-    from runtimes.engine.generator import Completion, Generator, Stream
+    from runtimes.engine.generator import Generator, Stream
+    from runtimes.engine.interactive import InteractiveStory
 
 BETWEEN = "\n\n---\n\n"
+BUNDLE_HELP = "Bundle (folder or archive); nano is the shipped one. Default: bundles/nano here, else the shipped one."
 
 
-def default_bundle() -> Path:
-    """`bundles/nano` in the current folder if an export put one there, else the one inside the package."""
+def find_bundle(bundle: Path | None) -> Path:
+    """Where the bundle is that a command opens.
+
+    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
+    else the one inside the package. The name `nano` is the one inside the package, unless there is such a folder.
+    """
     from runtimes import BUNDLES, PACKAGED_BUNDLE
 
+    if bundle is not None:
+        return PACKAGED_BUNDLE if str(bundle) == PACKAGED_BUNDLE.name and not bundle.exists() else bundle
     exported = BUNDLES / "nano"
     if (exported / "manifest.json").is_file():
-        typer.echo(f"bundle: {exported}", err=True)
+        typer.echo(f"bundle: {exported} (--bundle nano takes the shipped one)", err=True)
         return exported
     return PACKAGED_BUNDLE
 
 
 def _read_prompt(prompt: str, file: Path | None) -> str:
-    """The prompt as it was given: text, `-` for standard input, or a file; a last line break is no part of it."""
+    """The prompt: text, `-` for standard input, or a file; a line break at its end is not part of it."""
     if file is not None:
         if prompt:
             raise SlmxError("a prompt and --prompt-file exclude each other: drop one")
         content = file.read_bytes()
     elif prompt == "-":
-        content = sys.stdin.buffer.read()
+        content = bytes(_standard_input().buffer.read())
     else:
         return prompt
     try:
         return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise SlmxError(f"{file or 'standard input'}: not UTF-8 text; convert it to UTF-8") from None
+
+
+def _standard_input() -> io.TextIOWrapper:
+    """Standard input, whose bytes that are not UTF-8 become lone surrogates; SlmxError if it is closed."""
+    if not isinstance(sys.stdin, io.TextIOWrapper):
+        raise SlmxError("standard input is closed: give the prompt as an argument or with --prompt-file")
+    sys.stdin.reconfigure(errors="surrogateescape")
+    return sys.stdin
 
 
 def _parse_bias(pairs: list[str]) -> dict[int, float]:
@@ -62,101 +79,160 @@ def _parse_bias(pairs: list[str]) -> dict[int, float]:
 def generate(
     prompt: Annotated[str, typer.Argument(help="How the story begins; - reads standard input.")] = "",
     prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Default: bundles/nano here, else the shipped one.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Stories to write, in one batch.")] = 1,
-    max_tokens: Annotated[int | None, typer.Option(help="Default: until the story or the context ends.")] = None,
-    min_tokens: Annotated[int, typer.Option(help="No end before that many.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Default: until the story or the context ends.")
+    ] = GenerationConfig.max_tokens,
+    min_tokens: Annotated[int, typer.Option(help="No end before that many.")] = LogitsRules.min_tokens,
     stop: Annotated[list[str] | None, typer.Option(help="Text to stop before; repeat for more.")] = None,
-    on_full: Annotated[str, typer.Option(help="When the context is full: stop, or slide and go on.")] = "stop",
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = 40,
-    top_p: Annotated[float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.")] = 0.95,
-    min_p: Annotated[float, typer.Option(help="Keep tokens this likely beside the likeliest; 0 is off.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1 shuns tokens seen before.")] = 1.0,
-    presence_penalty: Annotated[float, typer.Option(help="Taken from tokens written before.")] = 0.0,
-    frequency_penalty: Annotated[float, typer.Option(help="Taken from tokens for each time they were written.")] = 0.0,
-    no_repeat_ngram: Annotated[int, typer.Option(help="Never write the same n tokens twice; 0 is off.")] = 0,
+    on_full: Annotated[
+        str, typer.Option(help="When the context is full: stop, or slide and go on.")
+    ] = GenerationConfig.on_full,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = SamplingParams.temperature,
+    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = SamplingParams.top_k,
+    top_p: Annotated[
+        float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.")
+    ] = SamplingParams.top_p,
+    min_p: Annotated[
+        float, typer.Option(help="Keep tokens this likely beside the likeliest; 0 is off.")
+    ] = SamplingParams.min_p,
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1 makes tokens seen before less likely.")
+    ] = LogitsRules.repetition_penalty,
+    presence_penalty: Annotated[
+        float, typer.Option(help="Subtracted from tokens written before.")
+    ] = LogitsRules.presence_penalty,
+    frequency_penalty: Annotated[
+        float, typer.Option(help="Subtracted from tokens for each time they were written.")
+    ] = LogitsRules.frequency_penalty,
+    no_repeat_ngram: Annotated[
+        int, typer.Option(help="Never write the same n tokens twice; 0 is off.")
+    ] = LogitsRules.no_repeat_ngram,
     logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE added to a token's logit; repeat.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = SamplingParams.seed,
     allow_special: Annotated[
         bool, typer.Option("--allow-special", help="Read <|endoftext|> in the prompt as the token.")
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
-    interactive: Annotated[bool, typer.Option("--interactive", "-i", help="Tell the story together.")] = False,
-    logprobs: Annotated[bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Write the story in turns with you.")
+    ] = False,
+    logprobs: Annotated[
+        bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
+    ] = GenerationConfig.logprobs,
     save: Annotated[Path | None, typer.Option(help="Write the text to a file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
     """Write a story with onnxruntime; text goes to stdout as it comes."""
-    from runtimes.bundle.store import Bundle
-    from runtimes.engine.generator import Completion, GenerationConfig, Generator
-    from runtimes.engine.interactive import tell
-    from runtimes.engine.penalties import LogitsRules
-    from runtimes.engine.sampler import SamplingParams
-
-    rules = LogitsRules(
+    config, sampling = read_settings(
+        max_tokens=max_tokens,
+        min_tokens=min_tokens,
+        stop=stop or (),
+        on_full=on_full,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
         repetition_penalty=repetition_penalty,
         presence_penalty=presence_penalty,
         frequency_penalty=frequency_penalty,
         no_repeat_ngram=no_repeat_ngram,
-        min_tokens=min_tokens,
         logit_bias=_parse_bias(logit_bias or []),
+        seed=seed,
+        logprobs=logprobs,
     )
-    sampling = SamplingParams(temperature, top_k, top_p, min_p, seed, rules)
-    limits = GenerationConfig(max_tokens, tuple(stop or ()), on_full, logprobs)
     if logprobs and not as_json:
         raise SlmxError("--logprobs shows in JSON only: add --json")
     if interactive and (as_json or count > 1 or prompt == "-"):
         raise SlmxError("--interactive reads lines and writes one story as text: drop --json, -n and -")
     prompt = _read_prompt(prompt, prompt_file)
-    folder = default_bundle() if bundle is None else bundle
-    generator = Generator(Bundle.open(folder), variant, threads, allow_special)
+    if save is not None:
+        _check_writable(save)
     if sys.stdout is None:
         raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    from runtimes.bundle.store import Bundle
+    from runtimes.engine.batch import Batch
+    from runtimes.engine.generator import Generator
+    from runtimes.engine.interactive import InteractiveStory
+
+    generator = Generator(Bundle.open(find_bundle(bundle)), variant, threads, allow_special)
     if interactive:
-        text = tell(generator, prompt, limits, sampling, sys.stdin, _write, lambda line: typer.echo(line, err=True))
-        typer.echo()
-        if save is not None:
-            save.write_text(text + "\n", "utf-8")
+        _write_in_turns(InteractiveStory(generator, config, sampling), prompt, save)
         return
     if count > 1:
-        stories = generator.batch([prompt] * count, limits, sampling)
+        batch = Batch(generator, [prompt] * count, config, sampling)
+        try:
+            batch.run()
+        finally:
+            stories = batch.completions
+            _save(save, stories)
         if as_json:
             for story in stories:
-                typer.echo(_as_json(generator, prompt, story))
+                typer.echo(_as_json(generator, story))
         else:
-            typer.echo(BETWEEN.join(story.text for story in stories))
+            typer.echo(BETWEEN.join(story.full_text for story in stories))
     else:
-        stream = generator.stream(prompt, limits, sampling)
-        text = _show(stream, prompt, silent=as_json)
-        stories = [Completion(text, stream.ids, stream.summary)]
-        typer.echo(_as_json(generator, prompt, stories[0], stream.logprobs) if as_json else "")
-    if save is not None:
-        save.write_text(BETWEEN.join(story.text for story in stories) + "\n", "utf-8")
+        stream = generator.stream(prompt, config, sampling)
+        try:
+            _show(stream, silent=as_json)
+        finally:
+            stories = [stream.completion]
+            _save(save, stories)
+        typer.echo(_as_json(generator, stories[0]) if as_json else "")
     _report(generator, stories)
-    if any(story.summary.stop == "interrupted" for story in stories):
+    if any(story.stats.finish_reason == "interrupted" for story in stories):
         raise typer.Exit(130)
 
 
-def _show(stream: Stream, prompt: str, silent: bool) -> str:
-    """Print a story as it comes, until it ends or Ctrl-C; its text so far."""
+def _check_writable(path: Path) -> None:
+    """Raise OSError unless this file can be written. Leaves no new file."""
+    path = path.resolve()
+    there = path.exists()
+    if there and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe, which opening would change
+    path.open("ab").close()
+    if not there:
+        path.unlink()
+
+
+def _save(path: Path | None, stories: Iterable[Completion]) -> None:
+    """Write the stories that have begun to a file."""
+    texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
+    if path is not None and texts:
+        path.write_text(BETWEEN.join(texts) + "\n", "utf-8")
+
+
+def _write_in_turns(story: InteractiveStory, prompt: str, save: Path | None) -> None:
+    from runtimes.engine.interactive import write_turns
+
+    try:
+        write_turns(story, prompt, _standard_input(), _write, lambda line: typer.echo(line, err=True))
+    finally:
+        if save is not None and story.turns:
+            save.write_text(story.text + "\n", "utf-8")
+    typer.echo()
+
+
+def _show(stream: Stream, silent: bool) -> None:
+    """Print a story as it comes, until it ends or Ctrl-C."""
     terminal = is_terminal() and not silent
-    pieces = [prompt]
-    if not silent:
-        _write(styled(prompt, bold=True) if terminal and prompt else prompt)
+    prompt = stream.completion.prompt
+    write = (lambda piece: None) if silent else _write
+    write(styled(prompt, bold=True) if terminal and prompt else prompt)
     with LiveRate(terminal) as live:
         try:
             for piece in stream:
-                pieces.append(piece)
-                if not silent:
-                    _write(piece)
+                write(piece)
                 live.add(len(stream.ids))
         except KeyboardInterrupt:
-            pass
-    return "".join(pieces)
+            write(stream.close())
+        except SlmxError:
+            write("\n")
+            raise
 
 
 def _write(piece: str) -> None:
@@ -164,36 +240,42 @@ def _write(piece: str) -> None:
     sys.stdout.flush()
 
 
-def _as_json(generator: Generator, prompt: str, story: Completion, logprobs: Sequence[float] = ()) -> str:
-    whole: dict[str, object] = {"prompt": prompt, "text": story.text, "ids": story.ids, "variant": generator.variant}
-    if logprobs:
-        whole["logprobs"] = [round(value, 5) for value in logprobs]
-    record = asdict(story.summary) | {"tokens_per_second": round(story.summary.tokens_per_second, 1)}
-    return json.dumps(whole | {"bundle": str(generator.bundle.path)} | record, ensure_ascii=False)
+def _as_json(generator: Generator, story: Completion) -> str:
+    record: dict[str, object] = {
+        "prompt": story.prompt,
+        "text": story.full_text,
+        "ids": story.ids,
+        "variant": generator.variant,
+    }
+    if story.logprobs:
+        record["logprobs"] = [round(value, 5) for value in story.logprobs]
+    record["bundle"] = str(generator.bundle.path)
+    record |= asdict(story.stats) | {"tokens_per_second": round(story.stats.tokens_per_second, 1)}
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _report(generator: Generator, stories: list[Completion]) -> None:
-    first = stories[0].summary
-    where = f"{generator.variant}, seed {first.seed}, {generator.session.threads} thread(s)"
+    first = stories[0].stats
+    where = f"{generator.variant}, seed {first.seed}, {generator.threads} thread(s)"
     if len(stories) == 1:
-        told = (
+        figures = (
             f"{first.tokens} tokens, {first.tokens_per_second:,.0f} tokens/s, "
             f"{1000 * first.time_to_first_token:.1f} ms to the first, stopped by {first.stop}"
         )
     else:
-        tokens = sum(story.summary.tokens for story in stories)
-        seconds = max(story.summary.time_to_first_token + story.summary.decode_seconds for story in stories)
-        told = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
-    said = f"{told} ({where})"
-    typer.echo(styled(said, dim=True) if is_terminal() else said, err=True)
+        tokens = sum(story.stats.tokens for story in stories)
+        seconds = max(story.stats.time_to_first_token + story.stats.decode_seconds for story in stories)
+        figures = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
+    line = f"{figures} ({where})"
+    typer.echo(styled(line, dim=True) if is_terminal() else line, err=True)
 
 
 def doctor(
-    bundle: Annotated[Path | None, typer.Option(help="Default: bundles/nano here, else the shipped one.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
 ) -> None:
     """Show processor, limits, memory and versions, known traps, and which variant is quickest here."""
     from runtimes.bundle.store import Bundle
-    from runtimes.system.doctor import fatal_traps, limits, look, quickest, traps
+    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine
 
     found = look()
@@ -208,15 +290,15 @@ def doctor(
         typer.echo(f"{'trap':<12} {line}")
     if fatal:
         raise typer.Exit(1)
-    opened = Bundle.open(default_bundle() if bundle is None else bundle)
+    opened = Bundle.open(find_bundle(bundle))
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
     measured = quickest(opened)
     for name, samples in measured.items():
         typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
     best, default = next(iter(measured)), opened.variants[0]
     target = opened.manifest.target
-    told = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
-    typer.echo(f"quickest     {best} ({told})")
+    note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
+    typer.echo(f"quickest     {best} ({note})")
 
 
 def info(bundle: Annotated[Path, typer.Argument(help="Folder or archive of a bundle.")]) -> None:

@@ -1,7 +1,7 @@
-"""What `slmx generate` shows on a terminal and not in a pipe: colour, and a last line with the rate so far.
+"""Output of `slmx generate` on a terminal only: bold and dim text, and the rate so far on the last line.
 
-The last line is kept free by a scroll region (DECSTBM) and written between a saved and a restored cursor (DECSC,
-DECRC), as ECMA-48 and the VT100's manual define them.
+A scroll region (DECSTBM) keeps the last line free. The line is written between saving and restoring the cursor (DECSC,
+DECRC). ECMA-48 and the manual of the VT100 define these sequences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ EVERY = 0.1  # seconds between two figures
 
 
 def is_terminal() -> bool:
-    """Whether text and talk both go to a terminal that understands control sequences."""
+    """Whether stdout and stderr both go to a terminal that understands control sequences."""
     streams = (sys.stdout, sys.stderr)
     terminals = all(stream is not None and stream.isatty() for stream in streams)
     return terminals and os.environ.get("TERM", "dumb") != "dumb"
@@ -28,7 +28,7 @@ def styled(text: str, *, bold: bool = False, dim: bool = False) -> str:
 
 
 class LiveRate:
-    """Shows tokens/s on the last line while it is open; `active` False shows nothing."""
+    """Shows tokens/s on the last line until it is closed; shows nothing unless `active`."""
 
     def __init__(self, active: bool) -> None:
         self._active = active
@@ -45,7 +45,7 @@ class LiveRate:
             self._lines = 0
 
     def add(self, tokens: int) -> None:
-        """So many were written in all; the figure changes ten times a second."""
+        """Take the number of tokens written so far; the figure changes ten times a second."""
         now = time.perf_counter()
         if not self._active or now - self._shown < EVERY:
             return
@@ -54,11 +54,11 @@ class LiveRate:
         lines = os.get_terminal_size(sys.stderr.fileno()).lines
         if lines > 2 and lines != self._lines:
             self._lines = lines
-            # Index and up again: scrolls by a line if the cursor is on the last one, and keeps its column.
+            # Index and cursor up: scrolls by a line if the cursor is on the last line, and keeps its column.
             self._send(f"\x1bD\x1b[A\x1b7\x1b[1;{lines - 1}r\x1b8")
         if self._lines:
-            said = styled(f"{tokens} tokens, {rate:,.0f} tokens/s", dim=True)
-            self._send(f"\x1b7\x1b[{self._lines};1H\x1b[2K{said}\x1b8")
+            line = styled(f"{tokens} tokens, {rate:,.0f} tokens/s", dim=True)
+            self._send(f"\x1b7\x1b[{self._lines};1H\x1b[2K{line}\x1b8")
 
     @staticmethod
     def _send(sequence: str) -> None:

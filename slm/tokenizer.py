@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
 # GPT-2's split rule, the one that tokenizers' ByteLevel pre-tokenizer applies.
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+# tiktoken's regular expressions overflow their stack on several hundred thousand spaces in a row.
+LONGEST_SPACE = 100_000
+_LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE + 1},}}")
 
 
 class Tokenizer:
-    """Text to token ids and back; `<|endoftext|>` has the last id and begins every story."""
+    """Text to token ids and back; `<|endoftext|>` has the last id and begins every story. Thread-safe."""
 
     def __init__(self, ranks: dict[bytes, int]) -> None:
         self.ranks = ranks
@@ -42,19 +47,42 @@ class Tokenizer:
         """Number of ids, `<|endoftext|>` included."""
         return len(self.ranks) + 1
 
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token; a text of n bytes has at least n / longest_token tokens."""
+        return max(len(END_OF_TEXT), *map(len, self.ranks))
+
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Ids of a text; `<|endoftext|>` written in it is plain text, or the token with `allow_special`."""
-        return (
-            self.encoding.encode(text, allowed_special="all") if allow_special else self.encoding.encode_ordinary(text)
-        )
+        """Encode a text.
+
+        Args:
+            text: Any text without lone surrogates. Where white space is longer than 100,000 characters, it is encoded
+                in parts.
+            allow_special: Whether `<|endoftext|>` in the text is the token; else it is plain text.
+
+        Returns:
+            The ids.
+        """
+        parts = text.split(END_OF_TEXT) if allow_special else [text]
+        ids: list[int] = []
+        for number, part in enumerate(parts):
+            if number:
+                ids.append(self.end_of_text)
+            for piece in bounded_pieces(part):
+                ids += self.encoding.encode_ordinary(piece)
+        return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of the ids; bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids; bytes that are not UTF-8 become U+FFFD. SlmxError for an id outside the vocabulary."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of the ids; `<|endoftext|>` stands for none."""
-        return self.encoding.decode_bytes([i for i in ids if i != self.end_of_text])
+        """The bytes of ids; `<|endoftext|>` has none. SlmxError for an id outside the vocabulary."""
+        ordinary = [i for i in ids if i != self.end_of_text]
+        for extreme in (min(ordinary, default=0), max(ordinary, default=0)):
+            if not 0 <= extreme < self.end_of_text:
+                raise SlmxError(f"no token has the id {extreme}; ids go from 0 to {self.end_of_text}")
+        return self.encoding.decode_bytes(ordinary)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -113,6 +141,17 @@ class Tokenizer:
                 "merges": [list(pair) for pair in merges],
             },
         }
+
+
+def bounded_pieces(text: str) -> Iterator[str]:
+    """Cut a text within white space that is longer than LONGEST_SPACE; together the pieces are the text."""
+    start = 0
+    if len(text) > LONGEST_SPACE:
+        for run in _LONG_SPACE.finditer(text):
+            for end in range(run.start() + LONGEST_SPACE, run.end(), LONGEST_SPACE):
+                yield text[start:end]
+                start = end
+    yield text[start:]
 
 
 def parse_ranks(content: bytes) -> dict[bytes, int]:

@@ -148,6 +148,13 @@ def edit_manifest(bundle: Path, **changes: object) -> None:
     path.write_text(json.dumps(values | {"digest": digest_of(values)}), "utf-8")
 
 
+def list_again(bundle: Path, name: str) -> None:
+    """List the size and the hash that a file has now, as a careless or a malicious maker would."""
+    files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
+    files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
+    edit_manifest(bundle, files=files)
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command run in this process printed, and its exit code."""
@@ -183,6 +190,14 @@ class Slmx:
         stages = tuple(f"{stage}:" for stage in (*VARIANTS, "files", "judging", "float model"))
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return line.removeprefix("slmx: ")
+
+    def refuses_unchanged(self, *args: str | Path) -> str:
+        """As `refuses`, for a command that must leave every file and folder below the working folder as it was."""
+        before, folders = snapshot(Path.cwd()), sorted(path for path in Path.cwd().rglob("*") if path.is_dir())
+        line = self.refuses(*args)
+        assert snapshot(Path.cwd()) == before
+        assert sorted(path for path in Path.cwd().rglob("*") if path.is_dir()) == folders
+        return line
 
 
 @pytest.fixture

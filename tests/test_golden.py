@@ -162,7 +162,7 @@ def test_the_packaged_bundle_can_be_made_again(packaged: Bundle, tmp_path: Path)
 
 def test_the_packaged_bundle_tells_a_story() -> None:
     story = load().generate(PROMPT, max_tokens=60, temperature=0.0)
-    assert story.text.startswith(PROMPT)
-    words = story.text.split()
+    assert story.full_text.startswith(PROMPT)
+    words = story.full_text.split()
     assert len(words) > 30
     assert sum(word.strip(".,!?\"'").isalpha() for word in words) > 0.9 * len(words)

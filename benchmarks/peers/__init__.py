@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 import runtimes  # noqa: F401
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ctranslate2
 
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 from export.formats.quiet import quiet
 
 # Written by the converter: the tokens in the order of their ids.

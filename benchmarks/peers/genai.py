@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnxruntime_genai as genai
 
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 from runtimes.bundle.store import Bundle
 
 CONFIG_FILE = "genai_config.json"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 from export.formats.quiet import quiet
 from slm.checkpoint import load_checkpoint
 

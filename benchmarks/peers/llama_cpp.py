@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers import run_steps
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 from slm.errors import SlmxError
 
 MODEL_FILE = "model.gguf"

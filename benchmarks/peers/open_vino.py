@@ -8,7 +8,7 @@ import numpy as np
 import openvino as ov
 
 from benchmarks.peers import run_steps
-from benchmarks.run.runners import Round
+from benchmarks.report.record import Round
 
 MODEL_FILE = "model.xml"
 

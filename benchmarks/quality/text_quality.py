@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from benchmarks.run.runners import TORCH_RUNNERS
-from benchmarks.run.targets import Target
+from benchmarks.report.record import TORCH_RUNNERS
 from export.checks.fidelity import measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.parity import greedy_tokens
@@ -16,7 +16,9 @@ from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
+from slm.checkpoint import Checkpoint
 from slm.data.sources import read_stories
+from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
 
 # The number of stories that are continued for BLEU, and the least number of tokens of a prompt.
@@ -42,6 +44,29 @@ class TextQuality:
     bleu: float | None = None
     runner_bits_per_byte: dict[str, float] = field(default_factory=dict)
     runner_bpb_increase: dict[str, float] = field(default_factory=dict)
+
+
+class Target(Protocol):
+    """The part of `benchmarks.run.targets.Target` that is needed here."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The float model."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The variants."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its TorchScript and .pt2 files may be read."""
+
+    @property
+    def config(self) -> GPTConfig:
+        """The model's shape."""
+
+    def path(self, runner: str) -> Path:
+        """Return what a runner opens."""
 
 
 def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:

@@ -125,7 +125,7 @@ def size_note(preset: str, claim: Row, parameters: int) -> str | None:
 
 
 def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
-    """Return a note if a process is said to take less memory than the interpreter and the runtime in it.
+    """Return a note if a claim gives a process less memory than the interpreter and the runtime in it.
 
     `base_bytes` is what these two take on this machine; None if it was not measured.
     """

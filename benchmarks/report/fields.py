@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.report.leaderboard import float_ratio, main_results, main_setting, measured, presets_of
 from benchmarks.report.metrics import first_token
 from benchmarks.report.record import MEASURED, Report, Result
-from runtimes.bundle.fields import as_plain_text
+from slm.json_reader import as_plain_text
 
 Value = str | int | float | None
 MIB = 2**20

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from benchmarks.report.metrics import DECODE, METRICS, Metric, noise
-from benchmarks.report.record import MEASURED, Case, Report, Result
-from benchmarks.run.runners import TORCH_EAGER, TORCH_RUNNERS
+from benchmarks.report.record import MEASURED, TORCH_EAGER, TORCH_RUNNERS, Case, Report, Result
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 

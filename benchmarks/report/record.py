@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 from dataclasses import asdict, dataclass, field
@@ -9,12 +10,38 @@ from dataclasses import asdict, dataclass, field
 from runtimes.system.timing import Samples
 
 FORMAT_VERSION = 2
+# The names of the runners that are PyTorch itself.
+TORCH_EAGER, TORCH_COMPILED = "torch eager", "torch compiled"
+TORCH_RUNNERS = (TORCH_EAGER, TORCH_COMPILED)
 MEASURED, FAILED, SKIPPED = "measured", "failed", "skipped"
 # Limits of what a report may hold. They are far outside of what any machine gives, and keep the arithmetic finite.
 MOST_TOKENS = 2**31
 MOST_BYTES = 2**62
 SECONDS = (1e-12, 1e12)
 BANDWIDTH = (1.0, 1e18)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of a runner.
+
+    Attributes:
+        rows: The new ids, a list for each row.
+        first_token_seconds: Time from the prompt to the first id.
+        decode_seconds: Time of all further steps together.
+        token_seconds: Time of each further step. Empty for a runner that returns all ids at once.
+    """
+
+    rows: list[list[int]]
+    first_token_seconds: float
+    decode_seconds: float
+    token_seconds: list[float]
+
+    @classmethod
+    def from_stamps(cls, rows: list[list[int]], started: float, stamps: list[float]) -> Round:
+        """Build a round from the clock at its start and after each step, in seconds."""
+        steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
+        return cls(rows, stamps[0] - started, stamps[-1] - stamps[0], steps)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,13 @@ from benchmarks.quality.text_quality import TextQuality, from_manifest, judged, 
 from benchmarks.report.compare import label
 from benchmarks.report.fields import printable
 from benchmarks.report.leaderboard import setting_of
-from benchmarks.report.record import FAILED, Case, Model, Report, Result
+from benchmarks.report.record import FAILED, TORCH_RUNNERS, Case, Model, Report, Result
 from benchmarks.run import cases, measure
 from benchmarks.run.environment import busy_now, environment, read_bandwidth
 from benchmarks.run.output_check import Reference
 from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
-from benchmarks.run.runners import TORCH_RUNNERS, Job
+from benchmarks.run.runners import Job
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -27,6 +27,7 @@ from runtimes.engine.session import default_threads
 from runtimes.system.machine import memory_bytes, usable_cores
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.locks import lock_folder
 from slm.presets import GPTConfig, get_preset
 
 PRESETS = ("nano", "micro", "small", "medium")
@@ -179,9 +180,18 @@ class Bench:
         """Measure everything.
 
         Raises:
-            SlmxError: A target cannot be made, or the text cannot be used.
+            SlmxError: Another process writes to the folder, a target cannot be made, or the text cannot be used.
             KeyboardInterrupt: From Ctrl-C. What was measured until then is kept.
         """
+        with lock_folder(self._settings.out):
+            self._resume_log.open()
+            self._run()
+
+    def finish(self) -> None:
+        """Forget what was measured, after the report is written: the next run measures everything again."""
+        self._resume_log.finish()
+
+    def _run(self) -> None:
         busy = busy_now()
         if busy is not None:
             self._warn(busy)
@@ -221,7 +231,6 @@ class Bench:
             self._expect(target, runners)
         for (target, runners), quality in zip(targets, qualities, strict=True):
             self._measure(target, runners, quality)
-        self._resume_log.finish()
 
     def report(self) -> Report:
         """Return what was measured so far."""

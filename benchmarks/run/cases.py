@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import PEERS, find_peers
-from benchmarks.report.record import Case, Result
-from benchmarks.run.runners import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS
+from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
 from slm.errors import SlmxError

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import PeerKind
-from runtimes.system.doctor import limits
+from runtimes.checks.doctor import limits
 from runtimes.system.machine import CGROUP, describe_machine, memory_bytes
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.report.typed_json import from_json
-from runtimes.bundle.fields import parse_json
+from slm.disk import write_file
 from slm.errors import SlmxError
+from slm.json_reader import parse_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -22,35 +22,39 @@ T = TypeVar("T")
 class ResumeLog:
     """Values by key in a file. Its first line holds the arguments of the run, and further lines one value each.
 
-    One process at a time may use a file.
+    Call `open` first. The caller makes sure that no other process uses the file meanwhile.
 
     Args:
         path: The file. A file of a run with the same arguments is continued, any other is replaced.
         arguments: What the values depend on.
         log: Receives lines for people.
-
-    Raises:
-        SlmxError: The file cannot be written.
     """
 
     def __init__(self, path: Path, arguments: Mapping[str, Any], log: Callable[[str], None]) -> None:
         self._path = path
+        self._arguments = arguments
+        self._log = log
         self._values: dict[str, object] = {}
-        lines = _whole_lines(path)
+
+    def open(self) -> None:
+        """Read the file, and write it again without a line that was cut off.
+
+        Raises:
+            SlmxError: The file cannot be written.
+        """
+        lines = _whole_lines(self._path)
         # Through JSON, so that tuples are equal to the lists that they become in the file.
-        first = json.loads(json.dumps({"arguments": arguments}))
+        first = json.loads(json.dumps({"arguments": self._arguments}))
         if lines and lines[0] == first:
             entries = (line for line in lines[1:] if line.keys() == {"key", "value"})
             self._values = {entry["key"]: entry["value"] for entry in entries if isinstance(entry["key"], str)}
-            log(f"{path}: continues after {len(self._values)} finished parts")
+            self._log(f"{self._path}: continues after {len(self._values)} finished parts")
         elif lines:
-            log(f"{path}: made with other arguments, code or machine; starts from the beginning")
+            self._log(f"{self._path}: made with other arguments, code or machine; starts from the beginning")
         kept = [first, *({"key": key, "value": value} for key, value in self._values.items())]
-        fresh = path.with_name(f"{path.name}.new")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-            os.replace(fresh, path)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -71,7 +75,7 @@ class ResumeLog:
             raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Delete the file: the run is complete, and the next one measures everything again."""
+        """Delete the file. The next run measures everything again."""
         self._path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SlmxError:

@@ -7,18 +7,17 @@ when a runner needs them, so that a process holds nothing else.
 from __future__ import annotations
 
 import importlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.report.record import TORCH_COMPILED, TORCH_RUNNERS, Round
+
 if TYPE_CHECKING:
     from runtimes.engine.session import Session
 
-TORCH_EAGER, TORCH_COMPILED = "torch eager", "torch compiled"
-TORCH_RUNNERS = (TORCH_EAGER, TORCH_COMPILED)
 ONNX_SUFFIXES = (".onnx", ".ort")
 
 
@@ -49,29 +48,6 @@ class Job:
     history: list[int]
     prompt: list[int]
     new_tokens: int
-
-
-@dataclass(frozen=True)
-class Round:
-    """One round of a runner.
-
-    Attributes:
-        rows: The new ids, a list for each row.
-        first_token_seconds: Time from the prompt to the first id.
-        decode_seconds: Time of all further steps together.
-        token_seconds: Time of each further step. Empty for a runner that returns all ids at once.
-    """
-
-    rows: list[list[int]]
-    first_token_seconds: float
-    decode_seconds: float
-    token_seconds: list[float]
-
-    @classmethod
-    def from_stamps(cls, rows: list[list[int]], started: float, stamps: list[float]) -> Round:
-        """Build a round from the clock at its start and after each step, in seconds."""
-        steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
-        return cls(rows, stamps[0] - started, stamps[-1] - stamps[0], steps)
 
 
 @dataclass(frozen=True)
@@ -156,18 +132,18 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
     """Run several rows. Each row reads the prompt by itself, then all rows take their steps together."""
-    from runtimes.engine.session import Batch
+    from runtimes.engine.pool import Pool
 
-    session.reset()
-    if history:
-        session.prefill(history)
-    rows = [session.fork() for _ in range(batch)]
+    pool = Pool(session, batch)
+    for row in range(batch):
+        pool.add(0, len(history) if row else 0)
+        if history and not row:
+            pool.prefill(0, history)
     clock = time.perf_counter
     started = clock()
-    steps = [[int(row.prefill(prompt).argmax()) for row in rows]]
-    together = Batch(rows)
+    steps = [[int(pool.prefill(row, prompt).argmax()) for row in range(batch)]]
     stamps = [clock()]
     for _ in range(new_tokens - 1):
-        steps.append(together.step(steps[-1]).argmax(-1).tolist())
+        steps.append(pool.step(steps[-1]).argmax(-1).tolist())
         stamps.append(clock())
     return Round.from_stamps([list(row) for row in zip(*steps, strict=True)], started, stamps)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.peers import PeerKind
 from benchmarks.report.fields import printable
-from benchmarks.run.runners import TORCH_RUNNERS
+from benchmarks.report.record import TORCH_RUNNERS
 from export.checks.gates import PACKAGES
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import read_weights

@@ -84,8 +84,8 @@ def main(
         "megabytes_per_second": round(size / 1e6 / seconds, 2),
         "peak_memory_bytes": peak,
         "cleaning": record["cleaning"]["train"],
-        "tokens": record["sides"]["train"]["tokens"] + record["sides"]["valid"]["tokens"],
-        "shards": len(record["sides"]["train"]["shards"]) + len(record["sides"]["valid"]["shards"]),
+        "tokens": record["splits"]["train"]["tokens"] + record["splits"]["valid"]["tokens"],
+        "shards": len(record["splits"]["train"]["shards"]) + len(record["splits"]["valid"]["shards"]),
     }
     typer.echo(json.dumps(figures, indent=1))
 

@@ -29,10 +29,11 @@ import numpy as np
 import typer
 
 from export.checks.fidelity import Reference, measure_fidelity
-from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
-from runtimes.system.timing import alternate, decode_seconds
+from runtimes.system.timing import alternate
+from runtimes.types import SamplingParams
 from slm.presets import GPTConfig
 
 ARRAYS = "reading.npz"

@@ -9,9 +9,10 @@ from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
 from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
 from runtimes.bundle.manifest import Exclusion
-from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
-from runtimes.system.timing import alternate, decode_seconds
+from runtimes.system.timing import alternate
+from runtimes.types import SamplingParams
 from slm.errors import SlmxError
 
 # Predictions compared for each matrix alone, and the greedy steps and rounds that are timed.

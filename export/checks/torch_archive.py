@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -52,7 +51,7 @@ _OPERATORS = frozenset(
 )
 # PyTorch evaluates or compiles these strings; every other string of a program must be a plain name.
 _GUARD_PART = r"L\['\w+'\](?:\[\d+\])?\.size\(\)\[\d+\]|[ ()+]|=="
-_EXPRESSION_PART = r"(?:Add|Mul|Integer|Symbol)\(|'s\d+'|positive=True|integer=True|-?\d{1,12}|\)|, "
+_EXPRESSION_PART = r"(?:Add|Mul|Integer|Symbol)\(|'s\d+'|positive=True|integer=True|-?\d{1,12}(?!\d)|\)|, "
 _TREE_PART = r'[\[\]{}:, ]|\d|"(?:type|context|children_spec|builtins\.(?:tuple|list|dict)|null|\[\])"|null'
 _EVALUATED = {
     "expr_str": re.compile(f"(?:{_EXPRESSION_PART})+", re.ASCII),
@@ -84,7 +83,7 @@ def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
     assert VARIANTS[variant].is_torch
     try:
         reason = _reason_to_refuse(variant, file)
-    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
         first_line = (str(error).splitlines() or [""])[0]
         reason = f"is no archive that slmx writes ({type(error).__name__}: {first_line[:80]})"
     if reason is not None:
@@ -113,15 +112,11 @@ def _reason_to_refuse(variant: str, file: IO[bytes]) -> str | None:
         elif not tensors.fullmatch(name):
             return f"holds {name!r}, which slmx does not write and PyTorch may run as code"
         elif not 0 < size < archive_bytes:
-            return f"says that {name!r} has {size:,} bytes, in an archive of {archive_bytes:,}"
-    return None if variant == "torchscript" else _reason_to_refuse_pt2(archive, set(names), file)
+            return f"holds {size:,} bytes in {name!r}, but the archive has {archive_bytes:,}"
+    return None if variant == "torchscript" else _reason_to_refuse_pt2(archive, set(names))
 
 
-def _reason_to_refuse_pt2(archive: torch._C.PyTorchFileReader, names: set[str], file: IO[bytes]) -> str | None:
-    # torch.export.load falls back to an older format, read by Python's zipfile, when it finds its mark.
-    with zipfile.ZipFile(file) as older:
-        if "version" in older.namelist():
-            return "holds a program in an older format, which PyTorch unpickles"
+def _reason_to_refuse_pt2(archive: torch._C.PyTorchFileReader, names: set[str]) -> str | None:
     for kind in ("weights", "constants"):
         config = json.loads(archive.get_record(f"data/{kind}/model_{kind}_config.json"))
         for name, entry in config["config"].items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.export.pt2_archive._package import load_pt2
 
 from export.checks.torch_archive import check_torch_archive
 from export.formats.quiet import quiet
@@ -60,14 +61,14 @@ class FloatCache:
         self._cache.length = length
 
     @torch.inference_mode()
-    def copy(self) -> FloatCache:
-        """Returns a cache with the same positions in tensors of its own."""
+    def copy(self, length: int) -> FloatCache:
+        """Returns a cache with the first `length` positions in tensors of its own."""
         twin = copy.copy(self)
         twin._cache = KVCache(self._config)
         for ours, theirs in zip(
             (*twin._cache.keys, *twin._cache.values), (*self._cache.keys, *self._cache.values), strict=True
         ):
-            ours.copy_(theirs)
+            ours[:, :, :length] = theirs[:, :, :length]
         return twin
 
 
@@ -96,9 +97,11 @@ class ForwardCache:
         """Removes the positions from `length` on."""
         self._past = [value[:, :, :length] for value in self._past]
 
-    def copy(self) -> ForwardCache:
-        """Returns a cache with the same positions; no step changes a past, so the tensors are shared."""
-        return copy.copy(self)
+    def copy(self, length: int) -> ForwardCache:
+        """Returns a cache with the first `length` positions; no run changes a past, so the tensors are shared."""
+        twin = copy.copy(self)
+        twin.rewind(length)
+        return twin
 
 
 def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
@@ -121,7 +124,8 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
         check_torch_archive(variant, path, file)
         try:
             if variant == "pt2":
-                module: Forward = torch.export.load(file).module()
+                # torch.export.load falls back to an older format, which it reads otherwise and unpickles.
+                module: Forward = load_pt2(file).exported_programs["model"].module()
                 return module
             scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
             return scripted

@@ -1,9 +1,12 @@
-"""KV caches over an onnxruntime session: how ids become logits, and where keys and values lie meanwhile."""
+"""KV caches over an onnxruntime session: running ids to logits, and where keys and values are stored."""
 
 from __future__ import annotations
 
 import copy
+import math
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -12,58 +15,71 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
-from runtimes.system.machine import busy_others, usable_cores
 from runtimes.system.memory import collapse_heap, trim_heap
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
-# A graph says by this key in its metadata that present is past and more, not the same buffer.
+# This key in a graph's metadata says that present holds past and the new positions, and is not the same buffer.
 CACHE_GROWS = "slmx.cache_grows"
-# Input of a graph, int64 [1]: how many of the last positions get logits; left out, it is 0 and all do.
+# Input of a graph, int64 [1]: how many of the last positions get logits. Its default 0 gives logits to all.
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
 LARGE_MODEL = 32 * 2**20  # bytes from which on large pages gain more than asking for them costs
-BUSY = 0.3  # processors' worth of other programs that are no reason to stop spinning
+# How long a thread spins between two operators before it sleeps. A longer spin is hardly quicker on an idle machine,
+# and takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
+SPIN_MICROSECONDS = 100
 
 
 class Cache(Protocol):
-    """What a session asks of whatever runs its model: an onnxruntime graph here, a PyTorch module in comparisons."""
+    """What a session needs of whatever runs its model: an onnxruntime graph here, a PyTorch module in comparisons."""
 
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Run ids [n] after `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
 
     def step(self, token: int, length: int) -> FloatArray:
         """Run one id; its logits [vocab], in a buffer that the next step may overwrite."""
 
     def rewind(self, length: int) -> None:
-        """Let positions from `length` on be no part of the sequence."""
+        """Remove the positions from `length` on."""
 
-    def copy(self) -> Cache:
-        """The same positions, to go their own way."""
+    def copy(self, length: int) -> Cache:
+        """A separate cache with the first `length` positions."""
 
 
-def open_onnx(path: Path, threads: int) -> ort.InferenceSession:
-    """An onnxruntime CPU session; SlmxError if the file is no model that it can run."""
+def open_onnx(
+    model: Path | bytes, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
+) -> ort.InferenceSession:
+    """Open a model with onnxruntime on the CPU.
+
+    Args:
+        model: A file, or its content.
+        threads: Threads inside an operator, 1 to 256.
+        name: What error messages call the model; default: the file's path.
+        spin: Microseconds for which a thread spins between two operators; None is onnxruntime's default.
+
+    Raises:
+        SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
+    """
     if not 1 <= threads <= MAX_THREADS:
         raise SlmxError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if threads > 1 and threads + busy_others() > usable_cores() + BUSY:
-        # A thread that spins between operators takes the core from whoever shares it, and waits for its own turn.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if spin is not None:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
     # For tensors as small as a step's, the arena and its planning cost more than malloc: 4 % slower, more memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, which share no base class
         first_line = str(error).splitlines()[0]
-        raise SlmxError(f"{path}: onnxruntime {ort.__version__} cannot open this model ({first_line})") from error
+        where = name or (str(model) if isinstance(model, Path) else "model")
+        raise SlmxError(f"{where}: onnxruntime {ort.__version__} cannot open this model ({first_line})") from error
 
 
 def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
@@ -77,104 +93,133 @@ def keeps_logits(session: ort.InferenceSession) -> bool:
     return any(value.name == LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
-class SharedCache:
-    """Past and present bound to the same buffers [rows, heads, block_size, head_dim].
+def lazy_zeros(shape: tuple[int, ...]) -> FloatArray:
+    """Zeroed memory of which the system provides each small page when it is first written.
 
-    GroupQueryAttention writes each new position where it belongs, so that nothing is copied. One mask as long as
-    the buffer is bound once; its ones say how many positions of each row are filled.
+    numpy asks Linux for huge pages for large arrays. One position of each row would then fill whole huge pages.
+    """
+    size = math.prod(shape) * np.dtype(np.float32).itemsize
+    if hasattr(mmap, "MAP_PRIVATE"):
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:  # Windows, where anonymous memory is always private
+        pages = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages does not know the advice
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, np.float32).reshape(shape)
+
+
+class SharedCache:
+    """Keys and values of several rows in buffers [rows, heads, block_size, head_dim], bound as past and as present.
+
+    GroupQueryAttention writes each new position into its place, so a step copies nothing. The mask is as long as the
+    buffer; the ones in a row of it say how many positions are filled. The first n rows, and each single row, are
+    views of the same memory: they are bound by their address. Not thread-safe, but two caches over one onnxruntime
+    session may run at the same time.
     """
 
     def __init__(self, session: ort.InferenceSession, config: GPTConfig, rows: int = 1) -> None:
-        self._session, self._config = session, config
+        self._session, self._config, self.rows = session, config, rows
         self._past, self._present = cache_names(config.n_layer)
         self._keeps = keeps_logits(session)
         shape = (rows, config.n_head, config.block_size, config.head_dim)
-        # Zeroed memory takes no room before it is written to: a short story touches little of a long context.
-        self._values = [np.zeros(shape, np.float32) for _ in self._past]
+        self._values = [lazy_zeros(shape) for _ in self._past]
         self._mask = np.zeros((rows, config.block_size), np.int64)
         self._ids = np.zeros((rows, 1), np.int64)
         self._positions = np.zeros((rows, 1), np.int64)
-        logits = np.zeros((rows, 1, config.vocab_size), np.float32)
-        self._logits: FloatArray = logits[:, 0]
-        self._binding = self._bind(self._ids, self._positions, logits)
+        self._logits = lazy_zeros((rows, 1, config.vocab_size))
+        self._bindings: dict[int, ort.IOBinding] = {}
+        self._binding = self._bind_rows(1)
 
-    @classmethod
-    def stack(cls, caches: Sequence[SharedCache]) -> SharedCache:
-        """One cache whose rows are copies of all rows of these."""
-        whole = cls(caches[0]._session, caches[0]._config, sum(len(cache._mask) for cache in caches))
-        whole._mask[:] = np.concatenate([cache._mask for cache in caches])
-        for number, value in enumerate(whole._values):
-            np.concatenate([cache._values[number] for cache in caches], out=value)
-        return whole
-
-    def select(self, rows: Sequence[int]) -> SharedCache:
-        """A copy of some rows."""
-        part = SharedCache(self._session, self._config, len(rows))
-        part._mask[:] = self._mask[rows]
-        for ours, theirs in zip(part._values, self._values, strict=True):
-            ours[:] = theirs[rows]
-        return part
-
-    def copy(self) -> SharedCache:
-        """The same positions in buffers of their own."""
-        return self.select(range(len(self._mask)))
-
-    def _bind(self, ids: IdArray, positions: IdArray, logits: FloatArray) -> ort.IOBinding:
+    def _bind(self, ids: IdArray, positions: IdArray, logits: FloatArray, rows: slice) -> ort.IOBinding:
+        """Bind inputs and outputs for consecutive rows of the buffers."""
         binding = self._session.io_binding()
-        inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": self._mask}
-        for name, array in inputs.items():
+        for name, array in (
+            ("input_ids", ids),
+            ("position_ids", positions),
+            ("attention_mask", self._mask[rows]),
+        ):
             binding.bind_input(name, "cpu", 0, np.int64, array.shape, array.ctypes.data)
         if logits.shape[1] < ids.shape[1]:
             binding.bind_ortvalue_input(LOGITS_TO_KEEP, ONE)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        for past, present, value in zip(self._past, self._present, self._values, strict=True):
-            place = ("cpu", 0, np.float32, value.shape, value.ctypes.data)
+        for past, present, buffer in zip(self._past, self._present, self._values, strict=True):
+            view = buffer[rows]
+            place = ("cpu", 0, np.float32, view.shape, view.ctypes.data)
             binding.bind_input(past, *place)
             binding.bind_output(present, *place)
         return binding
 
-    def _run(self, binding: ort.IOBinding, length: int, end: int) -> None:
-        self._mask[0, length:end] = 1
+    def _bind_rows(self, count: int) -> ort.IOBinding:
+        """The binding of a step of the first rows, made once."""
+        if count not in self._bindings:
+            first = slice(count)
+            self._bindings[count] = self._bind(self._ids[first], self._positions[first], self._logits[first], first)
+        return self._bindings[count]
+
+    def append(self, ids: IdArray, length: int, last_only: bool, row: int = 0) -> FloatArray:
+        """Run ids [n] after `length` positions of a row; logits [n, vocab], or [1, vocab] of the last alone."""
+        end = length + len(ids)
+        kept = 1 if last_only and self._keeps else len(ids)
+        logits = np.empty((1, kept, self._config.vocab_size), np.float32)
+        positions = np.arange(length, end, dtype=np.int64)[None]
+        ids = ids[None]
+        binding = self._bind(ids, positions, logits, slice(row, row + 1))
+        self._mask[row, length:end] = 1
         try:
             self._session.run_with_iobinding(binding)
         except Exception:
-            self._mask[0, length:end] = 0
+            self._mask[row, length:end] = 0
             raise
-
-    def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
-        end = length + len(ids)
-        kept = 1 if last_only and self._keeps else len(ids)
-        logits = np.empty((1, kept, self._logits.shape[1]), np.float32)
-        positions = np.arange(length, end, dtype=np.int64)[None]
-        row = ids[None]
-        self._run(self._bind(row, positions, logits), length, end)
-        rows: FloatArray = logits[0, -1:] if last_only else logits[0]
-        return rows
+        found: FloatArray = logits[0, -1:] if last_only else logits[0]
+        return found
 
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab] in a buffer that the next step overwrites."""
+        """Run one id in the first row; its logits [vocab] in a buffer that the next step overwrites."""
         self._ids[0, 0] = token
         self._positions[0, 0] = length
-        self._run(self._binding, length, length + 1)
-        row: FloatArray = self._logits[0]
+        self._mask[0, length] = 1
+        self._session.run_with_iobinding(self._binding)
+        row: FloatArray = self._logits[0, 0]
         return row
 
     def step_rows(self, tokens: Sequence[int], lengths: Sequence[int]) -> FloatArray:
-        """Run one id in each row; the logits [rows, vocab] in a buffer that the next step overwrites."""
-        self._ids[:, 0] = tokens
-        self._positions[:, 0] = lengths
-        self._mask[np.arange(len(tokens)), lengths] = 1
-        self._session.run_with_iobinding(self._binding)
-        return self._logits
+        """Run one id in each of the first rows; logits [n, vocab] in a buffer that the next step overwrites."""
+        count = len(tokens)
+        self._ids[:count, 0] = tokens
+        self._positions[:count, 0] = lengths
+        self._mask[np.arange(count), lengths] = 1
+        self._session.run_with_iobinding(self._bind_rows(count))
+        logits: FloatArray = self._logits[:count, 0]
+        return logits
 
-    def rewind(self, length: int) -> None:
-        """Let positions from `length` on be no part of the sequence."""
-        self._mask[0, length:] = 0
+    def rewind(self, length: int, row: int = 0) -> None:
+        """Remove the positions from `length` on."""
+        self._mask[row, length:] = 0
+
+    def fill(self, row: int, source: SharedCache, source_row: int, length: int) -> None:
+        """Make a row the first `length` positions of a row of this or another cache; copies no other position."""
+        for ours, theirs in zip(self._values, source._values, strict=True):
+            ours[row, :, :length] = theirs[source_row, :, :length]
+        self._mask[row, :length] = 1
+        self._mask[row, length:] = 0
+
+    def copy(self, length: int) -> SharedCache:
+        """A separate cache of one row with the first `length` positions of the first row."""
+        twin = self.empty(1)
+        twin.fill(0, self, 0, length)
+        return twin
+
+    def empty(self, rows: int) -> SharedCache:
+        """A separate cache over the same onnxruntime session, with no positions."""
+        return SharedCache(self._session, self._config, rows)
 
 
 class GrowingCache:
-    """Past in, a longer present out: for graphs of standard operators, whose Attention cannot append in place."""
+    """One sequence whose past is an input and whose longer present is an output.
+
+    It serves graphs of standard operators, whose Attention cannot append in place.
+    """
 
     def __init__(self, session: ort.InferenceSession, config: GPTConfig) -> None:
         self._session = session
@@ -184,7 +229,7 @@ class GrowingCache:
         self._values = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past]
 
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] behind `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Run ids [n] after `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
         end = length + len(ids)
         binding = self._session.io_binding()
         if last_only and self._keeps:
@@ -201,10 +246,10 @@ class GrowingCache:
         rows: FloatArray = logits.numpy()[0]
         return rows[-1:] if last_only else rows
 
-    def copy(self) -> GrowingCache:
-        """The same positions; no step changes a past, so it may be shared."""
+    def copy(self, length: int) -> GrowingCache:
+        """A separate cache with the first `length` positions."""
         twin = copy.copy(self)
-        twin._values = list(self._values)
+        twin.rewind(length)
         return twin
 
     def step(self, token: int, length: int) -> FloatArray:
@@ -213,19 +258,22 @@ class GrowingCache:
         return row
 
     def rewind(self, length: int) -> None:
-        """Cut the cache to `length` positions."""
+        """Remove the positions from `length` on."""
         self._values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[:, :, :length]))
             for value in self._values
         ]
 
 
-def open_cache(model: Path, config: GPTConfig, threads: int) -> SharedCache | GrowingCache:
-    """An empty cache over an ONNX file, of the kind that its graph needs; SlmxError as in `open_onnx`."""
-    session = open_onnx(model, threads)
-    check_shape(session, config, str(model))
+def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str = "") -> SharedCache | GrowingCache:
+    """An empty cache over a model, of the kind that its graph needs; arguments and errors as in `open_onnx`.
+
+    Raises SlmxError also if the graph has another shape than `config`.
+    """
+    session = open_onnx(model, threads, name)
+    check_shape(session, config, name or str(model if isinstance(model, Path) else "the model"))
     trim_heap()
-    if model.stat().st_size >= LARGE_MODEL:
+    if (model.stat().st_size if isinstance(model, Path) else len(model)) >= LARGE_MODEL:
         collapse_heap()
     grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map
     return GrowingCache(session, config) if grows else SharedCache(session, config)

@@ -1,278 +1,378 @@
-"""Text in, text out: a prompt is encoded, prefilled in one run and continued token by token."""
+"""Text in, text out: a prompt is encoded, read in one run and continued token by token."""
 
 from __future__ import annotations
 
-import codecs
-import itertools
-import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+import collections.abc
+import inspect
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, overload
 
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.cache import FloatArray
-from runtimes.engine.penalties import LogitsRules
-from runtimes.engine.sampler import Sampler, SamplingParams, system_seed
-from runtimes.engine.session import Session, default_threads
-from runtimes.engine.stops import StopStrings
+from runtimes.engine.pool import Pool
+from runtimes.engine.session import Session, default_threads, shared_length
+from runtimes.engine.story import Story, slide
+from runtimes.types import Completion, GenerationConfig, GenerationStats, SamplingParams, Settings, read_settings
 from slm.errors import SlmxError
 
+if TYPE_CHECKING:
+    from typing import Unpack
 
-@dataclass(frozen=True)
-class GenerationStats:
-    """Figures of one story; times in seconds, `tokens` counts those written after the prompt."""
-
-    prompt_tokens: int
-    tokens: int
-    stop: str
-    seed: int
-    time_to_first_token: float
-    decode_seconds: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Rate of the steps after the first token; 0 when there was none."""
-        return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 and self.decode_seconds > 0 else 0.0
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A finished text, prompt included, its new ids and its figures."""
-
-    text: str
-    ids: list[int]
-    summary: GenerationStats
-
-
-def utf8_decoder() -> codecs.IncrementalDecoder:
-    """Decodes UTF-8 as it comes, holding back unfinished characters; what is no UTF-8 becomes U+FFFD."""
-    return codecs.getincrementaldecoder("utf-8")(errors="replace")
-
-
-def whole_characters(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The text of bytes that come in pieces, as `utf8_decoder` decodes it."""
-    decoder = utf8_decoder()
-    for chunk in chunks:
-        piece = decoder.decode(chunk)
-        if piece:
-            yield piece
-    rest = decoder.decode(b"", final=True)
-    if rest:
-        yield rest
-
-
-ON_FULL = ("stop", "slide")
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """Where a story ends: `max_tokens` None goes on to its own end; `stop` strings are not part of it.
-
-    When the context is full it stops, or with `on_full` "slide" forgets the middle: the prompt's beginning and the last
-    half stay and are read again, for learned positions cannot be shifted. Then a prompt may be longer than the context
-    too. With `logprobs` the log-probability of each id is kept. Raises SlmxError for values outside their range.
-    """
-
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    on_full: str = "stop"
-    logprobs: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise SlmxError(f"max tokens must be at least 1, not {self.max_tokens}")
-        if self.on_full not in ON_FULL:
-            raise SlmxError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
-        StopStrings(self.stop)
-
-
-def log_probability(logits: FloatArray, token: int) -> float:
-    """Natural logarithm of an id's probability by the model itself, before any sampling rule."""
-    highest = logits.max()
-    return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
-
-
-def no_numbers(generator: Generator) -> SlmxError:
-    """What to say of logits that are NaN."""
-    return SlmxError(
-        f"{generator.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
-        f"again, or take another of {', '.join(generator.bundle.variants)}"
-    )
-
-
-def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
-    """What stays of a full context: the first ids of the prompt, at most a quarter of it, and the last, half of it."""
-    return [*prompt_ids[: block_size // 4], *[*prompt_ids, *ids][-(block_size // 2) :]]
+SLOTS = 64
+KEPT_SESSIONS = 4  # caches that are kept for the next stream after their own has ended
 
 
 class Stream:
-    """A story being written: iterate over its pieces of text, then read `ids` and `summary`."""
+    """A story being written: an iterator over its pieces of text.
 
-    def __init__(
-        self,
-        generator: Generator,
-        prompt_ids: list[int],
-        limits: GenerationConfig,
-        sampling: SamplingParams,
-        reuse: bool,
-    ) -> None:
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
-        self.stop = "interrupted"
+    A piece is returned as soon as its bytes are whole characters and part of no stop string. Iterating again goes on
+    where the iteration stopped. The story takes a slot of its generator when the first piece is asked for; it gives
+    the slot back when it ends, is closed or is garbage-collected. Streams of one generator may be read in turn and
+    from several threads; one stream belongs to one thread at a time.
+    """
+
+    def __init__(self, generator: Generator, story: Story, reuse: bool) -> None:
         self._generator = generator
-        self._prompt_ids = prompt_ids
-        self._limits = limits
-        self._reuse = reuse
-        seed = system_seed() if sampling.seed is None else sampling.seed
-        self._sampling = replace(sampling, seed=seed)
-        self._seed = seed
-        self._started = self._first = self._last = time.perf_counter()
+        self._story = story
+        self._pieces = _write(generator, story, reuse)
 
-    def __iter__(self) -> Iterator[str]:
-        """Pieces of text as soon as their bytes are whole characters and part of no stop string."""
-        pieces = whole_characters(map(self._generator.token_bytes, self._tokens()))
-        return self._until_stop(pieces) if self._limits.stop else pieces
+    def __iter__(self) -> Stream:
+        """The stream itself."""
+        return self
 
-    def _until_stop(self, pieces: Iterator[str]) -> Iterator[str]:
-        stops = StopStrings(self._limits.stop)
-        yield from stops(pieces)
-        if stops.hit is not None:
-            self.stop = "stop string"
+    def __next__(self) -> str:
+        """The next piece of text.
 
-    def _tokens(self) -> Iterator[int]:
-        session, end = self._generator.session, self._generator.tokenizer.end_of_text
-        sampler = Sampler(self._sampling, self._prompt_ids, end)
-        self._started = time.perf_counter()
-        if not self._reuse:
-            session.reset()
-        logits = session.read(self._prompt_ids)
-        for count in itertools.count(1):
-            try:
-                token = sampler(logits)
-            except FloatingPointError:
-                raise no_numbers(self._generator) from None
-            self._last = time.perf_counter()
-            if count == 1:
-                self._first = self._last
-            if token == end:
-                self.stop = "end of text"
-                return
-            self.ids.append(token)
-            if self._limits.logprobs:
-                self.logprobs.append(log_probability(logits, token))
-            yield token
-            if count == self._limits.max_tokens:
-                self.stop = "max tokens"
-                return
-            if session.length < session.config.block_size:
-                logits = session.step(token)
-            elif self._limits.on_full == "slide":
-                logits = session.read(slide(self._prompt_ids, self.ids, session.config.block_size))
-            else:
-                self.stop = "context full"
-                return
+        Raises:
+            SlmxError: The generator is closed, all its slots are taken, another thread is reading this stream, or
+                the logits are no numbers.
+        """
+        if self._generator.closed:
+            self._pieces.close()
+            self._generator.require_open()
+        try:
+            return next(self._pieces)
+        except ValueError:
+            self._require_unread()
+            raise
+
+    def _require_unread(self) -> None:
+        """Raise SlmxError if another thread is reading this stream."""
+        if inspect.getgeneratorstate(self._pieces) == inspect.GEN_RUNNING:
+            raise SlmxError("another thread is reading this stream: give each thread its own")
 
     @property
-    def summary(self) -> GenerationStats:
-        """Figures so far."""
-        return GenerationStats(
-            prompt_tokens=len(self._prompt_ids),
-            tokens=len(self.ids),
-            stop=self.stop,
-            seed=self._seed,
-            time_to_first_token=self._first - self._started,
-            decode_seconds=self._last - self._first,
-        )
+    def ids(self) -> list[int]:
+        """The ids written so far."""
+        return self._story.ids
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The ids of the prompt, the start token included."""
+        return self._story.prompt_ids
+
+    @property
+    def logprobs(self) -> list[float]:
+        """The log-probabilities of the ids written so far, if they were asked for."""
+        return self._story.logprobs
+
+    @property
+    def stats(self) -> GenerationStats:
+        """Figures so far; the reason is "interrupted" until the story has ended."""
+        return self._story.completion().stats
+
+    @property
+    def completion(self) -> Completion:
+        """The story so far."""
+        return self._story.completion()
+
+    def close(self) -> str:
+        """End the story now and give its slot back; returns the text that was held back. May be called twice.
+
+        Raises:
+            SlmxError: Another thread is reading this stream.
+        """
+        self._require_unread()
+        self._pieces.close()
+        return self._story.interrupt()
+
+
+def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.Generator[str, None, None]:
+    """Write a story in a session of its own.
+
+    This is a function and not a method of Stream: without a reference to the stream, the stream's last reference
+    closes it at once, and its session is free.
+    """
+    session = generator.take_session(story.prompt_ids)
+    try:
+        if not reuse:
+            session.reset()
+        story.start()
+        logits = session.read(story.prompt_ids)
+        while True:
+            piece = story.accept(logits)
+            if piece:
+                yield piece
+            if story.finish_reason is not None:
+                return
+            logits = session.step(story.ids[-1]) if story.window is None else session.read(story.window)
+    except FloatingPointError:
+        raise generator.damaged() from None
+    finally:
+        generator.return_session(session)
 
 
 class Generator:
-    """Writes stories with one variant of a bundle; one story at a time, or several in a batch.
+    """Writes stories with one variant of a bundle.
 
-    `<|endoftext|>` in a prompt is text, or with `allow_special` the token.
+    Thread-safe: every stream and every batch has a cache of its own over the same model.
+
+    Args:
+        bundle: An opened bundle.
+        variant: A name in its manifest; default: the one for its target.
+        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
+        allow_special: Whether `<|endoftext|>` in a prompt is the token instead of text.
+        slots: Stories at most that are written at the same time: streams that have begun, and rows of each batch.
+
+    Raises:
+        SlmxError: The bundle has no such variant, onnxruntime cannot open it, or a number is out of range.
     """
 
     def __init__(
-        self, bundle: Bundle, variant: str | None = None, threads: int | None = None, allow_special: bool = False
+        self,
+        bundle: Bundle,
+        variant: str | None = None,
+        threads: int | None = None,
+        allow_special: bool = False,
+        slots: int = SLOTS,
     ) -> None:
+        if slots < 1:
+            raise SlmxError(f"slots must be at least 1, not {slots}")
         self.bundle = bundle
         self.allow_special = allow_special
+        self.slots = slots
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
-        self.token_bytes = self.tokenizer.encoding.decode_single_token_bytes
-        self._threads = threads
-        self.session = self._open(1)
-        self._batch_session: Session | None = None
+        self._token_bytes = self.tokenizer.encoding.decode_single_token_bytes
+        self._chosen_threads = threads
+        first = self._open(1)
+        self.threads = first.threads
+        self._lock = threading.Lock()
+        self._models = {first.threads: first}  # a session of the model for each number of threads
+        # A stream that is garbage-collected returns its session at any moment, even while this thread holds the lock.
+        # So return_session takes no lock: it uses only operations on lists and sets that are atomic.
+        self._idle: list[Session] = [first]
+        self._busy: set[Session] = set()
+        self.closed = False
 
     def _open(self, rows: int) -> Session:
         config = self.bundle.config
-        threads = default_threads(config, rows) if self._threads is None else self._threads
-        return Session.open(self.bundle.model_path(self.variant), config, threads)
+        threads = default_threads(config, rows) if self._chosen_threads is None else self._chosen_threads
+        name = self.bundle.model_location(self.variant)
+        return Session.open(self.bundle.model_bytes(self.variant), config, threads, name)
 
-    def session_for(self, rows: int) -> Session:
-        """The session to prefill a batch with: another one if that many rows are worth more threads."""
-        if self._threads is not None or default_threads(self.bundle.config, rows) == self.session.threads:
-            return self.session
-        self._batch_session = self._batch_session or self._open(rows)
-        return self._batch_session
+    def __enter__(self) -> Generator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model; streams that are not finished end with an error. May be called twice."""
+        with self._lock:
+            self.closed = True
+            self._models.clear()
+            self._idle.clear()
+
+    def require_open(self) -> None:
+        """Raise SlmxError if this generator is closed."""
+        if self.closed:
+            raise SlmxError("this generator is closed: load the bundle again")
+
+    def take_session(self, ids: list[int]) -> Session:
+        """An unused session, the one whose cache shares most with these ids; SlmxError if all slots are taken."""
+        with self._lock:
+            self.require_open()
+            if len(self._busy) >= self.slots:
+                raise SlmxError(
+                    f"all {self.slots} slots are taken by unfinished streams: finish or close one, or load with more"
+                )
+            if self._idle:
+                session = max(self._idle, key=lambda session: shared_length(session.ids, ids))
+                self._idle.remove(session)
+            else:
+                session = self._models[self.threads].fork(0)
+            self._busy.add(session)
+            return session
+
+    def return_session(self, session: Session) -> None:
+        """Give a session back. May be called from a finalizer."""
+        self._busy.discard(session)
+        if len(self._idle) < KEPT_SESSIONS and not self.closed:
+            self._idle.append(session)
+
+    def pool(self, rows: int) -> Pool:
+        """An empty pool for that many stories, at most `slots`, on more threads if so many rows are worth them.
+
+        Raises:
+            SlmxError: The generator is closed, or the variant writes one story at a time.
+        """
+        rows = min(rows, self.slots)
+        with self._lock:
+            self.require_open()
+            threads = default_threads(self.bundle.config, rows) if self._chosen_threads is None else self.threads
+            if threads not in self._models:
+                self._models[threads] = self._open(rows)
+            return Pool(self._models[threads], rows)
+
+    def damaged(self) -> SlmxError:
+        """The error for logits that are NaN or infinite."""
+        return SlmxError(
+            f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
+            f"again, or take another of {', '.join(self.bundle.variants)}"
+        )
+
+    @property
+    def is_float(self) -> bool:
+        """Whether a position's logits do not depend on what is read together with it, except for rounding."""
+        return VARIANTS[self.variant].is_float
+
+    def tokenize(self, text: str) -> list[int]:
+        """The ids of a text, without the start token; SlmxError for a text that is not valid Unicode."""
+        _check_unicode(text)
+        return self.tokenizer.encode(text, self.allow_special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that are not UTF-8 become U+FFFD. SlmxError for an id that is not in the vocabulary.
+
+        The end of the text has the id `tokenizer.end_of_text` and no text.
+        """
+        return self.tokenizer.decode(ids)
+
+    def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
+        """The ids of a prompt after the token that begins every story.
+
+        Args:
+            prompt: A text.
+            on_full: "slide" keeps the beginning and the end of a prompt that is longer than the context.
+
+        Raises:
+            SlmxError: The prompt is not valid Unicode, or is longer than the context.
+        """
+        size = _check_unicode(prompt)
+        block_size, start = self.bundle.config.block_size, [self.tokenizer.end_of_text]
+        # A text of more bytes than this has more than block_size tokens. It is never encoded as a whole.
+        longest = block_size * self.tokenizer.longest_token
+        if on_full == "slide":
+            if size > 2 * longest:
+                head, tail = self.tokenize(prompt[:longest]), self.tokenize(prompt[-longest:])
+                return slide([*start, *head], tail, block_size)
+            ids = [*start, *self.tokenize(prompt)]
+            return slide(ids, [], block_size) if len(ids) > block_size else ids
+        ids = [*start, *self.tokenize(prompt)] if size <= longest else []
+        if not ids or len(ids) > block_size:
+            tokens = f"{len(ids)} tokens long with its start token" if ids else f"far too long ({size:,} bytes)"
+            raise SlmxError(f"the prompt is {tokens}, the context holds {block_size}; shorten it")
+        return ids
+
+    def story(self, prompt: str, config: GenerationConfig, sampling: SamplingParams) -> Story:
+        """The state of a new story; errors as in `encode`."""
+        ids = self.encode(prompt, config.on_full)
+        end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
+        return Story(prompt, ids, config, sampling, end, self._token_bytes, block_size)
 
     def stream(
         self,
         prompt: str = "",
-        limits: GenerationConfig | None = None,
+        config: GenerationConfig | None = None,
         sampling: SamplingParams | None = None,
         reuse: bool | None = None,
     ) -> Stream:
-        """Begin a story; an empty prompt starts from nothing.
+        """Begin a story.
 
-        With `reuse` the cache keeps what the prompt shares with the story before. In float that is the default; int8
-        and int4 round what is read in parts a little otherwise, so that the same seed might tell another story. Raises
-        SlmxError for a prompt that is not text or leaves no room in the context.
+        Args:
+            prompt: How the story begins; an empty one starts from nothing.
+            config: Where the story ends.
+            sampling: How ids are chosen.
+            reuse: Whether the positions that the prompt shares with an earlier story are not read again. The default
+                is True for float variants. int8 and int4 round a prompt that is read in parts differently, so the
+                same seed can write another story.
+
+        Raises:
+            SlmxError: The prompt is not valid Unicode or leaves no room in the context, or the generator is closed.
         """
-        limits = limits or GenerationConfig()
-        reuse = VARIANTS[self.variant].is_float if reuse is None else reuse
-        return Stream(self, self.encode(prompt, limits.on_full), limits, sampling or SamplingParams(), reuse)
-
-    def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
-        """Ids of a prompt behind the token that begins every story; SlmxError as in `stream`."""
-        try:
-            prompt.encode("utf-8")
-        except UnicodeEncodeError:
-            raise SlmxError(
-                "the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8"
-            ) from None
-        ids = [self.tokenizer.end_of_text, *self.tokenizer.encode(prompt, self.allow_special)]
-        block_size = self.session.config.block_size
-        if len(ids) > block_size and on_full == "slide":
-            return slide(ids, [], block_size)
-        if len(ids) > block_size:
-            raise SlmxError(
-                f"the prompt is {len(ids)} tokens long with its start token, the context holds {block_size}; shorten it"
-            )
-        return ids
+        self.require_open()
+        story = self.story(prompt, config or GenerationConfig(), sampling or SamplingParams())
+        return Stream(self, story, self.is_float if reuse is None else reuse)
 
     def batch(
-        self, prompts: Sequence[str], limits: GenerationConfig | None = None, sampling: SamplingParams | None = None
+        self, prompts: Sequence[str], config: GenerationConfig | None = None, sampling: SamplingParams | None = None
     ) -> list[Completion]:
-        """A story for each prompt, told together; arguments and errors as in `write_batch`."""
-        from runtimes.engine.batch import write_batch
+        """Write a story for each prompt, together.
 
-        return write_batch(self, prompts, limits, sampling)
+        Story i draws with seed + i. More prompts than slots wait until a slot is free. Ctrl-C ends the stories that
+        are being written and keeps what they have.
 
+        In float a story is the one that its prompt and seed give alone. int8 rounds by what shares the batch: the
+        same batch gives the same stories, another batch can give others.
+
+        Raises:
+            SlmxError: As in `stream`; also for no prompts, and for a variant that writes one story at a time.
+        """
+        from runtimes.engine.batch import Batch
+
+        batch = Batch(self, prompts, config, sampling)
+        batch.run()
+        return batch.completions
+
+    @overload
     def generate(
-        self,
-        prompt: str = "",
-        max_tokens: int | None = None,
-        temperature: float = SamplingParams.temperature,
-        top_k: int = SamplingParams.top_k,
-        top_p: float = SamplingParams.top_p,
-        repetition_penalty: float = LogitsRules.repetition_penalty,
-        seed: int | None = None,
-    ) -> Completion:
-        """Write a whole story; arguments as in `SamplingParams`, `LogitsRules` and `GenerationConfig`."""
-        sampling = SamplingParams(temperature, top_k, top_p, seed=seed, rules=LogitsRules(repetition_penalty))
-        stream = self.stream(prompt, GenerationConfig(max_tokens), sampling)
-        text = prompt + "".join(stream)
-        return Completion(text, stream.ids, stream.summary)
+        self, prompt: str = "", *, stream: Literal[False] = False, n: None = None, **settings: Unpack[Settings]
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: str = "", *, stream: Literal[True], n: None = None, **settings: Unpack[Settings]
+    ) -> Stream: ...
+    @overload
+    def generate(
+        self, prompt: str = "", *, stream: Literal[False] = False, n: int, **settings: Unpack[Settings]
+    ) -> list[Completion]: ...
+    def generate(
+        self, prompt: str = "", *, stream: bool = False, n: int | None = None, **settings: Unpack[Settings]
+    ) -> Completion | Stream | list[Completion]:
+        """Write a story, or several.
+
+        Args:
+            prompt: How the story begins; an empty one starts from nothing.
+            stream: Return a Stream, which yields the text as it is written.
+            n: Return a list of that many stories, written together; story i draws with seed + i.
+            **settings: Any of `runtimes.types.Settings`, which are those of the command line; their meaning and
+                defaults are in `GenerationConfig`, `SamplingParams` and `LogitsRules`.
+
+        Returns:
+            A Completion, a Stream if `stream`, or a list if `n` is given.
+
+        Raises:
+            SlmxError: A value is out of range, or as in `stream` and `batch`.
+            TypeError: A name is not a setting.
+        """
+        config, sampling = read_settings(**settings)
+        if n is not None:
+            if stream or n < 1:
+                raise SlmxError("n is the number of stories, at least 1, and they cannot be streamed")
+            return self.batch([prompt] * n, config, sampling)
+        story = self.stream(prompt, config, sampling)
+        if stream:
+            return story
+        for _ in story:
+            pass
+        return story.completion
+
+
+def _check_unicode(text: str) -> int:
+    """The number of UTF-8 bytes of a text; SlmxError if it has lone surrogates, as bytes that were not UTF-8 become."""
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise SlmxError("the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8") from None

@@ -1,96 +1,121 @@
-"""A story told together: the reader adds lines, the model goes on; any turn can be tried again or taken back."""
+"""A story written in turns: the reader adds lines, the model continues; a turn can be written again or removed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from runtimes.engine.generator import GenerationConfig, Generator
-from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.generator import Generator
+from runtimes.types import GenerationConfig, SamplingParams
 
 TURN_TOKENS = 64
-HELP = "a line goes on with your words, an empty one without; /retry, /undo, /quit"
+HELP = "a line is added to the story, an empty one lets the model go on; /retry, /undo, /quit"
 
-Show = Callable[[str], None]
+Output = Callable[[str], None]
 
 
 @dataclass
-class Telling:
-    """The turns so far, each what the reader added and what the model wrote."""
+class InteractiveStory:
+    """The turns so far; each is what the reader added and what the model wrote.
+
+    A turn has at most 64 tokens unless `config` has another limit, and the context slides.
+    """
 
     generator: Generator
-    limits: GenerationConfig
+    config: GenerationConfig
     sampling: SamplingParams
     turns: list[tuple[str, str]] = field(default_factory=list)
     attempts: int = 0
+
+    def __post_init__(self) -> None:
+        self.config = replace(self.config, max_tokens=self.config.max_tokens or TURN_TOKENS, on_full="slide")
 
     @property
     def text(self) -> str:
         """The whole story."""
         return "".join(added + written for added, written in self.turns)
 
-    def go_on(self, added: str, show: Show) -> None:
-        """Add the reader's words and let the model write on; Ctrl-C ends the turn and keeps what it wrote.
+    def go_on(self, added: str, write: Output) -> None:
+        """Add the reader's words and let the model continue.
 
-        A seed gives the same story for the same turns: each attempt draws with the next one.
+        Each attempt draws with the next seed, so the same seed and turns give the same story. The turn is kept when
+        it ends early: by Ctrl-C, which is the end of the turn only, or by an error, which is raised.
+
+        Args:
+            added: The reader's words.
+            write: Gets the model's text piece by piece.
+
+        Raises:
+            SlmxError: As in `Generator.stream` and `Stream`.
         """
         seed = None if self.sampling.seed is None else self.sampling.seed + self.attempts
         self.attempts += 1
-        stream = self.generator.stream(self.text + added, self.limits, replace(self.sampling, seed=seed), reuse=True)
-        written = []
+        stream = self.generator.stream(self.text + added, self.config, replace(self.sampling, seed=seed), reuse=True)
         try:
             for piece in stream:
-                written.append(piece)
-                show(piece)
+                write(piece)
         except KeyboardInterrupt:
-            pass
-        self.turns.append((added, "".join(written)))
+            write(stream.close())
+        finally:
+            self.turns.append((added, stream.completion.completion_text))
 
-    def retry(self, show: Show) -> None:
-        """Write the last turn anew, if there is one."""
+    def retry(self, write: Output) -> None:
+        """Write the last turn again, if there is one."""
         if self.turns:
             added, _ = self.turns.pop()
-            self.go_on(added, show)
+            self.go_on(added, write)
 
     def undo(self) -> bool:
-        """Take the last turn back; False if there is none."""
+        """Remove the last turn; False if there is none."""
         return bool(self.turns and self.turns.pop())
 
 
-def tell(
-    generator: Generator,
-    prompt: str,
-    limits: GenerationConfig,
-    sampling: SamplingParams,
-    lines: Iterable[str],
-    show: Show,
-    say: Show,
-) -> str:
-    """Tell a story with the reader, whose lines come from `lines`, until /quit or their end; its whole text.
+def write_turns(story: InteractiveStory, prompt: str, lines: Iterable[str], write: Output, report: Output) -> None:
+    """Write a story with the reader until /quit, the end of the lines, or Ctrl-C between two turns.
 
-    `show` gets the story piece by piece, `say` a word about each command. A turn has 64 tokens unless `limits` says
-    otherwise, and the context slides.
+    Args:
+        story: Holds the turns, also after an error.
+        prompt: How the story begins; may be empty.
+        lines: What the reader enters, with or without line breaks. Bytes that were not UTF-8 are lone surrogates.
+        write: Gets the text of the story piece by piece.
+        report: Gets a message about each command.
+
+    Raises:
+        SlmxError: As in `InteractiveStory.go_on`.
     """
-    limits = replace(limits, max_tokens=limits.max_tokens or TURN_TOKENS, on_full="slide")
-    telling = Telling(generator, limits, sampling)
-    if prompt:
-        show(prompt)
-        telling.go_on(prompt, show)
-    say(HELP)
-    for line in lines:
-        added = line.removesuffix("\n").removesuffix("\r")
-        if added == "/quit":
-            break
-        if added == "/undo":
-            say("taken back:\n" + telling.text if telling.undo() else "nothing to take back")
-        elif added == "/retry":
-            say("\nagain:" if telling.turns else "nothing to try again")
-            telling.retry(show)
-        elif added.startswith("/"):
-            say(HELP)
-        else:
-            joined = f" {added}" if added and telling.text and not telling.text[-1].isspace() else added
-            show(joined)
-            telling.go_on(joined, show)
-        say("")
-    return telling.text
+    try:
+        if prompt:
+            write(prompt)
+            story.go_on(prompt, write)
+        report(HELP)
+        for line in lines:
+            if line.rstrip("\r\n") == "/quit":
+                break
+            _take_line(story, line.removesuffix("\n").removesuffix("\r"), write, report)
+            report("")
+    except KeyboardInterrupt:
+        pass
+
+
+def _take_line(story: InteractiveStory, added: str, write: Output, report: Output) -> None:
+    if not _is_text(added):
+        report("this line is not UTF-8 text and was left out; enter it again")
+    elif added == "/undo":
+        report("removed; the story is now:\n" + story.text if story.undo() else "nothing to undo")
+    elif added == "/retry":
+        report("\nagain:" if story.turns else "nothing to write again")
+        story.retry(write)
+    elif added.startswith("/"):
+        report(HELP)
+    else:
+        joined = f" {added}" if added and story.text and not story.text[-1].isspace() else added
+        write(joined)
+        story.go_on(joined, write)
+
+
+def _is_text(line: str) -> bool:
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,60 +1,25 @@
-"""What was written so far changes the logits of the next id, before temperature and the draw."""
+"""Rules that change the logits of the next id by what was written so far, before temperature and the draw."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.types import LogitsRules
 from slm.errors import SlmxError
 
 FloatArray = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class LogitsRules:
-    """Which of them apply, in this order; the defaults are all off.
-
-    `logit_bias` adds to the logits of ids. `repetition_penalty` divides positive logits of ids in the prompt and the
-    text and multiplies negative ones (Keskar et al. 2019). `presence_penalty` is taken from ids in the text,
-    `frequency_penalty` once for each time they are there (OpenAI's definitions). `no_repeat_ngram` n forbids the ids
-    that would write the same n ids again. `min_tokens` forbids the end before that many. Raises SlmxError when a
-    value is outside its range.
-    """
-
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    no_repeat_ngram: int = 0
-    min_tokens: int = 0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.repetition_penalty < float("inf"):
-            raise SlmxError(f"repetition penalty must be above 0 (1 is off), not {self.repetition_penalty}")
-        for name in ("presence_penalty", "frequency_penalty"):
-            value = getattr(self, name)
-            if not abs(value) < float("inf"):
-                raise SlmxError(f"{name.replace('_', ' ')} must be a number (0 is off), not {value}")
-        if self.no_repeat_ngram < 0:
-            raise SlmxError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
-        if self.min_tokens < 0:
-            raise SlmxError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
-        for token, value in self.logit_bias.items():
-            if token < 0 or not abs(value) < float("inf"):
-                raise SlmxError(f"logit bias must be an id and a number, not {token}={value}")
-
-    @property
-    def active(self) -> bool:
-        """Whether any of them changes anything."""
-        return self != LogitsRules()
+class NoTokenLeftError(Exception):
+    """The rules forbid every id."""
 
 
 class Penalties:
-    """The rules at work on one sequence: call it with logits, tell it what was chosen."""
+    """The rules applied to one sequence: call it with logits, then report the chosen id with `chose`."""
 
     def __init__(self, rules: LogitsRules, prompt: Iterable[int], end: int | None) -> None:
         self.rules = rules
@@ -66,7 +31,18 @@ class Penalties:
         self._bias = np.array([*rules.logit_bias.values()], np.float32)
 
     def __call__(self, logits: FloatArray) -> FloatArray:
-        """A changed copy of logits [vocab]; SlmxError for a bias on an id that is none."""
+        """Apply the rules.
+
+        Args:
+            logits: float32 [vocab]; not changed.
+
+        Returns:
+            A changed copy [vocab].
+
+        Raises:
+            SlmxError: A bias is on an id that the vocabulary does not have.
+            NoTokenLeftError: The rules forbid every id.
+        """
         rules, logits = self.rules, logits.copy()
         if len(self._bias_ids):
             if self._bias_ids.max() >= len(logits):
@@ -84,6 +60,8 @@ class Penalties:
             logits[self._forbidden(rules.no_repeat_ngram)] = -np.inf
         if self._end is not None and self._counts.total() < rules.min_tokens:
             logits[self._end] = -np.inf
+        if (rules.no_repeat_ngram or rules.min_tokens) and logits.max() == -np.inf:
+            raise NoTokenLeftError
         return logits
 
     def _forbidden(self, size: int) -> list[int]:

@@ -1,8 +1,8 @@
-"""From logits to the next id.
+"""Choosing the next id from logits.
 
 The order is fixed: the rules on what was written (penalties.py), temperature, top-k, top-p, min-p, draw. It is the
-order of Hugging Face transformers' logits processors; top-p counts the probabilities that top-k left, summed up again
-to one; min-p compares with the likeliest id.
+order of Hugging Face transformers' logits processors. Top-p counts the probabilities that top-k left, divided by their
+sum. Min-p compares with the likeliest id.
 """
 
 from __future__ import annotations
@@ -12,65 +12,46 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
-from math import exp, isnan, log
+from math import exp, isfinite, log
 from operator import neg
 
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.engine.penalties import FloatArray, LogitsRules, Penalties
-from slm.errors import SlmxError
+from runtimes.engine.penalties import FloatArray, Penalties
+from runtimes.types import SamplingParams
 
+# The k largest logits are found among the maxima of that many groups, or of 2 k groups.
 GROUPS = 500
 FIRST_LOOK = 64
-NO_RULES = LogitsRules()
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to choose: temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off, and `rules` are by default.
-
-    Raises SlmxError when a value is outside its range.
-    """
-
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.0
-    seed: int | None = None
-    rules: LogitsRules = NO_RULES
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise SlmxError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise SlmxError(f"top-k must be 0 (off) or more, not {self.top_k}")
-        if not 0.0 < self.top_p <= 1.0:
-            raise SlmxError(f"top-p must lie above 0 and up to 1 (off), not {self.top_p}")
-        if not 0.0 <= self.min_p <= 1.0:
-            raise SlmxError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
-        if self.seed is not None and self.seed < 0:
-            raise SlmxError(f"seed must be 0 or more, not {self.seed}")
 
 
 class Candidates:
-    """Finds the few ids among which the k largest logits are; its buffer is used again for every token."""
+    """Finds a few ids that include the k largest logits; it uses one buffer for every token."""
 
     def __init__(self, k: int) -> None:
         self._groups = max(GROUPS, 2 * k)
         self._place = self._groups - k
-        self._maxima = np.empty(self._groups, np.float32)
+        self._maxima = np.empty(0, np.float32)
 
     def __call__(self, logits: FloatArray) -> npt.NDArray[np.intp]:
-        """Ids in rising order that surely hold the k largest of logits [vocab]: those and a few more.
+        """Find the candidates.
 
-        Quicker than a partition of the whole: the k-th largest of many group maxima is a bound that at least k logits
-        reach.
+        At least k logits reach the k-th largest of the group maxima. Finding that bound takes less time than a
+        partition of all logits.
+
+        Args:
+            logits: float32 [vocab].
+
+        Returns:
+            Ids in rising order: the k largest and a few more.
         """
         rows = len(logits) // self._groups
         if rows < 2:
             return np.arange(len(logits))
         maxima = self._maxima
+        if not len(maxima):  # not in __init__: k may be far larger than any vocabulary
+            maxima = self._maxima = np.empty(self._groups, np.float32)
         np.maximum.reduce(logits[: rows * self._groups].reshape(rows, self._groups), axis=0, out=maxima)
         maxima.partition(self._place)
         ids: npt.NDArray[np.intp] = (logits >= maxima[self._place]).nonzero()[0]
@@ -84,9 +65,14 @@ def system_seed() -> int:
 
 @dataclass(slots=True)
 class Kept:
-    """Candidates `ids` with logits `values`; `ranked`, the likeliest first, with cumulative unnormalized `masses`.
+    """What top-k, top-p and min-p kept.
 
-    What may be drawn ends with rank `last`. Of equal logits the lower id ranks first.
+    Attributes:
+        ids: Candidates in rising order.
+        values: Their logits.
+        ranked: Logits of the kept ids, the likeliest first; of equal logits the lower id ranks first.
+        masses: Cumulative probabilities of `ranked`, not divided by their sum.
+        last: The last rank that may be drawn.
     """
 
     ids: npt.NDArray[np.intp]
@@ -106,7 +92,13 @@ class Kept:
 
 
 class Sampler:
-    """Chooses ids one after another; the same seed and the same logits give the same ids."""
+    """Chooses ids one after another; the same seed and the same logits give the same ids. Not thread-safe.
+
+    Args:
+        sampling: How to choose.
+        prompt: Ids of the prompt, which some rules count.
+        end: Id of the end of the text, which `min_tokens` forbids; None for no such id.
+    """
 
     def __init__(self, sampling: SamplingParams, prompt: Iterable[int] = (), end: int | None = None) -> None:
         self.sampling = sampling
@@ -115,11 +107,20 @@ class Sampler:
         self._candidates = Candidates(sampling.top_k)
 
     def __call__(self, logits: FloatArray) -> int:
-        """The next id for logits float32 [vocab], which are left as they are; FloatingPointError if they are NaN."""
+        """Choose the next id.
+
+        Args:
+            logits: float32 [vocab]; not changed.
+
+        Raises:
+            FloatingPointError: The logits are NaN or infinite.
+            NoTokenLeftError: The rules forbid every id.
+            SlmxError: A bias is on an id that the vocabulary does not have.
+        """
         if self._penalties is not None:
             logits = self._penalties(logits)
         chosen = int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
-        if isnan(logits[chosen]):
+        if not isfinite(logits[chosen]):
             raise FloatingPointError
         if self._penalties is not None:
             self._penalties.chose(chosen)
@@ -134,7 +135,7 @@ class Sampler:
         return kept.id_at(bisect.bisect_right(kept.masses, self._random() * kept.masses[kept.last], 0, kept.last))
 
     def _kept(self, logits: FloatArray) -> Kept:
-        """What top-k, top-p and min-p keep. A few dozen ids are left here, for which lists are quicker than arrays."""
+        """Apply top-k, top-p and min-p. They leave a few dozen ids, for which lists are faster than arrays."""
         top_k, top_p, min_p = self.sampling.top_k, self.sampling.top_p, self.sampling.min_p
         if top_k:
             kept = self._ranked(logits, self._candidates(logits), top_k)
@@ -156,13 +157,13 @@ class Sampler:
         return kept
 
     def _least(self, highest: float) -> float:
-        """The logit below which min-p leaves an id out."""
+        """The lowest logit that min-p keeps."""
         return highest + self.sampling.temperature * log(self.sampling.min_p)
 
     def _ranked(self, logits: FloatArray, ids: npt.NDArray[np.intp], count: int) -> Kept:
         """The `count` likeliest of the candidates."""
         values: list[float] = logits[ids].tolist()
-        if not values:  # no logit is at least NaN
+        if not values:  # a bound of NaN keeps nothing
             raise FloatingPointError
         ranked = sorted(values, reverse=True)
         del ranked[count:]

@@ -12,10 +12,10 @@ from runtimes.system.machine import usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
-if TYPE_CHECKING:  # onnxruntime comes with it, which a session of a PyTorch model does without
+if TYPE_CHECKING:  # imports onnxruntime, which a session of a PyTorch model does not need
     from runtimes.engine.cache import Cache, FloatArray, IdArray
 
-# Below this many weights a step is shorter than waking a second thread pays for (docs/benchmarks.md).
+# With fewer weights a step is shorter than the time to wake a second thread (docs/benchmarks.md).
 ONE_THREAD_PARAMETERS = 6_000_000
 
 
@@ -24,10 +24,47 @@ def default_threads(config: GPTConfig, rows: int = 1) -> int:
     return 1 if rows * config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
 
 
-class Session:
-    """One sequence in progress: ids go in, logits float32 come out, `ids` are cached.
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Number of ids at the beginning that two sequences share."""
+    shortest = min(len(one), len(other))
+    if one[:shortest] == other[:shortest]:
+        return shortest
+    return next(i for i in range(shortest) if one[i] != other[i])
 
-    The cache may be rewound: what lies behind its length is not read.
+
+def check_id(token: int, config: GPTConfig) -> None:
+    """Raise SlmxError unless the vocabulary has this id."""
+    if not 0 <= token < config.vocab_size:
+        raise SlmxError(f"no token has the id {token}; ids go from 0 to {config.vocab_size - 1}")
+
+
+def check_step(token: int, length: int, config: GPTConfig) -> None:
+    """Raise SlmxError unless one more id fits after `length` positions and the vocabulary has it."""
+    if length >= config.block_size:
+        raise SlmxError(f"the context of {config.block_size} tokens is full")
+    check_id(token, config)
+
+
+def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdArray:
+    """Ids to append after `length` positions, as an array.
+
+    Raises:
+        SlmxError: There are no ids, they do not fit the context, or the vocabulary lacks one.
+    """
+    if not len(ids):
+        raise SlmxError("no tokens to read: give at least one")
+    end = length + len(ids)
+    if end > config.block_size:
+        raise SlmxError(f"{end} tokens do not fit the context of {config.block_size}; shorten the prompt")
+    for extreme in (ids.min(), ids.max()) if isinstance(ids, np.ndarray) else (min(ids), max(ids)):
+        check_id(int(extreme), config)
+    return np.array(ids, np.int64)
+
+
+class Session:
+    """One sequence in progress: ids are appended, logits float32 are returned; `ids` are in the cache.
+
+    Not thread-safe, but forks of a session may run at the same time.
     """
 
     def __init__(self, cache: Cache, config: GPTConfig, threads: int) -> None:
@@ -37,12 +74,22 @@ class Session:
         self._cache = cache
 
     @classmethod
-    def open(cls, model: Path, config: GPTConfig, threads: int | None = None) -> Session:
-        """A session of an ONNX file; SlmxError for one that onnxruntime cannot open, or absurd thread counts."""
+    def open(cls, model: Path | bytes, config: GPTConfig, threads: int | None = None, name: str = "") -> Session:
+        """Open an ONNX or .ort model.
+
+        Args:
+            model: A file, or its content.
+            config: The shape of the model.
+            threads: Threads of onnxruntime; default: by the size of the model.
+            name: What error messages call the model; default: the file's path.
+
+        Raises:
+            SlmxError: onnxruntime cannot open the model, or the number of threads is not 1 to 256.
+        """
         from runtimes.engine.cache import open_cache
 
         threads = default_threads(config) if threads is None else threads
-        return cls(open_cache(model, config, threads), config, threads)
+        return cls(open_cache(model, config, threads, name), config, threads)
 
     @property
     def length(self) -> int:
@@ -50,87 +97,68 @@ class Session:
         return len(self.ids)
 
     def prefill(self, ids: Sequence[int] | IdArray) -> FloatArray:
-        """Append ids in one run; the logits [vocab] behind the last. SlmxError past the context window."""
+        """Append ids in one run.
+
+        Returns:
+            The logits [vocab] after the last id.
+
+        Raises:
+            SlmxError: There are no ids, they do not fit the context, or the vocabulary lacks one.
+        """
         last: FloatArray = self._append(ids, last_only=True)[-1]
         return last
 
     def score(self, ids: Sequence[int] | IdArray) -> FloatArray:
-        """Append ids in one run; the logits [n, vocab] behind each. SlmxError past the context window."""
+        """Append ids in one run; the logits [n, vocab] after each id. Errors as in `prefill`."""
         return self._append(ids, last_only=False)
 
     def _append(self, ids: Sequence[int] | IdArray, last_only: bool) -> FloatArray:
-        length = len(self.ids)
-        end = length + len(ids)
-        if not length < end <= self.config.block_size:
-            raise SlmxError(f"{end} tokens do not fit the context of {self.config.block_size}; shorten the prompt")
-        row = np.array(ids, np.int64)
-        logits = self._cache.append(row, length, last_only)
+        row = as_row(ids, len(self.ids), self.config)
+        logits = self._cache.append(row, len(self.ids), last_only)
         self.ids += row.tolist()
         return logits
 
     def step(self, token: int) -> FloatArray:
-        """Append one id; its logits [vocab], valid until the next step. SlmxError when the context is full."""
+        """Append one id.
+
+        Returns:
+            The logits [vocab] after it, valid until the next step.
+
+        Raises:
+            SlmxError: The context is full, or the vocabulary lacks the id.
+        """
         length = len(self.ids)
-        if length >= self.config.block_size:
-            raise SlmxError(f"the context of {self.config.block_size} tokens is full")
+        check_step(token, length, self.config)
         logits = self._cache.step(token, length)
         self.ids.append(token)
         return logits
 
     def rewind(self, length: int) -> None:
-        """Forget all but the first `length` positions; SlmxError if there are fewer."""
+        """Remove all but the first `length` positions; SlmxError if there are fewer."""
         if not 0 <= length <= len(self.ids):
             raise SlmxError(f"cannot rewind to {length}: {len(self.ids)} positions are cached")
         self._cache.rewind(length)
         del self.ids[length:]
 
     def read(self, ids: Sequence[int]) -> FloatArray:
-        """Make these ids the sequence, running only those behind what it begins with; logits [vocab] of the last.
+        """Make these ids the sequence; runs only the ids after the beginning that the cache shares with them.
 
-        SlmxError for no ids, or more than the context holds.
+        Returns:
+            The logits [vocab] after the last id.
+
+        Raises:
+            SlmxError: As in `prefill`.
         """
-        shared = next((i for i, (ours, theirs) in enumerate(zip(self.ids, ids, strict=False)) if ours != theirs), None)
-        same = min(len(self.ids), len(ids)) if shared is None else shared
-        self.rewind(min(same, max(0, len(ids) - 1)))
+        self.rewind(min(shared_length(self.ids, ids), max(0, len(ids) - 1)))
         return self.prefill(ids[len(self.ids) :])
 
     def reset(self) -> None:
-        """Forget every position."""
+        """Remove every position."""
         self.rewind(0)
 
-    def fork(self) -> Session:
-        """A second sequence that begins as this one and goes its own way, in a cache of its own."""
-        twin = Session(self._cache.copy(), self.config, self.threads)
-        twin.ids = list(self.ids)
+    def fork(self, length: int | None = None) -> Session:
+        """A second sequence with the first `length` positions of this one, by default all, in its own cache."""
+        length = self.length if length is None else length
+        twin = Session(self._cache.copy(length), self.config, self.threads)
+        twin.ids = self.ids[:length]
         return twin
-
-
-class Batch:
-    """Several sequences that take their steps together, each a copy of a session as it was; `lengths` counts ids.
-
-    In float a row's logits are those it would have alone, to the last digits; dynamic int8 rounds activations by what
-    shares the tensor, so there rows disturb each other a little. SlmxError for a graph whose cache grows by copies.
-    """
-
-    def __init__(self, sequences: Sequence[Session]) -> None:
-        from runtimes.engine.cache import SharedCache
-
-        caches = [sequence._cache for sequence in sequences if isinstance(sequence._cache, SharedCache)]
-        if len(caches) < len(sequences):
-            raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")
-        self._block_size = sequences[0].config.block_size
-        self._cache = SharedCache.stack(caches)
-        self.lengths = [sequence.length for sequence in sequences]
-
-    def step(self, tokens: Sequence[int]) -> FloatArray:
-        """Append one id to each row; the logits [rows, vocab], valid until the next step. SlmxError if one is full."""
-        if max(self.lengths) >= self._block_size:
-            raise SlmxError(f"the context of {self._block_size} tokens is full")
-        logits = self._cache.step_rows(tokens, self.lengths)
-        self.lengths = [length + 1 for length in self.lengths]
-        return logits
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Let the other rows leave."""
-        self._cache = self._cache.select(rows)
-        self.lengths = [self.lengths[row] for row in rows]

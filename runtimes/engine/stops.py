@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-
-from slm.errors import SlmxError
+from collections.abc import Sequence
 
 
 class StopStrings:
-    """Passes text through until a stop string is complete; what may become one is held back until it cannot.
+    """Passes text through until a stop string is complete; holds back text that may become a stop string.
 
-    The string that is complete first counts; of several that end at the same character, the longest. Where the text
-    is cut into pieces makes no difference. SlmxError for an empty stop string.
+    The stop string that is complete first counts; if several end at the same character, the longest counts. The
+    result does not depend on where the text is cut into pieces. `hit` is the stop string that was found, else None.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
-        if "" in stops:
-            raise SlmxError("a stop string must not be empty")
         self._stops = stops
         self._held = ""
         self.hit: str | None = None
 
-    def __call__(self, pieces: Iterable[str]) -> Iterator[str]:
-        """The pieces up to the first stop string, which is not among them; `hit` says which it was."""
-        for piece in pieces:
-            if passed := self.push(piece):
-                yield passed
-            if self.hit is not None:
-                return
-        if rest := self.rest():
-            yield rest
-
     def push(self, piece: str) -> str:
-        """What may pass when this piece has come; nothing after a hit."""
+        """Take the next piece of text and return the text that may pass. Not to be called after a hit."""
         held = self._held + piece
         found = [(held.find(stop) + len(stop), -len(stop), stop) for stop in self._stops if stop in held]
         if found:
@@ -44,7 +30,7 @@ class StopStrings:
         return held[: len(held) - keep]
 
     def rest(self) -> str:
-        """What was held back, when no more comes."""
+        """Return the text that was held back, when no more text comes."""
         rest, self._held = self._held, ""
         return rest
 

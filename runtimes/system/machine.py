@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
 # Control group version 2, as the kernel's documentation (admin-guide/cgroup-v2.rst) lays it out.
-SHORTEST_LOOK = 0.1  # seconds
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -29,42 +27,6 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(cgroup)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-class BusyOthers:
-    """How many processors others kept busy since this was last asked, at first since it was made.
-
-    Counts the processors that this process may run on; source of the fields: proc_stat(5). Says 0 where that is not
-    told, and for looks so short that the kernel's hundredths of a second say nothing.
-    """
-
-    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
-        self._stat = stat
-        self._last = self._read()
-
-    def __call__(self) -> float:
-        """Processors' worth of time of other programs."""
-        before, self._last = self._last, self._read()
-        elapsed, busy, own = (now - then for now, then in zip(self._last, before, strict=True))
-        return max(0.0, (busy - own) / elapsed) if elapsed >= SHORTEST_LOOK else 0.0
-
-    def _read(self) -> tuple[float, float, float]:
-        """Now, seconds that our processors were busy, and those of this process and the children it waited for."""
-        own = sum(os.times()[:4])
-        try:
-            cores = os.sched_getaffinity(0)
-            rows = (line.split() for line in self._stat.read_text("utf-8").splitlines() if line.startswith("cpu"))
-            mine = [[int(value) for value in row[1:9]] for row in rows if row[0][3:] in {str(core) for core in cores}]
-            user, nice, system, _idle, _wait, interrupts, soft, steal = (
-                sum(column) for column in zip(*mine, strict=True)
-            )
-        except (OSError, ValueError, AttributeError):
-            return time.monotonic(), own, own
-        busy = (user + nice + system + interrupts + soft + steal) / os.sysconf("SC_CLK_TCK")
-        return time.monotonic(), busy, own
-
-
-busy_others = BusyOthers()
 
 
 def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:

@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runtimes.engine.sampler import Sampler, SamplingParams
-from runtimes.engine.session import Session
-
 PAUSE = 0.05  # seconds between runners, so that threads that spin after a run do not slow down the next runner
 
 
@@ -48,14 +45,3 @@ def alternate(runners: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
             if number:
                 taken[name].append(sample)
     return {name: Samples(values) for name, values in taken.items()}
-
-
-def decode_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int) -> float:
-    """Return the seconds that `tokens` steps of the session take, with sampling and without the prefill."""
-    sampler = Sampler(sampling, prompt)
-    session.reset()
-    logits = session.prefill(prompt)
-    started = time.perf_counter()
-    for _ in range(tokens):
-        logits = session.step(sampler(logits))
-    return time.perf_counter() - started

@@ -45,12 +45,16 @@ WIDE_MARKS = (
 )
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+def _blocks(file: BinaryIO | io.BufferedIOBase) -> Iterator[bytes]:
     while block := file.read(CHUNK):
         yield block
 
 
-def _unpack(opener: Callable[[BinaryIO], IO[bytes]], file: BinaryIO) -> Iterator[bytes]:
+def _open_gzip(file: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=file)
+
+
+def _unpack(opener: Callable[[BinaryIO], io.BufferedIOBase], file: BinaryIO) -> Iterator[bytes]:
     with opener(file) as unpacked:
         yield from _blocks(unpacked)
 
@@ -75,9 +79,9 @@ def _unpack_zstd(file: BinaryIO) -> Iterator[bytes]:
 
 # Suffix of each compression: the first bytes of such a file, and the function that unpacks it.
 COMPRESSIONS: dict[str, tuple[bytes, Callable[[BinaryIO], Iterator[bytes]]]] = {
-    ".gz": (b"\x1f\x8b", partial(_unpack, gzip.open)),
-    ".bz2": (b"BZh", partial(_unpack, bz2.open)),
-    ".xz": (b"\xfd7zXZ\x00", partial(_unpack, lzma.open)),
+    ".gz": (b"\x1f\x8b", partial(_unpack, _open_gzip)),
+    ".bz2": (b"BZh", partial(_unpack, bz2.BZ2File)),
+    ".xz": (b"\xfd7zXZ\x00", partial(_unpack, lzma.LZMAFile)),
     ".zst": (b"\x28\xb5\x2f\xfd", _unpack_zstd),
 }
 

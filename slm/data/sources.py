@@ -114,7 +114,7 @@ def _suffix(name: str) -> str:
 def _files_below(folder: Path, split: str | None, report: Callable[[str], None] | None) -> list[Path]:
     if is_dataset(folder):
         raise SlmxError(
-            f"{folder}: a prepared data set, not text; give it to slmx train or slmx evaluate as the only --data"
+            f"{folder}: a prepared data set, not text; give it to slmx train or slmx evaluate as the only --text"
         )
     taken, other_kind, other_split = [], [], []
     for file in sorted(folder.rglob("*")):

@@ -16,6 +16,7 @@ LONGEST_STORY = 2**18
 LONGEST_WORD = 4096
 LONG_RUN = re.compile(rf"\w{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[^\w\s]{{{LONGEST_WORD}}}")
 SENTENCE_BREAK = re.compile(r"""[.!?…।؟]["'”’»]?\s|[。！？]""")
+SPACE = re.compile(r"\s")
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -57,7 +58,8 @@ def _cut_point(text: str, start: int) -> int:
     ends = [found.end() for found in SENTENCE_BREAK.finditer(text, middle, limit)]
     if ends:
         return ends[-1]
-    return next((end for end in range(limit, middle, -1) if text[end - 1].isspace()), limit)
+    last_space = SPACE.search(text[middle:limit][::-1])
+    return limit if last_space is None else limit - last_space.start()
 
 
 def normalise(text: str) -> str:

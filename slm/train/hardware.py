@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.utils.deterministic as deterministic
 from accelerate import Accelerator
+from torch.utils import deterministic
 
 from slm.errors import SlmxError
 from slm.train.plan import TrainSettings
@@ -56,14 +56,15 @@ def repeatable_sums(device: torch.device) -> Iterator[None]:
         yield
         return
     mode = torch.are_deterministic_algorithms_enabled()
-    fill = deterministic.fill_uninitialized_memory
+    fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # this only finds reads of uninitialized memory, and costs time
+    # This only finds reads of uninitialized memory, and costs time.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(mode)
-        deterministic.fill_uninitialized_memory = fill
+        deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
 def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:

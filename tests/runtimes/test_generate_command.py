@@ -14,7 +14,7 @@ import pytest
 
 from runtimes import PACKAGED_BUNDLE, load
 from runtimes.bundle.store import Bundle
-from runtimes.engine.generator import Completion
+from runtimes.types import Completion
 from tests import bundles
 from tests.conftest import run_slmx
 
@@ -51,10 +51,10 @@ def test_text_goes_to_stdout_and_one_line_of_figures_to_stderr(bundle: Path, tmp
     ran = run_slmx("generate", "Once upon", "--bundle", str(bundle), *SEEDED, cwd=tmp_path)
     assert ran.returncode == 0
     story = ours(bundle, "Once upon")
-    assert ran.stdout == story.text + "\n"
+    assert ran.stdout == story.full_text + "\n"
     (line,) = ran.stderr.splitlines()
     assert line.startswith(f"{len(story.ids)} tokens, ")
-    assert line.endswith(f"stopped by {story.summary.stop} (int8, seed 3, 1 thread(s))")
+    assert line.endswith(f"stopped by {story.stats.stop} (int8, seed 3, 1 thread(s))")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,11 +65,12 @@ def test_json_is_one_object_and_nothing_else(bundle: Path, tmp_path: Path) -> No
     record: dict[str, Any] = json.loads(ran.stdout)
     story = ours(bundle, 'Once "é"')
     assert record["prompt"] == 'Once "é"'
-    assert record["text"] == story.text
+    assert record["text"] == story.full_text
     assert record["ids"] == story.ids
     assert record["tokens"] == len(story.ids)
-    assert record["prompt_tokens"] == story.summary.prompt_tokens
-    assert (record["variant"], record["seed"], record["stop"]) == ("int8", 3, story.summary.stop)
+    assert record["prompt_tokens"] == story.stats.prompt_tokens
+    assert (record["variant"], record["seed"], record["stop"]) == ("int8", 3, story.stats.stop)
+    assert (record["finish_reason"], record["stop_string"]) == (story.stats.finish_reason, None)
     assert record["bundle"] == str(bundle)
     assert record["time_to_first_token"] > 0
     assert record["tokens_per_second"] > 0
@@ -94,13 +95,13 @@ def test_settings_reach_the_sampler(bundle: Path, tmp_path: Path) -> None:
     options = {"temperature": 1.5, "top_k": 9, "top_p": 0.7, "repetition_penalty": 1.4, "seed": 11, "max_tokens": 15}
     args = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     record = json.loads(run_slmx("generate", "Once", "--bundle", str(bundle), "--json", *args, cwd=tmp_path).stdout)
-    assert record["ids"] == load(bundle).generate("Once", **options).ids  # type: ignore[arg-type]
+    assert record["ids"] == load(bundle).generate("Once", **options).ids  # type: ignore[call-overload]
 
 
 def test_no_prompt_starts_from_nothing(bundle: Path, tmp_path: Path) -> None:
     ran = run_slmx("generate", "--bundle", str(bundle), *SEEDED, cwd=tmp_path)
     assert ran.returncode == 0
-    assert ran.stdout == ours(bundle, "").text + "\n"
+    assert ran.stdout == ours(bundle, "").full_text + "\n"
 
 
 @pytest.mark.parametrize(
@@ -147,17 +148,26 @@ def test_bytes_that_are_not_utf_8_are_one_line(bundle: Path, tmp_path: Path, out
 def test_an_exported_bundle_is_the_default_and_is_named(exported: Path, bundle: Path) -> None:
     ran = run_slmx("generate", "Once upon", *SEEDED, cwd=exported)
     assert ran.returncode == 0
-    assert ran.stdout == ours(bundle, "Once upon").text + "\n"
+    assert ran.stdout == ours(bundle, "Once upon").full_text + "\n"
     first, second = ran.stderr.splitlines()
-    assert first == f"bundle: {Path('bundles') / 'nano'}"
+    assert first == f"bundle: {Path('bundles') / 'nano'} (--bundle nano takes the shipped one)"
     assert "tokens/s" in second
+
+
+def test_the_shipped_bundle_is_taken_by_its_name_unless_there_is_such_a_folder(exported: Path, bundle: Path) -> None:
+    arguments = ("generate", "Once upon", "--bundle", "nano", "--json", *SEEDED)
+    shipped = run_slmx(*arguments, cwd=exported)
+    assert json.loads(shipped.stdout)["bundle"] == str(PACKAGED_BUNDLE)
+    assert len(shipped.stderr.splitlines()) == 1
+    bundles.copy_of(bundle, exported / "nano")
+    assert json.loads(run_slmx(*arguments, cwd=exported).stdout)["bundle"] == "nano"
 
 
 def test_elsewhere_the_packaged_bundle_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "bundles" / "nano").mkdir(parents=True)
     record = json.loads(run_slmx("generate", "Once upon a time", "--json", *SEEDED, cwd=tmp_path).stdout)
     assert record["bundle"] == str(PACKAGED_BUNDLE)
-    assert record["text"] == load().generate("Once upon a time", max_tokens=12, seed=3).text
+    assert record["text"] == load().generate("Once upon a time", max_tokens=12, seed=3).full_text
 
 
 def test_a_working_folder_that_cannot_be_written_is_enough(exported: Path) -> None:
@@ -199,7 +209,11 @@ def test_a_reader_that_went_away_ends_it_quietly(bundle: Path, tmp_path: Path, o
 
 def test_a_terminal_that_knows_only_ascii_still_gets_a_story(bundle: Path, tmp_path: Path) -> None:
     wild = ("--temperature", "5", "--top-k", "0", "--top-p", "1", "--seed", "3", "--max-tokens", "50")
-    assert not load(bundle).generate("Once é", 50, 5.0, 0, 1.0, seed=3).text.removeprefix("Once é").isascii()
+    assert (
+        not load(bundle)
+        .generate("Once é", max_tokens=50, temperature=5.0, top_k=0, top_p=1.0, seed=3)
+        .completion_text.isascii()
+    )
     for output in ((), ("--json",)):
         ran = run_slmx(
             "generate",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
-from runtimes.engine.batch import write_batch
-from runtimes.engine.generator import GenerationConfig
-from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.session import Session
+from runtimes.types import GenerationConfig, SamplingParams
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
@@ -27,11 +27,11 @@ def bundle(tiny_checkpoint: Path) -> Path:
 
 
 def test_the_prompt_may_come_from_a_pipe_or_a_file(bundle: Path, tmp_path: Path, slmx: Slmx) -> None:
-    told = slmx("generate", "Zoë was big", "--bundle", bundle, *SEEDED).stdout
+    expected = slmx("generate", "Zoë was big", "--bundle", bundle, *SEEDED).stdout
     piped = run_slmx("generate", "-", "--bundle", bundle, *SEEDED, cwd=tmp_path, input="Zoë was big\n")
-    assert piped.stdout == told
+    assert piped.stdout == expected
     Path("prompt.txt").write_bytes("Zoë was big\r\n".encode())
-    assert slmx("generate", "--prompt-file", "prompt.txt", "--bundle", bundle, *SEEDED).stdout == told
+    assert slmx("generate", "--prompt-file", "prompt.txt", "--bundle", bundle, *SEEDED).stdout == expected
 
 
 def test_a_prompt_that_cannot_be_read_is_one_line(bundle: Path, slmx: Slmx) -> None:
@@ -45,13 +45,13 @@ def test_a_prompt_that_cannot_be_read_is_one_line(bundle: Path, slmx: Slmx) -> N
 
 def test_several_stories_are_those_of_a_batch(bundle: Path, slmx: Slmx) -> None:
     ran = slmx("generate", "Lily", "--bundle", bundle, "-n", "3", *SEEDED, "--variant", "fp32")
-    stories = write_batch(load(bundle, "fp32"), ["Lily"] * 3, GenerationConfig(12), SamplingParams(seed=3))
-    assert ran.stdout == "\n\n---\n\n".join(story.text for story in stories) + "\n"
+    stories = load(bundle, "fp32").batch(["Lily"] * 3, GenerationConfig(12), SamplingParams(seed=3))
+    assert ran.stdout == "\n\n---\n\n".join(story.full_text for story in stories) + "\n"
     assert ran.stderr.startswith(f"3 stories, {sum(len(story.ids) for story in stories)} tokens, ")
     lines = slmx("generate", "Lily", "--bundle", bundle, "-n", "3", *SEEDED, "--variant", "fp32", "--json").stdout
-    told = [json.loads(line) for line in lines.splitlines()]
-    assert [one["text"] for one in told] == [story.text for story in stories]
-    assert [one["seed"] for one in told] == [3, 4, 5]
+    records = [json.loads(line) for line in lines.splitlines()]
+    assert [one["text"] for one in records] == [story.full_text for story in stories]
+    assert [one["seed"] for one in records] == [3, 4, 5]
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",), ("-n", "2")])
@@ -61,21 +61,73 @@ def test_a_copy_is_saved(bundle: Path, slmx: Slmx, flags: tuple[str, ...]) -> No
     assert saved == (json.loads(ran.stdout)["text"] + "\n" if flags == ("--json",) else ran.stdout)
 
 
-def test_a_copy_that_cannot_be_saved_is_one_line_behind_the_story(bundle: Path, slmx: Slmx) -> None:
-    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, "--save", "no/such/folder/story.txt")
+@pytest.mark.parametrize("flags", [(), ("-n", "2"), ("-i",)])
+def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
+    bundle: Path, slmx: Slmx, flags: tuple[str, ...]
+) -> None:
+    arguments: list[str | Path] = ["generate", "Lily", "--bundle", bundle, *SEEDED, *flags, "--save"]
+    assert slmx.refuses(*arguments, "no/such é #1/s.txt").endswith("no/such é #1/s.txt: No such file or directory")
+    Path("100% folder").mkdir()
+    assert slmx.refuses(*arguments, "100% folder").endswith("100% folder: Is a directory")
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["100% folder"]
+
+
+def test_a_bad_value_leaves_an_old_copy_alone(bundle: Path, slmx: Slmx) -> None:
+    Path("story.txt").write_text("kept", "utf-8")
+    Path("link.txt").symlink_to("later.txt")
+    for copy in ("story.txt", "new.txt", "link.txt"):
+        assert (
+            "no id 99999"
+            in slmx("generate", "Lily", "--bundle", bundle, "--logit-bias", "99999=1", "--save", copy).stderr
+        )
+    assert Path("story.txt").read_text("utf-8") == "kept"
+    assert sorted(path.name for path in Path.cwd().iterdir()) == ["link.txt", "story.txt"]
+
+
+@pytest.mark.parametrize("flags", [(), ("-n", "2"), ("--json",)])
+def test_a_story_that_ends_in_an_error_is_saved_as_far_as_it_came(
+    bundle: Path, slmx: Slmx, flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finite = iter([True] * 8)
+    monkeypatch.setattr("runtimes.engine.sampler.isfinite", lambda value: next(finite, False))
+    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, "--save", "é 1.txt", *flags)
     assert ran.code == 1
-    assert ran.stdout.startswith("Lily")
-    assert ran.stderr.splitlines()[-1] == "slmx: no/such/folder/story.txt: No such file or directory"
+    assert "its logits are no numbers" in ran.stderr.splitlines()[-1]
+    saved = Path("é 1.txt").read_text("utf-8")
+    assert saved.startswith("Lily")
+    assert len(saved) > len("Lily\n")
+    if not flags:
+        assert ran.stdout == saved
+
+
+def test_ctrl_c_ends_a_story_and_saves_it(bundle: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, steps = Session.step, iter(range(4))
+
+    def interrupted(session: Session, token: int) -> object:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(session, token)
+
+    monkeypatch.setattr(Session, "step", interrupted)
+    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, "--save", "s.txt", "--stop", "never written")
+    assert ran.code == 130
+    assert Path("s.txt").read_text("utf-8") == ran.stdout
+    assert "5 tokens, " in ran.stderr
+    assert "stopped by interrupted" in ran.stderr
 
 
 def test_stop_strings_and_limits_reach_the_story(bundle: Path, slmx: Slmx) -> None:
     greedy = ("generate", "One day", "--bundle", bundle, "--variant", "fp32", "--temperature", "0", "--json")
     whole = json.loads(slmx(*greedy).stdout)
     cut = whole["text"][len("One day") :].split(".")[0]
-    told = json.loads(slmx(*greedy, "--stop", "no such text", "--stop", ".").stdout)
-    assert (told["text"], told["stop"]) == ("One day" + cut, "stop string")
+    record = json.loads(slmx(*greedy, "--stop", "no such text", "--stop", ".").stdout)
+    assert (record["text"], record["stop"], record["stop_string"]) == ("One day" + cut, "stop string", ".")
+    assert record["finish_reason"] == "stop"
     longer = json.loads(slmx(*greedy, "--min-tokens", "100", "--max-tokens", "100", "--on-full", "slide").stdout)
-    assert (len(longer["ids"]), longer["stop"]) == (100, "max tokens")
+    assert (len(longer["ids"]), longer["stop"], longer["finish_reason"]) == (100, "max tokens", "length")
+    several = slmx(*greedy, "--min-tokens", "90", "--max-tokens", "90", "--on-full", "slide", "-n", "2", "--logprobs")
+    for line in several.stdout.splitlines():
+        assert len(json.loads(line)["logprobs"]) == 90
 
 
 def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
@@ -98,16 +150,41 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
         (("--logit-bias", "dog=1"), "--logit-bias takes ID=VALUE, such as 42=-5, not 'dog=1'"),
         (("--logit-bias", "99999=1"), "logit bias: no id 99999; ids go up to 399"),
         (("--no-repeat-ngram", "-1"), "no-repeat n-gram must be 0 (off) or more, not -1"),
-        (
-            ("-n", "2", "--on-full", "slide"),
-            "a batch cannot slide its context: write one story, or let it stop",
-        ),
+        (("--logit-bias", f"{10**30}=1"), f"logit bias must be an id and a number, not {10**30}=1.0"),
     ],
 )
 def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: tuple[str, ...], said: str) -> None:
     ran = slmx("generate", "--bundle", bundle, *flags)
     assert ran.code == 1
     assert ran.stderr.splitlines()[-1] == f"slmx: {said}"
+
+
+@pytest.mark.parametrize("text", [" ", "a", "\n"])
+def test_a_prompt_of_a_million_characters_is_one_line(bundle: Path, slmx: Slmx, text: str) -> None:
+    Path("é 100%.txt").write_text(text * 1_000_000 + "x", "utf-8")
+    line = slmx.refuses("generate", "--prompt-file", "é 100%.txt", "--bundle", bundle)
+    assert line == "the prompt is far too long (1,000,001 bytes), the context holds 64; shorten it"
+
+
+def test_an_archive_is_a_bundle_too(bundle: Path, slmx: Slmx) -> None:
+    archive = shutil.make_archive("é 100% #1", "zip", bundle)
+    arguments = ("generate", "Lily", *SEEDED, "--bundle")
+    for flags in ((), ("-n", "2")):
+        assert slmx(*arguments, archive, *flags).stdout == slmx(*arguments, bundle, *flags).stdout != ""
+
+
+def test_a_top_k_beyond_all_bounds_is_the_vocabulary(bundle: Path, slmx: Slmx) -> None:
+    arguments = ("generate", "Lily", "--bundle", bundle, *SEEDED, "--top-k")
+    assert slmx(*arguments, "1000000000000").stdout == slmx(*arguments, "400").stdout != ""
+
+
+def test_rules_that_forbid_every_token_end_the_story_and_say_so(bundle: Path, slmx: Slmx) -> None:
+    arguments = ("--no-repeat-ngram", "1", "--min-tokens", "999", "--on-full", "slide")
+    ran = slmx("generate", "Lily", "--bundle", bundle, *arguments, "--seed", "1", "--json")
+    record = json.loads(ran.stdout)
+    assert record["finish_reason"] == "exhausted"
+    assert len(set(record["ids"])) == len(record["ids"]) > 300
+    assert "stopped by rules that forbid every token" in ran.stderr
 
 
 def test_the_shell_completes_commands(tmp_path: Path) -> None:

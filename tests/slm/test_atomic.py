@@ -235,6 +235,7 @@ def test_a_failure_between_two_renames_brings_the_old_back(
     assert below(target.parent) == ["out é", "out é/a", "out é/list.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("way", ["exchange", "two renames", "in place"])
 def test_a_kill_at_any_call_leaves_the_old_or_the_new_and_the_next_writer_goes_on(home: Path, way: str) -> None:

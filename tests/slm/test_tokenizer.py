@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import random
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,8 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.checkpoint import PRETRAINED
+from slm.data.corpus import encode_stories
 from slm.errors import SlmxError
-from slm.tokenizer import END_OF_TEXT, JSON_FILE, RANKS_FILE, Tokenizer, load_merges, train_tokenizer
+from slm.tokenizer import (
+    END_OF_TEXT,
+    JSON_FILE,
+    LONGEST_SPACE,
+    RANKS_FILE,
+    Tokenizer,
+    bounded_pieces,
+    load_merges,
+    train_tokenizer,
+)
 
 NANO = PRETRAINED / "nano"
 SPLIT_CHARACTERS = " \n\t'.-a1stmdlverSTLVE"
@@ -217,3 +228,54 @@ def test_damaged_merges_are_named(content: str, tmp_path: Path) -> None:
     with pytest.raises(SlmxError, match="cannot read the merges") as caught:
         load_merges(tmp_path)
     assert str(tmp_path / JSON_FILE) in str(caught.value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text(st.sampled_from("a b\n\té'.%#"), max_size=60))
+def test_bounded_pieces_are_the_text_and_hold_no_long_space(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("slm.tokenizer.LONGEST_SPACE", 3)
+        patched.setattr("slm.tokenizer._LONG_SPACE", re.compile(r"(?<!\s)\s{4,}"))
+        pieces = list(bounded_pieces(text))
+    assert "".join(pieces) == text
+    assert not [piece for piece in pieces if re.search(r"\s{4}", piece)]
+    assert len(pieces) == 1 + sum((len(run) - 1) // 3 for run in re.findall(r"\s+", text))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.text() | st.text(SPLIT_CHARACTERS), special=st.booleans())
+def test_ordinary_text_has_the_ids_of_tiktoken(text: str, special: bool) -> None:
+    tokenizer, _ = nano()
+    encoding = tokenizer.encoding
+    for one in (text, text.replace("a", END_OF_TEXT)):
+        expected = encoding.encode(one, allowed_special="all") if special else encoding.encode_ordinary(one)
+        assert tokenizer.encode(one, special) == expected
+
+
+@pytest.mark.parametrize("text", [" ", "\n", "\u3000", "a", "1", "!", "\r\n", " x"])
+def test_a_million_characters_are_encoded_whatever_they_are(text: str) -> None:
+    tokenizer, _ = nano()
+    long = text * (1_000_000 // len(text)) + "end"
+    ids = tokenizer.encode(long)
+    assert tokenizer.decode(ids) == long
+    assert list(encode_stories([long], tokenizer).ids[:]) == [tokenizer.end_of_text, *ids]
+
+
+def test_a_space_below_the_bound_is_encoded_as_a_whole() -> None:
+    tokenizer, _ = nano()
+    text = "a" + "\n" * LONGEST_SPACE + "b"
+    assert tokenizer.encode(text) == tokenizer.encoding.encode_ordinary(text)
+
+
+def test_an_id_outside_the_vocabulary_is_named() -> None:
+    tokenizer, _ = nano()
+    for wrong in (-1, tokenizer.vocab_size, 10**30):
+        with pytest.raises(SlmxError, match=f"no token has the id {wrong}; ids go from 0 to 7999"):
+            tokenizer.decode([0, wrong])
+
+
+def test_the_longest_token_bounds_the_number_of_tokens() -> None:
+    tokenizer, _ = nano()
+    longest = max(tokenizer.ranks, key=len).decode()
+    for text in (longest * 50, "The end. " * 50, END_OF_TEXT * 50):
+        assert len(tokenizer.encode(text, allow_special=True)) >= len(text.encode()) / tokenizer.longest_token

@@ -24,6 +24,8 @@ from slm.gpt2 import import_gpt2
 from slm.model import generate_greedy
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 NANO = PRETRAINED / "nano"
 NEW_TOKENS = 20
@@ -49,7 +51,7 @@ def nano() -> Checkpoint:
 
 @functools.cache
 def prompts() -> list[list[int]]:
-    """Ids of a story's beginning and of a whole one, behind which the end token comes."""
+    """Ids of the beginning of a story, and of a whole story, after which the end token comes."""
     tokenizer = nano().tokenizer
     return [[tokenizer.end_of_text, *tokenizer.encode(text)] for text in (BEGINNING, WHOLE)]
 
@@ -80,7 +82,7 @@ def prepared(name: str) -> Path:
 
 @torch.inference_mode()
 def likely(prompt: list[int], ids: list[int]) -> float:
-    """The share of ids that are the float model's choice behind those before them."""
+    """The share of ids that the float model chooses after those before them."""
     logits = nano().model(torch.tensor([prompt + ids]))[0, len(prompt) - 1 : -1]
     return float((logits.argmax(-1) == torch.tensor(ids)).float().mean())
 

@@ -109,9 +109,10 @@ def test_more_memory_is_a_regression_of_memory() -> None:
 
 def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> None:
     old = report([result("int8"), result("fp32")])
-    broken = replace(result("int8"), status=FAILED, note="killed", decode_seconds=[])
+    broken = replace(result("int8"), status=FAILED, note="killed \x1b[31m\nhere", decode_seconds=[])
     (line,) = compare_reports(old, report([broken, result("fp32")])).regressions(0.1)
-    assert line == "fails now: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: killed"
+    assert line == "fails now: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: killed ?[31m here"
+    assert compare_reports(old, report([broken, result("fp32")])).only_old == []
     skipped = replace(broken, status=SKIPPED)
     found = compare_reports(old, report([skipped, result("fp32")]))
     assert found.regressions(0.1) == []

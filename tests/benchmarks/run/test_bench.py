@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks.quality import text_quality
 from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
 from benchmarks.run import bench, measure
-from benchmarks.run.bench import Bench, BenchSettings, in_parts, story_ids
+from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
+from benchmarks.run.runners import Job, open_runner
 from benchmarks.run.targets import target_of_bundle, target_of_preset
-from export.checks.float_model import FloatModel
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
+from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
-ONE_RUNNER = ("--threads", "1", "--rounds", "5", "--peers", "none", "--variants", "int8")
+pytestmark = pytest.mark.slow
+
 # The real worker, except that one runner dies and one writes nonsense.
 SABOTAGE = """
 import os, signal
@@ -43,33 +43,6 @@ def open_runner(job):
 runners.open_runner = open_runner
 worker.main()
 """
-
-
-@pytest.fixture(autouse=True)
-def on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The speed of memory and other processes are not measured, and few tokens of a text are read."""
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
-    monkeypatch.setattr(text_quality, "CONTINUED", 5)
-    monkeypatch.setattr(bench, "busy_now", lambda: None)
-    monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9 * threads)
-
-
-@pytest.fixture
-def bundle(tiny_checkpoint: Path) -> Path:
-    return bundles.tiny_bundle_of_all(tiny_checkpoint)
-
-
-@pytest.fixture
-def meter() -> Iterator[Meter]:
-    with Meter() as found:
-        yield found
-
-
-def brief(out: Path, bundle: Path, *variants: str) -> BenchSettings:
-    """Two rounds of few tokens on one thread."""
-    return BenchSettings(
-        out, (bundle,), variants=variants, threads="1", peers=("none",), rounds=2, new_tokens=4, command="slmx bench"
-    )
 
 
 def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
@@ -107,7 +80,6 @@ def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
     assert report.text is not None
     assert "sampled from the float model" in report.text
     assert report.bandwidth == {"1": 1e9}
-    assert not (tmp_path / "out é 50%#" / "resume_log.jsonl").exists()
 
 
 def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
@@ -119,6 +91,7 @@ def test_the_command_prints_writes_and_compares(slmx: Slmx, bundle: Path, tmp_pa
     report = read_report(written)
     assert [(result.case.batch, len(result.decode_seconds)) for result in report.results] == [(1, 5), (8, 5)]
     assert report.command.startswith("slmx bench ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report", "work"]
     again = slmx("bench", *options, "--against", written, "--fail-over", "100000%")
     assert again.code == 0, again.stderr
     assert "within the noise" in again.stdout
@@ -184,7 +157,7 @@ def test_other_arguments_start_anew(
         interrupt_after(4, patch)
         with pytest.raises(KeyboardInterrupt):
             Bench(settings, meter).run()
-    Bench(replace(settings, rounds=3), meter)
+    Bench(replace(settings, rounds=3), meter).run()
     assert "made with other arguments, code or machine; starts from the beginning" in capfd.readouterr().err
 
 
@@ -313,6 +286,16 @@ def test_files_that_can_run_code_are_read_only_when_they_are_trusted(
     assert slmx.refuses("bench", bundle, "--variants", "pt2").startswith(
         f"{bundle}: nothing to measure without pt2, and reading such a file can run code in it; --trust measures it"
     )
+
+
+@pytest.mark.parametrize("variant", ["torchscript", "pt2"])
+def test_a_worker_reads_such_files_only_when_they_are_trusted(bundle: Path, variant: str) -> None:
+    path = bundle / VARIANTS[variant].file
+    shape = asdict(Bundle.open(bundle).config)
+    job = Job(variant, False, str(path), True, shape, threads=1, batch=1, history=[], prompt=[1, 2], new_tokens=3)
+    assert [len(row) for row in open_runner(job)().rows] == [3]
+    with pytest.raises(SlmxError, match="--trust"):
+        open_runner(replace(job, trusted=False))
 
 
 def test_an_archive_is_refused_in_one_line(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ for number, line in enumerate(sys.stdin):
         if behaviour == "closes":
             os.close(1)
             time.sleep(60)
+        if behaviour == "errs once":
+            print(json.dumps({"round": {**round, "rows": [[-1] * 6]}, "peak_bytes": 9}), flush=True)
+            continue
         if behaviour in ANSWERS:
             os.write(1, ANSWERS[behaviour] + b"\\n")
             continue
@@ -195,6 +198,23 @@ def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behav
     assert found["fine"].status == MEASURED
 
 
+def test_the_worst_agreement_of_all_rounds_counts(reference: Reference, tmp_path: Path) -> None:
+    running = group(["errs once"], reference, tmp_path / "log")
+    running.run()
+    (result,) = running.results
+    assert (result.status, result.agreement, result.peak_bytes) == (MEASURED, 0.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("rank", "trained", "right"), [(0, True, True), (1, True, False), (9, False, True), (10, False, False)]
+)
+def test_an_id_is_likely_up_to_its_rank(model: GPT, rank: int, trained: bool, right: bool) -> None:
+    with torch.inference_mode():
+        ranked = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
+    reference = Reference.of(model, PROMPT, 2, trained, frozenset())
+    assert (reference._likely([ranked[rank]], 1 if trained else 10) == 1) is right
+
+
 def test_what_cannot_be_measured_is_skipped_with_its_note(reference: Reference) -> None:
     running = Group([Entry(CASE, None, note="not installed")], reference, 2, lambda case: None)
     running.run()
@@ -224,7 +244,7 @@ def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_id
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
     other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
-    parted = [likely[5], *other.ids]  # one near tie at the start, and right behind it
+    parted = [likely[5], *other.ids]  # the first id is almost as likely, and the rest is right after it
     int8 = replace(CASE, runner="int8")
     assert reference.agreement([parted]) == 0
     assert reference.wrong(int8, [parted]) is None

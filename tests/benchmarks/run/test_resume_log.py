@@ -34,7 +34,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def opened(path: Path, lines: list[str] | None = None, **changes: object) -> ResumeLog:
-    return ResumeLog(path, ARGUMENTS | changes, ([] if lines is None else lines).append)
+    log = ResumeLog(path, ARGUMENTS | changes, ([] if lines is None else lines).append)
+    log.open()
+    return log
 
 
 def test_values_come_back_in_a_run_with_the_same_arguments(path: Path) -> None:

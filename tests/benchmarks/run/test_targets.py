@@ -16,10 +16,7 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.benchmarks.peers.kinds import peer
 
-
-@pytest.fixture
-def bundle(tiny_checkpoint: Path) -> Path:
-    return bundles.tiny_bundle_of_all(tiny_checkpoint)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ from slm.errors import SlmxError
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
 from tests import bundles
-from tests.bundles import Slmx
+
+pytestmark = pytest.mark.slow
 
 ROOT = "archive/"
 MODEL = "models/model.json"
@@ -199,7 +200,7 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
     "text too large": (lambda c: c.update({MODEL: b" " * (MAX_TEXT_BYTES + 1)}), "more than 16,777,216"),
     "weight of no bytes": (
         lambda c: c.update({"data/weights/weight_0": b""}),
-        "says that 'data/weights/weight_0' has 0",
+        "holds 0 bytes in 'data/weights/weight_0'",
     ),
     "pickle flag": (
         weights_with(lambda c: c["wte.weight"].update(use_pickle=True)),
@@ -221,6 +222,18 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
     ),
     "metadata": (program_with(lambda p: first_node(p)["metadata"].update(torch_fn="a")), "(metadata)"),
     "guard": (program_with(lambda p: p.update(guards_code=["print(1) == 0"])), "holds 'print(1) == 0' as guards_code"),
+    "name in the graph": (
+        program_with(lambda p: p["graph_module"]["graph"]["tensor_values"].update({"x=print(1)": {}})),
+        "holds the name 'x=print(1)'",
+    ),
+    "number of many digits": (
+        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "9" * 5000}}])),
+        "holds '9999",
+    ),
+    "size of a weight": (
+        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "print(1)"}}])),
+        "holds 'print(1)' as expr_str",
+    ),
     "input name": (program_with(rename_an_input), "holds 'x=print(1)' as name"),
 }
 
@@ -313,9 +326,3 @@ def test_the_files_hold_no_pickled_inputs_and_nothing_of_the_machine(pt2: Path, 
         content = b"".join(members(path).values())
         assert not [folder for folder in here if str(folder).encode() in content]
         assert b".py" not in content
-
-
-def test_verify_loads_torch_files_of_a_bundle_only_with_trust(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    bundle = bundles.tiny_bundle_of_all(tiny_checkpoint)
-    line = slmx.refuses("verify", bundle)
-    assert line.endswith("model.ts: PyTorch can run code from this file; add --trust if you trust who made the bundle")

@@ -18,12 +18,15 @@ from export.checks.operators import optimized_nodes
 from export.checks.parity import parity_cases
 from export.formats.graph import IR_VERSION, OPSET, TOKEN_TABLE, export_onnx
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.engine.cache import cache_names, open_onnx
 from slm.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 from tests import bundles
 from tests.bundles import PARITY_LIMIT, onnx_parity
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 FloatArray = npt.NDArray[np.float32]
@@ -115,7 +118,7 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(nano_variant: Path)
     assert [word for word in machine if len(word) > 1 and word in text] == []
     assert f"/{getpass.getuser()}" not in text
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
-    assert {entry.key for entry in model.metadata_props} <= {"onnx.infer"}
+    assert {entry.key for entry in model.metadata_props} <= {"onnx.infer", SHAPE_KEY}
 
 
 def test_parity_covers_the_grid_and_the_full_context() -> None:

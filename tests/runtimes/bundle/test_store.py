@@ -1,19 +1,25 @@
-"""Opening a bundle: whole it opens, spoiled in any way it is one line that names the file and the way out."""
+"""Opening a bundle and using its files: a whole one opens, a spoilt one gives one line with file and way out."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
+import shutil
+import zipfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from runtimes import load
-from runtimes.bundle.store import FORMAT_VERSION, MANIFEST_FILE, VARIANT_FILES, Bundle
+from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.store import Bundle, FolderStore
 from slm.errors import SlmxError
+from slm.hashing import sha256_of
 from tests import bundles
+from tests.bundles import Slmx
 
 FILES = [
     "README.md",
@@ -26,11 +32,6 @@ FILES = [
     "tokenizer.tiktoken",
     "tokenizer_config.json",
 ]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 10) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
-    max_leaves=4,
-)
 
 
 @pytest.fixture
@@ -41,23 +42,35 @@ def whole(tiny_checkpoint: Path) -> Path:
 @pytest.fixture
 def spoilt(whole: Path, tmp_path: Path) -> Path:
     """A copy that the test spoils."""
-    return bundles.copy_of(whole, tmp_path / "bundle")
+    return bundles.copy_of(whole, tmp_path / "bundle é 100% #1")
 
 
-def refusal(folder: Path) -> str:
+def pack(folder: Path, archive: Path, method: int = zipfile.ZIP_DEFLATED) -> Path:
+    """A zip archive of a folder."""
+    with zipfile.ZipFile(archive, "w", method) as packed:
+        for path in sorted(folder.rglob("*")):
+            packed.write(path, path.relative_to(folder).as_posix())
+    return archive
+
+
+def refusal(use: Callable[[], object]) -> str:
     with pytest.raises(SlmxError) as caught:
-        Bundle.open(folder)
+        use()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_whole_bundle_opens(whole: Path, tiny_checkpoint: Path) -> None:
     bundle = Bundle.open(whole)
+    bundle.check_all()
+    assert bundle.problems() == []
     assert bundle.variants == ["int8", "fp32"]
-    assert bundle.model_path() == whole / VARIANT_FILES["int8"]
-    assert bundle.model_path("fp32") == whole / VARIANT_FILES["fp32"]
+    assert bundle.model_path() == whole / "onnx/model_int8.onnx"
+    assert bundle.model_path("fp32") == whole / "onnx/model.onnx"
+    assert bundle.model_bytes("fp32") == (whole / "onnx/model.onnx").read_bytes()
     assert bundle.tokenizer().vocab_size == bundle.config.vocab_size
-    assert sorted(bundle.manifest["files"]) == FILES
+    assert sorted(bundle.manifest.files) == FILES
+    assert bundle.manifest_sha256 == sha256_of(whole / MANIFEST_FILE)
     shape = json.loads((tiny_checkpoint / "config.json").read_text("utf-8"))["shape"]
     assert shape == {name: getattr(bundle.config, name) for name in shape}
     assert load(whole).variant == "int8"
@@ -65,7 +78,7 @@ def test_a_whole_bundle_opens(whole: Path, tiny_checkpoint: Path) -> None:
 
 def test_a_moved_bundle_opens(spoilt: Path) -> None:
     moved = spoilt.rename(spoilt.with_name("elsewhere with spaces é"))
-    assert load(moved).generate("Once", max_tokens=2, seed=0).text.startswith("Once")
+    assert load(moved).generate("Once", max_tokens=2, seed=0).full_text.startswith("Once")
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -75,109 +88,205 @@ def test_a_changed_byte_is_found_in_every_file(spoilt: Path, name: str, where: f
     content = bytearray(path.read_bytes())
     content[round(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
-    assert refusal(spoilt) == (
-        f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy or export it again"
-    )
+    line = f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy or export it again"
+    bundle = Bundle.open(spoilt)
+    assert refusal(bundle.check_all) == line
+    assert refusal(lambda: bundle.read(name)) == line
+    assert bundle.problems() == [line]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_or_a_cut_file_is_named(spoilt: Path, name: str) -> None:
+def test_a_missing_a_cut_or_a_longer_file_is_named(spoilt: Path, name: str) -> None:
     path = spoilt / name
     content = path.read_bytes()
-    path.write_bytes(content[:-1])
-    assert refusal(spoilt).startswith(f"{path}: not the file that")
+    bundle = Bundle.open(spoilt)
+    for other in (content[:-1], content + b"\n"):
+        path.write_bytes(other)
+        assert refusal(bundle.check_all).startswith(f"{path}: not the file that")
     path.unlink()
-    assert refusal(spoilt) == f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
+    line = f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
+    assert refusal(bundle.check_all) == line
     path.mkdir()
-    assert refusal(spoilt).startswith(f"{path}: cannot read (")
+    assert refusal(bundle.check_all).startswith(f"{path}: cannot read (")
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(spoilt: Path) -> None:
+    path = spoilt / "README.md"
+    path.unlink()
+    os.mkfifo(path)
+    assert refusal(Bundle.open(spoilt).check_all).startswith(f"{path}: cannot read (not a file)")
+
+
+def test_only_what_is_used_is_read_and_hashed(spoilt: Path, slmx: Slmx) -> None:
+    """A story needs the manifest, the tokenizer and one model: the rest may be missing or damaged."""
+    expected = slmx("generate", "Once", "--bundle", spoilt, "--seed", "1", "--max-tokens", "5").stdout
+    (spoilt / "onnx/model.onnx").write_bytes(b"damaged")
+    (spoilt / "README.md").unlink()
+    ran = slmx("generate", "Once", "--bundle", spoilt, "--seed", "1", "--max-tokens", "5")
+    assert (ran.code, ran.stdout) == (0, expected)
+    assert slmx.refuses("generate", "Once", "--bundle", spoilt, "--variant", "fp32").startswith(
+        f"{spoilt / 'onnx/model.onnx'}: not the file that {MANIFEST_FILE} lists"
+    )
+    assert slmx.refuses("info", spoilt).startswith(f"{spoilt / 'README.md'}: missing from the bundle")
 
 
 def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -> None:
     (spoilt / MANIFEST_FILE).unlink()
-    for folder in (spoilt, tmp_path / "nowhere", spoilt / "README.md"):
-        assert refusal(folder) == (
+    for folder in (spoilt, tmp_path / "nowhere"):
+        assert refusal(partial(Bundle.open, folder)) == (
             f"{folder}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {folder}"
         )
-
-
-def test_a_newer_format_asks_for_a_newer_slmx_however_it_is_laid_out(spoilt: Path) -> None:
-    newer = FORMAT_VERSION + 1
-    said = f"{spoilt / MANIFEST_FILE}: bundle format {newer}, this slmx reads {FORMAT_VERSION}; upgrade slmx"
-    bundles.edit_manifest(spoilt, format_version=newer)
-    assert refusal(spoilt) == said
-    (spoilt / MANIFEST_FILE).write_text(json.dumps({"format_version": newer, "contents": []}), "utf-8")
-    assert refusal(spoilt) == said
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b'"text"', b"{}", b"\xff\xfe", b"\0" * 100])
-def test_a_manifest_that_is_none(spoilt: Path, content: bytes) -> None:
-    (spoilt / MANIFEST_FILE).write_bytes(content)
-    said = refusal(spoilt)
-    assert said.startswith(f"{spoilt / MANIFEST_FILE}: not a bundle manifest")
-    assert said.endswith("export it again")
-
-
-def test_a_manifest_that_lists_no_variant_or_one_without_its_hash(spoilt: Path) -> None:
-    path = spoilt / MANIFEST_FILE
-    manifest = json.loads(path.read_text("utf-8"))
-    bundles.edit_manifest(spoilt, variants={})
-    assert refusal(spoilt) == f"{path}: lists no hash for any variant; export it again"
-    bundles.edit_manifest(spoilt, variants=manifest["variants"] | {"q4": {"file": "onnx/model_q4.onnx"}})
-    assert refusal(spoilt) == f"{path}: lists no hash for onnx/model_q4.onnx; export it again"
+    text = spoilt / "README.md"
+    assert refusal(lambda: Bundle.open(text)).startswith(f"{text}: neither the folder of a bundle nor a whole zip ")
 
 
 def test_an_unknown_variant_lists_those_there_are(whole: Path) -> None:
-    with pytest.raises(SlmxError, match=r"no variant 'q4'; it holds int8, fp32$"):
-        Bundle.open(whole).model_path("q4")
+    for use in (Bundle.open(whole).model_path, Bundle.open(whole).model_bytes, Bundle.open(whole).choose):
+        assert refusal(partial(use, "q4")).endswith("no variant 'q4'; it holds int8, fp32")
 
 
 def test_a_tokenizer_of_another_size_is_refused(spoilt: Path) -> None:
-    bundle = Bundle.open(spoilt)
     path = spoilt / "tokenizer.tiktoken"
     path.write_bytes(b"\n".join(path.read_bytes().splitlines()[:-1]) + b"\n")
+    bundles.list_again(spoilt, "tokenizer.tiktoken")
+    bundle = Bundle.open(spoilt)
     size = bundle.config.vocab_size
-    with pytest.raises(SlmxError, match=f"{size - 1} tokens but {size} logits; export it again"):
-        bundle.tokenizer()
+    assert refusal(bundle.tokenizer) == f"{spoilt}: {size - 1} tokens but {size} logits; export it again"
+    path.write_bytes(b"no ranks\n")
+    bundles.list_again(spoilt, "tokenizer.tiktoken")
+    assert "not a tiktoken rank file" in refusal(Bundle.open(spoilt).tokenizer)
 
 
-def places(value: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """Keys that lead to every value of parsed JSON."""
-    inner = value.items() if isinstance(value, dict) else ()
-    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+def test_a_manifest_without_the_tokenizer_says_so(spoilt: Path) -> None:
+    files = json.loads((spoilt / MANIFEST_FILE).read_text("utf-8"))["files"]
+    del files["tokenizer.tiktoken"]
+    bundles.edit_manifest(spoilt, files=files)
+    assert refusal(Bundle.open(spoilt).tokenizer) == (
+        f"{spoilt / MANIFEST_FILE}: lists no tokenizer.tiktoken; export it again"
+    )
 
 
-@settings(max_examples=120, deadline=None)
-@given(data=st.data())
-def test_whatever_a_manifest_holds_is_opened_or_refused(tiny_checkpoint: Path, data: st.DataObject) -> None:
-    folder = bundles.tiny_bundle_to_spoil(tiny_checkpoint)
-    path = folder / MANIFEST_FILE
-    original = path.read_bytes()
-    manifest = json.loads(original)
-    read = [p for p in places(manifest) if p and p[0] in ("format_version", "shape", "variants", "files")]
-    *parents, key = data.draw(st.sampled_from(read))
-    table = manifest
-    for parent in parents:
-        table = table[parent]
-    if data.draw(st.booleans()):
-        del table[key]
-    else:
-        table[key] = data.draw(JSON)
-    try:
-        path.write_text(json.dumps(manifest), "utf-8")
-        with contextlib.suppress(SlmxError):
-            assert Bundle.open(folder).model_path().is_file()
-    finally:
-        path.write_bytes(original)
+@pytest.mark.parametrize("name", ["README.md", "onnx", MANIFEST_FILE])
+def test_a_link_that_leaves_the_bundle_is_refused(spoilt: Path, tmp_path: Path, name: str) -> None:
+    outside = shutil.move(spoilt / name, tmp_path / "outside")
+    (spoilt / name).symlink_to(outside)
+    line = refusal(lambda: Bundle.open(spoilt).check_all())
+    assert "a link out of the bundle; copy the files themselves (cp -rL), or export it again" in line
 
 
-@settings(max_examples=60, deadline=None)
-@given(share=st.floats(0, 0.999))
-def test_a_manifest_cut_anywhere_is_refused(tiny_checkpoint: Path, share: float) -> None:
-    folder = bundles.tiny_bundle_to_spoil(tiny_checkpoint)
-    path = folder / MANIFEST_FILE
-    original = path.read_bytes()
-    try:
-        path.write_bytes(original[: int(share * len(original.rstrip()))])
-        assert "not a bundle manifest" in refusal(folder)
-    finally:
-        path.write_bytes(original)
+def test_a_link_that_stays_in_the_bundle_and_a_link_to_it_are_followed(spoilt: Path, tmp_path: Path) -> None:
+    (spoilt / "README.md").rename(spoilt / "onnx/README.md")
+    (spoilt / "README.md").symlink_to("onnx/README.md")
+    (tmp_path / "link").symlink_to(spoilt)
+    Bundle.open(tmp_path / "link").check_all()
+
+
+def test_links_in_a_circle_are_one_line(spoilt: Path) -> None:
+    path = spoilt / "README.md"
+    path.unlink()
+    path.symlink_to("README.md")
+    assert str(path) in refusal(Bundle.open(spoilt).check_all)
+
+
+def test_files_that_are_not_listed_are_named(spoilt: Path, tmp_path: Path) -> None:
+    (spoilt / "extra é.py").write_text("import os", "utf-8")
+    (spoilt / "onnx/\x1b[31m").write_text("red", "utf-8")
+    (spoilt / "folder").symlink_to(tmp_path)
+    (spoilt / VERIFICATION_FILE).write_text("{}", "utf-8")
+    bundle = Bundle.open(spoilt)
+    assert bundle.extra_files() == ["extra é.py", "folder", "onnx/\x1b[31m"]
+    lines = bundle.problems()
+    assert len(lines) == 3
+    assert all(line.isprintable() and "is not listed in manifest.json" in line for line in lines)
+    bundle.check_all()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_an_archive_gives_what_its_folder_gives(whole: Path, tmp_path: Path, method: int) -> None:
+    folder, archive = Bundle.open(whole), Bundle.open(pack(whole, tmp_path / "a é 100% #1.slmx", method))
+    archive.check_all()
+    assert archive.problems() == []
+    assert archive.manifest == folder.manifest
+    assert archive.manifest_sha256 == folder.manifest_sha256
+    assert archive.tokenizer().ranks == folder.tokenizer().ranks
+    for variant in ("fp32", "int8"):
+        assert archive.model_bytes(variant) == folder.model_bytes(variant)
+    assert archive.store.names() == folder.store.names()
+    line = refusal(archive.model_path)
+    assert line == f"{archive.path}: an archive, and int8 is needed as a file; unpack it and name the folder"
+
+
+def test_info_and_verify_read_an_archive_too(whole: Path, slmx: Slmx, tmp_path: Path) -> None:
+    archive = pack(whole, tmp_path / "bundle.slmx")
+    assert slmx("info", archive).stdout == slmx("info", whole).stdout
+
+
+def test_a_changed_file_of_an_archive_is_named(spoilt: Path, tmp_path: Path) -> None:
+    (spoilt / "README.md").write_text("another", "utf-8")
+    (spoilt / "extra.txt").write_text("extra", "utf-8")
+    (spoilt / "config.json").unlink()
+    archive = pack(spoilt, tmp_path / "bundle.slmx")
+    lines = Bundle.open(archive).problems()
+    assert [line.split(":")[1] for line in lines[:2]] == ["README.md", "config.json"]
+    assert "SHA-256 differs" in lines[0]
+    assert lines[1].endswith("missing from the archive; pack the bundle again, whole")
+    assert lines[2] == f"{archive}: 'extra.txt' is not listed in manifest.json; take it out of the bundle"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.7, 0.99])
+def test_a_cut_archive_is_one_line(whole: Path, tmp_path: Path, share: float) -> None:
+    archive = pack(whole, tmp_path / "bundle.slmx")
+    content = archive.read_bytes()
+    archive.write_bytes(content[: int(share * len(content))])
+    line = refusal(lambda: Bundle.open(archive))
+    assert line.startswith(f"{archive}: neither the folder of a bundle nor a whole zip archive of one (")
+
+
+def test_an_archive_that_inflates_beyond_its_manifest_is_not_inflated(
+    spoilt: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (spoilt / "README.md").write_bytes(bytes(50_000_000))
+    archive = pack(spoilt, tmp_path / "bomb.slmx")
+    bundle = Bundle.open(archive)
+    inflated: list[str] = []
+    real = zipfile.ZipFile.open
+
+    def open_entry(self: zipfile.ZipFile, info: zipfile.ZipInfo, *rest: Any) -> IO[bytes]:  # noqa: ANN401
+        inflated.append(info.filename)
+        return real(self, info, *rest)
+
+    monkeypatch.setattr(zipfile.ZipFile, "open", open_entry)
+    assert "50,000,000 bytes" in refusal(lambda: bundle.read("README.md"))
+    assert inflated == []
+    (spoilt / MANIFEST_FILE).write_bytes(b" " * 2**21)
+    assert "bytes, 1,048,576 at most" in refusal(lambda: Bundle.open(pack(spoilt, tmp_path / "large.slmx")))
+
+
+def test_an_archive_with_a_name_twice_is_refused(spoilt: Path, tmp_path: Path) -> None:
+    archive = pack(spoilt, tmp_path / "twice.slmx")
+    with zipfile.ZipFile(archive, "a") as packed, pytest.warns(UserWarning, match="Duplicate name"):
+        packed.writestr("README.md", "another")
+    assert refusal(lambda: Bundle.open(archive)) == f"{archive}: a name is in the archive twice; pack the bundle again"
+
+
+def test_an_archive_packed_otherwise_is_refused(spoilt: Path, tmp_path: Path) -> None:
+    archive = pack(spoilt, tmp_path / "lzma.slmx", zipfile.ZIP_LZMA)
+    assert "packed in a way that slmx does not read" in refusal(lambda: Bundle.open(archive))
+
+
+def test_an_encrypted_archive_is_refused(spoilt: Path, tmp_path: Path) -> None:
+    archive = pack(spoilt, tmp_path / "locked.slmx", zipfile.ZIP_STORED)
+    content = bytearray(archive.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = -1
+        while (start := content.find(mark, start + 1)) >= 0:
+            content[start + place] |= 1
+    archive.write_bytes(content)
+    assert "packed in a way that slmx does not read" in refusal(lambda: Bundle.open(archive))
+
+
+def test_the_path_of_a_file_is_given_only_when_it_stays_inside(spoilt: Path, tmp_path: Path) -> None:
+    store = FolderStore(spoilt)
+    assert store.path("README.md") == spoilt / "README.md"
+    (tmp_path / "secret.txt").write_text("secret", "utf-8")
+    assert "a link out of the bundle" in refusal(lambda: store.path("../secret.txt"))

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from runtimes import load
-from runtimes.engine.batch import write_batch
+from runtimes.engine.batch import Batch
 from runtimes.engine.cache import FloatArray
-from runtimes.engine.generator import GenerationConfig, Generator
-from runtimes.engine.penalties import LogitsRules
-from runtimes.engine.sampler import SamplingParams
-from runtimes.engine.session import Batch
+from runtimes.engine.generator import Generator
+from runtimes.engine.pool import Pool
+from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
 from slm.errors import SlmxError
 from tests import bundles
 
 PROMPTS = ["Once upon a time", "Lily", "", "One day, Tom went to the park with a big ball"]
+SAMPLED = SamplingParams(1.0, rules=LogitsRules(1.1), seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -26,98 +25,143 @@ def generator(tiny_checkpoint: Path) -> Generator:
     return load(bundles.tiny_bundle(tiny_checkpoint), "fp32")
 
 
-@pytest.mark.parametrize("prompts", [PROMPTS, ["Once upon a time"] * 8, ["Lily"]])
+@pytest.mark.parametrize("prompts", [PROMPTS, ["Once upon a time"] * 8, ["Lily"], ["Lily", "", "Lily", "Lily was"]])
 @pytest.mark.parametrize(
-    "limits",
-    [GenerationConfig(), GenerationConfig(20), GenerationConfig(stop=(".",)), GenerationConfig(stop=("dog", " the"))],
+    "config",
+    [
+        GenerationConfig(),
+        GenerationConfig(20, logprobs=True),
+        GenerationConfig(stop=(".",)),
+        GenerationConfig(stop=("dog", " the")),
+        GenerationConfig(90, on_full="slide"),
+    ],
 )
+@pytest.mark.parametrize("slots", [64, 2])
 def test_each_story_is_the_one_it_would_be_alone(
-    generator: Generator, prompts: list[str], limits: GenerationConfig
+    generator: Generator, prompts: list[str], config: GenerationConfig, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = write_batch(generator, prompts, limits, SamplingParams(1.0, rules=LogitsRules(1.1), seed=5))
+    monkeypatch.setattr(generator, "slots", slots)
+    together = generator.batch(prompts, config, SAMPLED)
     for number, (prompt, story) in enumerate(zip(prompts, together, strict=True)):
-        stream = generator.stream(prompt, limits, SamplingParams(1.0, rules=LogitsRules(1.1), seed=5 + number))
-        assert story.text == prompt + "".join(stream)
-        assert (story.ids, story.summary.stop, story.summary.seed) == (stream.ids, stream.stop, 5 + number)
-        assert story.summary.prompt_tokens == stream.summary.prompt_tokens
+        sampling = SamplingParams(1.0, rules=LogitsRules(1.1), seed=5 + number)
+        stream = generator.stream(prompt, config, sampling, reuse=False)
+        assert story.full_text == prompt + "".join(stream)
+        ours, alone = story.stats, stream.stats
+        assert (story.ids, ours.finish_reason, ours.stop, ours.stop_string, ours.seed) == (
+            stream.ids,
+            alone.finish_reason,
+            alone.stop,
+            alone.stop_string,
+            5 + number,
+        )
+        assert story.stats.prompt_tokens == stream.stats.prompt_tokens
+        assert story.logprobs == pytest.approx(stream.logprobs, abs=1e-4)
 
 
-def test_rows_of_different_lengths_and_rows_that_leave(generator: Generator) -> None:
-    session = generator.session
-    rng = np.random.default_rng(0)
-    starts = [rng.integers(0, 300, size).tolist() for size in (3, 11, 7)]
-    steps = rng.integers(0, 300, (3, 9)).tolist()
-    forks = []
-    for ids in starts:
-        session.rewind(0)
-        session.prefill(ids)
-        forks.append(session.fork())
-    batch = Batch(forks)
-    rows = [0, 1, 2]
-    for step in range(9):
-        if step == 4:
-            batch.keep([0, 2])
-            rows = [0, 2]
-        logits = batch.step([steps[row][step] for row in rows])
-        for place, row in enumerate(rows):
-            np.testing.assert_allclose(logits[place], forks[row].step(steps[row][step]), atol=1e-5)
-    assert batch.lengths == [12, 16]
+def test_more_stories_than_slots_wait_and_no_more_rows_are_stepped(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "slots", 3)
+    step, rows = Pool.step, list[int]()
+
+    def counted(pool: Pool, tokens: Sequence[int]) -> FloatArray:
+        rows.append(len(tokens))
+        return step(pool, tokens)
+
+    monkeypatch.setattr(Pool, "step", counted)
+    stories = generator.batch(["Lily"] * 7, GenerationConfig(6), SamplingParams(0.0, rules=LogitsRules(min_tokens=9)))
+    assert [len(story.ids) for story in stories] == [6] * 7
+    assert rows == [3] * 10 + [1] * 5
 
 
-def test_int8_in_a_batch_is_repeatable_and_close(tiny_checkpoint: Path) -> None:
+def test_a_prompt_is_read_once_however_many_stories_begin_with_it(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefill, read = Pool.prefill, list[int]()
+
+    def counted(pool: Pool, row: int, ids: Sequence[int]) -> FloatArray:
+        read.append(len(ids))
+        return prefill(pool, row, ids)
+
+    monkeypatch.setattr(Pool, "prefill", counted)
+    one, longer = generator.encode("Once upon"), generator.encode("Once upon a time")
+    generator.batch(["Once upon"] * 4 + ["Once upon a time"], GenerationConfig(3))
+    assert read == [len(one), len(longer) - len(one)]
+
+
+def test_int8_in_a_batch_is_repeatable_and_reads_each_prompt_whole(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = load(bundles.tiny_bundle(tiny_checkpoint), "int8")
-    one, two = (write_batch(generator, PROMPTS, GenerationConfig(20), SamplingParams(seed=3)) for _ in range(2))
-    assert [story.text for story in one] == [story.text for story in two]
+    prefill, read = Pool.prefill, list[int]()
+
+    def counted(pool: Pool, row: int, ids: Sequence[int]) -> FloatArray:
+        read.append(len(ids))
+        return prefill(pool, row, ids)
+
+    monkeypatch.setattr(Pool, "prefill", counted)
+    prompts = ["Once upon", "Once upon a time", "Once upon a time"]
+    first = generator.batch(prompts, GenerationConfig(20), SamplingParams(seed=3))
+    assert read == [len(generator.encode(prompt)) for prompt in prompts[:2]]
+    generator.generate("Lily", max_tokens=5)
+    again = generator.batch(prompts, GenerationConfig(20), SamplingParams(seed=3))
+    assert [story.ids for story in first] == [story.ids for story in again]
 
 
-def test_without_a_seed_it_says_which_it_took(generator: Generator) -> None:
-    stories = write_batch(generator, ["Lily"] * 3, GenerationConfig(10))
-    assert [story.summary.seed - stories[0].summary.seed for story in stories] == [0, 1, 2]
+def test_without_a_seed_it_reports_which_it_took(generator: Generator) -> None:
+    stories = generator.batch(["Lily"] * 3, GenerationConfig(10))
+    assert [story.stats.seed - stories[0].stats.seed for story in stories] == [0, 1, 2]
     for story in stories:
-        assert generator.generate("Lily", max_tokens=10, seed=story.summary.seed).text == story.text
-
-
-def test_what_might_have_become_a_stop_string_is_kept_at_the_end(generator: Generator) -> None:
-    (whole,) = write_batch(generator, ["Lily"], GenerationConfig(10), SamplingParams(0.0))
-    (held,) = write_batch(
-        generator, ["Lily"], GenerationConfig(10, stop=(whole.text[-1] + "never",)), SamplingParams(0.0)
-    )
-    assert held.text == whole.text
+        assert generator.generate("Lily", max_tokens=10, seed=story.stats.seed).full_text == story.full_text
 
 
 def test_a_batch_takes_more_threads_where_its_rows_are_worth_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 2)
     nano = load()
-    assert nano.session_for(1) is nano.session_for(2) is nano.session
-    assert (nano.session.threads, nano.session_for(8).threads) == (1, 2)
-    assert nano.session_for(8) is nano.session_for(8)
-    told = load(threads=1)
-    assert told.session_for(8) is told.session
+    nano.pool(2)
+    assert list(nano._models) == [1]
+    wide = nano.pool(8)
+    assert {threads: session.threads for threads, session in nano._models.items()} == {1: 1, 2: 2}
+    assert nano.pool(8)._cache._session is wide._cache._session
+    chosen = load(threads=1)
+    chosen.pool(8)
+    assert list(chosen._models) == [1]
 
 
 def test_ctrl_c_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = write_batch(generator, PROMPTS, GenerationConfig(12), SamplingParams(0.0))
-    step, steps = Batch.step, iter(range(5))
+    whole = generator.batch(PROMPTS, GenerationConfig(12), SamplingParams(0.0))
+    step, steps = Pool.step, iter(range(5))
 
-    def interrupted(batch: Batch, tokens: Sequence[int]) -> FloatArray:
+    def interrupted(pool: Pool, tokens: Sequence[int]) -> FloatArray:
         if next(steps, None) is None:
             raise KeyboardInterrupt
-        return step(batch, tokens)
+        return step(pool, tokens)
 
-    monkeypatch.setattr(Batch, "step", interrupted)
-    for story, full in zip(
-        write_batch(generator, PROMPTS, GenerationConfig(12), SamplingParams(0.0)), whole, strict=True
-    ):
-        assert story.summary.stop == "interrupted"
+    monkeypatch.setattr(Pool, "step", interrupted)
+    for story, full in zip(generator.batch(PROMPTS, GenerationConfig(12), SamplingParams(0.0)), whole, strict=True):
+        assert story.stats.finish_reason == "interrupted"
         assert story.ids == full.ids[:6]
-        assert full.text.startswith(story.text)
+        assert full.full_text.startswith(story.full_text)
+
+
+def test_an_error_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch(generator, ["Lily", "Tom"], GenerationConfig(9), SamplingParams(0.0))
+    step, steps = Pool.step, iter(range(3))
+
+    def damaged(pool: Pool, tokens: Sequence[int]) -> FloatArray:
+        logits = step(pool, tokens)
+        return logits if next(steps, None) is not None else logits * float("nan")
+
+    monkeypatch.setattr(Pool, "step", damaged)
+    with pytest.raises(SlmxError, match=r"^fp32: its logits are no numbers"):
+        batch.run()
+    assert [len(story.ids) for story in batch.completions] == [4, 4]
+    assert [story.stats.finish_reason for story in batch.completions] == ["interrupted"] * 2
 
 
 def test_what_a_batch_cannot_do_is_one_line(generator: Generator, tiny_checkpoint: Path) -> None:
-    with pytest.raises(SlmxError, match="a batch cannot slide its context"):
-        write_batch(generator, ["a", "b"], GenerationConfig(on_full="slide"))
     with pytest.raises(SlmxError, match="no prompts"):
-        write_batch(generator, [])
+        generator.batch([])
     portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
     with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
-        write_batch(portable, ["a", "b"])
+        portable.batch(["a", "b"])

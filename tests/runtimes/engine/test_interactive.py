@@ -1,20 +1,30 @@
-"""A story told together, through the command: words are added, turns are tried again and taken back."""
+"""A story written in turns: words are added, turns are written again and removed; nothing is lost."""
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from runtimes import load
-from runtimes.engine.generator import GenerationConfig, Generator
-from runtimes.engine.interactive import HELP, Telling, tell
-from runtimes.engine.sampler import SamplingParams
+from runtimes.engine.cache import FloatArray
+from runtimes.engine.generator import Generator
+from runtimes.engine.interactive import HELP, InteractiveStory, write_turns
+from runtimes.engine.session import Session
+from runtimes.types import GenerationConfig, SamplingParams
+from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
 GREEDY = SamplingParams(temperature=0.0)
+COMMAND = (sys.executable, "-c", "from slm.cli import main; main()")
+CLOSED = ("sh", "-c", 'exec "$@" <&-', "sh", *COMMAND)  # runs a command without standard input
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +37,20 @@ def generator(bundle: Path) -> Generator:
     return load(bundle, "fp32")
 
 
-def told(
-    generator: Generator, prompt: str, lines: list[str], sampling: SamplingParams = GREEDY
+def in_turns(
+    generator: Generator, prompt: str, lines: Iterable[str], sampling: SamplingParams = GREEDY
 ) -> tuple[str, str, str]:
-    """The story, what was shown of it, and what was said beside it."""
-    shown: list[str] = []
-    said: list[str] = []
-    text = tell(generator, prompt, GenerationConfig(8), sampling, lines, shown.append, said.append)
-    return text, "".join(shown), "\n".join(said)
+    """The story, what was written of it, and the messages."""
+    written: list[str] = []
+    messages: list[str] = []
+    story = InteractiveStory(generator, GenerationConfig(8), sampling)
+    write_turns(story, prompt, lines, written.append, messages.append)
+    return story.text, "".join(written), "\n".join(messages)
 
 
 def test_each_turn_goes_on_from_the_whole_story(generator: Generator) -> None:
-    text, shown, _ = told(generator, "Once", ["\n", "The dog\n"])
-    assert shown == text
+    text, written, _ = in_turns(generator, "Once", ["\n", "The dog\n"])
+    assert written == text
     story = "Once"
     for added in ("", "", " The dog"):
         story += added
@@ -47,38 +58,38 @@ def test_each_turn_goes_on_from_the_whole_story(generator: Generator) -> None:
     assert text == story
 
 
-def test_a_turn_is_tried_again_with_another_seed_and_taken_back(generator: Generator) -> None:
-    telling = Telling(generator, GenerationConfig(12), SamplingParams(1.5, 0, 1.0, seed=1))
-    telling.go_on("Once", lambda piece: None)
-    first = telling.text
-    telling.go_on("", lambda piece: None)
-    second = telling.text
-    telling.retry(lambda piece: None)
-    assert telling.text.startswith(first)
-    assert telling.text != second
-    assert telling.undo()
-    assert telling.text == first
-    assert telling.undo()
-    assert not telling.undo()
-    telling.retry(lambda piece: None)
-    assert telling.text == ""
+def test_a_turn_is_written_again_with_another_seed_and_removed(generator: Generator) -> None:
+    story = InteractiveStory(generator, GenerationConfig(12), SamplingParams(1.5, 0, 1.0, seed=1))
+    story.go_on("Once", lambda piece: None)
+    first = story.text
+    story.go_on("", lambda piece: None)
+    second = story.text
+    story.retry(lambda piece: None)
+    assert story.text.startswith(first)
+    assert story.text != second
+    assert story.undo()
+    assert story.text == first
+    assert story.undo()
+    assert not story.undo()
+    story.retry(lambda piece: None)
+    assert story.text == ""
 
 
-def test_the_same_seed_and_turns_tell_the_same_story(generator: Generator) -> None:
+def test_the_same_seed_and_turns_give_the_same_story(generator: Generator) -> None:
     turns = ["", "/retry", "Tom", "/undo", ""]
     sampling = SamplingParams(1.0, seed=4)
-    assert told(generator, "Lily", turns, sampling) == told(generator, "Lily", turns, sampling)
+    assert in_turns(generator, "Lily", turns, sampling) == in_turns(generator, "Lily", turns, sampling)
 
 
 def test_commands_are_answered(generator: Generator) -> None:
-    text, shown, said = told(generator, "", ["/undo", "/retry", "/dance", "/quit", "never read"])
-    assert (text, shown) == ("", "")
-    for line in ("nothing to take back", "nothing to try again", HELP):
-        assert line in said
+    text, written, messages = in_turns(generator, "", ["/undo", "/retry", "/dance", "/quit", "never read"])
+    assert (text, written) == ("", "")
+    for line in ("nothing to undo", "nothing to write again", HELP):
+        assert line in messages
 
 
 def test_a_story_grows_beyond_the_context(generator: Generator) -> None:
-    text, _, _ = told(generator, "One day", [""] * 20)
+    text, _, _ = in_turns(generator, "One day", [""] * 20)
     assert len(generator.tokenizer.encode(text)) > generator.bundle.config.block_size
 
 
@@ -100,5 +111,123 @@ def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None
     for flags in (("--json",), ("-n", "2")):
         assert "--interactive reads lines" in slmx.refuses("generate", "--interactive", "--bundle", bundle, *flags)
     assert slmx.refuses("generate", "--logprobs", "--bundle", bundle) == "--logprobs shows in JSON only: add --json"
-    line = slmx.refuses("generate", "--logprobs", "--json", "-n", "2", "--bundle", bundle)
-    assert line == "a batch keeps no log-probabilities: write one story"
+
+
+def test_ctrl_c_at_the_prompt_ends_the_story_and_keeps_it(generator: Generator) -> None:
+    def lines() -> Iterator[str]:
+        yield "The dog"
+        raise KeyboardInterrupt
+
+    assert in_turns(generator, "Once", lines()) == in_turns(generator, "Once", ["The dog"])
+
+
+def test_ctrl_c_in_a_turn_ends_the_turn_only(generator: Generator) -> None:
+    pieces: list[str] = []
+
+    def write(piece: str) -> None:
+        pieces.append(piece)
+        if len(pieces) == 3:
+            raise KeyboardInterrupt
+
+    story = InteractiveStory(generator, GenerationConfig(8), GREEDY)
+    story.go_on("Once", write)
+    assert story.text == "Once" + "".join(pieces)
+    story.go_on("", lambda piece: None)
+    assert len(story.turns) == 2
+
+
+def test_ctrl_c_writes_what_a_stop_string_held_back(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generator.generate("Once", max_tokens=8, temperature=0.0)
+    step, steps = Session.step, iter(range(2))
+
+    def interrupted(session: Session, token: int) -> FloatArray:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(session, token)
+
+    monkeypatch.setattr(Session, "step", interrupted)
+    written: list[str] = []
+    story = InteractiveStory(generator, GenerationConfig(8, stop=whole.completion_text + "!"), GREEDY)
+    story.go_on("Once", written.append)
+    assert "".join(written) == generator.detokenize(whole.ids[:3]) != ""
+    assert story.text == "Once" + "".join(written)
+
+
+def test_a_line_that_is_not_text_is_left_out_and_the_story_goes_on(generator: Generator) -> None:
+    lines = ["The dog", b"caf\xe9".decode("utf-8", "surrogateescape"), "é"]
+    text, _, messages = in_turns(generator, "Once", lines)
+    assert "this line is not UTF-8 text and was left out; enter it again" in messages
+    assert text == in_turns(generator, "Once", ["The dog", "é"])[0]
+
+
+def test_a_turn_that_fails_is_kept_as_far_as_it_came(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    story = InteractiveStory(generator, GenerationConfig(8), GREEDY)
+    whole = in_turns(generator, "Once", [])[0]
+    step, steps = Session.step, iter(range(3))
+
+    def damaged(session: Session, token: int) -> FloatArray:
+        logits = step(session, token)
+        return logits if next(steps, None) is not None else logits * float("nan")
+
+    monkeypatch.setattr(Session, "step", damaged)
+    with pytest.raises(SlmxError, match="no numbers"):
+        write_turns(story, "Once", [], lambda piece: None, lambda line: None)
+    assert whole.startswith(story.text)
+    assert len(story.text) > len("Once")
+
+
+def command(bundle: Path, cwd: Path, *args: str) -> subprocess.Popen[bytes]:
+    """`slmx generate -i` that saves to a file, with pipes for its input and output."""
+    return subprocess.Popen(
+        [
+            *COMMAND,
+            *("generate", "Once", "-i", "--bundle", bundle, "--max-tokens", "6", "--seed", "1"),
+            *("--save", "é story #1.txt", *args),
+        ],
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"},
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sends a signal")
+def test_ctrl_c_at_the_prompt_of_the_command_saves_as_quit_does(bundle: Path, tmp_path: Path) -> None:
+    with command(bundle, tmp_path) as child:
+        assert child.stderr is not None
+        assert child.stdout is not None
+        assert child.stderr.readline().decode().startswith(HELP[:10])
+        child.send_signal(signal.SIGINT)
+        text, talk = child.stdout.read().decode(), child.stderr.read().decode()
+        assert child.wait(60) == 0
+    assert text.startswith("Once")
+    assert (tmp_path / "é story #1.txt").read_text("utf-8") == text
+    assert "Traceback" not in talk
+
+
+def test_a_byte_that_is_not_utf_8_on_its_input_loses_nothing(bundle: Path, tmp_path: Path) -> None:
+    with command(bundle, tmp_path) as child:
+        out, talk = child.communicate(b"The dog\ncaf\xe9\nZo\xc3\xab\n", timeout=60)
+    assert child.returncode == 0
+    text = out.decode()
+    assert " The dog" in text
+    assert " Zoë" in text
+    assert "caf" not in text
+    assert "not UTF-8 text" in talk.decode()
+    assert (tmp_path / "é story #1.txt").read_text("utf-8") == text
+
+
+def test_a_closed_input_is_one_line(bundle: Path, tmp_path: Path) -> None:
+    for arguments in (("-i", "Once"), ("-",)):
+        ran = subprocess.run(
+            [*CLOSED, "generate", *arguments, "--bundle", str(bundle)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 1
+        assert ran.stderr.startswith("slmx: standard input is closed: ")
+        assert len(ran.stderr.splitlines()) == 1

@@ -24,8 +24,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from runtimes.engine.penalties import FloatArray, LogitsRules, Penalties
-from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Candidates, Sampler, SamplingParams
+from runtimes.engine.penalties import FloatArray, NoTokenLeftError, Penalties
+from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Candidates, Sampler
+from runtimes.types import LogitsRules, SamplingParams
 from slm.errors import SlmxError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -81,10 +82,21 @@ def test_top_candidates_hold_those_of_a_stable_full_sort(size: int, k: int, leve
         logits[logits == -levels] = -np.inf
     expected = np.argsort(-logits, kind="stable")[:k]
     ids = Candidates(k)(logits)
-    values = logits[ids]
-    np.testing.assert_array_equal(values, logits[ids])
-    np.testing.assert_array_equal(ids[np.argsort(-values, kind="stable")][:k], expected)
+    np.testing.assert_array_equal(ids[np.argsort(-logits[ids], kind="stable")][:k], expected)
+    assert len(set(ids.tolist())) == len(ids)
     np.testing.assert_array_equal(ids, np.sort(ids))
+
+
+def test_few_candidates_are_left_of_many_logits() -> None:
+    assert len(Candidates(40)(random_logits(8000, 0))) < 100
+
+
+@pytest.mark.parametrize("top_k", [10**6, 10**12, 10**30])
+def test_a_top_k_beyond_the_vocabulary_keeps_all_of_it(top_k: int) -> None:
+    logits = random_logits(5000, 3)
+    sampling = SamplingParams(1.0, top_k, 0.9, seed=5)
+    assert kept(sampling, logits, []) == pytest.approx(kept(replace(sampling, top_k=5000), logits, []))
+    assert Sampler(sampling)(logits) == Sampler(replace(sampling, top_k=5000))(logits)
 
 
 @settings(max_examples=200, deadline=None)
@@ -317,6 +329,10 @@ def test_a_bias_on_an_id_that_is_none_says_how_far_they_go() -> None:
         ({"min_tokens": -1}, "min tokens must be 0 (off) or more, not -1"),
         ({"logit_bias": {-1: 1.0}}, "logit bias must be an id and a number, not -1=1.0"),
         ({"logit_bias": {1: math.nan}}, "logit bias must be an id and a number, not 1=nan"),
+        ({"logit_bias": {10**30: 1.0}}, f"logit bias must be an id and a number, not {10**30}=1.0"),
+        ({"logit_bias": {1: 1e39}}, "logit bias must be an id and a number, not 1=1e+39"),
+        ({"repetition_penalty": 1e39}, "repetition penalty must be above 0 (1 is off), not 1e+39"),
+        ({"presence_penalty": 1e39}, "presence penalty must be a number (0 is off), not 1e+39"),
     ],
 )
 def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) -> None:
@@ -325,17 +341,33 @@ def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) 
     assert str(caught.value) == said
 
 
+WAYS = [
+    SamplingParams(0.0),
+    SamplingParams(0.8, 40, 0.95),
+    SamplingParams(1.0, 0, 0.9),
+    SamplingParams(1.0, 0, 1.0),
+    SamplingParams(1.0, 0, 1.0, 0.1),
+]
+
+
+@pytest.mark.parametrize("sampling", WAYS)
+def test_rules_that_forbid_every_id_choose_none(sampling: SamplingParams) -> None:
+    sampler = Sampler(replace(sampling, rules=LogitsRules(no_repeat_ngram=1, min_tokens=9)), [0, 2], 3)
+    assert sampler(np.zeros(4, np.float32)) == 1
+    with pytest.raises(NoTokenLeftError):
+        sampler(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("sampling", WAYS[:2])
+def test_an_infinite_logit_is_no_choice(sampling: SamplingParams) -> None:
+    logits = random_logits(50, 0)
+    logits[7] = np.inf
+    with pytest.raises(FloatingPointError):
+        Sampler(sampling)(logits)
+
+
 @pytest.mark.parametrize("size", [5, 8000])
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        SamplingParams(0.0),
-        SamplingParams(0.8, 40, 0.95),
-        SamplingParams(1.0, 0, 0.9),
-        SamplingParams(1.0, 0, 1.0),
-        SamplingParams(1.0, 0, 1.0, 0.1),
-    ],
-)
+@pytest.mark.parametrize("sampling", WAYS)
 def test_logits_that_are_no_numbers_are_an_error(sampling: SamplingParams, size: int) -> None:
     with pytest.raises(FloatingPointError):
         Sampler(sampling)(np.full(size, np.nan, np.float32))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
-from runtimes.engine.session import Batch, Session, default_threads
+from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.session import Session, default_threads, shared_length
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
 from slm.presets import PRESETS
@@ -115,26 +117,6 @@ def session_after(session: Session, ids: list[int]) -> FloatArray:
     return logits.copy()
 
 
-@settings(max_examples=20, deadline=None)
-@given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5), steps=st.integers(1, 6), leave=st.integers(0, 4))
-def test_a_batch_is_its_rows_alone(
-    session: Session, ids: list[int], lengths: list[int], steps: int, leave: int
-) -> None:
-    forks = []
-    for length in lengths:
-        session.reset()
-        session.prefill(ids[:length])
-        forks.append(session.fork())
-    batch, rows = Batch(forks), list(range(len(lengths)))
-    for step in range(2 * steps):
-        if step == steps and len(rows) > 1:
-            rows.pop(leave % len(rows))
-            batch.keep([row for row in range(len(lengths)) if row in rows])
-        logits = batch.step([ids[lengths[row] + step] for row in rows])
-        for place, row in enumerate(rows):
-            assert_close(logits[place], forks[row].step(ids[lengths[row] + step]))
-
-
 @settings(max_examples=25, deadline=None)
 @given(first=st.integers(1, 60), kept=st.integers(0, 60), seed=st.integers(0, 2**32 - 1))
 def test_what_was_rewound_is_not_read_again(session: Session, ids: list[int], first: int, kept: int, seed: int) -> None:
@@ -161,7 +143,7 @@ def test_the_context_window_is_a_limit_and_hitting_it_harms_nothing(
     session.prefill(ids[:-1])
     with pytest.raises(SlmxError, match=rf"^{size + 1} tokens do not fit"):
         session.prefill([0, 0])
-    with pytest.raises(SlmxError, match="tokens do not fit"):
+    with pytest.raises(SlmxError, match=r"^no tokens to read: give at least one$"):
         session.prefill([])
     assert session.length == size - 1
     assert_close(session.step(ids[-1]), expected[-1])
@@ -213,16 +195,42 @@ def test_logits_of_a_prefill_outlive_later_runs(session: Session, ids: list[int]
     assert_close(first, expected[:6])
 
 
+@pytest.mark.parametrize("wrong", [-1, -(10**30), 10**9, 10**30, "vocab_size"])
+@pytest.mark.parametrize("verb", ["prefill", "score", "read", "step"])
 def test_an_id_outside_the_vocabulary_leaves_the_session_usable(
-    session: Session, ids: list[int], expected: FloatArray
+    session: Session, ids: list[int], expected: FloatArray, verb: str, wrong: int | str
 ) -> None:
+    size = session.config.vocab_size
+    token = size if isinstance(wrong, str) else wrong
     session.rewind(0)
     session.prefill(ids[:4])
-    for wrong in ([session.config.vocab_size], [0, 1, 10**9, 2]):
-        with pytest.raises(Exception, match="out of"):
-            session.prefill(wrong)
-        assert session.length == 4
+    message = f"^no token has the id {token}; ids go from 0 to {size - 1}$"
+    with pytest.raises(SlmxError, match=message):
+        session.step(token) if verb == "step" else getattr(session, verb)([*ids[:4], token, 2])
+    assert session.ids == ids[:4]
     assert_close(session.step(ids[4]), expected[4])
+
+
+def test_an_array_of_ids_is_checked_too(session: Session) -> None:
+    session.reset()
+    for wrong in (-1, session.config.vocab_size):
+        with pytest.raises(SlmxError, match=f"no token has the id {wrong};"):
+            session.prefill(np.array([1, wrong, 2]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 1), max_size=6), st.lists(st.integers(0, 1), max_size=6))
+def test_the_shared_length_is_that_of_the_common_beginning(one: list[int], other: list[int]) -> None:
+    assert shared_length(one, other) == next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+
+
+def test_a_model_may_be_given_as_bytes(bundle: Bundle, ids: list[int], expected: FloatArray) -> None:
+    session = Session.open(bundle.model_bytes("fp32"), bundle.config)
+    assert_close(session.score(ids[:9]), expected[:9])
+    with pytest.raises(SlmxError, match=r"^fp32 of é%#: onnxruntime .* cannot open this model"):
+        Session.open(b"not a model", bundle.config, name="fp32 of é%#")
 
 
 def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
@@ -238,18 +246,27 @@ def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None
     assert 1 <= default_threads(PRESETS["medium"].config) <= 4
 
 
-@pytest.mark.parametrize(("busy", "threads", "spins"), [(0.0, 2, ""), (8.0, 2, "0"), (8.0, 1, "")])
-def test_threads_do_not_spin_where_others_need_the_cores(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, busy: float, threads: int, spins: str
-) -> None:
-    monkeypatch.setattr("runtimes.engine.cache.busy_others", lambda: busy)
-    monkeypatch.setattr("runtimes.engine.cache.usable_cores", lambda: 2)
-    options = open_onnx(bundle.model_path("fp32"), threads).get_session_options()
-    if spins:
-        assert options.get_session_config_entry("session.intra_op.allow_spinning") == spins
-    else:
-        with pytest.raises(RuntimeError, match="does not have configuration"):
-            options.get_session_config_entry("session.intra_op.allow_spinning")
+def idle_cpu_seconds(path: Path, threads: int) -> float:
+    """Processor time that a fresh process uses in half a second after a step."""
+    code = (
+        "import sys, time; from pathlib import Path; from runtimes.engine.session import Session; "
+        "from slm.presets import get_preset; "
+        "session = Session.open(Path(sys.argv[1]), get_preset('nano').config, int(sys.argv[2])); "
+        "session.prefill([0, 1]); "
+        "before = time.process_time(); [(session.step(1), time.sleep(0.05)) for _ in range(10)]; "
+        "print(time.process_time() - before)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(threads)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(ran.stdout)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26), reason="onnxruntime can limit it from 1.26 on"
+)
+def test_threads_that_wait_use_no_processor_time() -> None:
+    _, graph = bundles.nano_graph()
+    assert idle_cpu_seconds(graph, threads=2) < 0.15, "default spinning takes about 0.4 seconds"
 
 
 def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> None:

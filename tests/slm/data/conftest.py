@@ -5,15 +5,23 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from slm.data.corpus import TokenStream
+from slm.data.prepare import PrepareSettings
+from slm.tokenizer import Tokenizer
 from tests.conftest import as_corpus
 
-COMPRESS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
 
 @pytest.fixture
@@ -56,3 +64,28 @@ def write(path: Path, stories: list[str]) -> Path:
     if packed:
         path.write_bytes(compress(path.read_bytes(), path.suffix))
     return path
+
+
+@pytest.fixture
+def corpus_file(corpus_file: Path, tmp_path: Path) -> Path:
+    """The stories, in a folder with an odd name."""
+    return Path(shutil.copy(corpus_file, tmp_path / "stories.txt"))
+
+
+@pytest.fixture
+def plan(corpus_file: Path, tmp_path: Path) -> PrepareSettings:
+    """The stories to be prepared with 300 tokens."""
+    return PrepareSettings((str(corpus_file),), "nano", tmp_path / "set", vocab_size=300)
+
+
+@pytest.fixture
+def console() -> Console:
+    """A console whose text can be read, as a terminal would show it."""
+    return Console(file=io.StringIO(), record=True, width=200)
+
+
+def stories_of(stream: TokenStream, tokenizer: Tokenizer) -> list[str]:
+    """The texts that a stream holds."""
+    ids = stream.ids[:]
+    pieces = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text))[1:]
+    return [tokenizer.decode(piece.tolist()) for piece in pieces]

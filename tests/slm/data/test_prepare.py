@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import io
-import json
+import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from rich.console import Console
 
 from slm.checkpoint import load_checkpoint
-from slm.data.corpus import TokenStream, encode_stories
-from slm.data.dataset import Dataset, ShardWriter
+from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
+from slm.data.stories import LONGEST_STORY
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
-from slm.tokenizer import Tokenizer
+from slm.tokenizer import Tokenizer, train_tokenizer
 from tests.conftest import as_corpus, run_slmx
 from tests.runs import QUIET
+from tests.slm.data.conftest import stories_of, write
 
 
-@pytest.fixture
-def plan(corpus_file: Path, tmp_path: Path) -> PrepareSettings:
-    return PrepareSettings((str(corpus_file),), "nano", tmp_path / "set", vocab_size=300)
-
-
-def stories_of(stream: TokenStream, tokenizer: Tokenizer) -> list[str]:
-    ids = stream.ids[:]
-    pieces = np.split(ids, np.flatnonzero(ids == tokenizer.end_of_text))[1:]
-    return [tokenizer.decode(piece.tolist()) for piece in pieces]
-
-
-def test_both_sides_hold_the_stories_and_the_record_their_counts(
+def test_both_splits_hold_the_stories_and_the_record_their_counts(
     plan: PrepareSettings, stories: list[str], corpus_file: Path
 ) -> None:
     dataset = prepare(replace(plan, licence="CC0"), QUIET)
@@ -59,8 +49,8 @@ def test_both_sides_hold_the_stories_and_the_record_their_counts(
             "sha256": sha256_of(corpus_file),
         }
     ]
-    for side, stream in (("train", dataset.train), ("valid", dataset.valid)):
-        entry = record["splits"][side]
+    for split, stream in (("train", dataset.train), ("valid", dataset.valid)):
+        entry = record["splits"][split]
         assert (entry["stories"], entry["tokens"], entry["text_bytes"]) == (
             stream.stories,
             len(stream.ids),
@@ -74,47 +64,19 @@ def test_both_sides_hold_the_stories_and_the_record_their_counts(
         assert (file["bytes"], file["sha256"]) == ((plan.out / name).stat().st_size, sha256_of(plan.out / name))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=st.lists(st.lists(st.integers(0, 65535), max_size=7), max_size=12), size=st.integers(1, 9))
-def test_shards_hold_what_was_added(
-    batches: list[list[int]], size: int, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    folder = tmp_path_factory.mktemp("shards")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("slm.data.dataset.SHARD_TOKENS", size)
-        writer = ShardWriter(folder, "train")
-        for batch in batches:
-            writer.add(TokenStream(np.array(batch, np.uint16), 3 * len(batch), 1))
-        entry = writer.close()
-    whole = [i for batch in batches for i in batch]
-    arrays = [np.load(folder / name, mmap_mode="r") for name in entry["shards"]]
-    assert [i for array in arrays for i in array.tolist()] == whole
-    assert all(len(array) == size for array in arrays[:-1])
-    assert (entry["tokens"], entry["text_bytes"], entry["stories"]) == (len(whole), 3 * len(whole), len(batches))
-
-
-def test_several_shards_read_as_one(plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch, stories: list[str]) -> None:
-    monkeypatch.setattr("slm.data.dataset.SHARD_TOKENS", 1000)
-    dataset = prepare(plan, QUIET)
-    assert len(dataset.record["splits"]["train"]["shards"]) > 5
-    expected = encode_stories([story for story in stories if not is_held_out(story)], dataset.tokenizer)
-    np.testing.assert_array_equal(dataset.train.ids[:], expected.ids[:])
-    np.testing.assert_array_equal(dataset.train.ids[995:2012], expected.ids[995:2012])
-
-
-def test_a_story_never_moves_sides(plan: PrepareSettings, stories: list[str], tmp_path: Path) -> None:
+def test_a_story_never_moves_to_the_other_split(plan: PrepareSettings, stories: list[str], tmp_path: Path) -> None:
     few, many = tmp_path / "few.txt", tmp_path / "many.txt"
     few.write_text(as_corpus(stories[:150]), "utf-8")
     shuffled = stories + stories[:20]
     random.Random(1).shuffle(shuffled)
     many.write_text(as_corpus(shuffled), "utf-8")
-    sides = {}
+    splits = {}
     for name, path in (("few", few), ("many", many)):
         dataset = prepare(replace(plan, sources=(str(path),), out=tmp_path / name, preset="nano"), QUIET)
-        sides[name] = [set(stories_of(side, dataset.tokenizer)) for side in (dataset.train, dataset.valid)]
-        assert not sides[name][0] & sides[name][1]
-    assert sides["few"][0] < sides["many"][0]
-    assert sides["few"][1] < sides["many"][1]
+        splits[name] = [set(stories_of(split, dataset.tokenizer)) for split in (dataset.train, dataset.valid)]
+        assert not splits[name][0] & splits[name][1]
+    assert splits["few"][0] < splits["many"][0]
+    assert splits["few"][1] < splits["many"][1]
     assert (
         prepare(replace(plan, sources=(str(many),), out=tmp_path / "many"), QUIET).record["cleaning"]["train"][
             "duplicates"
@@ -123,7 +85,7 @@ def test_a_story_never_moves_sides(plan: PrepareSettings, stories: list[str], tm
     )
 
 
-def test_a_validation_source_is_the_side_and_is_not_trained_on(
+def test_a_validation_source_is_the_split_and_is_not_trained_on(
     plan: PrepareSettings, stories: list[str], tmp_path: Path
 ) -> None:
     valid = tmp_path / "valid.txt"
@@ -136,20 +98,82 @@ def test_a_validation_source_is_the_side_and_is_not_trained_on(
     assert [source["split"] for source in dataset.record["sources"]] == ["train", "valid"]
 
 
-def test_the_same_again_does_nothing(plan: PrepareSettings) -> None:
+def test_the_same_again_does_nothing(plan: PrepareSettings, console: Console) -> None:
     prepare(plan, QUIET)
     before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
-    console = Console(file=io.StringIO(), record=True, width=200)
     prepare(plan, console)
-    assert "up to date" in console.export_text()
+    assert f"{plan.out}: up to date" in console.export_text()
     assert {path: path.stat().st_mtime_ns for path in plan.out.iterdir()} == before
+
+
+def test_a_pipe_is_a_source_and_the_same_text_again_does_nothing(
+    plan: PrepareSettings, corpus_file: Path, tmp_path: Path, console: Console
+) -> None:
+    expected = prepare(plan, QUIET)
+    for number in range(2):
+        pipe = tmp_path / f"pipe{number}"
+        os.mkfifo(pipe)
+        writer = threading.Thread(target=pipe.write_bytes, args=[corpus_file.read_bytes()])
+        writer.start()
+        dataset = prepare(replace(plan, sources=(str(pipe),), out=tmp_path / "piped"), console)
+        writer.join(timeout=30)
+        np.testing.assert_array_equal(dataset.train.ids[:], expected.train.ids[:])
+        assert [source["file"] for source in dataset.record["sources"]] == ["-"]
+    assert "up to date" in console.export_text()
+
+
+def test_a_folder_gives_each_split_its_files_and_reports_the_rest(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, console: Console
+) -> None:
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nA data set.", "utf-8")
+    write(folder / "train.jsonl", stories[:200])
+    write(folder / "valid.jsonl", stories[200:])
+    dataset = prepare(replace(plan, sources=(str(folder),), valid=(str(folder),)), console)
+    assert stories_of(dataset.train, dataset.tokenizer) == stories[:200]
+    assert stories_of(dataset.valid, dataset.tokenizer) == stories[200:]
+    shown = console.export_text()
+    assert f"{folder}: left out README.md (no stories by name) and valid.jsonl (valid data by name; give it" in shown
+    assert f"{folder}: left out README.md (no stories by name) and train.jsonl (train data by name; name it" in shown
+
+
+def test_empty_rows_and_cuts_are_in_the_record_and_reported(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = max(map(len, stories))
+    monkeypatch.setattr("slm.data.stories.LONGEST_STORY", longest)
+    path = write(tmp_path / "a.csv", [*stories, "", " ", "One day. " + "So it went on. " * (longest // 10)])
+    counts = prepare(replace(plan, sources=(str(path),)), console).record["cleaning"]["train"]
+    assert (counts["read"], counts["empty"], counts["cut"]) == (304, 2, 1)
+    line = "train sources: 304 stories, 302 kept; dropped: 2 empty, 0 truncated, 0 duplicates, 0 in validation"
+    assert f"{line}; mojibake repaired in 0, too long and cut: 1\n" in console.export_text()
+
+
+def test_a_tokenizer_never_learns_from_an_absurdly_long_word(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text(as_corpus([*stories, "a" * 1_000_000, "=" * 300_000 + " the end."]), "utf-8")
+    lengths: list[int] = []
+
+    def train(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
+        given = list(texts)
+        lengths.extend(len(word) for text in given for word in re.findall(r"\w+|\s+|[^\w\s]+", text))
+        return train_tokenizer(given, vocab_size)
+
+    monkeypatch.setattr("slm.data.prepare.train_tokenizer", train)
+    dataset = prepare(replace(plan, sources=(str(path),)), QUIET)
+    assert 1000 < max(lengths) < 10_000
+    assert max(map(len, stories_of(dataset.train, dataset.tokenizer))) == LONGEST_STORY
 
 
 def test_another_request_is_refused_and_force_replaces(
     plan: PrepareSettings, corpus_file: Path, tmp_path: Path, stories: list[str]
 ) -> None:
     prepare(plan, QUIET)
-    other = tmp_path / "stories.txt"
+    other = tmp_path / "other" / "stories.txt"
+    other.parent.mkdir()
     other.write_text(as_corpus(stories[:200]), "utf-8")
     changed = {
         "made with other sources; choose": replace(plan, sources=(str(other),)),
@@ -159,8 +183,8 @@ def test_another_request_is_refused_and_force_replaces(
         ),
     }
     before = sha256_of(plan.out / "dataset.json")
-    for said, request in changed.items():
-        with pytest.raises(SlmxError, match=said):
+    for message, request in changed.items():
+        with pytest.raises(SlmxError, match=message):
             prepare(request, QUIET)
     assert sha256_of(plan.out / "dataset.json") == before
     dataset = prepare(replace(plan, vocab_size=320, force=True), QUIET)
@@ -174,41 +198,6 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
         with pytest.raises(SlmxError, match=r"thesis\.txt was not made by slmx"):
             prepare(replace(plan, force=force), QUIET)
     assert (plan.out / "thesis.txt").read_text() == "years of work"
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ("changed", r"train-00000\.npy: changed since dataset\.json was written; prepare it again with --force"),
-        ("truncated", r"train-00000\.npy: changed since"),
-        ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
-        ("tokenizer", r"tokenizer\.json: changed since"),
-        ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
-        ("nonsense", "not a data set of slmx prepare"),
-        ("gone", r"cannot read the data set \(No such file"),
-    ],
-)
-def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, said: str) -> None:
-    prepare(plan, QUIET)
-    shard, record = plan.out / "train-00000.npy", plan.out / "dataset.json"
-    if damage == "changed":
-        content = bytearray(shard.read_bytes())
-        content[-3] ^= 1
-        shard.write_bytes(content)
-    elif damage == "truncated":
-        shard.write_bytes(shard.read_bytes()[:-2])
-    elif damage == "missing":
-        shard.unlink()
-    elif damage == "tokenizer":
-        (plan.out / "tokenizer.json").write_text("{}")
-    elif damage == "version":
-        record.write_text(json.dumps(json.loads(record.read_text()) | {"format_version": 3}))
-    elif damage == "nonsense":
-        record.write_text("[1]")
-    else:
-        record.unlink()
-    with pytest.raises(SlmxError, match=said):
-        Dataset.open(plan.out)
 
 
 KILLED = """
@@ -256,21 +245,19 @@ def test_a_full_disk_publishes_nothing(plan: PrepareSettings) -> None:
     assert not plan.out.exists()
 
 
-def test_a_text_that_cannot_fill_the_vocabulary_says_so(plan: PrepareSettings) -> None:
-    console = Console(file=io.StringIO(), record=True, width=200)
+def test_a_text_that_cannot_fill_the_vocabulary_is_reported(plan: PrepareSettings, console: Console) -> None:
     dataset = prepare(replace(plan, vocab_size=None), console)
     assert dataset.tokenizer.vocab_size < 8000
-    said = f"the text fills only {dataset.tokenizer.vocab_size:,} of 8,000 tokens: the model gets as many"
-    assert said in console.export_text()
+    line = f"the text fills only {dataset.tokenizer.vocab_size:,} of 8,000 tokens: the model gets as many"
+    assert line in console.export_text()
     assert dataset.record["vocab_size"] == dataset.tokenizer.vocab_size
 
 
 def test_the_vocabulary_is_learned_from_a_share_of_a_large_text(
-    plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch
+    plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch, console: Console
 ) -> None:
     whole = prepare(plan, QUIET)
     monkeypatch.setattr("slm.data.prepare.TOKENIZER_BYTES", whole.train.text_bytes // 4 + 1)
-    console = Console(file=io.StringIO(), record=True, width=200)
     part = prepare(replace(plan, out=plan.out.with_name("part")), console)
     assert "from one story in 4" in console.export_text()
     assert part.train.text_bytes == whole.train.text_bytes
@@ -285,12 +272,13 @@ def test_a_tokenizer_can_be_taken_from_elsewhere(plan: PrepareSettings, tiny_che
     assert prepare(again, QUIET).merges == load_checkpoint(tiny_checkpoint).merges
 
 
-def test_sides_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: Path, stories: list[str]) -> None:
+def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: Path, stories: list[str]) -> None:
     trained = [story for story in stories if not is_held_out(story)]
     held = [story for story in stories if is_held_out(story)]
     path = tmp_path / "some.txt"
-    for content, said in (
+    for content, message in (
         (trained[:40], "no story for validation: 40 stories are too few to hold one in 20 out; give some with --valid"),
+        (trained[:1], "no story for validation: 1 story is too few to hold one in 20 out"),
         (held[:3], "no story to train on"),
         (
             [*trained, held[0]],
@@ -298,13 +286,13 @@ def test_sides_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: P
         ),
     ):
         path.write_text(as_corpus(content), "utf-8")
-        with pytest.raises(SlmxError, match=said):
+        with pytest.raises(SlmxError, match=message):
             prepare(replace(plan, sources=(str(path),)), QUIET)
         assert not plan.out.exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--preset", "huge"], "slmx: unknown preset 'huge'"),
         (["--vocab-size", "20"], "slmx: --vocab-size 20 is out of range; it is 257 to 65536"),
@@ -313,20 +301,36 @@ def test_sides_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: P
         (["--tokenizer", "nowhere"], "slmx: nowhere"),
     ],
 )
-def test_unusable_options_are_one_line(options: list[str], said: str, corpus_file: Path, tmp_path: Path) -> None:
+def test_unusable_options_are_one_line(options: list[str], message: str, corpus_file: Path, tmp_path: Path) -> None:
     ran = run_slmx("prepare", corpus_file, "--out", tmp_path / "set", *options, cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stdout == ""
     line = ran.stderr.splitlines()[-1]
     assert line.startswith("slmx: ")
-    assert said in line
+    assert message in line
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "set").exists()
+
+
+def test_the_command_reads_standard_input_and_packed_pipes(
+    corpus_file: Path, tmp_path: Path, stories: list[str]
+) -> None:
+    options = ["--vocab-size", "300", "--out"]
+    ran = run_slmx("prepare", "-", *options, tmp_path / "set", cwd=tmp_path, input=as_corpus(stories))
+    assert ran.returncode == 0, ran.stderr
+    packed = write(tmp_path / "stories.jsonl.gz", stories)
+    slmx = f"{sys.executable} -c 'from slm.cli import main; main()'"
+    line = f'{slmx} prepare <(cat "{packed}") {" ".join(options)} other'
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    for name in ("set", "other"):
+        dataset = Dataset.open(tmp_path / name)
+        assert stories_of(dataset.valid, dataset.tokenizer) == [story for story in stories if is_held_out(story)]
 
 
 def test_the_command_prints_the_folder_and_tells_what_it_did(corpus_file: Path, tmp_path: Path) -> None:
     ran = run_slmx("prepare", corpus_file, "--out", "set", "--vocab-size", "300", "--licence", "CC0", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "set\n"
+    assert ", in 1 shard\n" in ran.stderr
     assert "300 stories, 300 kept; dropped: 0 empty, 0 truncated, 0 duplicates, 0 in validation" in ran.stderr
     assert Dataset.open(tmp_path / "set").record["licence"] == "CC0"

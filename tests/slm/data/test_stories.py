@@ -14,7 +14,9 @@ from slm.data.cleaning import Cleaning
 from slm.data.stories import BLANK_LINE, LONGEST_WORD, MARKER, bound_words, normalise, split_stories
 from slm.tokenizer import END_OF_TEXT
 
-FRAGMENTS = st.sampled_from(["a", "Zoë. ", " ", "\n", "\n\n", "\t", "<", "<|", "endoftext", "|>", END_OF_TEXT, "。"])
+FRAGMENTS = st.sampled_from(
+    ["a", "Zoë. ", " ", "\n", "\n\n", "\n \t\n", "\t", "<", "<|", "endoftext", "|>", END_OF_TEXT, "。"]
+)
 TEXTS = st.lists(FRAGMENTS, max_size=40).map("".join)
 
 

@@ -88,6 +88,17 @@ def test_only_the_wanted_column_is_looked_at(suffix: str, tmp_path: Path) -> Non
     assert list(read_stories([path])) == [str(row["text"]).strip() for row in rows]
 
 
+def test_a_damaged_column_beside_the_wanted_one_does_not_matter(stories: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", stories[:9])
+    start = pq.read_metadata(path).row_group(0).column(1).dictionary_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    assert list(read_stories([path])) == stories[:9]
+    with pytest.raises(SlmxError, match="cannot read the corpus"):
+        list(read_stories([path], field="id"))
+
+
 def test_a_json_array_on_one_line_or_over_many(tmp_path: Path) -> None:
     for indent in (None, 1):
         (tmp_path / "a.json").write_text(json.dumps([{"text": "one"}, {"text": "two"}], indent=indent), "utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.data.dataset import Dataset
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
@@ -19,7 +19,7 @@ from slm.train.plan import TrainSettings
 from tests.conftest import run_slmx
 from tests.runs import QUIET
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 @pytest.fixture
@@ -56,3 +56,29 @@ def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_check
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the corpus (No such file or directory)\n"
     assert not (tmp_path / "mean").exists()
+
+
+def test_what_is_there_is_replaced_by_force_alone(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+    arguments: list[str | Path] = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
+    assert run_slmx(*arguments, cwd=tmp_path).returncode == 0
+    before = sha256_of(tmp_path / "mean" / "config.json")
+    arguments[1:3] = runs[:1] * 2
+    ran = run_slmx(*arguments, cwd=tmp_path)
+    assert ran.returncode == 1
+    assert "--force" in ran.stderr
+    assert sha256_of(tmp_path / "mean" / "config.json") == before
+    assert run_slmx(*arguments, "--force", cwd=tmp_path).returncode == 0
+    assert load_checkpoint(tmp_path / "mean").record["average_of"] == [sha256_of(runs[0] / "best" / "config.json")] * 2
+
+
+@pytest.mark.parametrize("record", [{"imported": {"folder": "gpt2"}}, {"curve": 5, "steps_done": 7}])
+def test_models_without_a_loss_curve_have_a_mean_too(
+    tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, record: dict[str, object]
+) -> None:
+    opened = load_checkpoint(tiny_checkpoint)
+    (tmp_path / "imported").mkdir()
+    save_checkpoint(tmp_path / "imported", "custom", opened.model, opened.tokenizer, opened.merges, record)
+    result = write_average([tiny_checkpoint, tmp_path / "imported"], [str(corpus_file)], tmp_path / "mean")
+    best = {"step": record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
+    written = load_checkpoint(tmp_path / "mean").record
+    assert (written["best"], written["curve"]) == (best, [best])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from slm.checkpoint import load_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.train.evaluate import evaluate
+from slm.train.evaluate import Evaluation, evaluate
 
 CONFIG = GPTConfig(block_size=16, vocab_size=60, n_layer=1, n_head=1, n_embd=8)
 
@@ -64,6 +66,24 @@ def test_the_figure_is_the_mean_over_all_whole_windows(tiny_checkpoint: Path, st
         assert evaluate(checkpoint.model, stream, batch_size=batch_size).bits_per_byte == pytest.approx(
             expected, rel=1e-4
         )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_a_line_in_a_log(is_terminal: bool) -> None:
+    output = StringIO()
+    console = Console(file=output, force_terminal=is_terminal, width=80)
+    stream = stream_of([i % 60 for i in range(1000)], 1000)
+    assert evaluate(zeroed_model(), stream, console=console) == evaluate(zeroed_model(), stream)
+    if is_terminal:
+        assert "evaluating" in output.getvalue()
+        assert "100%" in output.getvalue()
+    else:
+        assert output.getvalue() == "evaluating on 992 tokens\n"
+
+
+def test_a_loss_beyond_all_numbers_has_an_infinite_perplexity() -> None:
+    assert Evaluation(800.0, 1.0, 1).perplexity == math.inf
+    assert Evaluation(math.log(5), 1.0, 1).perplexity == pytest.approx(5)
 
 
 def test_max_windows_reads_the_first_ones_only() -> None:

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from runtimes.bundle.store import Bundle
-from runtimes.system.doctor import Findings, fatal_traps, look, quickest, traps
-from runtimes.system.machine import BusyOthers, cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+from runtimes.checks.doctor import Findings, fatal_traps, look, quickest, traps
+from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
 from tests import bundles
 from tests.bundles import Slmx
+
+pytestmark = pytest.mark.slow
 
 HEALTHY = Findings(
     machine="x86_64",
@@ -64,33 +66,6 @@ def test_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:
     assert cpu_features(cpu_fields(cpuinfo)) == ["asimddp"]
 
 
-def test_others_are_busy_when_our_processors_work_more_than_we_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stat, now, own = tmp_path / "stat", [100.0], [5.0]
-    monkeypatch.setattr("time.monotonic", lambda: now[0])
-    monkeypatch.setattr("os.times", lambda: (own[0], 0.0, 0.0, 0.0, now[0]))
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 2})
-    monkeypatch.setattr("os.sysconf", lambda name: 100)
-
-    def tell(first: int, second: int, third: int) -> None:
-        rows = [f"cpu{number} {ticks} 0 0 999 999 0 0 0 0 0" for number, ticks in enumerate((first, second, third))]
-        stat.write_text("\n".join(["cpu 1 1 1 1 1 1 1 1", *rows, "intr 1"]), "utf-8")
-
-    tell(0, 0, 0)
-    busy = BusyOthers(stat)
-    tell(100, 500, 100)
-    now[0], own[0] = 102.0, 5.5
-    assert busy() == pytest.approx(0.75)
-    tell(100, 900, 100)
-    now[0] = 104.0
-    assert busy() == 0.0
-    tell(900, 900, 900)
-    now[0] = 104.01
-    assert busy() == 0.0
-    assert BusyOthers(tmp_path / "nowhere")() == 0.0
-
-
 def test_a_healthy_machine_has_no_trap() -> None:
     assert [*traps(HEALTHY), *fatal_traps(HEALTHY)] == []
     assert look().bits == 64
@@ -121,7 +96,7 @@ def test_what_keeps_it_from_running_stops_before_anything_is_loaded(
 ) -> None:
     (line,) = fatal_traps(found)
     assert line.startswith(said)
-    monkeypatch.setattr("runtimes.system.doctor.look", lambda: found)
+    monkeypatch.setattr("runtimes.checks.doctor.look", lambda: found)
     ran = slmx("doctor")
     assert ran.code == 1
     assert f"trap         {said}" in ran.stdout
@@ -129,7 +104,7 @@ def test_what_keeps_it_from_running_stops_before_anything_is_loaded(
 
 
 def test_looking_loads_no_onnxruntime(tmp_path: Path) -> None:
-    code = "import sys, runtimes.system.doctor as d; d.fatal_traps(d.look()); assert 'onnxruntime' not in sys.modules"
+    code = "import sys, runtimes.checks.doctor as d; d.fatal_traps(d.look()); assert 'onnxruntime' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 

@@ -6,17 +6,15 @@ The result is written beside the manifest, as `verification.json`. The manifest 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
+from slm.disk import write_file
 from slm.errors import SlmxError
 
 Log = Callable[[str], None]
@@ -58,7 +56,7 @@ def check_structure(bundle: Bundle, log: Log) -> StructureCheck:
     for name in bundle.variants if not problems else ():
         log(f"{name}: opening")
         try:
-            Session.open(bundle.model_path(name), bundle.config, threads=1)
+            Session.open(bundle.model_bytes(name), bundle.config, threads=1, name=bundle.model_location(name))
             opened.append(name)
         except SlmxError as error:
             problems.append(str(error))
@@ -87,18 +85,6 @@ def write_verification(bundle: Bundle, check: StructureCheck, quality: dict[str,
         log(f"{bundle.path}: an archive, which stays as it is; {VERIFICATION_FILE} was not written")
         return
     try:
-        _replace_file(path, json.dumps(found, indent=1) + "\n")
+        write_file(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:
         log(f"{path}: not written ({error.strerror}); the result stands above")
-
-
-def _replace_file(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

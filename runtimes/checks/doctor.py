@@ -94,15 +94,16 @@ def traps(found: Findings) -> list[str]:
 
 def quickest(bundle: Bundle) -> dict[str, Samples]:
     """Seconds per token of every variant that onnxruntime runs, all in turn for two seconds, the quickest first."""
-    from runtimes.engine.sampler import SamplingParams
+    from runtimes.engine.decode_time import decode_seconds
     from runtimes.engine.session import Session
-    from runtimes.system.timing import Samples, alternate, decode_seconds
+    from runtimes.system.timing import Samples, alternate
+    from runtimes.types import SamplingParams
 
     config = bundle.config
     steps = min(STEPS, config.block_size - 1)
     sides: dict[str, Callable[[], float]] = {}
     for name in bundle.variants:
-        session = Session.open(bundle.model_path(name), config)
+        session = Session.open(bundle.model_bytes(name), config, name=bundle.model_location(name))
         sides[name] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
     started = time.perf_counter()
     alternate(sides, rounds=1)

@@ -1,16 +1,17 @@
-"""Reads values out of JSON that nobody has checked: each of the wanted kind and size, or ValueError naming it."""
+"""Reads values from JSON of unknown origin. A value of another kind or size is a ValueError that names it."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 MAX_DEPTH = 16
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
-# One part of a path that means the same file on every system: no "..", no drive, no device, nothing hidden.
+# A part of a path that means the same on every system: not "..", no drive, no hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 # The last quote is optional, so that a string without an end is read once and not again from each quote in it.
@@ -34,21 +35,44 @@ def as_plain_text(text: str) -> str:
     return "".join(char if is_plain_text(char) else "?" for char in text)[:MAX_TEXT]
 
 
-def parse_json(content: bytes) -> object:
-    """Parse JSON from a source that may be hostile.
+def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
+    """Parse JSON that may come from an attacker.
 
     Args:
         content: UTF-8 text. The caller bounds its length.
+        max_depth: The largest number of arrays and objects inside each other.
 
     Raises:
-        ValueError: For what is no JSON, a key that is there twice, NaN or Infinity, or more than `MAX_DEPTH` levels.
+        ValueError: For bytes that are not JSON, a key that is there twice, NaN, Infinity, or more than `max_depth`
+            levels.
     """
     depth = 0
     for match in _BRACKET.finditer(_STRING.sub(b"", content)):
         depth += 1 if match.group() in b"[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"more than {MAX_DEPTH} levels of brackets")
+        if depth > max_depth:
+            raise ValueError(f"more than {max_depth} levels of brackets")
     return json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+
+
+def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
+    """Read and parse a JSON file from a source that may be hostile.
+
+    Args:
+        path: The file.
+        max_bytes: The largest size of the file.
+        max_depth: The largest number of arrays and objects inside each other.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: As in `parse_json`, and for a file that is larger than `max_bytes` or not a regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"more than {max_bytes:,} bytes")
+    return parse_json(content, max_depth)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

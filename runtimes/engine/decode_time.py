@@ -1,0 +1,20 @@
+"""The time of a decoding loop, for comparisons."""
+
+from __future__ import annotations
+
+import time
+
+from runtimes.engine.sampler import Sampler
+from runtimes.engine.session import Session
+from runtimes.types import SamplingParams
+
+
+def decode_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int) -> float:
+    """Return the seconds that `tokens` steps of the session take, with sampling and without the prefill."""
+    sampler = Sampler(sampling, prompt)
+    session.reset()
+    logits = session.prefill(prompt)
+    started = time.perf_counter()
+    for _ in range(tokens):
+        logits = session.step(sampler(logits))
+    return time.perf_counter() - started

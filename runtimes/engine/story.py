@@ -1,0 +1,150 @@
+"""One story in progress: from logits to text, until the story ends. It knows no session and no other story."""
+
+from __future__ import annotations
+
+import codecs
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from runtimes.engine.penalties import FloatArray, NoTokenLeftError
+from runtimes.engine.sampler import Sampler, system_seed
+from runtimes.engine.stops import StopStrings
+from runtimes.types import Completion, FinishReason, GenerationConfig, GenerationStats, SamplingParams
+
+
+def log_probability(logits: FloatArray, token: int) -> float:
+    """Natural logarithm of an id's probability by the model itself, before all sampling rules."""
+    highest = logits.max()
+    return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
+
+
+def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
+    """The ids that stay of a full context: at most a quarter of it from the prompt's beginning, and its last half."""
+    return [*prompt_ids[: block_size // 4], *[*prompt_ids, *ids][-max(1, block_size // 2) :]]
+
+
+class Story:
+    """The state of one story: sampling, end, length, stop strings, UTF-8 and log-probabilities.
+
+    Whoever runs the model calls `start`, reads `prompt_ids`, and passes the last logits to `accept`. While
+    `finish_reason` is None, the model then runs `ids[-1]`, or reads `window` again if it is not None, and so on.
+    Not thread-safe.
+
+    Args:
+        prompt: The text that was given.
+        prompt_ids: Its ids, the start token included; at most `block_size`.
+        config: Where the story ends.
+        sampling: How ids are chosen.
+        end: Id of the end of the text.
+        token_bytes: Gives the bytes of an id.
+        block_size: Positions in the model's context.
+    """
+
+    def __init__(
+        self,
+        prompt: str,
+        prompt_ids: list[int],
+        config: GenerationConfig,
+        sampling: SamplingParams,
+        end: int,
+        token_bytes: Callable[[int], bytes],
+        block_size: int,
+    ) -> None:
+        self.prompt = prompt
+        self.prompt_ids = prompt_ids
+        self.seed = system_seed() if sampling.seed is None else sampling.seed
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.window: list[int] | None = None
+        self.finish_reason: FinishReason | None = None
+        self._stop = "interrupted"
+        self._config = config
+        self._sampler = Sampler(replace(sampling, seed=self.seed), prompt_ids, end)
+        self._end = end
+        self._token_bytes = token_bytes
+        self._block_size = block_size
+        self._length = len(prompt_ids)  # positions that the model has read when `accept` is called
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._stops = StopStrings(config.stop) if config.stop else None
+        self._pieces: list[str] = []
+        self._started = self._first = self._last = time.perf_counter()
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._started = self._first = self._last = time.perf_counter()
+
+    def accept(self, logits: FloatArray) -> str:
+        """Choose the next id and decide whether the story goes on.
+
+        Args:
+            logits: float32 [vocab] after the last position; not changed and not kept.
+
+        Returns:
+            The text that is certain now; empty while a character or a possible stop string is incomplete.
+
+        Raises:
+            FloatingPointError: The logits are NaN or infinite.
+            SlmxError: A bias is on an id that the vocabulary does not have.
+        """
+        try:
+            token = self._sampler(logits)
+        except NoTokenLeftError:
+            return self._finish("exhausted", "rules that forbid every token")
+        self._last = time.perf_counter()
+        if not self.ids:
+            self._first = self._last
+        if token == self._end:
+            return self._finish("stop", "end of text")
+        self.ids.append(token)
+        if self._config.logprobs:
+            self.logprobs.append(log_probability(logits, token))
+        piece = self._decoder.decode(self._token_bytes(token))
+        if self._stops is not None:
+            piece = self._stops.push(piece)
+            if self._stops.hit is not None:
+                return self._finish("stop", "stop string", piece)
+        if len(self.ids) == self._config.max_tokens:
+            return self._finish("length", "max tokens", piece)
+        if self._length < self._block_size:
+            self._length += 1
+            self.window = None
+        elif self._config.on_full == "slide":
+            self.window = slide(self.prompt_ids, self.ids, self._block_size)
+            self._length = len(self.window)
+        else:
+            return self._finish("length", "context full", piece)
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def interrupt(self) -> str:
+        """End the story now, unless it has ended; returns the text that was held back."""
+        return self._finish("interrupted", "interrupted") if self.finish_reason is None else ""
+
+    def _finish(self, reason: FinishReason, stop: str, piece: str = "") -> str:
+        """Record why the story ends; returns the last piece of its text."""
+        self.finish_reason, self._stop = reason, stop
+        if self._stops is None:
+            piece += self._decoder.decode(b"", final=True)
+        elif self._stops.hit is None:
+            piece += self._stops.push(self._decoder.decode(b"", final=True)) + self._stops.rest()
+        self._pieces.append(piece)
+        return piece
+
+    def completion(self) -> Completion:
+        """The story as it is now."""
+        stats = GenerationStats(
+            prompt_tokens=len(self.prompt_ids),
+            tokens=len(self.ids),
+            finish_reason=self.finish_reason or "interrupted",
+            stop=self._stop,
+            stop_string=None if self._stops is None else self._stops.hit,
+            seed=self.seed,
+            time_to_first_token=self._first - self._started,
+            decode_seconds=self._last - self._first,
+        )
+        return Completion(self.prompt, "".join(self._pieces), list(self.ids), stats, list(self.logprobs))

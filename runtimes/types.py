@@ -1,0 +1,225 @@
+"""Settings of a story and its result. This module loads no numpy, so that the command line can show its defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from slm.errors import SlmxError
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+FinishReason = Literal["stop", "length", "exhausted", "interrupted"]
+
+ON_FULL = ("stop", "slide")
+# Penalties and biases stay far below the largest float32 (3.4e38), so that no sum of them overflows.
+LARGEST_PENALTY = 1e30
+LARGEST_ID = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class LogitsRules:
+    """Rules that change logits before temperature; they apply in the order of the arguments and are off by default.
+
+    Args:
+        repetition_penalty: Divides positive logits of ids in the prompt and the text, multiplies negative ones
+            (Keskar et al. 2019, section 4.1). 1 is off.
+        presence_penalty: Is subtracted from the logits of ids in the text (OpenAI's definition). 0 is off.
+        frequency_penalty: Is subtracted once for each time that an id is in the text (OpenAI's definition). 0 is off.
+        no_repeat_ngram: Forbids the ids that would complete a sequence of that many ids a second time. 0 is off.
+        min_tokens: Forbids the end of the text before that many tokens.
+        logit_bias: Is added to the logits of these ids, before all other rules.
+
+    Raises:
+        SlmxError: A value is outside its range.
+    """
+
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    no_repeat_ngram: int = 0
+    min_tokens: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.repetition_penalty <= LARGEST_PENALTY:
+            raise SlmxError(f"repetition penalty must be above 0 (1 is off), not {self.repetition_penalty}")
+        for name in ("presence_penalty", "frequency_penalty"):
+            value = getattr(self, name)
+            if not abs(value) <= LARGEST_PENALTY:
+                raise SlmxError(f"{name.replace('_', ' ')} must be a number (0 is off), not {value}")
+        if self.no_repeat_ngram < 0:
+            raise SlmxError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
+        if self.min_tokens < 0:
+            raise SlmxError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
+        for token, value in self.logit_bias.items():
+            if not 0 <= token <= LARGEST_ID or not abs(value) <= LARGEST_PENALTY:
+                raise SlmxError(f"logit bias must be an id and a number, not {token}={value}")
+
+    @property
+    def active(self) -> bool:
+        """Whether any rule changes anything."""
+        return self != LogitsRules()
+
+
+NO_RULES = LogitsRules()
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next id is chosen from its logits.
+
+    Args:
+        temperature: Divides the logits; 0 takes the likeliest id.
+        top_k: Keeps the k likeliest ids; 0 is off.
+        top_p: Keeps the likeliest ids up to this share of the probability; 1 is off.
+        min_p: Keeps ids with at least this share of the probability of the likeliest id; 0 is off.
+        seed: The same seed and the same logits give the same ids; None takes 32 random bits.
+        rules: Rules that change the logits first.
+
+    Raises:
+        SlmxError: A value is outside its range.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.0
+    seed: int | None = None
+    rules: LogitsRules = NO_RULES
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise SlmxError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise SlmxError(f"top-k must be 0 (off) or more, not {self.top_k}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise SlmxError(f"top-p must lie above 0 and up to 1 (off), not {self.top_p}")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise SlmxError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
+        if self.seed is not None and self.seed < 0:
+            raise SlmxError(f"seed must be 0 or more, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Where a story ends and what is recorded.
+
+    Args:
+        max_tokens: Tokens to write at most; None writes until the story or the context ends.
+        stop: One text or several; the story ends before the first one that is written.
+        on_full: What happens when the context is full. "stop" ends the story. "slide" forgets the middle: the
+            beginning of the prompt and the last half are read again, because learned positions cannot be shifted.
+            With "slide" the prompt itself may be longer than the context.
+        logprobs: Records the log-probability of each id.
+
+    Raises:
+        SlmxError: A value is outside its range.
+    """
+
+    max_tokens: int | None = None
+    stop: Sequence[str] = ()
+    on_full: str = "stop"
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise SlmxError(f"max tokens must be at least 1, not {self.max_tokens}")
+        if self.on_full not in ON_FULL:
+            raise SlmxError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
+        if "" in self.stop:
+            raise SlmxError("a stop string must not be empty")
+
+
+class Settings(TypedDict, total=False):
+    """Every setting of a story by name, as the command line and `Generator.generate` take them."""
+
+    max_tokens: int | None
+    stop: Sequence[str]
+    on_full: str
+    logprobs: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int | None
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    no_repeat_ngram: int
+    min_tokens: int
+    logit_bias: Mapping[int, float]
+
+
+def read_settings(**settings: Unpack[Settings]) -> tuple[GenerationConfig, SamplingParams]:
+    """Sort settings into the classes that check them.
+
+    Raises:
+        SlmxError: A value is outside its range.
+        TypeError: A name is not a setting.
+    """
+    rest: dict[str, Any] = dict(settings)
+    rules, config = (
+        {item.name: rest.pop(item.name) for item in fields(kind) if item.name in rest}
+        for kind in (LogitsRules, GenerationConfig)
+    )
+    return GenerationConfig(**config), SamplingParams(**rest, rules=LogitsRules(**rules))
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """Figures of one story.
+
+    Attributes:
+        prompt_tokens: Ids of the prompt, the start token included.
+        tokens: Ids written after the prompt.
+        finish_reason: "stop" (end of text or a stop string) or "length" (max tokens or the context), as in OpenAI's
+            interface; "exhausted" when the rules forbid every id; "interrupted" when the story was not ended.
+        stop: The same in words, more exactly: "end of text", "stop string", "max tokens", "context full",
+            "rules that forbid every token" or "interrupted".
+        stop_string: The stop string that was written, else None.
+        seed: The seed that was used.
+        time_to_first_token: Seconds from the start to the first id.
+        decode_seconds: Seconds from the first id to the last.
+    """
+
+    prompt_tokens: int
+    tokens: int
+    finish_reason: FinishReason
+    stop: str
+    stop_string: str | None
+    seed: int
+    time_to_first_token: float
+    decode_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Rate of the steps after the first token; 0 when there was none."""
+        return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 and self.decode_seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A story that was written.
+
+    Attributes:
+        prompt: The text that was given.
+        completion_text: The text that was written after it.
+        ids: The ids of what was written, without the end of the text.
+        stats: Figures.
+        logprobs: Natural logarithms of the ids' probabilities before all rules, if they were asked for.
+    """
+
+    prompt: str
+    completion_text: str
+    ids: list[int]
+    stats: GenerationStats
+    logprobs: list[float]
+
+    @property
+    def full_text(self) -> str:
+        """The prompt and what was written after it."""
+        return self.prompt + self.completion_text

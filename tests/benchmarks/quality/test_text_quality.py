@@ -1,0 +1,47 @@
+"""Quality on a text: of the ways in which a variant reads it, the worst counts."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality import text_quality
+from benchmarks.quality.text_quality import from_manifest, judged
+from benchmarks.run.targets import target_of_bundle
+from export.checks.fidelity import measure_fidelity
+from export.checks.float_model import FloatModel
+from runtimes.bundle.store import Bundle
+from tests import bundles
+
+
+@pytest.mark.parametrize("worse_way", [False, True])
+def test_the_worse_of_both_ways_counts(
+    tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worse_way: bool
+) -> None:
+    ways: list[bool] = []
+
+    def two_ways(session: object, reference: object, bits: float, decode: bool) -> object:
+        ways.append(decode)
+        return measure_fidelity(session, reference, bits * (0.5 if decode is worse_way else 1), False)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(text_quality, "measure_fidelity", two_ways)
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
+    target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
+    found = judged(target, ("torch eager", "fp32", "int8"), corpus_file)
+    assert ways == [False, False, True]  # fp32 reads as it decodes
+    assert found.runner_bpb_increase["int8"] > 0.9
+    assert found.runner_bpb_increase["torch eager"] == 0
+
+
+def test_a_manifest_gives_the_figures_of_its_variants(tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+    found = from_manifest(bundle)
+    quality = bundle.manifest.variants["int8"].figures.quality
+    assert quality is not None
+    assert quality.decode is not None
+    assert found.bits_per_byte == quality.float_bits_per_byte
+    worst = max(quality.windows.bpb_increase, quality.decode.bpb_increase)
+    assert found.runner_bpb_increase == {"torch eager": 0, "torch compiled": 0, "fp32": 0, "int8": worst}

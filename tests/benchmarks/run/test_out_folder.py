@@ -1,0 +1,77 @@
+"""The folder of a run: nothing of a user's is replaced, nothing that was measured is lost, one run at a time."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.reader import read_report
+from benchmarks.run.bench import Bench
+from benchmarks.run.progress import Meter
+from slm.errors import SlmxError
+from tests.benchmarks.run.brief import ONE_RUNNER, brief
+from tests.bundles import Slmx
+
+pytestmark = pytest.mark.slow
+
+LOCKED = """
+import sys, time
+from pathlib import Path
+from slm.locks import lock_folder
+with lock_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_report_that_cannot_be_written_loses_no_measurement(
+    slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out é 50%#"
+    options = (bundle, "--quick", *ONE_RUNNER, "--out", out)
+
+    def full(*_: object, **__: object) -> None:
+        other = subprocess.run([sys.executable, "-c", LOCKED, str(out)], input=b"", capture_output=True, timeout=60)
+        assert b"is writing it" in other.stderr  # the folder is locked until the report is written
+        raise OSError(errno.ENOSPC, "No space left on device", str(out))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmarks.report.write.write_reports", full)
+        ran = slmx("bench", *options)
+    assert (ran.code, ran.stderr.splitlines()[-1]) == (1, f"slmx: {out}: No space left on device")
+    monkeypatch.setattr(Bench, "_step", lambda self, target, case: pytest.fail("measured again"))
+    again = slmx("bench", *options)
+    assert again.code == 0, again.stderr
+    assert "continues after 3 finished parts" in again.stderr
+    assert len(read_report(out / "report" / "report.json").results) == 2
+
+
+def test_a_users_file_in_the_report_is_refused_before_anything_is_measured(
+    slmx: Slmx, bundle: Path, tmp_path: Path
+) -> None:
+    thesis = tmp_path / "out é 50%#" / "report" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("mine")
+    line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", thesis.parent.parent)
+    assert line.startswith(f"{thesis.parent}: not empty: thesis.txt was not made by slmx")
+    assert [path.name for path in thesis.parent.parent.rglob("*")] == ["report", "thesis.txt"]
+
+
+def test_two_runs_do_not_write_to_one_folder(slmx: Slmx, bundle: Path, tmp_path: Path, meter: Meter) -> None:
+    out = tmp_path / "out é 50%#"
+    command = [sys.executable, "-c", LOCKED, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", out)
+        assert line.startswith(f"{out}: process {other.pid} is writing it")
+        with pytest.raises(SlmxError, match="is writing it"):
+            Bench(brief(out, bundle, "fp32"), meter).run()
+        assert not out.exists()
+        other.communicate("")
+    Bench(replace(brief(out, bundle, "fp32"), quick=True), meter).run()

@@ -1,0 +1,116 @@
+"""A data set in its folder: shards, record, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from slm.data.corpus import TokenStream, encode_stories
+from slm.data.dataset import Dataset, ShardWriter
+from slm.data.prepare import PrepareSettings, is_held_out, prepare
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from tests.runs import QUIET
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batches=st.lists(st.lists(st.integers(0, 65535), max_size=7), max_size=12), size=st.integers(1, 9))
+def test_shards_hold_what_was_added(
+    batches: list[list[int]], size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("slm.data.dataset.SHARD_TOKENS", size)
+        writer = ShardWriter(folder, "train")
+        for batch in batches:
+            writer.add(TokenStream(np.array(batch, np.uint16), 3 * len(batch), 1))
+        entry = writer.close()
+    whole = [i for batch in batches for i in batch]
+    arrays = [np.load(folder / name, mmap_mode="r") for name in entry["shards"]]
+    assert [i for array in arrays for i in array.tolist()] == whole
+    assert all(len(array) == size for array in arrays[:-1])
+    assert (entry["tokens"], entry["text_bytes"], entry["stories"]) == (len(whole), 3 * len(whole), len(batches))
+
+
+def test_several_shards_read_as_one(plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch, stories: list[str]) -> None:
+    monkeypatch.setattr("slm.data.dataset.SHARD_TOKENS", 1000)
+    dataset = prepare(plan, QUIET)
+    assert len(dataset.record["splits"]["train"]["shards"]) > 5
+    expected = encode_stories([story for story in stories if not is_held_out(story)], dataset.tokenizer)
+    np.testing.assert_array_equal(dataset.train.ids[:], expected.ids[:])
+    np.testing.assert_array_equal(dataset.train.ids[995:2012], expected.ids[995:2012])
+
+
+def as_format_1(folder: Path) -> None:
+    """Write the record of a data set as slmx did before."""
+    path = folder / "dataset.json"
+    record = json.loads(path.read_text("utf-8"))
+    names = {"train": "training", "valid": "validation"}
+    record["format_version"] = 1
+    record["sources"] = [{"side": names[source.pop("split")], **source} for source in record["sources"]]
+    record["cleaning"] = {names[split]: counts for split, counts in record["cleaning"].items()}
+    record["sides"] = record.pop("splits")
+    path.write_text(json.dumps(record), "utf-8")
+
+
+def test_a_data_set_of_format_1_stays_readable_and_up_to_date(plan: PrepareSettings, console: Console) -> None:
+    dataset = prepare(plan, QUIET)
+    as_format_1(plan.out)
+    old = Dataset.open(plan.out)
+    assert old.record == dataset.record | {"format_version": 1}
+    np.testing.assert_array_equal(old.valid.ids[:], dataset.valid.ids[:])
+    prepare(plan, console)
+    assert "up to date" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("changed", r"train-00000\.npy: changed since dataset\.json was written; prepare it again with --force"),
+        ("truncated", r"train-00000\.npy: changed since"),
+        ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
+        ("tokenizer", r"tokenizer\.json: changed since"),
+        ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
+        ("nonsense", "not a data set of slmx prepare"),
+        ("gone", r"cannot read the data set \(No such file"),
+        ("nested", "not a data set of slmx prepare"),
+        ("elsewhere", r"not a data set of slmx prepare .*\.\./train-00000\.npy"),
+        ("floats", "not a data set of slmx prepare .* are not rows of uint16"),
+    ],
+)
+def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, message: str) -> None:
+    prepare(plan, QUIET)
+    shard, record = plan.out / "train-00000.npy", plan.out / "dataset.json"
+    if damage == "changed":
+        content = bytearray(shard.read_bytes())
+        content[-3] ^= 1
+        shard.write_bytes(content)
+    elif damage == "truncated":
+        shard.write_bytes(shard.read_bytes()[:-2])
+    elif damage == "missing":
+        shard.unlink()
+    elif damage == "tokenizer":
+        (plan.out / "tokenizer.json").write_text("{}")
+    elif damage == "version":
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"format_version": 3}))
+    elif damage == "nonsense":
+        record.write_text("[1]")
+    elif damage == "nested":
+        record.write_text("[" * 100_000)
+    elif damage == "elsewhere":
+        shard.rename(plan.out.parent / shard.name)
+        record.write_text(record.read_text().replace("train-00000.npy", "../train-00000.npy"))
+    elif damage == "floats":
+        before = sha256_of(shard)
+        np.save(shard, np.zeros(5))
+        record.write_text(record.read_text().replace(before, sha256_of(shard)))
+    else:
+        record.unlink()
+    with pytest.raises(SlmxError, match=message):
+        Dataset.open(plan.out)

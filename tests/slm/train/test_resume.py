@@ -1,0 +1,149 @@
+"""A run that was interrupted or killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from slm.checkpoint import load_checkpoint
+from slm.train.loop import train
+from slm.train.plan import TrainSettings
+from slm.train.run_folder import RunFolder
+from tests.runs import (
+    COMMAND,
+    QUIET,
+    WAITING_COMMAND,
+    assert_same_run,
+    interrupted_after,
+    last,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("stop_at", [0, 1, 8, 13])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    settings: TrainSettings, tmp_path: Path, stop_at: int, optimizer: str
+) -> None:
+    settings = replace(settings, optimizer=optimizer)
+    assert train(replace(settings, out=tmp_path / "whole"), QUIET)
+    with interrupted_after(stop_at):
+        assert train(settings, QUIET) is None
+    record = load_checkpoint(last(settings.out)).record
+    assert (record["steps_done"], record["tokens_seen"]) == (stop_at, stop_at * 4 * 32)
+    assert train(replace(settings, resume=True), QUIET)
+    assert_same_run(tmp_path / "whole", settings.out)
+    outs = (tmp_path / "whole", settings.out)
+    whole, resumed = (load_checkpoint(last(out)).record["curve"] for out in outs)
+    assert [point["bits_per_byte"] for point in whole] == [point["bits_per_byte"] for point in resumed]
+    steps = [[m["step"] for m in RunFolder(out).metrics()] for out in outs]
+    assert steps[0] == steps[1]
+
+
+def test_the_folder_alone_is_enough_to_resume(settings: TrainSettings, tmp_path: Path) -> None:
+    settings = replace(settings, accumulate=2)
+    assert train(replace(settings, out=tmp_path / "whole"), QUIET)
+    with interrupted_after(5):
+        assert train(settings, QUIET) is None
+    alone = TrainSettings(settings.out, compile=False, precision="fp32", resume=True)
+    assert train(alone, QUIET)
+    assert_same_run(tmp_path / "whole", settings.out)
+
+
+def test_a_finished_run_resumed_is_left_as_it_is(settings: TrainSettings, tmp_path: Path) -> None:
+    assert train(settings, QUIET)
+    shutil.copytree(settings.out, tmp_path / "before")
+    assert train(replace(settings, resume=True), QUIET)
+    assert_same_run(tmp_path / "before", settings.out)
+    before, after = (load_checkpoint(last(out)).record for out in (tmp_path / "before", settings.out))
+    assert before == after
+
+
+def run_until_stopped(cwd: Path, signal_: signal.Signals, stop_at: int, threads: int, *options: str) -> tuple[int, str]:
+    """Train in a process that gets a signal in step `stop_at`; returns its exit code and what it wrote to stderr."""
+    command = [sys.executable, "-c", WAITING_COMMAND, "train", *options]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "STOP_AT": str(stop_at), "OMP_NUM_THREADS": str(threads)}
+    with subprocess.Popen(command, cwd=cwd, env=env, stderr=subprocess.PIPE, encoding="utf-8") as child:
+        until = time.monotonic() + 500
+        while not (cwd / "waits").exists() and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.02)
+        child.send_signal(signal_)
+        (cwd / "goes_on").touch()
+        _, messages = child.communicate(timeout=500)
+    assert "Traceback" not in messages
+    return child.returncode, messages
+
+
+@pytest.mark.parametrize(
+    ("signal_", "code", "stop_at", "done"),
+    [
+        (signal.SIGINT, 130, 5, 6),
+        (signal.SIGTERM, 130, 5, 6),
+        (signal.SIGKILL, -signal.SIGKILL, 0, 0),
+        (signal.SIGKILL, -signal.SIGKILL, 3, 0),
+        (signal.SIGKILL, -signal.SIGKILL, 9, 8),
+    ],
+)
+def test_a_stopped_process_leaves_a_run_that_goes_on(
+    settings: TrainSettings, tmp_path: Path, signal_: signal.Signals, code: int, stop_at: int, done: int
+) -> None:
+    settings = replace(settings, steps=10, eval_every=4)
+    options = ["--preset", "tiny", "--text", settings.text[0], "--out", str(settings.out)]
+    options += ["--steps", "10", "--eval-every", "4", "--no-compile", "--precision", "fp32"]
+    returned, messages = run_until_stopped(tmp_path, signal_, stop_at, 1, *options)
+    assert returned == code, messages
+    if signal_ != signal.SIGKILL:
+        advice = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
+        assert messages.splitlines()[-1] == f"stopped and saved; continue with: {advice}"
+    assert load_checkpoint(last(settings.out)).record["steps_done"] == done
+    assert train(replace(settings, resume=True), QUIET)
+    assert train(replace(settings, out=tmp_path / "whole"), QUIET)
+    assert_same_run(tmp_path / "whole", settings.out)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
+    """torch.compile, the machine's precision and two threads, as a user gets them."""
+
+    def options(out: str) -> list[str]:
+        return ["--preset", "wide", "--text", str(tiny_data), "--steps", "24", "--eval-every", "8", "--out", out]
+
+    def finish(*options: str) -> None:
+        command = [sys.executable, "-c", f"{COMMAND}main()", "train", *options]
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "2"}
+        ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, timeout=500, check=False)
+        assert ran.returncode == 0, ran.stderr
+
+    finish(*options("whole"))
+    returned, messages = run_until_stopped(tmp_path, signal.SIGKILL, 19, 2, *options("killed"))
+    assert returned == -signal.SIGKILL, messages
+    assert load_checkpoint(last(tmp_path / "killed")).record["steps_done"] == 16
+    finish("--resume", "--out", "killed")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_a_kill_left_half_written_is_cleared(settings: TrainSettings) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    torn = settings.out / ".slmx-work-step-0000004" / "new"
+    torn.mkdir(parents=True)
+    (torn.parent / "slmx-owner.json").write_text("{}")
+    theirs = settings.out / ".venv.old"
+    theirs.mkdir()
+    (torn / "model.safetensors").write_bytes(b"half")
+    with (settings.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1, "lo')
+    assert train(replace(settings, resume=True), QUIET)
+    assert not torn.parent.exists()
+    assert theirs.exists()
+    assert [m["step"] for m in RunFolder(settings.out).metrics() if "loss" in m] == [10, 20, 24]

@@ -1,0 +1,123 @@
+"""Where a run starts: a preset, a checkpoint to fine-tune, a text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.data.dataset import Dataset
+from slm.errors import SlmxError
+from slm.hashing import sha256_of
+from slm.model import GPT
+from slm.presets import GPTConfig, get_preset
+from slm.train.loop import Trainer, train
+from slm.train.plan import TrainSettings
+from slm.train.start import nearest_preset
+from tests.runs import (
+    OTHER,
+    QUIET,
+    last,
+)
+
+pytestmark = pytest.mark.usefixtures("tiny_presets")
+
+
+def test_fine_tuning_starts_from_the_checkpoint(settings: TrainSettings, tmp_path: Path) -> None:
+    assert train(replace(settings, steps=60, eval_every=60), QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, preset=None, steps=1, learning_rate=1e-9)
+    assert train(tuned, QUIET)
+    start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
+    for name, tensor in start.model.state_dict().items():
+        torch.testing.assert_close(end.model.state_dict()[name], tensor, rtol=0, atol=1e-6)
+    assert end.record["init"] == {
+        "config_sha256": sha256_of(settings.out / "best" / "config.json"),
+        "record": start.record,
+    }
+    assert end.record["best"]["bits_per_byte"] == pytest.approx(start.record["best"]["bits_per_byte"], rel=1e-3)
+
+
+def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_path: Path, corpus_file: Path) -> None:
+    assert train(settings, QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, text=(str(corpus_file),), steps=2)
+    assert train(tuned, QUIET)
+    start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
+    assert end.tokenizer.ranks == start.tokenizer.ranks
+    assert Dataset.open(tuned.out / "data").tokenizer.ranks == start.tokenizer.ranks
+
+
+@pytest.mark.parametrize("given", ["set", "file"])
+def test_a_model_of_no_preset_is_tuned_with_the_defaults_of_the_nearest(
+    settings: TrainSettings, tmp_path: Path, tiny_data: Path, corpus_file: Path, given: str
+) -> None:
+    """What `slmx import` writes has the preset "custom" and no record of a training."""
+    dataset = Dataset.open(tiny_data)
+    config = GPTConfig(block_size=40, vocab_size=300, n_layer=1, n_head=2, n_embd=32)
+    torch.manual_seed(3)
+    start = tmp_path / "imported"
+    start.mkdir()
+    model = GPT(config)
+    save_checkpoint(start, "custom", model, dataset.tokenizer, dataset.merges, {"imported": {"model_type": "gpt2"}})
+    messages = StringIO()
+    tuned = replace(settings, init=start, preset=None, steps=2)
+    if given == "file":
+        tuned = replace(tuned, text=(str(corpus_file),))
+    assert train(tuned, Console(file=messages, width=80))
+    (line,) = [line for line in messages.getvalue().splitlines() if "no preset" in line]
+    assert line == (
+        f"no preset has the shape of {start}: training defaults are those of other, the preset nearest in parameters"
+    )
+    end = load_checkpoint(tuned.out)
+    assert (end.preset, end.model.config) == ("custom", config)
+    assert end.tokenizer.ranks == dataset.tokenizer.ranks
+    plan = end.record["plan"]
+    assert plan["batch_size"] == OTHER.batch_size
+    assert plan["learning_rate"] == pytest.approx(OTHER.learning_rate / 10)
+    assert end.record["init"]["record"] == {"imported": {"model_type": "gpt2"}}
+    assert train(TrainSettings(tuned.out, compile=False, precision="fp32", resume=True), QUIET)
+    with pytest.raises(SlmxError, match="a checkpoint of custom, not tiny; leave out --preset"):
+        train(replace(tuned, out=tmp_path / "more", preset="tiny"), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("nano", "nano"), ("medium-512", "medium-512"), ("large-1024", "large-1024")]
+)
+def test_the_nearest_preset_is_that_of_the_smallest_ratio(name: str, nearest: str) -> None:
+    config = get_preset(name).config
+    assert nearest_preset(config).name == nearest
+    assert nearest_preset(replace(config, block_size=config.block_size + 8)).name == nearest
+
+
+@pytest.mark.parametrize(("heads", "warned"), [(2, False), (4, True)])
+def test_heads_that_the_default_graph_cannot_have_are_named_at_the_start(
+    settings: TrainSettings, heads: int, warned: bool
+) -> None:
+    messages = StringIO()
+    Trainer(replace(settings, n_head=heads), Console(file=messages, width=80))
+    assert [line for line in messages.getvalue().splitlines() if "warning" in line] == warned * [
+        "warning: attention heads of 4 channels: slmx export needs a multiple of 8 (choose another --n-head), "
+        "or it writes the portable graph only"
+    ]
+
+
+def test_a_file_is_prepared_into_the_run(settings: TrainSettings, corpus_file: Path, tmp_path: Path) -> None:
+    from_file = replace(settings, text=(str(corpus_file),), licence="CC0", steps=2)
+    assert train(from_file, QUIET)
+    dataset = Dataset.open(settings.out / "data")
+    record = load_checkpoint(last(settings.out)).record
+    assert record["licence"] == "CC0"
+    assert record["data"] == dataset.record["sources"]
+    assert train(replace(from_file, resume=True), QUIET)
+    alone = TrainSettings(settings.out, compile=False, precision="fp32", resume=True)
+    assert train(alone, QUIET)
+
+
+def test_sizes_can_be_given(settings: TrainSettings) -> None:
+    assert train(replace(settings, n_layer=2, n_embd=24, block_size=16, steps=2), QUIET)
+    config = load_checkpoint(settings.out).model.config
+    assert (config.n_layer, config.n_embd, config.block_size, config.n_head) == (2, 24, 16, 2)
