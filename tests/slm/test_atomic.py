@@ -558,7 +558,7 @@ def test_a_file_system_that_cannot_flush_is_written_to(target: Path, monkeypatch
     def cannot(_: int) -> None:
         raise OSError(errno.EINVAL, "x")
 
-    monkeypatch.setattr(disk.os, "fsync", cannot)
+    monkeypatch.setattr(os, "fsync", cannot)
     replace_it(target)
     assert below(target) == ["b", "list.json"]
 
