@@ -322,6 +322,14 @@ def test_a_link_inside_is_foreign_and_an_unlisted_file_of_ours_is_not(target: Pa
     assert foreign_file(target, LISTING) is None
     (target / "link").symlink_to(target / "a")
     assert foreign_file(target, LISTING) == "link"
+    (target / "link").unlink()
+    (target / "a").rename(target.parent / "elsewhere")
+    (target / "a").symlink_to(target.parent / "elsewhere")
+    assert foreign_file(target, LISTING) == "a", "the link may be all that a user has of it"
+    (target / "a").unlink()
+    (target / "extra").unlink()
+    os.mkfifo(target / "extra")
+    assert foreign_file(target, LISTING) == "extra"
 
 
 @pytest.mark.parametrize("replaces", [False, True])
@@ -458,6 +466,76 @@ def test_a_fill_that_fails_is_completed_by_the_next_writer(target: Path, monkeyp
     assert below(target) == ["b", "list.json"]
 
 
+def test_the_listing_goes_first_and_comes_last(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == target)
+    replace = os.replace
+
+    def stops_at_z(one: Path, other: Path) -> None:
+        if Path(other) == target / "z":
+            raise OSError(errno.EIO, "x")
+        replace(one, other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", stops_at_z)
+        with (
+            pytest.raises(SlmxError, match="it is incomplete"),
+            atomic_folder(target, LISTING, replace=True) as folder,
+        ):
+            write(folder, b="2", z="2")
+    assert "list.json" not in os.listdir(target)
+    with lock_folder(target):
+        pass
+    assert below(target) == ["b", "list.json", "z"]
+
+
+def test_after_a_fill_a_folder_that_fails_is_not_filled_in(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == target)
+    with lock_folder(target):
+        replace_it(target)
+        before = (target / "list.json").read_text()
+        with (  # noqa: PT012
+            pytest.raises(ValueError, match="x"),
+            atomic_folder(target, LISTING, replace=True) as folder,
+        ):
+            write(folder, b="3", z="3")
+            raise ValueError("x")
+    assert below(target) == ["b", "list.json"]
+    assert (target / "list.json").read_text() == before
+
+
+def test_what_comes_while_a_folder_in_place_is_built_is_kept(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == target)
+    with (  # noqa: PT012
+        pytest.raises(SlmxError, match=r"b was not made by slmx"),
+        atomic_folder(target, LISTING, replace=True) as folder,
+    ):
+        write(folder, b="2")
+        (target / "b").write_text("mine")
+    assert (target / "b").read_text() == "mine"
+    assert below(target) == ["a", "b", "list.json"]
+
+
+def test_what_comes_between_two_renames_is_kept_with_both_folders(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def meanwhile(self: Path, to: Path) -> Path:
+        renamed = rename(self, to)
+        if Path(to).name == "old":
+            target.mkdir()
+            (target / "notes.txt").write_text("mine")
+        return renamed
+
+    monkeypatch.setattr(atomic, "exchange", lambda *_: False)
+    monkeypatch.setattr(Path, "rename", meanwhile)
+    with pytest.raises(SlmxError, match=r"the new folder is .*-2 and the earlier folder is .*-1; nothing was deleted"):
+        replace_it(target)
+    assert below(target) == ["notes.txt"]
+    assert below(target.with_name("out é-1")) == ["a", "list.json"]
+    assert below(target.with_name("out é-2")) == ["b", "list.json"]
+
+
 def test_the_working_folder_stays_the_working_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "here").mkdir()
     monkeypatch.chdir(home / "here")
@@ -583,6 +661,9 @@ def test_everything_is_flushed_before_the_names_change(target: Path, monkeypatch
     swap = events.index("EXCHANGE")
     assert {"b", "list.json", "new"} <= set(events[:swap])
     assert target.parent.name in events[swap:]
+    events.clear()
+    replace_it(target.parent / "late")
+    assert target.parent.name in events[events.index("new") :]
 
 
 def test_an_error_about_another_file_is_not_told_as_one_of_the_target(target: Path) -> None:
