@@ -48,8 +48,8 @@ def bench(
     import shlex
     import sys
 
-    from slm.atomic import lock_folder
     from slm.errors import SlmxError
+    from slm.locks import lock_folder
     from slm.ownership import REPORT, check_replaceable
 
     with needs("bench"):

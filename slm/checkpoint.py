@@ -51,17 +51,18 @@ def save_checkpoint(
     record: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a checkpoint into an existing empty folder, its weights stored as `dtype`."""
+    """Write a checkpoint into an existing folder, its weights stored as `dtype`; other files there are hashed too."""
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     save_tensors(tensors, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CONFIG_FILE]
     config = {
         "format_version": FORMAT_VERSION,
         "preset": preset,
         "shape": asdict(model.config),
         "parameters": model.config.parameters,
-        "sha256": {name: sha256_of(folder / name) for name in HASHED_FILES},
+        "sha256": {path.name: sha256_of(path) for path in files},
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
 

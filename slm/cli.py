@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 
 import typer
@@ -62,17 +64,31 @@ def slmx() -> None:
 
 
 def _end(number: int, _frame: object) -> None:
-    """Ends the process as an exception does, so that what it has begun is cleared away."""
     raise SystemExit(128 + number)
+
+
+@contextmanager
+def _signals_end_as_exceptions() -> Iterator[None]:
+    """Within it, SIGTERM and SIGHUP end the process as an exception does, so that work folders are removed.
+
+    A signal that is ignored or handled stays so: nohup ignores SIGHUP.
+    """
+    every = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
+    numbers = [number for number in every if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def main() -> None:
     """Runs the command line; a foreseeable failure is one line on stderr and exit code 1."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
-            signal.signal(getattr(signal, name), _end)
     try:
-        app()
+        with _signals_end_as_exceptions():
+            app()
     except SlmxError as error:
         typer.echo(f"slmx: {error}", err=True)
         raise SystemExit(1) from None

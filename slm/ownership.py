@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm.disk import WORK_NAME
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 
-# A work folder of slmx has this prefix before the name of its target (slm/atomic.py).
-WORK_PREFIX = ".slmx-work-"
+# Every ext4 file system has this folder at its top, so an empty volume holds it.
+LOST_AND_FOUND = "lost+found"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Listing:
             return {}
 
 
+# Checkpoints of version 0.1.0 do not list the state of the optimizer.
 CHECKPOINT = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
 DATA_SET = Listing("dataset.json", "files")
 BUNDLE = Listing("manifest.json", "files", unlisted=("verification.json",))
@@ -58,25 +60,42 @@ def foreign_file(folder: Path, listing: Listing) -> str | None:
     """
     hashes = listing.hashes(folder)
     known = {listing.file, *listing.unlisted} if hashes else set()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if name.split("/")[0] == WORK_PREFIX + folder.name:
-            continue
-        if path.is_symlink() or not path.is_dir():
+    for entry in _entries(folder):
+        for path in [entry, *sorted(entry.rglob("*"))] if entry.is_dir() and not entry.is_symlink() else [entry]:
+            name = path.relative_to(folder).as_posix()
+            if path.is_dir() and not path.is_symlink():
+                continue
             if path.is_symlink() or not path.is_file():
                 return name
-            if name not in known and (name not in hashes or sha256_of(path) != hashes[name]):
+            if sha256_of(path) != hashes[name] if name in hashes else name not in known:
                 return name
     return None
 
 
-def check_replaceable(target: Path, listing: Listing | None, replace: bool) -> bool:
+def _entries(folder: Path) -> Iterator[Path]:
+    """What is in a folder, sorted, without what slmx itself leaves there while it works."""
+    for path in sorted(folder.iterdir()):
+        ours = path.name == WORK_NAME or (path.name.startswith(f"{WORK_NAME}-") and path.is_file())
+        if not ours and not (path.name == LOST_AND_FOUND and _shows_nothing(path)):
+            yield path
+
+
+def _shows_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, or only root may look into it."""
+    try:
+        return folder.is_dir() and not any(folder.iterdir())
+    except PermissionError:
+        return True
+
+
+def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixed: str = "") -> bool:
     """Checks that a folder may take the place of `target`.
 
     Args:
         target: A folder, which may be missing.
         listing: How this kind of folder lists its files; None for a folder that is never replaced.
         replace: Whether the user asked for a replacement (--force).
+        fixed: Why the folder cannot be renamed, so that a replacement is not atomic; empty if it can.
 
     Returns:
         Whether `target` holds files that would be replaced.
@@ -86,16 +105,19 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool) -> b
     """
     if target.exists() and not target.is_dir():
         raise SlmxError(f"{target}: a file stands where the folder should go; choose another --out")
-    if not target.is_dir() or all(path.name == WORK_PREFIX + target.name for path in target.iterdir()):
+    if not target.is_dir() or not any(_entries(target)):
         return False
-    foreign = None if listing is None else foreign_file(target, listing)
+    if listing is None:
+        raise SlmxError(f"{target}: not empty; choose another --out")
+    foreign = foreign_file(target, listing)
     if foreign is not None:
         raise SlmxError(
             f"{target}: not empty: {foreign} was not made by slmx or was changed since, and slmx never replaces such "
             "a file; choose another --out"
         )
     if not replace:
-        raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it")
+        way = f" file by file, not in one step, because {fixed}" if fixed else ""
+        raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it{way}")
     return True
 
 

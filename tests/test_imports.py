@@ -23,12 +23,11 @@ MAY_IMPORT = {
     "benchmarks": {"benchmarks", "export", "runtimes", "slm"},
 }
 LIGHT_SLM = {
-    "slm.atomic",
+    "slm.disk",
     "slm.errors",
     "slm.hashing",
     "slm.json_reader",
     "slm.metrics",
-    "slm.ownership",
     "slm.presets",
     "slm.terminal",
     "slm.tokenizer",

@@ -25,9 +25,9 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import default_threads
 from runtimes.system.machine import memory_bytes, usable_cores
-from slm.atomic import lock_folder
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.locks import lock_folder
 from slm.presets import GPTConfig, get_preset
 
 PRESETS = ("nano", "micro", "small", "medium")

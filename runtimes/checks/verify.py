@@ -14,7 +14,7 @@ from typing import Any
 from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.atomic import write_file
+from slm.disk import write_file
 from slm.errors import SlmxError
 
 Log = Callable[[str], None]

@@ -96,7 +96,7 @@ def _check(path: Path, digest: str) -> None:
     if not path.is_file():
         raise SlmxError(f"{path}: missing from the data set; prepare it again with --force")
     if sha256_of(path) != digest:
-        raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; prepare it again with --force")
+        raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; delete the folder and prepare it again")
 
 
 def _open_split(folder: Path, entry: dict[str, Any]) -> TokenStream:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from slm.atomic import atomic_folder, lock_folder
+from slm.atomic import atomic_folder
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import encode_stories
 from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
@@ -26,6 +26,7 @@ from slm.data.stories import bound_words
 from slm.data.tables import hub_version
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.locks import lock_folder
 from slm.ownership import DATA_SET
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges, train_tokenizer
@@ -104,8 +105,10 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
             "settings": _deciding_settings(settings),
         }
     out = settings.out
+    if is_dataset(out) and not settings.force:  # an up-to-date data set may be read-only: it is not locked
+        return _open_if_same(out, request, console)
     with lock_folder(out, wait=True):
-        if is_dataset(out) and not settings.force:
+        if is_dataset(out) and not settings.force:  # another process wrote it meanwhile
             return _open_if_same(out, request, console)
         with atomic_folder(out, DATA_SET, replace=settings.force) as folder:
             _Pipeline(settings, console, folder).run(training, validation, request)

@@ -18,11 +18,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from slm.atomic import lock_folder
 from slm.checkpoint import save_checkpoint, save_tensors
 from slm.data.dataset import DATASET_FILE
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.locks import clear_leftovers, lock_folder
 from slm.model import GPT
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import make_accelerator, repeatable_sums
@@ -152,8 +152,8 @@ class Trainer:
         if not self.is_main:
             return
         with self.folder.new_step(self.step) as folder:
-            self._write(folder, torch.float32)
             save_tensors(optimizer_tensors(self.model, self.learner.inner_optimizers), folder / OPTIMIZER_FILE)
+            self._write(folder, torch.float32)
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         dataset = self.dataset
@@ -311,6 +311,8 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
     """
     first = int(os.environ.get("RANK", "0")) == 0  # set by torch.distributed's launchers
     with lock_folder(settings.out) if first else nullcontext():
+        if first:
+            clear_leftovers(settings.out)
         return _train(settings, console)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from slm.atomic import atomic_folder, clear_leftovers
+from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
+from slm.disk import write_file
 from slm.errors import SlmxError
+from slm.hashing import sha256_of
 from slm.ownership import CHECKPOINT, check_replaceable
 from slm.train.plan import is_number
 
@@ -32,12 +33,15 @@ class RunFolder:
         self.path = path
 
     def make(self) -> None:
-        """Make the folder and clear what a killed process left half-written; SlmxError when that cannot be done."""
+        """Makes the folder, and checks that slmx made the checkpoints in it.
+
+        Raises:
+            SlmxError: The folder cannot be made, or a checkpoint in it holds a foreign file.
+        """
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SlmxError(f"{self.path}: cannot make the folder ({error.strerror})") from error
-        clear_leftovers(self.path)
         for folder in (self.path / "best", *self.steps()):
             check_replaceable(folder, CHECKPOINT, replace=True)
 
@@ -57,7 +61,8 @@ class RunFolder:
         with atomic_folder(self.path / f"step-{step:07d}", CHECKPOINT, replace=True) as folder:
             yield folder
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError, SlmxError):
+                remove_folder(old, CHECKPOINT)
 
     @contextmanager
     def new_best(self) -> Iterator[Path]:
@@ -66,11 +71,14 @@ class RunFolder:
             yield folder
 
     def load_last(self) -> Checkpoint:
-        """The newest checkpoint; SlmxError when it is damaged or its weights are no numbers."""
+        """The newest checkpoint; SlmxError if it or the state of the optimizer is damaged, or a weight is no number."""
         last = self.last
         if last is None:
             raise SlmxError(f"{self.path}: no run to resume here; start it without --resume")
         checkpoint = load_checkpoint(last)
+        state, listed = last / OPTIMIZER_FILE, CHECKPOINT.hashes(last).get(OPTIMIZER_FILE)
+        if listed is not None and state.is_file() and sha256_of(state) != listed:
+            raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); delete {last} to resume from before")
         for name, tensor in checkpoint.model.state_dict().items():
             if not bool(torch.isfinite(tensor).all()):
                 older = [path.name for path in self.steps()[:-1]]
@@ -97,7 +105,7 @@ class RunFolder:
 
     def write_dataset_path(self, data: Path) -> None:
         """Writes where the data set of the run is to `run.json`."""
-        (self.path / RUN_FILE).write_text(json.dumps({"data": str(data.absolute())}, indent=1) + "\n", "utf-8")
+        write_file(self.path / RUN_FILE, json.dumps({"data": str(data.absolute())}, indent=1).encode() + b"\n")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
@@ -123,9 +131,7 @@ class RunFolder:
     def forget_after(self, step: int) -> None:
         """Removes the metrics of the steps after `step`, which a resumed run does again."""
         kept = [record for record in self.metrics() if record["step"] <= step]
-        fresh = self.path / f"{METRICS_FILE}.new"
-        fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-        fresh.replace(self.path / METRICS_FILE)
+        write_file(self.path / METRICS_FILE, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def write_samples(self, step: int, stories: list[str]) -> None:
         """Writes the stories that were sampled at a step to `samples/step-N.txt`."""

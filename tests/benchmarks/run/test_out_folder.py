@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 LOCKED = """
 import sys, time
 from pathlib import Path
-from slm.atomic import lock_folder
+from slm.locks import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

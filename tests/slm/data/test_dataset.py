@@ -72,7 +72,10 @@ def test_a_data_set_of_format_1_stays_readable_and_up_to_date(plan: PrepareSetti
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("changed", r"train-00000\.npy: changed since dataset\.json was written; prepare it again with --force"),
+        (
+            "changed",
+            r"train-00000\.npy: changed since dataset\.json was written; delete the folder and prepare it again",
+        ),
         ("truncated", r"train-00000\.npy: changed since"),
         ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
         ("tokenizer", r"tokenizer\.json: changed since"),

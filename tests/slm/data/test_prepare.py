@@ -25,6 +25,7 @@ from slm.data.prepare import PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.locks import lock_folder
 from slm.tokenizer import Tokenizer, train_tokenizer
 from tests.conftest import as_corpus, run_slmx
 from tests.runs import QUIET
@@ -104,6 +105,32 @@ def test_the_same_again_does_nothing(plan: PrepareSettings, console: Console) ->
     prepare(plan, console)
     assert f"{plan.out}: up to date" in console.export_text()
     assert {path: path.stat().st_mtime_ns for path in plan.out.iterdir()} == before
+
+
+def test_an_up_to_date_data_set_may_be_read_only(plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(plan, QUIET)
+    monkeypatch.setattr("slm.data.prepare.lock_folder", lambda *_, **__: pytest.fail("locked"))
+    prepare(plan, QUIET)
+
+
+def test_of_two_at_once_the_second_waits_and_finds_it_up_to_date(
+    plan: PrepareSettings, console: Console, capfd: pytest.CaptureFixture[str]
+) -> None:
+    locked = threading.Event()
+
+    def first() -> None:
+        with lock_folder(plan.out):
+            locked.set()
+            time.sleep(0.6)
+            prepare(plan, QUIET)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert locked.wait(30)
+    prepare(plan, console)
+    thread.join()
+    assert f"{plan.out}: process {os.getpid()} is writing it" in capfd.readouterr().err
+    assert f"{plan.out}: up to date" in console.export_text()
 
 
 def test_a_pipe_is_a_source_and_the_same_text_again_does_nothing(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
 from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
@@ -130,6 +131,17 @@ def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: 
     assert load_checkpoint(last(tmp_path / "killed")).record["steps_done"] == 16
     finish("--resume", "--out", "killed")
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_an_altered_state_of_the_optimizer_is_refused(settings: TrainSettings) -> None:
+    with interrupted_after(3):
+        assert train(settings, QUIET) is None
+    file = last(settings.out) / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(SlmxError, match=r"optimizer\.safetensors: truncated or altered"):
+        train(replace(settings, resume=True), QUIET)
 
 
 def test_what_a_kill_left_half_written_is_cleared(settings: TrainSettings) -> None:

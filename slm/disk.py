@@ -1,0 +1,109 @@
+"""Writing to the disk in steps that a kill or a power cut cannot tear: files, exchanged folders, flushed folders.
+
+Source of the system calls: renameat2(2), fsync(2) and proc_pid_mountinfo(5) of the Linux manual pages.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+# Names of what slmx leaves on the disk while it works begin with this.
+WORK_NAME = ".slmx-work"
+MOUNTS = Path("/proc/self/mountinfo")
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all.
+
+    Args:
+        path: The file; one that stands there is replaced and keeps its permissions. A symbolic link is resolved.
+        content: All of its bytes.
+
+    Raises:
+        OSError: The file cannot be written; what stood there is unchanged.
+    """
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(prefix=f"{WORK_NAME}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+        os.chmod(name, mode)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+    sync(path.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchanges the names of two folders in one step, by renameat2(2).
+
+    Returns:
+        Whether it was done; False if this system has no such call.
+
+    Raises:
+        OSError: The call failed; nothing was changed.
+    """
+    import ctypes
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if call is None:
+        return False
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in UNSUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), os.fspath(other))
+
+
+def sync_tree(folder: Path) -> None:
+    """Flushes a folder with all of its files and subfolders to the disk; OSError if the disk is full or fails."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir() or path.is_file():
+            sync(path)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file or the names in a folder to the disk, where the system can; OSError as in `sync_tree`."""
+    if os.name != "posix":  # Windows flushes only what is open for writing
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether something is mounted at a folder, given by its resolved path."""
+    if os.path.ismount(folder):
+        return True
+    try:  # a folder bound from the same file system has the device of its parent, which is all that ismount looks at
+        lines = MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return False
+    points = (line.split()[4] for line in lines)
+    return os.fsencode(folder) in {re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal[1], 8)]), p) for p in points}

@@ -1,0 +1,81 @@
+"""A signal ends a command as an exception does; a foreseeable failure is one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slm import cli
+
+# A command that writes a folder and waits in the middle of it.
+WAITING = """
+import signal, sys, time
+from pathlib import Path
+from slm import cli
+from slm.atomic import atomic_folder
+
+def wait(out: Path) -> None:
+    with atomic_folder(out) as folder:
+        (folder / "a").write_text("1")
+        print("waits", flush=True)
+        time.sleep(60)
+
+cli.COMMANDS["wait"] = ("__main__", "wait")
+if sys.argv.pop(1) == "ignore":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+cli.main()
+"""
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "é 50% #1" / "out"
+
+
+@pytest.fixture
+def command(out: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """The command in the middle of its work."""
+    out.parent.mkdir()
+    started = [sys.executable, "-c", WAITING, getattr(request, "param", "heed"), "wait", str(out)]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        assert os.listdir(out.parent) == [".slmx-work-out"]
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT], ids=lambda number: number.name)
+def test_a_signal_leaves_nothing_half_written(
+    command: subprocess.Popen[str], out: Path, number: signal.Signals
+) -> None:
+    command.send_signal(number)
+    _, errors = command.communicate(timeout=30)
+    assert os.listdir(out.parent) == []
+    assert "Traceback" not in errors
+    if number != signal.SIGINT:
+        assert command.returncode == 128 + number
+
+
+@pytest.mark.parametrize("command", ["ignore"], indirect=True)
+def test_a_signal_that_nohup_ignores_stays_ignored(command: subprocess.Popen[str], out: Path) -> None:
+    command.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        command.wait(0.5)
+    command.terminate()
+    assert command.wait(30) == 128 + signal.SIGTERM
+
+
+def test_handlers_are_as_before_when_the_command_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+    monkeypatch.setattr(sys, "argv", ["slmx", "presets"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before

@@ -1,0 +1,96 @@
+"""A run folder deletes only what slmx made in it, and loses no checkpoint to a kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slm.errors import SlmxError
+from slm.locks import clear_leftovers
+from slm.ownership import CHECKPOINT, foreign_file, write_listing
+from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
+
+# Is killed after the first of the two renames that replace `best`, on a system that cannot exchange names.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from slm import atomic
+from slm.ownership import CHECKPOINT, write_listing
+from slm.train.run_folder import RunFolder
+atomic.exchange = lambda *_: False
+rename = Path.rename
+def once(self, to):
+    rename(self, to)
+    os.kill(os.getpid(), signal.SIGKILL)
+Path.rename = once
+with RunFolder(Path(sys.argv[1])).new_best() as folder:
+    (folder / "model.safetensors").write_text("new")
+    write_listing(folder, CHECKPOINT)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    """A run folder in which others keep things too."""
+    folder = RunFolder(tmp_path / "é 50% #1")
+    folder.make()
+    for name in (".venv.old", ".git.bak"):
+        (folder.path / name).mkdir()
+        (folder.path / name / "f").write_text("mine")
+    with folder.new_best() as best:
+        fill(best, "old")
+    return folder
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / "model.safetensors").write_text(text)
+    (folder / OPTIMIZER_FILE).write_text(text)
+    write_listing(folder, CHECKPOINT)
+
+
+def write_steps(run: RunFolder, *steps: int) -> None:
+    for step in steps:
+        with run.new_step(step) as folder:
+            fill(folder, str(step))
+
+
+def test_folders_of_others_are_kept(run: RunFolder) -> None:
+    clear_leftovers(run.path)
+    run.make()
+    write_steps(run, 1, 2, 3)
+    assert sorted(os.listdir(run.path)) == [".git.bak", ".venv.old", "best", "samples", "step-0000002", "step-0000003"]
+    assert all((run.path / name / "f").read_text() == "mine" for name in (".venv.old", ".git.bak"))
+
+
+def test_a_best_that_was_being_replaced_is_brought_back(run: RunFolder) -> None:
+    ran = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, check=False)
+    assert ran.returncode < 0, ran.stderr
+    assert not (run.path / "best").exists()
+    clear_leftovers(run.path)
+    assert (run.path / "best" / "model.safetensors").read_text() == "old"
+    assert sorted(os.listdir(run.path)) == [".git.bak", ".venv.old", "best", "samples"]
+
+
+def test_an_old_checkpoint_with_a_file_of_a_user_is_kept(run: RunFolder) -> None:
+    write_steps(run, 1)
+    (run.path / "step-0000001" / "notes.txt").write_text("mine")
+    write_steps(run, 2, 3, 4)
+    assert [path.name for path in run.steps()] == ["step-0000001", "step-0000003", "step-0000004"]
+    assert len(os.listdir(run.path / "step-0000001")) == 4
+    with pytest.raises(SlmxError, match=r"step-0000001: not empty: notes\.txt was not made by slmx"):
+        run.make()
+
+
+def test_the_state_of_the_optimizer_may_be_listed_or_not(run: RunFolder) -> None:
+    write_steps(run, 1)
+    step = run.path / "step-0000001"
+    (step / OPTIMIZER_FILE).write_text("altered")
+    assert foreign_file(step, CHECKPOINT) == OPTIMIZER_FILE
+    (step / OPTIMIZER_FILE).unlink()
+    write_listing(step, CHECKPOINT)
+    (step / OPTIMIZER_FILE).write_text("of an earlier version")
+    assert foreign_file(step, CHECKPOINT) is None
