@@ -24,7 +24,6 @@ from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_reci
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
 from runtimes import BUNDLES
-from slm.json_reader import as_plain_text, is_plain_name
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,
@@ -40,6 +39,7 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.json_reader import as_plain_text, is_plain_name
 from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE

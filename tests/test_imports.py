@@ -25,7 +25,9 @@ MAY_IMPORT = {
 LIGHT_SLM = {
     "slm.atomic",
     "slm.errors",
+    "slm.folder_kind",
     "slm.hashing",
+    "slm.json_reader",
     "slm.metrics",
     "slm.ownership",
     "slm.presets",

@@ -22,8 +22,8 @@ from benchmarks.run.environment import BusyWatch
 from benchmarks.run.output_check import Reference
 from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
-from slm.json_reader import parse_json
 from runtimes.system.timing import PAUSE
+from slm.json_reader import parse_json
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")
 # Seconds to wait for an answer; torch.compile builds C++ code in its first round.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.report.typed_json import from_json
-from slm.json_reader import parse_json
 from slm.atomic import write_file
 from slm.errors import SlmxError
+from slm.json_reader import parse_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

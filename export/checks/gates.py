@@ -15,7 +15,6 @@ from export.checks.float_model import FloatModel, eval_text
 from export.checks.operators import check_operators
 from export.checks.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
-from slm.json_reader import as_plain_text
 from runtimes.bundle.figures import Figures, Operators
 from runtimes.bundle.manifest import JudgedOn, plain
 from runtimes.bundle.store import Bundle
@@ -24,6 +23,7 @@ from runtimes.engine.session import Session
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.json_reader import as_plain_text
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.untrained import untrained_checkpoint

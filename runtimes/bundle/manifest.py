@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slm.json_reader import Fields, is_plain_name, parse_json
 from runtimes.bundle.figures import Figures, read_figures
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 from slm.hashing import sha256_of_bytes
+from slm.json_reader import Fields, is_plain_name, parse_json
 from slm.presets import GPTConfig
 
 FORMAT_VERSION = 3

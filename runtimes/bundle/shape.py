@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from slm.json_reader import as_plain_text
 from slm.errors import SlmxError
+from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
 
 if TYPE_CHECKING:

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slm.atomic import atomic_folder, clear_leftovers
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
@@ -66,17 +64,16 @@ class RunFolder:
             yield folder
 
     def load_last(self) -> Checkpoint:
-        """The newest checkpoint; SlmxError when it is damaged or its weights are no numbers."""
+        """The newest checkpoint; SlmxError when it is damaged or its weights hold NaN or infinity."""
         last = self.last
         if last is None:
             raise SlmxError(f"{self.path}: no run to resume here; start it without --resume")
-        checkpoint = load_checkpoint(last)
-        for name, tensor in checkpoint.model.state_dict().items():
-            if not bool(torch.isfinite(tensor).all()):
-                older = [path.name for path in self.steps()[:-1]]
-                hint = f"delete it to resume from {older[-1]}" if older else "start a new run"
-                raise SlmxError(f"{last}: {name} holds values that are no numbers; {hint}")
-        return checkpoint
+        try:
+            return load_checkpoint(last)
+        except SlmxError as error:
+            older = [path.name for path in self.steps()[:-1]]
+            hint = f"delete {last.name} to resume from {older[-1]}" if older else "start a new run"
+            raise SlmxError(f"{error}, or {hint}") from error
 
     def dataset_path(self) -> str:
         """Returns where the data set of the run is, from `run.json`.

@@ -9,10 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, find_checkpoint, load_checkpoint
+from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
+from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.json_reader import MAX_DEPTH, parse_json
 from runtimes.bundle.figures import Comparison, Fidelity, Figures, Operators
 from runtimes.bundle.manifest import (
     MAX_MANIFEST_BYTES,
@@ -27,6 +26,7 @@ from runtimes.bundle.manifest import (
 )
 from runtimes.bundle.store import Bundle
 from slm.errors import SlmxError
+from slm.json_reader import MAX_DEPTH, parse_json
 from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx
