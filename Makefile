@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # PyTorch's own index has CPU builds where PyPI's plain wheel brings CUDA; empty it to use what pip is set up for.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test check bundle clean
+.PHONY: story test test-fast check bundle clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -16,6 +16,10 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests that neither train, export nor measure.
+test-fast: .venv/dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # What .ci/run checks beside the tests.
 check: .venv/dev

@@ -17,7 +17,9 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     """
     shape, judged_on = manifest.shape, manifest.judged_on
     best = record.get("best") or {}
-    data = ", ".join(f"{item['file']} ({item['side']})" for item in record.get("data", [])) or "not recorded"
+    # Training records of data sets in format 1 name the split `side`.
+    sources = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data", [])]
+    data = ", ".join(sources) or "not recorded"
     trained = f"{record.get('tokens_seen', 0):,} tokens"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""

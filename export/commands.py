@@ -91,9 +91,9 @@ def verify(
         typer.Option("--text", "--eval-text", help="With --quality: stories to judge on; default: the model's own."),
     ] = None,
 ) -> None:
-    """Check a bundle: every hash, no file too many, every graph opens; exit code 1 when something is wrong.
+    """Check the hash of every file, that no file is missing or extra, and that every graph opens.
 
-    The result is written beside the manifest, as verification.json.
+    The exit code is 1 if anything is wrong. The result is written beside the manifest, as verification.json.
     """
     from runtimes import BUNDLES
     from runtimes.bundle.store import Bundle

@@ -1,8 +1,8 @@
-"""The small JSON files by which other runtimes read a bundle.
+"""The small JSON files that other runtimes need to read a bundle.
 
-`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 to Hugging Face transformers
-and what builds on it; `genai_config.json` describes the ONNX graph to onnxruntime-genai (its model type "phi" is
-a plain decoder with position ids, attention mask and one KV cache per layer).
+`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 to Hugging Face transformers and to
+the libraries that are built on it. `genai_config.json` describes the ONNX graph to onnxruntime-genai, whose model type
+"phi" is a plain decoder with position ids, an attention mask and one KV cache for each layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from slm.tokenizer import END_OF_TEXT
 
 
 def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str | None) -> None:
-    """Write them; `model_file` is what onnxruntime-genai runs, relative to the folder, None if it can run nothing."""
+    """Write the files.
+
+    Args:
+        folder: The folder of the bundle.
+        config: The shape of the model.
+        end_of_text: The id that begins and ends a story.
+        model_file: The graph that onnxruntime-genai runs, relative to the folder; None if it can run none.
+    """
     files: dict[str, dict[str, Any]] = {
         "config.json": _gpt2(config, end_of_text),
         "generation_config.json": {

@@ -146,7 +146,7 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     if not shipped.is_dir():
         raise SlmxError(
             f"no {preset} checkpoint ships with slmx: train one (slmx train --preset {preset} "
-            "--data FILE --out DIR) and name it with --checkpoint DIR"
+            "--text FILE --out DIR) and name it with --checkpoint DIR"
         )
     return load_checkpoint(shipped)
 
@@ -233,7 +233,7 @@ class _Export:
         assert figures.quality is not None
         increase = figures.quality.worst_bpb_increase
         if not increase <= limit:
-            self.log(f"int8: loses {increase:.1%}, too much; looking for the matrices that hurt")
+            self.log(f"int8: needs {increase:.1%} more bits per byte, too many; looking for the matrices that hurt")
             if self.settings.int8_exclude != AUTO:
                 raise SlmxError(self._int8_refusal(increase, limit))
             exclusion = exclude_auto(self.float_model, fp32, path, recipe, limit, self.log)
@@ -259,7 +259,7 @@ class _Export:
         passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
-            f"int8 ({self.recipe.name}) loses {increase:.1%} bits per byte (limit {limit:.0%}); what hurts most: "
+            f"int8 ({self.recipe.name}) needs {increase:.1%} more bits per byte (limit {limit:.0%}); what hurts most: "
             f"{', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; nothing was published"
         )
 

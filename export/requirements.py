@@ -1,4 +1,4 @@
-"""Refuse at once, in one line, to export with versions that slmx is not declared to work with."""
+"""Checks, before an export starts, that the installed packages have versions that slmx works with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ CHECKED = ("torch", "onnx", "onnxruntime", "onnxscript")
 
 
 def check_versions() -> None:
-    """SlmxError naming the package, the version found and those that work, as the package itself declares them."""
+    """Check the installed versions against those that the metadata of slmx declares.
+
+    Raises:
+        SlmxError: A package is missing or has another version. The message has the pip line that repairs it.
+    """
     for line in requires("slmx") or ():
         requirement = Requirement(line)
         wanted = requirement.marker is None or requirement.marker.evaluate({"extra": "export"})

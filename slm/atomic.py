@@ -22,9 +22,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slm.errors import SlmxError
 from slm.ownership import WORK_PREFIX, Listing, check_replaceable, foreign_file
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 UNWRITABLE = (
     errno.ENOSPC,
@@ -109,7 +113,7 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
     Raises:
         SlmxError: Another process writes the folder and `wait` is false, or the work folder cannot be made.
     """
-    from filelock import FileLock, Timeout
+    from filelock import FileLock
 
     try:
         place = Place.of(target)
@@ -119,16 +123,7 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
     lock = FileLock(place.work / LOCK_FILE, is_singleton=True)
     outer = not lock.is_locked
     try:
-        place.work.mkdir(parents=True, exist_ok=True)
-        if outer and not _is_ours(place.work):
-            raise SlmxError(f"{place.work}: not a work folder of slmx, but it has the name of one; rename it")
-        try:
-            lock.acquire(timeout=ACQUIRE_SECONDS)
-        except Timeout:
-            if not wait:
-                raise SlmxError(f"{target}: {_holder(place.work)}; wait for it, or choose another --out") from None
-            print(f"{target}: {_holder(place.work)}; waiting for it", file=sys.stderr, flush=True)
-            _acquire_later(lock, place.work)
+        _acquire(lock, target, place.work, wait)
         if outer:
             _write_owner(place)
             _recover(place)
@@ -147,16 +142,26 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
                 folder.rmdir()
 
 
-def _acquire_later(lock: object, work: Path) -> None:
-    """Waits for a lock whose folder goes when its holder ends."""
-    from filelock import FileLock, Timeout
+def _acquire(lock: FileLock, target: Path, work: Path, wait: bool) -> None:
+    """Acquires the lock in a work folder; the folder goes when the holder of the lock ends."""
+    from filelock import Timeout
 
-    assert isinstance(lock, FileLock)
+    announced = False
     while True:
-        with suppress(Timeout, FileNotFoundError):
+        try:
             work.mkdir(parents=True, exist_ok=True)
+            if not lock.is_locked and not _is_ours(work):
+                raise SlmxError(f"{work}: not a work folder of slmx, but it has the name of one; rename it")
             lock.acquire(timeout=ACQUIRE_SECONDS)
             return
+        except FileNotFoundError:
+            continue
+        except Timeout:
+            if not wait:
+                raise SlmxError(f"{target}: {_holder(work)}; wait for it, or choose another --out") from None
+            if not announced:
+                print(f"{target}: {_holder(work)}; waiting for it", file=sys.stderr, flush=True)
+                announced = True
 
 
 def _is_ours(work: Path) -> bool:
@@ -227,7 +232,7 @@ def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = 
     """
     with lock_folder(target) as place:
         try:
-            replaces = check_replaceable(place.target, listing, replace)
+            replaces = check_replaceable(place.target if place.in_place else target, listing, replace)
             if place.in_place and replaces:
                 print(f"{target}: cannot be renamed, so its files are replaced one by one", file=sys.stderr)
             place.fresh.mkdir()

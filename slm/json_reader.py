@@ -1,4 +1,4 @@
-"""Reads values out of JSON that nobody has checked: each of the wanted kind and size, or ValueError naming it."""
+"""Reads values from JSON of unknown origin. A value of another kind or size is a ValueError that names it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 MAX_DEPTH = 16
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
-# One part of a path that means the same file on every system: no "..", no drive, no device, nothing hidden.
+# A part of a path that means the same on every system: not "..", no drive, no hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 # The last quote is optional, so that a string without an end is read once and not again from each quote in it.
@@ -36,14 +36,15 @@ def as_plain_text(text: str) -> str:
 
 
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
-    """Parse JSON from a source that may be hostile.
+    """Parse JSON that may come from an attacker.
 
     Args:
         content: UTF-8 text. The caller bounds its length.
         max_depth: The largest number of arrays and objects inside each other.
 
     Raises:
-        ValueError: For what is no JSON, a key that is there twice, NaN or Infinity, or more than `max_depth` levels.
+        ValueError: For bytes that are not JSON, a key that is there twice, NaN, Infinity, or more than `max_depth`
+            levels.
     """
     depth = 0
     for match in _BRACKET.finditer(_STRING.sub(b"", content)):

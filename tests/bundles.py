@@ -191,6 +191,14 @@ class Slmx:
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return line.removeprefix("slmx: ")
 
+    def refuses_unchanged(self, *args: str | Path) -> str:
+        """As `refuses`, for a command that must leave every file and folder below the working folder as it was."""
+        before, folders = snapshot(Path.cwd()), sorted(path for path in Path.cwd().rglob("*") if path.is_dir())
+        line = self.refuses(*args)
+        assert snapshot(Path.cwd()) == before
+        assert sorted(path for path in Path.cwd().rglob("*") if path.is_dir()) == folders
+        return line
+
 
 @pytest.fixture
 def slmx(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Slmx:

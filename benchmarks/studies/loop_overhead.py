@@ -1,6 +1,6 @@
 """What the loop adds to the model, and what a process costs: python -m benchmarks.studies.loop_overhead --out FOLDER.
 
-Everything that docs/runtime.md claims is printed here beside its goal: the share of a step outside session.run,
+It prints every figure of docs/runtime.md with its goal: the share of a step outside session.run,
 decoding against onnxruntime-genai and llama.cpp, prefill against PyTorch, eight stories in a batch, cold start, peak
 memory, and memory over thousands of stories. Decoding and prefill are measured as `slmx bench` measures them.
 """
@@ -70,7 +70,7 @@ for name in sys.argv[1:]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured value beside what it has to reach."""
+    """A measured value and its goal."""
 
     name: str
     value: str
@@ -86,7 +86,7 @@ class Runs(Protocol):
 
 
 class Timed:
-    """Stands before an onnxruntime session and adds up the seconds inside its runs."""
+    """Wraps an onnxruntime session and adds up the seconds inside its runs."""
 
     def __init__(self, session: Runs) -> None:
         self._session = session
@@ -134,13 +134,13 @@ def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, 
     """The loop's share of a step of int8 on one thread, greedy and sampled."""
     config, prompt = subject.config, prompt_of(subject)
     session = Session.open(subject.bundle.model_path("int8"), config, 1)
-    sides: dict[str, Callable[[], float]] = {
+    measurements: dict[str, Callable[[], float]] = {
         "greedy step": lambda: decode_seconds(session, prompt, GREEDY, TOKENS) / TOKENS,
         "sampled step": lambda: decode_seconds(session, prompt, SAMPLED, TOKENS) / TOKENS,
         "outside session.run, greedy": lambda: outside_run(session, prompt, GREEDY),
         "outside session.run, sampled": lambda: outside_run(session, prompt, SAMPLED),
     }
-    taken = alternate(sides, rounds)
+    taken = alternate(measurements, rounds)
     step = taken["greedy step"].median
     greedy, sampled = (taken[f"outside session.run, {way}"].median / step for way in ("greedy", "sampled"))
     return [
@@ -155,13 +155,13 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
     path = subject.bundle.model_path("int8")
     alone, together = (Session.open(path, config, default_threads(config, rows)) for rows in (1, ROWS))
     tokens = min(TOKENS, config.block_size - len(prompt) - 1)
-    sides: dict[str, Callable[[], float]] = {}
+    measurements: dict[str, Callable[[], float]] = {}
     for way, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
-        sides[f"one, {way}"] = lambda s=sampling: decode_seconds(alone, prompt, s, tokens) / tokens  # type: ignore[misc]
-        sides[f"eight, {way}"] = lambda s=sampling: (  # type: ignore[misc]
+        measurements[f"one, {way}"] = lambda s=sampling: decode_seconds(alone, prompt, s, tokens) / tokens  # type: ignore[misc]
+        measurements[f"eight, {way}"] = lambda s=sampling: (  # type: ignore[misc]
             batch_seconds(together, prompt, s, tokens, ROWS) / (tokens * ROWS)
         )
-    taken = alternate(sides, rounds)
+    taken = alternate(measurements, rounds)
     return [
         at_least(f"{subject.name}: 8 stories in a batch, {way}", gain, 3.0, "{:.1f}x")
         for way, gain in (
@@ -200,7 +200,7 @@ def resident_bytes() -> int:
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
-    """Resident bytes of this process after every so many of its short stories, whose prompts and seeds change."""
+    """Resident bytes of this process after each `every` short stories, whose prompts and seeds change."""
     generator = Generator(Bundle.open(bundle), "int8")
     seen = []
     for number in range(stories):
@@ -219,9 +219,9 @@ def decode_figures(report: Report) -> list[Figure]:
         if ours is None or ours.decode is None:
             rows.append(Figure(f"{preset}: int8 decode", "not measured", ""))
             continue
-        for side, goal in GOALS.items():
-            theirs = best_of(report, preset, side, SHORT)
-            name = f"{preset}: int8 decode / {side}"
+        for runner, goal in GOALS.items():
+            theirs = best_of(report, preset, runner, SHORT)
+            name = f"{preset}: int8 decode / {runner}"
             if theirs is None or theirs.decode is None:
                 rows.append(Figure(name, "not measured", "" if goal is None else f">= {goal:.2f}x"))
             else:
@@ -238,21 +238,21 @@ def prefill_figures(report: Report, preset: str) -> list[Figure]:
     """A prompt of 200 tokens by each of our variants against PyTorch; none where the context is too short."""
     rows = []
     reference = best_of(report, preset, "torch eager", LONG)
-    for side in ("int8", "fp32"):
-        ours = best_of(report, preset, side, LONG)
+    for runner in ("int8", "fp32"):
+        ours = best_of(report, preset, runner, LONG)
         if ours is not None and ours.prefill is not None and reference is not None and reference.prefill is not None:
-            goal = 1.0 if (preset, side) == ("small", "int8") else None
+            goal = 1.0 if (preset, runner) == ("small", "int8") else None
             ratio = ours.prefill.median / reference.prefill.median
-            rows.append(at_least(f"{preset}: {side} prefill of {LONG} / torch eager", ratio, goal, "{:.2f}x"))
+            rows.append(at_least(f"{preset}: {runner} prefill of {LONG} / torch eager", ratio, goal, "{:.2f}x"))
     return rows
 
 
-def best_of(report: Report, preset: str, side: str, prompt_tokens: int) -> Result | None:
-    """The side's result on its best number of threads, for one row behind an empty context."""
+def best_of(report: Report, preset: str, runner: str, prompt_tokens: int) -> Result | None:
+    """The runner's result on its best number of threads, for one row and an empty context; None if not measured."""
     found = [
         result
         for result in report.results
-        if (result.case.preset, result.case.runner, result.case.depth, result.case.batch) == (preset, side, 0, 1)
+        if (result.case.preset, result.case.runner, result.case.depth, result.case.batch) == (preset, runner, 0, 1)
         and result.case.prompt_tokens == prompt_tokens
         and result.decode is not None
     ]
@@ -260,7 +260,7 @@ def best_of(report: Report, preset: str, side: str, prompt_tokens: int) -> Resul
 
 
 def prompt_of(subject: Target) -> list[int]:
-    """The prompt's ids behind the token that begins a story."""
+    """The prompt's ids after the token that begins a story."""
     tokenizer = subject.checkpoint.tokenizer
     return [tokenizer.end_of_text, *tokenizer.encode(PROMPT)]
 
@@ -299,15 +299,15 @@ def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun goes on behind what is there.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Of every side, in turn.")] = 15,
+    out: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun continues with them.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which everything is measured in turn.")] = 15,
     preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: nano to medium.")] = None,
     report_file: Annotated[
         Path | None, typer.Option("--report", help="Take decoding and prefill from this report.json of slmx bench.")
     ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw samples here.")] = None,
 ) -> None:
-    """Measure and print each figure beside its goal."""
+    """Measure and print each figure with its goal."""
     names = tuple(preset or PRESETS)
     with Meter() as meter:
         if report_file is None:

@@ -1,4 +1,8 @@
-"""Training speed against plain float32 code of nanoGPT's kind: python -m benchmarks.studies.training --data DIR."""
+"""The speed of training: `python -m benchmarks.studies.training --text DIR`, with DIR from slmx prepare.
+
+It is compared with plain float32 code in the manner of nanoGPT, and with slmx itself without `repeatable_sums`, which
+shows the cost of an exact resume.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +30,25 @@ from slm.train.windows import batch_at
 
 STEPS_A_ROUND = 4
 SEED = 1
+PLAIN = "plain float32, AdamW"
+EXACT = "slmx, Muon"
+ANY_ORDER = "slmx, Muon, sums in any order"
+
+
+def step_in_any_order(trainer: Trainer) -> float:
+    """Trains one step without `repeatable_sums` and returns the loss in nats per token."""
+    loss, _ = trainer.learner.compute_gradients(trainer.step)
+    trainer.learner.update_weights(trainer.step)
+    trainer.step += 1
+    return loss
 
 
 class PlainLoop:
-    """Eager float32, the logits whole, AdamW, clipping: what a minimal GPT trainer does in a step."""
+    """A minimal GPT trainer: float32, not compiled, all logits at once, AdamW, gradients clipped.
+
+    Args:
+        trainer: A run with AdamW, whose weights, plan and batches this one takes.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         torch.manual_seed(SEED)
@@ -40,7 +59,7 @@ class PlainLoop:
         self.step = 0
 
     def one_step(self) -> float:
-        """Train on the batch that slmx trains on in the same step; returns the loss."""
+        """Trains on the batch of slmx in the same step and returns the loss in nats per token."""
         plan = self.trainer.plan
         for group in self.optimizer.param_groups:
             group["lr"] = plan.learning_rate_at(self.step)
@@ -56,47 +75,47 @@ class PlainLoop:
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder from slmx prepare.")],
+    text: Annotated[Path, typer.Option("--text", "--data", help="Folder from slmx prepare.")],
     presets: Annotated[str, typer.Option(help="Separated by commas.")] = "nano,micro",
     rounds: Annotated[int, typer.Option(min=2)] = 12,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Alternate the sides on the same batches from the same weights; print one JSON object."""
+    """Run all in turn on the same batches from the same weights, and print one JSON object."""
     torch.set_num_threads(threads)
     report: dict[str, object] = {"machine": describe_machine() | {"threads": str(threads)}}
     for preset in presets.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            report[preset] = _compare(preset, data, Path(folder), rounds)
+            report[preset] = _compare(preset, text, Path(folder), rounds)
     typer.echo(json.dumps(report, indent=1))
 
 
-def _compare(preset: str, data: Path, folder: Path, rounds: int) -> dict[str, object]:
+def _compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, object]:
     quiet = Console(quiet=True)
     losses: dict[str, list[float]] = {}
 
-    def trainer(optimizer: str) -> Trainer:
+    def trainer(name: str, optimizer: str) -> Trainer:
         settings = TrainSettings(
-            out=folder / optimizer,
-            text=(str(data),),
+            out=folder / name,
+            text=(str(text),),
             preset=preset,
             optimizer=optimizer,
             steps=10_000,
             dropout=0.0,
             seed=SEED,
         )
-        return Trainer(settings, quiet)
+        made = Trainer(settings, quiet)
+        made.model.train()
+        return made
 
-    adamw, muon = trainer("adamw"), trainer("muon")
-    plain = PlainLoop(adamw)
-    adamw.model.train()
-    muon.model.train()
+    adamw, muon, any_order = trainer("adamw", "adamw"), trainer("muon", "muon"), trainer("any-order", "muon")
     steps: dict[str, Callable[[], float]] = {
-        "plain float32, AdamW": plain.one_step,
+        PLAIN: PlainLoop(adamw).one_step,
         "slmx, AdamW": lambda: adamw.train_step()[0],
-        "slmx, Muon": lambda: muon.train_step()[0],
+        EXACT: lambda: muon.train_step()[0],
+        ANY_ORDER: lambda: step_in_any_order(any_order),
     }
 
-    def side(name: str) -> Callable[[], float]:
+    def runner(name: str) -> Callable[[], float]:
         def run() -> float:
             started = time.perf_counter()
             losses.setdefault(name, []).extend(steps[name]() for _ in range(STEPS_A_ROUND))
@@ -104,20 +123,29 @@ def _compare(preset: str, data: Path, folder: Path, rounds: int) -> dict[str, ob
 
         return run
 
-    samples = alternate({name: side(name) for name in steps}, rounds)
-    base = samples["plain float32, AdamW"]
+    samples = alternate({name: runner(name) for name in steps}, rounds)
+
+    def ratio(name: str, base: str) -> float:
+        pairs = zip(samples[name].values, samples[base].values, strict=True)
+        return round(statistics.median(a / b for a, b in pairs), 3)
+
     rows = {
         name: {
             "tokens_per_second": round(taken.median, 1),
             "spread": round(taken.spread, 3),
-            "times_plain": round(statistics.median(a / b for a, b in zip(taken.values, base.values, strict=True)), 2),
+            "times_plain": ratio(name, PLAIN),
             "loss_of_the_last_steps": round(statistics.mean(losses[name][-8:]), 4),
             "samples": [round(value, 1) for value in taken.values],
         }
         for name, taken in samples.items()
     }
-    precision = adamw.accelerator.mixed_precision
-    return {"batch_tokens": adamw.tokens_per_step, "precision": precision, "steps": adamw.step, "sides": rows}
+    return {
+        "batch_tokens": adamw.tokens_per_step,
+        "precision": adamw.accelerator.mixed_precision,
+        "steps": adamw.step,
+        "runners": rows,
+        "exact_times_any_order": ratio(EXACT, ANY_ORDER),
+    }
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def failures(name: str, figures: Figures) -> list[str]:
             found.append(f"{name} was not compared with the float model")
         elif not figures.quality.worst_bpb_increase <= gate.bpb_increase:
             increase = figures.quality.worst_bpb_increase
-            found.append(f"{name} loses {increase:.1%} bits per byte (limit {gate.bpb_increase:.1%})")
+            found.append(f"{name} needs {increase:.1%} more bits per byte (limit {gate.bpb_increase:.1%})")
     if figures.same_greedy_tokens is False:
         found.append(f"{name} writes other greedy tokens than the model it was made from")
     return found

@@ -13,7 +13,7 @@ from slm.errors import SlmxError
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # bit of the flags of an entry
-# What `zipfile` raises for damaged archives, by experience and by its source.
+# The exceptions that `zipfile` raises for damaged archives.
 DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
@@ -31,7 +31,8 @@ DAMAGED = (
 class ZipStore:
     """The files of a zip archive whose names are those of a bundle's folder.
 
-    An entry is inflated only if its stated size is within the size that the manifest lists, and no further.
+    An entry is inflated only if its stated size does not exceed the size that the manifest lists, and never beyond that
+    size.
     """
 
     def __init__(self, archive: Path) -> None:
@@ -73,5 +74,5 @@ class ZipStore:
             return file.read(most + 1)
 
     def names(self) -> list[str]:
-        """The names of everything in the archive that is no folder, sorted."""
+        """The names of all files in the archive, sorted."""
         return sorted(self._entries)

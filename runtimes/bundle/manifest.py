@@ -1,7 +1,7 @@
 """The manifest of a bundle: what it holds, the hash of every file, and the figures of every variant.
 
-An export writes the manifest and nothing changes it afterwards. One function reads it, `Manifest.read`. It takes bytes
-from anybody and checks all of them.
+An export writes the manifest, and nothing changes it afterwards. `Manifest.read` is the only reader. It checks every
+value, because a bundle may come from anyone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from slm.presets import GPTConfig
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
 MANIFEST_FILE = "manifest.json"
-# What `slmx verify` found; it stands beside the manifest and is no part of the bundle.
+# The result of `slmx verify`. It lies beside the manifest and is not part of the bundle.
 VERIFICATION_FILE = "verification.json"
 
 MAX_MANIFEST_BYTES = 2**20
@@ -99,7 +99,7 @@ class JudgedOn:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest whose every value was checked. Nothing in it can name a place outside the bundle.
+    """A manifest whose values were all checked. No name in it can lead out of the bundle.
 
     Attributes:
         preset: Name of the model, plain enough to name a folder.
@@ -128,7 +128,7 @@ class Manifest:
         """Read and check a manifest of any readable version.
 
         Args:
-            content: The bytes of `manifest.json`, from a source that may be hostile.
+            content: The bytes of `manifest.json`.
             where: The place that an error names.
 
         Raises:

@@ -17,21 +17,21 @@ from slm.tokenizer import RANKS_FILE, Tokenizer
 
 
 class Store(Protocol):
-    """Gives the bytes of files by their names in a manifest. A store checks no hashes; `Bundle` does."""
+    """Gives the bytes of a file by its name in a manifest. A store does not check hashes; `Bundle` does."""
 
     def read(self, name: str, most: int) -> bytes:
         """The bytes of a file.
 
         Args:
             name: A name that `Manifest.read` took: a plain path below the bundle.
-            most: Number of bytes after which reading stops. A longer file gives `most` + 1 bytes, or is refused.
+            most: Number of bytes after which reading stops. A longer file gives `most` + 1 bytes or SlmxError.
 
         Raises:
             SlmxError: For a file that is missing, cannot be read, or lies outside the bundle.
         """
 
     def names(self) -> list[str]:
-        """The names of everything that is there and no folder, sorted."""
+        """The names of all files and links, sorted."""
 
     def location(self, name: str) -> str:
         """Where a file is, for messages."""
@@ -71,7 +71,7 @@ class FolderStore:
             raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
 
     def names(self) -> list[str]:
-        """The names of everything below the folder that is no folder; a link to a folder is not entered."""
+        """The names of all files and links below the folder, sorted; a link to a folder is not followed."""
         found = []
         for root, folders, files in os.walk(self._folder):
             links = [name for name in folders if (Path(root) / name).is_symlink()]
@@ -83,11 +83,13 @@ class FolderStore:
 class Bundle:
     """An opened bundle. Its manifest was checked; each other file is checked when it is read.
 
+    Several threads may use one bundle at the same time.
+
     Attributes:
         path: The folder or the archive.
         store: The files in it.
         manifest: What it holds.
-        manifest_sha256: SHA-256 of the bytes of its manifest, by which the bundle is known.
+        manifest_sha256: SHA-256 of the bytes of its manifest. It identifies the bundle.
     """
 
     path: Path
@@ -139,7 +141,7 @@ class Bundle:
         """The bytes of a file, which have the size and the SHA-256 that the manifest lists.
 
         Raises:
-            SlmxError: For a file that the manifest does not list, that cannot be read, or that is another one.
+            SlmxError: For a file that the manifest does not list, that cannot be read, or that has other bytes.
         """
         entry = self.manifest.files.get(name)
         if entry is None:

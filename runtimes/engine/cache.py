@@ -30,7 +30,7 @@ MAX_THREADS = 256
 LARGE_MODEL = 32 * 2**20  # bytes from which on large pages gain more than asking for them costs
 # How long a thread spins between two operators before it sleeps. A longer spin is hardly quicker on an idle machine,
 # and takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
-SPIN_MICROSECONDS = 50
+SPIN_MICROSECONDS = 100
 
 
 class Cache(Protocol):

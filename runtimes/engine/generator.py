@@ -54,9 +54,13 @@ class Stream:
         try:
             return next(self._pieces)
         except ValueError:
-            if inspect.getgeneratorstate(self._pieces) != inspect.GEN_RUNNING:
-                raise
-            raise SlmxError("another thread is reading this stream: give each thread its own") from None
+            self._require_unread()
+            raise
+
+    def _require_unread(self) -> None:
+        """Raise SlmxError if another thread is reading this stream."""
+        if inspect.getgeneratorstate(self._pieces) == inspect.GEN_RUNNING:
+            raise SlmxError("another thread is reading this stream: give each thread its own")
 
     @property
     def ids(self) -> list[int]:
@@ -84,7 +88,12 @@ class Stream:
         return self._story.completion()
 
     def close(self) -> str:
-        """End the story now and give its slot back; returns the text that was held back. May be called twice."""
+        """End the story now and give its slot back; returns the text that was held back. May be called twice.
+
+        Raises:
+            SlmxError: Another thread is reading this stream.
+        """
+        self._require_unread()
         self._pieces.close()
         return self._story.interrupt()
 

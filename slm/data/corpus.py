@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slm.errors import SlmxError
-from slm.tokenizer import Tokenizer
+from slm.tokenizer import Tokenizer, bounded_pieces
 
 TokenArray = npt.NDArray[np.uint16]
 
@@ -93,7 +93,9 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
     begin = np.array([tokenizer.end_of_text], np.uint16)
     pieces = [begin[:0]]
     for story in stories:
-        encoded = tokenizer.encoding.encode_to_numpy(story, disallowed_special=())
-        pieces += [begin, encoded.astype(np.uint16)]
+        pieces.append(begin)
+        for piece in bounded_pieces(story):
+            encoded = tokenizer.encoding.encode_to_numpy(piece, disallowed_special=())
+            pieces.append(encoded.astype(np.uint16))
     ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.utils import deterministic
 from accelerate import Accelerator
+from torch.utils import deterministic
 
 from slm.errors import SlmxError
 from slm.train.plan import TrainSettings

@@ -24,6 +24,8 @@ from slm.model import generate_greedy
 from slm.tokenizer import END_OF_TEXT, Tokenizer
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ["Once upon a time", "Lily", "", "Zoë couldn't find 12 boxes, \n\n so…"]
 TEXTS = [
     *PROMPTS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES
+from export.formats.quantize import RECIPES
 from export.targets import TARGETS, get_target
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -15,23 +16,37 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+
+
+def quantized(bundle: Path) -> tuple[bool, bool]:
+    """Whether the matrices of a bundle's int8 graph are signed, and whether each has a scale for every channel."""
+    stored = bundles.initializers(bundle / VARIANTS["int8"].file)
+    weight, scale = stored["h.0.c_fc.weight_quantized"], stored["h.0.c_fc.weight_scale"]
+    return weight.data_type == onnx.TensorProto.INT8, len(scale.dims) == 1 and scale.dims[0] > 1
+
+
+def test_the_page_on_exports_has_the_rows_of_the_table() -> None:
+    rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    found = {row[0].split("`")[1]: row[1:] for row in cells if len(row) == 4}
+    assert {name: [target.default, target.int8_recipe, target.why] for name, target in TARGETS.items()} == found
+
 
 def test_every_row_names_what_exists() -> None:
-    assert list(TARGETS) == ["any", "x86", "x86-vnni", "pi4", "pi5", "web"]
-    for target in TARGETS.values():
+    for name, target in TARGETS.items():
+        assert target.name == name
         assert target.int8_recipe in RECIPES
         assert target.default in VARIANTS
-        assert target.why
 
 
-def test_what_any_promises() -> None:
-    """Right on every processor: no saturation without VNNI, no block-wise weights where they are slow."""
-    recipe = RECIPES[get_target("any").int8_recipe]
-    assert get_target("any").int8_recipe == DEFAULT_RECIPE
-    assert not recipe.signed or recipe.reduce_range
-    assert all(target.default != "int4" for target in TARGETS.values())
+def test_no_default_saturates_where_it_may_run() -> None:
+    """On x86 without VNNI, signed weights of 8 bits saturate. A bundle for any machine may run there."""
     for name in ("any", "x86"):
-        assert not RECIPES[get_target(name).int8_recipe].signed
+        recipe = RECIPES[get_target(name).int8_recipe]
+        assert not recipe.signed or recipe.reduce_range
 
 
 def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
@@ -41,17 +56,35 @@ def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
     assert slmx.refuses("export", "--target", "pi3") == str(caught.value)
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_an_export_for_a_target_has_its_variant_as_default(slmx: Slmx, tiny_checkpoint: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "default", "signed", "per_channel"),
+    [
+        ("any", "int8", False, False),
+        ("x86", "int8", False, False),
+        ("x86-vnni", "int8", True, False),
+        ("pi4", "int8", True, True),
+        ("pi5", "int8", False, False),
+    ],
+)
+def test_an_export_for_a_target_quantizes_for_it(
+    slmx: Slmx, tiny_checkpoint: Path, name: str, default: str, signed: bool, per_channel: bool
+) -> None:
     with bundles.brief_judge():
-        assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b").code == 0
-    bundle, target = Bundle.open(Path("b")), get_target(name)
-    assert bundle.manifest.target == name
-    assert bundle.manifest.default == bundle.variants[0] == target.default
-    if "int8" in bundle.variants:
-        assert bundle.manifest.variants["int8"].recipe == target.int8_recipe
+        assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b é").code == 0
+    bundle = Bundle.open(Path("b é"))
+    assert (bundle.manifest.target, bundle.manifest.default, bundle.choose()) == (name, default, default)
+    assert quantized(bundle.path) == (signed, per_channel)
+    decoder = json.loads((bundle.path / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
+    assert decoder["filename"] == "onnx/model_int8.onnx"
+
+
+def test_an_export_for_the_web_is_fp16(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    with bundles.brief_judge():
+        assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", "web", "--out", "b").code == 0
+    bundle = Bundle.open(Path("b"))
+    assert (bundle.manifest.target, bundle.choose()) == ("web", "fp16")
     decoder = json.loads(Path("b/genai_config.json").read_text("utf-8"))["model"]["decoder"]
-    assert decoder["filename"] == VARIANTS[target.default].file
+    assert decoder["filename"] == "onnx/model_fp16.onnx"
 
 
 def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> None:
@@ -59,6 +92,7 @@ def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> 
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *arguments, "--out", "b").code == 0
     assert Bundle.open(Path("b")).manifest.variants["int8"].recipe == "u8-channel"
+    assert quantized(Path("b")) == (False, True)
 
 
 @pytest.mark.parametrize(

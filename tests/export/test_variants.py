@@ -28,6 +28,8 @@ from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 TORCH_VARIANTS = [name for name, variant in VARIANTS.items() if variant.is_torch]
 # torch.jit.load and torch.export.load in a process that cannot import slmx.
 FOREIGN = """

@@ -209,6 +209,7 @@ def test_a_failure_between_two_renames_brings_the_old_back(
     assert below(target.parent) == ["out é", "out é/a", "out é/list.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("way", ["exchange", "two renames", "in place"])
 def test_a_kill_at_any_call_leaves_the_old_or_the_new_and_the_next_writer_goes_on(home: Path, way: str) -> None:
@@ -258,6 +259,26 @@ def test_a_writer_that_waits_goes_on_when_the_first_ends(
         assert writer.wait(10) == 0
     assert f"process {writer.pid} is writing it" in capsys.readouterr().err
     assert below(target.parent) == ["out é", "out é/a", "out é/list.json"]
+
+
+def test_many_writers_of_one_folder_take_turns(home: Path) -> None:
+    code = (
+        START
+        + """
+import time
+for _ in range(15):
+    with lock_folder(target, wait=True) as place:
+        mine = place.work / "mine"
+        mine.touch(exist_ok=False)
+        time.sleep(0.001)
+        mine.unlink()
+"""
+    )
+    command = [sys.executable, "-c", code, str(home / "out é")]
+    writers = [subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8") for _ in range(4)]
+    errors = [writer.communicate(timeout=60)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 4, errors
+    assert below(home) == []
 
 
 def test_a_lock_may_be_taken_again_by_its_holder(target: Path) -> None:

@@ -22,6 +22,8 @@ from slm.presets import get_preset
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 400
 END = "<|endoftext|>"
 Model = transformers.GPT2LMHeadModel

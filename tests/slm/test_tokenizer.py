@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.checkpoint import PRETRAINED
+from slm.data.corpus import encode_stories
 from slm.errors import SlmxError
 from slm.tokenizer import (
     END_OF_TEXT,
@@ -283,7 +284,9 @@ def test_ordinary_text_has_the_ids_of_tiktoken(text: str, special: bool) -> None
 def test_a_million_characters_are_encoded_whatever_they_are(text: str) -> None:
     tokenizer, _ = nano()
     long = text * (1_000_000 // len(text)) + "end"
-    assert tokenizer.decode(tokenizer.encode(long)) == long
+    ids = tokenizer.encode(long)
+    assert tokenizer.decode(ids) == long
+    assert list(encode_stories([long], tokenizer).ids[:]) == [tokenizer.end_of_text, *ids]
 
 
 def test_a_space_below_the_bound_is_encoded_as_a_whole() -> None:

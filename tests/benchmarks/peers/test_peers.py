@@ -24,6 +24,8 @@ from slm.gpt2 import import_gpt2
 from slm.model import generate_greedy
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 NANO = PRETRAINED / "nano"
 NEW_TOKENS = 20

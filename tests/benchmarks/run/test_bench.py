@@ -26,6 +26,8 @@ from tests import bundles
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 # The real worker, except that one runner dies and one writes nonsense.
 SABOTAGE = """
 import os, signal

@@ -17,6 +17,8 @@ from slm.errors import SlmxError
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 LOCKED = """
 import sys, time
 from pathlib import Path

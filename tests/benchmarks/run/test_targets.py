@@ -16,6 +16,8 @@ from slm.errors import SlmxError
 from tests import bundles
 from tests.benchmarks.peers.kinds import peer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def target(bundle: Path, tmp_path: Path) -> Target:

@@ -21,6 +21,8 @@ from benchmarks.studies.loop_overhead import (
 from tests import bundles
 from tests.report_samples import report, result
 
+pytestmark = pytest.mark.slow
+
 
 def of_prompt(found: Result, prompt_tokens: int) -> Result:
     return replace(found, case=replace(found.case, prompt_tokens=prompt_tokens))

@@ -15,6 +15,8 @@ from slm.checkpoint import load_checkpoint, save_checkpoint
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 CULPRIT = "h.1.mlp_proj.weight"
 
 

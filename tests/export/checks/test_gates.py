@@ -28,6 +28,8 @@ from slm.model import GPT
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
@@ -164,7 +166,7 @@ def test_int8_that_lost_too_much_fails(slmx: Slmx, small: Path, tmp_path: Path) 
     ran = slmx("verify", small, "--quality")
     assert ran.code == 1
     (line,) = [row for row in ran.stdout.splitlines() if row.startswith("int8: FAILED")]
-    assert "bits per byte (limit 1.0%)" in line
+    assert "more bits per byte (limit 1.0%)" in line
 
 
 @pytest.mark.parametrize("variant", ["portable", "torchscript", "pt2"])
@@ -210,7 +212,7 @@ def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
 def test_a_figure_that_is_no_number_is_a_failure() -> None:
     good, bad = Fidelity(1.0, 0.0, 0.0, 1.0), Fidelity(1.0, float("nan"), 0.0, 1.0)
     for quality in (Comparison(1.0, good, bad), Comparison(1.0, bad, good), Comparison(1.0, bad)):
-        assert failures("int8", Figures(quality=quality)) == ["int8 loses nan% bits per byte (limit 1.0%)"]
+        assert failures("int8", Figures(quality=quality)) == ["int8 needs nan% more bits per byte (limit 1.0%)"]
     assert failures("int8", Figures(quality=Comparison(1.0, good, good))) == []
     assert failures("fp32", Figures(parity=float("nan"), same_greedy_tokens=True))
     assert failures("fp32", Figures(parity=0.0, same_greedy_tokens=False))

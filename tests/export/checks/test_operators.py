@@ -19,6 +19,8 @@ from slm.presets import GPTConfig
 from slm.tokenizer import train_tokenizer
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 # The vocabulary's table has as many weights as: c_fc and mlp_proj; the table of positions; c_attn; attn_proj.
 SHAPES = {
     "vocabulary = 4 x width": GPTConfig(block_size=40, vocab_size=384, n_layer=2, n_head=2, n_embd=96),

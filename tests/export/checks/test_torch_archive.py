@@ -27,6 +27,8 @@ from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 ROOT = "archive/"
 MODEL = "models/model.json"
 WEIGHTS = "data/weights/model_weights_config.json"

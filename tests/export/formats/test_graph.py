@@ -26,6 +26,8 @@ from slm.presets import GPTConfig, get_preset
 from tests import bundles
 from tests.bundles import PARITY_LIMIT, onnx_parity
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]

@@ -18,6 +18,8 @@ from runtimes.engine.session import Session
 from slm.errors import SlmxError
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 NANO_INT8_BYTES = 2_300_000
 Quantize = Callable[[Int8Recipe], Path]
 

@@ -16,6 +16,8 @@ from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 HEALTHY = Findings(
     machine="x86_64",
     bits=64,

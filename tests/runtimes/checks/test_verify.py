@@ -17,6 +17,8 @@ from slm.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx
 
+pytestmark = pytest.mark.slow
+
 # `slmx` in a process that cannot import what the plain install lacks.
 PLAIN = """
 import sys

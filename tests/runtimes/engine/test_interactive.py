@@ -136,6 +136,23 @@ def test_ctrl_c_in_a_turn_ends_the_turn_only(generator: Generator) -> None:
     assert len(story.turns) == 2
 
 
+def test_ctrl_c_writes_what_a_stop_string_held_back(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = generator.generate("Once", max_tokens=8, temperature=0.0)
+    step, steps = Session.step, iter(range(2))
+
+    def interrupted(session: Session, token: int) -> FloatArray:
+        if next(steps, None) is None:
+            raise KeyboardInterrupt
+        return step(session, token)
+
+    monkeypatch.setattr(Session, "step", interrupted)
+    written: list[str] = []
+    story = InteractiveStory(generator, GenerationConfig(8, stop=whole.completion_text + "!"), GREEDY)
+    story.go_on("Once", written.append)
+    assert "".join(written) == generator.detokenize(whole.ids[:3]) != ""
+    assert story.text == "Once" + "".join(written)
+
+
 def test_a_line_that_is_not_text_is_left_out_and_the_story_goes_on(generator: Generator) -> None:
     lines = ["The dog", b"caf\xe9".decode("utf-8", "surrogateescape"), "é"]
     text, _, messages = in_turns(generator, "Once", lines)

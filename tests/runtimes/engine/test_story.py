@@ -140,6 +140,12 @@ def test_it_stops_before_a_stop_string_and_says_which(stop: str | list[str], kep
     assert (found.stats.stop, found.stats.stop_string) == ("stop string" if hit else "end of text", hit)
 
 
+def test_half_a_character_after_a_stop_string_is_not_shown() -> None:
+    tokens = {0: b"so.\xc3", END: b""}
+    one = Story("p", [END], GenerationConfig(stop="."), GREEDY, END, tokens.__getitem__, 64)
+    assert written(one, [0]).completion_text == "so"
+
+
 def test_what_may_become_a_stop_string_comes_when_the_story_ends() -> None:
     for limits in (GenerationConfig(3, stop="c!"), GenerationConfig(stop="c!")):
         assert written(story(limits), [*b"abc", END]).completion_text == "abc"

@@ -19,7 +19,7 @@ from slm.train.plan import TrainSettings
 from tests.conftest import run_slmx
 from tests.runs import QUIET
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from tests.runs import COMMAND, QUIET, assert_learned_alike, last
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 def test_two_processes_learn_what_one_does(settings: TrainSettings, tmp_path: Path) -> None:

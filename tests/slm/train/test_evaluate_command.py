@@ -16,6 +16,8 @@ from slm.hashing import sha256_of
 from slm.train.evaluate import evaluate, read_stream
 from tests.runs import QUIET
 
+pytestmark = pytest.mark.slow
+
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tinystories-valid.txt"
 
 

@@ -29,7 +29,7 @@ from tests.runs import (
     tensors,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 def test_it_learns_and_records_what_it_did(settings: TrainSettings, tiny_data: Path) -> None:

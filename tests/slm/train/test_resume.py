@@ -27,7 +27,7 @@ from tests.runs import (
     last,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -111,7 +111,6 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
     assert_same_run(tmp_path / "whole", settings.out)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
     """torch.compile, the machine's precision and two threads, as a user gets them."""
@@ -136,11 +135,15 @@ def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: 
 def test_what_a_kill_left_half_written_is_cleared(settings: TrainSettings) -> None:
     with interrupted_after(3):
         assert train(settings, QUIET) is None
-    torn = settings.out / ".step-0000004.ab12" / "new"
+    torn = settings.out / ".slmx-work-step-0000004" / "new"
     torn.mkdir(parents=True)
+    (torn.parent / "slmx-owner.json").write_text("{}")
+    theirs = settings.out / ".venv.old"
+    theirs.mkdir()
     (torn / "model.safetensors").write_bytes(b"half")
     with (settings.out / "metrics.jsonl").open("a") as file:
         file.write('{"step": 1, "lo')
     assert train(replace(settings, resume=True), QUIET)
     assert not torn.parent.exists()
+    assert theirs.exists()
     assert [m["step"] for m in RunFolder(settings.out).metrics() if "loss" in m] == [10, 20, 24]

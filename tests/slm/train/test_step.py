@@ -21,7 +21,7 @@ from tests.runs import (
     assert_learned_alike,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 def test_a_step_adds_in_the_same_order_every_time(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""What makes exports quick in tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import export.checks.exclude
+import export.checks.gates
+import export.exporter
+from runtimes.bundle.variants import VARIANTS
+from tests import bundles
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Exports read few tokens, and take their fp32 graph from one that was made before."""
+    with bundles.brief_judge():
+        yield
+
+
+@pytest.fixture
+def ready_graph(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exports take the fp32 graph of the tiny checkpoint, which never changes, from the bundle made before."""
+    made = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
+    monkeypatch.setattr(export.exporter, "export_onnx", lambda model, path: path.write_bytes(made.read_bytes()))
