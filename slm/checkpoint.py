@@ -141,18 +141,23 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, preset, model.eval(), tokenizer, _read_record(folder / RECORD_FILE))
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
     """Read a safetensors file, in float32.
+
+    Args:
+        path: The file, from a source that may be hostile.
+        unused: Endings of the names of tensors that are left out.
 
     Raises:
         SlmxError: The file cannot be read or is damaged, or a tensor is no float tensor or holds NaN or infinity. The
             message names the tensor.
     """
     try:
-        tensors = load_file(path)
+        stored = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SlmxError(f"{path}: not a whole safetensors file ({reason}); copy it again") from None
+    tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(unused)}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise SlmxError(
