@@ -86,10 +86,8 @@ def import_gpt2(source: Path, out: Path, force: bool, report: Report) -> GPTConf
     model.load_state_dict(_state(config, tensors, tokenizer.rows, source))
     if tokenizer.left_out:
         report(f"left out the special tokens {', '.join(tokenizer.left_out)}: slmx reads them as plain text")
-    if tokenizer.begins_with is not None:
-        report(
-            f"texts of this model begin with {tokenizer.begins_with}; with slmx they begin with the token that ends one"
-        )
+    if (begin := tokenizer.begins_with) is not None:
+        report(f"texts of this model begin with {begin!a}; with slmx they begin with the token that ends a text")
     unused = tensors["wte.weight"].shape[0] - config.vocab_size - len(tokenizer.left_out)
     if unused > 0:
         report(f"left out {unused} rows of the token table that no text can reach")
@@ -146,17 +144,15 @@ def _read_config(path: Path) -> dict[str, object]:
 
 
 def _read_weights(source: Path) -> dict[str, Tensor]:
-    """All tensors of one file, or of the files that an index lists, without `transformer.` before their names."""
-    if (source / INDEX_FILE).is_file():
+    """All tensors of the one file, or of the files that an index lists, without `transformer.` before their names."""
+    if (source / WEIGHTS_FILE).is_file():
+        tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
+    elif (source / INDEX_FILE).is_file():
         tensors = _read_shards(source)
-    elif (source / WEIGHTS_FILE).is_file():
-        tensors = read_tensors(source / WEIGHTS_FILE)
     else:
         raise _no_weights(source)
-    found = {
-        name.removeprefix("transformer."): tensor for name, tensor in tensors.items() if not name.endswith(BUFFERS)
-    }
-    if len(found) < sum(not name.endswith(BUFFERS) for name in tensors):
+    found = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
         raise SlmxError(f"{source}: its weights hold a tensor twice, with and without 'transformer.' before its name")
     return found
 
@@ -193,13 +189,13 @@ def _read_shards(source: Path) -> dict[str, Tensor]:
             )
         if not (source / file).is_file():
             raise SlmxError(f"{source / file}: missing, but {INDEX_FILE} lists it; download the folder again, whole")
-        stored_here = read_tensors(source / file)
-        for name in (name for name, where in files.items() if where == file):
-            if name not in stored_here:
+        found = read_tensors(source / file, BUFFERS)
+        for name in (name for name, where in files.items() if where == file and not name.endswith(BUFFERS)):
+            if name not in found:
                 raise SlmxError(
                     f"{source / file}: holds no {_shown(name)}, but {INDEX_FILE} says so; download it again"
                 )
-            tensors[name] = stored_here[name]
+            tensors[name] = found[name]
     return tensors
 
 

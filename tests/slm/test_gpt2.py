@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -261,7 +262,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], obj
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_weights_that_are_not_finite_are_named(slmx: Slmx, copy: Path, value: float) -> None:
     name = "transformer.h.1.mlp.c_fc.bias"
     change_tensors(copy, lambda tensors: tensors[name].__setitem__(0, value))
@@ -293,11 +294,21 @@ def test_a_tensor_of_another_shape_or_missing_is_named(slmx: Slmx, copy: Path) -
 
 
 def test_constants_of_older_folders_are_left_out(slmx: Slmx, copy: Path) -> None:
-    change_tensors(copy, lambda tensors: tensors.update({"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}))
+    mask = {
+        "transformer.h.0.attn.masked_bias": torch.tensor(-math.inf),
+        "h.0.attn.bias": torch.ones(1, dtype=torch.bool),
+    }
+    change_tensors(copy, lambda tensors: tensors.update(mask))
     assert slmx("import", copy, "--out", "mine").code == 0
 
 
 INDEX = "model.safetensors.index.json"
+
+
+def test_the_whole_file_counts_where_there_is_an_index_too(slmx: Slmx, copy: Path) -> None:
+    """As in transformers: the index can be of an earlier version."""
+    (copy / INDEX).write_text("{}", "utf-8")
+    assert slmx("import", copy, "--out", "mine").code == 0
 
 
 @pytest.mark.parametrize(
@@ -318,11 +329,12 @@ INDEX = "model.safetensors.index.json"
         (b'{"weight_map": {"a": "/m.safetensors"}}', "lists '/m.safetensors', which is no safetensors file of this"),
         (b'{"weight_map": {"a": "model.bin"}}', "lists 'model.bin', which is no safetensors file of this"),
         (b'{"weight_map": {"a": "m.safetensors"}}', "missing, but model.safetensors.index.json lists it"),
-        (b'{"weight_map": {"a": "model.safetensors"}}', "holds no 'a', but model.safetensors.index.json says so"),
+        (b'{"weight_map": {"a": "whole.safetensors"}}', "holds no 'a', but model.safetensors.index.json says so"),
     ],
     ids=lambda value: value[:40].decode() if isinstance(value, bytes) else "",
 )
 def test_a_hostile_index_is_one_line(slmx: Slmx, copy: Path, content: bytes, said: str) -> None:
+    (copy / "model.safetensors").rename(copy / "whole.safetensors")
     (copy / INDEX).write_bytes(content)
     line = slmx.refuses("import", copy, "--out", "mine")
     assert said in line
@@ -444,7 +456,9 @@ def test_an_end_that_is_no_token_is_the_usual_one(slmx: Slmx, copy: Path) -> Non
 def test_a_beginning_that_slmx_does_not_write_is_reported(slmx: Slmx, stories: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "hf"
     made_model(folder, made_tokenizer(stories, ["<s>", END]), bos_token_id=0)
-    assert "texts of this model begin with <s>; with slmx they begin" in slmx("import", folder, "--out", "mine").stderr
+    assert (
+        "texts of this model begin with '<s>'; with slmx they begin" in slmx("import", folder, "--out", "mine").stderr
+    )
 
 
 def test_padding_and_truncation_of_a_tokenizer_do_not_matter(slmx: Slmx, copy: Path) -> None:
