@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from slm.errors import SlmxError
 from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
-from slm.json_reader import Fields, read_json
+from slm.json_reader import Fields, as_plain_text, read_json
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges
@@ -130,7 +130,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = as_plain_text(" ".join(str(error).split()))[:200]
         raise SlmxError(f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again") from None
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size != config.vocab_size:
@@ -155,7 +155,7 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
     try:
         stored = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = as_plain_text(" ".join(str(error).split()))[:200]
         raise SlmxError(f"{path}: not a whole safetensors file ({reason}); copy it again") from None
     tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(unused)}
     for name, tensor in tensors.items():

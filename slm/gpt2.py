@@ -214,7 +214,7 @@ def _shape(stored: Mapping[str, object], tensors: Mapping[str, Tensor], vocab_si
     for name in ("wte.weight", "wpe.weight"):
         if name not in tensors or tensors[name].dim() != 2:
             raise SlmxError(f"{source}: its weights hold no table {name}; slmx imports GPT-2 shaped models only")
-    layers = len({found[1] for name in tensors if (found := re.match(r"h\.(\d+)\.", name))})
+    layers = len({block[1] for name in tensors if (block := re.match(r"h\.(\d+)\.", name))})
     for what, named, held in (
         ("n_positions", config.block_size, tensors["wpe.weight"].shape[0]),
         ("n_embd", config.n_embd, tensors["wte.weight"].shape[1]),

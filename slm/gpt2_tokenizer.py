@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm.errors import SlmxError
-from slm.json_reader import Fields, read_json
+from slm.json_reader import Fields, as_plain_text, read_json
 from slm.tokenizer import END_OF_TEXT, JSON_FILE, MAX_JSON_BYTES, Tokenizer, read_merges, to_bytes
 
 # Texts in which byte-level tokenizers differ: contractions, spaces, digits, signs of other scripts, rare bytes.
@@ -158,8 +158,8 @@ def _check_rules(stored: Fields, model: Fields, path: Path) -> None:
         and splitter.get("add_prefix_space", True) is False
         and splitter.get("use_regex", True) is True
     )
-    kind = model.optional("type", model.value) or "BPE"
-    if kind != "BPE" or not plain or stored.optional("normalizer", stored.value):
+    is_bpe = model.optional("type", model.value) in (None, "BPE")
+    if not is_bpe or not plain or stored.optional("normalizer", stored.value):
         raise SlmxError(
             f"{path}: splits text in another way than GPT-2 (BPE, ByteLevel, add_prefix_space false, no normalizer), "
             "which slmx cannot do"
@@ -213,7 +213,8 @@ def _check_agreement(imported: ImportedTokenizer, path: Path) -> None:
     try:
         other = HuggingFaceTokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises no narrower class
-        raise SlmxError(f"{path}: tokenizers cannot read it ({str(error)[:200]}); download the folder again") from None
+        reason = as_plain_text(str(error))[:200]
+        raise SlmxError(f"{path}: tokenizers cannot read it ({reason}); download the folder again") from None
     other.no_padding()
     other.no_truncation()
     other.encode_special_tokens = True

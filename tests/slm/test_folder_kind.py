@@ -28,7 +28,7 @@ def write(path: Path, content: object) -> None:
 def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     """A path of every kind, with a space, an é, a % and a # in it."""
     home = tmp_path / "my é %20 # files"
-    found = {kind: home / kind.name.lower() for kind in Kind if kind is not Kind.TEXT}
+    found: dict[Kind, Path] = {kind: home / kind.name.lower() for kind in Kind if kind is not Kind.TEXT}
     shutil.copytree(tiny_checkpoint, found[Kind.CHECKPOINT])
     shutil.copytree(tiny_checkpoint, found[Kind.RUN] / "step-0000250")
     write(found[Kind.HUGGING_FACE] / "config.json", {"model_type": "gpt2"})

@@ -373,6 +373,7 @@ def test_a_config_without_a_model_type_is_one_line(slmx: Slmx, copy: Path) -> No
 @pytest.mark.parametrize(
     "change",
     [
+        {"version": "\n\x1b[31m"},
         {"model": None},
         {"model": {"type": "BPE"}},
         {"added_tokens": 5},

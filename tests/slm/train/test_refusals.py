@@ -174,7 +174,9 @@ def test_a_training_record_that_is_none_is_one_line(settings: TrainSettings, rec
     with interrupted_after(3):
         assert train(settings, QUIET) is None
     rewrite_record(last(settings.out), record)
-    with pytest.raises(SlmxError, match=r"training\.json: not .*; copy .*, or start a new run$") as caught:
+    with pytest.raises(
+        SlmxError, match=r"training\.json: not .*, or delete step-0000003 to resume from step-0000000$"
+    ) as caught:
         train(replace(settings, resume=True), QUIET)
     assert "\n" not in str(caught.value)
 
