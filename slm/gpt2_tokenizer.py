@@ -159,7 +159,8 @@ def _check_rules(stored: Fields, model: Fields, path: Path) -> None:
         and splitter.get("use_regex", True) is True
     )
     is_bpe = model.optional("type", model.value) in (None, "BPE")
-    if not is_bpe or not plain or stored.optional("normalizer", stored.value):
+    normalizer = stored.optional("normalizer", stored.value)
+    if normalizer or not is_bpe or not plain:
         raise SlmxError(
             f"{path}: splits text in another way than GPT-2 (BPE, ByteLevel, add_prefix_space false, no normalizer), "
             "which slmx cannot do"
