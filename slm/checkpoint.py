@@ -1,4 +1,7 @@
-"""A checkpoint is a folder: safetensors, shape, tokenizer, training record; every file hashed, never pickled."""
+"""A checkpoint: a folder with weights in safetensors, the shape, the tokenizer and the training record.
+
+Its `config.json` lists the SHA-256 of the other files. No file is pickled.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from slm.errors import SlmxError
+from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
+from slm.json_reader import Fields, as_plain_text, read_json
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges
@@ -23,12 +28,24 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"
 HASHED_FILES = (WEIGHTS_FILE, RANKS_FILE, JSON_FILE, RECORD_FILE)
+MAX_CONFIG_BYTES = 2**20
+# A record holds the records of the models that a model was fine-tuned from, each inside the next.
+MAX_RECORD_BYTES = 2**28
+MAX_RECORD_DEPTH = 200
 PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model with all that belongs to it, read from `folder`."""
+    """A model with its tokenizer and its training record.
+
+    Attributes:
+        folder: Where it was read from.
+        preset: Name of its shape; a plain name, so that it can name a folder.
+        model: The model, in float32.
+        tokenizer: Its tokenizer.
+        record: The content of `training.json`.
+    """
 
     folder: Path
     preset: str
@@ -51,7 +68,20 @@ def save_checkpoint(
     record: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a checkpoint into an existing folder, its weights stored as `dtype`; other files there are hashed too."""
+    """Write a checkpoint.
+
+    Args:
+        folder: An existing folder. Other files that it holds are hashed too.
+        preset: Name of the shape; a plain name, as `slm.json_reader.is_plain_name` asks for.
+        model: The model.
+        tokenizer: Its tokenizer.
+        merges: The tokenizer's merges in the order they were learned.
+        record: The training record, for `training.json`.
+        dtype: The type that the weights are stored in.
+
+    Raises:
+        OSError: The files cannot be written.
+    """
     tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
     save_tensors(tensors, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
@@ -72,67 +102,110 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
-def find_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a folder is or, for a training run, its best or newest one; SlmxError if there is none."""
-    for candidate in (folder, folder / "best", *sorted(folder.glob("step-*"), reverse=True)):
-        if (candidate / CONFIG_FILE).is_file():
-            return candidate
-    raise SlmxError(f"{folder}: no checkpoint here (no {CONFIG_FILE}); make one with slmx train --out {folder}")
-
-
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a checkpoint; the model comes back in float32, in eval mode.
+    """Read and check a checkpoint, from a source that may be hostile.
 
-    Raises SlmxError naming the file that is missing, truncated, altered or from a newer format.
+    Args:
+        folder: A checkpoint, or a training run, of which the best or else the newest checkpoint is read.
+
+    Returns:
+        The checkpoint. Its model is in float32 and in evaluation mode.
+
+    Raises:
+        SlmxError: The path is of another kind, or a file is missing, altered, damaged or of a newer format. The
+            message names it.
     """
     folder = find_checkpoint(folder)
-    path = folder / CONFIG_FILE
+    preset, config, hashes = _read_config(folder / CONFIG_FILE)
+    for name, digest in hashes.items():
+        _check(folder / name, digest)
+    path = folder / WEIGHTS_FILE
+    tensors = read_tensors(path)
+    stored_parameters = sum(tensor.numel() for tensor in tensors.values())
+    if stored_parameters != config.parameters:
+        raise SlmxError(
+            f"{path}: does not fit the shape in {CONFIG_FILE} "
+            f"({stored_parameters:,} parameters, expected {config.parameters:,}); copy the folder again"
+        )
+    model = GPT(config)
     try:
-        stored = json.loads(path.read_text("utf-8"))
-        version = stored["format_version"]
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = as_plain_text(" ".join(str(error).split()))[:200]
+        raise SlmxError(f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again") from None
+    tokenizer = Tokenizer.load(folder)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise SlmxError(
+            f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
+            "copy the folder again"
+        )
+    return Checkpoint(folder, preset, model.eval(), tokenizer, _read_record(folder / RECORD_FILE))
+
+
+def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
+    """Read a safetensors file, in float32.
+
+    Args:
+        path: The file, from a source that may be hostile.
+        unused: Endings of the names of tensors that are left out.
+
+    Raises:
+        SlmxError: The file cannot be read or is damaged, or a tensor is no float tensor or holds NaN or infinity. The
+            message names the tensor.
+    """
+    try:
+        stored = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = as_plain_text(" ".join(str(error).split()))[:200]
+        raise SlmxError(f"{path}: not a whole safetensors file ({reason}); copy it again") from None
+    tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(unused)}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise SlmxError(
+                f"{path}: {name[:80]!a} is {tensor.dtype}, not a float tensor; slmx reads float weights only"
+            )
+        tensors[name] = tensor.float()
+        if not bool(tensors[name].isfinite().all()):
+            raise SlmxError(
+                f"{path}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
+            )
+    return tensors
+
+
+def _read_config(path: Path) -> tuple[str, GPTConfig, dict[str, str]]:
+    """The preset, the shape, and the hash of each file that a checkpoint has."""
+    try:
+        fields = Fields(read_json(path, MAX_CONFIG_BYTES))
+        version = fields.integer("format_version")
         if version != FORMAT_VERSION:
             raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
-        preset, shape, hashes = (stored[key] for key in ("preset", "shape", "sha256"))
-        expected = {name: hashes[name] for name in HASHED_FILES}
-        config = GPTConfig.from_dict(shape, str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SlmxError(f"{path}: not a slmx checkpoint ({_first_line(error)})") from error
-    for name, digest in expected.items():
-        if not (folder / name).is_file():
-            raise SlmxError(f"{folder / name}: missing from the checkpoint; copy the folder again, whole")
-        try:
-            found = sha256_of(folder / name)
-        except OSError as error:
-            raise SlmxError(f"{folder / name}: cannot read ({error.strerror})") from error
-        if found != digest:
-            raise SlmxError(f"{folder / name}: truncated or altered (SHA-256 differs); copy the folder again")
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-        stored_parameters = sum(tensor.numel() for tensor in tensors.values())
-        if stored_parameters != config.parameters:
-            raise SlmxError(
-                f"{folder / WEIGHTS_FILE}: does not fit the shape in {CONFIG_FILE} "
-                f"({stored_parameters:,} parameters, expected {config.parameters:,})"
-            )
-        model = GPT(config)
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    except (SafetensorError, RuntimeError) as error:
+        hashes = fields.object("sha256")
+        config = GPTConfig.from_dict(fields.value("shape"), str(path))
+        return fields.name("preset"), config, {name: hashes.sha256(name) for name in HASHED_FILES}
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
         raise SlmxError(
-            f"{folder / WEIGHTS_FILE}: does not fit the shape in {CONFIG_FILE} ({_first_line(error)})"
-        ) from error
-    tokenizer = Tokenizer.load(folder)
-    if tokenizer.vocab_size != model.config.vocab_size:
-        raise SlmxError(
-            f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {model.config.vocab_size} in the model"
-        )
+            f"{path}: not the {CONFIG_FILE} of a slmx checkpoint ({error}); copy the folder again"
+        ) from None
+
+
+def _check(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise SlmxError(f"{path}: missing from the checkpoint; copy the folder again, whole")
     try:
-        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SlmxError(f"{folder / RECORD_FILE}: not JSON ({_first_line(error)}); copy the folder again") from error
+        found = sha256_of(path)
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from error
+    if found != digest:
+        raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); copy the folder again")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = read_json(path, MAX_RECORD_BYTES, MAX_RECORD_DEPTH)
+    except ValueError as error:
+        raise SlmxError(f"{path}: not a training record ({error}); copy the folder again") from None
     if not isinstance(record, dict):
-        raise SlmxError(f"{folder / RECORD_FILE}: not a training record (no JSON object); copy the folder again")
-    return Checkpoint(folder, preset, model.eval(), tokenizer, record)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+        raise SlmxError(f"{path}: not a training record (no JSON object); copy the folder again")
+    return record

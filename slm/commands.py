@@ -188,7 +188,7 @@ def evaluate(
 def import_model(
     source: Annotated[Path, typer.Argument(help="Hugging Face folder of a GPT-2 shaped model.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
 ) -> None:
     """Turn a GPT-2 shaped Hugging Face folder (safetensors, tokenizer.json) into a checkpoint to export."""
     with needs("train"):
@@ -196,7 +196,8 @@ def import_model(
 
     config = import_gpt2(source, out, force, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))
-    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {out} --int8", err=True)
+    path = shlex.quote(str(out))
+    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} --int8", err=True)
 
 
 def presets() -> None:

@@ -99,7 +99,8 @@ class Fields:
         shown = key if is_plain_name(key) else ascii(key[:40])
         return f"{self._name}.{shown}" if self._name else shown
 
-    def _value(self, key: str) -> object:
+    def value(self, key: str) -> object:
+        """A value of any kind."""
         if key not in self._values:
             raise ValueError(f"{self._path(key)} is missing")
         return self._values[key]
@@ -114,53 +115,53 @@ class Fields:
 
     def object(self, key: str) -> Fields:
         """An object inside this one."""
-        return Fields(self._value(key), self._path(key))
+        return Fields(self.value(key), self._path(key))
 
     def text(self, key: str) -> str:
         """A text that can be printed as it is."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, str) or len(value) > MAX_TEXT or not is_plain_text(value):
             raise ValueError(f"{self._path(key)} is not a text of printable characters, {MAX_TEXT} at most")
         return value
 
     def name(self, key: str) -> str:
         """A name as `is_plain_name` asks for."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, str) or not is_plain_name(value):
             raise ValueError(f"{self._path(key)} is not a plain name")
         return value
 
     def integer(self, key: str, least: int = 0, most: int = MAX_INTEGER) -> int:
         """A whole number within limits."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(f"{self._path(key)} is not a whole number from {least} to {most}")
         return value
 
     def number(self, key: str) -> float:
         """A finite number."""
-        value = self._value(key)
+        value = self.value(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_INTEGER < value < MAX_INTEGER:
             return float(value)
         raise ValueError(f"{self._path(key)} is not a number")
 
     def flag(self, key: str) -> bool:
         """True or false."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, bool):
             raise ValueError(f"{self._path(key)} is neither true nor false")
         return value
 
     def sha256(self, key: str) -> str:
         """A SHA-256 as 64 small hexadecimal digits."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
             raise ValueError(f"{self._path(key)} is not a SHA-256")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """A list of texts."""
-        value = self._value(key)
+        value = self.value(key)
         if not isinstance(value, list):
             raise ValueError(f"{self._path(key)} is not a list")
         items = Fields({str(number): item for number, item in enumerate(value)}, self._path(key))
@@ -171,7 +172,7 @@ class Fields:
         inner = self.object(key)
         found: dict[str, bool | int | str] = {}
         for name in inner:
-            value = inner._value(name)
+            value = inner.value(name)
             if not is_plain_name(name):
                 raise ValueError(f"{inner._path(name)} has no plain name")
             if isinstance(value, bool):

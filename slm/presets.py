@@ -1,19 +1,29 @@
-"""Model shapes and the training defaults that go with them; free of heavy imports."""
+"""Model shapes, and the presets: named shapes with training defaults. This module imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from slm.errors import SlmxError
 
+LARGEST_SIZE = 2**40  # far above what fits in memory; it keeps messages and products short
 OPTIMIZERS = ("muon", "adamw")
 
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a GPT: context window and vocabulary in tokens, widths in channels."""
+    """The shape of a GPT.
+
+    Attributes:
+        block_size: The context, in tokens.
+        vocab_size: Number of token ids.
+        n_layer: Number of blocks.
+        n_head: Attention heads of a block.
+        n_embd: Channels of the residual stream.
+
+    Raises:
+        SlmxError: A size is not a whole number from 1 to `LARGEST_SIZE`, or `n_head` does not divide `n_embd`.
+    """
 
     block_size: int
     vocab_size: int
@@ -22,10 +32,11 @@ class GPTConfig:
     n_embd: int
 
     def __post_init__(self) -> None:
-        sizes = asdict(self)
-        for name, value in sizes.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise SlmxError(f"model shape: {name} must be a whole number of at least 1, not {value!r}")
+        for name, value in asdict(self).items():
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_SIZE:
+                raise SlmxError(
+                    f"model shape: {name} must be a whole number from 1 to {LARGEST_SIZE}, not {repr(value)[:80]}"
+                )
         if self.n_embd % self.n_head:
             raise SlmxError(f"model shape: {self.n_head} heads do not divide n_embd {self.n_embd}")
 
@@ -36,28 +47,50 @@ class GPTConfig:
 
     @property
     def non_embedding_parameters(self) -> int:
-        """Weights outside the token and position tables (12 d^2 + 13 d per block, and the last LayerNorm)."""
+        """Number of weights outside the two tables: 12 d^2 + 13 d in each block, 2 d in the last LayerNorm."""
         d = self.n_embd
         return self.n_layer * (12 * d * d + 13 * d) + 2 * d
 
     @property
     def parameters(self) -> int:
-        """All weights; the head shares the token table, which counts once."""
+        """Number of all weights. The head is the token table, which counts once."""
         return (self.vocab_size + self.block_size) * self.n_embd + self.non_embedding_parameters
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str) -> GPTConfig:
-        """Read a shape from parsed JSON; SlmxError naming `where` if a size is missing or not a number."""
+    def from_dict(cls, values: object, where: str) -> GPTConfig:
+        """Read a shape from parsed JSON. Other keys are allowed.
+
+        Args:
+            values: An object with every size.
+            where: The file, for messages.
+
+        Raises:
+            SlmxError: A size is missing or impossible.
+        """
+        if not isinstance(values, dict):
+            raise SlmxError(f"{where}: the model shape is not an object")
         names = [field.name for field in fields(cls)]
         missing = [name for name in names if name not in values]
         if missing:
             raise SlmxError(f"{where}: the model shape lacks {', '.join(missing)}")
-        return cls(**{name: values[name] for name in names})
+        try:
+            return cls(**{name: values[name] for name in names})
+        except SlmxError as error:
+            raise SlmxError(f"{where}: {error}") from None
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named shape with its training defaults; `batch_size` counts sequences of one context window."""
+    """A named shape with its training defaults.
+
+    Attributes:
+        name: Name of the preset.
+        config: The shape.
+        learning_rate: Peak of the learning rate.
+        batch_size: Sequences of one context in a step.
+        dropout: Share of activations that are dropped.
+        optimizer: One of `OPTIMIZERS`.
+    """
 
     name: str
     config: GPTConfig
@@ -80,7 +113,7 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def get_preset(name: str) -> Preset:
-    """The preset of that name; SlmxError listing those that exist otherwise."""
+    """Return the preset of a name; SlmxError, with the names that exist, if there is none."""
     if name not in PRESETS:
         raise SlmxError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -18,10 +18,12 @@ from typing import Any
 import tiktoken
 
 from slm.errors import SlmxError
+from slm.json_reader import Fields, read_json
 
 END_OF_TEXT = "<|endoftext|>"
 RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
+MAX_JSON_BYTES = 2**27
 # GPT-2's split rule, the one that tokenizers' ByteLevel pre-tokenizer applies.
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 # tiktoken's regular expressions overflow their stack on several hundred thousand spaces in a row.
@@ -86,7 +88,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read `tokenizer.tiktoken` in a folder; SlmxError if it is missing or not a rank file."""
+        """Read the `tokenizer.tiktoken` of a folder; SlmxError if it is missing or not a rank file."""
         path = folder / RANKS_FILE
         try:
             return cls.from_bytes(path.read_bytes(), str(path))
@@ -155,7 +157,11 @@ def bounded_pieces(text: str) -> Iterator[str]:
 
 
 def parse_ranks(content: bytes) -> dict[bytes, int]:
-    """Parse tiktoken's rank format; ValueError unless the ranks are 0, 1, 2, ... in order."""
+    """Parse tiktoken's rank format: a token in base64, a space and its rank on each line.
+
+    Raises:
+        ValueError: The ranks are not 0, 1, 2, ... in order, a token is repeated or empty, or a single byte is missing.
+    """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(content.splitlines()):
         try:
@@ -165,7 +171,9 @@ def parse_ranks(content: bytes) -> dict[bytes, int]:
         except (ValueError, binascii.Error):
             raise ValueError(f"line {number + 1} is not a base64 token and its rank") from None
         if value != number:
-            raise ValueError(f"line {number + 1} has rank {value}, expected {number}")
+            raise ValueError(f"line {number + 1} has rank {str(value)[:20]}, expected {number}")
+        if not decoded:
+            raise ValueError(f"line {number + 1} has an empty token")
         if decoded in ranks:
             raise ValueError(f"line {number + 1} repeats the token of rank {ranks[decoded]}")
         ranks[decoded] = value
@@ -199,12 +207,32 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, l
 
 
 def load_merges(folder: Path) -> list[tuple[str, str]]:
-    """The merges of a folder's `tokenizer.json`, in order; SlmxError if it cannot be read."""
+    """Read the merges of a folder's `tokenizer.json`, in the order they were learned; SlmxError if that fails."""
     path = folder / JSON_FILE
     try:
-        return [(left, right) for left, right in json.loads(path.read_text("utf-8"))["model"]["merges"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SlmxError(f"{path}: cannot read the merges ({error})") from error
+        return read_merges(Fields(read_json(path, MAX_JSON_BYTES)).object("model"))
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read the merges ({error.strerror}); copy the folder again") from error
+    except ValueError as error:
+        raise SlmxError(f"{path}: cannot read the merges ({error}); copy the folder again") from error
+
+
+def read_merges(model: Fields) -> list[tuple[str, str]]:
+    """Read the merges of the `model` in a `tokenizer.json`: pairs, or texts with a space between the two parts.
+
+    Raises:
+        ValueError: A merge is neither.
+    """
+    merges = model.value("merges")
+    if not isinstance(merges, list):
+        raise ValueError("model.merges is not a list")
+    pairs = []
+    for number, merge in enumerate(merges):
+        pair = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+            raise ValueError(f"merge {number} is not a pair of texts")
+        pairs.append((pair[0], pair[1]))
+    return pairs
 
 
 def _byte_alphabet() -> dict[int, str]:
@@ -219,10 +247,10 @@ _CHAR_TO_BYTE = {char: byte for byte, char in _BYTE_TO_CHAR.items()}
 
 
 def to_unicode(token: bytes) -> str:
-    """A token as tokenizer.json spells it."""
+    """Spell a token as tokenizer.json does."""
     return "".join(_BYTE_TO_CHAR[byte] for byte in token)
 
 
 def to_bytes(token: str) -> bytes:
-    """The bytes of a token that tokenizer.json spells; KeyError for a character that stands for none."""
+    """Return the bytes of a token of tokenizer.json; KeyError for a character that stands for no byte."""
     return bytes(_CHAR_TO_BYTE[char] for char in token)

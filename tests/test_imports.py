@@ -25,6 +25,7 @@ MAY_IMPORT = {
 LIGHT_SLM = {
     "slm.disk",
     "slm.errors",
+    "slm.folder_kind",
     "slm.hashing",
     "slm.json_reader",
     "slm.metrics",

@@ -10,6 +10,7 @@ from typing import Protocol
 from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, VERIFICATION_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
+from slm.folder_kind import Kind, wrong_kind
 from slm.hashing import sha256_of_bytes
 from slm.presets import GPTConfig
 from slm.tokenizer import RANKS_FILE, Tokenizer
@@ -217,5 +218,5 @@ def _open_store(path: Path) -> Store:
 
         return ZipStore(path)
     if not (path / MANIFEST_FILE).is_file():
-        raise SlmxError(f"{path}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {path}")
+        raise wrong_kind(path, Kind.BUNDLE)
     return FolderStore(path)

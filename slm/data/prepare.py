@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,7 @@ from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
 from slm.errors import SlmxError
+from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
 from slm.locks import lock_folder
 from slm.ownership import DATA_SET
@@ -96,6 +97,8 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
     Raises:
         SlmxError: A source is unusable, a split is too short, or `out` holds anything else.
     """
+    if settings.tokenizer is not None and not (settings.tokenizer / RANKS_FILE).is_file():
+        settings = replace(settings, tokenizer=find_checkpoint(settings.tokenizer))
     with console.status("checking the sources"):
         training = find_sources(settings.sources, settings.separator, "train", partial(_print, console))
         validation = find_sources(settings.valid, settings.separator, "valid", partial(_print, console))

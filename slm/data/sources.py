@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slm.data.cleaning import Cleaning
-from slm.data.dataset import is_dataset
 from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, read_text
 from slm.data.stories import BLANK_LINE, MARKER, normalise, split_stories
 from slm.data.tables import read_column
 from slm.errors import SlmxError
+from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.tokenizer import END_OF_TEXT
 
 SEPARATORS = ("auto", "endoftext", "blank")
@@ -112,10 +112,8 @@ def _suffix(name: str) -> str:
 
 
 def _files_below(folder: Path, split: str | None, report: Callable[[str], None] | None) -> list[Path]:
-    if is_dataset(folder):
-        raise SlmxError(
-            f"{folder}: a prepared data set, not text; give it to slmx train or slmx evaluate as the only --text"
-        )
+    if find_kind(folder) not in (Kind.FOLDER, Kind.EMPTY):
+        raise wrong_kind(folder, Kind.TEXT)
     taken, other_kind, other_split = [], [], []
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()

@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
@@ -71,19 +69,23 @@ class RunFolder:
             yield folder
 
     def load_last(self) -> Checkpoint:
-        """The newest checkpoint; SlmxError if it or the state of the optimizer is damaged, or a weight is no number."""
+        """Loads the newest checkpoint.
+
+        Raises:
+            SlmxError: There is none, it or the state of the optimizer is damaged, or a weight is NaN or infinite.
+        """
         last = self.last
         if last is None:
             raise SlmxError(f"{self.path}: no run to resume here; start it without --resume")
-        checkpoint = load_checkpoint(last)
-        state, listed = last / OPTIMIZER_FILE, CHECKPOINT.hashes(last).get(OPTIMIZER_FILE)
-        if listed is not None and state.is_file() and sha256_of(state) != listed:
-            raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); delete {last} to resume from before")
-        for name, tensor in checkpoint.model.state_dict().items():
-            if not bool(torch.isfinite(tensor).all()):
-                older = [path.name for path in self.steps()[:-1]]
-                hint = f"delete it to resume from {older[-1]}" if older else "start a new run"
-                raise SlmxError(f"{last}: {name} holds values that are no numbers; {hint}")
+        try:
+            checkpoint = load_checkpoint(last)
+            state, listed = last / OPTIMIZER_FILE, CHECKPOINT.hashes(last).get(OPTIMIZER_FILE)
+            if listed is not None and state.is_file() and sha256_of(state) != listed:
+                raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); copy the folder again")
+        except SlmxError as error:
+            older = [path.name for path in self.steps()[:-1]]
+            hint = f"delete {last.name} to resume from {older[-1]}" if older else "start a new run"
+            raise SlmxError(f"{error}, or {hint}") from error
         return checkpoint
 
     def dataset_path(self) -> str:

@@ -65,7 +65,7 @@ def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:
 
 def test_a_missing_checkpoint_says_how_to_make_one(slmx: Slmx) -> None:
     assert slmx.refuses_unchanged("export", "--checkpoint", "nowhere") == (
-        "nowhere: no checkpoint here (no config.json); make one with slmx train --out nowhere"
+        "nowhere: no slmx checkpoint here (no such file or folder); slmx train --text STORIES --out nowhere makes one"
     )
 
 

@@ -2,91 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from slm.checkpoint import PRETRAINED, load_checkpoint
 from slm.gpt2 import import_gpt2
-from slm.gpt2_tokenizer import import_tokenizer
 from slm.presets import get_preset
 from tests import bundles
 from tests.bundles import Slmx
+from tests.slm.gpt2_folders import END, VOCABULARY, Model, edit, hugging_face, made_model, rows_of
 
 pytestmark = pytest.mark.slow
-
-VOCABULARY = 400
-END = "<|endoftext|>"
-Model = transformers.GPT2LMHeadModel
-hugging_face: Any = transformers  # its classes are not typed
-
-
-def made_tokenizer(stories: list[str], specials: list[str]) -> HFTokenizer:
-    """A byte-level BPE as `tokenizers` trains it: special tokens get the first ids."""
-    tokenizer = HFTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=specials,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(stories, trainer)
-    return tokenizer
-
-
-def made_model(folder: Path, tokenizer: HFTokenizer, **changes: int) -> Model:
-    """A small GPT-2 with random weights, saved as a user would."""
-    torch.manual_seed(0)
-    settings = {
-        "vocab_size": VOCABULARY,
-        "n_positions": 48,
-        "n_embd": 32,
-        "n_layer": 2,
-        "n_head": 2,
-        "bos_token_id": tokenizer.token_to_id(END),
-        "eos_token_id": tokenizer.token_to_id(END),
-    }
-    model: Model = hugging_face.GPT2LMHeadModel(hugging_face.GPT2Config(**settings | changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(folder)
-    hugging_face.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, bos_token=END).save_pretrained(
-        folder
-    )
-    return model
-
-
-@pytest.fixture(scope="module")
-def tokenizer(stories: list[str]) -> HFTokenizer:
-    return made_tokenizer(stories, [END])
-
-
-@pytest.fixture(scope="module")
-def made(tokenizer: HFTokenizer) -> tuple[Path, Model]:
-    folder = bundles.folder("gpt2")
-    return folder, made_model(folder, tokenizer)
-
-
-@pytest.fixture
-def copy(made: tuple[Path, Model], tmp_path: Path) -> Path:
-    """A copy that the test may spoil."""
-    return bundles.copy_of(made[0], tmp_path / "copy")
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads(path.read_text("utf-8"))
-    change(content)
-    path.write_text(json.dumps(content), "utf-8")
 
 
 def test_it_computes_the_same_and_splits_text_the_same(
@@ -98,7 +30,7 @@ def test_it_computes_the_same_and_splits_text_the_same(
     assert ran.stderr.endswith("parameters; now: slmx export --checkpoint mine --int8\n")
     checkpoint = load_checkpoint(Path("mine"))
     assert checkpoint.preset == "custom"
-    rows = import_tokenizer(folder).rows
+    rows = rows_of(folder)
     assert sorted(rows) == list(range(VOCABULARY))
     for story in stories[:20]:
         ours = checkpoint.tokenizer.encode(story)
@@ -115,22 +47,6 @@ def test_it_exports_and_tells_a_story(slmx: Slmx, made: tuple[Path, Model]) -> N
         assert slmx("export", "--checkpoint", "mine", "--int8").stdout.startswith("bundles/custom\n")
     ran = slmx("generate", "Once", "--bundle", "bundles/custom", "--max-tokens", "5", "--seed", "1")
     assert (ran.code, ran.stdout[:4]) == (0, "Once")
-
-
-def test_special_tokens_that_no_text_can_reach_are_left_out(slmx: Slmx, stories: list[str], tmp_path: Path) -> None:
-    folder = tmp_path / "hf"
-    model = made_model(folder, made_tokenizer(stories, ["<pad>", "<unk>", END]), vocab_size=VOCABULARY + 8)
-    ran = slmx("import", folder, "--out", "mine")
-    assert ran.code == 0
-    assert "left out 10 rows of the token table that no text can reach" in ran.stderr
-    checkpoint = load_checkpoint(Path("mine"))
-    assert checkpoint.tokenizer.vocab_size == VOCABULARY - 2
-    rows = import_tokenizer(folder).rows
-    assert rows[-1] == 2
-    ids = [checkpoint.tokenizer.end_of_text, *checkpoint.tokenizer.encode(stories[0])][:40]
-    with torch.inference_mode():
-        theirs = model(torch.tensor([[rows[i] for i in ids]])).logits[0][:, rows]
-        torch.testing.assert_close(checkpoint.model(torch.tensor([ids]))[0], theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_shards_are_put_together(slmx: Slmx, made: tuple[Path, Model], tokenizer: HFTokenizer) -> None:
@@ -153,77 +69,233 @@ def test_the_shape_of_a_preset_is_recognized(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("model_type", "llama", "a model of type 'llama'; slmx takes GPT-2 shaped ones (model_type gpt2)"),
-        ("activation_function", "gelu", "activation_function 'gelu'; slmx computes gelu_new or gelu_pytorch_tanh"),
+        ("model_type", "llama", "a model of type 'llama'; slmx imports GPT-2 shaped models only (model_type gpt2)"),
+        ("model_type", [["x"]], "a model of type [['x']]; slmx imports GPT-2 shaped models only (model_type gpt2)"),
+        ("activation_function", "gelu", "activation_function is 'gelu'; slmx computes gelu_new only"),
+        ("activation_function", None, "activation_function is None; slmx computes gelu_new only"),
+        ("activation_function", {}, "activation_function is {}; slmx computes gelu_new only"),
         ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06; slmx computes 1e-05 only"),
         ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx is True; slmx computes False only"),
         ("tie_word_embeddings", False, "tie_word_embeddings is False; slmx computes True only"),
-        ("n_inner", 64, "n_inner is 64; slmx computes 4 x n_embd (128)"),
+        ("scale_attn_weights", False, "scale_attn_weights is False; slmx computes True only"),
+        ("add_cross_attention", True, "add_cross_attention is True; slmx computes False only"),
+        ("layer_norm_epsilon", "1e-5", "layer_norm_epsilon is '1e-5'; slmx computes 1e-05 only"),
+        ("layer_norm_epsilon", None, "layer_norm_epsilon is None; slmx computes 1e-05 only"),
+        ("pruned_heads", {"0": [1]}, "pruned_heads is {'0': [1]}; slmx computes models without it only"),
+        (
+            "quantization_config",
+            {"bits": 4},
+            "quantization_config is {'bits': 4}; slmx computes models without it only",
+        ),
+        ("auto_map", {"AutoModel": "m.M"}, "auto_map is {'AutoModel': 'm.M'}; slmx computes models without it only"),
+        ("n_inner", 64, "n_inner is 64; slmx computes 4 x n_embd (128) only"),
+        ("n_inner", 0, "n_inner is 0; slmx computes 4 x n_embd (128) only"),
+        ("n_inner", "x", "n_inner is 'x'; slmx computes 4 x n_embd (128) only"),
+        ("num_attention_heads", 4, "n_head and num_attention_heads differ; correct config.json"),
+        ("n_head", 2.0, "model shape: n_head must be a whole number from 1 to 1099511627776, not 2.0"),
+        ("n_layer", 10**9, "n_layer is 1000000000, but that of the weights is 2; correct config.json"),
+        ("n_embd", 10**9, "n_embd is 1000000000, but that of the weights is 32; correct config.json"),
+        ("n_positions", 10**9, "n_positions is 1000000000, but that of the weights is 48; correct config.json"),
+        ("eos_token_id", "x", "eos_token_id is 'x'; set it to the id that ends a text"),
+        ("eos_token_id", True, "eos_token_id is True; set it to the id that ends a text"),
+        ("eos_token_id", [0, 1], "eos_token_id is [0, 1]; set it to the id that ends a text"),
         ("n_head", 3, "model shape: 3 heads do not divide n_embd 32"),
-        ("n_positions", 64, "n_positions is 64, the position table has 48 rows; mend config.json"),
-        ("n_layer", 3, "its weights hold no h.2.ln_1.weight; config.json promises 3 layers"),
-        ("n_layer", 1, "its weights have 2 layers, config.json promises 1"),
-        ("n_embd", 64, "wte.weight is [400, 32], config.json promises [400, 64]; mend either"),
+        ("n_positions", 64, "n_positions is 64, but that of the weights is 48; correct config.json"),
+        ("n_layer", 3, "n_layer is 3, but that of the weights is 2; correct config.json"),
+        ("n_layer", 1, "n_layer is 1, but that of the weights is 2; correct config.json"),
+        ("n_embd", 64, "n_embd is 64, but that of the weights is 32; correct config.json"),
     ],
 )
 def test_what_slmx_does_not_compute_is_refused(
-    slmx: Slmx, copy: Path, tmp_path: Path, setting: str, value: object, said: str
+    slmx: Slmx, hf_folder: Path, tmp_path: Path, setting: str, value: object, said: str
 ) -> None:
-    edit(copy / "config.json", lambda content: content.update({setting: value}))
-    assert slmx.refuses("import", copy, "--out", "mine").endswith(said)
+    edit(hf_folder / "config.json", lambda content: content.update({setting: value}))
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(said)
     assert not (tmp_path / "mine").exists()
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("config.json", "missing; this is no Hugging Face model folder"),
-        ("tokenizer.json", "missing; save_pretrained of a fast AutoTokenizer writes one"),
-        ("model.safetensors", "no model.safetensors; slmx reads safetensors only"),
+        ("config.json", "missing; name a Hugging Face folder, with config.json, model.safetensors, tokenizer.json"),
+        (
+            "tokenizer.json",
+            "missing; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes one",
+        ),
+        (
+            "model.safetensors",
+            "no model.safetensors here, and slmx reads safetensors only; download the folder again",
+        ),
     ],
 )
-def test_a_missing_file_is_named(slmx: Slmx, copy: Path, name: str, said: str) -> None:
-    (copy / name).unlink()
-    assert slmx.refuses("import", copy, "--out", "mine").endswith(said)
+def test_a_missing_file_is_named(slmx: Slmx, hf_folder: Path, name: str, said: str) -> None:
+    (hf_folder / name).unlink()
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(said)
 
 
-def test_pickled_weights_say_how_to_save_them_otherwise(slmx: Slmx, copy: Path) -> None:
-    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
-    line = slmx.refuses("import", copy, "--out", "mine")
-    assert line.endswith(
-        "pytorch_model.bin is pickled: save the model again with save_pretrained(..., safe_serialization=True)"
+def test_pickled_weights_are_refused_and_the_advice_converts_them(
+    slmx: Slmx, hf_folder: Path, made: tuple[Path, Model]
+) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    made[1].save_pretrained(hf_folder, safe_serialization=False)
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(
+        "no model.safetensors here; pytorch_model.bin is pickled, and reading it can run code. If you trust it, "
+        "transformers converts it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, "
+        "safe_serialization=True)"
     )
+    model = hugging_face.AutoModelForCausalLM.from_pretrained(hf_folder)
+    model.save_pretrained("new", safe_serialization=True)
+    hugging_face.AutoTokenizer.from_pretrained(hf_folder).save_pretrained("new")
+    assert slmx("import", "new", "--out", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("model.gguf", "is not safetensors"), ("tf_model.h5", "is not safetensors"), ("model.pth", "is pickled, and")],
+)
+def test_other_weights_are_named(slmx: Slmx, hf_folder: Path, name: str, problem: str) -> None:
+    (hf_folder / "model.safetensors").rename(hf_folder / name)
+    assert f"no model.safetensors here; {name} {problem}" in slmx.refuses("import", hf_folder, "--out", "mine")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_a_damaged_file_is_named(slmx: Slmx, copy: Path, name: str) -> None:
-    (copy / name).write_bytes((copy / name).read_bytes()[:50])
-    assert slmx.refuses("import", copy, "--out", "mine").startswith(f"{copy / name}: ")
+def test_a_damaged_file_is_named(slmx: Slmx, hf_folder: Path, name: str) -> None:
+    (hf_folder / name).write_bytes((hf_folder / name).read_bytes()[:50])
+    assert slmx.refuses("import", hf_folder, "--out", "mine").startswith(f"{hf_folder / name}: ")
 
 
-def test_a_head_of_its_own_is_refused(slmx: Slmx, copy: Path) -> None:
-    tensors = load_file(copy / "model.safetensors")
+def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named(slmx: Slmx, hf_folder: Path, value: float) -> None:
+    name = "transformer.h.1.mlp.c_fc.bias"
+    change_tensors(hf_folder, lambda tensors: tensors[name].__setitem__(0, value))
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.startswith(f"{hf_folder / 'model.safetensors'}: '{name}' holds NaN or infinity; ")
+    assert not Path("mine").exists()
+
+
+def test_weights_of_whole_numbers_are_refused(slmx: Slmx, hf_folder: Path) -> None:
+    name = "transformer.h.1.mlp.c_fc.weight"
+    change_tensors(hf_folder, lambda tensors: tensors.update({name: tensors[name].to(torch.int8)}))
+    assert f"'{name}' is torch.int8, not a float tensor" in slmx.refuses("import", hf_folder, "--out", "mine")
+
+
+@pytest.mark.parametrize("name", ["score.weight", "lm_head.bias", "transformer.h.0.crossattention.c_attn.weight"])
+def test_tensors_that_slmx_does_not_compute_are_named(slmx: Slmx, hf_folder: Path, name: str) -> None:
+    change_tensors(hf_folder, lambda tensors: tensors.update({name: torch.zeros(2)}))
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.endswith(f"hold '{name.removeprefix('transformer.')}', which slmx does not compute")
+
+
+def test_a_tensor_of_another_shape_or_missing_is_named(slmx: Slmx, hf_folder: Path) -> None:
+    change_tensors(hf_folder, lambda tensors: tensors.update({"transformer.ln_f.bias": torch.zeros(1, 32)}))
+    assert "ln_f.bias is [1, 32], and config.json asks for [32]" in slmx.refuses("import", hf_folder, "--out", "mine")
+    change_tensors(hf_folder, lambda tensors: tensors.pop("transformer.ln_f.bias"))
+    assert "its weights hold no ln_f.bias; download" in slmx.refuses("import", hf_folder, "--out", "mine")
+    change_tensors(hf_folder, lambda tensors: tensors.update({"ln_f.weight": torch.zeros(32)}))
+    assert "hold a tensor twice" in slmx.refuses("import", hf_folder, "--out", "mine")
+
+
+def test_constants_of_older_folders_are_left_out(slmx: Slmx, hf_folder: Path) -> None:
+    mask = {
+        "transformer.h.0.attn.masked_bias": torch.tensor(-math.inf),
+        "h.0.attn.bias": torch.ones(1, dtype=torch.bool),
+    }
+    change_tensors(hf_folder, lambda tensors: tensors.update(mask))
+    assert slmx("import", hf_folder, "--out", "mine").code == 0
+
+
+INDEX = "model.safetensors.index.json"
+
+
+def test_the_whole_file_counts_where_there_is_an_index_too(slmx: Slmx, hf_folder: Path) -> None:
+    """As in transformers: the index can be of an earlier version."""
+    (hf_folder / INDEX).write_text("{}", "utf-8")
+    assert slmx("import", hf_folder, "--out", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not an index of safetensors files (Expecting value"),
+        (b'{"weight_map": {"a"', "not an index of safetensors files (Expecting ':'"),
+        (b"[" * 100_000, "not an index of safetensors files (more than 16 levels"),
+        (b"[]", "not an index of safetensors files (no JSON object)"),
+        (b"{}", "not an index of safetensors files (weight_map is missing)"),
+        (b'{"weight_map": []}', "not an index of safetensors files (weight_map is not an object)"),
+        (b'{"weight_map": {}}', "lists no tensor"),
+        (b'{"weight_map": {"a": 5}}', "not an index of safetensors files (weight_map.a is not a text"),
+        (
+            b'{"weight_map": {"a": "../m.safetensors"}}',
+            "lists '../m.safetensors', which is no safetensors file",
+        ),
+        (b'{"weight_map": {"a": "/m.safetensors"}}', "lists '/m.safetensors', which is no safetensors file of this"),
+        (b'{"weight_map": {"a": "model.bin"}}', "lists 'model.bin', which is no safetensors file of this"),
+        (b'{"weight_map": {"a": "m.safetensors"}}', "missing, but model.safetensors.index.json lists it"),
+        (b'{"weight_map": {"a": "whole.safetensors"}}', "holds no 'a', but model.safetensors.index.json says so"),
+    ],
+    ids=lambda value: value[:40].decode() if isinstance(value, bytes) else "",
+)
+def test_a_hostile_index_is_one_line(slmx: Slmx, hf_folder: Path, content: bytes, said: str) -> None:
+    (hf_folder / "model.safetensors").rename(hf_folder / "whole.safetensors")
+    (hf_folder / INDEX).write_bytes(content)
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert said in line
+    assert line.startswith(f"{hf_folder}/")
+    assert len(line) < 500
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"[" * 100_000, id="deep list"),
+        pytest.param(b'{"a":' * 100_000, id="deep object"),
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b"\xff",
+        b"{}",
+        b'{"a": 1, "a": 1}',
+    ],
+)
+def test_hostile_json_is_one_line(slmx: Slmx, hf_folder: Path, name: str, content: bytes) -> None:
+    (hf_folder / name).write_bytes(content)
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.startswith(f"{hf_folder / name}: ")
+    assert len(line) < 500
+    assert not Path("mine").exists()
+
+
+def test_a_config_without_a_model_type_is_one_line(slmx: Slmx, hf_folder: Path) -> None:
+    edit(hf_folder / "config.json", lambda content: content.pop("model_type"))
+    assert ": has no model_type; slmx imports GPT-2 shaped" in slmx.refuses("import", hf_folder, "--out", "mine")
+
+
+def test_options_that_change_no_result_are_accepted(slmx: Slmx, hf_folder: Path, stories: list[str]) -> None:
+    changes = {"reorder_and_upcast_attn": True, "resid_pdrop": 0.3, "attn_pdrop": 0.3, "embd_pdrop": 0.3}
+    edit(hf_folder / "config.json", lambda content: content.update(changes))
+    assert slmx("import", hf_folder, "--out", "mine").code == 0
+    model = hugging_face.GPT2LMHeadModel.from_pretrained(hf_folder, attn_implementation="eager").eval()
+    assert model.config.reorder_and_upcast_attn
+    checkpoint, rows = load_checkpoint(Path("mine")), rows_of(hf_folder)
+    ids = checkpoint.tokenizer.encode(stories[0])[:40]
+    with torch.inference_mode():
+        theirs = model(torch.tensor([[rows[i] for i in ids]])).logits[0][:, rows]
+        torch.testing.assert_close(checkpoint.model(torch.tensor([ids]))[0], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_of_its_own_is_refused(slmx: Slmx, hf_folder: Path) -> None:
+    tensors = load_file(hf_folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"] * 2
-    save_file(tensors, copy / "model.safetensors")
-    assert slmx.refuses("import", copy, "--out", "mine").endswith("slmx computes tied heads only")
-
-
-def test_a_tokenizer_that_splits_otherwise_is_refused(slmx: Slmx, copy: Path, stories: list[str]) -> None:
-    lower = made_tokenizer(stories, [END])
-    lower.normalizer = normalizers.Lowercase()
-    lower.save(str(copy / "tokenizer.json"))
-    assert "splits text otherwise than GPT-2 does" in slmx.refuses("import", copy, "--out", "mine")
-    edit(copy / "tokenizer.json", lambda content: content.update(normalizer=None))
-    edit(copy / "tokenizer.json", lambda content: content["pre_tokenizer"].update(use_regex=False))
-    assert "splits text otherwise than GPT-2 does" in slmx.refuses("import", copy, "--out", "mine")
-
-
-def test_a_tokenizer_without_an_end_is_refused(slmx: Slmx, copy: Path) -> None:
-    edit(copy / "config.json", lambda content: content.update(eos_token_id=None))
-    edit(copy / "tokenizer.json", lambda content: content["added_tokens"][0].update(content="<eos>"))
-    edit(copy / "tokenizer.json", lambda content: content["model"]["vocab"].pop(END))
-    line = slmx.refuses("import", copy, "--out", "mine")
-    assert line.endswith("no end-of-text token; name its id as eos_token_id in config.json")
+    save_file(tensors, hf_folder / "model.safetensors")
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith("slmx computes tied heads only")
 
 
 def test_what_stands_there_is_kept_without_force(slmx: Slmx, made: tuple[Path, Model]) -> None:
@@ -238,4 +310,5 @@ def test_what_stands_there_is_kept_without_force(slmx: Slmx, made: tuple[Path, M
 
 
 def test_no_folder(slmx: Slmx) -> None:
-    assert slmx.refuses("import", "nowhere", "--out", "mine").startswith("nowhere: no folder here; name one with")
+    line = slmx.refuses("import", "nowhere", "--out", "mine")
+    assert line.startswith("nowhere: no Hugging Face folder here (no such file or folder); name one with config.json")

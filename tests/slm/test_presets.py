@@ -61,11 +61,12 @@ def test_unknown_name_lists_what_exists() -> None:
     ("changed", "said"),
     [
         ({"n_head": 3}, "3 heads do not divide n_embd 8"),
-        ({"block_size": 0}, "block_size must be a whole number of at least 1, not 0"),
-        ({"n_embd": -8}, "n_embd must be a whole number of at least 1, not -8"),
-        ({"vocab_size": 8.0}, "vocab_size must be a whole number of at least 1, not 8.0"),
-        ({"n_layer": True}, "n_layer must be a whole number of at least 1, not True"),
-        ({"n_layer": "2"}, "n_layer must be a whole number of at least 1, not '2'"),
+        ({"block_size": 0}, "block_size must be a whole number from 1 to 1099511627776, not 0"),
+        ({"n_embd": -8}, "n_embd must be a whole number from 1 to 1099511627776, not -8"),
+        ({"vocab_size": 8.0}, "vocab_size must be a whole number from 1 to 1099511627776, not 8.0"),
+        ({"n_layer": True}, "n_layer must be a whole number from 1 to 1099511627776, not True"),
+        ({"n_layer": "2"}, "n_layer must be a whole number from 1 to 1099511627776, not '2'"),
+        ({"n_layer": 10**4000}, f"n_layer must be a whole number from 1 to 1099511627776, not 1{'0' * 79}"),
     ],
 )
 def test_impossible_shapes(changed: dict[str, Any], said: str) -> None:
@@ -74,11 +75,20 @@ def test_impossible_shapes(changed: dict[str, Any], said: str) -> None:
     with pytest.raises(SlmxError) as caught:
         GPTConfig(**sizes | changed)
     assert str(caught.value) == f"model shape: {said}"
+    with pytest.raises(SlmxError) as caught:
+        GPTConfig.from_dict(sizes | changed, "my é/here.json")
+    assert str(caught.value) == f"my é/here.json: model shape: {said}"
 
 
 @pytest.mark.parametrize("values", [{}, {"block_size": 8, "vocab_size": 8, "n_layer": 1, "n_head": 1}])
 def test_a_shape_from_json_names_what_it_lacks(values: dict[str, int]) -> None:
     with pytest.raises(SlmxError, match=r"here.json: the model shape lacks .*n_embd"):
+        GPTConfig.from_dict(values, "here.json")
+
+
+@pytest.mark.parametrize("values", [None, 5, "block_size", []])
+def test_a_shape_that_is_no_object_is_refused(values: object) -> None:
+    with pytest.raises(SlmxError, match=r"here.json: the model shape is not an object"):
         GPTConfig.from_dict(values, "here.json")
 
 

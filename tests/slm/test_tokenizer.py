@@ -28,6 +28,7 @@ from slm.tokenizer import (
     Tokenizer,
     bounded_pieces,
     load_merges,
+    parse_ranks,
     train_tokenizer,
 )
 
@@ -206,6 +207,8 @@ def test_both_split_contractions_spaces_and_signs_alike(text: str, order: int) -
         (b"\xff\xfe 0\n", "line 1 is not"),
         (b"".join(b"%s %d\n" % (base64.b64encode(b"%d" % i), i) for i in range(300)), "246 of the 256 single bytes"),
         (b"YQ== 0\n", "1 tokens"),
+        (b"YQ== 0\nYg== " + b"9" * 4000, "line 2 has rank 99999999999999999999, expected 1"),
+        (b"YQ== 0\nYg== " + b"9" * 5000, "line 2 is not"),
     ],
 )
 def test_damaged_rank_files(content: bytes, said: str, tmp_path: Path) -> None:
@@ -222,12 +225,37 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         load_merges(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": {"merges": [["a"]]}}', '{"model": null}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"model": null}',
+        '{"model": {}}',
+        '{"model": {"merges": 5}}',
+        '{"model": {"merges": [["a"]]}}',
+        '{"model": {"merges": ["ab"]}}',
+        '{"model": {"merges": [["a", 5]]}}',
+        '{"model": {"merges": [["a", ""]]}}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_damaged_merges_are_named(content: str, tmp_path: Path) -> None:
     (tmp_path / JSON_FILE).write_text(content)
     with pytest.raises(SlmxError, match="cannot read the merges") as caught:
         load_merges(tmp_path)
     assert str(tmp_path / JSON_FILE) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(content=st.binary(max_size=60) | st.text("YQ= 0123\n", max_size=40).map(str.encode))
+def test_any_bytes_are_ranks_or_a_value_error(content: bytes) -> None:
+    whole = b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
+    for one in (content, whole + content):
+        with contextlib.suppress(ValueError):
+            assert sorted(parse_ranks(one).values()) == list(range(len(parse_ranks(one))))
 
 
 @settings(max_examples=300, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -132,9 +133,11 @@ def test_only_what_is_used_is_read_and_hashed(spoilt: Path, slmx: Slmx) -> None:
 
 def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -> None:
     (spoilt / MANIFEST_FILE).unlink()
-    for folder in (spoilt, tmp_path / "nowhere"):
+    nowhere = tmp_path / "nowhere"
+    reasons = {spoilt: ("a folder of another kind", "NEW"), nowhere: ("no such file or folder", str(nowhere))}
+    for folder, (reason, out) in reasons.items():
         assert refusal(partial(Bundle.open, folder)) == (
-            f"{folder}: no bundle here (no {MANIFEST_FILE}); make one with slmx export --out {folder}"
+            f"{folder}: no bundle here ({reason}); slmx export --out {shlex.quote(out)} makes one"
         )
     text = spoilt / "README.md"
     assert refusal(lambda: Bundle.open(text)).startswith(f"{text}: neither the folder of a bundle nor a whole zip ")

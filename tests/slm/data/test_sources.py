@@ -132,7 +132,7 @@ def test_a_folder_whose_files_are_all_left_out_says_which(tmp_path: Path) -> Non
 
 def test_a_prepared_data_set_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text("{}", "utf-8")
-    with pytest.raises(SlmxError, match="a prepared data set, not text; give it to slmx train or slmx evaluate"):
+    with pytest.raises(SlmxError, match="a prepared data set, not a text of stories; give it to slmx train or"):
         find_sources([tmp_path])
 
 

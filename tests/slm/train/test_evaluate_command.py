@@ -74,7 +74,10 @@ def test_the_validation_split_of_a_data_set_is_read(
 
 @pytest.mark.parametrize(
     ("checkpoint", "text", "message"),
-    [("nowhere", "stories", "no checkpoint here"), ("tiny", "nowhere.txt", "nowhere.txt: cannot read the corpus (")],
+    [
+        ("nowhere", "stories", "no slmx checkpoint here"),
+        ("tiny", "nowhere.txt", "nowhere.txt: cannot read the corpus ("),
+    ],
 )
 def test_what_is_missing_is_one_line(
     checkpoint: str,

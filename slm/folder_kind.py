@@ -1,0 +1,142 @@
+"""What a folder or a file is, and which command takes it: for messages about a path of another kind than wanted."""
+
+from __future__ import annotations
+
+import shlex
+from enum import Enum
+from pathlib import Path
+
+from slm.errors import SlmxError
+from slm.json_reader import read_json
+
+MAX_JSON_BYTES = 2**24
+
+
+class Kind(Enum):
+    """What a path is, or should be. The value is the name that messages use."""
+
+    CHECKPOINT = "a slmx checkpoint"
+    RUN = "a training run"
+    HUGGING_FACE = "a Hugging Face folder"
+    BUNDLE = "a bundle"
+    DATA_SET = "a prepared data set"
+    REPORT = "a report of slmx bench"
+    TEXT = "a text of stories"
+    FILE = "a file"
+    EMPTY = "an empty folder"
+    FOLDER = "a folder of another kind"
+    MISSING = "no such file or folder"
+
+
+# What to do with a path of the first kind where the second is wanted. `{path}` stands for the path.
+ADVICE = {
+    (Kind.CHECKPOINT, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
+    (Kind.CHECKPOINT, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
+    (Kind.CHECKPOINT, Kind.TEXT): "slmx export --checkpoint {path} takes it",
+    (Kind.RUN, Kind.CHECKPOINT): "it holds no checkpoint yet: slmx train --text STORIES --out NEW makes one",
+    (Kind.RUN, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
+    (Kind.RUN, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
+    (Kind.RUN, Kind.TEXT): "slmx export --checkpoint {path} takes it",
+    (Kind.HUGGING_FACE, Kind.CHECKPOINT): "slmx import {path} --out NEW makes one",
+    (Kind.HUGGING_FACE, Kind.BUNDLE): "slmx import {path} --out NEW makes a checkpoint to export",
+    (Kind.HUGGING_FACE, Kind.TEXT): "slmx import {path} --out NEW takes it",
+    (Kind.BUNDLE, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
+    (Kind.BUNDLE, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
+    (Kind.BUNDLE, Kind.TEXT): "slmx generate --bundle {path} takes it",
+    (Kind.DATA_SET, Kind.CHECKPOINT): "slmx train --text {path} --out NEW makes one",
+    (Kind.DATA_SET, Kind.BUNDLE): "slmx train --text {path} --out NEW makes a checkpoint to export",
+    (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
+    (Kind.DATA_SET, Kind.TEXT): "give it to slmx train or slmx evaluate as the only --text",
+}
+# How to get what is wanted if the path is of no help. `{out}` stands for the path if a command can write there.
+OTHERWISE = {
+    Kind.CHECKPOINT: "slmx train --text STORIES --out {out} makes one",
+    Kind.BUNDLE: "slmx export --out {out} makes one",
+    Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
+    Kind.TEXT: "name a text file, a table, or a folder of them",
+}
+
+
+def find_kind(path: Path) -> Kind:
+    """Find out what a path is, by the names of the files in it and the keys of its JSON files.
+
+    Args:
+        path: Any path. The content of a folder is not checked: a checkpoint can be damaged.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    if not path.is_dir():
+        return Kind.FILE if path.exists() else Kind.MISSING
+    if "variants" in _keys(path / "manifest.json"):
+        return Kind.BUNDLE
+    if (path / "dataset.json").is_file():
+        return Kind.DATA_SET
+    if _is_checkpoint(path):
+        return Kind.CHECKPOINT
+    is_ours = (path / "tokenizer.tiktoken").is_file()  # for example a bundle without its manifest
+    if not is_ours and _keys(path / "config.json") & {"model_type", "architectures"}:
+        return Kind.HUGGING_FACE
+    if _checkpoints_of_run(path) or "data" in _keys(path / "run.json"):
+        return Kind.RUN
+    if "files" in _keys(path / "files.json") | _keys(path / "report" / "files.json"):
+        return Kind.REPORT
+    return Kind.FOLDER if any(path.iterdir()) else Kind.EMPTY
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a folder is or, for a training run, its best or else its newest one.
+
+    Raises:
+        SlmxError: The path is of another kind, or the run holds no checkpoint. The message names what takes the path.
+        OSError: The folder cannot be read.
+    """
+    kind = find_kind(path)
+    if kind is Kind.CHECKPOINT:
+        return path
+    if kind is Kind.RUN and (found := _checkpoints_of_run(path)):
+        return found[0]
+    raise wrong_kind(path, Kind.CHECKPOINT)
+
+
+def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
+    """Make the error for a path that is not of the wanted kind: what it is, and the command that takes it.
+
+    Args:
+        path: Any path that is not of the kind `wanted`.
+        wanted: `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE` or `TEXT`.
+
+    Raises:
+        OSError: The folder cannot be read.
+    """
+    kind = find_kind(path)
+    if kind is Kind.FILE and find_kind(path.absolute().parent) is wanted:
+        advice = f"name its folder, {shlex.quote(str(path.parent))}"
+    elif (kind, wanted) in ADVICE:
+        advice = ADVICE[kind, wanted].format(path=shlex.quote(str(path)))
+    else:
+        out = shlex.quote(str(path)) if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
+        advice = OTHERWISE[wanted].format(out=out)
+    if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
+        return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
+    return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a folder is a checkpoint, or one whose `config.json` is damaged."""
+    files = [(path / name).is_file() for name in ("config.json", "tokenizer.tiktoken", "training.json")]
+    return all(files) or (files[0] and "sha256" in _keys(path / "config.json"))
+
+
+def _checkpoints_of_run(path: Path) -> list[Path]:
+    """The checkpoints of a training run: the best one, then the others from the newest to the oldest."""
+    return [folder for folder in (path / "best", *sorted(path.glob("step-*"), reverse=True)) if _is_checkpoint(folder)]
+
+
+def _keys(path: Path) -> set[str]:
+    """The keys of the object in a JSON file; none if the file is missing, damaged or larger than MAX_JSON_BYTES."""
+    try:
+        values = read_json(path, MAX_JSON_BYTES)
+    except (OSError, ValueError):
+        return set()
+    return set(values) if isinstance(values, dict) else set()

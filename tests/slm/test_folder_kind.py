@@ -1,0 +1,182 @@
+"""A path of another kind than wanted is refused with what it is and the command that takes it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slm.cli import COMMANDS, LazyGroup
+from slm.errors import SlmxError
+from slm.folder_kind import ADVICE, OTHERWISE, Kind, find_checkpoint, find_kind, wrong_kind
+from tests.bundles import Slmx
+
+WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT)
+
+
+def write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), "utf-8")
+
+
+@pytest.fixture
+def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
+    """A path of every kind, with a space, an é, a % and a # in it."""
+    home = tmp_path / "my é %20 # files"
+    found: dict[Kind, Path] = {kind: home / kind.name.lower() for kind in Kind if kind is not Kind.TEXT}
+    shutil.copytree(tiny_checkpoint, found[Kind.CHECKPOINT])
+    shutil.copytree(tiny_checkpoint, found[Kind.RUN] / "step-0000250")
+    write(found[Kind.HUGGING_FACE] / "config.json", {"model_type": "gpt2"})
+    shutil.copytree(tiny_checkpoint, found[Kind.BUNDLE])
+    write(found[Kind.BUNDLE] / "config.json", {"model_type": "gpt2"})
+    write(found[Kind.BUNDLE] / "manifest.json", {"format_version": 3, "variants": {}})
+    write(found[Kind.DATA_SET] / "dataset.json", {"format_version": 2})
+    write(found[Kind.REPORT] / "report.json", {"format_version": 2})
+    write(found[Kind.REPORT] / "files.json", {"files": {}})
+    write(found[Kind.FOLDER] / "notes.json", {"a": "b"})
+    write(found[Kind.FILE], {"a": "b"})
+    found[Kind.EMPTY].mkdir()
+    return found
+
+
+def test_every_kind_is_found(places: dict[Kind, Path]) -> None:
+    assert {kind: find_kind(path) for kind, path in places.items()} == {kind: kind for kind in places}
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "[]", "{}", pytest.param("[" * 100_000, id="deep"), "{'a'}"])
+def test_a_damaged_file_is_no_error(content: str, places: dict[Kind, Path]) -> None:
+    for kind, name in ((Kind.BUNDLE, "manifest.json"), (Kind.REPORT, "files.json")):
+        (places[kind] / name).write_text(content)
+        assert find_kind(places[kind]) is not kind
+    for kind in (Kind.CHECKPOINT, Kind.HUGGING_FACE):
+        (places[kind] / "config.json").write_text(content)
+    assert find_kind(places[Kind.CHECKPOINT]) is Kind.CHECKPOINT, "the other files show what it is"
+    assert find_kind(places[Kind.HUGGING_FACE]) is Kind.FOLDER
+
+
+@pytest.mark.parametrize("wanted", WANTED)
+def test_the_message_says_what_the_path_is_and_what_takes_it(wanted: Kind, places: dict[Kind, Path]) -> None:
+    for kind, path in places.items():
+        if kind is wanted:
+            continue
+        line = str(wrong_kind(path, wanted))
+        assert line.startswith(f"{path}: ")
+        assert kind.value in line
+        assert wanted.value.removeprefix("a ") in line
+        assert "\n" not in line
+        assert "{" not in line
+
+
+def test_the_message_is_as_a_shell_reads_it(places: dict[Kind, Path]) -> None:
+    path = places[Kind.HUGGING_FACE]
+    line = f"{path}: a Hugging Face folder, not a slmx checkpoint; slmx import '{path}' --out NEW makes one"
+    assert str(wrong_kind(path, Kind.CHECKPOINT)) == line
+    empty = places[Kind.EMPTY]
+    line = f"{empty}: no bundle here (an empty folder); slmx export --out '{empty}' makes one"
+    assert str(wrong_kind(empty, Kind.BUNDLE)) == line
+
+
+def test_a_bundle_without_its_manifest_is_not_taken_for_a_hugging_face_folder(places: dict[Kind, Path]) -> None:
+    bundle = places[Kind.BUNDLE]
+    (bundle / "manifest.json").unlink()
+    (bundle / "training.json").unlink()
+    assert find_kind(bundle) is Kind.FOLDER
+
+
+def test_a_file_of_a_wanted_folder_leads_to_it(places: dict[Kind, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = places[Kind.CHECKPOINT]
+    weights = folder / "model.safetensors"
+    assert str(wrong_kind(weights, Kind.CHECKPOINT)).endswith(f"name its folder, {shlex.quote(str(folder))}")
+    monkeypatch.chdir(folder)
+    assert str(wrong_kind(Path("model.safetensors"), Kind.CHECKPOINT)).endswith("name its folder, .")
+
+
+@pytest.mark.parametrize("advice", sorted({*ADVICE.values(), *OTHERWISE.values()}))
+def test_advice_names_commands_and_options_that_exist(advice: str) -> None:
+    for command, rest in re.findall(r"slmx (\w+)([^:;,]*)", advice):
+        assert command in COMMANDS
+        found = LazyGroup().get_command(None, command)
+        assert found is not None
+        options = {name for option in found.params for name in option.opts}
+        assert set(re.findall(r"--[\w-]+", rest)) <= options, command
+
+
+def test_a_run_leads_to_its_best_and_else_to_its_newest(places: dict[Kind, Path]) -> None:
+    run = places[Kind.RUN]
+    assert find_checkpoint(run) == run / "step-0000250"
+    shutil.copytree(run / "step-0000250", run / "step-0000500")
+    assert find_checkpoint(run) == run / "step-0000500"
+    shutil.copytree(run / "step-0000250", run / "best")
+    assert find_checkpoint(run) == run / "best"
+    assert find_checkpoint(places[Kind.CHECKPOINT]) == places[Kind.CHECKPOINT]
+
+
+def test_a_run_without_a_checkpoint_is_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "run" / "run.json", {"data": "there"})
+    assert find_kind(tmp_path / "run") is Kind.RUN
+    with pytest.raises(SlmxError, match=r"run: a training run, not a .*; it holds no checkpoint yet: slmx "):
+        find_checkpoint(tmp_path / "run")
+
+
+NEEDS_CHECKPOINT: dict[str, Callable[[Path], list[str | Path]]] = {
+    "evaluate": lambda path: ["evaluate", path, "--text", "s.txt"],
+    "average": lambda path: ["average", path, path, "--text", "s.txt", "--out", "new"],
+    "train --init": lambda path: ["train", "--init", path, "--text", "s.txt", "--out", "new"],
+    "export": lambda path: ["export", "--checkpoint", path],
+}
+NEEDS_BUNDLE: dict[str, Callable[[Path], list[str | Path]]] = {
+    "generate": lambda path: ["generate", "Once", "--bundle", path],
+    "verify": lambda path: ["verify", path],
+    "info": lambda path: ["info", path],
+    "bench": lambda path: ["bench", path, "--quick", "--out", "new"],
+}
+NEEDS_TEXT: dict[str, Callable[[Path], list[str | Path]]] = {
+    "train": lambda path: ["train", "--text", path, "--out", "new"],
+    "prepare": lambda path: ["prepare", path, "--out", "new"],
+}
+
+
+KINDS = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.DATA_SET, Kind.REPORT)
+
+
+def check(slmx: Slmx, places: dict[Kind, Path], arguments: Callable[[Path], list[str | Path]], wanted: Kind) -> None:
+    """Run a command on every kind but the wanted one: each is one line, and no file is written."""
+    Path("s.txt").write_text("A story.\n", "utf-8")
+    for kind in KINDS:
+        if kind is not wanted and kind in places:
+            assert slmx.refuses(*arguments(places[kind])) == str(wrong_kind(places[kind], wanted))
+    assert not [path for path in Path("new").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("command", NEEDS_CHECKPOINT)
+def test_commands_that_need_a_checkpoint(slmx: Slmx, places: dict[Kind, Path], command: str) -> None:
+    check(slmx, places, NEEDS_CHECKPOINT[command], Kind.CHECKPOINT)
+
+
+@pytest.mark.parametrize("command", NEEDS_BUNDLE)
+def test_commands_that_need_a_bundle(slmx: Slmx, places: dict[Kind, Path], command: str) -> None:
+    check(slmx, places, NEEDS_BUNDLE[command], Kind.BUNDLE)
+
+
+@pytest.mark.parametrize("command", NEEDS_TEXT)
+def test_commands_that_need_a_text(slmx: Slmx, places: dict[Kind, Path], command: str) -> None:
+    del places[Kind.DATA_SET]  # training takes one
+    check(slmx, places, NEEDS_TEXT[command], Kind.TEXT)
+
+
+def test_import_needs_a_hugging_face_folder(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    check(slmx, places, lambda path: ["import", path, "--out", "new"], Kind.HUGGING_FACE)
+
+
+def test_a_tokenizer_is_taken_from_a_run_and_not_from_another_kind(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    stories = Path("s.txt")
+    stories.write_text("\n<|endoftext|>\n".join(f"A story number {number}." for number in range(400)), "utf-8")
+    path = places[Kind.HUGGING_FACE]
+    line = slmx.refuses("prepare", stories, "--out", "new", "--tokenizer", path)
+    assert line == str(wrong_kind(path, Kind.CHECKPOINT))
+    assert slmx("prepare", stories, "--out", "new", "--tokenizer", places[Kind.RUN]).code == 0
