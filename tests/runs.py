@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -77,6 +78,8 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tiny_data: Path, tmp_path: Path) -> TrainSettings:
     """A run of 24 steps in float32."""
+    # accelerate keeps the precision of a process. A command that a test ran in this process chose the machine's.
+    AcceleratorState._reset_state(reset_partial_state=True)
     return TrainSettings(
         tmp_path / "my rün #1 100%", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
     )

@@ -93,4 +93,5 @@ def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
             project_dir=str(settings.out),
         )
     except (ValueError, ImportError) as error:
-        raise SlmxError(f"--track {' '.join(settings.track)}: {error}") from error
+        what = f"--track {' '.join(settings.track)}" if settings.track else "cannot set up the devices"
+        raise SlmxError(f"{what}: {error}") from error

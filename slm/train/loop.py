@@ -75,10 +75,10 @@ class Trainer:
         self.accelerator = make_accelerator(settings, accumulate)
         self.is_main = self.accelerator.is_main_process
         console.quiet = console.quiet or not self.is_main
-        if self.is_main:
-            self.folder.make()
         with self.accelerator.main_process_first():
             self.dataset = start.open_data(settings, self.folder, console)
+        if self.is_main:
+            self.folder.make()
         config = start.shape(settings, self.dataset)
         self.plan = start.plan(settings, config, self.dataset)
         torch.manual_seed(self.plan.seed)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from slm.checkpoint import load_checkpoint
 from slm.cli import main
@@ -75,7 +76,9 @@ def test_a_damaged_optimizer_state_is_named(settings: TrainSettings, damage: str
         state.write_bytes(state.read_bytes()[:-9])
     else:
         shutil.copyfile(last(settings.out) / "model.safetensors", state)
-    with pytest.raises(SlmxError, match=r"optimizer\.safetensors: cannot read .*delete .* to resume from before"):
+    with pytest.raises(
+        SlmxError, match=r"optimizer\.safetensors: (cannot read|truncated or altered) .*delete .* to resume from"
+    ):
         train(replace(settings, resume=True), QUIET)
     shutil.rmtree(last(settings.out))
     assert train(replace(settings, resume=True), QUIET)
@@ -254,6 +257,19 @@ def test_a_folder_that_cannot_be_made_is_known_before_the_first_step(
     with pytest.raises(SlmxError, match=r"cannot (make the folder|write)"):
         train(replace(settings, out=tmp_path / where), QUIET)
     assert (tmp_path / "file").read_text() == "here before"
+
+
+def test_a_text_that_is_refused_leaves_no_run_folder(settings: TrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(SlmxError, match=r"nowhere\.txt"):
+        train(replace(settings, text=(str(tmp_path / "nowhere.txt"),)), QUIET)
+    assert not settings.out.exists()
+
+
+def test_a_process_of_another_precision_is_not_blamed_on_trackers(settings: TrainSettings) -> None:
+    AcceleratorState(mixed_precision="bf16", cpu=True)
+    with pytest.raises(SlmxError, match="cannot set up the devices: AcceleratorState has already been initialized"):
+        train(settings, QUIET)
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_batch_that_does_not_split_is_refused(settings: TrainSettings) -> None:
