@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from slm.checkpoint import load_checkpoint
@@ -266,7 +267,7 @@ def test_a_text_that_is_refused_leaves_no_run_folder(settings: TrainSettings, tm
 
 
 def test_a_process_of_another_precision_is_not_blamed_on_trackers(settings: TrainSettings) -> None:
-    AcceleratorState(mixed_precision="bf16", cpu=True)
+    Accelerator(mixed_precision="bf16", cpu=True)
     with pytest.raises(SlmxError, match="cannot set up the devices: AcceleratorState has already been initialized"):
         train(settings, QUIET)
     AcceleratorState._reset_state(reset_partial_state=True)
