@@ -125,7 +125,7 @@ def generate(
     save: Annotated[Path | None, typer.Option(help="Write the text to a file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
-    """Write a story with onnxruntime; text goes to stdout as it comes."""
+    """Write a story with onnxruntime; text goes to stdout while it is written."""
     config, sampling = read_settings(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
@@ -218,7 +218,7 @@ def _write_in_turns(story: InteractiveStory, prompt: str, save: Path | None) -> 
 
 
 def _show(stream: Stream, silent: bool) -> None:
-    """Print a story as it comes, until it ends or Ctrl-C."""
+    """Print a story while it is written, until it ends or Ctrl-C."""
     terminal = is_terminal() and not silent
     prompt = stream.completion.prompt
     write = (lambda piece: None) if silent else _write

@@ -128,7 +128,7 @@ def _sync_swap(place: Place) -> None:
 
 
 def _keep(folder: Path, target: Path, what: str) -> str:
-    """Gives a folder the first free name beside its target; says where it is."""
+    """Gives a folder the first free name beside its target; returns a phrase with its place."""
     names = (target.with_name(f"{target.name}-{number}") for number in itertools.count(1))
     kept = next(path for path in names if not path.exists())
     folder.rename(kept)

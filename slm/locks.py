@@ -193,9 +193,10 @@ def settle(place: Place) -> None:
         SlmxError: The files of one of the folders cannot be put where they belong. Nothing was deleted.
     """
     record = _read_owner(place)
-    filling = "removes" in record
-    if filling:
-        fill(place, record["removes"], record.get("last"))
+    removes, last = record.get("removes"), record.get("last")
+    filling = isinstance(removes, list) and all(isinstance(name, str) for name in (*removes, last or ""))
+    if isinstance(removes, list) and filling:
+        fill(place, removes, last)
     elif place.old.is_dir() and place.fresh.is_dir():  # between the two renames
         try:
             place.old.rename(place.target)  # succeeds if the target is missing or an empty folder

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
 SECONDS = 2.0
-BUSY = 0.5  # share of the cores that others may keep busy before it is said
+BUSY = 0.5  # share of the cores that others may keep busy before a warning
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The heap behind a loaded model: what loading left over is given back, and large weights move to large pages.
+"""The heap of a loaded model: free memory is given back, and large weights move to large pages.
 
 A step that reads tens of megabytes walks fewer page tables then. Linux hands large pages out when it is asked to, from
 6.1 on for memory that is in use already (madvise(2), MADV_COLLAPSE).

@@ -159,7 +159,7 @@ def _file_source(path: Path, separator: str, name: str | None = None, copy: obje
 
 
 def _kind_of(head: bytes) -> str:
-    """The kind of a file whose name does not tell it, by its first bytes."""
+    """The kind of a file, by its first bytes; for names that do not show it."""
     if head.startswith(PARQUET_START):
         return "parquet"
     return "json" if JSON_START.match(head) else "text"

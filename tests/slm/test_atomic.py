@@ -754,3 +754,30 @@ def test_a_link_to_a_file_stays_a_link_and_what_a_kill_leaves_is_no_foreign_file
     (target / f"{WORK_NAME}-mine").mkdir()
     (target / f"{WORK_NAME}-mine" / "f").write_text("mine")
     assert foreign_file(target, LISTING) == f"{WORK_NAME}-mine/f"
+
+
+@pytest.mark.parametrize(
+    "owner", [b"", b"[]", b'{"removes": 5}', b'{"removes": [1]}', b'{"removes": ["../victim"], "last": 3}', b"[" * 9999]
+)
+def test_an_odd_owner_file_harms_nobody(target: Path, owner: bytes) -> None:
+    victim = target.parent / "victim"
+    victim.write_text("mine")
+    work = locks.Place.of(target).work
+    (work / "new").mkdir(parents=True)
+    (work / "new" / "b").write_text("left")
+    (work / locks.OWNER_FILE).write_bytes(owner)
+    replace_it(target)
+    assert victim.read_text() == "mine"
+    assert below(target) == ["b", "list.json"]
+
+
+def test_a_file_outside_that_an_owner_file_names_is_kept(target: Path) -> None:
+    victim = target.parent / "victim"
+    victim.write_text("mine")
+    work = locks.Place.of(target).work
+    (work / "new").mkdir(parents=True)
+    (work / "new" / "b").write_text("left")
+    (work / locks.OWNER_FILE).write_text(json.dumps({"removes": ["../victim", str(victim)], "last": None}))
+    with locks.lock_folder(target):
+        pass
+    assert victim.read_text() == "mine"
