@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# PyTorch's own index has CPU builds where PyPI's plain wheel brings CUDA; empty it to use what pip is set up for.
+# The requirement that pip gets. README says how to install the CPU build first; pip then keeps it.
 TORCH ?= torch==2.13.0
 
 .PHONY: story test test-fast check bundle clean

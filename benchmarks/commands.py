@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import needs
+from slm.errors import UsageError, needs
 
 INTERRUPTED = 130
 
@@ -48,7 +48,6 @@ def bench(
     import shlex
     import sys
 
-    from slm.errors import SlmxError
     from slm.locks import lock_folder
     from slm.ownership import REPORT, check_replaceable
 
@@ -63,7 +62,7 @@ def bench(
         from benchmarks.run.progress import Meter
 
     if fail_over is not None and against is None:
-        raise SlmxError("--fail-over needs --against, the report.json of an earlier run")
+        raise UsageError("--fail-over needs --against, the report.json of an earlier run")
     limit = None if fail_over is None else share(fail_over)
     old = None if against is None else read_report(against)
     settings = BenchSettings(

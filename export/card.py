@@ -37,9 +37,9 @@ A GPT-2 shaped story model of {shape.parameters:,} parameters: {shape.n_layer} l
 
 ## Variants
 
-Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). int8 and int4 read them token by token.
-The number in brackets is the rise over the float model, the larger one of two ways of reading: whole windows, and token
-by token. "Same" is the share of positions whose likeliest token is the float model's.
+Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). The number in brackets is the rise over
+the float model. int8 and int4 read the text in two ways, in whole windows and token by token; the way with the larger
+rise is shown. "Same" is the share of positions whose likeliest token is the float model's.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
 | variant | bytes | against PyTorch | bits per byte |
@@ -48,7 +48,8 @@ The variant that runs by default is {manifest.default}, chosen for the target `{
 
 ## Run it
 
-    pip install slmx
+With slmx installed (its README says how), in this folder:
+
     slmx generate "Once upon a time" --bundle .
 
 The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`) and for onnxruntime-genai.

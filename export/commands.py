@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import SlmxError, needs
+from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from slm.errors import UsageError, needs
 
 
 def export(
@@ -78,7 +79,7 @@ def export(
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder or archive of a bundle; default: bundles/nano.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None,
     quality: Annotated[bool, typer.Option("--quality", help="Judge every variant again, as its export did.")] = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="With --quality: read TorchScript and .pt2, which can run code.")
@@ -93,9 +94,10 @@ def verify(
 ) -> None:
     """Check the hash of every file, that no file is missing or extra, and that every graph opens.
 
-    The exit code is 1 if anything is wrong. The result is written beside the manifest, as verification.json.
+    The exit code is 1 if anything is wrong. The result is written beside the manifest, as verification.json, except
+    for a bundle inside the installed package.
     """
-    from runtimes import BUNDLES
+    from runtimes.bundle.location import SHIPPED_BUNDLES
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
 
@@ -103,8 +105,8 @@ def verify(
         typer.echo(line, err=True)
 
     if not quality and (trust or checkpoint is not None or text is not None):
-        raise SlmxError("--trust, --checkpoint and --text are for judging again: add --quality")
-    opened = Bundle.open(bundle or BUNDLES / "nano")
+        raise UsageError("--trust, --checkpoint and --text are for judging again: add --quality")
+    opened = Bundle.open(find_bundle(bundle))
     check = check_structure(opened, log)
     judgement = None
     if quality and not check.problems:
@@ -117,7 +119,8 @@ def verify(
         for name, wrong in judgement.failures.items():
             operators = judgement.figures[name].operators
             counted = (
-                f", {operators.quantized} matrices quantized, {operators.float} not, {operators.nodes} nodes"
+                f"; matrices: {operators.quantized} quantized, {operators.float} float; "
+                f"nodes in the graph: {operators.nodes}"
                 if operators is not None
                 else ""
             )
@@ -133,6 +136,7 @@ def verify(
         typer.echo(f"FAILED: {problem}")
     if not check.problems:
         typer.echo(f"{check.files} files, every hash matches")
-    write_verification(opened, check, None if judgement is None else judgement.as_dict(), log)
+    if opened.path.parent != SHIPPED_BUNDLES:
+        write_verification(opened, check, None if judgement is None else judgement.as_dict(), log)
     if check.problems or (judgement is not None and any(judgement.failures.values())):
         raise typer.Exit(1)

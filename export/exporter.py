@@ -23,8 +23,8 @@ from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_recipe, quantize_int4, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
-from runtimes import BUNDLES
 from runtimes.bundle.figures import Figures
+from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,
     FileEntry,
@@ -37,7 +37,7 @@ from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
 from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 from slm.hashing import sha256_of
 from slm.json_reader import as_plain_text, is_plain_name
 from slm.ownership import BUNDLE
@@ -113,7 +113,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     if not settings.variants:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
     if settings.int8_exclude and "int8" not in settings.variants:
-        raise SlmxError("--int8-exclude is about int8: add --int8")
+        raise UsageError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
         check_finite(checkpoint.model, str(checkpoint.folder))
@@ -136,7 +136,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     if settings.untrained:
         if settings.checkpoint is not None:
-            raise SlmxError("--random-init and --checkpoint exclude each other: drop one")
+            raise UsageError("--random-init and --checkpoint exclude each other: drop one")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return load_checkpoint(untrained_checkpoint(settings.preset or "nano", work))
     if settings.checkpoint is not None:
@@ -172,7 +172,7 @@ class _Export:
         known = matrix_names(self.config.n_layer)
         unknown = [name for name in settings.int8_exclude if name not in known and settings.int8_exclude != AUTO]
         if unknown:
-            raise SlmxError(f"--int8-exclude: no matrix {unknown[0]!r}; there are {', '.join(known)}, and auto")
+            raise UsageError(f"--int8-exclude: no matrix {unknown[0]!r}; there are {', '.join(known)}, and auto")
 
     def write(self) -> Manifest:
         """Write every file of the bundle, the manifest last."""

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from slm.errors import SlmxError
+from slm.install import pip_line
 
 CHECKED = ("torch", "onnx", "onnxruntime", "onnxscript")
 
@@ -25,7 +26,7 @@ def check_versions() -> None:
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            raise SlmxError(f'export needs {requirement.name}: pip install "slmx[export]"') from None
+            raise SlmxError(f"export needs {requirement.name}: {pip_line('export')}") from None
         if not requirement.specifier.contains(found, prereleases=True):
             raise SlmxError(
                 f"{requirement.name} {found} is installed, export works with {requirement.name}"

@@ -7,18 +7,15 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runtimes.engine.generator import Generator
 
 # onnxruntime 1.29 and later stores a device id in the home folder and reports usage unless this is set before it loads.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-# Folder for exports, relative to the current folder; each export is stored under the name of its preset.
-BUNDLES = Path("bundles")
-PACKAGED_BUNDLE = Path(__file__).parent / "bundles" / "nano"
 
 
 def load(
@@ -31,7 +28,8 @@ def load(
     """Open a bundle to write stories with.
 
     Args:
-        bundle: Its folder; default: the nano stories that ship with slmx. The current folder is never searched.
+        bundle: Its folder or archive, or the name of one that ships with slmx. The default is the shipped nano; the
+            folder bundles/ of the current folder is not searched.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
         allow_special: Whether `<|endoftext|>` in a prompt is the token instead of text.
@@ -43,8 +41,9 @@ def load(
     Raises:
         SlmxError: The folder is no bundle, a file is not the one that the manifest lists, or as in `Generator`.
     """
+    from runtimes.bundle.location import DEFAULT_BUNDLE, SHIPPED_BUNDLES, bundle_path
     from runtimes.bundle.store import Bundle
     from runtimes.engine.generator import SLOTS, Generator
 
-    opened = Bundle.open(PACKAGED_BUNDLE if bundle is None else Path(bundle))
+    opened = Bundle.open(SHIPPED_BUNDLES / DEFAULT_BUNDLE if bundle is None else bundle_path(bundle))
     return Generator(opened, variant, threads, allow_special, SLOTS if slots is None else slots)

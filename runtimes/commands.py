@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams, read_settings
-from slm.errors import SlmxError
+from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from runtimes.types import MAX_STORIES, Completion, GenerationConfig, LogitsRules, SamplingParams, read_settings
+from slm.disk import write_file
+from slm.errors import SlmxError, UsageError
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
@@ -21,31 +23,13 @@ if TYPE_CHECKING:
     from runtimes.engine.interactive import InteractiveStory
 
 BETWEEN = "\n\n---\n\n"
-BUNDLE_HELP = "Bundle (folder or archive); nano is the shipped one. Default: bundles/nano here, else the shipped one."
-
-
-def find_bundle(bundle: Path | None) -> Path:
-    """Where the bundle is that a command opens.
-
-    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
-    else the one inside the package. The name `nano` is the one inside the package, unless there is such a folder.
-    """
-    from runtimes import BUNDLES, PACKAGED_BUNDLE
-
-    if bundle is not None:
-        return PACKAGED_BUNDLE if str(bundle) == PACKAGED_BUNDLE.name and not bundle.exists() else bundle
-    exported = BUNDLES / "nano"
-    if (exported / "manifest.json").is_file():
-        typer.echo(f"bundle: {exported} (--bundle nano takes the shipped one)", err=True)
-        return exported
-    return PACKAGED_BUNDLE
 
 
 def _read_prompt(prompt: str, file: Path | None) -> str:
     """The prompt: text, `-` for standard input, or a file; a line break at its end is not part of it."""
     if file is not None:
         if prompt:
-            raise SlmxError("a prompt and --prompt-file exclude each other: drop one")
+            raise UsageError("a prompt and --prompt-file exclude each other: drop one")
         content = file.read_bytes()
     elif prompt == "-":
         content = bytes(_standard_input().buffer.read())
@@ -72,7 +56,7 @@ def _parse_bias(pairs: list[str]) -> dict[int, float]:
         try:
             biases[int(token)] = float(value)
         except ValueError:
-            raise SlmxError(f"--logit-bias takes ID=VALUE, such as 42=-5, not {pair!r}") from None
+            raise UsageError(f"--logit-bias takes ID=VALUE, such as 42=-5, not {pair!r}") from None
     return biases
 
 
@@ -81,7 +65,9 @@ def generate(
     prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
     bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
-    count: Annotated[int, typer.Option("-n", "--count", min=1, help="Stories to write, in one batch.")] = 1,
+    count: Annotated[
+        int, typer.Option("-n", "--count", min=1, max=MAX_STORIES, help="Stories to write, many at a time.")
+    ] = 1,
     max_tokens: Annotated[
         int | None, typer.Option(help="Default: until the story or the context ends.")
     ] = GenerationConfig.max_tokens,
@@ -122,7 +108,7 @@ def generate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
     ] = GenerationConfig.logprobs,
-    save: Annotated[Path | None, typer.Option(help="Write the text to a file too.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the text to a new file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
     """Write a story with onnxruntime; text goes to stdout while it is written."""
@@ -144,12 +130,12 @@ def generate(
         logprobs=logprobs,
     )
     if logprobs and not as_json:
-        raise SlmxError("--logprobs shows in JSON only: add --json")
+        raise UsageError("--logprobs shows in JSON only: add --json")
     if interactive and (as_json or count > 1 or prompt == "-"):
-        raise SlmxError("--interactive reads lines and writes one story as text: drop --json, -n and -")
+        raise UsageError("--interactive reads lines and writes one story as text: drop --json, -n and -")
     prompt = _read_prompt(prompt, prompt_file)
     if save is not None:
-        _check_writable(save)
+        _check_new_file(save)
     if sys.stdout is None:
         raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -166,15 +152,14 @@ def generate(
     if count > 1:
         batch = Batch(generator, [prompt] * count, config, sampling)
         try:
-            batch.run()
+            for number, story in enumerate(batch.run()):
+                text = _as_json(generator, story) if as_json else BETWEEN * (number > 0) + story.full_text
+                typer.echo(text, nl=as_json)
         finally:
             stories = batch.completions
             _save(save, stories)
-        if as_json:
-            for story in stories:
-                typer.echo(_as_json(generator, story))
-        else:
-            typer.echo(BETWEEN.join(story.full_text for story in stories))
+        if not as_json:
+            typer.echo()
     else:
         stream = generator.stream(prompt, config, sampling)
         try:
@@ -188,22 +173,30 @@ def generate(
         raise typer.Exit(130)
 
 
-def _check_writable(path: Path) -> None:
-    """Raise OSError unless this file can be written. Leaves no new file."""
+def _check_new_file(path: Path) -> None:
+    """Raise OSError unless a file can be written here, and SlmxError if there is one. Leaves no new file."""
     path = path.resolve()
-    there = path.exists()
-    if there and not path.is_file() and not path.is_dir():
+    if path.is_file():
+        raise SlmxError(f"{path}: exists already; choose another --save, or delete the file")
+    if path.exists() and not path.is_dir():
         return  # a device or a pipe, which opening would change
     path.open("ab").close()
-    if not there:
-        path.unlink()
+    path.unlink()
 
 
 def _save(path: Path | None, stories: Iterable[Completion]) -> None:
     """Write the stories that have begun to a file."""
     texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
     if path is not None and texts:
-        path.write_text(BETWEEN.join(texts) + "\n", "utf-8")
+        _write_text(path, BETWEEN.join(texts))
+
+
+def _write_text(path: Path, text: str) -> None:
+    content = f"{text}\n".encode()
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)  # a device or a pipe
+    else:
+        write_file(path, content)
 
 
 def _write_in_turns(story: InteractiveStory, prompt: str, save: Path | None) -> None:
@@ -213,7 +206,7 @@ def _write_in_turns(story: InteractiveStory, prompt: str, save: Path | None) -> 
         write_turns(story, prompt, _standard_input(), _write, lambda line: typer.echo(line, err=True))
     finally:
         if save is not None and story.turns:
-            save.write_text(story.text + "\n", "utf-8")
+            _write_text(save, story.text)
     typer.echo()
 
 
@@ -222,16 +215,18 @@ def _show(stream: Stream, silent: bool) -> None:
     terminal = is_terminal() and not silent
     prompt = stream.completion.prompt
     write = (lambda piece: None) if silent else _write
-    write(styled(prompt, bold=True) if terminal and prompt else prompt)
+    written = styled(prompt, bold=True) if terminal and prompt else prompt
+    write(written)
     with LiveRate(terminal) as live:
         try:
             for piece in stream:
+                written += piece
                 write(piece)
                 live.add(len(stream.ids))
         except KeyboardInterrupt:
             write(stream.close())
         except SlmxError:
-            write("\n")
+            write("\n" if written else "")
             raise
 
 
@@ -301,12 +296,12 @@ def doctor(
     typer.echo(f"quickest     {best} ({note})")
 
 
-def info(bundle: Annotated[Path, typer.Argument(help="Folder or archive of a bundle.")]) -> None:
+def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
     """Check every file of a bundle and show what it holds."""
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.summary import variant_lines
 
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(find_bundle(bundle))
     opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from slm.errors import SlmxError
+from slm.errors import UsageError
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -17,6 +17,7 @@ ON_FULL = ("stop", "slide")
 # Penalties and biases stay far below the largest float32 (3.4e38), so that no sum of them overflows.
 LARGEST_PENALTY = 1e30
 LARGEST_ID = 2**31 - 1
+MAX_STORIES = 100_000  # of one command or call
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class LogitsRules:
         logit_bias: Is added to the logits of these ids, before all other rules.
 
     Raises:
-        SlmxError: A value is outside its range.
+        UsageError: A value is outside its range.
     """
 
     repetition_penalty: float = 1.0
@@ -45,18 +46,26 @@ class LogitsRules:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.repetition_penalty <= LARGEST_PENALTY:
-            raise SlmxError(f"repetition penalty must be above 0 (1 is off), not {self.repetition_penalty}")
+            raise UsageError(
+                f"repetition penalty must be above 0, up to {LARGEST_PENALTY:g} (1 is off), "
+                f"not {self.repetition_penalty}"
+            )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
             if not abs(value) <= LARGEST_PENALTY:
-                raise SlmxError(f"{name.replace('_', ' ')} must be a number (0 is off), not {value}")
+                raise UsageError(
+                    f"{name.replace('_', ' ')} must lie from -{LARGEST_PENALTY:g} to {LARGEST_PENALTY:g} (0 is off), "
+                    f"not {value}"
+                )
         if self.no_repeat_ngram < 0:
-            raise SlmxError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
+            raise UsageError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
         if self.min_tokens < 0:
-            raise SlmxError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
+            raise UsageError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
         for token, value in self.logit_bias.items():
             if not 0 <= token <= LARGEST_ID or not abs(value) <= LARGEST_PENALTY:
-                raise SlmxError(f"logit bias must be an id and a number, not {token}={value}")
+                raise UsageError(
+                    f"logit bias must be the id of a token and a number up to {LARGEST_PENALTY:g}, not {token}={value}"
+                )
 
     @property
     def active(self) -> bool:
@@ -80,7 +89,7 @@ class SamplingParams:
         rules: Rules that change the logits first.
 
     Raises:
-        SlmxError: A value is outside its range.
+        UsageError: A value is outside its range.
     """
 
     temperature: float = 0.8
@@ -92,15 +101,15 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
-            raise SlmxError(f"temperature must be 0 (greedy) or more, not {self.temperature}")
+            raise UsageError(f"temperature must be a finite number, 0 (greedy) or more, not {self.temperature}")
         if self.top_k < 0:
-            raise SlmxError(f"top-k must be 0 (off) or more, not {self.top_k}")
+            raise UsageError(f"top-k must be 0 (off) or more, not {self.top_k}")
         if not 0.0 < self.top_p <= 1.0:
-            raise SlmxError(f"top-p must lie above 0 and up to 1 (off), not {self.top_p}")
+            raise UsageError(f"top-p must lie above 0 and up to 1 (off), not {self.top_p}")
         if not 0.0 <= self.min_p <= 1.0:
-            raise SlmxError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
+            raise UsageError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
         if self.seed is not None and self.seed < 0:
-            raise SlmxError(f"seed must be 0 or more, not {self.seed}")
+            raise UsageError(f"seed must be 0 or more, not {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +125,7 @@ class GenerationConfig:
         logprobs: Records the log-probability of each id.
 
     Raises:
-        SlmxError: A value is outside its range.
+        UsageError: A value is outside its range.
     """
 
     max_tokens: int | None = None
@@ -127,11 +136,11 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
         if self.max_tokens is not None and self.max_tokens < 1:
-            raise SlmxError(f"max tokens must be at least 1, not {self.max_tokens}")
+            raise UsageError(f"max tokens must be at least 1, not {self.max_tokens}")
         if self.on_full not in ON_FULL:
-            raise SlmxError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
+            raise UsageError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
         if "" in self.stop:
-            raise SlmxError("a stop string must not be empty")
+            raise UsageError("a stop string must not be empty")
 
 
 class Settings(TypedDict, total=False):
@@ -158,7 +167,7 @@ def read_settings(**settings: Unpack[Settings]) -> tuple[GenerationConfig, Sampl
     """Sort settings into the classes that check them.
 
     Raises:
-        SlmxError: A value is outside its range.
+        UsageError: A value is outside its range.
         TypeError: A name is not a setting.
     """
     rest: dict[str, Any] = dict(settings)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 
 import typer
 from typer.core import TyperGroup
 
 from slm.errors import SlmxError
+from slm.signals import signals_end_as_exceptions
 
 # Name of each command, in the order of --help: the module and the function that run it.
 COMMANDS = {
@@ -63,38 +61,21 @@ def slmx() -> None:
     """Train small GPT story models and run them on edge machines."""
 
 
-def _end(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
-@contextmanager
-def _signals_end_as_exceptions() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP end the process as an exception does, so that work folders are removed.
-
-    A signal that is ignored or handled stays so: nohup ignores SIGHUP.
-    """
-    every = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
-    numbers = [number for number in every if signal.getsignal(number) is signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, _end)
-    try:
-        yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
 def main() -> None:
-    """Runs the command line; a foreseeable failure is one line on stderr and exit code 1."""
+    """Runs the command line; a foreseeable failure is one line on stderr and exit code 1, or 2 for wrong usage."""
     try:
-        with _signals_end_as_exceptions():
+        with signals_end_as_exceptions() as signals:
             app()
     except SlmxError as error:
         typer.echo(f"slmx: {error}", err=True)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
     except OSError as error:
         if error.strerror is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"slmx: {where}{error.strerror}", err=True)
         raise SystemExit(1) from None
+    except Exception:
+        if signals.interrupted:  # an import that Ctrl-C stops fails in many ways
+            raise SystemExit(130) from None
+        raise

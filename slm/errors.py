@@ -1,19 +1,32 @@
-"""The one exception that reaches a user as a single line and exit code 1."""
+"""The exceptions that reach a user as a single line and an exit code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from slm.signals import interrupt_exits
+
 
 class SlmxError(Exception):
     """A foreseeable failure: its message says what is wrong, where, and what to do next."""
 
+    exit_code = 1
+
+
+class UsageError(SlmxError):
+    """Options or settings that no run can take: a value out of its range, or two that exclude each other."""
+
+    exit_code = 2
+
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Turn a missing package into the pip line that brings it."""
+    """Within it, modules are imported: a missing package becomes the pip line that brings it, and Ctrl-C exits."""
     try:
-        yield
+        with interrupt_exits():
+            yield
     except ModuleNotFoundError as error:
-        raise SlmxError(f'this command needs {error.name}: pip install "slmx[{extra}]"') from error
+        from slm.install import pip_line
+
+        raise SlmxError(f"this command needs {error.name}: {pip_line(extra)}") from error

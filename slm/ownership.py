@@ -109,6 +109,11 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
         return False
     if listing is None:
         raise SlmxError(f"{target}: not empty; choose another --out")
+    if (target / listing.file).is_file() and not listing.hashes(target):
+        raise SlmxError(
+            f"{target}: not empty, and {listing.file} does not list the files, so slmx cannot know which are its own; "
+            "choose another --out, or move the folder away"
+        )
     foreign = foreign_file(target, listing)
     if foreign is not None:
         raise SlmxError(

@@ -180,10 +180,10 @@ class Slmx:
         code = exit_.value.code
         return Ran(code if isinstance(code, int) else 0, out, err)
 
-    def refuses(self, *args: str | Path) -> str:
+    def refuses(self, *args: str | Path, code: int = 1) -> str:
         """Run a command that must fail with one line on stderr and nothing on stdout; that line."""
         ran = self(*args)
-        assert ran.code == 1
+        assert ran.code == code
         assert ran.stdout == ""
         talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
         assert line.startswith("slmx: ")
@@ -191,10 +191,10 @@ class Slmx:
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return line.removeprefix("slmx: ")
 
-    def refuses_unchanged(self, *args: str | Path) -> str:
+    def refuses_unchanged(self, *args: str | Path, code: int = 1) -> str:
         """As `refuses`, for a command that must leave every file and folder below the working folder as it was."""
         before, folders = snapshot(Path.cwd()), sorted(path for path in Path.cwd().rglob("*") if path.is_dir())
-        line = self.refuses(*args)
+        line = self.refuses(*args, code=code)
         assert snapshot(Path.cwd()) == before
         assert sorted(path for path in Path.cwd().rglob("*") if path.is_dir()) == folders
         return line

@@ -22,7 +22,8 @@ from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8
 from export.targets import get_target
-from runtimes import PACKAGED_BUNDLE, load
+from runtimes import load
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -75,7 +76,7 @@ def golden() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def packaged() -> Bundle:
-    return Bundle.open(PACKAGED_BUNDLE)
+    return Bundle.open(SHIPPED_BUNDLES / "nano")
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "", "The big red bear", "Zoë said: 12"])
@@ -133,9 +134,9 @@ def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bu
     assert packaged.config == shipped.model.config == get_preset("nano").config
     assert packaged.variants == ["int8"]
     assert packaged.tokenizer().ranks == shipped.tokenizer.ranks
-    files = [path for path in PACKAGED_BUNDLE.rglob("*") if path.is_file()]
-    listed = {PACKAGED_BUNDLE / name for name in manifest.files}
-    assert set(files) == {*listed, PACKAGED_BUNDLE / MANIFEST_FILE}
+    files = [path for path in (SHIPPED_BUNDLES / "nano").rglob("*") if path.is_file()]
+    listed = {SHIPPED_BUNDLES / "nano" / name for name in manifest.files}
+    assert set(files) == {*listed, SHIPPED_BUNDLES / "nano" / MANIFEST_FILE}
     assert sum(path.stat().st_size for path in files) <= PACKAGE_BYTES
 
 

@@ -27,9 +27,11 @@ LIGHT_SLM = {
     "slm.errors",
     "slm.folder_kind",
     "slm.hashing",
+    "slm.install",
     "slm.json_reader",
     "slm.metrics",
     "slm.presets",
+    "slm.signals",
     "slm.terminal",
     "slm.tokenizer",
 }

@@ -11,6 +11,8 @@ from runtimes.bundle.manifest import Manifest
 def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[tuple[str, str, str, str]]:
     """One row for each variant: name, bytes, parity or KL to the float model, bits per byte with their rise.
 
+    Of the two ways in which a quantized variant was read, the one with the larger rise is shown.
+
     Args:
         manifest: The manifest, which knows the size of each file.
         figures: The figures of the variants to show; None shows those of the manifest.
@@ -21,9 +23,10 @@ def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = Non
     for name, found in figures.items():
         size = f"{manifest.files[manifest.variants[name].file].bytes:,}"
         if found.quality is not None:
-            last = found.quality.ways[-1]
-            against = f"KL {last.kl:.1e} nats, {last.greedy_agreement:.1%} same"
-            bits = f"{last.bits_per_byte:.4f} ({found.quality.worst_bpb_increase:+.2%})"
+            worst = found.quality.worst
+            against = f"KL {worst.kl:.1e} nats, {worst.greedy_agreement:.1%} same"
+            increase = round(worst.bpb_increase, 4) + 0.0  # -0.0 would be printed as -0.00%
+            bits = f"{worst.bits_per_byte:.4f} ({increase:+.2%})"
         else:
             against = "not measured" if found.parity is None else f"largest logit difference {found.parity:.1e}"
             bits = "as fp32" if found.bits_per_byte is None else f"{found.bits_per_byte:.4f}"

@@ -86,7 +86,10 @@ def traps(found: Findings) -> list[str]:
     if found.machine in ("x86_64", "AMD64") and found.features and "avx2" not in found.features:
         lines.append("no AVX2: onnxruntime has its quicker kernels for processors that have it")
     if found.load > found.cores * BUSY:
-        lines.append(f"other programs keep {found.load:.1f} of {found.cores} cores busy: what is measured is too slow")
+        lines.append(
+            f"other programs want {found.load:.1f} cores (load average) and there are {found.cores}: "
+            "the speeds below are lower than on an idle machine"
+        )
     if found.memory is not None and found.memory < 150 * 2**20:
         lines.append(f"{found.memory / 2**20:.0f} MiB of memory left: nano needs 75, larger models more")
     return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from runtimes.engine.cache import FloatArray
@@ -43,18 +43,22 @@ class Batch:
         """The stories in the order of their prompts, as they are now."""
         return [story.completion() for story in self._stories]
 
-    def run(self) -> None:
-        """Write all stories; Ctrl-C ends those that are being written and keeps what they have."""
-        waiting = deque(self._stories)
+    def run(self) -> Iterator[Completion]:
+        """Write all stories and yield them in the order of their prompts, each when it and all before it have ended.
+
+        Ctrl-C ends the stories that are being written and keeps what they have.
+        """
+        waiting, unread = deque(self._stories), deque(self._stories)
         for story in waiting:
             story.start()
         try:
-            while True:
+            while unread:
                 while waiting and len(self._running) < self._pool.slots:
                     self._admit(waiting.popleft())
-                if not self._running:
-                    return
-                self._step()
+                if self._running:
+                    self._step()
+                while unread and unread[0].finish_reason is not None:
+                    yield unread.popleft().completion()
         except FloatingPointError:
             raise self._generator.damaged() from None
         except KeyboardInterrupt:
@@ -62,6 +66,8 @@ class Batch:
         finally:
             for story in self._stories:
                 story.interrupt()
+        for story in unread:
+            yield story.completion()
 
     def _admit(self, story: Story) -> None:
         """Read a prompt in a new row and choose its first id."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import mmap
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
 from runtimes.system.memory import collapse_heap, trim_heap
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 from slm.presets import GPTConfig
 
 FloatArray = npt.NDArray[np.float32]
@@ -64,22 +65,36 @@ def open_onnx(
         SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
     """
     if not 1 <= threads <= MAX_THREADS:
-        raise SlmxError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
+        raise UsageError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     if spin is not None:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
+    # A graph may name files that hold its weights. No hash covers such a file, so none is read: this folder is none.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", f"{os.devnull}/none")
     # For tensors as small as a step's, the arena and its planning cost more than malloc: 4 % slower, more memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, which share no base class
-        first_line = str(error).splitlines()[0]
         where = name or (str(model) if isinstance(model, Path) else "model")
-        raise SlmxError(f"{where}: onnxruntime {ort.__version__} cannot open this model ({first_line})") from error
+        raise SlmxError(f"{where}: onnxruntime {ort.__version__} cannot open this model ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of onnxruntime."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+    """Run a graph; SlmxError if onnxruntime cannot, for example for lack of memory."""
+    try:
+        session.run_with_iobinding(binding)
+    except Exception as error:
+        raise SlmxError(f"onnxruntime {ort.__version__} cannot run this model ({_reason(error)})") from error
 
 
 def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
@@ -167,7 +182,7 @@ class SharedCache:
         binding = self._bind(ids, positions, logits, slice(row, row + 1))
         self._mask[row, length:end] = 1
         try:
-            self._session.run_with_iobinding(binding)
+            _run(self._session, binding)
         except Exception:
             self._mask[row, length:end] = 0
             raise
@@ -179,7 +194,7 @@ class SharedCache:
         self._ids[0, 0] = token
         self._positions[0, 0] = length
         self._mask[0, length] = 1
-        self._session.run_with_iobinding(self._binding)
+        _run(self._session, self._binding)
         row: FloatArray = self._logits[0, 0]
         return row
 
@@ -189,7 +204,7 @@ class SharedCache:
         self._ids[:count, 0] = tokens
         self._positions[:count, 0] = lengths
         self._mask[np.arange(count), lengths] = 1
-        self._session.run_with_iobinding(self._bind_rows(count))
+        _run(self._session, self._bind_rows(count))
         logits: FloatArray = self._logits[:count, 0]
         return logits
 
@@ -241,7 +256,7 @@ class GrowingCache:
             binding.bind_ortvalue_input(name, value)
         for name in ("logits", *self._present):
             binding.bind_output(name)
-        self._session.run_with_iobinding(binding)
+        _run(self._session, binding)
         logits, *self._values = binding.get_outputs()
         rows: FloatArray = logits.numpy()[0]
         return rows[-1:] if last_only else rows

@@ -13,8 +13,16 @@ from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session, default_threads, shared_length
 from runtimes.engine.story import Story, slide
-from runtimes.types import Completion, GenerationConfig, GenerationStats, SamplingParams, Settings, read_settings
-from slm.errors import SlmxError
+from runtimes.types import (
+    MAX_STORIES,
+    Completion,
+    GenerationConfig,
+    GenerationStats,
+    SamplingParams,
+    Settings,
+    read_settings,
+)
+from slm.errors import SlmxError, UsageError
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -148,7 +156,7 @@ class Generator:
         slots: int = SLOTS,
     ) -> None:
         if slots < 1:
-            raise SlmxError(f"slots must be at least 1, not {slots}")
+            raise UsageError(f"slots must be at least 1, not {slots}")
         self.bundle = bundle
         self.allow_special = allow_special
         self.slots = slots
@@ -273,7 +281,9 @@ class Generator:
         ids = [*start, *self.tokenize(prompt)] if size <= longest else []
         if not ids or len(ids) > block_size:
             tokens = f"{len(ids)} tokens long with its start token" if ids else f"far too long ({size:,} bytes)"
-            raise SlmxError(f"the prompt is {tokens}, the context holds {block_size}; shorten it")
+            raise SlmxError(
+                f"the prompt is {tokens}, the context holds {block_size} tokens; shorten it, or set on-full to slide"
+            )
         return ids
 
     def story(self, prompt: str, config: GenerationConfig, sampling: SamplingParams) -> Story:
@@ -322,9 +332,7 @@ class Generator:
         """
         from runtimes.engine.batch import Batch
 
-        batch = Batch(self, prompts, config, sampling)
-        batch.run()
-        return batch.completions
+        return list(Batch(self, prompts, config, sampling).run())
 
     @overload
     def generate(
@@ -359,8 +367,8 @@ class Generator:
         """
         config, sampling = read_settings(**settings)
         if n is not None:
-            if stream or n < 1:
-                raise SlmxError("n is the number of stories, at least 1, and they cannot be streamed")
+            if stream or not 1 <= n <= MAX_STORIES:
+                raise UsageError(f"n is the number of stories, 1 to {MAX_STORIES:,}, and they cannot be streamed")
             return self.batch([prompt] * n, config, sampling)
         story = self.stream(prompt, config, sampling)
         if stream:

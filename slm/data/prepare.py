@@ -24,7 +24,7 @@ from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
 from slm.locks import lock_folder
@@ -79,7 +79,7 @@ class PrepareSettings:
                 f"--vocab-size {self.vocab_size} is out of range; it is {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY}"
             )
         if self.vocab_size is not None and self.tokenizer is not None:
-            raise SlmxError("--vocab-size and --tokenizer exclude each other: a tokenizer has its own vocabulary")
+            raise UsageError("--vocab-size and --tokenizer exclude each other: a tokenizer has its own vocabulary")
 
 
 def is_held_out(story: str) -> bool:

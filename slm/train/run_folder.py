@@ -12,8 +12,9 @@ from typing import Any
 from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
-from slm.disk import write_file
+from slm.disk import WORK_NAME, write_file
 from slm.errors import SlmxError
+from slm.folder_kind import Kind, find_kind
 from slm.hashing import sha256_of
 from slm.ownership import CHECKPOINT, check_replaceable
 from slm.train.plan import is_number
@@ -21,6 +22,7 @@ from slm.train.plan import is_number
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
 RUN_FILE = "run.json"
+DATA_FOLDER = "data"
 KEPT_CHECKPOINTS = 2
 
 
@@ -29,6 +31,23 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def check_free(self) -> None:
+        """Checks that a new run may begin in the folder: it is missing, empty, or of a run without a checkpoint.
+
+        Such a run can have been killed while it prepared its data set, which is the subfolder `data`.
+
+        Raises:
+            SlmxError: It holds a run with a checkpoint, or files of something else.
+        """
+        if self.last is not None:
+            raise SlmxError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
+        if not self.path.is_dir() or find_kind(self.path) is Kind.RUN:
+            return
+        found = sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
+        foreign = [name for name in found if not name.startswith((WORK_NAME, f"{DATA_FOLDER}/"))]
+        if foreign:
+            raise SlmxError(f"{self.path}: not empty: {foreign[0]} is not of a training run; choose another --out")
 
     def make(self) -> None:
         """Makes the folder, and checks that slmx made the checkpoints in it.

@@ -16,7 +16,7 @@ from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
-from slm.train.run_folder import RunFolder
+from slm.train.run_folder import DATA_FOLDER, RunFolder
 
 CURVE_KEYS = ("step", "loss", "bits_per_byte")  # of every point of a record's loss curve
 
@@ -103,7 +103,7 @@ class Start:
             wanted = PrepareSettings(
                 sources=text,
                 preset=self.defaults.name,
-                out=settings.out / "data",
+                out=settings.out / DATA_FOLDER,
                 valid=settings.valid,
                 licence=settings.licence or "not stated",
                 tokenizer=None if tuned is None else tuned.folder,
@@ -161,12 +161,12 @@ def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
     """Finds where a run starts, and reads the checkpoint if there is one.
 
     Raises:
-        SlmxError: The folder holds a run and `settings.resume` is false, there is no run to resume, a checkpoint is
-            damaged or of another preset, or the preset is unknown.
+        SlmxError: The folder holds a run or foreign files and `settings.resume` is false, there is no run to resume,
+            a checkpoint is damaged or of another preset, or the preset is unknown.
     """
-    if folder.last is not None and not settings.resume:
-        raise SlmxError(f"{settings.out}: holds a run already; add --resume to go on, or choose another --out")
     state = None
+    if not settings.resume:
+        folder.check_free()
     if settings.resume:
         checkpoint = folder.load_last()
         state = RunState.read(checkpoint)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export.card import model_card
-from runtimes import PACKAGED_BUNDLE
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from tests import bundles
 
@@ -22,4 +22,6 @@ def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
 @pytest.mark.parametrize("key", ["split", "side"])
 def test_the_card_names_the_texts_of_new_and_of_older_training_records(key: str) -> None:
     record = {"data": [{"file": "a.txt", key: "train"}, {"file": "b.txt", key: "valid"}]}
-    assert "| data | a.txt (train), b.txt (valid) |" in model_card(Bundle.open(PACKAGED_BUNDLE).manifest, record)
+    assert "| data | a.txt (train), b.txt (valid) |" in model_card(
+        Bundle.open(SHIPPED_BUNDLES / "nano").manifest, record
+    )

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from runtimes import PACKAGED_BUNDLE, load
+from runtimes import load
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.types import Completion
 from tests import bundles
+from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
 SEEDED = ("--seed", "3", "--max-tokens", "12")
@@ -107,19 +109,19 @@ def test_no_prompt_starts_from_nothing(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("--temperature", "-1"), "temperature must be 0 (greedy) or more, not -1.0"),
-        (("--temperature", "nan"), "temperature must be 0 (greedy) or more, not nan"),
+        (("--temperature", "-1"), "temperature must be a finite number, 0 (greedy) or more, not -1.0"),
+        (("--temperature", "nan"), "temperature must be a finite number, 0 (greedy) or more, not nan"),
         (("--top-p", "0"), "top-p must lie above 0 and up to 1 (off), not 0.0"),
         (("--top-p", "1.5"), "top-p must lie above 0 and up to 1 (off), not 1.5"),
         (("--top-k", "-1"), "top-k must be 0 (off) or more, not -1"),
-        (("--repetition-penalty", "0"), "repetition penalty must be above 0 (1 is off), not 0.0"),
+        (("--repetition-penalty", "0"), "repetition penalty must be above 0, up to 1e+30 (1 is off), not 0.0"),
         (("--seed", "-1"), "seed must be 0 or more, not -1"),
         (("--threads", "0"), "threads must be 1 to 256, not 0"),
         (("--max-tokens", "0"), "max tokens must be at least 1, not 0"),
     ],
 )
-def test_a_bad_value_is_one_line(bundle: Path, tmp_path: Path, args: tuple[str, ...], said: str) -> None:
-    assert refuses(bundle, tmp_path, *args) == said
+def test_a_bad_value_is_one_line(bundle: Path, slmx: Slmx, args: tuple[str, ...], said: str) -> None:
+    assert slmx.refuses("generate", "Once", "--bundle", bundle, *args, code=2) == said
 
 
 def test_an_unknown_variant_or_a_folder_that_is_no_bundle_is_one_line(bundle: Path, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_prompt_that_does_not_fit_is_one_line(bundle: Path, tmp_path: Path) ->
     assert (ran.returncode, ran.stdout) == (1, "")
     (line,) = ran.stderr.splitlines()
     assert line.startswith("slmx: the prompt is ")
-    assert line.endswith("the context holds 64; shorten it")
+    assert line.endswith("the context holds 64 tokens; shorten it, or set on-full to slide")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such arguments themselves")
@@ -150,14 +152,14 @@ def test_an_exported_bundle_is_the_default_and_is_named(exported: Path, bundle: 
     assert ran.returncode == 0
     assert ran.stdout == ours(bundle, "Once upon").full_text + "\n"
     first, second = ran.stderr.splitlines()
-    assert first == f"bundle: {Path('bundles') / 'nano'} (--bundle nano takes the shipped one)"
+    assert first == f"bundle: {Path('bundles') / 'nano'} (name nano to use the shipped one)"
     assert "tokens/s" in second
 
 
 def test_the_shipped_bundle_is_taken_by_its_name_unless_there_is_such_a_folder(exported: Path, bundle: Path) -> None:
     arguments = ("generate", "Once upon", "--bundle", "nano", "--json", *SEEDED)
     shipped = run_slmx(*arguments, cwd=exported)
-    assert json.loads(shipped.stdout)["bundle"] == str(PACKAGED_BUNDLE)
+    assert json.loads(shipped.stdout)["bundle"] == str(SHIPPED_BUNDLES / "nano")
     assert len(shipped.stderr.splitlines()) == 1
     bundles.copy_of(bundle, exported / "nano")
     assert json.loads(run_slmx(*arguments, cwd=exported).stdout)["bundle"] == "nano"
@@ -166,7 +168,7 @@ def test_the_shipped_bundle_is_taken_by_its_name_unless_there_is_such_a_folder(e
 def test_elsewhere_the_packaged_bundle_is_the_default(tmp_path: Path) -> None:
     (tmp_path / "bundles" / "nano").mkdir(parents=True)
     record = json.loads(run_slmx("generate", "Once upon a time", "--json", *SEEDED, cwd=tmp_path).stdout)
-    assert record["bundle"] == str(PACKAGED_BUNDLE)
+    assert record["bundle"] == str(SHIPPED_BUNDLES / "nano")
     assert record["text"] == load().generate("Once upon a time", max_tokens=12, seed=3).full_text
 
 

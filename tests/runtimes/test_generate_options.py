@@ -7,17 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from runtimes import load
+from runtimes.engine.batch import Batch
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
+BIAS = "logit bias must be the id of a token and a number up to 1e+30"
 SEEDED = ("--seed", "3", "--max-tokens", "12")
 
 
@@ -39,7 +42,7 @@ def test_a_prompt_that_cannot_be_read_is_one_line(bundle: Path, slmx: Slmx) -> N
     arguments = ("generate", "--bundle", bundle, "--prompt-file")
     assert slmx.refuses(*arguments, "latin.txt") == "latin.txt: not UTF-8 text; convert it to UTF-8"
     assert slmx.refuses(*arguments, "nowhere.txt") == "nowhere.txt: No such file or directory"
-    line = slmx.refuses("generate", "Once", "--bundle", bundle, "--prompt-file", "latin.txt")
+    line = slmx.refuses("generate", "Once", "--bundle", bundle, "--prompt-file", "latin.txt", code=2)
     assert line == "a prompt and --prompt-file exclude each other: drop one"
 
 
@@ -72,16 +75,43 @@ def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["100% folder"]
 
 
-def test_a_bad_value_leaves_an_old_copy_alone(bundle: Path, slmx: Slmx) -> None:
-    Path("story.txt").write_text("kept", "utf-8")
+def test_a_bad_value_leaves_no_copy(bundle: Path, slmx: Slmx) -> None:
     Path("link.txt").symlink_to("later.txt")
-    for copy in ("story.txt", "new.txt", "link.txt"):
+    for copy in ("new.txt", "link.txt"):
         assert (
             "no id 99999"
             in slmx("generate", "Lily", "--bundle", bundle, "--logit-bias", "99999=1", "--save", copy).stderr
         )
-    assert Path("story.txt").read_text("utf-8") == "kept"
-    assert sorted(path.name for path in Path.cwd().iterdir()) == ["link.txt", "story.txt"]
+    assert [path.name for path in Path.cwd().iterdir()] == ["link.txt"]
+
+
+@pytest.mark.parametrize("flags", [(), ("-n", "2"), ("-i",)])
+def test_a_file_that_exists_is_not_replaced(bundle: Path, slmx: Slmx, flags: tuple[str, ...]) -> None:
+    Path("été 100%.txt").write_text("mine", "utf-8")
+    Path("link.txt").symlink_to("été 100%.txt")
+    for copy in ("été 100%.txt", "link.txt"):
+        line = slmx.refuses_unchanged("generate", "Lily", "--bundle", bundle, *flags, "--save", copy)
+        assert line.endswith("été 100%.txt: exists already; choose another --save, or delete the file")
+
+
+def test_a_copy_goes_to_a_pipe_too(bundle: Path, slmx: Slmx) -> None:
+    os.mkfifo("pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(Path("pipe").read_text("utf-8")))
+    reader.start()
+    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, "--save", "pipe")
+    reader.join()
+    assert read == [ran.stdout]
+
+
+def test_a_batch_is_printed_as_its_stories_end(bundle: Path) -> None:
+    generator = load(bundle, "fp32", slots=2)
+    batch = Batch(generator, ["Lily"] * 5, GenerationConfig(6), SamplingParams(seed=3))
+    running = batch.run()
+    first = next(running)
+    assert first.stats.finish_reason == "length"
+    assert batch.completions[-1].ids == []
+    assert [first, *running] == batch.completions
 
 
 @pytest.mark.parametrize("flags", [(), ("-n", "2"), ("--json",)])
@@ -150,12 +180,16 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
         (("--logit-bias", "dog=1"), "--logit-bias takes ID=VALUE, such as 42=-5, not 'dog=1'"),
         (("--logit-bias", "99999=1"), "logit bias: no id 99999; ids go up to 399"),
         (("--no-repeat-ngram", "-1"), "no-repeat n-gram must be 0 (off) or more, not -1"),
-        (("--logit-bias", f"{10**30}=1"), f"logit bias must be an id and a number, not {10**30}=1.0"),
+        (
+            ("--logit-bias", f"{10**30}=1"),
+            f"{BIAS}, not {10**30}=1.0",
+        ),
     ],
 )
 def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: tuple[str, ...], said: str) -> None:
     ran = slmx("generate", "--bundle", bundle, *flags)
-    assert ran.code == 1
+    assert ran.code == (1 if "no id" in said else 2)  # only the bundle knows which ids there are
+    assert ran.stdout == ""
     assert ran.stderr.splitlines()[-1] == f"slmx: {said}"
 
 
@@ -163,7 +197,7 @@ def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: 
 def test_a_prompt_of_a_million_characters_is_one_line(bundle: Path, slmx: Slmx, text: str) -> None:
     Path("é 100%.txt").write_text(text * 1_000_000 + "x", "utf-8")
     line = slmx.refuses("generate", "--prompt-file", "é 100%.txt", "--bundle", bundle)
-    assert line == "the prompt is far too long (1,000,001 bytes), the context holds 64; shorten it"
+    assert line.startswith("the prompt is far too long (1,000,001 bytes), the context holds 64 tokens; shorten it, ")
 
 
 def test_an_archive_is_a_bundle_too(bundle: Path, slmx: Slmx) -> None:

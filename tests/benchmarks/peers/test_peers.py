@@ -17,7 +17,7 @@ from benchmarks.peers import PeerKind, run_steps
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
 from export.exporter import ExportSettings, export_bundle
-from runtimes import PACKAGED_BUNDLE
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.gpt2 import import_gpt2
@@ -75,7 +75,7 @@ def fp32_bundle() -> Path:
 @functools.cache
 def prepared(name: str) -> Path:
     folder = bundles.folder("peer")
-    bundle = fp32_bundle() if name == "onnxruntime-genai fp32" else PACKAGED_BUNDLE
+    bundle = fp32_bundle() if name == "onnxruntime-genai fp32" else SHIPPED_BUNDLES / "nano"
     find_peer(name).prepare(NANO, bundle, folder)
     return folder
 

@@ -14,6 +14,7 @@ import pytest
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.variants import VARIANTS
 from slm.hashing import sha256_of
+from slm.install import pip_line
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -60,7 +61,7 @@ def test_the_plain_install_checks_hashes_and_structure(bundle: Path) -> None:
     assert after == before
     assert plain("verify", bundle).returncode == 0
     assert sha256_of(bundle / VERIFICATION_FILE) == written
-    assert plain("verify", bundle, "--quality").stderr.splitlines()[-1].endswith('pip install "slmx[export]"')
+    assert plain("verify", bundle, "--quality").stderr.splitlines()[-1].endswith(pip_line("export"))
 
 
 def test_torch_files_are_named_and_not_read(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_an_archive_is_checked_and_left_alone(slmx: Slmx, bundle: Path, tmp_path
 
 @pytest.mark.parametrize("option", [["--trust"], ["--checkpoint", "c"], ["--text", "t"], ["--eval-text", "t"]])
 def test_options_of_judging_need_quality(slmx: Slmx, bundle: Path, option: list[str]) -> None:
-    line = slmx.refuses("verify", bundle, *option)
+    line = slmx.refuses("verify", bundle, *option, code=2)
     assert line == "--trust, --checkpoint and --text are for judging again: add --quality"
 
 

@@ -154,7 +154,7 @@ def test_an_error_keeps_what_was_written(generator: Generator, monkeypatch: pyte
 
     monkeypatch.setattr(Pool, "step", damaged)
     with pytest.raises(SlmxError, match=r"^fp32: its logits are no numbers"):
-        batch.run()
+        list(batch.run())
     assert [len(story.ids) for story in batch.completions] == [4, 4]
     assert [story.stats.finish_reason for story in batch.completions] == ["interrupted"] * 2
 

@@ -109,8 +109,9 @@ def test_the_command_keeps_the_story_on_stdout_and_saves_it(bundle: Path, tmp_pa
 
 def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None:
     for flags in (("--json",), ("-n", "2")):
-        assert "--interactive reads lines" in slmx.refuses("generate", "--interactive", "--bundle", bundle, *flags)
-    assert slmx.refuses("generate", "--logprobs", "--bundle", bundle) == "--logprobs shows in JSON only: add --json"
+        assert "--interactive reads lines" in slmx.refuses("generate", "-i", "--bundle", bundle, *flags, code=2)
+    line = slmx.refuses("generate", "--logprobs", "--bundle", bundle, code=2)
+    assert line == "--logprobs shows in JSON only: add --json"
 
 
 def test_ctrl_c_at_the_prompt_ends_the_story_and_keeps_it(generator: Generator) -> None:

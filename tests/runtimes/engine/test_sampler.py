@@ -318,21 +318,27 @@ def test_a_bias_on_an_id_that_is_none_says_how_far_they_go() -> None:
         Sampler(SamplingParams(rules=LogitsRules(logit_bias={12: 1.0})))(random_logits(12, 0))
 
 
+BIAS = "logit bias must be the id of a token and a number up to 1e+30"
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"repetition_penalty": 0.0}, "repetition penalty must be above 0 (1 is off), not 0.0"),
-        ({"repetition_penalty": math.nan}, "repetition penalty must be above 0 (1 is off), not nan"),
-        ({"presence_penalty": math.inf}, "presence penalty must be a number (0 is off), not inf"),
-        ({"frequency_penalty": math.nan}, "frequency penalty must be a number (0 is off), not nan"),
+        ({"repetition_penalty": 0.0}, "repetition penalty must be above 0, up to 1e+30 (1 is off), not 0.0"),
+        ({"repetition_penalty": math.nan}, "repetition penalty must be above 0, up to 1e+30 (1 is off), not nan"),
+        ({"presence_penalty": math.inf}, "presence penalty must lie from -1e+30 to 1e+30 (0 is off), not inf"),
+        ({"frequency_penalty": math.nan}, "frequency penalty must lie from -1e+30 to 1e+30 (0 is off), not nan"),
         ({"no_repeat_ngram": -1}, "no-repeat n-gram must be 0 (off) or more, not -1"),
         ({"min_tokens": -1}, "min tokens must be 0 (off) or more, not -1"),
-        ({"logit_bias": {-1: 1.0}}, "logit bias must be an id and a number, not -1=1.0"),
-        ({"logit_bias": {1: math.nan}}, "logit bias must be an id and a number, not 1=nan"),
-        ({"logit_bias": {10**30: 1.0}}, f"logit bias must be an id and a number, not {10**30}=1.0"),
-        ({"logit_bias": {1: 1e39}}, "logit bias must be an id and a number, not 1=1e+39"),
-        ({"repetition_penalty": 1e39}, "repetition penalty must be above 0 (1 is off), not 1e+39"),
-        ({"presence_penalty": 1e39}, "presence penalty must be a number (0 is off), not 1e+39"),
+        ({"logit_bias": {-1: 1.0}}, f"{BIAS}, not -1=1.0"),
+        ({"logit_bias": {1: math.nan}}, f"{BIAS}, not 1=nan"),
+        (
+            {"logit_bias": {10**30: 1.0}},
+            f"{BIAS}, not {10**30}=1.0",
+        ),
+        ({"logit_bias": {1: 1e39}}, f"{BIAS}, not 1=1e+39"),
+        ({"repetition_penalty": 1e39}, "repetition penalty must be above 0, up to 1e+30 (1 is off), not 1e+39"),
+        ({"presence_penalty": 1e39}, "presence penalty must lie from -1e+30 to 1e+30 (0 is off), not 1e+39"),
     ],
 )
 def test_a_rule_outside_its_range_is_refused(values: dict[str, Any], said: str) -> None:
