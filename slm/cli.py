@@ -34,11 +34,11 @@ class LazyGroup(TyperGroup):
     """A group of commands that imports the module of a command when the command is asked for."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        """Names of all commands, in the order of --help."""
+        """Returns the names of all commands, in the order of --help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: object, cmd_name: str) -> typer.core.TyperCommand | None:
-        """The command of that name, or None if there is none."""
+        """Returns the command of that name, or None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name]
@@ -69,9 +69,9 @@ def _end(number: int, _frame: object) -> None:
 
 @contextmanager
 def _signals_end_as_exceptions() -> Iterator[None]:
-    """Within it, SIGTERM and SIGHUP end the process as an exception does, so that work folders are removed.
+    """Makes SIGTERM and SIGHUP raise an exception inside the block, so that work folders are removed.
 
-    A signal that is ignored or handled stays so: nohup ignores SIGHUP.
+    A signal that is already ignored or handled is not changed. For example, nohup ignores SIGHUP.
     """
     every = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no SIGHUP
     numbers = [number for number in every if signal.getsignal(number) is signal.SIG_DFL]
@@ -85,7 +85,7 @@ def _signals_end_as_exceptions() -> Iterator[None]:
 
 
 def main() -> None:
-    """Runs the command line; a foreseeable failure is one line on stderr and exit code 1."""
+    """Runs the command line. An expected failure prints one line on stderr and exits with code 1."""
     try:
         with _signals_end_as_exceptions():
             app()

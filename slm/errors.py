@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a single line and exit code 1."""
+"""The exception that the command line reports as a single line with exit code 1."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from contextlib import contextmanager
 
 
 class SlmxError(Exception):
-    """A foreseeable failure: its message says what is wrong, where, and what to do next."""
+    """An expected failure. Its message says what is wrong, where, and what to do next."""
 
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Turn a missing package into the pip line that brings it."""
+    """Turns the error of a missing package, inside the block, into one that gives the pip command to install it.
+
+    Args:
+        extra: The optional dependencies of slmx that contain the package.
+
+    Raises:
+        SlmxError: A package is missing.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
