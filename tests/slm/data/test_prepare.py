@@ -1,4 +1,4 @@
-"""From a corpus to a data set: what is in it, when it is made, what is refused."""
+"""From a corpus to a data set: its content, when it is made again, and refusals."""
 
 from __future__ import annotations
 
