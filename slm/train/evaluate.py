@@ -42,7 +42,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, nats: float, tokens: int, stream: TokenStream) -> Evaluation:
-        """Returns the result for a sum of nats over so many predicted tokens of a stream."""
+        """Returns the result for a sum of nats over `tokens` predicted tokens of a stream."""
         return cls(nats / tokens, bits_per_byte(nats, tokens, stream.bytes_per_token), tokens)
 
     @property
