@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# The requirement that pip gets. README says how to install the CPU build first; pip then keeps it.
+# The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
 .PHONY: story test test-fast check bundle clean
@@ -17,17 +17,17 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The tests that neither train, export nor measure.
+# The tests that do not train, export or measure.
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# What .ci/run checks beside the tests.
+# The checks of .ci/run besides the tests.
 check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Remakes the bundle that ships inside the package from the checkpoint that ships with it.
+# Makes the bundle inside the package again, from the checkpoint inside the package.
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 

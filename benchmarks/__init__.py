@@ -1,1 +1,1 @@
-"""Measurements: every runner in one run, in turn, with medians and spread."""
+"""Benchmarks. All runners are measured in turn in one run, with medians and spread."""

@@ -13,19 +13,19 @@ INTERRUPTED = 130
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    """Return the names in a text with commas between them; None without a text."""
+    """Return the names in a text that commas separate; None without a text."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def bench(
     bundles: Annotated[list[Path] | None, typer.Argument(help="Bundles to measure.")] = None,
-    presets: Annotated[str | None, typer.Option(help="Presets, with commas between; default: nano to medium.")] = None,
+    presets: Annotated[str | None, typer.Option(help="Presets, separated by commas; default: nano to medium.")] = None,
     variants: Annotated[str | None, typer.Option(help="Variants, such as int8,fp32,torch eager; default: all.")] = None,
     threads: Annotated[str | None, typer.Option(help="Threads, such as 1,2; default: one, and all cores.")] = None,
-    peers: Annotated[str | None, typer.Option(help="Runtimes, such as llama.cpp; default: all; none for none.")] = None,
+    peers: Annotated[str | None, typer.Option(help="Runtimes, such as llama.cpp, or none; default: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few cases of nano: two minutes.")] = False,
     text: Annotated[Path | None, typer.Option(help="Stories to measure quality on; default: the export's.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the report, and for what is kept between runs.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report and for the files that later runs reuse.")] = Path(
         "runs/bench"
     ),
     rounds: Annotated[
@@ -37,13 +37,13 @@ def bench(
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Measure TorchScript and .pt2 of BUNDLES too. Reading them can run code in them."),
+        typer.Option("--trust", help="Also measure TorchScript and .pt2 of BUNDLES. Reading them can run their code."),
     ] = False,
 ) -> None:
     """Measure speed, memory and quality on this machine: PyTorch, every variant, other runtimes.
 
-    The same command continues a run that was stopped. The exit code is 1 if a case failed or got worse than
-    --fail-over allows, and 130 after Ctrl-C, which keeps what was measured.
+    The same command continues a run that was stopped. The exit code is 1 if a case failed or became worse than
+    --fail-over allows. It is 130 after Ctrl-C, which keeps the measurements.
     """
     import shlex
     import sys

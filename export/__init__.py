@@ -1,3 +1,3 @@
-"""Checkpoint to bundle: the ONNX graph, quantization, judgement, manifest, model card."""
+"""Makes a bundle from a checkpoint: the ONNX graph, quantization, checks, manifest, model card."""
 
 import runtimes as runtimes  # before onnxruntime: it turns telemetry off

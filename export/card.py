@@ -9,10 +9,10 @@ from runtimes.bundle.summary import variant_rows
 
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
-    """The model card as Markdown: what the model is, its data and licence, its figures, how to run it.
+    """Returns the model card as Markdown: what the model is, its data and licence, its figures, how to run it.
 
     Args:
-        manifest: The manifest of the bundle, complete but for the model card itself.
+        manifest: The manifest of the bundle. Only the entry of the model card may be missing.
         record: The training record of the checkpoint.
     """
     shape, judged_on = manifest.shape, manifest.judged_on

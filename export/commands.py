@@ -30,14 +30,14 @@ def export(
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle; default: bundles/PRESET.")] = None,
     int8_recipe: Annotated[str | None, typer.Option(help="How to quantize; default: the target's.")] = None,
     int8_exclude: Annotated[
-        str, typer.Option(help="Matrices to leave in float, separated by commas; auto finds those that hurt.")
+        str, typer.Option(help="Matrices to leave in float, separated by commas; auto finds them.")
     ] = "",
     text: Annotated[
-        Path | None, typer.Option("--text", "--eval-text", help="Stories to judge on; default: the model's own.")
+        Path | None, typer.Option("--text", "--eval-text", help="Stories to compare on; default: the model's own.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Turn a checkpoint into a bundle of models, each judged against PyTorch; docs/export.md explains them."""
+    """Turn a checkpoint into a bundle of models, each compared with PyTorch; docs/export.md explains them."""
     with needs("export"):
         from export.requirements import check_versions
 
@@ -89,7 +89,7 @@ def verify(
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option("--text", "--eval-text", help="With --quality: stories to judge on; default: the model's own."),
+        typer.Option("--text", "--eval-text", help="With --quality: stories to compare on; default: the model's own."),
     ] = None,
 ) -> None:
     """Check the hash of every file, that no file is missing or extra, and that every graph opens.
@@ -105,7 +105,7 @@ def verify(
         typer.echo(line, err=True)
 
     if not quality and (trust or checkpoint is not None or text is not None):
-        raise UsageError("--trust, --checkpoint and --text are for judging again: add --quality")
+        raise UsageError("--trust, --checkpoint and --text need --quality")
     opened = Bundle.open(find_bundle(bundle))
     check = check_structure(opened, log)
     judgement = None

@@ -1,7 +1,7 @@
 """The small JSON files that other runtimes need to read a bundle.
 
-`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 to Hugging Face transformers and to
-the libraries that are built on it. `genai_config.json` describes the ONNX graph to onnxruntime-genai, whose model type
+`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 for Hugging Face transformers and
+the libraries that are built on it. `genai_config.json` describes the ONNX graph for onnxruntime-genai, whose model type
 "phi" is a plain decoder with position ids, an attention mask and one KV cache for each layer.
 """
 
@@ -16,7 +16,7 @@ from slm.tokenizer import END_OF_TEXT
 
 
 def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str | None) -> None:
-    """Write the files.
+    """Writes the files.
 
     Args:
         folder: The folder of the bundle.

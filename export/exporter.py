@@ -1,4 +1,4 @@
-"""Makes a bundle from a checkpoint. Every variant is judged before the folder takes its name."""
+"""Makes a bundle from a checkpoint. Every variant is checked before the bundle is published."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
 from slm.untrained import untrained_checkpoint
 
-# What each file that is no variant is, for the manifest.
+# The manifest's description of each file that is not a variant.
 DESCRIPTIONS = {
     "config.json": "shape, for Hugging Face transformers",
     "generation_config.json": "generation defaults, for Hugging Face transformers",
@@ -57,7 +57,7 @@ DESCRIPTIONS = {
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
 AUTO = ("auto",)
-# The CPU kernel of onnxruntime's GroupQueryAttention asks for it: "head_size must be a multiple of 8".
+# Required by the CPU kernel of onnxruntime's GroupQueryAttention: "head_size must be a multiple of 8".
 HEAD_MULTIPLE = 8
 
 Log = Callable[[str], None]
@@ -76,8 +76,8 @@ class ExportSettings:
         int8_recipe: How to quantize; None takes the target's recipe.
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
         untrained: Whether to export random weights, which needs no checkpoint.
-        eval_text: Stories to judge on; None samples stories from the model.
-        force: Whether a bundle at `out` may be replaced.
+        eval_text: Stories to compare on; None samples stories from the model.
+        force: Whether a bundle in `out` may be replaced.
     """
 
     preset: str | None
@@ -93,18 +93,18 @@ class ExportSettings:
 
 
 def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
-    """Write a bundle.
+    """Writes a bundle.
 
     Args:
         settings: What to export and where.
-        log: Gets a line of progress before each stage.
+        log: Called with a line of progress before each stage.
 
     Returns:
         The folder of the bundle, and its manifest.
 
     Raises:
-        SlmxError: For an unusable checkpoint, a folder in the way, a full disk, or a variant that does not pass its
-            gate. What was at the folder before is still there.
+        SlmxError: The checkpoint cannot be used, the folder cannot be replaced, the disk is full, or a variant does not
+            pass its gate. The earlier content of the folder is kept.
     """
     if settings.preset is not None and (settings.checkpoint is None or settings.untrained):
         get_preset(settings.preset)
@@ -152,7 +152,7 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
 
 
 class _Export:
-    """One export in progress: each variant is written into the folder, measured and held to its gate."""
+    """One export. Each variant is written into the folder, measured and checked by its gate."""
 
     def __init__(
         self, folder: Path, checkpoint: Checkpoint, settings: ExportSettings, target: Target, log: Log
@@ -175,7 +175,7 @@ class _Export:
             raise UsageError(f"--int8-exclude: no matrix {unknown[0]!r}; there are {', '.join(known)}, and auto")
 
     def write(self) -> Manifest:
-        """Write every file of the bundle, the manifest last."""
+        """Writes every file of the bundle, the manifest last."""
         wanted = [name for name in VARIANTS if name in self.settings.variants]
         for path in self.paths.values():
             path.parent.mkdir(exist_ok=True)
@@ -204,13 +204,13 @@ class _Export:
         return self._describe(variants)
 
     def _check(self, name: str, kept_float: Sequence[str] = (), source: Path | None = None) -> Figures:
-        # This process wrote the files, so it may load those for PyTorch.
+        # This process wrote the files, so it may load the files for PyTorch.
         return check_variant(
             name, self.paths[name], self.float_model, trusted=True, kept_float=kept_float, source=source
         )
 
     def _entry(self, name: str, figures: Figures, **made: Any) -> VariantEntry:  # noqa: ANN401  # fields of VariantEntry
-        """The entry of a variant in the manifest; SlmxError if it did not pass its gate."""
+        """Returns the entry of a variant in the manifest; SlmxError if it does not pass its gate."""
         wrong = failures(name, figures)
         if wrong:
             raise SlmxError(f"{wrong[0]}; nothing was published")
@@ -253,7 +253,7 @@ class _Export:
         )
 
     def _int8_refusal(self, increase: float, limit: float) -> str:
-        """Why int8 was refused: the matrices that hurt most when quantized alone, and what would pass."""
+        """Returns why int8 was refused: the matrices that lose most when quantized alone, and what would pass."""
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
         passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
@@ -296,13 +296,13 @@ class _Export:
         return self._entry("pt2", self._check("pt2"))
 
     def _describe(self, variants: dict[str, VariantEntry]) -> Manifest:
-        """Write the files beside the variants, and the manifest last."""
+        """Writes the other files of the bundle, and the manifest last."""
         folder, checkpoint = self.folder, self.checkpoint
         for name in (RANKS_FILE, JSON_FILE):
             shutil.copyfile(checkpoint.folder / name, folder / name)
         preferred = sorted(variants, key=lambda name: VARIANTS[name].preference)
         default = self.target.default if self.target.default in variants else preferred[0]
-        # onnxruntime-genai runs graphs whose cache is one buffer.
+        # onnxruntime-genai runs only graphs whose past and present share a buffer.
         genai = [name for name in (default, *preferred) if VARIANTS[name].shared_cache and VARIANTS[name].is_onnx]
         model_file = VARIANTS[genai[0]].file if genai else None
         write_configs(folder, self.config, checkpoint.tokenizer.end_of_text, model_file)

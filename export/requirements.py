@@ -13,10 +13,10 @@ CHECKED = ("torch", "onnx", "onnxruntime", "onnxscript")
 
 
 def check_versions() -> None:
-    """Check the installed versions against those that the metadata of slmx declares.
+    """Compares the installed versions with those that the metadata of slmx declares.
 
     Raises:
-        SlmxError: A package is missing or has another version. The message has the pip line that repairs it.
+        SlmxError: A package is missing or has another version. The message has the pip command that repairs it.
     """
     for line in requires("slmx") or ():
         requirement = Requirement(line)

@@ -1,6 +1,6 @@
-"""The kinds of machine that a bundle can be made for: how int8 quantizes there, and which variant is the default.
+"""The kinds of machine that a bundle can be made for, each with its int8 recipe and its default variant.
 
-The measurements behind every row are in docs/export.md.
+docs/export.md has the measurements for every row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Target:
     Attributes:
         name: Its name on the command line.
         int8_recipe: How int8 quantizes for it.
-        default: The variant that is fastest there at a small loss.
+        default: The fastest variant there with a small loss.
         why: The reason, in one sentence.
     """
 
@@ -39,7 +39,7 @@ TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 
 def get_target(name: str) -> Target:
-    """Return the target of that name; SlmxError that lists the names if there is none."""
+    """Returns the target with a name; SlmxError if there is none, with the names that exist."""
     if name not in TARGETS:
         raise SlmxError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}")
     return TARGETS[name]

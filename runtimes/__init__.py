@@ -1,4 +1,4 @@
-"""Bundle to text with onnxruntime, numpy and tiktoken, and nothing else.
+"""Writes stories from a bundle. It needs only onnxruntime, numpy and tiktoken.
 
 >>> from runtimes import load
 >>> print(load().generate("Once upon a time", max_tokens=60, seed=1).full_text)  # doctest: +SKIP
@@ -25,21 +25,21 @@ def load(
     allow_special: bool = False,
     slots: int | None = None,
 ) -> Generator:
-    """Open a bundle to write stories with.
+    """Opens a bundle to write stories with.
 
     Args:
         bundle: Its folder or archive, or the name of one that ships with slmx. The default is the shipped nano; the
             folder bundles/ of the current folder is not searched.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
-        allow_special: Whether `<|endoftext|>` in a prompt is the token instead of text.
-        slots: Stories at most that are written at the same time; default: 64.
+        allow_special: Whether `<|endoftext|>` in a prompt is the special token. If not, it is plain text.
+        slots: The most stories that are written at the same time; default: 64.
 
     Returns:
         A thread-safe Generator. It is a context manager; `close` frees the model.
 
     Raises:
-        SlmxError: The folder is no bundle, a file is not the one that the manifest lists, or as in `Generator`.
+        SlmxError: The path is not a bundle, a file is not the one that the manifest lists, or as in `Generator`.
     """
     from runtimes.bundle.location import DEFAULT_BUNDLE, SHIPPED_BUNDLES, bundle_path
     from runtimes.bundle.store import Bundle

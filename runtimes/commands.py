@@ -26,7 +26,7 @@ BETWEEN = "\n\n---\n\n"
 
 
 def _read_prompt(prompt: str, file: Path | None) -> str:
-    """The prompt: text, `-` for standard input, or a file; a line break at its end is not part of it."""
+    """Returns the prompt: text, `-` for standard input, or a file. A line break at its end is removed."""
     if file is not None:
         if prompt:
             raise UsageError("a prompt and --prompt-file exclude each other: drop one")
@@ -42,7 +42,7 @@ def _read_prompt(prompt: str, file: Path | None) -> str:
 
 
 def _standard_input() -> io.TextIOWrapper:
-    """Standard input, whose bytes that are not UTF-8 become lone surrogates; SlmxError if it is closed."""
+    """Returns standard input. Its bytes that are not UTF-8 become lone surrogates. SlmxError if it is closed."""
     if not isinstance(sys.stdin, io.TextIOWrapper):
         raise SlmxError("standard input is closed: give the prompt as an argument or with --prompt-file")
     sys.stdin.reconfigure(errors="surrogateescape")
@@ -69,41 +69,41 @@ def generate(
         int, typer.Option("-n", "--count", min=1, max=MAX_STORIES, help="Stories to write, many at a time.")
     ] = 1,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Default: until the story or the context ends.")
+        int | None, typer.Option(help="Most tokens to write; default: until the story or the context ends.")
     ] = GenerationConfig.max_tokens,
-    min_tokens: Annotated[int, typer.Option(help="No end before that many.")] = LogitsRules.min_tokens,
-    stop: Annotated[list[str] | None, typer.Option(help="Text to stop before; repeat for more.")] = None,
+    min_tokens: Annotated[int, typer.Option(help="Fewest tokens before the story may end.")] = LogitsRules.min_tokens,
+    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; repeat for more.")] = None,
     on_full: Annotated[
-        str, typer.Option(help="When the context is full: stop, or slide and go on.")
+        str, typer.Option(help="When the context is full: stop, or slide and continue.")
     ] = GenerationConfig.on_full,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token.")] = SamplingParams.temperature,
-    top_k: Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 is off.")] = SamplingParams.top_k,
+    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = SamplingParams.temperature,
+    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 is off.")] = SamplingParams.top_k,
     top_p: Annotated[
-        float, typer.Option(help="Keep the likeliest tokens up to this mass; 1 is off.")
+        float, typer.Option(help="Keep the most likely tokens up to this total probability; 1 is off.")
     ] = SamplingParams.top_p,
     min_p: Annotated[
-        float, typer.Option(help="Keep tokens this likely beside the likeliest; 0 is off.")
+        float, typer.Option(help="Keep tokens with this share of the highest probability; 0 is off.")
     ] = SamplingParams.min_p,
     repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1 makes tokens seen before less likely.")
+        float, typer.Option(help="Above 1 makes earlier tokens less likely; 1 is off.")
     ] = LogitsRules.repetition_penalty,
     presence_penalty: Annotated[
-        float, typer.Option(help="Subtracted from tokens written before.")
+        float, typer.Option(help="Subtracted from the logits of written tokens.")
     ] = LogitsRules.presence_penalty,
     frequency_penalty: Annotated[
-        float, typer.Option(help="Subtracted from tokens for each time they were written.")
+        float, typer.Option(help="Subtracted from a token's logit for each time it was written.")
     ] = LogitsRules.frequency_penalty,
     no_repeat_ngram: Annotated[
         int, typer.Option(help="Never write the same n tokens twice; 0 is off.")
     ] = LogitsRules.no_repeat_ngram,
-    logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE added to a token's logit; repeat.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: a new one.")] = SamplingParams.seed,
+    logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE is added to a token's logit; repeat.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: random.")] = SamplingParams.seed,
     allow_special: Annotated[
         bool, typer.Option("--allow-special", help="Read <|endoftext|> in the prompt as the token.")
     ] = False,
-    threads: Annotated[int | None, typer.Option(help="Default: by model size.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Number of threads; default: by model size.")] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Write the story in turns with you.")
+        bool, typer.Option("--interactive", "-i", help="Write the story in turns: you and the model.")
     ] = False,
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
@@ -111,7 +111,7 @@ def generate(
     save: Annotated[Path | None, typer.Option(help="Write the text to a new file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
-    """Write a story with onnxruntime; text goes to stdout while it is written."""
+    """Write a story with onnxruntime. The text goes to stdout while it is written."""
     config, sampling = read_settings(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
@@ -185,7 +185,7 @@ def _check_new_file(path: Path) -> None:
 
 
 def _save(path: Path | None, stories: Iterable[Completion]) -> None:
-    """Write the stories that have begun to a file."""
+    """Writes the stories that have begun to a file."""
     texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
     if path is not None and texts:
         _write_text(path, BETWEEN.join(texts))
@@ -211,7 +211,7 @@ def _write_in_turns(story: InteractiveStory, prompt: str, save: Path | None) -> 
 
 
 def _show(stream: Stream, silent: bool) -> None:
-    """Print a story while it is written, until it ends or Ctrl-C."""
+    """Prints a story while it is written, until it ends or Ctrl-C."""
     terminal = is_terminal() and not silent
     prompt = stream.completion.prompt
     write = (lambda piece: None) if silent else _write
@@ -268,7 +268,7 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
 def doctor(
     bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
 ) -> None:
-    """Show processor, limits, memory and versions, known traps, and which variant is quickest here."""
+    """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
     from runtimes.bundle.store import Bundle
     from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine

@@ -1,4 +1,4 @@
-"""Settings of a story and its result. This module loads no numpy, so that the command line can show its defaults."""
+"""Settings of a story and its result. This module does not load numpy, so the command line can read its defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "length", "exhausted", "interrupted"]
 
 ON_FULL = ("stop", "slide")
-# Penalties and biases stay far below the largest float32 (3.4e38), so that no sum of them overflows.
+# It is far below the largest float32 (3.4e38), so no sum of penalties and biases overflows.
 LARGEST_PENALTY = 1e30
 LARGEST_ID = 2**31 - 1
 MAX_STORIES = 100_000  # of one command or call
@@ -22,15 +22,15 @@ MAX_STORIES = 100_000  # of one command or call
 
 @dataclass(frozen=True)
 class LogitsRules:
-    """Rules that change logits before temperature; they apply in the order of the arguments and are off by default.
+    """Rules that change logits before temperature, in the order of the arguments. They are off by default.
 
     Args:
         repetition_penalty: Divides positive logits of ids in the prompt and the text, multiplies negative ones
             (Keskar et al. 2019, section 4.1). 1 is off.
         presence_penalty: Is subtracted from the logits of ids in the text (OpenAI's definition). 0 is off.
         frequency_penalty: Is subtracted once for each time that an id is in the text (OpenAI's definition). 0 is off.
-        no_repeat_ngram: Forbids the ids that would complete a sequence of that many ids a second time. 0 is off.
-        min_tokens: Forbids the end of the text before that many tokens.
+        no_repeat_ngram: Forbids the ids that would complete a sequence of this many ids a second time. 0 is off.
+        min_tokens: Forbids the end of the text before this many tokens.
         logit_bias: Is added to the logits of these ids, before all other rules.
 
     Raises:
@@ -81,10 +81,10 @@ class SamplingParams:
     """How the next id is chosen from its logits.
 
     Args:
-        temperature: Divides the logits; 0 takes the likeliest id.
-        top_k: Keeps the k likeliest ids; 0 is off.
-        top_p: Keeps the likeliest ids up to this share of the probability; 1 is off.
-        min_p: Keeps ids with at least this share of the probability of the likeliest id; 0 is off.
+        temperature: Divides the logits; 0 takes the most likely id.
+        top_k: Keeps the k most likely ids; 0 is off.
+        top_p: Keeps the most likely ids up to this share of the probability; 1 is off.
+        min_p: Keeps ids with at least this share of the probability of the most likely id; 0 is off.
         seed: The same seed and the same logits give the same ids; None takes 32 random bits.
         rules: Rules that change the logits first.
 
@@ -117,8 +117,8 @@ class GenerationConfig:
     """Where a story ends and what is recorded.
 
     Args:
-        max_tokens: Tokens to write at most; None writes until the story or the context ends.
-        stop: One text or several; the story ends before the first one that is written.
+        max_tokens: The most tokens to write; None writes until the story or the context ends.
+        stop: One text or several. The story ends before the first of them that is written.
         on_full: What happens when the context is full. "stop" ends the story. "slide" forgets the middle: the
             beginning of the prompt and the last half are read again, because learned positions cannot be shifted.
             With "slide" the prompt itself may be longer than the context.
@@ -164,7 +164,7 @@ class Settings(TypedDict, total=False):
 
 
 def read_settings(**settings: Unpack[Settings]) -> tuple[GenerationConfig, SamplingParams]:
-    """Sort settings into the classes that check them.
+    """Divides settings between the classes that check them.
 
     Raises:
         UsageError: A value is outside its range.
@@ -183,13 +183,13 @@ class GenerationStats:
     """Figures of one story.
 
     Attributes:
-        prompt_tokens: Ids of the prompt, the start token included.
-        tokens: Ids written after the prompt.
+        prompt_tokens: Number of ids in the prompt, including the start token.
+        tokens: Number of ids written after the prompt.
         finish_reason: "stop" (end of text or a stop string) or "length" (max tokens or the context), as in OpenAI's
-            interface; "exhausted" when the rules forbid every id; "interrupted" when the story was not ended.
-        stop: The same in words, more exactly: "end of text", "stop string", "max tokens", "context full",
+            interface; "exhausted" if the rules forbid every id; "interrupted" if the story has not ended.
+        stop: The exact reason: "end of text", "stop string", "max tokens", "context full",
             "rules that forbid every token" or "interrupted".
-        stop_string: The stop string that was written, else None.
+        stop_string: The stop string that was written, or None.
         seed: The seed that was used.
         time_to_first_token: Seconds from the start to the first id.
         decode_seconds: Seconds from the first id to the last.
@@ -206,7 +206,7 @@ class GenerationStats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Rate of the steps after the first token; 0 when there was none."""
+        """Rate of the steps after the first token; 0 if there were no such steps."""
         return (self.tokens - 1) / self.decode_seconds if self.tokens > 1 and self.decode_seconds > 0 else 0.0
 
 
@@ -217,8 +217,8 @@ class Completion:
     Attributes:
         prompt: The text that was given.
         completion_text: The text that was written after it.
-        ids: The ids of what was written, without the end of the text.
-        stats: Figures.
+        ids: The ids of the written text, without the end of the text.
+        stats: The figures of the story.
         logprobs: Natural logarithms of the ids' probabilities before all rules, if they were asked for.
     """
 

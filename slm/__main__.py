@@ -1,4 +1,4 @@
-"""Runs the command as `python -m slm`, which is how `accelerate launch -m slm` starts it."""
+"""Runs the command as `python -m slm`. `accelerate launch -m slm` starts it in this way."""
 
 from slm.cli import main
 

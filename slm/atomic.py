@@ -19,7 +19,7 @@ from slm.errors import SlmxError
 from slm.locks import OWNER_FILE, Place, fill, lock_folder, one_line, owner_record, settle
 from slm.ownership import Listing, check_replaceable, foreign_file
 
-# What rename(2) answers for a folder from a lower layer of an overlay, and for a mount point.
+# The errors of rename(2) for a folder from a lower layer of an overlay, and for a mount point.
 UNMOVABLE = (errno.EXDEV, errno.EBUSY)
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
@@ -28,10 +28,10 @@ TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = False) -> Iterator[Path]:
     """Builds a folder that takes the name of `target` when the block ends without an error.
 
-    A failure, a kill or a power cut leaves what stood at `target` before, or the new folder, whole. A symbolic link
-    stays a link; the folder it points to is written. A target that cannot be renamed (a mount point, a folder in a
-    parent that is not writable, the working folder) is filled file by file, the listing last. If that is cut off, the
-    next writer of the target completes it.
+    After a failure, a kill or a power cut, `target` holds either its old content or the new folder, complete. If
+    `target` is a symbolic link, the folder that it points to is written. A target that cannot be renamed (a mount
+    point, a folder in a parent that is not writable, the working folder) is filled file by file, the listing last. If
+    that is interrupted, the next writer of the target completes it.
 
     Args:
         target: The folder to make.
@@ -43,7 +43,7 @@ def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = 
         An empty folder to fill.
 
     Raises:
-        SlmxError: Another process writes the folder, it may not be replaced, or it cannot be written.
+        SlmxError: Another process writes the folder, the folder may not be replaced, or it cannot be written.
     """
     with lock_folder(target) as place:
         try:
@@ -64,7 +64,11 @@ def _warn_of_filling(target: Path, reason: str) -> None:
 
 
 def _publish(target: Path, place: Place, listing: Listing | None, replaces: bool) -> None:
-    """Puts the fresh folder where it belongs; SlmxError, with the old one kept, if a foreign file came meanwhile."""
+    """Moves the fresh folder to the target.
+
+    Raises:
+        SlmxError: Another program added a file to the target meanwhile. The old folder is kept.
+    """
     try:
         if not place.fixed:
             kept = _swap(place, listing, replaces)
@@ -90,7 +94,7 @@ def _swap(place: Place, listing: Listing | None, replaces: bool) -> list[str]:
     """Gives the fresh folder the target's name.
 
     Returns:
-        Nothing, or where the folders are that could not be placed because a foreign file came meanwhile.
+        A phrase with the place of each folder that was kept because another program wrote to the target meanwhile.
     """
     target, fresh, old = place.target, place.fresh, place.old
     if replaces:
@@ -128,7 +132,7 @@ def _sync_swap(place: Place) -> None:
 
 
 def _keep(folder: Path, target: Path, what: str) -> str:
-    """Gives a folder the first free name beside its target; returns a phrase with its place."""
+    """Renames a folder to the first free name beside its target, and returns a phrase with that name."""
     names = (target.with_name(f"{target.name}-{number}") for number in itertools.count(1))
     kept = next(path for path in names if not path.exists())
     folder.rename(kept)
@@ -137,6 +141,10 @@ def _keep(folder: Path, target: Path, what: str) -> str:
 
 def remove_folder(target: Path, listing: Listing) -> None:
     """Deletes a folder as a whole, unless it holds a file that slmx did not make.
+
+    Args:
+        target: The folder.
+        listing: How this kind of folder lists its files.
 
     Raises:
         OSError: It cannot be deleted.

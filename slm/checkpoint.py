@@ -29,7 +29,7 @@ WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"
 HASHED_FILES = (WEIGHTS_FILE, RANKS_FILE, JSON_FILE, RECORD_FILE)
 MAX_CONFIG_BYTES = 2**20
-# A record holds the records of the models that a model was fine-tuned from, each inside the next.
+# The record of a fine-tuned model contains the record of the model that it started from, and so on.
 MAX_RECORD_BYTES = 2**28
 MAX_RECORD_DEPTH = 200
 PRETRAINED = Path(__file__).parent / "pretrained"
@@ -41,7 +41,7 @@ class Checkpoint:
 
     Attributes:
         folder: Where it was read from.
-        preset: Name of its shape; a plain name, so that it can name a folder.
+        preset: Name of its shape. It is a plain name, so a folder can have it.
         model: The model, in float32.
         tokenizer: Its tokenizer.
         record: The content of `training.json`.
@@ -68,11 +68,11 @@ def save_checkpoint(
     record: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a checkpoint.
+    """Writes a checkpoint.
 
     Args:
         folder: An existing folder. Other files that it holds are hashed too.
-        preset: Name of the shape; a plain name, as `slm.json_reader.is_plain_name` asks for.
+        preset: Name of the shape. It must pass `slm.json_reader.is_plain_name`.
         model: The model.
         tokenizer: Its tokenizer.
         merges: The tokenizer's merges in the order they were learned.
@@ -98,15 +98,23 @@ def save_checkpoint(
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a safetensors file with the permissions of any other; OSError when the disk is full."""
+    """Writes a safetensors file, with the permissions of any other new file.
+
+    Args:
+        tensors: The tensors by name, on any device.
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     path.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Read and check a checkpoint, from a source that may be hostile.
+    """Reads and checks a checkpoint from an untrusted source.
 
     Args:
-        folder: A checkpoint, or a training run, of which the best or else the newest checkpoint is read.
+        folder: A checkpoint or a training run. The best checkpoint of a run is read, or the newest if there is no best.
 
     Returns:
         The checkpoint. Its model is in float32 and in evaluation mode.
@@ -143,15 +151,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
-    """Read a safetensors file, in float32.
+    """Reads a safetensors file from an untrusted source.
 
     Args:
-        path: The file, from a source that may be hostile.
+        path: The file.
         unused: Endings of the names of tensors that are left out.
 
+    Returns:
+        The tensors by name, in float32.
+
     Raises:
-        SlmxError: The file cannot be read or is damaged, or a tensor is no float tensor or holds NaN or infinity. The
-            message names the tensor.
+        SlmxError: The file cannot be read or is damaged, or a tensor is not a float tensor or holds NaN or infinity.
+            The message names the tensor.
     """
     try:
         stored = load_file(path)
@@ -173,7 +184,7 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
 
 
 def _read_config(path: Path) -> tuple[str, GPTConfig, dict[str, str]]:
-    """The preset, the shape, and the hash of each file that a checkpoint has."""
+    """Returns the preset, the shape, and the hash of each file of a checkpoint."""
     try:
         fields = Fields(read_json(path, MAX_CONFIG_BYTES))
         version = fields.integer("format_version")

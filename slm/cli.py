@@ -32,11 +32,11 @@ class LazyGroup(TyperGroup):
     """A group of commands that imports the module of a command when the command is asked for."""
 
     def list_commands(self, ctx: object) -> list[str]:
-        """Names of all commands, in the order of --help."""
+        """Returns the names of all commands, in the order of --help."""
         return list(COMMANDS)
 
     def get_command(self, ctx: object, cmd_name: str) -> typer.core.TyperCommand | None:
-        """The command of that name, or None if there is none."""
+        """Returns the command of that name, or None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name]

@@ -15,17 +15,17 @@ from slm.errors import needs
 def prepare(
     sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, pipe, - or hub data set.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    preset: Annotated[str, typer.Option(help="Model shape it is for: its vocabulary and context.")] = "nano",
+    preset: Annotated[str, typer.Option(help="Model shape, which sets vocabulary and context.")] = "nano",
     valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the text, for the record.")] = "not stated",
     field: Annotated[str, typer.Option(help="Column with the story, for tables.")] = "text",
-    separator: Annotated[str, typer.Option(help="Between stories of a text: auto, endoftext or blank.")] = "auto",
-    vocab_size: Annotated[int | None, typer.Option(help="Default: the preset's.")] = None,
+    separator: Annotated[str, typer.Option(help="What separates stories: auto, endoftext or blank.")] = "auto",
+    vocab_size: Annotated[int | None, typer.Option(help="Number of tokens; default: the preset's.")] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="Checkpoint or data set whose tokenizer to use.")] = None,
     clean: Annotated[bool, typer.Option(help="Repair mojibake; drop truncated stories.")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace a data set that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the data set in --out.")] = False,
 ) -> None:
-    """Clean a corpus, learn its tokenizer and write token shards; does nothing when they are up to date."""
+    """Clean a corpus, learn its tokenizer and write token shards, unless they are up to date."""
     with needs("train"):
         from rich.console import Console
 
@@ -62,18 +62,22 @@ def train(
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
     n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
     n_embd: Annotated[int | None, typer.Option(help="Channels.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Default: 20 tokens per parameter; fine-tuning: 4 epochs.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Default: 20 tokens per parameter, or 4 epochs in fine-tuning.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Sequences in a step, over all processes.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Parts that a batch is computed in.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="muon or adamw.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak; fine-tuning: a tenth of the preset's.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="On matrices only; default 0.1.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Default: the preset's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak; default: the preset's, or a tenth of it in fine-tuning.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of matrices; default 0.1.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Probability; default: the preset's.")] = None,
     grad_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; default 1.")] = None,
     eval_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default 250.")] = None,
     eval_tokens: Annotated[int | None, typer.Option(help="Validation tokens read each time; default 262144.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, batches and dropout; default 1.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after this many evaluations without a better one.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout; default 1.")] = None,
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 if the hardware has it.")] = "auto",
     compile: Annotated[bool, typer.Option(help="Use torch.compile if there is a C++ compiler.")] = True,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
@@ -127,16 +131,16 @@ def train(
 
 def average(
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Two or more checkpoints or runs; the last gives its record.")
+        list[Path], typer.Argument(help="Two or more checkpoints or runs; the record is that of the last.")
     ],
     text: Annotated[
         list[str],
         typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
-    """Write the mean of several checkpoints of one training, which is often better than each."""
+    """Write the mean of several checkpoints of one training, which is often better than each of them."""
     with needs("train"):
         from rich.console import Console
 
@@ -153,10 +157,10 @@ def evaluate(
         list[str],
         typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
     ],
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Read no more than this; default: all.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read; default: all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Loss, perplexity and bits per byte of a checkpoint on a text."""
+    """Measure loss, perplexity and bits per byte of a checkpoint on a text."""
     with needs("train"):
         from rich.console import Console
 
@@ -188,7 +192,7 @@ def evaluate(
 def import_model(
     source: Annotated[Path, typer.Argument(help="Hugging Face folder of a GPT-2 shaped model.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
     """Turn a GPT-2 shaped Hugging Face folder (safetensors, tokenizer.json) into a checkpoint to export."""
     with needs("train"):

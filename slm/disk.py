@@ -1,6 +1,6 @@
-"""Writing to the disk in steps that a kill or a power cut cannot tear: files, exchanged folders, flushed folders.
+"""Writes files, exchanges folders and flushes them to the disk. A kill or a power cut leaves no half-written file.
 
-Source of the system calls: renameat2(2), fsync(2) and proc_pid_mountinfo(5) of the Linux manual pages.
+The Linux manual pages renameat2(2), fsync(2) and proc_pid_mountinfo(5) describe the system calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-# Names of what slmx leaves on the disk while it works begin with this.
+# The names of slmx's temporary files and folders begin with this.
 WORK_NAME = ".slmx-work"
 MOUNTS = Path("/proc/self/mountinfo")
 AT_FDCWD = -100
@@ -22,14 +22,14 @@ UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears whole or not at all.
+    """Writes a file that appears complete or not at all.
 
     Args:
-        path: The file; one that stands there is replaced and keeps its permissions. A symbolic link is resolved.
-        content: All of its bytes.
+        path: The file. An existing file is replaced, and its permissions are kept. A symbolic link is resolved.
+        content: The bytes of the file.
 
     Raises:
-        OSError: The file cannot be written; what stood there is unchanged.
+        OSError: The file cannot be written. An existing file is unchanged.
     """
     path = path.resolve()
     descriptor, name = tempfile.mkstemp(prefix=f"{WORK_NAME}-", dir=path.parent)
@@ -55,13 +55,13 @@ def _umask() -> int:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Exchanges the names of two folders in one step, by renameat2(2).
+    """Exchanges the names of two folders in one step, with renameat2(2).
 
     Returns:
-        Whether it was done; False if this system has no such call.
+        True if the names were exchanged; False if this system does not support it.
 
     Raises:
-        OSError: The call failed; nothing was changed.
+        OSError: The call failed. Nothing was changed.
     """
     import ctypes
 
@@ -84,8 +84,8 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or the names in a folder to the disk, where the system can; OSError as in `sync_tree`."""
-    if os.name != "posix":  # Windows flushes only what is open for writing
+    """Flushes a file or the names in a folder to the disk, if the system supports it; OSError as in `sync_tree`."""
+    if os.name != "posix":  # Windows flushes only files that are open for writing
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -98,10 +98,10 @@ def sync(path: Path) -> None:
 
 
 def is_mount_point(folder: Path) -> bool:
-    """Whether something is mounted at a folder, given by its resolved path."""
+    """Returns whether a folder, given by its resolved path, is a mount point."""
     if os.path.ismount(folder):
         return True
-    try:  # a folder bound from the same file system has the device of its parent, which is all that ismount looks at
+    try:  # ismount compares devices only, so it misses a bind mount from the same file system
         lines = MOUNTS.read_bytes().splitlines()
     except OSError:
         return False

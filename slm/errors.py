@@ -9,7 +9,7 @@ from slm.signals import interrupt_exits
 
 
 class SlmxError(Exception):
-    """A foreseeable failure: its message says what is wrong, where, and what to do next."""
+    """An expected failure. Its message says what is wrong, where, and what to do next."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""What a folder or a file is, and which command takes it: for messages about a path of another kind than wanted."""
+"""Finds what a folder or a file is and which command accepts it, for messages about a path of the wrong kind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Kind(Enum):
     MISSING = "no such file or folder"
 
 
-# What to do with a path of the first kind where the second is wanted. `{path}` stands for the path.
+# What to do with a path of the first kind if the second kind is wanted. `{path}` stands for the path.
 ADVICE = {
     (Kind.CHECKPOINT, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
     (Kind.CHECKPOINT, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
@@ -48,7 +48,7 @@ ADVICE = {
     (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
     (Kind.DATA_SET, Kind.TEXT): "give it to slmx train or slmx evaluate as the only --text",
 }
-# How to get what is wanted if the path is of no help. `{out}` stands for the path if a command can write there.
+# How to get the wanted kind if the path is of no use. `{out}` stands for the path if a command can write there.
 OTHERWISE = {
     Kind.CHECKPOINT: "slmx train --text STORIES --out {out} makes one",
     Kind.BUNDLE: "slmx export --out {out} makes one",
@@ -58,10 +58,10 @@ OTHERWISE = {
 
 
 def find_kind(path: Path) -> Kind:
-    """Find out what a path is, by the names of the files in it and the keys of its JSON files.
+    """Finds what a path is, by the names of the files in it and the keys of its JSON files.
 
     Args:
-        path: Any path. The content of a folder is not checked: a checkpoint can be damaged.
+        path: Any path. The content of the files is not checked, so a checkpoint can be damaged.
 
     Raises:
         OSError: The folder cannot be read.
@@ -85,10 +85,16 @@ def find_kind(path: Path) -> Kind:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a folder is or, for a training run, its best or else its newest one.
+    """Finds the checkpoint for a path: a checkpoint itself, or the best one of a training run, or else its newest.
+
+    Args:
+        path: A checkpoint or a training run.
+
+    Returns:
+        The folder of the checkpoint. Its content is not checked.
 
     Raises:
-        SlmxError: The path is of another kind, or the run holds no checkpoint. The message names what takes the path.
+        SlmxError: The path is of another kind, or the run holds no checkpoint. The message says what to do instead.
         OSError: The folder cannot be read.
     """
     kind = find_kind(path)
@@ -100,11 +106,14 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
-    """Make the error for a path that is not of the wanted kind: what it is, and the command that takes it.
+    """Makes the error for a path of the wrong kind. Its message says what the path is and which command accepts it.
 
     Args:
         path: Any path that is not of the kind `wanted`.
         wanted: `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE` or `TEXT`.
+
+    Returns:
+        The error, for the caller to raise.
 
     Raises:
         OSError: The folder cannot be read.
@@ -123,18 +132,18 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    """Whether a folder is a checkpoint, or one whose `config.json` is damaged."""
+    """Returns whether a folder is a checkpoint. Its `config.json` may be damaged."""
     files = [(path / name).is_file() for name in ("config.json", "tokenizer.tiktoken", "training.json")]
     return all(files) or (files[0] and "sha256" in _keys(path / "config.json"))
 
 
 def _checkpoints_of_run(path: Path) -> list[Path]:
-    """The checkpoints of a training run: the best one, then the others from the newest to the oldest."""
+    """Returns the checkpoints of a training run: the best one, then the others from the newest to the oldest."""
     return [folder for folder in (path / "best", *sorted(path.glob("step-*"), reverse=True)) if _is_checkpoint(folder)]
 
 
 def _keys(path: Path) -> set[str]:
-    """The keys of the object in a JSON file; none if the file is missing, damaged or larger than MAX_JSON_BYTES."""
+    """Returns the keys of a JSON object, or none if the file is missing, damaged or larger than MAX_JSON_BYTES."""
     try:
         values = read_json(path, MAX_JSON_BYTES)
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Turns a GPT-2 shaped Hugging Face folder into a checkpoint.
+"""Converts a GPT-2 shaped Hugging Face folder to a checkpoint.
 
 Its `config.json` must describe what `slm.model.GPT` computes: learned positions, tanh GELU, LayerNorm with epsilon
-1e-5, attention scaled by the square root of the head's width, a head that is the token table. Weights are read from
-safetensors, in which the Conv1D modules of transformers keep matrices as [in, out]. The tokenizer is read from
+1e-5, attention divided by the square root of the head's width, and an output head that is the token table. Weights are
+read from safetensors. The Conv1D modules of transformers store matrices as [in, out]. The tokenizer is read from
 `tokenizer.json`, which must be byte-level BPE.
 """
 
@@ -32,7 +32,7 @@ INDEX_FILE = "model.safetensors.index.json"
 MAX_JSON_BYTES = 2**24
 # Names in transformers for the tanh form of GELU.
 TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate")
-# What GPT computes, under the names of transformers: the value that it needs, and the default of transformers.
+# Settings in config.json that GPT depends on: the value that it needs, and the default of transformers.
 EXPECTED: dict[str, tuple[object, object]] = {
     "layer_norm_epsilon": (1e-5, 1e-5),
     "scale_attn_weights": (True, True),
@@ -43,7 +43,7 @@ EXPECTED: dict[str, tuple[object, object]] = {
     "quantization_config": (None, None),
     "auto_map": (None, None),
 }
-# The sizes of a GPT under the names of transformers, each with a second name that transformers takes too.
+# The two names that transformers accepts in config.json for each size of a GPT.
 SIZES = {
     "block_size": ("n_positions", "max_position_embeddings"),
     "n_layer": ("n_layer", "num_hidden_layers"),
@@ -61,20 +61,20 @@ Report = Callable[[str], None]
 
 
 def import_gpt2(source: Path, out: Path, force: bool, report: Report) -> GPTConfig:
-    """Read a Hugging Face folder and write a checkpoint.
+    """Reads a Hugging Face folder and writes a checkpoint.
 
     Args:
         source: The folder.
         out: The folder of the checkpoint.
         force: Whether to replace a checkpoint that slmx wrote to `out`.
-        report: Gets a line about each part of the model that is left out.
+        report: Called with one line about each part of the model that is left out or changes its meaning.
 
     Returns:
         The shape of the model.
 
     Raises:
-        SlmxError: The folder is of another kind, a file is missing or damaged, the model is one that GPT does not
-            compute, or `out` cannot be written. Nothing is written then.
+        SlmxError: The folder is of another kind, a file is missing or damaged, `slm.model.GPT` does not compute this
+            model, or `out` cannot be written. Nothing is written then.
     """
     if find_kind(source) not in (Kind.HUGGING_FACE, Kind.FOLDER):
         raise wrong_kind(source, Kind.HUGGING_FACE)
@@ -118,12 +118,12 @@ def _read_json_object(path: Path, what: str) -> dict[str, object]:
 
 
 def _shown(value: object) -> str:
-    """A value of JSON as a message shows it on one line."""
+    """Formats a JSON value for one line of a message."""
     return ascii(value)[:80]
 
 
 def _read_config(path: Path) -> dict[str, object]:
-    """The content of config.json; SlmxError if it describes a model that GPT does not compute."""
+    """Returns the content of config.json; SlmxError if it describes a model that GPT does not compute."""
     if not path.exists():
         raise SlmxError(
             f"{path}: missing; name a Hugging Face folder, with {CONFIG_FILE}, {WEIGHTS_FILE}, tokenizer.json"
@@ -144,7 +144,7 @@ def _read_config(path: Path) -> dict[str, object]:
 
 
 def _read_weights(source: Path) -> dict[str, Tensor]:
-    """All tensors of the one file, or of the files that an index lists, without `transformer.` before their names."""
+    """Reads the tensors from one file, or from the files of an index. A prefix `transformer.` is removed from names."""
     if (source / WEIGHTS_FILE).is_file():
         tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
     elif (source / INDEX_FILE).is_file():
@@ -171,7 +171,7 @@ def _no_weights(source: Path) -> SlmxError:
 
 
 def _read_shards(source: Path) -> dict[str, Tensor]:
-    """The tensors of an index, each from the file that the index names for it."""
+    """Reads each tensor of an index from the file that the index names for it."""
     path = source / INDEX_FILE
     stored = _read_json_object(path, "an index of safetensors files")
     try:
@@ -200,7 +200,10 @@ def _read_shards(source: Path) -> dict[str, Tensor]:
 
 
 def _shape(stored: Mapping[str, object], tensors: Mapping[str, Tensor], vocab_size: int, source: Path) -> GPTConfig:
-    """The shape that config.json describes, compared with the tensors before anything of that size is made."""
+    """Returns the shape that config.json describes, after comparing it with the tensors.
+
+    Nothing of that size is allocated before.
+    """
     path = source / CONFIG_FILE
     sizes: dict[str, object] = {"vocab_size": vocab_size}
     for ours, names in SIZES.items():
@@ -231,7 +234,7 @@ def _shape(stored: Mapping[str, object], tensors: Mapping[str, Tensor], vocab_si
 
 
 def _state(config: GPTConfig, tensors: Mapping[str, Tensor], rows: list[int], source: Path) -> dict[str, Tensor]:
-    """The weights under the names of GPT, [out, in], with the rows of the token table in the order of our ids."""
+    """Returns the weights with the names of GPT, as [out, in], and the rows of the token table in the order `rows`."""
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
     more = next((name for name in tensors if name not in expected and name != HEAD), None)

@@ -1,7 +1,7 @@
-"""Turns a byte-level BPE `tokenizer.json` of Hugging Face into a tokenizer of slmx.
+"""Converts a byte-level BPE `tokenizer.json` of Hugging Face to a slmx tokenizer.
 
-slmx numbers the bytes first, then the merges in the order they were learned, and `<|endoftext|>` last. Other trainers
-number in other ways, so the ids change, and the rows of the token table are put into the new order.
+slmx numbers the bytes first, then the merges in the order they were learned, and `<|endoftext|>` last. Other tokenizers
+can have other orders. So the ids can change, and the rows of the token table must be put into the new order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from slm.errors import SlmxError
 from slm.json_reader import Fields, as_plain_text, read_json
 from slm.tokenizer import END_OF_TEXT, JSON_FILE, MAX_JSON_BYTES, Tokenizer, read_merges, to_bytes
 
-# Texts in which byte-level tokenizers differ: contractions, spaces, digits, signs of other scripts, rare bytes.
+# Texts on which byte-level tokenizers differ: contractions, spaces, digits, other scripts, rare bytes.
 PROBES = (
     'Once upon a time, there was a little girl. She didn\'t say "no"!',
     "  two  spaces\tand tabs\n\nand lines \n end ",
@@ -25,8 +25,8 @@ PROBES = (
 )
 
 
-# Special tokens, by the roles in Hugging Face's `tokenizer_config.json` and by their usual spelling. No text of slmx
-# holds them.
+# An added token is special if it has one of these roles in `tokenizer_config.json`, or one of these usual spellings.
+# slmx leaves special tokens out and reads them as plain text.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 CONTROL_TOKENS = frozenset(
     [
@@ -57,14 +57,14 @@ NAMES_SHOWN = 3
 
 @dataclass(frozen=True)
 class ImportedTokenizer:
-    """A tokenizer of slmx made from another one.
+    """A slmx tokenizer that was made from a Hugging Face tokenizer.
 
     Attributes:
-        tokenizer: The tokenizer.
+        tokenizer: The slmx tokenizer.
         merges: Its merges, in the order they were learned.
-        rows: For each id of the tokenizer, the id that the other one has for the same token.
-        left_out: Special tokens of the other one that the tokenizer does not have.
-        begins_with: The token that begins a text in the other one, if it is not the one that ends a text.
+        rows: For each slmx id, the Hugging Face id of the same token.
+        left_out: Special tokens of the Hugging Face tokenizer that slmx does not have.
+        begins_with: The Hugging Face token that begins a text; None if it is the one that ends a text.
     """
 
     tokenizer: Tokenizer
@@ -75,7 +75,7 @@ class ImportedTokenizer:
 
 
 def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedTokenizer:
-    """Read the `tokenizer.json` of a Hugging Face folder.
+    """Reads the `tokenizer.json` of a Hugging Face folder.
 
     Args:
         folder: The folder.
@@ -83,7 +83,7 @@ def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedToke
 
     Raises:
         SlmxError: The file is missing or damaged, is not byte-level BPE as in GPT-2, has added tokens that slmx cannot
-            keep, or its text would be split in another way by slmx.
+            keep, or splits a text in a different way than slmx.
     """
     path = folder / JSON_FILE
     try:
@@ -119,7 +119,7 @@ def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedToke
     missing = 256 - sum(bytes([byte]) in ranks for byte in range(256))
     if missing:
         raise SlmxError(
-            f"{path}: {missing} of the 256 bytes are no tokens, so some text cannot be encoded; slmx imports only "
+            f"{path}: {missing} of the 256 bytes are not tokens, so some text cannot be encoded; slmx imports only "
             "tokenizers like that of GPT-2"
         )
     if len(set(rows)) < len(rows):
@@ -131,7 +131,7 @@ def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedToke
 
 
 def _shown(token: str) -> str:
-    """A token in quotes, as a message shows it on one line."""
+    """Formats a token in quotes for one line of a message."""
     return ascii(token[:40])
 
 
@@ -141,7 +141,7 @@ def _some(tokens: list[str]) -> str:
 
 
 def _added_tokens(stored: Fields) -> dict[str, int]:
-    """The id of each entry of `added_tokens`; ValueError if an entry has none."""
+    """Returns the id of each token in `added_tokens`; ValueError if an entry has none."""
     listed = stored.optional("added_tokens", stored.value) or []
     if not isinstance(listed, list):
         raise ValueError("added_tokens is not a list")
@@ -150,7 +150,7 @@ def _added_tokens(stored: Fields) -> dict[str, int]:
 
 
 def _check_rules(stored: Fields, model: Fields, path: Path) -> None:
-    """Normalizer and split rule must be those of GPT-2: none, and ByteLevel without a space put before the text."""
+    """Checks that the rules are those of GPT-2: no normalizer, and ByteLevel without an added space before the text."""
     splitter = stored.optional("pre_tokenizer", stored.value)
     plain = (
         isinstance(splitter, dict)
@@ -168,7 +168,7 @@ def _check_rules(stored: Fields, model: Fields, path: Path) -> None:
 
 
 def _end_of_text(config: Mapping[str, object], ids: Mapping[str, int], ordinary: set[str], path: Path) -> str:
-    """The token that ends a text: the one that config.json names if the tokenizer has it, else `<|endoftext|>`."""
+    """Returns the token that ends a text: the one that config.json names if it exists, or else `<|endoftext|>`."""
     wanted = config.get("eos_token_id")
     if isinstance(wanted, list) and len(wanted) == 1:
         wanted = wanted[0]
@@ -189,7 +189,7 @@ def _end_of_text(config: Mapping[str, object], ids: Mapping[str, int], ordinary:
 
 
 def _check_added(tokens: list[str], folder: Path, path: Path) -> None:
-    """Refuse added tokens that are part of texts: tiktoken's rank format, which a bundle has, cannot hold them."""
+    """Refuses added tokens that texts can contain. A bundle stores tiktoken's rank format, which cannot hold them."""
     try:
         roles = read_json(folder / "tokenizer_config.json", MAX_JSON_BYTES)
     except (OSError, ValueError):
@@ -208,7 +208,7 @@ def _check_added(tokens: list[str], folder: Path, path: Path) -> None:
 
 
 def _check_agreement(imported: ImportedTokenizer, path: Path) -> None:
-    """Compare the ids of both tokenizers for the probes and for the text of every token."""
+    """Checks that both tokenizers give the same tokens for the probes and for the text of every token."""
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     try:

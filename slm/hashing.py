@@ -1,4 +1,4 @@
-"""The hash by which every file of a checkpoint or a bundle is known."""
+"""SHA-256, which identifies every file of a checkpoint or a bundle."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# OpenSSL, which hashlib loads, hashes four times as fast and takes 4 MB of memory: too much for a nano bundle.
+# OpenSSL, which hashlib loads, is four times as fast but takes 4 MB of memory. It is used from this file size in bytes.
 OPENSSL_FROM = 8 * 2**20
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; OSError if it cannot be read."""
+    """Returns the SHA-256 of a file, in hexadecimal; OSError if it cannot be read."""
     with path.open("rb") as file:
         digest = _new_sha256(path.stat().st_size)
         while chunk := file.read(1 << 18):
@@ -24,14 +24,14 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_bytes(content: bytes) -> str:
-    """SHA-256 of bytes, in hexadecimal."""
+    """Returns the SHA-256 of bytes, in hexadecimal."""
     digest = _new_sha256(len(content))
     digest.update(content)
     return digest.hexdigest()
 
 
 def _new_sha256(size: int) -> _Hash:
-    """A hash object for so many bytes: for few the interpreter's own, which has two names through its versions."""
+    """Returns a hash object for `size` bytes. For few bytes it is Python's own, whose module name changed in 3.12."""
     if size < OPENSSL_FROM:
         for name in ("_sha2", "_sha256"):
             with suppress(ImportError):

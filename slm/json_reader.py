@@ -1,4 +1,4 @@
-"""Reads values from JSON of unknown origin. A value of another kind or size is a ValueError that names it."""
+"""Reads values from untrusted JSON. A value of the wrong type or size raises a ValueError that names it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ from typing import Any, NoReturn, TypeVar
 MAX_DEPTH = 16
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
-# A part of a path that means the same on every system: not "..", no drive, no hidden file.
+# A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
-# The last quote is optional, so that a string without an end is read once and not again from each quote in it.
+# The last quote is optional. Otherwise the search would start again at each quote of a string that has no end.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 _T = TypeVar("_T")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name can name a file or a folder on every system: Latin letters, digits, `_`, `-` and inner dots."""
+    """Returns whether every system accepts a file name: Latin letters, digits, `_`, `-`, and dots inside."""
     return PLAIN_PART.fullmatch(name) is not None
 
 
 def is_plain_text(text: str) -> bool:
-    """Whether a text can be printed on a terminal as it is: no control characters, no half of a surrogate pair."""
+    """Returns whether a text is safe to print on a terminal: no control characters, no lone surrogates."""
     return not any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in text)
 
 
 def as_plain_text(text: str) -> str:
-    """The text with `?` for everything that `is_plain_text` refuses, shortened to the length that a manifest takes."""
+    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `MAX_TEXT` characters."""
     return "".join(char if is_plain_text(char) else "?" for char in text)[:MAX_TEXT]
 
 
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
-    """Parse JSON that may come from an attacker.
+    """Parses JSON that may come from an attacker.
 
     Args:
-        content: UTF-8 text. The caller bounds its length.
-        max_depth: The largest number of arrays and objects inside each other.
+        content: UTF-8 text. The caller limits its length.
+        max_depth: The deepest nesting of arrays and objects.
 
     Raises:
-        ValueError: For bytes that are not JSON, a key that is there twice, NaN, Infinity, or more than `max_depth`
-            levels.
+        ValueError: The bytes are not JSON, repeat a key of an object, hold NaN or Infinity, or have more than
+            `max_depth` levels.
     """
     depth = 0
     for match in _BRACKET.finditer(_STRING.sub(b"", content)):
@@ -55,16 +55,16 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
 
 
 def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
-    """Read and parse a JSON file from a source that may be hostile.
+    """Reads and parses a JSON file from an untrusted source.
 
     Args:
         path: The file.
         max_bytes: The largest size of the file.
-        max_depth: The largest number of arrays and objects inside each other.
+        max_depth: The deepest nesting of arrays and objects.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: As in `parse_json`, and for a file that is larger than `max_bytes` or not a regular file.
+        ValueError: As in `parse_json`, or the file is larger than `max_bytes` or not a regular file.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
@@ -87,7 +87,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class Fields:
-    """A JSON object whose values are read one by one. Every method raises ValueError naming the value that is wrong."""
+    """A JSON object whose values are read one by one. Every method raises a ValueError that names the wrong value."""
 
     def __init__(self, value: object, name: str = "") -> None:
         if not isinstance(value, dict):
@@ -100,67 +100,67 @@ class Fields:
         return f"{self._name}.{shown}" if self._name else shown
 
     def value(self, key: str) -> object:
-        """A value of any kind."""
+        """Returns a value of any type."""
         if key not in self._values:
             raise ValueError(f"{self._path(key)} is missing")
         return self._values[key]
 
     def __iter__(self) -> Iterator[str]:
-        """The keys, in order."""
+        """Yields the keys, in order."""
         return iter(self._values)
 
     def optional(self, key: str, read: Callable[[str], _T]) -> _T | None:
-        """What `read` gives for a key, or None if the key is missing or its value is null."""
+        """Returns `read(key)`, or None if the key is missing or its value is null."""
         return None if self._values.get(key) is None else read(key)
 
     def object(self, key: str) -> Fields:
-        """An object inside this one."""
+        """Returns an object inside this one."""
         return Fields(self.value(key), self._path(key))
 
     def text(self, key: str) -> str:
-        """A text that can be printed as it is."""
+        """Returns a text that is safe to print, of at most `MAX_TEXT` characters."""
         value = self.value(key)
         if not isinstance(value, str) or len(value) > MAX_TEXT or not is_plain_text(value):
             raise ValueError(f"{self._path(key)} is not a text of printable characters, {MAX_TEXT} at most")
         return value
 
     def name(self, key: str) -> str:
-        """A name as `is_plain_name` asks for."""
+        """Returns a name that `is_plain_name` accepts."""
         value = self.value(key)
         if not isinstance(value, str) or not is_plain_name(value):
             raise ValueError(f"{self._path(key)} is not a plain name")
         return value
 
     def integer(self, key: str, least: int = 0, most: int = MAX_INTEGER) -> int:
-        """A whole number within limits."""
+        """Returns an integer from `least` to `most`."""
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise ValueError(f"{self._path(key)} is not a whole number from {least} to {most}")
         return value
 
     def number(self, key: str) -> float:
-        """A finite number."""
+        """Returns a finite number."""
         value = self.value(key)
         if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_INTEGER < value < MAX_INTEGER:
             return float(value)
         raise ValueError(f"{self._path(key)} is not a number")
 
     def flag(self, key: str) -> bool:
-        """True or false."""
+        """Returns true or false."""
         value = self.value(key)
         if not isinstance(value, bool):
             raise ValueError(f"{self._path(key)} is neither true nor false")
         return value
 
     def sha256(self, key: str) -> str:
-        """A SHA-256 as 64 small hexadecimal digits."""
+        """Returns a SHA-256 as 64 lower-case hexadecimal digits."""
         value = self.value(key)
         if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
             raise ValueError(f"{self._path(key)} is not a SHA-256")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts."""
+        """Returns a list of texts."""
         value = self.value(key)
         if not isinstance(value, list):
             raise ValueError(f"{self._path(key)} is not a list")
@@ -168,7 +168,7 @@ class Fields:
         return tuple(items.text(number) for number in items)
 
     def scalars(self, key: str) -> dict[str, bool | int | str]:
-        """An object of texts, whole numbers and flags."""
+        """Returns an object of texts, integers and booleans."""
         inner = self.object(key)
         found: dict[str, bool | int | str] = {}
         for name in inner:

@@ -1,8 +1,8 @@
 """Locks on folders that are being written, and the recovery of what a killed writer left.
 
-A folder is built in a work folder, which stands beside its target. The work folder has a fixed name, so the next writer
-of the same target finds it. It belongs to slmx only if it holds OWNER_FILE. It is inside the target if the target is a
-mount point or the folder above is not writable.
+A folder is built in a work folder beside its target. The work folder is inside the target if the target is a mount
+point or the folder above is not writable. It has a fixed name, so the next writer of the same target finds it. It
+belongs to slmx only if it holds OWNER_FILE.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class FolderBusy(SlmxError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a folder goes and where it is built.
+    """The target of a folder, and the work folder where it is built.
 
     Attributes:
-        target: The folder itself; a symbolic link is resolved.
+        target: The folder itself. Symbolic links are resolved.
         work: The work folder of this target.
-        fixed: Why the target cannot be renamed, so that its files are moved in one by one; empty if it can.
+        fixed: Why the target cannot be renamed. Its files are then moved in one by one. Empty if it can be renamed.
     """
 
     target: Path
@@ -70,15 +70,15 @@ class Place:
 
     @property
     def old(self) -> Path:
-        """The replaced folder, while it is not deleted yet."""
+        """The replaced folder, until it is deleted."""
         return self.work / "old"
 
     @classmethod
     def of(cls, target: Path) -> Place:
-        """The place of a target, which may be missing; OSError if its links lead nowhere."""
+        """Returns the place of a target, which may be missing; OSError if its symbolic links form a loop."""
         try:
             target = target.resolve()
-        except RuntimeError as error:  # a circle of links, before Python 3.13
+        except RuntimeError as error:  # a loop of links, before Python 3.13
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
         beside = target.parent / f"{WORK_NAME}-{target.name}"
         if not target.is_dir():
@@ -95,10 +95,10 @@ class Place:
 
 @contextmanager
 def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
-    """Holds the only right to write a folder, against every other slmx process and every other thread.
+    """Locks a folder against every other slmx process and every other thread inside the block.
 
-    The same thread may lock a folder again while it holds it. What a killed writer left is settled first: half a swap
-    is undone, and a folder that was being filled in place is completed.
+    The same thread may lock a folder again while it holds the lock. What a killed writer left is repaired first: an
+    incomplete swap is undone, and a folder that was being filled in place is completed.
 
     Args:
         target: The folder; it and its parents need not exist.
@@ -109,7 +109,8 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
 
     Raises:
         FolderBusy: Another process writes the folder and `wait` is false.
-        SlmxError: The work folder cannot be made or is not one of slmx, or what a killed writer left cannot be settled.
+        SlmxError: The work folder cannot be made or is not one of slmx, or what a killed writer left cannot be
+            repaired.
     """
     from filelock import FileLock
 
@@ -133,7 +134,7 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
             lock.release()
     finally:
         for folder in missing:
-            with suppress(OSError):  # it holds what was written
+            with suppress(OSError):  # a folder that is not empty stays
                 folder.rmdir()
 
 
@@ -162,7 +163,7 @@ def _acquire(lock: BaseFileLock, place: Place, target: Path, wait: bool) -> None
 
 
 def owner_record(place: Place, **more: object) -> bytes:
-    """The content of the owner file: who writes the folder, and for `settle` what is being filled in place."""
+    """Returns the content of the owner file: who writes the folder, and, for `settle`, what is filled in place."""
     record = {"target": place.target.name, "pid": os.getpid(), "command": shlex.join(sys.argv)} | more
     return json.dumps(record).encode() + b"\n"
 
@@ -187,17 +188,17 @@ def _holder(place: Place) -> str:
 
 
 def settle(place: Place) -> None:
-    """Completes a folder that was being filled in place, undoes half a swap, and deletes what is left over.
+    """Completes a folder that was being filled in place, undoes an incomplete swap, and deletes what is left over.
 
     Raises:
-        SlmxError: The files of one of the folders cannot be put where they belong. Nothing was deleted.
+        SlmxError: A folder cannot be completed or moved back. Nothing was deleted.
     """
     record = _read_owner(place)
     removes, last = record.get("removes"), record.get("last")
     filling = isinstance(removes, list) and all(isinstance(name, str) for name in (*removes, last or ""))
     if isinstance(removes, list) and filling:
         fill(place, removes, last)
-    elif place.old.is_dir() and place.fresh.is_dir():  # between the two renames
+    elif place.old.is_dir() and place.fresh.is_dir():  # the writer was killed between its two renames
         try:
             place.old.rename(place.target)  # succeeds if the target is missing or an empty folder
         except OSError as error:
@@ -206,7 +207,7 @@ def settle(place: Place) -> None:
             ) from error
     for folder in (place.fresh, place.old):
         shutil.rmtree(folder, ignore_errors=True)
-    if filling:  # the next folder that is built here is not to be filled in
+    if filling:  # the next folder that is built here must not be filled in place
         _write_owner(place)
 
 
@@ -221,7 +222,7 @@ def _remove_work(place: Place) -> None:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Settles and clears what killed writers left of the folders inside `folder`; a running writer is left alone.
+    """Repairs and removes what killed writers left of the folders in `folder`. It does not disturb a running writer.
 
     Raises:
         SlmxError: As in `lock_folder`.
@@ -234,7 +235,7 @@ def clear_leftovers(folder: Path) -> None:
 
 @contextmanager
 def one_line(target: Path, place: Place | None = None) -> Iterator[None]:
-    """Turns an OSError of a full or unwritable disk into one line; not if it names a file outside of `place`."""
+    """Turns an OSError of a full or unwritable disk into a SlmxError, unless it names a file outside of `place`."""
     try:
         yield
     except OSError as error:
@@ -244,7 +245,7 @@ def one_line(target: Path, place: Place | None = None) -> Iterator[None]:
 
 
 def _is_elsewhere(error: OSError, place: Place) -> bool:
-    """Whether an error is about a file that is neither in the work folder nor in the target."""
+    """Returns whether an error is about a file that is neither in the work folder nor in the target."""
     if not isinstance(error.filename, str):
         return False
     path = Path(error.filename).absolute()
@@ -252,17 +253,18 @@ def _is_elsewhere(error: OSError, place: Place) -> bool:
 
 
 def fill(place: Place, removes: list[str], last: str | None) -> None:
-    """Moves the fresh files into a target that cannot be renamed; without its listing it is no folder of slmx.
+    """Moves the fresh files into a target that cannot be renamed.
 
-    It may be called again after it was cut off at any point.
+    The target is a folder of slmx again when it has its listing. After an interruption at any point, this function may
+    be called again.
 
     Args:
         place: Where the files are and where they go.
         removes: Names of the old files that are not in the new folder.
-        last: Name of the listing, which goes first and comes last; None if this kind of folder has none.
+        last: Name of the listing, which is removed first and written last; None if this kind of folder has none.
 
     Raises:
-        SlmxError: A file could not be moved. The next call goes on.
+        SlmxError: A file could not be moved. The next call continues.
     """
     target, fresh = place.target, place.fresh
     wanted = [path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file()]
@@ -293,7 +295,7 @@ def fill(place: Place, removes: list[str], last: str | None) -> None:
 
 
 def _remove_empty(folder: Path, top: Path) -> None:
-    """Removes a folder below `top`, and those above it, as far as they are empty."""
+    """Removes an empty folder below `top`, and then each folder above it that became empty."""
     with suppress(OSError):
         while folder != top:
             folder.rmdir()

@@ -142,7 +142,7 @@ class GPT(nn.Module):
         self._init_weights()
 
     def _init_weights(self) -> None:
-        """Sets the weights as GPT-2 does: N(0, 0.02), less by sqrt(2 layers) before a residual, and biases of zero."""
+        """Sets the weights as GPT-2 does: N(0, 0.02), divided by sqrt(2 layers) before a residual, and zero biases."""
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * self.config.n_layer))
@@ -157,7 +157,7 @@ class GPT(nn.Module):
         Args:
             input_ids: Ids int64 [batch, sequence]. With a cache they follow the positions that it holds. The cache's
                 length and `sequence` together must be at most `block_size`.
-            cache: Keys and values of the positions before, which grows by `sequence`, or None.
+            cache: Keys and values of the positions before, or None. It grows by `sequence`.
             last_only: Whether to compute the logits of the last position only.
 
         Returns:

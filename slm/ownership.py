@@ -1,4 +1,4 @@
-"""Which files of a folder slmx made: those that the folder's own listing names, unchanged."""
+"""Finds which files of a folder slmx made. They are the unchanged files that the folder's own listing names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Listing:
     Attributes:
         file: Name of the JSON file with the listing. It is written last.
         key: Key of the table from file name to SHA-256, or to an object whose `sha256` holds it.
-        unlisted: Names of files that may stand beside the listed ones without a hash.
+        unlisted: Names of files that may be in the folder without a listed hash.
     """
 
     file: str
@@ -30,7 +30,7 @@ class Listing:
     unlisted: tuple[str, ...] = ()
 
     def hashes(self, folder: Path) -> dict[str, str]:
-        """Returns the listed SHA-256 by file name, an empty table if the folder has no readable listing."""
+        """Returns the listed SHA-256 by file name, or an empty table if the folder has no readable listing."""
         try:
             table = json.loads((folder / self.file).read_bytes())[self.key]
             return {name: entry if isinstance(entry, str) else entry["sha256"] for name, entry in table.items()}
@@ -73,7 +73,7 @@ def foreign_file(folder: Path, listing: Listing) -> str | None:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What is in a folder, sorted, without what slmx itself leaves there while it works."""
+    """Yields the entries of a folder, sorted, without the temporary files and folders of slmx."""
     for path in sorted(folder.iterdir()):
         ours = path.name == WORK_NAME or (path.name.startswith(f"{WORK_NAME}-") and path.is_file())
         if not ours and not (path.name == LOST_AND_FOUND and _shows_nothing(path)):
@@ -81,7 +81,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _shows_nothing(folder: Path) -> bool:
-    """Whether a folder is empty, or only root may look into it."""
+    """Returns whether a folder is empty or cannot be read."""
     try:
         return folder.is_dir() and not any(folder.iterdir())
     except PermissionError:
@@ -127,7 +127,7 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
 
 
 def write_listing(folder: Path, listing: Listing) -> None:
-    """Writes the listing of a folder that has none of its own: the SHA-256 of every file in it."""
+    """Writes the listing of a kind of folder that has no other use for it: the SHA-256 of every file in it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     table: Mapping[str, str] = {name: sha256_of(folder / name) for name in names if name != listing.file}
     (folder / listing.file).write_text(json.dumps({listing.key: table}, indent=1) + "\n", "utf-8")

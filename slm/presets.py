@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 from slm.errors import SlmxError
 
-LARGEST_SIZE = 2**40  # far above what fits in memory; it keeps messages and products short
+LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
 OPTIMIZERS = ("muon", "adamw")
 
 
@@ -58,7 +58,7 @@ class GPTConfig:
 
     @classmethod
     def from_dict(cls, values: object, where: str) -> GPTConfig:
-        """Read a shape from parsed JSON. Other keys are allowed.
+        """Reads a shape from parsed JSON. Other keys are allowed.
 
         Args:
             values: An object with every size.
@@ -113,7 +113,7 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def get_preset(name: str) -> Preset:
-    """Return the preset of a name; SlmxError, with the names that exist, if there is none."""
+    """Returns the preset with a name; SlmxError if there is none, with the names that exist."""
     if name not in PRESETS:
         raise SlmxError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

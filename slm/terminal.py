@@ -1,7 +1,7 @@
-"""Output of `slmx generate` on a terminal only: bold and dim text, and the rate so far on the last line.
+"""Terminal output of `slmx generate`: bold and dim text, and the current rate on the last line.
 
-A scroll region (DECSTBM) keeps the last line free. The line is written between saving and restoring the cursor (DECSC,
-DECRC). ECMA-48 and the manual of the VT100 define these sequences.
+A scroll region (DECSTBM) keeps the last line free. The cursor is saved before the line is written and restored after
+it (DECSC, DECRC). ECMA-48 and the manual of the VT100 define these sequences.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ EVERY = 0.1  # seconds between two figures
 
 
 def is_terminal() -> bool:
-    """Whether stdout and stderr both go to a terminal that understands control sequences."""
+    """Returns whether stdout and stderr both go to a terminal that understands control sequences."""
     streams = (sys.stdout, sys.stderr)
     terminals = all(stream is not None and stream.isatty() for stream in streams)
     return terminals and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def styled(text: str, *, bold: bool = False, dim: bool = False) -> str:
-    """Bold or dim text, plain if NO_COLOR is set (no-color.org)."""
+    """Returns bold or dim text, or plain text if NO_COLOR is set (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else typer.style(text, bold=bold or None, dim=dim or None)
 
 
 class LiveRate:
-    """Shows tokens/s on the last line until it is closed; shows nothing unless `active`."""
+    """Shows tokens/s on the last line until the block ends. It shows nothing if `active` is false."""
 
     def __init__(self, active: bool) -> None:
         self._active = active
@@ -45,7 +45,7 @@ class LiveRate:
             self._lines = 0
 
     def add(self, tokens: int) -> None:
-        """Take the number of tokens written so far; the figure changes ten times a second."""
+        """Takes the number of tokens written so far. The shown figure changes at most ten times a second."""
         now = time.perf_counter()
         if not self._active or now - self._shown < EVERY:
             return
@@ -54,7 +54,7 @@ class LiveRate:
         lines = os.get_terminal_size(sys.stderr.fileno()).lines
         if lines > 2 and lines != self._lines:
             self._lines = lines
-            # Index and cursor up: scrolls by a line if the cursor is on the last line, and keeps its column.
+            # Index, then cursor up: this scrolls by a line if the cursor is on the last line, and keeps its column.
             self._send(f"\x1bD\x1b[A\x1b7\x1b[1;{lines - 1}r\x1b8")
         if self._lines:
             line = styled(f"{tokens} tokens, {rate:,.0f} tokens/s", dim=True)

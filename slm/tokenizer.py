@@ -1,7 +1,7 @@
-"""Byte-level BPE: trained with `tokenizers`, run by `tiktoken` from a rank file, no download ever.
+"""Byte-level BPE, trained with `tokenizers` and run with `tiktoken` from a rank file. Nothing is downloaded.
 
-One set of merges has two files: `tokenizer.tiktoken` (base64 token and rank per line, tiktoken's own
-format) is what slmx runs; `tokenizer.json` is the same vocabulary for Hugging Face and its relatives.
+A tokenizer has two files. slmx runs `tokenizer.tiktoken`, which is in tiktoken's own format: a token in base64 and its
+rank on each line. `tokenizer.json` holds the same vocabulary for Hugging Face and related tools.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ END_OF_TEXT = "<|endoftext|>"
 RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
 MAX_JSON_BYTES = 2**27
-# GPT-2's split rule, the one that tokenizers' ByteLevel pre-tokenizer applies.
+# GPT-2's split rule, which the ByteLevel pre-tokenizer of `tokenizers` also applies.
 SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 # tiktoken's regular expressions overflow their stack on several hundred thousand spaces in a row.
 LONGEST_SPACE = 100_000
@@ -32,7 +32,13 @@ _LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE + 1},}}")
 
 
 class Tokenizer:
-    """Text to token ids and back; `<|endoftext|>` has the last id and begins every story. Thread-safe."""
+    """Converts text to token ids and back. Thread-safe.
+
+    `<|endoftext|>` has the last id and begins every story.
+
+    Args:
+        ranks: The ids of all tokens but `<|endoftext|>`, as `parse_ranks` returns them.
+    """
 
     def __init__(self, ranks: dict[bytes, int]) -> None:
         self.ranks = ranks
@@ -46,21 +52,20 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, `<|endoftext|>` included."""
+        """Number of ids, including `<|endoftext|>`."""
         return len(self.ranks) + 1
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes of the longest token; a text of n bytes has at least n / longest_token tokens."""
+        """Bytes in the longest token. A text of n bytes has at least n / longest_token tokens."""
         return max(len(END_OF_TEXT), *map(len, self.ranks))
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
-        """Encode a text.
+        """Encodes a text.
 
         Args:
-            text: Any text without lone surrogates. Where white space is longer than 100,000 characters, it is encoded
-                in parts.
-            allow_special: Whether `<|endoftext|>` in the text is the token; else it is plain text.
+            text: Any text without lone surrogates. White space of more than 100,000 characters is encoded in parts.
+            allow_special: Whether `<|endoftext|>` in the text becomes the special token. If not, it is plain text.
 
         Returns:
             The ids.
@@ -75,11 +80,19 @@ class Tokenizer:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD. SlmxError for an id outside the vocabulary."""
+        """Returns the text of ids. Bytes that are not UTF-8 become U+FFFD.
+
+        Raises:
+            SlmxError: An id is outside the vocabulary.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids; `<|endoftext|>` has none. SlmxError for an id outside the vocabulary."""
+        """Returns the bytes of ids. `<|endoftext|>` has none.
+
+        Raises:
+            SlmxError: An id is outside the vocabulary.
+        """
         ordinary = [i for i in ids if i != self.end_of_text]
         for extreme in (min(ordinary, default=0), max(ordinary, default=0)):
             if not 0 <= extreme < self.end_of_text:
@@ -88,7 +101,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read the `tokenizer.tiktoken` of a folder; SlmxError if it is missing or not a rank file."""
+        """Reads the `tokenizer.tiktoken` of a folder; SlmxError if it is missing or not a rank file."""
         path = folder / RANKS_FILE
         try:
             return cls.from_bytes(path.read_bytes(), str(path))
@@ -97,14 +110,14 @@ class Tokenizer:
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str) -> Tokenizer:
-        """Read the content of a `tokenizer.tiktoken`; SlmxError naming `where` if it is not a rank file."""
+        """Reads the content of a `tokenizer.tiktoken`; SlmxError that names `where` if it is not a rank file."""
         try:
             return cls(parse_ranks(content))
         except ValueError as error:
             raise SlmxError(f"{where}: not a tiktoken rank file ({error})") from error
 
     def save(self, folder: Path, merges: list[tuple[str, str]]) -> None:
-        """Write both files; `merges` are the pairs in the order that `tokenizers` learned them."""
+        """Writes both files. `merges` are the pairs in the order that `tokenizers` learned them."""
         lines = [base64.b64encode(token) + b" %d" % rank for token, rank in self.ranks.items()]
         (folder / RANKS_FILE).write_bytes(b"\n".join(lines) + b"\n")
         (folder / JSON_FILE).write_text(json.dumps(self._to_json(merges), ensure_ascii=False), "utf-8")
@@ -146,7 +159,7 @@ class Tokenizer:
 
 
 def bounded_pieces(text: str) -> Iterator[str]:
-    """Cut a text within white space that is longer than LONGEST_SPACE; together the pieces are the text."""
+    """Yields a text in pieces. It is cut only inside white space that is longer than LONGEST_SPACE."""
     start = 0
     if len(text) > LONGEST_SPACE:
         for run in _LONG_SPACE.finditer(text):
@@ -157,7 +170,10 @@ def bounded_pieces(text: str) -> Iterator[str]:
 
 
 def parse_ranks(content: bytes) -> dict[bytes, int]:
-    """Parse tiktoken's rank format: a token in base64, a space and its rank on each line.
+    """Parses tiktoken's rank format: a token in base64, a space and its rank on each line.
+
+    Returns:
+        The ranks by token.
 
     Raises:
         ValueError: The ranks are not 0, 1, 2, ... in order, a token is repeated or empty, or a single byte is missing.
@@ -184,9 +200,14 @@ def parse_ranks(content: bytes) -> dict[bytes, int]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
-    """Learn a vocabulary of at most `vocab_size` ids; returns the tokenizer and its merges.
+    """Learns a vocabulary from texts.
 
-    A text too small for that many merges gives a smaller vocabulary.
+    Args:
+        texts: The texts.
+        vocab_size: Most ids, including `<|endoftext|>`. Few texts can give a smaller vocabulary.
+
+    Returns:
+        The tokenizer, and its merges in the order they were learned.
     """
     from tokenizers import Tokenizer as Trainee
     from tokenizers import models, pre_tokenizers, trainers
@@ -207,7 +228,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, l
 
 
 def load_merges(folder: Path) -> list[tuple[str, str]]:
-    """Read the merges of a folder's `tokenizer.json`, in the order they were learned; SlmxError if that fails."""
+    """Reads the merges of a folder's `tokenizer.json`, in the order they were learned; SlmxError if that fails."""
     path = folder / JSON_FILE
     try:
         return read_merges(Fields(read_json(path, MAX_JSON_BYTES)).object("model"))
@@ -218,7 +239,9 @@ def load_merges(folder: Path) -> list[tuple[str, str]]:
 
 
 def read_merges(model: Fields) -> list[tuple[str, str]]:
-    """Read the merges of the `model` in a `tokenizer.json`: pairs, or texts with a space between the two parts.
+    """Reads the merges of the `model` in a `tokenizer.json`.
+
+    Each merge is a pair of texts, or one text with a space between the two parts.
 
     Raises:
         ValueError: A merge is neither.
@@ -236,7 +259,7 @@ def read_merges(model: Fields) -> list[tuple[str, str]]:
 
 
 def _byte_alphabet() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte: printable Latin-1 as it is, the rest from U+0100 on."""
+    """Returns GPT-2's printable character for each byte: printable Latin-1 is unchanged, the rest is from U+0100."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
@@ -247,10 +270,10 @@ _CHAR_TO_BYTE = {char: byte for byte, char in _BYTE_TO_CHAR.items()}
 
 
 def to_unicode(token: bytes) -> str:
-    """Spell a token as tokenizer.json does."""
+    """Returns a token as tokenizer.json spells it."""
     return "".join(_BYTE_TO_CHAR[byte] for byte in token)
 
 
 def to_bytes(token: str) -> bytes:
-    """Return the bytes of a token of tokenizer.json; KeyError for a character that stands for no byte."""
+    """Returns the bytes of a token of tokenizer.json; KeyError for a character that stands for no byte."""
     return bytes(_CHAR_TO_BYTE[char] for char in token)

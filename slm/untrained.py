@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, to measure the speed of shapes that were not trained. They tell no stories."""
+"""Checkpoints with random weights, to measure the speed of shapes that were not trained. They cannot write stories."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def untrained_checkpoint(preset: str, folder: Path) -> Path:
 
 
 def _tokenizer(vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
-    """Returns the shipped nano's tokenizer, with tokens added up to a size that no text contains.
+    """Returns the tokenizer of the shipped nano, extended to `vocab_size` with tokens that no text contains.
 
     Each added token is a pair of words that both begin with a space. Text is split before every space, so no piece of
-    text holds such a pair.
+    text contains such a pair.
     """
     base = Tokenizer.load(PRETRAINED / "nano")
     ranks, merges = dict(base.ranks), load_merges(PRETRAINED / "nano")

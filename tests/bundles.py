@@ -1,4 +1,4 @@
-"""Bundles and graphs that several test modules read, each made once a run, and the command run in this process."""
+"""Bundles and graphs for several test modules, each made once per run, and the command in this process."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _home = tempfile.TemporaryDirectory(prefix="slmx-tests-")
 
 
 def folder(name: str) -> Path:
-    """A new folder that goes when the tests end."""
+    """A new folder that is deleted when the tests end."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_home.name))
 
 
 @contextmanager
 def brief_judge() -> Iterator[None]:
-    """Within it, exports and verifications judge on few tokens."""
+    """Inside the block, exports and verifications read few tokens."""
     brief = functools.partial(FloatModel, max_tokens=JUDGED_TOKENS)
     with (
         mock.patch.object(export.exporter, "FloatModel", brief),
@@ -53,7 +53,7 @@ def brief_judge() -> Iterator[None]:
 
 
 def onnx_parity(model: GPT, path: Path) -> float:
-    """Largest logit difference of an fp32 graph to PyTorch; infinite if it writes other greedy tokens."""
+    """Returns the largest logit difference between an fp32 graph and PyTorch; infinite if greedy tokens differ."""
     forward = open_forward("fp32", path, model.config)
     same = same_greedy_tokens(model, "fp32", path)
     return parity(model, forward, chunked_batches=False) if same else float("inf")
@@ -61,7 +61,7 @@ def onnx_parity(model: GPT, path: Path) -> float:
 
 @functools.cache
 def tiny_bundle(checkpoint: Path) -> Path:
-    """The bundle, fp32 and int8, of a checkpoint; not to be changed."""
+    """The bundle of a checkpoint, with fp32 and int8. Tests must not change it."""
     out = folder("tiny") / "bundle"
     with brief_judge():
         export_bundle(ExportSettings("nano", out, checkpoint, ("fp32", "int8")), lambda line: None)
@@ -70,7 +70,7 @@ def tiny_bundle(checkpoint: Path) -> Path:
 
 @functools.cache
 def shipped_bundle() -> Path:
-    """The shipped nano, fp32 and int8; not to be changed."""
+    """The shipped nano, with fp32 and int8. Tests must not change it."""
     out = folder("shipped") / "nano"
     with brief_judge():
         export_bundle(ExportSettings("nano", out, variants=("fp32", "int8")), lambda line: None)
@@ -79,7 +79,7 @@ def shipped_bundle() -> Path:
 
 @functools.cache
 def tiny_bundle_of_all(checkpoint: Path) -> Path:
-    """The bundle of a checkpoint with every variant; not to be changed."""
+    """The bundle of a checkpoint with every variant. Tests must not change it."""
     out = folder("all") / "bundle"
     with brief_judge():
         export_bundle(ExportSettings("nano", out, checkpoint, tuple(VARIANTS)), lambda line: None)
@@ -88,12 +88,12 @@ def tiny_bundle_of_all(checkpoint: Path) -> Path:
 
 @functools.cache
 def tiny_bundle_to_spoil(checkpoint: Path) -> Path:
-    """One copy for many examples of a property; each puts back what it changed."""
+    """One copy for many examples of a property. Each example restores what it changed."""
     return copy_of(tiny_bundle(checkpoint), folder("spoilt") / "bundle")
 
 
 def copy_of(bundle: Path, target: Path) -> Path:
-    """A bundle that a test may spoil."""
+    """A bundle that a test may damage."""
     return Path(shutil.copytree(bundle, target))
 
 
@@ -104,7 +104,7 @@ def session(bundle: Path, variant: str = "fp32") -> Session:
 
 
 def random_model(config: GPTConfig, seed: int = 0) -> GPT:
-    """A GPT in which every weight is random, biases and norms too, so that none can be lost unnoticed."""
+    """A GPT in which every weight is random, including biases and norms, so that a missing weight is noticed."""
     torch.manual_seed(seed)
     model = GPT(config).eval()
     with torch.no_grad():
@@ -124,7 +124,7 @@ def nano_graph() -> tuple[GPT, Path]:
 
 @functools.cache
 def small_graph() -> tuple[GPT, Path]:
-    """A model small enough to be quantized and judged many times, and its fp32 graph."""
+    """A model that is small enough to be quantized and measured many times, and its fp32 graph."""
     model = random_model(GPTConfig(block_size=48, vocab_size=300, n_layer=2, n_head=2, n_embd=32))
     path = folder("small") / "model.onnx"
     export_onnx(model, path)
@@ -137,19 +137,19 @@ def initializers(path: Path) -> dict[str, onnx.TensorProto]:
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    """Hash of every file below a folder, hidden ones too."""
+    """The hash of every file below a folder, including hidden files."""
     return {p.relative_to(root).as_posix(): sha256_of(p) for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
-    """Replace top-level entries of a manifest, with a new digest, as a malicious maker would."""
+    """Replace top-level entries of a manifest, with a new digest, as an attacker would."""
     path = bundle / MANIFEST_FILE
     values = json.loads(path.read_text("utf-8")) | changes
     path.write_text(json.dumps(values | {"digest": digest_of(values)}), "utf-8")
 
 
 def list_again(bundle: Path, name: str) -> None:
-    """List the size and the hash that a file has now, as a careless or a malicious maker would."""
+    """List the current size and hash of a changed file in the manifest, as an attacker would."""
     files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
     files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
     edit_manifest(bundle, files=files)
@@ -157,7 +157,7 @@ def list_again(bundle: Path, name: str) -> None:
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command run in this process printed, and its exit code."""
+    """The output of a command that ran in this process, and its exit code."""
 
     code: int
     stdout: str
@@ -165,7 +165,7 @@ class Ran:
 
 
 class Slmx:
-    """Runs `slmx` without a new process, whose imports would take seconds."""
+    """Runs `slmx` in this process, because the imports of a new process would take seconds."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch = monkeypatch

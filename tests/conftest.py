@@ -1,4 +1,4 @@
-"""What several test modules share: generated stories, a small trained checkpoint, the command in a process."""
+"""Fixtures of several test modules: generated stories, a small trained checkpoint, the command in a process."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from slm.train.evaluate import evaluate
 
 pytest_plugins = ["tests.runs", "tests.bundles"]
 
-# The same examples in every run: a test that passes today passes tomorrow.
+# Every run has the same examples, so the result of a test does not change.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
-# More threads than free cores make PyTorch wait for itself, tens of times longer than these models compute.
+# If there are more threads than free cores, PyTorch's threads wait tens of times longer than these models compute.
 torch.set_num_threads(1)
 
 NAMES = ("Lily", "Tom", "Anna", "Ben", "Mia", "Sam", "Zoë", "Max")
@@ -67,7 +67,7 @@ def _story(rng: random.Random) -> str:
 
 
 def generate_stories(count: int) -> list[str]:
-    """Short stories from a few words, the same in every run."""
+    """Short stories from a few words. They are the same in every run."""
     rng = random.Random(0)
     return [_story(rng) for _ in range(count)]
 
@@ -85,7 +85,7 @@ def stories() -> list[str]:
 
 @pytest.fixture(scope="session")
 def corpus_file(stories: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stories as a text file; not to be changed."""
+    """The stories as a text file. Tests must not change it."""
     path = tmp_path_factory.mktemp("corpus") / "stories.txt"
     path.write_text(as_corpus(stories), "utf-8")
     return path
@@ -93,7 +93,7 @@ def corpus_file(stories: list[str], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(stories: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint called nano, of a tiny model trained until its logits are not flat; not to be changed."""
+    """A checkpoint called nano, of a tiny model that had some training. Tests must not change it."""
     tokenizer, merges = train_tokenizer(stories, 400)
     config = GPTConfig(block_size=64, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=32)
     torch.manual_seed(0)
@@ -148,7 +148,7 @@ def run_slmx(
     input: str | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a new process, on one thread, with `env` added to this one's environment."""
+    """Run the command in a new process, on one thread, with `env` added to the environment of this process."""
     return subprocess.run(
         [sys.executable, "-c", "from slm.cli import main; main()", *map(str, args)],
         cwd=cwd,

@@ -1,4 +1,4 @@
-"""Small reports built by hand, with samples from fixed seeds."""
+"""Small hand-made reports, with samples from fixed seeds."""
 
 from __future__ import annotations
 

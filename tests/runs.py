@@ -1,4 +1,4 @@
-"""Runs that train in a second, and ways to interrupt them. Every test module knows its fixtures."""
+"""Runs that train in a second, and ways to interrupt them. Every test module can use these fixtures."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ main()
 
 @pytest.fixture(scope="session")
 def tiny_data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared data set of the generated stories with 300 tokens; not to be changed."""
+    """A prepared data set of the generated stories with 300 tokens. Tests must not change it."""
     out = tmp_path_factory.mktemp("data") / "a sét #1 100%"
     prepare(PrepareSettings((str(corpus_file),), "nano", out, licence="MIT", vocab_size=300), QUIET)
     return out
@@ -69,7 +69,7 @@ def tiny_data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture
 def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Presets that train in a second, on the CPU wherever the tests run."""
+    """Presets that train in a second, on the CPU of any machine."""
     monkeypatch.setitem(PRESETS, TINY.name, TINY)
     monkeypatch.setitem(PRESETS, OTHER.name, OTHER)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -78,7 +78,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tiny_data: Path, tmp_path: Path) -> TrainSettings:
     """A run of 24 steps in float32."""
-    # accelerate keeps the precision of a process. A command that a test ran in this process chose the machine's.
+    # accelerate keeps the precision for a whole process, so an earlier command in this process may have set it.
     AcceleratorState._reset_state(reset_partial_state=True)
     return TrainSettings(
         tmp_path / "my rün #1 100%", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
@@ -109,7 +109,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
-    """Within it, Ctrl-C arrives as soon as a run has done that many steps; before the first for 0."""
+    """Inside the block, a run gets Ctrl-C after this many steps. 0 means before the first step."""
     train_step, flag = Trainer.train_step, slm.train.loop._stop_flag
 
     @contextmanager
@@ -132,7 +132,7 @@ def interrupted_after(steps: int) -> Iterator[None]:
 
 
 def assert_learned_alike(one: Path, other: Path) -> None:
-    """The same losses and gradient norms, but for rounding."""
+    """The same losses and gradient norms, except for rounding."""
     first, second = ([m for m in RunFolder(out).metrics() if "loss" in m] for out in (one, other))
     assert [m["step"] for m in first] == [m["step"] for m in second]
     for a, b in zip(first, second, strict=True):

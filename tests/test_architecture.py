@@ -1,4 +1,4 @@
-"""The diagram in docs/architecture.md shows the imports between rooms as they are.
+"""The diagram in docs/architecture.md is equal to the imports between rooms.
 
 A room is a folder of modules. The diagram holds the transitive reduction: it leaves out an arrow that follows from
 others.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("slm", "export", "runtimes", "benchmarks")
-# The front doors import what they run, whichever room it is in.
+# These modules start commands, so they import from any room.
 FRONT_DOORS = ("cli.py", "__main__.py", "commands.py")
 
 Graph = dict[str, set[str]]
@@ -64,7 +64,7 @@ def reachable(graph: Graph, start: str) -> set[str]:
 
 
 def arrows(graph: Graph) -> set[tuple[str, str]]:
-    """The transitive reduction of a graph without circles."""
+    """The transitive reduction of a graph without cycles."""
     return {
         (here, there)
         for here, rooms in graph.items()

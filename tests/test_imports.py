@@ -1,4 +1,4 @@
-"""What may import what, by the source and by what is loaded in a fresh process."""
+"""The allowed imports, checked in the source and in a fresh process."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that run when a module is imported."""
+    """The nodes that run when a module is imported."""
     for node in ast.iter_child_nodes(tree):
         types_only = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         if not types_only and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
@@ -135,7 +135,7 @@ def test_onnxruntime_keeps_no_device_id_and_reports_nothing(module: str, tmp_pat
 
 
 def loaded(statement: str, folder: Path) -> set[str]:
-    """Top-level names of what a fresh process has loaded after a statement."""
+    """The top-level names of the modules that a fresh process has loaded after a statement."""
     target = folder / "modules.json"
     code = LOADED.format(statement=statement, target=str(target))
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, timeout=60)

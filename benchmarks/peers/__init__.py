@@ -24,9 +24,12 @@ def run_steps(append: Callable[[list[int]], int], prompt: list[int], new_tokens:
     """Run a runtime step by step.
 
     Args:
-        append: Appends ids to the context and returns the likeliest next id.
+        append: Appends ids to the context and returns the most likely next id.
         prompt: The ids of the prompt.
         new_tokens: The number of ids to write.
+
+    Returns:
+        The ids and the times.
     """
     clock = time.perf_counter
     ids: list[int] = []
@@ -46,13 +49,14 @@ class Peer(Protocol):
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
         """Write exactly `new_tokens` ids after a prompt, from an empty context, without stopping at the end token.
 
-        `new_tokens` is at least 1, and both together fit the context. Otherwise the runtime raises an error of its own.
+        `new_tokens` must be at least 1, and both together must fit the context. Otherwise the runtime raises its own
+        error.
         """
 
 
 @dataclass(frozen=True)
 class PeerKind:
-    """A runtime with a number format: which files it needs and how it is opened.
+    """A runtime with a number format. It describes the files of the runtime and how to open them.
 
     Attributes:
         name: Its name in reports.
@@ -61,9 +65,9 @@ class PeerKind:
         prepare: Writes what the peer opens; its arguments are the folders of the checkpoint, of the bundle and of the
             peer.
         open: Loads the folder of the peer, with a number of threads.
-        writers: The modules that it needs for `prepare` in addition.
+        writers: Additional modules for `prepare`.
         weights: The files in its folder that hold the model.
-        exact: Whether weights and arithmetic are float32, so that it writes the ids of PyTorch.
+        exact: Whether weights and arithmetic are float32. Then it writes the same ids as PyTorch.
     """
 
     name: str
@@ -88,5 +92,5 @@ class PeerKind:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that would hold it
+    except ModuleNotFoundError:  # the package of the module is missing
         return False

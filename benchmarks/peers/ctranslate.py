@@ -1,8 +1,8 @@
 """CTranslate2 on its own conversion of the GPT-2 folder. Its loop is in C++.
 
-A callback for each id would slow down its int8 loop by 10 % or more. A round is therefore two calls: one that writes
-all ids, and one that writes only the first. The second gives the time to the first token, and the difference of both
-the time of the decode.
+A callback for each id would slow down its int8 loop by 10 % or more. Therefore a round has two calls: one that writes
+all ids, and one that writes only the first. The second call gives the time to the first token. The difference between
+the two calls is the decode time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import ctranslate2
 from benchmarks.report.record import Round
 from export.formats.quiet import quiet
 
-# Written by the converter: the tokens in the order of their ids.
+# The converter writes this file. It lists the tokens in the order of their ids.
 VOCABULARY_FILE = "vocabulary.json"
 
 

@@ -1,8 +1,8 @@
 """Writes a checkpoint as a GGUF file, the format of llama.cpp.
 
-The architecture is "gpt2" (tensor names: llama.cpp, gguf-py/gguf/constants.py), and `gguf` quantizes. Matrices and the
-token table have the given type. Norms, biases and positions stay float32, as in the files of llama.cpp's own
-converter. The file has no tensor for the head: llama.cpp then uses a copy of the token table.
+The architecture is "gpt2". Its tensor names are in gguf-py/gguf/constants.py of llama.cpp. The package `gguf`
+quantizes. Matrices and the token table have the given type. Norms, biases and positions stay float32, as in the files
+of llama.cpp's own converter. The file has no tensor for the head, so llama.cpp uses a copy of the token table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes a checkpoint as a Hugging Face GPT-2 folder, which other converters read. slm/gpt2.py reads such a folder.
 
-The Conv1D modules of transformers keep the matrices of a block as [in, out]. The head is the token table, and is not
-stored. Configuration and tokenizer are those of an exported bundle.
+The Conv1D modules of transformers store the matrices of a block as [in, out]. The head is the token table, so it is not
+stored separately. Configuration and tokenizer are those of an exported bundle.
 """
 
 from __future__ import annotations

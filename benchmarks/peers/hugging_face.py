@@ -16,7 +16,7 @@ from slm.checkpoint import load_checkpoint
 
 
 class _Stamps:
-    """A streamer for `generate` that notes the time of each id."""
+    """A streamer for `generate` that records the time of each id."""
 
     def __init__(self) -> None:
         self.values: list[float] = []

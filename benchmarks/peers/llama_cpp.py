@@ -28,7 +28,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path, kind: str) -> None:
 
 
 class LlamaCpp:
-    """One GGUF model and one sequence, driven token by token, without the Python loop of llama-cpp-python."""
+    """One GGUF model and one sequence. It runs token by token, without the Python loop of llama-cpp-python."""
 
     def __init__(self, path: Path, threads: int) -> None:
         self._silent = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -46,7 +46,7 @@ class LlamaCpp:
         """Append ids and return the logits [vocab] of the last one. The array is llama.cpp's own buffer."""
         tokens = (llama_cpp.llama_token * len(ids))(*ids)
         if llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(tokens, len(ids))):
-            raise SlmxError("llama.cpp cannot decode; ask for no more ids than the context holds")
+            raise SlmxError("llama.cpp cannot decode; request no more ids than the context holds")
         logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(
             llama_cpp.llama_get_logits_ith(self._context, -1), (self._vocab_size,)
         )

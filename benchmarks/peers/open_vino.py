@@ -1,4 +1,4 @@
-"""OpenVINO on its own conversion of the PyTorch model. The runtime keeps the cache; everything is float32."""
+"""OpenVINO on its own conversion of the PyTorch model. The runtime keeps the cache. All values are float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""optimum on onnxruntime: its own export of the weights, driven by the `generate` method of Hugging Face.
+"""optimum on onnxruntime: its own export of the weights, run by the `generate` method of Hugging Face.
 
 Except for the threads, it has the default settings of onnxruntime. The settings of slmx do not make it faster.
 """
@@ -17,7 +17,7 @@ from slm.checkpoint import load_checkpoint
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Let optimum export the weights as a GPT-2 model."""
+    """Export the weights as a GPT-2 model with optimum."""
     with tempfile.TemporaryDirectory() as work, quiet():
         from optimum.exporters.onnx import main_export
 

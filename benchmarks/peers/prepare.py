@@ -1,4 +1,4 @@
-"""Writes what a peer opens. This runs in a process of its own, because a converter may crash.
+"""Writes the files that a peer opens. This runs in a separate process, because a converter may crash.
 
 python -m benchmarks.peers.prepare NAME CHECKPOINT BUNDLE FOLDER
 """

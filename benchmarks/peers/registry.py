@@ -101,13 +101,13 @@ PEERS: dict[str, PeerKind] = {kind.name: kind for kind in _ALL}
 
 
 def find_peer(name: str) -> PeerKind:
-    """Return the peer of a name; SlmxError with all names if there is none."""
+    """Return the peer with a name; SlmxError with all names if there is none."""
     if name not in PEERS:
         raise SlmxError(f"unknown peer {name!r}: choose one of {', '.join(PEERS)}")
     return PEERS[name]
 
 
 def find_peers(name: str) -> list[PeerKind]:
-    """Return the peer of a name, or all peers of a runtime: "llama.cpp" has three. SlmxError as in `find_peer`."""
+    """Return the peer with a name, or all peers of a runtime: "llama.cpp" has three. SlmxError as in `find_peer`."""
     family = [kind for kind in PEERS.values() if kind.name.startswith(f"{name} ")]
     return family or [find_peer(name)]

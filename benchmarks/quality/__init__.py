@@ -1,1 +1,1 @@
-"""How good a model's text is."""
+"""Measures the quality of a model's text."""

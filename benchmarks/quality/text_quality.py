@@ -66,13 +66,18 @@ class Target(Protocol):
         """The model's shape."""
 
     def path(self, runner: str) -> Path:
-        """Return what a runner opens."""
+        """Return the path that a runner opens."""
 
 
 def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
     """Measure the quality of the float model and of PyTorch runners and variants on a text.
 
-    A variant that computes differently when it decodes (int8, int4) is measured both ways, and the worse figure counts.
+    A variant that computes differently when it decodes (int8, int4) is measured in both ways. The worse figure is used.
+
+    Args:
+        target: The model.
+        runners: The names of the runners.
+        text: A file of stories.
 
     Raises:
         SlmxError: The text cannot be read or is too short.
@@ -97,8 +102,8 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
 def bleu(target: Target, text: Path) -> float | None:
     """Return the corpus BLEU of greedy continuations; None if no story is long enough.
 
-    The first half of each of the first stories is the prompt, and the rest of it, as far as the context reaches, the
-    reference.
+    The first half of each of the first stories is the prompt. The rest of it is the reference, as far as it fits the
+    context.
     """
     from sacrebleu import corpus_bleu
 
@@ -116,7 +121,7 @@ def bleu(target: Target, text: Path) -> float | None:
 
 
 def _float_session(target: Target) -> Session:
-    """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time; else of PyTorch."""
+    """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time, or else of PyTorch."""
     if "fp32" in target.bundle.manifest.variants:
         return Session.open(target.path("fp32"), target.config)
     return float_session(target.checkpoint.model)
@@ -143,12 +148,12 @@ def from_manifest(bundle: Bundle) -> TextQuality:
 
 
 def judged_part(text: Path) -> str:
-    """Return in words which part of a text `judged` reads."""
+    """Return a description of the part of a text that `judged` reads."""
     size = 8000
     tokens = MAX_COMPARED_LOGITS // size
     return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:
-    """Return in words which text the figures of `from_manifest` are from."""
+    """Return a description of the text that the figures of `from_manifest` come from."""
     return f"as the bundle's manifest says: {bundle.manifest.judged_on.text}"

@@ -97,7 +97,7 @@ def _draw_quality(axes: Axes, report: Report, preset: str) -> None:
 
 
 def _log_ticks(axis: Axis, low: float, high: float) -> None:
-    """Put plain numbers on a logarithmic axis, enough of them even if its range is small."""
+    """Put enough plain numbers on a logarithmic axis, even if its range is small."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     span = high / low
@@ -203,7 +203,7 @@ def _lines(points: dict[str, list[tuple[float, float]]]) -> dict[str, Line]:
 
 
 def _apart(values: list[float]) -> list[float]:
-    """Return ascending values without those that are so near to the value before that their labels would overlap."""
+    """Return ascending values without those that are so near the value before that their labels would overlap."""
     kept = values[:1]
     for value in values[1:]:
         if value - kept[-1] > 0.08 * (values[-1] - values[0]):
@@ -315,7 +315,7 @@ def _render(
 
 
 def svg(chart: Chart, report: Report, theme: str) -> str:
-    """Return a chart as an SVG element for an HTML page, on a transparent ground, for the theme light or dark."""
+    """Return a chart as an SVG element for an HTML page, with a transparent background, for the light or dark theme."""
     target = io.BytesIO()
     _render(chart, report, INK[theme], 1, target, {"format": "svg", "facecolor": "none", "metadata": {"Date": None}})
     text = target.getvalue().decode("utf-8")
@@ -325,7 +325,7 @@ def svg(chart: Chart, report: Report, theme: str) -> str:
 
 
 def write_pngs(report: Report, folder: Path) -> Iterator[tuple[str, str]]:
-    """Write every chart that has data as NAME.png on white; yield its title and file name."""
+    """Write every chart that has data as NAME.png with a white background; yield its title and file name."""
     for chart in CHARTS:
         if chart.presets(report):
             path = folder / f"{chart.name}.png"

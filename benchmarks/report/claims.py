@@ -18,13 +18,13 @@ OUR_RUNNER = "int8"
 MEGABYTE = 1e6
 # Number formats and their bytes per weight, from wide to narrow.
 FORMATS = (("float32", 4.0), ("float16", 2.0), ("int8", 1.0), ("4 bits", 0.5), ("2 bits", 0.25))
-# How far a product of two rounded figures may be from 1.
+# The largest distance from 1 of the product of two rounded figures.
 ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
 class Row:
-    """A preset's figures as articles give them; None if a figure is unknown. 1 MB is 10^6 bytes."""
+    """A preset's figures as in articles; None if a figure is unknown. 1 MB is 10^6 bytes."""
 
     bleu: float | None = None
     perplexity: float | None = None
@@ -72,7 +72,7 @@ def measured(report: Report, preset: str) -> Row:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds for people: 42 s, 7 min, 3.1 h."""
+    """Return seconds as readable text: 42 s, 7 min, 3.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -125,9 +125,9 @@ def size_note(preset: str, claim: Row, parameters: int) -> str | None:
 
 
 def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
-    """Return a note if a claim gives a process less memory than the interpreter and the runtime in it.
+    """Return a note if a claim states less memory than the interpreter and the runtime need.
 
-    `base_bytes` is what these two take on this machine; None if it was not measured.
+    `base_bytes` is the memory of these two on this machine; None if it was not measured.
     """
     if base_bytes is None or claim.memory_mb is None or claim.memory_mb * MEGABYTE >= base_bytes:
         return None

@@ -13,7 +13,7 @@ from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
 from slm.errors import SlmxError
 
-# How many names of what only one report has are listed.
+# The number of listed names of cases that only one report has.
 LISTED = 8
 
 
@@ -33,7 +33,7 @@ class Change:
 
     @property
     def noise(self) -> float:
-        """How far the ratio may be from 1 by chance."""
+        """The distance of the ratio from 1 that chance can cause."""
         return noise(self.old, self.new)
 
     @property
@@ -51,7 +51,7 @@ class Change:
         return self.beyond_noise and not self.better and abs(self.ratio - 1) > limit
 
     def line(self) -> str:
-        """Return the change as one line for people."""
+        """Return the change as one readable line."""
         word = self.metric.better if self.better else self.metric.worse
         old, new = (three_figures(samples.median * self.metric.scale) for samples in (self.old, self.new))
         return (
@@ -85,7 +85,7 @@ class Comparison:
         return [printable(line) for line in (*fails, *worse)]
 
     def lines(self) -> list[str]:
-        """Return the comparison for people: warnings, changes beyond the noise, counts of the rest."""
+        """Return the comparison as readable lines: warnings, changes beyond the noise, and the counts of the rest."""
         moved = [change for change in self.changes if change.beyond_noise]
         lines = [f"warning: {warning}" for warning in self.warnings]
         for better in (True, False):
@@ -128,7 +128,7 @@ def _changes(case: Case, old: Result, new: Result) -> list[Change]:
 
 
 def compare_reports(old: Report, new: Report) -> Comparison:
-    """Compare the cases that both reports measured; SlmxError if there are none."""
+    """Compare the cases that both reports measured; SlmxError if there is no such case."""
     before = {result.case: result for result in old.results if result.status == MEASURED}
     after = {result.case: result for result in new.results if result.status == MEASURED}
     failed = {result.case: result.note for result in new.results if result.status == FAILED}

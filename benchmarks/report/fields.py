@@ -1,4 +1,4 @@
-"""The one list of what a report shows of a result. Every printer draws its tables from here."""
+"""The only list of the figures that a report shows for a result. Every printer makes its tables from it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Field:
 
     Attributes:
         key: Its name in CSV and JSON lines.
-        title: Its name for people.
-        unit: Its unit for people; empty if it has none.
+        title: Its name in tables.
+        unit: Its unit in tables; empty if it has none.
         get: Returns its value; None if there is none.
-        show: Returns a value as text for people.
+        show: Returns a value as readable text.
         main: Whether it is in the short tables.
-        setting: Whether it tells cases of one runner apart.
+        setting: Whether it is a setting by which the cases of one runner differ.
         words: Whether it holds words, not numbers.
     """
 
@@ -44,14 +44,14 @@ class Field:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def cell(self, report: Report, result: Result) -> str:
-        """Return the value as text for people; empty if there is none."""
+        """Return the value as readable text; empty if there is none."""
         value = self.get(report, result)
         return "" if value is None else self.show(value)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table for people.
+    """A table of readable text.
 
     Attributes:
         caption: A sentence above the table.
@@ -75,7 +75,7 @@ def three_figures(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without control characters, which a terminal would obey."""
+    """Return a text as one line without control characters, which a terminal would execute."""
     return as_plain_text(" ".join(text.splitlines()))
 
 
@@ -238,7 +238,7 @@ def trouble_table(report: Report) -> Table:
 
 
 def machine_table(report: Report) -> Table:
-    """Return what the report was measured on, and the command."""
+    """Return the machine and the models that the report was measured on, and the command."""
     rows = [
         ["created", report.created],
         ["command", report.command],

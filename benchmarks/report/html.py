@@ -1,4 +1,4 @@
-"""A report as one HTML page that loads no other file: no script, no font, nothing from the network."""
+"""A report as one HTML page that loads no other file: no script, no font and nothing from the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ranking of runners: each at its best number of threads, and where a peer is better than our variants.
+"""Ranks the runners, each at its best number of threads, and finds where a peer is better than our variants.
 
 "Ours" are the variants of a bundle. PyTorch is the float model that they are compared with. Every other runner is a
 peer.
@@ -16,7 +16,7 @@ from slm.presets import PRESETS
 
 
 class Setting(NamedTuple):
-    """What a case asks of a runner, apart from its threads. Settings sort from easy to hard."""
+    """The work in a case, without the number of threads. Settings sort from easy to hard."""
 
     batch: int
     depth: int
@@ -86,7 +86,7 @@ def _runners_by_setting(report: Report, preset: str, counts: Callable[[str], boo
 
 
 def main_setting(report: Report, preset: str) -> Setting | None:
-    """Return the setting under which most runners have a speed, the easiest of several; None without any speed."""
+    """Return the setting under which most runners have a speed; the easiest if several do. None without any speed."""
     runners = _runners_by_setting(report, preset, lambda runner: True)
     return min(runners, key=lambda setting: (-len(runners[setting]), setting), default=None)
 
@@ -150,7 +150,7 @@ def _clause(metric: Metric, leads: list[Lead], settings: int) -> str:
 
 
 def _sentence(report: Report, preset: str, runner: str) -> str | None:
-    """Return where a runner is better than the best of our variants, and the quality of both; None if nowhere."""
+    """Return where a runner is better than our best variant, and the quality of both; None if it is nowhere better."""
     found = [(metric, *_leads(report, preset, runner, metric)) for metric in METRICS]
     clauses = [_clause(metric, leads, settings) for metric, leads, settings in found if leads]
     if not clauses:
@@ -176,7 +176,7 @@ def _has_peer(report: Report, preset: str) -> bool:
 def verdict(report: Report) -> list[str]:
     """Return where PyTorch or a peer is better than the best of our variants, a sentence for each model and runner.
 
-    If no peer is, or if none was measured, a last sentence says so.
+    If no peer is better, or if none was measured, a last sentence says so.
     """
     presets, runners = presets_of(report), runners_of(report)
     if all(map(is_ours, runners)) or not any(map(is_ours, runners)):

@@ -17,13 +17,13 @@ class Metric:
     """A figure of a result by which runners are ranked.
 
     Attributes:
-        title: Its name for people.
-        unit: Its unit for people.
+        title: Its name in tables.
+        unit: Its unit in tables.
         scale: The factor that turns a sample into `unit`.
         more_is_better: Whether a larger value is better.
-        better: The word for a change to the better.
-        worse: The word for a change to the worse.
-        comparative: What a better runner is, as in "is 1.10x `comparative` than".
+        better: The word for an improvement.
+        worse: The word for a deterioration.
+        comparative: The words for a better runner, as in "is 1.10x `comparative` than".
         samples: Returns the samples of a result; None if it was not measured.
     """
 
@@ -72,7 +72,7 @@ METRICS = (DECODE, FIRST_TOKEN, MEMORY, DISK)
 
 
 def noise(one: Samples, other: Samples) -> float:
-    """Return how far the ratio of two medians may be from 1 by chance.
+    """Return the distance from 1 that chance can cause in the ratio of two medians.
 
     It is twice the combined relative spread of both, and at least 2 %. The spread is half the interquartile range
     relative to the median.

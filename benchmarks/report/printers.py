@@ -1,4 +1,4 @@
-"""A report as a terminal table, Markdown, CSV and JSON lines. `Report.to_json` gives the whole report."""
+"""Prints a report as terminal tables, Markdown, CSV and JSON lines. `Report.to_json` gives the whole report."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from benchmarks.report.record import Report
 if TYPE_CHECKING:
     import rich.table
 
-# Columns of text where the output is a file or a pipe.
+# Columns of text if the output is a file or a pipe.
 PIPE_WIDTH = 160
 
 
 def to_csv(report: Report) -> str:
-    """Return every result as a row of CSV, whatever its status. The header has the keys; values are not rounded."""
+    """Return every result, with any status, as a row of CSV. The header has the keys. Values are not rounded."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow([field.key for field in FIELDS])
@@ -40,7 +40,7 @@ def to_csv(report: Report) -> str:
 
 
 def to_jsonl(report: Report) -> str:
-    """Return every result as a line of JSON, whatever its status, with all fields by key."""
+    """Return every result, with any status, as a line of JSON with all fields by key."""
     rows = [{field.key: field.get(report, result) for field in FIELDS} for result in report.results]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -72,7 +72,7 @@ def _part(heading: str, *blocks: list[str]) -> list[str]:
 def to_markdown(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
     """Return the report in Markdown, the most important part first.
 
-    `charts` are the titles and file names of the pictures that lie beside it.
+    `charts` are the titles and the file names of the pictures in the same folder.
     """
     pictures = [f"![{title}]({file})\n" for title, file in charts]
     lines = [

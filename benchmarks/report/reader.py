@@ -1,4 +1,4 @@
-"""Reading report.json, of this format version and of the one before it."""
+"""Reads report.json of this format version and of the one before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_report(path: Path) -> Report:
     """Read a report.
 
     Args:
-        path: A report.json, of this slmx or of an earlier one.
+        path: A report.json of this slmx or of an earlier version.
 
     Raises:
         SlmxError: The file cannot be read, is larger than 256 MiB, is not a benchmark report, has a figure that is
@@ -54,7 +54,7 @@ def report_from_json(found: object) -> Report:
 
 
 def _from_version_1(found: dict[str, object]) -> dict[str, object]:
-    """Version 1 called a runner "side", and the increase of the bits per byte "loss"."""
+    """Convert version 1, which calls a runner "side" and the increase of the bits per byte "loss"."""
     results = found.get("results")
     if isinstance(results, list):
         results = [_renamed(result, {"loss": "bpb_increase"}) for result in results]

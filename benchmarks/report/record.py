@@ -14,7 +14,7 @@ FORMAT_VERSION = 2
 TORCH_EAGER, TORCH_COMPILED = "torch eager", "torch compiled"
 TORCH_RUNNERS = (TORCH_EAGER, TORCH_COMPILED)
 MEASURED, FAILED, SKIPPED = "measured", "failed", "skipped"
-# Limits of what a report may hold. They are far outside of what any machine gives, and keep the arithmetic finite.
+# Limits of the values in a report. They are far beyond what any machine gives, and they keep the arithmetic finite.
 MOST_TOKENS = 2**31
 MOST_BYTES = 2**62
 SECONDS = (1e-12, 1e12)
@@ -48,8 +48,7 @@ class Round:
 class Case:
     """One measurement: a runner on a model under given settings.
 
-    A runner is whatever writes tokens with the model's weights: PyTorch, a variant of a bundle, or a peer (another
-    runtime). Raises ValueError for counts that no measurement can have.
+    A runner writes tokens with the model's weights. It is PyTorch, a variant of a bundle, or a peer (another runtime).
 
     Attributes:
         preset: The name of the model, in most cases a preset.
@@ -57,9 +56,12 @@ class Case:
         threads: The number of threads.
         prompt_tokens: The length of the prompt.
         depth: The number of tokens that are in the context before the prompt.
-        new_tokens: The number of tokens decoded after the prompt, in each row. At least 2: the first one belongs to the
-            prefill.
+        new_tokens: The number of tokens decoded after the prompt, in each row. It is at least 2, because the first one
+            belongs to the prefill.
         batch: The number of rows.
+
+    Raises:
+        ValueError: A count is one that no measurement can have.
     """
 
     preset: str
@@ -79,7 +81,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of a case in a fresh process. Raises ValueError for figures that cannot be.
+    """The measurements of a case in a fresh process.
 
     Attributes:
         case: The case.
@@ -97,6 +99,9 @@ class Result:
         agreement: The share of leading greedy tokens that are equal to those of the float model.
         bits_per_byte: Bits per byte on the report's text.
         bpb_increase: Increase of the bits per byte relative to the float model's; 0.01 is 1 %.
+
+    Raises:
+        ValueError: A figure is impossible.
     """
 
     case: Case
@@ -150,8 +155,8 @@ class Model:
 
     Attributes:
         parameters: The number of parameters.
-        trained: False for random weights. They decode as fast as trained ones, and have no quality.
-        training_seconds: How long the training took.
+        trained: False for random weights. They decode as fast as trained weights, but they have no quality.
+        training_seconds: The duration of the training.
         bits_per_byte: Bits per byte of the float model on the report's text.
         perplexity: Perplexity per token of the float model on the report's text.
         bleu: BLEU of its greedy continuations of the text's stories.
@@ -174,10 +179,10 @@ class Report:
         command: The command line.
         machine: Facts about the machine, by name.
         bandwidth: Measured read bandwidth in bytes per second, by the number of threads as text.
-        text: The text that quality was measured on, in words; None if no quality was measured.
+        text: A description of the text that quality was measured on; None if it was not measured.
         models: The models by name.
         results: A result for each case.
-        warnings: What may have disturbed the measurement.
+        warnings: Possible disturbances of the measurement.
         format_version: The version of the JSON format.
     """
 
@@ -197,9 +202,9 @@ class Report:
                 raise ValueError(f"bandwidth of {threads} threads is {bandwidth}")
 
     def ceiling_share(self, result: Result) -> float | None:
-        """Return the speed of a result as a share of what the memory allows; None if it is unknown.
+        """Return the speed of a result as a share of the limit that the memory sets; None if it is unknown.
 
-        The limit is how often per second this many threads can read the weights once.
+        The limit is the number of times per second that this many threads can read all weights.
         """
         bandwidth, decode = self.bandwidth.get(str(result.case.threads)), result.decode
         if not bandwidth or not result.weight_bytes or decode is None:

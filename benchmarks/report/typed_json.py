@@ -1,4 +1,4 @@
-"""JSON objects as dataclasses: every field is checked against its annotation, and the first wrong one is named."""
+"""Reads JSON objects into dataclasses. It checks every field against its annotation. An error names the first fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST_INT = 2**63
 def from_json(kind: type[T], value: object, where: str = "") -> T:
     """Build a dataclass from a JSON value.
 
-    Fields may be of type str, bool, int, float, another dataclass, list[X], dict[str, X], or one of these or None.
+    The types of fields may be str, bool, int, float, another dataclass, list[X], dict[str, X], or one of these or None.
 
     Args:
         kind: The dataclass.
@@ -24,7 +24,7 @@ def from_json(kind: type[T], value: object, where: str = "") -> T:
         where: The place of the value in the file, for messages.
 
     Raises:
-        ValueError: A field is missing, unknown, of another type, or no finite number; or the class refuses the value.
+        ValueError: A field is missing, unknown, of another type, or not finite, or the class refuses the value.
     """
     if not isinstance(value, dict):
         raise _wrong(where, "an object", value)

@@ -1,4 +1,4 @@
-"""All files of a report, in one folder that is written completely or not at all."""
+"""Writes all files of a report into one folder, completely or not at all."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report
 
-CLOCK_DIGITS = 9  # of a second: the clock counts nanoseconds
+CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanoseconds
 
 
 def write_docs(report: Report, docs: Path) -> None:

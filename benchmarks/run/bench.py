@@ -32,9 +32,9 @@ from slm.presets import GPTConfig, get_preset
 
 PRESETS = ("nano", "micro", "small", "medium")
 QUICK_PRESETS = ("nano",)
-# A quick run has more rounds: those of nano are short, so that their noise is large.
+# A quick run has more rounds, because the rounds of nano are short and have much noise.
 ROUNDS, QUICK_ROUNDS = 5, 15
-# Runners that store weights and compute in float32, so that they write the ids of the float model.
+# Runners that store weights and compute in float32. They write the same ids as the float model.
 FLOAT_RUNNERS = (*TORCH_RUNNERS, "fp32", "portable", "torchscript", "pt2")
 # Memory that a process needs, in addition to some copies of the weights.
 WORKER_BYTES = 300 * 2**20
@@ -54,13 +54,13 @@ class BenchSettings:
     """What to measure.
 
     Attributes:
-        out: The folder for the report and for what is kept between runs.
+        out: The folder for the report and for the files that later runs reuse.
         bundles: Bundles to measure, in addition to the presets.
         presets: Presets to measure. None stands for nano to medium, or for none if there are bundles.
         variants: Variants and PyTorch runners to measure. None stands for all.
-        threads: Numbers of threads with commas between. None stands for one and all cores.
+        threads: Numbers of threads, separated by commas. None stands for one and all cores.
         peers: Peers to measure. None stands for all.
-        quick: Whether the defaults are few.
+        quick: Whether the defaults have few cases.
         text: Stories to measure quality on. None stands for the figures in the manifests.
         rounds: The number of rounds of every case.
         new_tokens: The number of tokens to decode in a round.
@@ -98,7 +98,7 @@ class _Finished:
 
 
 class Bench:
-    """A run. `report` may be called at any time, and holds what is known until then. Not to be shared by threads.
+    """A run. `report` may be called at any time and returns the results so far. Not thread-safe.
 
     Args:
         settings: What to measure.
@@ -147,7 +147,7 @@ class Bench:
             raise SlmxError(f"{bundle.path}: no variant {missing[0]!r}; there are {', '.join(held)}")
         found = tuple(runner for runner in self._runners if runner in held)
         if self._settings.variants is None and not set(found) - set(TORCH_RUNNERS):
-            found = (*found, bundle.manifest.default)  # it has none of the quick ones
+            found = (*found, bundle.manifest.default)  # the bundle has none of the quick variants
         if self._settings.trust:
             return found
         unsafe = [runner for runner in found if runner in VARIANTS and VARIANTS[runner].is_torch]
@@ -160,7 +160,7 @@ class Bench:
         return found
 
     def _arguments(self) -> dict[str, object]:
-        """Return what the results depend on. Results of a run with other arguments are not used."""
+        """Return everything that the results depend on. Results of a run with other arguments are not reused."""
         settings = self._settings
         return {
             "bundles": [[str(bundle.path), bundle.manifest_sha256] for bundle in self._bundles],
@@ -181,14 +181,14 @@ class Bench:
 
         Raises:
             SlmxError: Another process writes to the folder, a target cannot be made, or the text cannot be used.
-            KeyboardInterrupt: From Ctrl-C. What was measured until then is kept.
+            KeyboardInterrupt: The user pressed Ctrl-C. The measurements until then are kept.
         """
         with lock_folder(self._settings.out):
             self._resume_log.open()
             self._run()
 
     def finish(self) -> None:
-        """Forget what was measured, after the report is written: the next run measures everything again."""
+        """Delete the measurements after the report is written. The next run measures everything again."""
         self._resume_log.finish()
 
     def _run(self) -> None:
@@ -233,7 +233,7 @@ class Bench:
             self._measure(target, runners, quality)
 
     def report(self) -> Report:
-        """Return what was measured so far."""
+        """Return the measurements so far."""
         return Report(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=self._settings.command,
@@ -250,7 +250,7 @@ class Bench:
         self._meter.log(f"warning: {warning}")
 
     def _judge(self, target: Target, runners: Sequence[str]) -> TextQuality:
-        """Return the quality on the text, or without a text that of the manifest. Random weights have none."""
+        """Return the quality on the text, or the quality in the manifest without a text. Random weights have none."""
         if not target.trained:
             return TextQuality()
         text = self._settings.text
@@ -276,7 +276,7 @@ class Bench:
             self._group(target, group, quality)
 
     def _group(self, target: Target, group: Sequence[Case], quality: TextQuality) -> list[Result]:
-        """Measure a group, or take it from the stopped run that this one continues."""
+        """Measure a group, or take its results from the stopped run that this one continues."""
         key = f"group {target.name}, {setting_of(group[0])}"
         known = self._resume_log.get(key, _Finished)
         if known is not None:
@@ -312,7 +312,7 @@ class Bench:
         return done.results
 
     def _expect(self, target: Target, runners: Sequence[str]) -> None:
-        """Tell the meter how much work there is, as if every runner could be measured in all its cases."""
+        """Tell the meter how much work there is if every runner can be measured in all its cases."""
         settings = self._settings
         everyone = (*runners, *(peer.name for peer in self._peers))
         base = cases.base_cases(target.name, target.config, everyone, self._threads, settings.new_tokens)
@@ -371,14 +371,14 @@ def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int]
 
 
 def weight(target: Target) -> float:
-    """Return how long a round takes relative to other models: a constant part, and a part for the weights."""
+    """Return the time of a round relative to other models: a constant part, and a part for the weights."""
     return 1 + target.config.parameters / 2e6
 
 
 def in_parts(entries: Sequence[measure.Entry], config: GPTConfig, together: int) -> list[Sequence[measure.Entry]]:
     """Split entries into parts whose processes fit in memory at the same time.
 
-    The first `together` entries stay in one part, and so on: they are the same runner on different numbers of threads.
+    Each sequence of `together` entries stays in one part. They are the same runner on different numbers of threads.
     """
     room = memory_bytes()
     each = WORKER_BYTES + WORKER_COPIES * FLOAT_BYTES * config.parameters

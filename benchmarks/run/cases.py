@@ -16,7 +16,7 @@ from slm.presets import GPTConfig
 
 RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
 QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "int4")
-# Runners that are measured with other prompts, depths and batches too.
+# Runners that are also measured with other prompts, depths and batches.
 VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch))
 PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
@@ -27,7 +27,7 @@ LEAST_CONTEXT = 8
 
 
 def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
-    """Return the runners that `--variants` names, in the order of `RUNNERS`; all, or the quick ones, without it.
+    """Return the runners that `--variants` names, in the order of `RUNNERS`. Without names: all, or the quick ones.
 
     Raises:
         SlmxError: A name is unknown, or there is none.
@@ -41,9 +41,9 @@ def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
 
 
 def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
-    """Return the peers that `--peers` names; a runtime's name stands for all its peers.
+    """Return the peers that `--peers` names. A runtime's name stands for all its peers.
 
-    Without names these are all peers, or for a quick run one peer if it is installed. SlmxError for an unknown name.
+    Without names, return all peers, or for a quick run one peer if it is installed. SlmxError for an unknown name.
     """
     if names is not None:
         kinds = [kind for name in names if name != NO_PEERS for kind in find_peers(name)]
@@ -52,7 +52,7 @@ def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
 
 
 def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
-    """Return numbers of threads from a text such as "1,2"; 1 and all cores without one.
+    """Return numbers of threads from a text such as "1,2". Without a text they are 1 and all cores.
 
     Raises:
         SlmxError: The text is not a list of numbers, or a number is more than the cores of this process.
@@ -62,7 +62,7 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
     try:
         counts = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise SlmxError(f"--threads {text}: give whole numbers with commas between, such as --threads 1,2") from None
+        raise SlmxError(f"--threads {text}: give whole numbers, separated by commas, such as --threads 1,2") from None
     most = min(cores, MAX_THREADS)
     if counts[0] < 1 or counts[-1] > most:
         wrong = counts[0] if counts[0] < 1 else counts[-1]
@@ -75,7 +75,7 @@ def base_cases(
 ) -> list[Case]:
     """Return the cases with a short prompt, an empty context and one row, for every runner and number of threads.
 
-    The cases of a runner follow each other. A context that is too short for prompt and continuation shortens both.
+    The cases of a runner follow each other. If the context is too short for prompt and continuation, both are shorter.
 
     Raises:
         SlmxError: The context is too short to measure anything.
@@ -95,7 +95,7 @@ def variations(
 
     Args:
         name: The name of the model.
-        config: Its shape. Where the context ends, fewer tokens are decoded; a group with too few is left out.
+        config: Its shape. If the context is too short, fewer tokens are decoded. A group with too few is left out.
         best: The best number of threads of each runner that was measured.
         quick: Whether to vary only the batch of int8.
         new_tokens: The number of tokens to decode.
@@ -114,7 +114,7 @@ def variations(
 
 
 def best_threads(results: Iterable[Result]) -> dict[str, int]:
-    """Return the number of threads with which each runner decoded fastest; a runner without a speed is left out."""
+    """Return the number of threads with which each runner decoded fastest. A runner without a speed is left out."""
     rates: dict[str, tuple[float, int]] = {}
     for result in results:
         if result.decode is not None:

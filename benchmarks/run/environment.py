@@ -1,4 +1,4 @@
-"""What a measurement depends on besides the code: the machine, the speed of its memory, and other processes."""
+"""Describes what a measurement depends on besides the code: the machine, its memory's speed, and other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ARRAY_BYTES = 256 * 2**20
 READS = 5
 # The share of the cores that other processes may use without a warning.
 BUSY = 0.05
-# The least number of seconds to watch: the kernel counts in hundredths of a second.
+# The shortest time to watch, in seconds. The kernel counts in hundredths of a second.
 SHORTEST = 0.2
 
 
@@ -78,10 +78,10 @@ def _commit() -> str | None:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Return the bytes per second that this many threads read together, the best of five measurements.
+    """Return the bytes per second that `threads` threads read together, the best of five measurements.
 
-    Each thread lets numpy find the maximum of 256 MiB of 64-bit integers (less if memory is short), which releases
-    the interpreter's lock. That is larger than the caches, and read as a step reads weights: once, in order.
+    In each thread, numpy finds the maximum of 256 MiB of 64-bit integers (less if memory is short). It releases the
+    interpreter's lock. The array is larger than the caches and is read once, in order, as a step reads the weights.
     """
     room = memory_bytes()
     size = ARRAY_BYTES if room is None else min(ARRAY_BYTES, room // (4 * threads))
@@ -99,13 +99,13 @@ def read_bandwidth(threads: int) -> float:
 
 
 class BusyWatch:
-    """Measures how much of the cores other processes use between `start` and `others`.
+    """Measures the share of the cores that other processes use between `start` and `others`.
 
     Their time is the busy time of all cores without the time of this process and its workers.
 
     Args:
         pids: Returns the ids of the workers.
-        proc: The proc file system. Where there is none, nothing is measured.
+        proc: The proc file system. If there is none, nothing is measured.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]] = tuple, proc: Path = Path("/proc")) -> None:
@@ -127,7 +127,7 @@ class BusyWatch:
         return share if share > BUSY else None
 
     def _sample(self) -> tuple[float, float, float] | None:
-        """Return the time, the busy seconds of all cores, and those of our processes; None without /proc."""
+        """Return the time, the busy seconds of all cores, and the busy seconds of our processes; None without /proc."""
         ticks = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         try:
             numbers = [int(text) for text in (self._proc / "stat").read_text("utf-8").split("\n", 1)[0].split()[1:9]]
@@ -143,7 +143,7 @@ class BusyWatch:
 
 
 def busy_now(seconds: float = 1.0) -> str | None:
-    """Wait for some seconds; return a warning if other processes are busy meanwhile."""
+    """Wait for some seconds, and return a warning if other processes are busy during that time."""
     watch = BusyWatch()
     watch.start()
     time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Measures a group of cases: a fresh process for each case, all alive at once, called in turn in every round."""
+"""Measures a group of cases. Each case has a fresh process. All run at the same time and are called in turn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from runtimes.system.timing import PAUSE
 from slm.json_reader import parse_json
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")
-# Seconds to wait for an answer; torch.compile builds C++ code in its first round.
+# Seconds to wait for an answer. torch.compile builds C++ code in its first round.
 PATIENCE = 600.0
 ENDING = 10.0  # seconds that a process may take to end
 LONGEST_ANSWER = 2**26  # bytes
@@ -34,16 +34,20 @@ T = TypeVar("T")
 
 
 class WorkerError(Exception):
-    """A worker cannot continue; the message says why."""
+    """A worker cannot continue. The message says why."""
 
 
 class Worker:
-    """A process that measures one case, and the pipes to it. Raises OSError if it cannot be started."""
+    """A process that measures one case, and the pipes to it.
+
+    Raises:
+        OSError: The process cannot be started.
+    """
 
     def __init__(self, job: Job) -> None:
         self._timed_out = False
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process
-        # In a session of its own, so that Ctrl-C reaches only this process, which then ends the workers.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is open as long as the process runs
+        # The worker has its own session, so that Ctrl-C reaches only this process, which then ends the workers.
         self._process = subprocess.Popen(
             WORKER,
             stdin=subprocess.PIPE,
@@ -60,7 +64,7 @@ class Worker:
         return self._ask(json.dumps(asdict(self._job)), Loaded)
 
     def round(self) -> Measured:
-        """Run one round; WorkerError if the process crashes, is killed, takes too long or answers nonsense."""
+        """Run one round; WorkerError if the process crashes, is killed, takes too long or gives an invalid answer."""
         return self._ask("round", Measured)
 
     def _ask(self, line: str, kind: type[T]) -> T:
@@ -221,7 +225,7 @@ class Group:
         self._step(case)
 
     def _add(self, case: Case, **figures: Any) -> None:  # noqa: ANN401 - fields of Result
-        """Set figures of a case; WorkerError if one of them cannot be."""
+        """Set figures of a case; WorkerError if one of them is impossible."""
         try:
             self._results[case] = replace(self._results[case], **figures)
         except ValueError as error:
@@ -229,7 +233,7 @@ class Group:
 
     @contextmanager
     def _failing(self, case: Case) -> Iterator[None]:
-        """Turn an error of a worker into a failed result; the other workers continue."""
+        """Turn an error of a worker into a failed result. The other workers continue."""
         try:
             yield
         except WorkerError as error:
@@ -241,7 +245,7 @@ class Group:
 
 
 def _busy_lines(case: Case, busy: Sequence[tuple[int, float]]) -> list[str]:
-    """Return a warning if other processes disturbed rounds of a group; `case` is any of its cases."""
+    """Return a warning if other processes disturbed rounds of a group. `case` is any of its cases."""
     if not busy:
         return []
     rounds = ", ".join(str(number) for number, _ in busy)

@@ -1,14 +1,14 @@
-"""The check that what a runner wrote is right. A runner with wrong output is not timed.
+"""Checks that the output of a runner is right. A runner with wrong output is not timed.
 
 There are two figures:
 
-- `agreement` is the share of leading greedy ids that are equal to those of the float model. Where two ids are almost
-  equally likely, rounding decides, and from there on both texts differ. Quantized weights reach such a place soon, so
-  that this figure is a criterion only for runners that compute in float32.
-- The share of likely ids is a criterion for every runner: at each place, the float model reads the ids that the runner
-  itself wrote so far, and the next id must be among the likeliest of the float model. A runner that computes the same
-  function passes, except for ids that are almost equally likely. Random weights give almost equal logits everywhere,
-  so that for them an id counts if it is among the ten likeliest of thousands.
+- `agreement` is the share of leading greedy ids that are equal to those of the float model. If two ids are almost
+  equally likely, rounding decides between them, and after that the two texts differ. This happens soon with quantized
+  weights, so this figure is a criterion only for runners that compute in float32.
+- The share of likely ids is a criterion for every runner. At each position, the float model reads the ids that the
+  runner wrote so far, and the next id must be among the most likely ids of the float model. A runner that computes the
+  same function passes, except for ids that are almost equally likely. Random weights give almost equal logits
+  everywhere. For them, an id counts if it is among the ten most likely of thousands.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from slm.model import GPT, generate_greedy
 
 # The least share of leading ids of a float runner that must be equal to the float model's.
 LEAST_AGREEMENT = 0.5
-# The least share of likely ids, and how many ids at a place are likely.
+# The least share of likely ids, and the number of ids at a position that count as likely.
 LEAST_LIKELY = 0.5
 LIKELIEST_TRAINED, LIKELIEST_RANDOM = 1, 10
 
@@ -51,11 +51,11 @@ class Reference:
     def of(
         cls, model: GPT, context: list[int], new_tokens: int, trained: bool, float_runners: frozenset[str]
     ) -> Reference:
-        """Let the float model write `new_tokens` greedy ids after a context."""
+        """Write `new_tokens` greedy ids after a context with the float model."""
         return cls(model, context, generate_greedy(model, context, new_tokens), trained, float_runners)
 
     def agreement(self, rows: Sequence[Sequence[int]]) -> float:
-        """Return the share of leading ids that are equal to the float model's, of the row with the smallest share."""
+        """Return the share of leading ids that are equal to the float model's, in the row with the smallest share."""
         return min((_leading(row, self.ids) for row in rows), default=0) / len(self.ids)
 
     def wrong(self, case: Case, rows: Sequence[Sequence[int]]) -> str | None:
@@ -77,7 +77,7 @@ class Reference:
 
     @torch.inference_mode()
     def _likely(self, row: Sequence[int], count: int) -> float:
-        """Return the share of a row's ids that are among the `count` likeliest at their places."""
+        """Return the share of a row's ids that are among the `count` most likely at their positions."""
         ids = torch.tensor([[*self.context, *row]])
         logits = self.model(ids[:, :-1])[0, len(self.context) - 1 :].numpy()
         own = np.take_along_axis(logits, np.array(row)[:, None], axis=-1)

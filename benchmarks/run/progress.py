@@ -1,4 +1,4 @@
-"""The progress of a run on stderr: a bar in a terminal, plain lines elsewhere."""
+"""Shows the progress of a run on stderr: a bar in a terminal, or else plain lines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 
 class Meter:
-    """A bar with the work done, the name of what is measured, and the time left.
+    """A bar with the work done, the name of the current measurement, and the time left. Not thread-safe.
 
-    It draws only when one of its methods is called, between measurements: a thread that draws in the background would
-    disturb them. It is to be used from one thread.
+    It draws only when one of its methods is called, between measurements. A thread that draws in the background would
+    disturb them.
     """
 
     def __init__(self, console: Console | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The log of what a run has finished, a line of JSON for each part, so that a stopped run can continue."""
+"""The log of the finished parts of a run, a line of JSON for each part, so that a stopped run can continue."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ T = TypeVar("T")
 class ResumeLog:
     """Values by key in a file. Its first line holds the arguments of the run, and further lines one value each.
 
-    Call `open` first. The caller makes sure that no other process uses the file meanwhile.
+    Call `open` first. The caller must make sure that no other process uses the file at the same time.
 
     Args:
-        path: The file. A file of a run with the same arguments is continued, any other is replaced.
-        arguments: What the values depend on.
-        log: Receives lines for people.
+        path: The file. A file of a run with the same arguments is continued. Any other file is replaced.
+        arguments: Everything that the values depend on.
+        log: Called with lines about what happens.
     """
 
     def __init__(self, path: Path, arguments: Mapping[str, Any], log: Callable[[str], None]) -> None:
@@ -37,13 +37,13 @@ class ResumeLog:
         self._values: dict[str, object] = {}
 
     def open(self) -> None:
-        """Read the file, and write it again without a line that was cut off.
+        """Read the file, and write it again without an incomplete line.
 
         Raises:
             SlmxError: The file cannot be written.
         """
         lines = _whole_lines(self._path)
-        # Through JSON, so that tuples are equal to the lists that they become in the file.
+        # The round trip through JSON turns tuples into lists, as in the file.
         first = json.loads(json.dumps({"arguments": self._arguments}))
         if lines and lines[0] == first:
             entries = (line for line in lines[1:] if line.keys() == {"key", "value"})
@@ -59,7 +59,7 @@ class ResumeLog:
             raise self._unwritable(error) from error
 
     def get(self, key: str, kind: type[T]) -> T | None:
-        """Return the dataclass of a key; None if there is none, or if the file holds something else."""
+        """Return the dataclass for a key; None if there is none, or if the file holds something else."""
         try:
             return from_json(kind, self._values[key])
         except (KeyError, ValueError):
@@ -83,7 +83,7 @@ class ResumeLog:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of the file up to the first one that is no JSON object: a kill may cut off the last line."""
+    """Return the lines before the first one that is not a JSON object. A kill can leave an incomplete last line."""
     try:
         content = path.read_bytes()
     except OSError:

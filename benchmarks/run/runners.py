@@ -1,7 +1,7 @@
-"""How each runner is opened in its own process, and one round of it: the prompt, then greedy steps, each of them timed.
+"""Opens a runner in its own process and runs rounds of it: the prompt, then greedy steps, each of them timed.
 
-PyTorch, TorchScript, .pt2 and ONNX share one loop: `Session`. A peer has its own. Heavy packages are imported only
-when a runner needs them, so that a process holds nothing else.
+PyTorch, TorchScript, .pt2 and ONNX share one loop, `Session`. A peer has its own. Large packages are imported only
+if the runner needs them, so that the process loads nothing else.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ ONNX_SUFFIXES = (".onnx", ".ort")
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is to measure.
+    """The measurement that a worker makes.
 
     Attributes:
         runner: The name of the runner.
         peer: Whether the runner is a peer.
         path: The folder of a peer, the file of a variant, or the checkpoint for PyTorch.
-        trusted: Whether a TorchScript or .pt2 file at `path` may be read: reading it can run code.
+        trusted: Whether a TorchScript or .pt2 file at `path` may be read. Reading it can run code.
         shape: The fields of the model's `GPTConfig`.
         threads: The number of threads.
         batch: The number of rows.
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A worker's answer to its job: the time that loading took, and its peak memory before it. See `Result`."""
+    """A worker's answer to its job: the time of loading, and its peak memory before that. See `Result`."""
 
     load_seconds: float
     interpreter_bytes: int
@@ -61,7 +61,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Measured:
-    """A worker's answer to "round": the round, and its peak memory until then."""
+    """A worker's answer to "round": the round, and its peak memory so far."""
 
     round: Round
     peak_bytes: int
@@ -84,7 +84,7 @@ def import_runner(job: Job) -> None:
 
 
 def open_runner(job: Job) -> Callable[[], Round]:
-    """Load the model. The function that is returned runs one round from an empty cache."""
+    """Load the model and return a function that runs one round from an empty cache."""
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
@@ -116,7 +116,7 @@ def _open_session(job: Job) -> Session:
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:
-    """Run one row. The history is not timed; the prompt up to the first id is, and then each step."""
+    """Run one row. The history is not timed. The prompt up to the first id and each later step are timed."""
     session.reset()
     if history:
         session.prefill(history)
@@ -131,7 +131,7 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
 
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
-    """Run several rows. Each row reads the prompt by itself, then all rows take their steps together."""
+    """Run several rows. Each row reads the prompt alone. Then all rows take their steps together."""
     from runtimes.engine.pool import Pool
 
     pool = Pool(session, batch)

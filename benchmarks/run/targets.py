@@ -45,8 +45,8 @@ class Target:
         name: Its name in the report, different for each target.
         checkpoint: The float model.
         bundle: Its variants.
-        work: A folder that keeps what the target needs between runs.
-        trusted: Whether TorchScript and .pt2 files of the bundle may be read: reading them can run code.
+        work: A folder for the files of the target that later runs reuse.
+        trusted: Whether TorchScript and .pt2 files of the bundle may be read. Reading them can run code.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Target:
 
     @property
     def training_seconds(self) -> float | None:
-        """How long the training took; None if the checkpoint has no such record."""
+        """The duration of the training; None if the checkpoint does not record it."""
         seconds = self.checkpoint.record.get("seconds")
         return float(seconds) if isinstance(seconds, int | float) else None
 
     def path(self, runner: str) -> Path:
-        """Return what a runner opens: the checkpoint for PyTorch, else the file of the variant."""
+        """Return the path that a runner opens: the checkpoint for PyTorch, or else the file of the variant."""
         if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
         return self.bundle.path / self.bundle.manifest.variants[runner].file
@@ -83,7 +83,7 @@ class Target:
         return (path / WEIGHTS_FILE if path.is_dir() else path).stat().st_size
 
     def weight_bytes(self, runner: str) -> int:
-        """Return about how many bytes of weights a step reads: all but the position table, where it reads one row."""
+        """Return the approximate bytes of weights that a step reads. It reads only one row of the position table."""
         positions = self.config.block_size * self.config.n_embd
         # fp16 converts its weights to float32 when it is opened.
         if runner in TORCH_RUNNERS or VARIANTS[runner].is_float:
@@ -91,7 +91,7 @@ class Target:
         return self.disk_bytes(runner) - FLOAT_BYTES * positions
 
     def peer_files(self, peer: PeerKind) -> Path:
-        """Return the folder that a peer opens. A separate process writes it the first time; SlmxError if that fails."""
+        """Return the folder that a peer opens. If it is missing, a process writes it; SlmxError if that fails."""
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
             with atomic_folder(folder) as fresh:
@@ -116,9 +116,9 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
 
     Args:
         preset: The name of the preset.
-        variants: The variants to export. What `work` holds from an earlier run is used again.
+        variants: The variants to export. Files in `work` from an earlier run are reused.
         work: A folder that is kept between runs.
-        log: Receives lines for people.
+        log: Called with lines about the progress.
 
     Raises:
         SlmxError: The preset is unknown, or a variant fails its check.
@@ -175,9 +175,9 @@ def target_of_bundle(bundle: Bundle, name: str, work: Path, trusted: bool) -> Ta
         trusted: Whether TorchScript and .pt2 files of the bundle may be read.
 
     Raises:
-        SlmxError: The float model is none of these.
+        SlmxError: None of these is the float model.
     """
-    # No text of the manifest becomes part of a path: a bundle may come from anyone.
+    # No text of the manifest becomes part of a path, because the bundle may come from an untrusted source.
     home = work / f"bundle-{bundle.manifest_sha256[:12]}"
     return Target(name, load_checkpoint(_float_model(bundle, home / "checkpoint")), bundle, home, trusted)
 

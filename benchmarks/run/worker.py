@@ -1,8 +1,8 @@
-"""The process in which one case is measured: python -m benchmarks.run.worker, driven by `measure` over its pipes.
+"""The process that measures one case: python -m benchmarks.run.worker. `measure` controls it through pipes.
 
 The first line of stdin is a `Job` as JSON. When the model is loaded, the worker answers with a `Loaded` as one line of
-JSON. After that it answers each line "round" with a `Measured`, until any other line or the end of stdin. What
-libraries print goes to stderr. Nothing heavy is imported before the first measurement of memory.
+JSON. After that it answers each line "round" with a `Measured`, until any other line or the end of stdin. The output of
+libraries goes to stderr. No large package is imported before the first measurement of memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def private_stdout() -> TextIO:
 
 
 def serve(commands: TextIO, answers: TextIO) -> None:
-    """Answer the job and then each "round"; raises what the runner raises."""
+    """Answer the job and then each "round". Exceptions of the runner are raised."""
     interpreter = peak_bytes()
     from dataclasses import asdict
 
@@ -64,11 +64,11 @@ def serve(commands: TextIO, answers: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve stdin; an exception ends the process with one line on stderr and exit code 1."""
+    """Serve stdin. An exception ends the process with one line on stderr and exit code 1."""
     answers = private_stdout()
     try:
         serve(sys.stdin, answers)
-    except Exception as error:  # the parent reports whatever a runner raises
+    except Exception as error:  # the parent reports every exception of a runner
         text = str(error) if isinstance(error, SlmxError) else f"{type(error).__name__}: {error}"
         print(text.splitlines()[0], file=sys.stderr)
         raise SystemExit(1) from None

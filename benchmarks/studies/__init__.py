@@ -1,1 +1,1 @@
-"""Commands that each measure one thing for the documents."""
+"""Commands that measure the figures of the documents. Each command measures one thing."""

@@ -1,4 +1,4 @@
-"""Measures what `slmx export --all` costs for every preset: time, peak memory, file sizes, nodes of the graphs.
+"""Measures `slmx export --all` for every preset: time, peak memory, file sizes, nodes of the graphs.
 
 python -m benchmarks.studies.export_cost --json docs/export-cost.json
 """
@@ -26,7 +26,7 @@ from slm.presets import PRESETS
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
-    """Run the command; return its seconds and its peak memory in bytes. SlmxError if it fails."""
+    """Run the command and return its seconds and its peak memory in bytes; SlmxError if it fails."""
     command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
     if not (PRETRAINED / preset).is_dir():
         command.append("--random-init")

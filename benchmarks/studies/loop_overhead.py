@@ -1,8 +1,8 @@
-"""What the loop adds to the model, and what a process costs: python -m benchmarks.studies.loop_overhead --out FOLDER.
+"""Measures the overhead of the loop and of a process: python -m benchmarks.studies.loop_overhead --out FOLDER.
 
-It prints every figure of docs/runtime.md with its goal: the share of a step outside session.run,
-decoding against onnxruntime-genai and llama.cpp, prefill against PyTorch, eight stories in a batch, cold start, peak
-memory, and memory over thousands of stories. Decoding and prefill are measured as `slmx bench` measures them.
+It prints every figure of docs/runtime.md with its goal: the share of a step outside session.run, decoding compared with
+onnxruntime-genai and llama.cpp, prefill compared with PyTorch, eight stories in a batch, cold start, peak memory, and
+memory over thousands of stories. Decoding and prefill are measured as in `slmx bench`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ GOALS = {PEERS[0]: 1.0, PEERS[1]: 1.5, PEERS[2]: None, "torch eager": None}
 SHORT, LONG = cases.PROMPT, cases.LONG_PROMPT
 SOAK_STORIES, SOAK_TOKENS, SOAK_EVERY = 10_000, 20, 500
 IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
-# Runs the command as a user does, and reports its own peak: ru_maxrss would include the parent's.
+# Runs the command as a user does. It reports its own peak, because ru_maxrss would include the peak of the parent.
 CHILD = """
 import atexit, sys
 from benchmarks.run.worker import peak_bytes
@@ -79,10 +79,10 @@ class Figure:
 
 
 class Runs(Protocol):
-    """What the loop asks of an onnxruntime session."""
+    """The part of an onnxruntime session that the loop uses."""
 
     def run_with_iobinding(self, binding: object) -> None:
-        """Run with what is bound."""
+        """Run with the bound inputs and outputs."""
 
 
 class Timed:
@@ -100,7 +100,7 @@ class Timed:
 
 
 def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -> float:
-    """Seconds per step that are not spent in session.run: sampling and the loop around it."""
+    """Return the seconds per step outside session.run: sampling and the loop around it."""
     cache = session._cache
     assert isinstance(cache, SharedCache)
     sampler = Sampler(sampling, prompt)
@@ -118,7 +118,7 @@ def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -
 
 
 def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int, rows: int) -> float:
-    """Seconds for `tokens` steps of that many rows together, sampling included, prefill not."""
+    """Return the seconds for `tokens` steps of `rows` rows together, including sampling, without the prefill."""
     samplers = [Sampler(sampling, prompt) for _ in range(rows)]
     pool = Pool(session, rows)
     logits: Iterable[FloatArray] = [pool.prefill(pool.add(), prompt)] * rows
@@ -131,7 +131,7 @@ def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams,
 
 
 def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
-    """The loop's share of a step of int8 on one thread, greedy and sampled."""
+    """Measure the loop's share of a step of int8 on one thread, greedy and sampled."""
     config, prompt = subject.config, prompt_of(subject)
     session = Session.open(subject.bundle.model_path("int8"), config, 1)
     measurements: dict[str, Callable[[], float]] = {
@@ -150,7 +150,7 @@ def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, 
 
 
 def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
-    """Tokens a second of eight stories in a batch, relative to one, each on its default threads."""
+    """Measure the tokens per second of eight stories in a batch relative to one, each on its default threads."""
     config, prompt = subject.config, prompt_of(subject)
     path = subject.bundle.model_path("int8")
     alone, together = (Session.open(path, config, default_threads(config, rows)) for rows in (1, ROWS))
@@ -171,7 +171,7 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
 
 
 def cold_start(bundle: Path) -> tuple[float, int]:
-    """Seconds from process start to the first generated text of `slmx generate`, and its peak memory in bytes."""
+    """Return the seconds from process start to the first text of `slmx generate`, and its peak memory in bytes."""
     command = [sys.executable, "-c", CHILD, "generate", PROMPT, "--bundle", str(bundle), "--variant", "int8"]
     started = time.perf_counter()
     with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -189,18 +189,18 @@ def cold_start(bundle: Path) -> tuple[float, int]:
 
 
 def import_seconds() -> dict[str, float]:
-    """Seconds that the libraries of `slmx generate` take to import in a fresh Python, one after the other."""
+    """Return the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
     ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
     return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
 
 
 def resident_bytes() -> int:
-    """Resident memory of this process now."""
+    """Return the current resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
-    """Resident bytes of this process after each `every` short stories, whose prompts and seeds change."""
+    """Return the resident bytes of this process after each `every` short stories with different prompts and seeds."""
     generator = Generator(Bundle.open(bundle), "int8")
     seen = []
     for number in range(stories):
@@ -212,7 +212,7 @@ def soak(bundle: Path, stories: int, every: int) -> list[int]:
 
 
 def decode_figures(report: Report) -> list[Figure]:
-    """Decoding and prefill of int8 against the peers and PyTorch, and the share of the memory's bandwidth."""
+    """Compare decoding and prefill of int8 with the peers and PyTorch, and with the memory's bandwidth."""
     rows: list[Figure] = []
     for preset in presets_of(report):
         ours = best_of(report, preset, "int8", SHORT)
@@ -235,7 +235,7 @@ def decode_figures(report: Report) -> list[Figure]:
 
 
 def prefill_figures(report: Report, preset: str) -> list[Figure]:
-    """A prompt of 200 tokens by each of our variants against PyTorch; none where the context is too short."""
+    """Compare each of our variants with PyTorch on a prompt of 200 tokens; none if the context is too short."""
     rows = []
     reference = best_of(report, preset, "torch eager", LONG)
     for runner in ("int8", "fp32"):
@@ -248,7 +248,7 @@ def prefill_figures(report: Report, preset: str) -> list[Figure]:
 
 
 def best_of(report: Report, preset: str, runner: str, prompt_tokens: int) -> Result | None:
-    """The runner's result on its best number of threads, for one row and an empty context; None if not measured."""
+    """Return the result at the best number of threads, for one row and an empty context; None if not measured."""
     found = [
         result
         for result in report.results
@@ -260,27 +260,27 @@ def best_of(report: Report, preset: str, runner: str, prompt_tokens: int) -> Res
 
 
 def prompt_of(subject: Target) -> list[int]:
-    """The prompt's ids after the token that begins a story."""
+    """Return the prompt's ids after the token that begins a story."""
     tokenizer = subject.checkpoint.tokenizer
     return [tokenizer.end_of_text, *tokenizer.encode(PROMPT)]
 
 
 def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """A figure that is to stay below its goal."""
+    """Return a figure that should be at most its goal."""
     if goal is None:
         return Figure(name, form.format(value), "")
     return Figure(name, form.format(value), f"<= {form.format(goal)}", value <= goal)
 
 
 def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """A figure that is to reach its goal."""
+    """Return a figure that should be at least its goal."""
     if goal is None:
         return Figure(name, form.format(value), "")
     return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
 
 
 def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
-    """Cold start and peak memory of `slmx generate` with int8."""
+    """Measure cold start and peak memory of `slmx generate` with int8."""
     starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
     first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
     goals = {"nano": (0.40, 75.0), "medium": (None, 180.0)}.get(subject.name, (None, None))
@@ -291,7 +291,7 @@ def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[st
 
 
 def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
-    """Growth of resident memory from the first samples of a soak to its last."""
+    """Measure the growth of resident memory over many stories, from the first samples to the last."""
     seen = soak(subject.bundle.path, stories, SOAK_EVERY)
     grown = (seen[-1] - seen[0]) / 1e6
     name = f"{subject.name}: memory grown from story {SOAK_EVERY:,} to {stories:,}"

@@ -34,7 +34,7 @@ def _words(random: np.random.Generator) -> list[str]:
 
 
 def _stories(random: np.random.Generator) -> Iterator[str]:
-    """Yield stories whose words follow Zipf's law. 1 in 50 comes twice, 1 in 50 has mojibake, 1 in 100 is cut off."""
+    """Yield stories whose words follow Zipf's law. 1 in 50 is repeated, 1 in 50 has mojibake, 1 in 100 is truncated."""
     words = np.array(_words(random))
     while True:
         ranks = np.minimum(random.zipf(1.3, (BATCH, STORY_WORDS)), WORDS) - 1

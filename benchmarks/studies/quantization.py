@@ -6,10 +6,10 @@
 
 READER is for example "qemu-aarch64 -cpu cortex-a72 -L ROOT ROOT/bin/python3".
 
-The quality depends on the processor: with AVX2, products of U8 and S8 saturate 16-bit sums; with VNNI they do not. A
-reader is a command that starts Python on another processor. The processor of valgrind has AVX2 and no AVX-512, that of
-qemu is an ARM core. A reader needs only numpy, onnxruntime and tiktoken. Speeds under emulation may be compared with
-each other only.
+The quality depends on the processor. With AVX2, products of U8 and S8 saturate 16-bit sums. With VNNI they do not. A
+reader is a command that starts Python on another processor. valgrind emulates a processor with AVX2 and without
+AVX-512, and qemu emulates an ARM core. A reader needs only numpy, onnxruntime and tiktoken. Compare speeds under
+emulation only with each other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FLOAT, INT4 = "fp32", "int4"
 
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
-    """Write models (all, if none is named) and the float model's logits on the text into a folder."""
+    """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
     from export.formats.graph import export_onnx

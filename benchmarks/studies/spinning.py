@@ -1,7 +1,7 @@
-"""What spinning threads gain on an idle machine and cost on a busy one: python -m benchmarks.studies.spinning.
+"""Measures the effect of spinning threads on idle and busy machines: python -m benchmarks.studies.spinning.
 
-Between two operators a thread of onnxruntime spins, then sleeps. Each sample comes from a fresh process, because the
-threads of another session in the same process would spin too. The settings take turns, round after round.
+Between two operators, a thread of onnxruntime spins and then sleeps. Each sample comes from a fresh process, because
+the threads of another session in the same process would also spin. The settings are measured in turn in every round.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SITUATIONS = {"idle": [], "beside a niced process": ["nice", "-n", "10", *BUSY],
 
 @contextmanager
 def _situation(name: str) -> Iterator[None]:
-    """Runs the other process of a situation."""
+    """Runs the other process of a situation inside the block."""
     command = SITUATIONS[name]
     if not command:
         yield
@@ -83,7 +83,7 @@ def measure(preset: str, rounds: int, folder: Path) -> dict[str, dict[str, list[
     Args:
         preset: The model's shape.
         rounds: Samples of each setting in each situation.
-        folder: Where the graph goes.
+        folder: The folder for the graph.
 
     Returns:
         Tokens/s by situation and setting.

@@ -1,7 +1,7 @@
-"""The speed of training: `python -m benchmarks.studies.training --text DIR`, with DIR from slmx prepare.
+"""Measures the speed of training: `python -m benchmarks.studies.training --text DIR`, with DIR from slmx prepare.
 
-It is compared with plain float32 code in the manner of nanoGPT, and with slmx itself without `repeatable_sums`, which
-shows the cost of an exact resume.
+It is compared with plain float32 code similar to nanoGPT, and with slmx without `repeatable_sums`. The second
+comparison shows the cost of an exact resume.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PlainLoop:
     """A minimal GPT trainer: float32, not compiled, all logits at once, AdamW, gradients clipped.
 
     Args:
-        trainer: A run with AdamW, whose weights, plan and batches this one takes.
+        trainer: A run with AdamW. Its weights, plan and batches are used.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -80,7 +80,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=2)] = 12,
     threads: Annotated[int, typer.Option(min=1)] = 2,
 ) -> None:
-    """Run all in turn on the same batches from the same weights, and print one JSON object."""
+    """Run all trainers in turn on the same batches from the same weights, and print one JSON object."""
     torch.set_num_threads(threads)
     report: dict[str, object] = {"machine": describe_machine() | {"threads": str(threads)}}
     for preset in presets.split(","):

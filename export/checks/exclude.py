@@ -1,4 +1,4 @@
-"""Finds the matrices that hurt when int8 loses too much, and leaves only those in float."""
+"""Finds the matrices that cause the loss of int8, and leaves only those in float."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list
 def exclude_auto(
     float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, log: Log
 ) -> Exclusion:
-    """Writes an int8 graph in which as few matrices stay in float as bring it within a limit, the worst ones first.
+    """Writes an int8 graph that stays within a limit with as few matrices in float as possible, the worst ones first.
 
     Args:
         float_model: The model and the text to compare on.
@@ -67,7 +67,10 @@ def exclude_auto(
         target: Where the int8 graph is written.
         recipe: How to quantize.
         limit: The largest relative rise in bits per byte that is allowed.
-        log: Takes one line for each number of matrices that was tried.
+        log: Called with one line for each number of matrices that is tried.
+
+    Returns:
+        The matrices that stay in float, and what they cost in bytes and time.
 
     Raises:
         SlmxError: The limit is not reached even with all matrices but one in float.

@@ -1,4 +1,4 @@
-"""How far a variant's logits are from the float model's, by numpy and onnxruntime alone."""
+"""Measures how far a variant's logits are from the float model's. It needs only numpy and onnxruntime."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Reference:
     """A text in windows, and the float model's logits for it.
 
     Attributes:
-        inputs: ids int64 [windows, block_size].
+        inputs: Ids int64 [windows, block_size].
         targets: The id after each input, int64 [windows, block_size].
-        logits: Returns the float model's logits [block_size, vocab] of the window of that index.
+        logits: Returns the float model's logits [block_size, vocab] of the window with a given index.
         bytes_per_token: Mean number of UTF-8 bytes of the text for one id.
     """
 
@@ -36,13 +36,13 @@ class Reference:
     bytes_per_token: float
 
     def nats(self) -> float:
-        """Computes the float model's total negative log-likelihood of all targets in nats; NaN if a logit is."""
+        """Computes the float model's total negative log-likelihood of all targets in nats; NaN if a logit is NaN."""
         return sum(
             negative_log_likelihood(log_softmax(self.logits(row)), targets) for row, targets in enumerate(self.targets)
         )
 
     def bits_per_byte(self, nats: float) -> float:
-        """Converts a total negative log-likelihood of all targets in nats."""
+        """Converts a total negative log-likelihood of all targets from nats to bits per byte."""
         return bits_per_byte(nats, self.targets.size, self.bytes_per_token)
 
 

@@ -18,13 +18,13 @@ from slm.model import GPT
 from slm.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
-# A limit on logits, not tokens, so that a large vocabulary takes no longer than a small one: 16,384 tokens of 8,000.
+# The limit counts logits, so a large vocabulary takes as long as a small one. It is 16,384 tokens for 8,000 ids.
 MAX_COMPARED_LOGITS = 131_072_000
 
 
 @dataclass(frozen=True)
 class EvalText:
-    """The text that variants are compared on, and where it came from, in words."""
+    """The text that variants are compared on, and a description of its origin."""
 
     stream: TokenStream
     source: str
@@ -35,10 +35,10 @@ def check_finite(model: GPT, source: str) -> None:
 
     Args:
         model: The float model.
-        source: Where it came from, for errors.
+        source: Where the model came from, for error messages.
 
     Raises:
-        SlmxError: A weight is NaN or infinite, or the logits are for one context of ids from the whole vocabulary.
+        SlmxError: A weight is NaN or infinite, or a logit for one context of ids from the whole vocabulary.
     """
     advice = "its training diverged: export an earlier checkpoint (--checkpoint DIR) or train again"
     for name, tensor in model.state_dict().items():
@@ -56,10 +56,16 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
 
     It also sets PyTorch's number of threads for this process to what a session of the model would use.
 
+    Args:
+        model: The float model.
+        tokenizer: Its tokenizer.
+        path: A text or table of stories, or None.
+        seed: Decides the sampled stories.
+
     Raises:
         SlmxError: The file cannot be read, or the model cannot write stories.
     """
-    # PyTorch's threads wait for each other, many times over when the machine is shared; small models need one.
+    # PyTorch's threads wait for each other. On a shared machine this takes many times as long. Small models need one.
     torch.set_num_threads(default_threads(model.config))
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
@@ -76,7 +82,7 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
 
 
 class FloatModel:
-    """The float model and its reading of a text, for comparison with variants; not for several threads.
+    """The float model and its logits for a text, to compare variants with. Not thread-safe.
 
     Attributes:
         text: The text.
@@ -86,9 +92,7 @@ class FloatModel:
     """
 
     def __init__(self, model: GPT, text: EvalText, max_tokens: int | None = None) -> None:
-        """Reads the first `max_tokens` of the text (by default as many as `MAX_COMPARED_LOGITS` allows).
-
-        At least one window is read.
+        """Reads the first `max_tokens` of the text, at least one window. None reads what `MAX_COMPARED_LOGITS` allows.
 
         Raises:
             SlmxError: The text is shorter than one context, or the logits are NaN or infinite.
@@ -120,7 +124,10 @@ class FloatModel:
         return FloatModel(self.model, self.text, max_tokens)
 
     def compare(self, path: Path, decode: bool = True) -> Comparison:
-        """Reads the text with an ONNX file, in whole windows and, with `decode`, token by token too.
+        """Reads the text with an ONNX file, in whole windows and, with `decode`, also token by token.
+
+        Returns:
+            The differences from the float model.
 
         Raises:
             SlmxError: The file cannot be opened, or its logits are NaN or infinite.

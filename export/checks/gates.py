@@ -42,18 +42,21 @@ def check_variant(
     kept_float: Sequence[str] = (),
     source: Path | None = None,
 ) -> Figures:
-    """Measure one variant as its gate asks: parity and greedy tokens, or a reading of the text.
+    """Measures what the gate of a variant needs: parity and greedy tokens, or the fidelity on the text.
 
     Args:
         name: The variant.
         path: Its file.
         float_model: The model that it is compared with, and the text.
         trusted: Whether a PyTorch file may be loaded, which can run code that the file holds.
-        kept_float: Matrices that were to stay in float.
-        source: The ONNX file that a converted one (mobile) must agree with, token for token.
+        kept_float: Matrices that must stay in float.
+        source: The ONNX file that a converted one (mobile) must agree with, token by token.
+
+    Returns:
+        The figures of the variant.
 
     Raises:
-        SlmxError: For a file that cannot be opened, or that is not trusted.
+        SlmxError: The file cannot be opened, or it is not trusted.
     """
     variant, model = VARIANTS[name], float_model.model
     gate = variant.gate
@@ -83,7 +86,7 @@ def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
 
 
 def failures(name: str, figures: Figures) -> list[str]:
-    """What keeps a variant from passing its gate, one sentence each; empty when it passes."""
+    """Returns why a variant does not pass its gate, one sentence for each reason; empty if it passes."""
     gate = VARIANTS[name].gate
     found = [] if figures.operators is None else list(figures.operators.wrong)
     if gate.parity is not None:
@@ -107,10 +110,10 @@ class Judgement:
     """What `judge_bundle` measured.
 
     Attributes:
-        float_model: The model that the variants were compared with, in words.
-        judged_on: The text.
-        versions: Versions of the packages that measured.
-        figures: By variant.
+        float_model: A description of the model that the variants were compared with.
+        judged_on: The text that they were compared on.
+        versions: Versions of the packages that were used.
+        figures: The figures by variant.
         not_read: Variants that were not measured, because their files are not trusted.
     """
 
@@ -122,11 +125,11 @@ class Judgement:
 
     @property
     def failures(self) -> dict[str, list[str]]:
-        """What keeps each measured variant from passing its gate; empty lists where nothing does."""
+        """Why each measured variant does not pass its gate; an empty list if it passes."""
         return {name: failures(name, figures) for name, figures in self.figures.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """For `verification.json`."""
+        """Returns the content for `verification.json`."""
         variants = {name: plain(found) | {"failures": self.failures[name]} for name, found in self.figures.items()}
         rest = plain(self)
         del rest["figures"]
@@ -134,19 +137,21 @@ class Judgement:
 
 
 def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, trusted: bool, log: Log) -> Judgement:
-    """Judge every variant of a bundle again, as its export did.
+    """Measures every variant of a bundle again, as its export did.
 
     Args:
-        bundle: The folder of a bundle, opened. Each file is checked again when it is measured.
-        checkpoint: The float model; None takes the shipped one that the bundle was made from, or random weights, or the
+        bundle: An opened bundle. Each file is checked again when it is measured.
+        checkpoint: The float model. None takes the shipped one that the bundle was made from, or random weights, or the
             weights of the fp32 graph.
-        text: Stories to judge on; None takes stories sampled from the float model.
+        text: Stories to compare on; None takes stories sampled from the float model.
         trusted: Whether files for PyTorch are read. Such a file can run code.
-        log: Gets a line of progress before each stage.
+        log: Called with a line of progress before each stage.
+
+    Returns:
+        The figures of all variants that were measured.
 
     Raises:
-        SlmxError: For a file that is not the one that the manifest lists, and for a checkpoint that the bundle was not
-            made from.
+        SlmxError: A file is not the one that the manifest lists, or the bundle was not made from the checkpoint.
     """
     model, source = _float_model(bundle, checkpoint)
     log(f"float model: {source}")
@@ -176,7 +181,7 @@ def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, tru
 
 
 def _float_model(bundle: Bundle, checkpoint: Path | None) -> tuple[GPT, str]:
-    """The model that a bundle was made from, and where it was found, in words."""
+    """Returns the model that a bundle was made from, and a description of where it was found."""
     preset, made_from = bundle.manifest.preset, bundle.manifest.checkpoint
     if checkpoint is None and made_from.untrained:
         with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""Which matrices of a graph are quantized, what it stores, and how many nodes onnxruntime leaves of it."""
+"""Checks which matrices of a graph are quantized and stored, and counts its nodes after optimization."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from slm.presets import GPTConfig
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
 # onnxruntime's quantizers add these endings to a matrix's name for its values.
 QUANTIZED_ENDINGS = ("_quantized", "_Q4")
-# They add these for what belongs to the values.
+# They add these endings for the scale and the zero point of the values.
 PARAMETER_ENDINGS = ("_scale", "_zero_point")
 
 
 def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
-    """Counts the matrices that are quantized and those that are not, and checks them against what was asked.
+    """Counts the matrices that are quantized and those that are not, and checks that they are the requested ones.
 
-    A matrix that was to be quantized may be neither multiplied in float nor stored in float beside its quantized form,
-    and the token table may be stored only once. Tensors are recognized by name: shapes do not identify them, since
-    the vocabulary may be as large as the context or four times the width.
+    A quantized matrix must not be multiplied in float, and no float copy of it may be stored. The token table may be
+    stored only once. Tensors are recognized by name. Their shapes do not identify them, because the vocabulary can be
+    as large as the context or four times the width.
 
     Args:
         name: The variant's name.
         path: Its ONNX file.
         config: The model's shape.
-        kept_float: Names of the matrices that were to stay in float.
+        kept_float: Names of the matrices that must stay in float.
 
     Returns:
-        `quantized` and `float`, the numbers of matrices; `nodes`, what is left after onnxruntime's optimization; and
-        `wrong`, one sentence for each fault.
+        `quantized` and `float`, the numbers of matrices; `nodes`, the number of nodes after onnxruntime's optimization;
+        and `wrong`, one sentence for each fault.
     """
     graph = onnx.load(path).graph
     expected = set(matrix_names(config.n_layer)) - set(kept_float) if name in ("int8", "int4") else set()
@@ -58,7 +58,7 @@ def _matrix(name: str) -> str:
 
 
 def optimized_nodes(path: Path) -> int:
-    """Returns the number of nodes that are left after onnxruntime has optimized a graph for this processor."""
+    """Returns the number of nodes of a graph after onnxruntime has optimized it for this processor."""
     with tempfile.TemporaryDirectory() as name:
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(Path(name) / "optimized.onnx")

@@ -20,7 +20,13 @@ GREEDY_TOKENS = 48
 
 
 def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool = False) -> Forward:
-    """Opens a variant as one function of ids and past, on one thread for ONNX files.
+    """Opens a variant as one function of ids and past. ONNX files run on one thread.
+
+    Args:
+        variant: The variant's name.
+        path: Its file.
+        config: The model's shape.
+        trusted: Whether a TorchScript or .pt2 file may be loaded.
 
     Raises:
         SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
@@ -50,7 +56,7 @@ def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
 
 
 def parity_cases(config: GPTConfig, chunked_batches: bool) -> Iterator[tuple[int, int, int]]:
-    """Yields what is compared: a grid, then the full context in one run, then its last token alone.
+    """Yields the sizes that are compared: a grid, then the full context in one run, then its last token alone.
 
     Args:
         config: The model's shape.
@@ -80,7 +86,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
         chunked_batches: See `parity_cases`.
 
     Returns:
-        The largest absolute difference of logits; NaN if one of them is.
+        The largest absolute difference of logits; NaN if a logit is NaN.
     """
     config = model.config
     random = torch.Generator().manual_seed(0)
@@ -98,7 +104,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
 
 
 def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
-    """Returns the likeliest `max_tokens` ids after a prompt; the session starts from an empty cache."""
+    """Continues a prompt with the most likely id at each of `max_tokens` steps, starting from an empty cache."""
     session.reset()
     ids = [int(session.prefill(prompt).argmax())]
     while len(ids) < max_tokens:
@@ -107,7 +113,7 @@ def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[
 
 
 def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:
-    """Returns whether a variant in a session of ours continues a random prompt with the ids that PyTorch writes.
+    """Returns whether a session of a variant continues a random prompt with the same ids as PyTorch.
 
     Raises:
         SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.

@@ -1,12 +1,12 @@
-"""Looks into a TorchScript or .pt2 file before PyTorch reads it, and refuses one that slmx did not write.
+"""Checks a TorchScript or .pt2 file before PyTorch reads it, and refuses a file that slmx did not write.
 
 Both are zip archives. `torch.export.load` runs code from a .pt2 file in several ways: it unpickles members that the
 archive marks as pickled, it evaluates symbolic sizes as Python expressions, it compiles guards and names into Python
-source, it looks up functions by name, and it loads compiled libraries. What slmx writes needs none of the first and
-only simple forms of the others, so everything else is refused. The layout is that of torch/export/pt2_archive and
-torch/_export/serde/schema.py in PyTorch 2.13.
+source, it looks up functions by name, and it loads compiled libraries. The files of slmx need no pickled members or
+libraries, and only simple forms of the others. Everything else is refused. The layout is that of
+torch/export/pt2_archive and torch/_export/serde/schema.py in PyTorch 2.13.
 
-This makes attacks harder. It is no sandbox: TorchScript is a program, and PyTorch runs it. Therefore
+These checks make attacks harder, but they are not a sandbox. TorchScript is a program, and PyTorch runs it. Therefore
 `export.checks.torch_session` also asks whether the file is trusted.
 """
 
@@ -23,7 +23,7 @@ import torch
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 
-# Members that hold text or a small pickle, and members that hold tensors; names without the archive's root folder.
+# Names of members that hold text or a small pickle, and of members that hold tensors, without the root folder.
 _COMMON = r"byteorder|\.data/version|\.data/serialization_id"
 _PT2_TEXT = re.compile(
     r"models/model\.json|data/weights/model_weights_config\.json|data/constants/model_constants_config\.json|"
@@ -49,7 +49,7 @@ _OPERATORS = frozenset(
         )
     }
 )
-# PyTorch evaluates or compiles these strings; every other string of a program must be a plain name.
+# PyTorch evaluates or compiles these strings. Every other string of a program must be a plain name.
 _GUARD_PART = r"L\['\w+'\](?:\[\d+\])?\.size\(\)\[\d+\]|[ ()+]|=="
 _EXPRESSION_PART = r"(?:Add|Mul|Integer|Symbol)\(|'s\d+'|positive=True|integer=True|-?\d{1,12}(?!\d)|\)|, "
 _TREE_PART = r'[\[\]{}:, ]|\d|"(?:type|context|children_spec|builtins\.(?:tuple|list|dict)|null|\[\])"|null'
@@ -67,17 +67,17 @@ _EMPTY = frozenset(
 
 
 def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
-    """Refuses a TorchScript or .pt2 file that holds anything but what slmx writes into one.
+    """Refuses a TorchScript or .pt2 file that holds something that slmx does not write.
 
     The archive is read by the class that PyTorch's loaders use, so that both see the same members.
 
     Args:
         variant: "torchscript" or "pt2".
-        path: The file's name, for errors.
+        path: The file's name, for error messages.
         file: The open file. It is at its start again when this function returns.
 
     Raises:
-        SlmxError: The file is no zip archive of the expected layout, or it holds pickled, custom or opaque parts,
+        SlmxError: The file is not a zip archive of the expected layout, or it holds pickled, custom or opaque parts,
             sample inputs, a compiled library, or a program that calls other functions than a slmx model does.
     """
     assert VARIANTS[variant].is_torch
@@ -92,12 +92,12 @@ def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
 
 
 def _reason_to_refuse(variant: str, file: IO[bytes]) -> str | None:
-    """Returns why a file must not be loaded, or None; raises what its readers raise for a file that is no archive."""
+    """Returns why a file must not be loaded, or None. If it is not an archive, its readers raise their own errors."""
     archive_bytes = file.seek(0, 2)
     file.seek(0)
     archive = torch._C.PyTorchFileReader(file)
     names = archive.get_all_records()
-    # PyTorch looks names up without regard to case.
+    # PyTorch ignores case when it looks up names.
     if len({name.casefold() for name in names}) != len(names):
         return "holds a name twice"
     text, tensors = (_SCRIPT_TEXT, _SCRIPT_TENSORS) if variant == "torchscript" else (_PT2_TEXT, _PT2_TENSORS)
@@ -142,7 +142,7 @@ def _harm(document: object) -> str | None:
 
 
 def _fields(value: object, key: str = "") -> Iterator[tuple[str, object]]:
-    """Yields each value of a JSON document with the key it stands at, those of dictionaries and lists included."""
+    """Yields each value of a JSON document with its key, including the values inside dictionaries and lists."""
     yield key, value
     if isinstance(value, dict):
         for name, item in value.items():

@@ -1,4 +1,4 @@
-"""PyTorch models with the interface of a session, so that every comparison runs the same loop."""
+"""Gives PyTorch models the interface of a session, so that every comparison runs the same loop."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def empty_past(config: GPTConfig, batch: int) -> list[Tensor]:
 
 
 class FloatCache:
-    """The float model with its own KV cache, in eval and inference mode; not for several threads.
+    """The float model with its own KV cache, in eval and inference mode. Not thread-safe.
 
     `forward` may be the model's compiled form.
     """
@@ -62,7 +62,7 @@ class FloatCache:
 
     @torch.inference_mode()
     def copy(self, length: int) -> FloatCache:
-        """Returns a cache with the first `length` positions in tensors of its own."""
+        """Returns a cache with copies of the first `length` positions."""
         twin = copy.copy(self)
         twin._cache = KVCache(self._config)
         for ours, theirs in zip(
@@ -73,7 +73,7 @@ class FloatCache:
 
 
 class ForwardCache:
-    """A module that takes the past and returns the present: TorchScript or torch.export's .pt2."""
+    """The cache of a module that takes the past and returns the present: TorchScript or torch.export's .pt2."""
 
     def __init__(self, forward: Forward, config: GPTConfig) -> None:
         self._forward = forward
@@ -98,7 +98,7 @@ class ForwardCache:
         self._past = [value[:, :, :length] for value in self._past]
 
     def copy(self, length: int) -> ForwardCache:
-        """Returns a cache with the first `length` positions; no run changes a past, so the tensors are shared."""
+        """Returns a cache with the first `length` positions. The tensors are shared, because no run changes a past."""
         twin = copy.copy(self)
         twin.rewind(length)
         return twin
@@ -110,13 +110,13 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
     Args:
         variant: "torchscript" or "pt2".
         path: The file.
-        trusted: Whether this process exported the file, or the user trusts who did. PyTorch runs the program in it.
+        trusted: Whether this process exported the file, or the user trusts its origin. PyTorch runs the program in it.
 
     Returns:
-        The module as a function of ids and past; not safe for use by several threads.
+        The module as a function of ids and past. Not thread-safe.
 
     Raises:
-        SlmxError: The file is not trusted, it holds more than slmx writes into one, or PyTorch cannot load it.
+        SlmxError: The file is not trusted, it holds something that slmx does not write, or PyTorch cannot load it.
     """
     if not trusted:
         raise SlmxError(f"{path}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
@@ -124,12 +124,12 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
         check_torch_archive(variant, path, file)
         try:
             if variant == "pt2":
-                # torch.export.load falls back to an older format, which it reads otherwise and unpickles.
+                # torch.export.load falls back to an older format, which it unpickles.
                 module: Forward = load_pt2(file).exported_programs["model"].module()
                 return module
             scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
             return scripted
-        except Exception as error:  # PyTorch's readers raise exceptions of many kinds for a damaged file.
+        except Exception as error:  # PyTorch's readers raise many kinds of exceptions for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise SlmxError(f"{path}: PyTorch cannot load this ({reason}); export it again") from error
 
@@ -137,14 +137,14 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
 def open_session(
     variant: str, path: Path, config: GPTConfig, threads: int | None = None, *, trusted: bool = False
 ) -> Session:
-    """Opens a session of any variant's file.
+    """Opens a session of the file of any variant.
 
     Args:
         variant: The variant's name.
         path: Its file.
         config: The model's shape.
-        threads: Threads of onnxruntime; None chooses by the model's size. PyTorch's number of threads belongs to the
-            process, so set it before.
+        threads: Threads of onnxruntime; None chooses by the model's size. PyTorch's number of threads is a setting of
+            the process, so set it before.
         trusted: Whether a TorchScript or .pt2 file may be loaded; see `load_forward`. ONNX files need no trust.
 
     Raises:
@@ -159,7 +159,7 @@ def open_session(
 def float_session(model: GPT, threads: int | None = None, compiled: bool = False) -> Session:
     """Opens a session of the float model, eager or compiled by torch.compile.
 
-    `threads` is only recorded: PyTorch's number of threads belongs to the process, so set it before.
+    `threads` is only recorded. PyTorch's number of threads is a setting of the process, so set it before.
     """
     forward = torch.compile(model.eval(), dynamic=True) if compiled else None
     return Session(

@@ -1,4 +1,4 @@
-"""Stores weights in 16 bits: half the download, and onnxruntime makes float32 of them when it opens the file."""
+"""Stores weights in 16 bits, which halves the download. onnxruntime converts them to float32 when it opens the file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def store_float16(source: Path, target: Path) -> None:
-    """Writes a float32 graph with its matrices and tables in float16, each followed by a Cast that folds at loading.
+    """Writes a float32 graph with its matrices and tables in float16, each followed by a Cast.
 
-    Norms and biases stay as they are. Computation stays in float32, so that any processor runs it.
+    onnxruntime removes the Casts when it opens the file. Norms and biases are not changed. Computation stays in
+    float32, so any processor can run it.
+
+    Args:
+        source: The float32 graph.
+        target: The file to write.
 
     Raises:
-        SlmxError: A matrix holds a value that float16 cannot.
+        SlmxError: A matrix holds a value that float16 cannot represent.
     """
     model = onnx.load(source)
     casts = []

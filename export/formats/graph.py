@@ -1,4 +1,4 @@
-"""Writes a model as ONNX: one graph with a KV cache that serves prefill and decode.
+"""Writes a model as ONNX: one graph with a KV cache, for both prefill and decode.
 
 The trained GPT is rewritten as a flat module that calls onnxruntime's contrib operators as symbolic functions, and
 `torch.onnx.export` makes the file from it. GroupQueryAttention appends to the KV cache, in place if past and present
@@ -32,7 +32,7 @@ TOKEN_TABLE = "wte.weight_t"
 
 
 def matrix_names(n_layer: int) -> list[str]:
-    """Returns the names of the matrices that can be quantized, in the order of the graph; the token table is last."""
+    """Returns the names of the matrices that can be quantized, in the order of the graph. The token table is last."""
     parts = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
     return [*(f"h.{layer}.{part}.weight" for layer in range(n_layer) for part in parts), TOKEN_TABLE]
 
@@ -41,7 +41,7 @@ Attribute = int | float | str | bool | Sequence[int] | Sequence[float] | Sequenc
 
 
 class FlatLinear(nn.Module):
-    """A linear layer whose weight is stored [in, out], as MatMul needs it; the caller adds the bias."""
+    """A linear layer whose weight is stored as [in, out], as MatMul needs it. The caller adds the bias."""
 
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
@@ -64,12 +64,12 @@ class FlatBlock(nn.Module):
 
 
 class FlatGPT(nn.Module):
-    """The GPT in onnxruntime's operators, with the same weights and logits; the cache is an argument and a result."""
+    """The GPT in onnxruntime's operators, with the same weights and logits. The cache is an argument and a result."""
 
     def __init__(self, model: GPT) -> None:
         super().__init__()
         self.config = model.config
-        # [embd, vocab]: the head multiplies by it without a transposition, and the embedding gathers columns.
+        # [embd, vocab], so that the head needs no transposition. The embedding gathers columns.
         self.wte = nn.Module()
         self.wte.weight_t = nn.Parameter(model.wte.weight.detach().t().contiguous())
         self.wpe = model.wpe
@@ -152,7 +152,7 @@ def keep_last(x: Tensor, count: Tensor) -> Tensor:
 
 
 def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, keep_sum: bool) -> tuple[Tensor, Tensor]:
-    """Returns LayerNorm(x + skip + bias) and, with `keep_sum`, that sum; without it the norm twice."""
+    """Returns LayerNorm(x + skip + bias), and the sum if `keep_sum` is true, or else the LayerNorm again."""
     assert isinstance(norm, nn.LayerNorm)
     inputs = (x, skip, norm.weight, norm.bias, *(() if bias is None else (bias,)))
     name = f"{CONTRIB}::SkipLayerNormalization"
@@ -208,7 +208,7 @@ def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
     assert program is not None
     proto: onnx.ModelProto = program.model_proto
     proto.ir_version = IR_VERSION
-    # An input with a stored value may be left out; a runtime that does not know it gets all logits.
+    # An input with a stored value is optional. A runtime that does not know it gets all logits.
     proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), LOGITS_TO_KEEP))
     _drop_unused_outputs(proto)
     _forget_traces(proto)
@@ -238,7 +238,11 @@ def _forget_traces(proto: onnx.ModelProto) -> None:
 
 
 def read_weights(path: Path, config: GPTConfig) -> GPT:
-    """Reads the GPT whose float32 graph was written to a file.
+    """Reads a GPT from a float32 graph that `export_onnx` wrote.
+
+    Args:
+        path: The ONNX file.
+        config: The model's shape.
 
     Raises:
         SlmxError: The graph lacks a weight of a model of this shape.

@@ -11,19 +11,19 @@ from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, conv
 
 from export.formats.quiet import quiet
 
-WARNING, ERROR = 2, 3  # onnxruntime's levels; it warns that num_logits_to_keep may be overridden
+WARNING, ERROR = 2, 3  # onnxruntime's log levels; it warns that num_logits_to_keep can be overridden
 OPERATORS_SUFFIX = ".required_operators.config"
 
 
 def export_mobile(source: Path, target: Path) -> None:
     """Writes an ONNX model as .ort, and beside it the operators that a minimal build of onnxruntime must include.
 
-    onnxruntime's optimizations are applied, except those for one kind of processor, so that a file that was made on x86
+    onnxruntime's optimizations are applied, except those for one kind of processor. A file that was made on x86 then
     runs on ARM. The list of operators is for `build.sh --include_ops_by_config`.
 
     Args:
         source: The ONNX file.
-        target: The .ort file to write; the list has the same stem and ends in `OPERATORS_SUFFIX`.
+        target: The .ort file to write. The list has the same stem and ends in `OPERATORS_SUFFIX`.
     """
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)

@@ -33,7 +33,7 @@ class PortableGPT(FlatGPT):
         past: Sequence[Tensor],
         num_logits_to_keep: Tensor,
     ) -> tuple[Tensor, ...]:
-        """Runs new ids after a past, as FlatGPT does; zeros in attention_mask may be at any position."""
+        """Runs new ids after a past, as FlatGPT does. Zeros in attention_mask may be at any position."""
         width, new, total = self.config.n_embd, input_ids.shape[1], attention_mask.shape[1]
         table = self.wte.weight_t
         assert isinstance(table, Tensor)

@@ -24,10 +24,10 @@ class Int8Recipe:
     """How weights become int8.
 
     Attributes:
-        signed: Whether they are int8 or uint8.
-        per_channel: Whether each output channel has a scale of its own, or one scale serves the matrix.
-        reduce_range: Whether 7 of the 8 bits are used.
-        table: Whether the token table is quantized too.
+        signed: Whether they are int8; if not, they are uint8.
+        per_channel: Whether each output channel has its own scale; if not, the matrix has one scale.
+        reduce_range: Whether only 7 of the 8 bits are used.
+        table: Whether the token table is also quantized.
     """
 
     signed: bool
@@ -44,15 +44,15 @@ class Int8Recipe:
 
 _FLAGS = itertools.product((True, False), (False, True), (False, True), (True, False))
 RECIPES: dict[str, Int8Recipe] = {recipe.name: recipe for recipe in (Int8Recipe(*flags) for flags in _FLAGS)}
-# The choice is measured: docs/export.md has the tables.
+# docs/export.md has the measurements behind this choice.
 DEFAULT_RECIPE = "u8-tensor"
 
 
 def get_recipe(name: str) -> Int8Recipe:
-    """Returns the recipe of that name.
+    """Returns the recipe with a name.
 
     Raises:
-        SlmxError: There is none; the message lists those that exist.
+        SlmxError: There is none. The message lists the names that exist.
     """
     if name not in RECIPES:
         raise SlmxError(f"unknown int8 recipe {name!r}: choose one of {', '.join(RECIPES)}")
@@ -72,9 +72,9 @@ def weight_names(model: Path) -> list[str]:
 def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str] | None = None) -> None:
     """Writes the int8 form of a float graph.
 
-    onnxruntime's quantizer, which optimum's ORTQuantizer uses too, replaces each MatMul by DynamicQuantizeLinear and
+    onnxruntime's quantizer, which optimum's ORTQuantizer also uses, replaces each MatMul by DynamicQuantizeLinear and
     MatMulInteger. It cannot share a table that both Gather and MatMul read: it stores two copies, or uses one unsigned
-    scale for both. Therefore the embedding is changed here to read the head's quantized table.
+    scale for both. Therefore this function changes the embedding to read the head's quantized table.
 
     Args:
         source: The float32 graph.
@@ -114,18 +114,18 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
 
 
 def check_int4(config: GPTConfig) -> None:
-    """Raises SlmxError if blocks of 32 do not divide the width, of which the height of every matrix is a multiple."""
+    """Raises SlmxError if the width is not a multiple of 32. The height of every matrix is a multiple of the width."""
     if config.n_embd % INT4_BLOCK:
         raise SlmxError(f"int4 needs a width that its blocks of {INT4_BLOCK} divide, not {config.n_embd}; use --int8")
 
 
 def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
-    """Writes the int4 form of a float graph, in which blocks of 32 weights share a scale and products are in int8.
+    """Writes the int4 form of a float graph. Blocks of 32 weights share a scale, and products are computed in int8.
 
     Args:
         source: The float32 graph.
         target: Where the int4 graph is written.
-        table: The recipe by which the token table becomes int8; 4 bits hurt it more than any other matrix.
+        table: The recipe by which the token table becomes int8. It loses more with 4 bits than any other matrix.
     """
     quantize_int8(source, target, table, only={TOKEN_TABLE})
     with quiet():
@@ -135,7 +135,7 @@ def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
 
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:
-    """Makes the embedding gather columns of the head's int8 table, so that the file holds the table once."""
+    """Makes the embedding gather columns of the head's int8 table, so that the file holds only one table."""
     names = {part: f"{TOKEN_TABLE}_{part}" for part in ("quantized", "scale", "zero_point")}
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     scale, zero_point = (numpy_helper.to_array(tensors[names[part]]) for part in ("scale", "zero_point"))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 def quiet() -> Iterator[None]:
     """Suppresses log records below ERROR, warnings, and output to stdout within a `with` block.
 
-    It changes state of the whole process, so do not use it from several threads.
+    It changes the state of the whole process, so it is not thread-safe.
     """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Writes the model as files that PyTorch itself loads: TorchScript, and torch.export's .pt2, its successor.
+"""Writes the model as files that PyTorch itself loads: TorchScript, and its successor, torch.export's .pt2.
 
 Both hold one module for prefill and decode that loads without slmx. It takes input_ids int64 [batch, sequence] and a
-list of past keys and values [batch, heads, past, head_dim], the key of a layer before its value; past may be 0. It
-returns logits [batch, sequence, vocab] and the list of present keys and values.
+list of past keys and values [batch, heads, past, head_dim], the key of a layer before its value. The past may be empty.
+It returns logits [batch, sequence, vocab] and the list of present keys and values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from export.formats.quiet import quiet
 from slm.model import GPT, Block
 
 MAX_BATCH = 1024
-# What torch.export records of each node about the source that it was traced from.
+# The records of torch.export about the source that each node was traced from.
 TRACE_RECORDS = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
 
 
@@ -59,7 +59,7 @@ class CachedGPT(nn.Module):
         self.ln_f = model.ln_f
 
     def forward(self, input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Runs new ids after a past; returns logits and the present cache. This module's docstring has the shapes."""
+        """Runs new ids after a past; returns logits and the present cache. The docstring of the file has the shapes."""
         sequence, length = input_ids.size(1), past[0].size(2)
         position_ids = torch.arange(length, length + sequence, device=input_ids.device)
         mask = torch.arange(length + sequence, device=input_ids.device) <= position_ids.unsqueeze(1)
@@ -75,7 +75,7 @@ class CachedGPT(nn.Module):
 def export_torchscript(model: GPT, path: Path) -> None:
     """Writes a frozen TorchScript module for `torch.jit.load`.
 
-    PyTorch adds debugging records that hold its own source text and the paths of this machine; they are left out.
+    PyTorch adds debugging records that hold its own source text and the paths of this machine. They are left out.
     """
     buffer = io.BytesIO()
     with quiet():
@@ -91,8 +91,8 @@ def export_torchscript(model: GPT, path: Path) -> None:
 def export_pt2(model: GPT, path: Path) -> None:
     """Writes an exported program for `torch.export.load(path).module()`.
 
-    The sample inputs are left out, because PyTorch stores them pickled, and so are the stack traces, because they hold
-    the paths of this machine. What remains is tensors and JSON.
+    The sample inputs are left out, because PyTorch stores them pickled. The stack traces are left out, because they
+    hold the paths of this machine. Only tensors and JSON remain.
     """
     config = model.config
     batch = torch.export.Dim("batch_size", max=MAX_BATCH)

@@ -1,4 +1,4 @@
-"""A bundle in a zip archive, read without unpacking it."""
+"""Reads a bundle from a zip archive without unpacking it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from slm.errors import SlmxError
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-ENCRYPTED = 1  # bit of the flags of an entry
+ENCRYPTED = 1  # bit in the flags of an entry
 # The exceptions that `zipfile` raises for damaged archives.
 DAMAGED = (
     zipfile.BadZipFile,
@@ -29,9 +29,9 @@ DAMAGED = (
 
 
 class ZipStore:
-    """The files of a zip archive whose names are those of a bundle's folder.
+    """The files of a zip archive, with the same names as in the folder of a bundle.
 
-    An entry is inflated only if its stated size does not exceed the size that the manifest lists, and never beyond that
+    An entry is decompressed only if its stated size is at most the size that the manifest lists, and never beyond that
     size.
     """
 
@@ -58,11 +58,11 @@ class ZipStore:
             ) from None
 
     def location(self, name: str) -> str:
-        """Where a file is, for messages."""
+        """Returns where a file is, for messages."""
         return f"{self._archive}:{name}"
 
     def read(self, name: str, most: int) -> bytes:
-        """The bytes of a file, as in `runtimes.bundle.store.Store`."""
+        """Returns the bytes of a file, as in `runtimes.bundle.store.Store`."""
         info = self._entries.get(name)
         if info is None:
             raise SlmxError(f"{self.location(name)}: missing from the archive; pack the bundle again, whole")
@@ -74,5 +74,5 @@ class ZipStore:
             return file.read(most + 1)
 
     def names(self) -> list[str]:
-        """The names of all files in the archive, sorted."""
+        """Returns the names of all files in the archive, sorted."""
         return sorted(self._entries)

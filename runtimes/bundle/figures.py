@@ -1,4 +1,4 @@
-"""The figures of a variant: measured by the checks of an export, and stored in the manifest."""
+"""The figures of a variant. The checks of an export measure them, and the manifest stores them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Fidelity:
     """How close a variant is to the float model in one way of reading a text.
 
     Attributes:
-        bits_per_byte: The variant's negative log-likelihood of the text.
-        bpb_increase: Its rise relative to the float model's: 0.01 is one percent.
+        bits_per_byte: The variant's negative log-likelihood of the text, in bits per byte.
+        bpb_increase: The rise of `bits_per_byte` relative to the float model; 0.01 is one percent.
         kl: Mean of KL(float || variant), in nats per token.
-        greedy_agreement: Share of the positions whose likeliest token is the float model's.
+        greedy_agreement: Share of the positions where both models have the same most likely token.
     """
 
     bits_per_byte: float
@@ -27,7 +27,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant against the float model: read in whole windows and, where it differs, token by token as in decoding."""
+    """A variant compared with the float model: in whole windows and, if that differs, token by token as in decoding."""
 
     float_bits_per_byte: float
     windows: Fidelity
@@ -40,24 +40,24 @@ class Comparison:
 
     @property
     def worst(self) -> Fidelity:
-        """The way with the larger rise in bits per byte; one whose rise is NaN comes first."""
+        """The way with the larger rise in bits per byte. A rise of NaN counts as the largest."""
         return max(self.ways, key=lambda way: math.inf if math.isnan(way.bpb_increase) else way.bpb_increase)
 
     @property
     def worst_bpb_increase(self) -> float:
-        """The larger rise in bits per byte, relative to the float model; NaN if one is."""
+        """The larger rise in bits per byte, relative to the float model; NaN if one of them is NaN."""
         return self.worst.bpb_increase
 
 
 @dataclass(frozen=True)
 class Operators:
-    """What a graph is made of.
+    """The operators of a graph.
 
     Attributes:
-        quantized: Matrices that are multiplied by in 8 or 4 bits.
-        float: Matrices that are multiplied by in float.
-        nodes: Nodes after onnxruntime's optimization.
-        wrong: What should be otherwise, one sentence each.
+        quantized: Number of matrices that are multiplied in 8 or 4 bits.
+        float: Number of matrices that are multiplied in float.
+        nodes: Number of nodes after onnxruntime's optimization.
+        wrong: One sentence for each fault.
     """
 
     quantized: int
@@ -68,14 +68,14 @@ class Operators:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the checks measured of one variant; None for what its gate does not ask for.
+    """What the checks measured for one variant; None for what its gate does not need.
 
     Attributes:
         parity: Largest difference of a logit from PyTorch's.
         same_greedy_tokens: Whether it writes the greedy tokens of the model that it was made from.
-        bits_per_byte: Of the text that the variants were judged on.
+        bits_per_byte: Bits per byte of the text that the variants were compared on.
         quality: The comparison with the float model.
-        operators: What its graph is made of.
+        operators: The operators of its graph.
     """
 
     parity: float | None = None
@@ -86,14 +86,14 @@ class Figures:
 
 
 def read_figures(fields: Fields, increase: str) -> Figures:
-    """Read the figures of a variant.
+    """Reads the figures of a variant.
 
     Args:
         fields: The object that holds them.
         increase: The name that this version of the format gives to `bpb_increase`.
 
     Raises:
-        ValueError: For a value of another kind than it should be.
+        ValueError: A value is missing or of the wrong type.
     """
 
     def comparison(key: str) -> Comparison:

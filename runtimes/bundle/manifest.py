@@ -1,7 +1,7 @@
 """The manifest of a bundle: what it holds, the hash of every file, and the figures of every variant.
 
 An export writes the manifest, and nothing changes it afterwards. `Manifest.read` is the only reader. It checks every
-value, because a bundle may come from anyone.
+value, because a bundle may come from an untrusted source.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from slm.presets import GPTConfig
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
 MANIFEST_FILE = "manifest.json"
-# The result of `slmx verify`. It lies beside the manifest and is not part of the bundle.
+# The result of `slmx verify`. It is in the folder of the manifest and is not part of the bundle.
 VERIFICATION_FILE = "verification.json"
 
 MAX_MANIFEST_BYTES = 2**20
-MAX_FILE_BYTES = 2**31  # protobuf, and so an ONNX file, ends there
+MAX_FILE_BYTES = 2**31  # the limit of protobuf, and so of an ONNX file
 MAX_CACHE_BYTES = 2**32
 MAX_SIZES = {"block_size": 2**17, "vocab_size": 2**20, "n_layer": 512, "n_head": 512, "n_embd": 2**15}
 
@@ -41,7 +41,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Matrices that int8 left in float, the worst first, and what that cost.
+    """The matrices that int8 leaves in float, the worst first, and their cost.
 
     Attributes:
         names: The matrices.
@@ -67,7 +67,7 @@ class VariantEntry:
         settings: The settings of the quantizer.
         kept_float: Matrices that the quantizer left in float.
         exclusion: What `--int8-exclude auto` found.
-        opset: Version of the ONNX operators, where it is not that of the other variants.
+        opset: Version of the ONNX operators, if it differs from that of the other variants.
         of: The variant that this one was converted from.
     """
 
@@ -91,7 +91,7 @@ class MadeFrom:
 
 @dataclass(frozen=True)
 class JudgedOn:
-    """The text that the variants were judged on, in words, and how many tokens of it."""
+    """A description of the text that the variants were compared on, and its number of tokens."""
 
     text: str
     tokens: int
@@ -99,18 +99,18 @@ class JudgedOn:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest whose values were all checked. No name in it can lead out of the bundle.
+    """A manifest. All values were checked, and no name in it leads out of the bundle.
 
     Attributes:
-        preset: Name of the model, plain enough to name a folder.
+        preset: Name of the model. A folder can have this name.
         target: The kind of machine that the bundle was made for.
         default: The variant that runs unless another one is named.
         shape: The shape of the model.
         checkpoint: The weights that it was made from.
-        judged_on: The text of the figures.
-        variants: By name, in the order of tables.
+        judged_on: The text that the figures were measured on.
+        variants: The variants by name, in the order of tables.
         versions: Packages that made the bundle, and the versions of ONNX that it uses.
-        files: Every file of the bundle but the manifest, by name relative to the bundle.
+        files: Every file of the bundle except the manifest, by name relative to the bundle.
     """
 
     preset: str
@@ -125,14 +125,14 @@ class Manifest:
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
-        """Read and check a manifest of any readable version.
+        """Reads and checks a manifest of any supported version.
 
         Args:
             content: The bytes of `manifest.json`.
-            where: The place that an error names.
+            where: The place to name in error messages.
 
         Raises:
-            SlmxError: If anything in it is missing, of another kind, too large, or was changed after the export.
+            SlmxError: A value is missing, of the wrong type, too large, or was changed after the export.
         """
         try:
             if len(content) > MAX_MANIFEST_BYTES:
@@ -155,20 +155,20 @@ class Manifest:
             ) from None
 
     def to_bytes(self) -> bytes:
-        """The manifest as JSON, with its digest, ready to be written."""
+        """Returns the manifest as JSON, with its digest, ready to be written."""
         values = {"format_version": FORMAT_VERSION, **plain(self)}
         return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
 
 
 def digest_of(values: object) -> str:
-    """SHA-256 of the values of a manifest but its own digest, as JSON without spaces and with sorted keys."""
+    """Returns the SHA-256 of a manifest's values except its digest, as JSON without spaces and with sorted keys."""
     assert isinstance(values, dict)
     signed = {key: value for key, value in values.items() if key != "digest"}
     return sha256_of_bytes(json.dumps(signed, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
 
 def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
-    """A dataclass as JSON holds it: without what is None or empty, and NaN left out."""
+    """Returns a dataclass as a JSON object. Values that are None, empty or NaN are left out."""
 
     def kept(values: Mapping[str, Any]) -> dict[str, Any]:
         inner = {key: kept(value) if isinstance(value, Mapping) else value for key, value in values.items()}
@@ -212,7 +212,7 @@ def _read_shape(fields: Fields) -> GPTConfig:
 
 
 def _read_file(files: Fields, name: str) -> FileEntry:
-    """The entry of a file whose name is a path below the bundle on every system."""
+    """Returns the entry of a file. Its name must be a path below the bundle on every system."""
     if len(name) > 255 or not all(is_plain_name(part) for part in name.split("/")):
         raise ValueError(f"the file name {name[:80]!a} is not a plain path below the bundle")
     if name in (MANIFEST_FILE, VERIFICATION_FILE):

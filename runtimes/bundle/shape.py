@@ -1,4 +1,4 @@
-"""Whether a graph has the shape that a manifest states, checked before the graph runs."""
+"""Checks that a graph has the shape in the manifest, before the graph runs."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from slm.presets import GPTConfig
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-# Key in the metadata of a graph, under which an export writes `shape_text` of its model.
+# An export writes `shape_text` of its model under this key in the metadata of a graph.
 SHAPE_KEY = "slmx.shape"
 FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
 
 
 def shape_text(config: GPTConfig) -> str:
-    """A shape as the metadata of a graph holds it, such as `block_size=256 vocab_size=8000 ...`."""
+    """Returns a shape as the metadata of a graph holds it, such as `block_size=256 vocab_size=8000 ...`."""
     return " ".join(f"{name}={value}" for name, value in asdict(config).items())
 
 
 def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> None:
-    """Refuse a graph that is not a model of this shape.
+    """Refuses a graph that is not a model of this shape.
 
-    Inputs and outputs show every size but the context, which is read from the metadata. Graphs of bundle format 2
-    have no shape in their metadata; their context cannot be checked.
+    Inputs and outputs show every size except the context, which is read from the metadata. Graphs of bundle format 2
+    have no shape in their metadata, so their context cannot be checked.
 
     Args:
         session: The opened graph.
         config: The shape that the manifest states.
-        name: The file, for the error.
+        name: The file, for error messages.
 
     Raises:
-        SlmxError: If inputs, outputs or metadata belong to another shape.
+        SlmxError: Inputs, outputs or metadata belong to another shape.
     """
     inputs = {value.name: value for value in session.get_inputs()}
     outputs = {value.name: value for value in session.get_outputs()}
@@ -72,7 +72,7 @@ def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> 
 
 
 def _fits(shape: Sequence[object], sizes: Sequence[str | int]) -> bool:
-    """Whether a shape has these sizes; a size that is a name may be anything."""
+    """Returns whether a shape has these sizes. A size that is a name may have any value."""
     return len(shape) == len(sizes) and all(
         isinstance(size, str) or size == found for size, found in zip(sizes, shape, strict=True)
     )

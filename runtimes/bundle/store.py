@@ -20,21 +20,21 @@ class Store(Protocol):
     """Gives the bytes of a file by its name in a manifest. A store does not check hashes; `Bundle` does."""
 
     def read(self, name: str, most: int) -> bytes:
-        """The bytes of a file.
+        """Returns the bytes of a file.
 
         Args:
-            name: A name that `Manifest.read` took: a plain path below the bundle.
-            most: Number of bytes after which reading stops. A longer file gives `most` + 1 bytes or SlmxError.
+            name: A name that `Manifest.read` accepted: a plain path below the bundle.
+            most: The largest number of bytes. A longer file gives `most` + 1 bytes or SlmxError.
 
         Raises:
-            SlmxError: For a file that is missing, cannot be read, or lies outside the bundle.
+            SlmxError: The file is missing, cannot be read, or is outside the bundle.
         """
 
     def names(self) -> list[str]:
-        """The names of all files and links, sorted."""
+        """Returns the names of all files and links, sorted."""
 
     def location(self, name: str) -> str:
-        """Where a file is, for messages."""
+        """Returns where a file is, for messages."""
 
 
 class FolderStore:
@@ -44,11 +44,11 @@ class FolderStore:
         self._folder = folder
 
     def location(self, name: str) -> str:
-        """Where a file is, for messages."""
+        """Returns where a file is, for messages."""
         return str(self._folder / name)
 
     def path(self, name: str) -> Path:
-        """The path of a file; SlmxError if a link leads out of the folder."""
+        """Returns the path of a file; SlmxError if a link leads out of the folder."""
         path = self._folder / name
         root = Path(os.path.realpath(self._folder))
         if not Path(os.path.realpath(path)).is_relative_to(root):
@@ -56,7 +56,7 @@ class FolderStore:
         return path
 
     def read(self, name: str, most: int) -> bytes:
-        """The bytes of a file, as in `Store`."""
+        """Returns the bytes of a file, as in `Store`."""
         path = self.path(name)
         try:
             if path.exists() and not path.is_file():
@@ -71,7 +71,7 @@ class FolderStore:
             raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
 
     def names(self) -> list[str]:
-        """The names of all files and links below the folder, sorted; a link to a folder is not followed."""
+        """Returns the names of all files and links below the folder, sorted. A link to a folder is not followed."""
         found = []
         for root, folders, files in os.walk(self._folder):
             links = [name for name in folders if (Path(root) / name).is_symlink()]
@@ -81,14 +81,12 @@ class FolderStore:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle. Its manifest was checked; each other file is checked when it is read.
-
-    Several threads may use one bundle at the same time.
+    """An opened bundle. Its manifest was checked. Each other file is checked when it is read. Thread-safe.
 
     Attributes:
         path: The folder or the archive.
         store: The files in it.
-        manifest: What it holds.
+        manifest: Its manifest.
         manifest_sha256: SHA-256 of the bytes of its manifest. It identifies the bundle.
     """
 
@@ -99,10 +97,10 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Open a folder or a zip archive.
+        """Opens a folder or a zip archive.
 
         Raises:
-            SlmxError: For a place that holds no bundle, and for a manifest that is damaged or of another format.
+            SlmxError: The path is not a bundle, or the manifest is damaged or of another format.
         """
         store = _open_store(path)
         content = store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
@@ -120,13 +118,13 @@ class Bundle:
         return sorted(names, key=lambda name: name != self.manifest.default)
 
     def choose(self, variant: str | None = None) -> str:
-        """The name of a variant that onnxruntime runs.
+        """Returns the name of a variant that onnxruntime runs.
 
         Args:
-            variant: The wanted one; None takes the default of the bundle, or the first that onnxruntime runs.
+            variant: The wanted variant. None takes the default of the bundle, or else the first that onnxruntime runs.
 
         Raises:
-            SlmxError: If the bundle does not hold it, or only PyTorch runs it. The message lists those that it holds.
+            SlmxError: The bundle does not hold the variant, or only PyTorch runs it. The message lists the variants.
         """
         if not self.variants:
             raise SlmxError(f"{self.path}: no variant for onnxruntime in this bundle; export it again with --int8")
@@ -138,10 +136,10 @@ class Bundle:
         return chosen
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file, which have the size and the SHA-256 that the manifest lists.
+        """Returns the bytes of a file, which have the size and the SHA-256 that the manifest lists.
 
         Raises:
-            SlmxError: For a file that the manifest does not list, that cannot be read, or that has other bytes.
+            SlmxError: The manifest does not list the file, or the file cannot be read or has other bytes.
         """
         entry = self.manifest.files.get(name)
         if entry is None:
@@ -155,23 +153,23 @@ class Bundle:
         return content
 
     def model_bytes(self, variant: str | None = None) -> bytes:
-        """The checked model file of a variant that onnxruntime runs; chosen, and SlmxError, as in `choose`."""
+        """Returns the checked model file of a variant, which is chosen as in `choose`; SlmxError as there."""
         return self.read(self.manifest.variants[self.choose(variant)].file)
 
     def model_location(self, variant: str | None = None) -> str:
-        """The place of a variant's model file, for messages; chosen, and SlmxError, as in `choose`."""
+        """Returns where a variant's model file is, for messages. It is chosen as in `choose`; SlmxError as there."""
         return self.store.location(self.manifest.variants[self.choose(variant)].file)
 
     def model_path(self, variant: str | None = None) -> Path:
-        """The path of a variant's model file, for libraries that open files by themselves.
+        """Returns the path of a variant's model file, for libraries that open files by themselves.
 
-        The file is checked now. What the library reads later was not checked by slmx.
+        The file is checked now. If it changes before the library reads it, slmx does not notice.
 
         Args:
-            variant: Any variant of the bundle, those for PyTorch too; None chooses as `choose` does.
+            variant: Any variant of the bundle, including those for PyTorch; None chooses as `choose` does.
 
         Raises:
-            SlmxError: As in `read`, and for an archive, which has no paths.
+            SlmxError: As in `read`, or the bundle is an archive, which has no paths.
         """
         name = variant if variant is not None and variant in self.manifest.variants else self.choose(variant)
         if not isinstance(self.store, FolderStore):
@@ -181,7 +179,7 @@ class Bundle:
         return self.store.path(file)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer, from the rank file; SlmxError if it has another number of tokens than the model."""
+        """Returns the tokenizer, from the rank file; SlmxError if it has another number of tokens than the model."""
         tokenizer = Tokenizer.from_bytes(self.read(RANKS_FILE), self.store.location(RANKS_FILE))
         if tokenizer.vocab_size != self.config.vocab_size:
             raise SlmxError(
@@ -190,12 +188,12 @@ class Bundle:
         return tokenizer
 
     def extra_files(self) -> list[str]:
-        """Names of the files that are there and that the manifest does not list."""
+        """Returns the names of the files in the bundle that the manifest does not list."""
         known = {MANIFEST_FILE, VERIFICATION_FILE, *self.manifest.files}
         return [name for name in self.store.names() if name not in known]
 
     def problems(self) -> list[str]:
-        """A line for every listed file that is missing or changed, and for every file that is not listed."""
+        """Returns a line for every listed file that is missing or changed, and for every file that is not listed."""
         found = []
         for name in self.manifest.files:
             try:
@@ -207,7 +205,7 @@ class Bundle:
         return found
 
     def check_all(self) -> None:
-        """Read every listed file; SlmxError for the first that is missing or changed. Other files are allowed."""
+        """Reads every listed file; SlmxError for the first one that is missing or changed. Other files are allowed."""
         for name in self.manifest.files:
             self.read(name)
 

@@ -1,4 +1,4 @@
-"""The figures of variants as rows for tables."""
+"""Formats the figures of variants as rows of tables."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from runtimes.bundle.manifest import Manifest
 
 
 def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[tuple[str, str, str, str]]:
-    """One row for each variant: name, bytes, parity or KL to the float model, bits per byte with their rise.
+    """Returns one row for each variant: name, bytes, parity or KL to the float model, bits per byte with their rise.
 
     Of the two ways in which a quantized variant was read, the one with the larger rise is shown.
 
     Args:
-        manifest: The manifest, which knows the size of each file.
+        manifest: The manifest, which lists the size of each file.
         figures: The figures of the variants to show; None shows those of the manifest.
     """
     if figures is None:
@@ -35,7 +35,7 @@ def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = Non
 
 
 def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[str]:
-    """The rows as aligned lines of text, with a heading; arguments as in `variant_rows`."""
+    """Returns the rows as aligned lines of text, with a heading; arguments as in `variant_rows`."""
     row = "{:<12} {:>12}  {:<33} {}"
     rows = [("variant", "bytes", "against PyTorch", "bits per byte"), *variant_rows(manifest, figures)]
     return [row.format(*cells) for cells in rows]

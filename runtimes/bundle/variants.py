@@ -1,7 +1,7 @@
-"""The variants that a bundle can hold: the only list of them.
+"""The only list of the variants that a bundle can hold.
 
-A variant is one form of the model in one file. Everything that lists variants, chooses between them or holds one to a
-limit reads `VARIANTS`.
+A variant is one form of the model in one file. All code that lists variants, chooses between them or checks their
+limits reads `VARIANTS`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Runner = Literal["onnxruntime", "torch"]
 
 @dataclass(frozen=True)
 class Gate:
-    """The limits that a variant must keep to be published. A limit that is None is not checked.
+    """The limits that a variant must not exceed. Otherwise it is not published. A limit of None is not checked.
 
     Attributes:
         parity: Largest difference of a logit from PyTorch's.
         bpb_increase: Largest rise in bits per byte, relative to the float model: 0.01 is one percent.
-        decode: Whether the rise is measured token by token too, because the variant decodes otherwise than it reads.
+        decode: Whether the rise is also measured token by token, because it differs from that in whole windows.
     """
 
     parity: float | None = None
@@ -38,11 +38,11 @@ class Variant:
         file: Its file, relative to the bundle.
         what: What the file is, in a few words, for the manifest.
         runner: The library that runs it.
-        is_float: Whether it computes in float32. Then the logits of a position do not depend on the positions that are
-            read in the same run, except for the last digits.
+        is_float: Whether it computes in float32. Then the logits of a position do not depend on the other positions in
+            the same run, except for the last digits.
         shared_cache: Whether past and present keys and values can be one buffer.
-        preference: Rank as the default of a bundle whose target's own default is missing; 0 is taken first.
-        gate: The limits that it must keep.
+        preference: Rank as the default of a bundle that does not hold its target's default; 0 is the first choice.
+        gate: The limits that it must not exceed.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Variant:
 
     @property
     def is_torch(self) -> bool:
-        """Whether PyTorch runs it, and not onnxruntime."""
+        """Whether PyTorch runs it instead of onnxruntime."""
         return self.runner == "torch"
 
     @property
@@ -147,5 +147,5 @@ _ALL = (
         gate=Gate(parity=1e-5),
     ),
 )
-# By name, in the order in which tables show them.
+# The variants by name, in the order of tables.
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})

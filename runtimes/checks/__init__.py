@@ -1,1 +1,1 @@
-"""Checks of this machine (`slmx doctor`) and of a bundle (`slmx verify`), with the plain install."""
+"""Checks of this machine (`slmx doctor`) and of a bundle (`slmx verify`). They need no optional packages."""

@@ -1,6 +1,6 @@
-"""What is known to go wrong on a machine, and which variant of a bundle is quickest here.
+"""Finds known problems of a machine, and the fastest variant of a bundle on it.
 
-Looking loads no onnxruntime, which may be what crashes.
+The search for problems does not load onnxruntime, because that can crash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
 SECONDS = 2.0
-BUSY = 0.5  # share of the cores that others may keep busy before a warning
+BUSY = 0.5  # above this share of cores in use by other programs there is a warning
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the traps are looked for in."""
+    """The facts about a machine that decide which problems it has."""
 
     machine: str
     bits: int
@@ -42,7 +42,7 @@ class Findings:
 
 
 def look() -> Findings:
-    """The findings on this machine."""
+    """Collects the facts about this machine."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}
@@ -68,9 +68,9 @@ def look() -> Findings:
 
 
 def fatal_traps(found: Findings) -> list[str]:
-    """One line for each known trouble that keeps onnxruntime from running at all, with the way out of it.
+    """Returns one line for each known problem that stops onnxruntime from running, with its solution.
 
-    onnxruntime 1.21.0 on a Raspberry Pi 4: github.com/microsoft/onnxruntime/issues/23957.
+    github.com/microsoft/onnxruntime/issues/23957 is about onnxruntime 1.21.0 on a Raspberry Pi 4.
     """
     lines = []
     if found.bits == 32:
@@ -81,7 +81,7 @@ def fatal_traps(found: Findings) -> list[str]:
 
 
 def traps(found: Findings) -> list[str]:
-    """One line for each known trouble that makes it slow, with the way out of it."""
+    """Returns one line for each known problem that makes onnxruntime slow."""
     lines = []
     if found.machine in ("x86_64", "AMD64") and found.features and "avx2" not in found.features:
         lines.append("no AVX2: onnxruntime has its quicker kernels for processors that have it")
@@ -96,7 +96,7 @@ def traps(found: Findings) -> list[str]:
 
 
 def quickest(bundle: Bundle) -> dict[str, Samples]:
-    """Seconds per token of every variant that onnxruntime runs, all in turn for two seconds, the quickest first."""
+    """Measures the seconds per token of every variant that onnxruntime runs, in turn for two seconds; fastest first."""
     from runtimes.engine.decode_time import decode_seconds
     from runtimes.engine.session import Session
     from runtimes.system.timing import Samples, alternate
@@ -117,6 +117,6 @@ def quickest(bundle: Bundle) -> dict[str, Samples]:
 
 
 def limits() -> str:
-    """What keeps this process from using all of the machine, in words."""
+    """Describes what stops this process from using the whole machine."""
     quota = cpu_quota()
     return f"a container's limit of {quota:g} processors" if quota is not None else "no container limit"

@@ -1,4 +1,4 @@
-"""What `slmx verify` checks with the plain install: hashes, the set of files, and that every graph opens.
+"""The checks of `slmx verify` that need no optional packages: hashes, the set of files, and that every graph opens.
 
 The result is written beside the manifest, as `verification.json`. The manifest itself never changes.
 """
@@ -22,15 +22,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class StructureCheck:
-    """What was found without judging any text.
+    """The result of the checks that read no text.
 
     Attributes:
-        manifest_sha256: SHA-256 of the manifest, by which the result belongs to a bundle.
+        manifest_sha256: SHA-256 of the manifest, which identifies the bundle.
         files: Number of the files that the manifest lists.
         opened: Variants that onnxruntime opened and whose graphs have the shape of the manifest.
         not_opened: Variants for PyTorch, which were not opened.
-        problems: Everything that is wrong, one line each; empty for a whole bundle.
-        versions: Versions of the packages that checked it.
+        problems: One line for each problem; empty for a bundle without problems.
+        versions: Versions of the packages that were used.
     """
 
     manifest_sha256: str
@@ -42,11 +42,11 @@ class StructureCheck:
 
 
 def check_structure(bundle: Bundle, log: Log) -> StructureCheck:
-    """Hash every file, look for files that are not listed, and open every variant that onnxruntime runs.
+    """Hashes every file, looks for files that are not listed, and opens every variant that onnxruntime runs.
 
     Args:
         bundle: The bundle.
-        log: Gets a line of progress before each stage.
+        log: Called with a line of progress before each stage.
     """
     from runtimes.engine.session import Session
 
@@ -71,13 +71,13 @@ def check_structure(bundle: Bundle, log: Log) -> StructureCheck:
 
 
 def write_verification(bundle: Bundle, check: StructureCheck, quality: dict[str, Any] | None, log: Log) -> None:
-    """Write what was found beside the manifest; a place that cannot be written to gets a line in the log.
+    """Writes the result beside the manifest. If that is not possible, it logs a line.
 
     Args:
         bundle: The bundle that was checked.
         check: The result of `check_structure`.
         quality: What `slmx verify --quality` measured, if it did.
-        log: Gets the line.
+        log: Called with the line.
     """
     found = asdict(check) | ({} if quality is None else {"quality": quality})
     path = bundle.path / VERIFICATION_FILE

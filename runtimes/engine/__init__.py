@@ -1,1 +1,1 @@
-"""From token ids to text: session, cache, sampling, stories."""
+"""Generation of text from token ids: session, cache, sampling, stories."""

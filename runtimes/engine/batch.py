@@ -1,4 +1,4 @@
-"""Several stories at once: a story takes a row of a pool when one is free, and leaves it when it ends."""
+"""Writes several stories together. A story takes a row of a pool when one is free, and frees it when it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from slm.errors import SlmxError
 
 
 class Batch:
-    """Stories that are written together; arguments and errors as in `Generator.batch`. Not thread-safe."""
+    """Stories that are written together. Arguments and errors are those of `Generator.batch`. Not thread-safe."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Batch:
 
     @property
     def completions(self) -> list[Completion]:
-        """The stories in the order of their prompts, as they are now."""
+        """The current stories, in the order of their prompts."""
         return [story.completion() for story in self._stories]
 
     def run(self) -> Iterator[Completion]:
@@ -70,7 +70,7 @@ class Batch:
             yield story.completion()
 
     def _admit(self, story: Story) -> None:
-        """Read a prompt in a new row and choose its first id."""
+        """Reads a prompt in a new row and chooses the first id of the story."""
         logits = self._read(story.prompt_ids)
         story.accept(logits)
         if story.finish_reason is None:
@@ -79,10 +79,10 @@ class Batch:
             self._pool.remove(len(self._running))
 
     def _read(self, ids: list[int]) -> FloatArray:
-        """Read ids in a new row.
+        """Reads ids in a new row.
 
-        What a row has read already is copied: in float any beginning, else only a whole prompt that was read last,
-        because int8 rounds a prompt that is read in parts differently.
+        A float model copies the longest beginning that another row has. An int8 model rounds differently when it reads
+        a prompt in parts, so it copies only the whole prompt that was read last.
         """
         pool = self._pool
         source, shared = pool.best_prefix(ids)
@@ -95,13 +95,13 @@ class Batch:
         return logits
 
     def _step(self) -> None:
-        """Take one step with all rows; stories that end leave."""
+        """Takes one step with all rows, and removes the stories that end."""
         running, pool = self._running, self._pool
         for row, story in enumerate(running):
             if story.window is not None:
                 _slide(pool, row, story.window)
         logits = pool.step([story.ids[-1] for story in running])
-        # From the last row to the first: the row that takes a free place has been dealt with already.
+        # From the last row to the first, because the last row moves to a free place and must already be done.
         for row in reversed(range(len(running))):
             running[row].accept(logits[row])
             if running[row].finish_reason is not None:
@@ -111,7 +111,7 @@ class Batch:
 
 
 def _slide(pool: Pool, row: int, window: list[int]) -> None:
-    """Make a row what stays of a full context, but for its last id, which the next step runs."""
+    """Replaces a row by the ids that remain of a full context, except the last id, which the next step runs."""
     pool.rewind(row, 0)
     if len(window) > 1:
         pool.prefill(row, window[:-1])

@@ -1,4 +1,4 @@
-"""KV caches over an onnxruntime session: running ids to logits, and where keys and values are stored."""
+"""KV caches of an onnxruntime session. A cache runs ids to logits and stores keys and values."""
 
 from __future__ import annotations
 
@@ -22,44 +22,44 @@ from slm.presets import GPTConfig
 
 FloatArray = npt.NDArray[np.float32]
 IdArray = npt.NDArray[np.int64]
-# This key in a graph's metadata says that present holds past and the new positions, and is not the same buffer.
+# This key in a graph's metadata means that present is a new buffer, with the positions of past and the new ones.
 CACHE_GROWS = "slmx.cache_grows"
-# Input of a graph, int64 [1]: how many of the last positions get logits. Its default 0 gives logits to all.
+# Input of a graph, int64 [1]: the number of last positions that get logits. Its default 0 gives logits to all.
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
-LARGE_MODEL = 32 * 2**20  # bytes from which on large pages gain more than asking for them costs
-# How long a thread spins between two operators before it sleeps. A longer spin is hardly quicker on an idle machine,
-# and takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
+LARGE_MODEL = 32 * 2**20  # bytes; from this size on, large pages save more time than the request for them takes
+# How long a thread spins between two operators before it sleeps. A longer time is hardly faster on an idle machine,
+# and it takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
 SPIN_MICROSECONDS = 100
 
 
 class Cache(Protocol):
-    """What a session needs of whatever runs its model: an onnxruntime graph here, a PyTorch module in comparisons."""
+    """The interface that a session needs: an onnxruntime graph has it here, a PyTorch module in comparisons."""
 
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] after `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
 
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab], in a buffer that the next step may overwrite."""
+        """Runs one id; returns its logits [vocab], in a buffer that the next step may overwrite."""
 
     def rewind(self, length: int) -> None:
-        """Remove the positions from `length` on."""
+        """Removes the positions from `length` on."""
 
     def copy(self, length: int) -> Cache:
-        """A separate cache with the first `length` positions."""
+        """Returns a separate cache with the first `length` positions."""
 
 
 def open_onnx(
     model: Path | bytes, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
 ) -> ort.InferenceSession:
-    """Open a model with onnxruntime on the CPU.
+    """Opens a model with onnxruntime on the CPU.
 
     Args:
         model: A file, or its content.
         threads: Threads inside an operator, 1 to 256.
-        name: What error messages call the model; default: the file's path.
-        spin: Microseconds for which a thread spins between two operators; None is onnxruntime's default.
+        name: The name of the model in error messages; default: the file's path.
+        spin: Microseconds that a thread spins between two operators; None is onnxruntime's default.
 
     Raises:
         SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
@@ -98,20 +98,20 @@ def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
 
 
 def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
-    """Input and output names of a graph's KV cache, layer by layer, key before value."""
+    """Returns the input and the output names of a graph's KV cache, layer by layer, key before value."""
     layers = [(layer, part) for layer in range(n_layer) for part in ("key", "value")]
     return [f"past_key_values.{i}.{part}" for i, part in layers], [f"present.{i}.{part}" for i, part in layers]
 
 
 def keeps_logits(session: ort.InferenceSession) -> bool:
-    """Whether a graph can leave out the logits of all but the last positions."""
+    """Returns whether a graph can compute the logits of the last positions only."""
     return any(value.name == LOGITS_TO_KEEP for value in session.get_overridable_initializers())
 
 
 def lazy_zeros(shape: tuple[int, ...]) -> FloatArray:
-    """Zeroed memory of which the system provides each small page when it is first written.
+    """Returns zeroed memory. The system provides each small page of it at the first write.
 
-    numpy asks Linux for huge pages for large arrays. One position of each row would then fill whole huge pages.
+    numpy asks Linux for huge pages for large arrays. Then one position of each row would take whole huge pages.
     """
     size = math.prod(shape) * np.dtype(np.float32).itemsize
     if hasattr(mmap, "MAP_PRIVATE"):
@@ -128,9 +128,9 @@ class SharedCache:
     """Keys and values of several rows in buffers [rows, heads, block_size, head_dim], bound as past and as present.
 
     GroupQueryAttention writes each new position into its place, so a step copies nothing. The mask is as long as the
-    buffer; the ones in a row of it say how many positions are filled. The first n rows, and each single row, are
-    views of the same memory: they are bound by their address. Not thread-safe, but two caches over one onnxruntime
-    session may run at the same time.
+    buffer. The number of ones in its row is the number of filled positions. The first n rows, and each single row, are
+    views of the same memory and are bound by their address. Not thread-safe, but two caches of one onnxruntime session
+    may run at the same time.
     """
 
     def __init__(self, session: ort.InferenceSession, config: GPTConfig, rows: int = 1) -> None:
@@ -147,7 +147,7 @@ class SharedCache:
         self._binding = self._bind_rows(1)
 
     def _bind(self, ids: IdArray, positions: IdArray, logits: FloatArray, rows: slice) -> ort.IOBinding:
-        """Bind inputs and outputs for consecutive rows of the buffers."""
+        """Binds inputs and outputs for consecutive rows of the buffers."""
         binding = self._session.io_binding()
         for name, array in (
             ("input_ids", ids),
@@ -166,14 +166,14 @@ class SharedCache:
         return binding
 
     def _bind_rows(self, count: int) -> ort.IOBinding:
-        """The binding of a step of the first rows, made once."""
+        """Returns the binding for a step of the first rows. It is made once."""
         if count not in self._bindings:
             first = slice(count)
             self._bindings[count] = self._bind(self._ids[first], self._positions[first], self._logits[first], first)
         return self._bindings[count]
 
     def append(self, ids: IdArray, length: int, last_only: bool, row: int = 0) -> FloatArray:
-        """Run ids [n] after `length` positions of a row; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions of a row; returns logits [n, vocab], or [1, vocab] of the last."""
         end = length + len(ids)
         kept = 1 if last_only and self._keeps else len(ids)
         logits = np.empty((1, kept, self._config.vocab_size), np.float32)
@@ -190,7 +190,7 @@ class SharedCache:
         return found
 
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id in the first row; its logits [vocab] in a buffer that the next step overwrites."""
+        """Runs one id in the first row; returns its logits [vocab] in a buffer that the next step overwrites."""
         self._ids[0, 0] = token
         self._positions[0, 0] = length
         self._mask[0, length] = 1
@@ -199,7 +199,7 @@ class SharedCache:
         return row
 
     def step_rows(self, tokens: Sequence[int], lengths: Sequence[int]) -> FloatArray:
-        """Run one id in each of the first rows; logits [n, vocab] in a buffer that the next step overwrites."""
+        """Runs one id in each of the first rows; returns logits [n, vocab] in a buffer that the next step reuses."""
         count = len(tokens)
         self._ids[:count, 0] = tokens
         self._positions[:count, 0] = lengths
@@ -209,31 +209,31 @@ class SharedCache:
         return logits
 
     def rewind(self, length: int, row: int = 0) -> None:
-        """Remove the positions from `length` on."""
+        """Removes the positions from `length` on."""
         self._mask[row, length:] = 0
 
     def fill(self, row: int, source: SharedCache, source_row: int, length: int) -> None:
-        """Make a row the first `length` positions of a row of this or another cache; copies no other position."""
+        """Fills a row with the first `length` positions of a row of this or another cache. It copies nothing else."""
         for ours, theirs in zip(self._values, source._values, strict=True):
             ours[row, :, :length] = theirs[source_row, :, :length]
         self._mask[row, :length] = 1
         self._mask[row, length:] = 0
 
     def copy(self, length: int) -> SharedCache:
-        """A separate cache of one row with the first `length` positions of the first row."""
+        """Returns a separate cache of one row with the first `length` positions of the first row."""
         twin = self.empty(1)
         twin.fill(0, self, 0, length)
         return twin
 
     def empty(self, rows: int) -> SharedCache:
-        """A separate cache over the same onnxruntime session, with no positions."""
+        """Returns a separate cache of the same onnxruntime session, without positions."""
         return SharedCache(self._session, self._config, rows)
 
 
 class GrowingCache:
     """One sequence whose past is an input and whose longer present is an output.
 
-    It serves graphs of standard operators, whose Attention cannot append in place.
+    It is for graphs of standard operators, whose Attention cannot append in place.
     """
 
     def __init__(self, session: ort.InferenceSession, config: GPTConfig) -> None:
@@ -244,7 +244,7 @@ class GrowingCache:
         self._values = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past]
 
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
-        """Run ids [n] after `length` positions; logits [n, vocab], or [1, vocab] of the last alone."""
+        """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         end = length + len(ids)
         binding = self._session.io_binding()
         if last_only and self._keeps:
@@ -262,18 +262,18 @@ class GrowingCache:
         return rows[-1:] if last_only else rows
 
     def copy(self, length: int) -> GrowingCache:
-        """A separate cache with the first `length` positions."""
+        """Returns a separate cache with the first `length` positions."""
         twin = copy.copy(self)
         twin.rewind(length)
         return twin
 
     def step(self, token: int, length: int) -> FloatArray:
-        """Run one id; its logits [vocab]."""
+        """Runs one id; returns its logits [vocab]."""
         row: FloatArray = self.append(np.array([token], np.int64), length, last_only=False)[0]
         return row
 
     def rewind(self, length: int) -> None:
-        """Remove the positions from `length` on."""
+        """Removes the positions from `length` on."""
         self._values = [
             ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[:, :, :length]))
             for value in self._values
@@ -281,9 +281,10 @@ class GrowingCache:
 
 
 def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str = "") -> SharedCache | GrowingCache:
-    """An empty cache over a model, of the kind that its graph needs; arguments and errors as in `open_onnx`.
+    """Opens a model with an empty cache of the kind that its graph needs. Arguments are those of `open_onnx`.
 
-    Raises SlmxError also if the graph has another shape than `config`.
+    Raises:
+        SlmxError: As in `open_onnx`, or the graph has another shape than `config`.
     """
     session = open_onnx(model, threads, name)
     check_shape(session, config, name or str(model if isinstance(model, Path) else "the model"))

@@ -1,4 +1,4 @@
-"""The time of a decoding loop, for comparisons."""
+"""Measures the time of a decoding loop, for comparisons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtimes.types import SamplingParams
 
 
 def decode_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int) -> float:
-    """Return the seconds that `tokens` steps of the session take, with sampling and without the prefill."""
+    """Returns the seconds that `tokens` steps of the session take, including sampling, without the prefill."""
     sampler = Sampler(sampling, prompt)
     session.reset()
     logits = session.prefill(prompt)

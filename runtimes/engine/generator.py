@@ -1,4 +1,4 @@
-"""Text in, text out: a prompt is encoded, read in one run and continued token by token."""
+"""Generates text: a prompt is encoded, read in one run and continued token by token."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from typing import Unpack
 
 SLOTS = 64
-KEPT_SESSIONS = 4  # caches that are kept for the next stream after their own has ended
+KEPT_SESSIONS = 4  # sessions of ended streams that are kept for the next streams
 
 
 class Stream:
-    """A story being written: an iterator over its pieces of text.
+    """A story that is being written: an iterator over its pieces of text.
 
-    A piece is returned as soon as its bytes are whole characters and part of no stop string. Iterating again goes on
-    where the iteration stopped. The story takes a slot of its generator when the first piece is asked for; it gives
-    the slot back when it ends, is closed or is garbage-collected. Streams of one generator may be read in turn and
-    from several threads; one stream belongs to one thread at a time.
+    A piece is returned as soon as its bytes are whole characters and cannot be part of a stop string. A new iteration
+    continues where the last one stopped. The story takes a slot of its generator when its first piece is requested. It
+    returns the slot when it ends, is closed or is garbage-collected. Streams of one generator may be read in turn and
+    by several threads. Only one thread may read a stream at a time.
     """
 
     def __init__(self, generator: Generator, story: Story, reuse: bool) -> None:
@@ -46,15 +46,15 @@ class Stream:
         self._pieces = _write(generator, story, reuse)
 
     def __iter__(self) -> Stream:
-        """The stream itself."""
+        """Returns the stream itself."""
         return self
 
     def __next__(self) -> str:
-        """The next piece of text.
+        """Returns the next piece of text.
 
         Raises:
             SlmxError: The generator is closed, all its slots are taken, another thread is reading this stream, or
-                the logits are no numbers.
+                the logits are NaN or infinite.
         """
         if self._generator.closed:
             self._pieces.close()
@@ -66,7 +66,7 @@ class Stream:
             raise
 
     def _require_unread(self) -> None:
-        """Raise SlmxError if another thread is reading this stream."""
+        """Raises SlmxError if another thread is reading this stream."""
         if inspect.getgeneratorstate(self._pieces) == inspect.GEN_RUNNING:
             raise SlmxError("another thread is reading this stream: give each thread its own")
 
@@ -77,7 +77,7 @@ class Stream:
 
     @property
     def prompt_ids(self) -> list[int]:
-        """The ids of the prompt, the start token included."""
+        """The ids of the prompt, including the start token."""
         return self._story.prompt_ids
 
     @property
@@ -87,7 +87,7 @@ class Stream:
 
     @property
     def stats(self) -> GenerationStats:
-        """Figures so far; the reason is "interrupted" until the story has ended."""
+        """The figures so far. The reason is "interrupted" until the story has ended."""
         return self._story.completion().stats
 
     @property
@@ -96,7 +96,7 @@ class Stream:
         return self._story.completion()
 
     def close(self) -> str:
-        """End the story now and give its slot back; returns the text that was held back. May be called twice.
+        """Ends the story now, frees its slot and returns the text that was held back. It may be called twice.
 
         Raises:
             SlmxError: Another thread is reading this stream.
@@ -107,10 +107,10 @@ class Stream:
 
 
 def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.Generator[str, None, None]:
-    """Write a story in a session of its own.
+    """Writes a story in a separate session.
 
-    This is a function and not a method of Stream: without a reference to the stream, the stream's last reference
-    closes it at once, and its session is free.
+    This is not a method of Stream, because it must not hold a reference to the stream. Then the stream is closed, and
+    its session is free, as soon as its last user drops it.
     """
     session = generator.take_session(story.prompt_ids)
     try:
@@ -134,14 +134,14 @@ def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.G
 class Generator:
     """Writes stories with one variant of a bundle.
 
-    Thread-safe: every stream and every batch has a cache of its own over the same model.
+    Thread-safe: every stream and every batch has a separate cache of the same model.
 
     Args:
         bundle: An opened bundle.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
-        allow_special: Whether `<|endoftext|>` in a prompt is the token instead of text.
-        slots: Stories at most that are written at the same time: streams that have begun, and rows of each batch.
+        allow_special: Whether `<|endoftext|>` in a prompt is the special token. If not, it is plain text.
+        slots: The most stories at the same time: streams that have begun, and rows of each batch.
 
     Raises:
         SlmxError: The bundle has no such variant, onnxruntime cannot open it, or a number is out of range.
@@ -168,8 +168,8 @@ class Generator:
         self.threads = first.threads
         self._lock = threading.Lock()
         self._models = {first.threads: first}  # a session of the model for each number of threads
-        # A stream that is garbage-collected returns its session at any moment, even while this thread holds the lock.
-        # So return_session takes no lock: it uses only operations on lists and sets that are atomic.
+        # A garbage-collected stream can return its session at any moment, even while this thread holds the lock. So
+        # return_session takes no lock. It uses only atomic operations on lists and sets.
         self._idle: list[Session] = [first]
         self._busy: set[Session] = set()
         self.closed = False
@@ -187,19 +187,23 @@ class Generator:
         self.close()
 
     def close(self) -> None:
-        """Free the model; streams that are not finished end with an error. May be called twice."""
+        """Frees the model. Unfinished streams end with an error. It may be called twice."""
         with self._lock:
             self.closed = True
             self._models.clear()
             self._idle.clear()
 
     def require_open(self) -> None:
-        """Raise SlmxError if this generator is closed."""
+        """Raises SlmxError if this generator is closed."""
         if self.closed:
             raise SlmxError("this generator is closed: load the bundle again")
 
     def take_session(self, ids: list[int]) -> Session:
-        """An unused session, the one whose cache shares most with these ids; SlmxError if all slots are taken."""
+        """Takes the unused session whose cache has the longest common beginning with `ids`.
+
+        Raises:
+            SlmxError: All slots are taken, or the generator is closed.
+        """
         with self._lock:
             self.require_open()
             if len(self._busy) >= self.slots:
@@ -215,13 +219,13 @@ class Generator:
             return session
 
     def return_session(self, session: Session) -> None:
-        """Give a session back. May be called from a finalizer."""
+        """Returns a session to the generator. It may be called from a finalizer."""
         self._busy.discard(session)
         if len(self._idle) < KEPT_SESSIONS and not self.closed:
             self._idle.append(session)
 
     def pool(self, rows: int) -> Pool:
-        """An empty pool for that many stories, at most `slots`, on more threads if so many rows are worth them.
+        """Returns an empty pool for `rows` stories, at most `slots`. It uses more threads if there are many rows.
 
         Raises:
             SlmxError: The generator is closed, or the variant writes one story at a time.
@@ -235,7 +239,7 @@ class Generator:
             return Pool(self._models[threads], rows)
 
     def damaged(self) -> SlmxError:
-        """The error for logits that are NaN or infinite."""
+        """Returns the error for logits that are NaN or infinite."""
         return SlmxError(
             f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
             f"again, or take another of {', '.join(self.bundle.variants)}"
@@ -243,23 +247,26 @@ class Generator:
 
     @property
     def is_float(self) -> bool:
-        """Whether a position's logits do not depend on what is read together with it, except for rounding."""
+        """Whether a position's logits do not depend on the other positions in the same run, except for rounding."""
         return VARIANTS[self.variant].is_float
 
     def tokenize(self, text: str) -> list[int]:
-        """The ids of a text, without the start token; SlmxError for a text that is not valid Unicode."""
+        """Returns the ids of a text, without the start token; SlmxError if the text is not valid Unicode."""
         _check_unicode(text)
         return self.tokenizer.encode(text, self.allow_special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are not UTF-8 become U+FFFD. SlmxError for an id that is not in the vocabulary.
+        """Returns the text of ids. Bytes that are not UTF-8 become U+FFFD.
 
         The end of the text has the id `tokenizer.end_of_text` and no text.
+
+        Raises:
+            SlmxError: An id is not in the vocabulary.
         """
         return self.tokenizer.decode(ids)
 
     def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
-        """The ids of a prompt after the token that begins every story.
+        """Returns the token that begins every story, followed by the ids of a prompt.
 
         Args:
             prompt: A text.
@@ -270,7 +277,7 @@ class Generator:
         """
         size = _check_unicode(prompt)
         block_size, start = self.bundle.config.block_size, [self.tokenizer.end_of_text]
-        # A text of more bytes than this has more than block_size tokens. It is never encoded as a whole.
+        # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
         longest = block_size * self.tokenizer.longest_token
         if on_full == "slide":
             if size > 2 * longest:
@@ -287,7 +294,7 @@ class Generator:
         return ids
 
     def story(self, prompt: str, config: GenerationConfig, sampling: SamplingParams) -> Story:
-        """The state of a new story; errors as in `encode`."""
+        """Returns the state of a new story; errors as in `encode`."""
         ids = self.encode(prompt, config.on_full)
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
         return Story(prompt, ids, config, sampling, end, self._token_bytes, block_size)
@@ -299,15 +306,18 @@ class Generator:
         sampling: SamplingParams | None = None,
         reuse: bool | None = None,
     ) -> Stream:
-        """Begin a story.
+        """Begins a story.
 
         Args:
-            prompt: How the story begins; an empty one starts from nothing.
+            prompt: The beginning of the story; may be empty.
             config: Where the story ends.
             sampling: How ids are chosen.
-            reuse: Whether the positions that the prompt shares with an earlier story are not read again. The default
-                is True for float variants. int8 and int4 round a prompt that is read in parts differently, so the
-                same seed can write another story.
+            reuse: Whether the prompt reuses the positions that it shares with an earlier story. The default is True for
+                float variants. int8 and int4 round differently when they read a prompt in parts, so the same seed can
+                write another story.
+
+        Returns:
+            The story, which is written as it is read.
 
         Raises:
             SlmxError: The prompt is not valid Unicode or leaves no room in the context, or the generator is closed.
@@ -319,16 +329,24 @@ class Generator:
     def batch(
         self, prompts: Sequence[str], config: GenerationConfig | None = None, sampling: SamplingParams | None = None
     ) -> list[Completion]:
-        """Write a story for each prompt, together.
+        """Writes a story for each prompt, all together.
 
-        Story i draws with seed + i. More prompts than slots wait until a slot is free. Ctrl-C ends the stories that
-        are being written and keeps what they have.
+        Story i draws with seed + i. If there are more prompts than slots, some wait until a slot is free. Ctrl-C ends
+        the stories that are being written and keeps their text.
 
-        In float a story is the one that its prompt and seed give alone. int8 rounds by what shares the batch: the
-        same batch gives the same stories, another batch can give others.
+        In float, a prompt and a seed give the same story as alone. In int8, rounding depends on the whole batch. The
+        same batch gives the same stories, but another batch can give other stories.
+
+        Args:
+            prompts: The beginnings of the stories.
+            config: Where the stories end.
+            sampling: How ids are chosen.
+
+        Returns:
+            The stories in the order of their prompts.
 
         Raises:
-            SlmxError: As in `stream`; also for no prompts, and for a variant that writes one story at a time.
+            SlmxError: As in `stream`, or there are no prompts, or the variant writes one story at a time.
         """
         from runtimes.engine.batch import Batch
 
@@ -349,14 +367,14 @@ class Generator:
     def generate(
         self, prompt: str = "", *, stream: bool = False, n: int | None = None, **settings: Unpack[Settings]
     ) -> Completion | Stream | list[Completion]:
-        """Write a story, or several.
+        """Writes a story, or several.
 
         Args:
-            prompt: How the story begins; an empty one starts from nothing.
-            stream: Return a Stream, which yields the text as it is written.
-            n: Return a list of that many stories, written together; story i draws with seed + i.
-            **settings: Any of `runtimes.types.Settings`, which are those of the command line; their meaning and
-                defaults are in `GenerationConfig`, `SamplingParams` and `LogitsRules`.
+            prompt: The beginning of the story; may be empty.
+            stream: Whether to return a Stream, which yields the text as it is written.
+            n: The number of stories to write together. Story i draws with seed + i.
+            **settings: Any of `runtimes.types.Settings`, which are those of the command line. `GenerationConfig`,
+                `SamplingParams` and `LogitsRules` describe them and their defaults.
 
         Returns:
             A Completion, a Stream if `stream`, or a list if `n` is given.
@@ -379,7 +397,10 @@ class Generator:
 
 
 def _check_unicode(text: str) -> int:
-    """The number of UTF-8 bytes of a text; SlmxError if it has lone surrogates, as bytes that were not UTF-8 become."""
+    """Returns the number of UTF-8 bytes of a text; SlmxError if it has lone surrogates.
+
+    Input bytes that are not UTF-8 become lone surrogates.
+    """
     try:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""A story written in turns: the reader adds lines, the model continues; a turn can be written again or removed."""
+"""A story that is written in turns. The reader adds lines and the model continues. The last turn can be redone."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
 
 TURN_TOKENS = 64
-HELP = "a line is added to the story, an empty one lets the model go on; /retry, /undo, /quit"
+HELP = "a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit"
 
 Output = Callable[[str], None]
 
 
 @dataclass
 class InteractiveStory:
-    """The turns so far; each is what the reader added and what the model wrote.
+    """The turns so far. A turn is the text that the reader added and the text that the model wrote.
 
     A turn has at most 64 tokens unless `config` has another limit, and the context slides.
     """
@@ -36,14 +36,14 @@ class InteractiveStory:
         return "".join(added + written for added, written in self.turns)
 
     def go_on(self, added: str, write: Output) -> None:
-        """Add the reader's words and let the model continue.
+        """Adds the reader's words and lets the model continue.
 
-        Each attempt draws with the next seed, so the same seed and turns give the same story. The turn is kept when
-        it ends early: by Ctrl-C, which is the end of the turn only, or by an error, which is raised.
+        Each attempt draws with the next seed, so the same seed and turns give the same story. A turn that ends early is
+        kept. Ctrl-C ends only the turn. An error is raised.
 
         Args:
             added: The reader's words.
-            write: Gets the model's text piece by piece.
+            write: Called with each piece of the model's text.
 
         Raises:
             SlmxError: As in `Generator.stream` and `Stream`.
@@ -60,25 +60,25 @@ class InteractiveStory:
             self.turns.append((added, stream.completion.completion_text))
 
     def retry(self, write: Output) -> None:
-        """Write the last turn again, if there is one."""
+        """Writes the last turn again, if there is one."""
         if self.turns:
             added, _ = self.turns.pop()
             self.go_on(added, write)
 
     def undo(self) -> bool:
-        """Remove the last turn; False if there is none."""
+        """Removes the last turn; returns False if there is none."""
         return bool(self.turns and self.turns.pop())
 
 
 def write_turns(story: InteractiveStory, prompt: str, lines: Iterable[str], write: Output, report: Output) -> None:
-    """Write a story with the reader until /quit, the end of the lines, or Ctrl-C between two turns.
+    """Writes a story with the reader until /quit, the end of the lines, or Ctrl-C between two turns.
 
     Args:
         story: Holds the turns, also after an error.
-        prompt: How the story begins; may be empty.
+        prompt: The beginning of the story; may be empty.
         lines: What the reader enters, with or without line breaks. Bytes that were not UTF-8 are lone surrogates.
-        write: Gets the text of the story piece by piece.
-        report: Gets a message about each command.
+        write: Called with each piece of the story's text.
+        report: Called with a message about each command.
 
     Raises:
         SlmxError: As in `InteractiveStory.go_on`.

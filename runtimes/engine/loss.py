@@ -1,4 +1,4 @@
-"""How well a session predicts a text, in numpy: the one implementation outside training.
+"""Measures how well a session predicts a text, in numpy. It is the only implementation outside training.
 
 Loss means the negative log-likelihood in nats per token. `slm.metrics.bits_per_byte` converts a total of nats.
 """
@@ -35,7 +35,7 @@ def negative_log_likelihood(log_probabilities: FloatArray, targets: IdArray) -> 
 
     Args:
         log_probabilities: float32 [n, vocab], from `log_softmax`.
-        targets: int64 [n], the ids that the text goes on with.
+        targets: int64 [n], the next ids of the text.
 
     Returns:
         The total over the n predictions in nats, summed in float64; NaN if one of them is NaN.
@@ -46,13 +46,13 @@ def negative_log_likelihood(log_probabilities: FloatArray, targets: IdArray) -> 
 def read_windows(session: Session, windows: IdArray, token_by_token: bool) -> Iterator[FloatArray]:
     """Reads windows of a text one after the other, each from an empty cache.
 
-    The two ways of reading agree in float. They differ for dynamic int8, which rounds activations by what shares a
-    tensor: token by token is what decoding does.
+    The two ways of reading agree in float. They differ in dynamic int8, because its rounding depends on all
+    activations in a tensor. Decoding reads token by token.
 
     Args:
-        session: A session that nothing else uses meanwhile; its cache is overwritten.
-        windows: ids int64 [windows, length], length at most the context.
-        token_by_token: Whether each id is a step of its own instead of one run for the window.
+        session: A session that nothing else uses meanwhile. Its cache is overwritten.
+        windows: Ids int64 [windows, length], length at most the context.
+        token_by_token: Whether each id is a separate step. If not, a window is one run.
 
     Yields:
         The logits float32 [length, vocab] after each id of a window, valid until the next window is read.

@@ -1,4 +1,4 @@
-"""Rules that change the logits of the next id by what was written so far, before temperature and the draw."""
+"""Rules that change the logits of the next id, depending on the text so far. They apply before temperature."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoTokenLeftError(Exception):
 
 
 class Penalties:
-    """The rules applied to one sequence: call it with logits, then report the chosen id with `chose`."""
+    """The rules for one sequence. Call it with logits, then report the chosen id with `chose`."""
 
     def __init__(self, rules: LogitsRules, prompt: Iterable[int], end: int | None) -> None:
         self.rules = rules
@@ -31,7 +31,7 @@ class Penalties:
         self._bias = np.array([*rules.logit_bias.values()], np.float32)
 
     def __call__(self, logits: FloatArray) -> FloatArray:
-        """Apply the rules.
+        """Applies the rules.
 
         Args:
             logits: float32 [vocab]; not changed.
@@ -40,7 +40,7 @@ class Penalties:
             A changed copy [vocab].
 
         Raises:
-            SlmxError: A bias is on an id that the vocabulary does not have.
+            SlmxError: A bias is for an id that the vocabulary does not have.
             NoTokenLeftError: The rules forbid every id.
         """
         rules, logits = self.rules, logits.copy()
@@ -65,7 +65,7 @@ class Penalties:
         return logits
 
     def _forbidden(self, size: int) -> list[int]:
-        """Ids that once followed the last size - 1 ids."""
+        """Returns the ids that followed an earlier occurrence of the last `size` - 1 ids."""
         ids = self._ids
         start = len(ids) - size + 1
         if start < 0:
@@ -74,7 +74,7 @@ class Penalties:
         return [ids[i + size - 1] for i in range(start) if ids[i : i + size - 1] == last]
 
     def chose(self, token: int) -> None:
-        """Remember an id that was written."""
+        """Remembers an id that was written."""
         self._ids.append(token)
         self._seen[token] = None
         self._counts[token] += 1

@@ -1,4 +1,4 @@
-"""Several sequences in one cache that take their steps together; sequences come and go between two steps."""
+"""Several sequences in one cache that take their steps together. They are added and removed between steps."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from slm.errors import SlmxError
 
 
 class Pool:
-    """Rows 0 to n - 1 of a cache hold the sequences in progress; `ids` are their ids.
+    """The sequences in progress, in rows 0 to n - 1 of a cache. `ids` are their ids. Not thread-safe.
 
-    In float a row's logits are those that it would have alone, up to rounding. Dynamic int8 takes one scale for the
-    activations of all rows, so there rows change each other's logits slightly. Not thread-safe.
+    In float, a row has the same logits as alone, except for rounding. Dynamic int8 uses one scale for the activations
+    of all rows, so the rows change each other's logits slightly.
 
     Args:
-        session: Gives the model; its own sequence is not used.
-        slots: Sequences at most. A slot takes no memory for positions that were never filled.
+        session: A session of the model. Its own sequence is not used.
+        slots: The largest number of sequences. A slot takes no memory for positions that were never filled.
 
     Raises:
         SlmxError: The graph of this model takes one sequence only.
@@ -33,17 +33,17 @@ class Pool:
         self.ids: list[list[int]] = []
 
     def best_prefix(self, ids: Sequence[int]) -> tuple[int, int]:
-        """The row that shares most ids with the beginning of these, and how many; (0, 0) if there are no rows."""
+        """Returns the row with the longest common beginning with `ids`, and its length; (0, 0) if there are no rows."""
         shared = [shared_length(row, ids) for row in self.ids]
         longest = max(shared, default=0)
         return (shared.index(longest) if shared else 0), longest
 
     def add(self, source: int = 0, length: int = 0) -> int:
-        """Add a sequence after the last row.
+        """Adds a sequence after the last row.
 
         Args:
-            source: The row whose positions the new one begins with.
-            length: How many positions are copied from it.
+            source: The row to copy positions from.
+            length: The number of first positions to copy.
 
         Returns:
             The new row.
@@ -62,7 +62,7 @@ class Pool:
         return row
 
     def prefill(self, row: int, ids: Sequence[int] | IdArray) -> FloatArray:
-        """Append ids to one row in one run; the logits [vocab] after the last. Errors as in `Session.prefill`."""
+        """Appends ids to one row in one run; returns the logits [vocab] after the last. Raises as `Session.prefill`."""
         sequence = self.ids[row]
         array = as_row(ids, len(sequence), self._config)
         logits = self._cache.append(array, len(sequence), last_only=True, row=row)
@@ -71,12 +71,12 @@ class Pool:
         return last
 
     def rewind(self, row: int, length: int) -> None:
-        """Remove all but the first `length` positions of a row."""
+        """Removes all but the first `length` positions of a row."""
         self._cache.rewind(length, row)
         del self.ids[row][length:]
 
     def step(self, tokens: Sequence[int]) -> FloatArray:
-        """Append one id to each row.
+        """Appends one id to each row.
 
         Args:
             tokens: An id for each row, in the order of the rows.
@@ -85,7 +85,7 @@ class Pool:
             The logits [rows, vocab], valid until the next step.
 
         Raises:
-            SlmxError: The number of ids is not that of the rows, a row is full, or the vocabulary lacks an id.
+            SlmxError: The number of ids differs from the number of rows, a row is full, or the vocabulary lacks an id.
         """
         if not tokens or len(tokens) != len(self.ids):
             raise SlmxError(f"{len(tokens)} tokens for a step of {len(self.ids)} rows: give one for each")
@@ -98,7 +98,7 @@ class Pool:
         return logits
 
     def remove(self, row: int) -> None:
-        """Remove a sequence; the last row takes its place."""
+        """Removes a sequence. The last row takes its place."""
         last = len(self.ids) - 1
         if row != last:
             self.ids[row] = self.ids[last]

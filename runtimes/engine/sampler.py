@@ -1,8 +1,8 @@
-"""Choosing the next id from logits.
+"""Chooses the next id from logits.
 
-The order is fixed: the rules on what was written (penalties.py), temperature, top-k, top-p, min-p, draw. It is the
-order of Hugging Face transformers' logits processors. Top-p counts the probabilities that top-k left, divided by their
-sum. Min-p compares with the likeliest id.
+The order is fixed: the rules about the text so far (penalties.py), temperature, top-k, top-p, min-p, draw. It is the
+order of Hugging Face transformers' logits processors. Top-p uses the probabilities that top-k kept, divided by their
+sum. Min-p compares with the most likely id.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import numpy.typing as npt
 from runtimes.engine.penalties import FloatArray, Penalties
 from runtimes.types import SamplingParams
 
-# The k largest logits are found among the maxima of that many groups, or of 2 k groups.
+# The k largest logits are found with the maxima of this many groups, or of 2 k groups.
 GROUPS = 500
 FIRST_LOOK = 64
 
 
 class Candidates:
-    """Finds a few ids that include the k largest logits; it uses one buffer for every token."""
+    """Finds a few ids that include the k largest logits. It uses one buffer for all tokens."""
 
     def __init__(self, k: int) -> None:
         self._groups = max(GROUPS, 2 * k)
@@ -35,7 +35,7 @@ class Candidates:
         self._maxima = np.empty(0, np.float32)
 
     def __call__(self, logits: FloatArray) -> npt.NDArray[np.intp]:
-        """Find the candidates.
+        """Finds the candidates.
 
         At least k logits reach the k-th largest of the group maxima. Finding that bound takes less time than a
         partition of all logits.
@@ -50,7 +50,7 @@ class Candidates:
         if rows < 2:
             return np.arange(len(logits))
         maxima = self._maxima
-        if not len(maxima):  # not in __init__: k may be far larger than any vocabulary
+        if not len(maxima):  # not in __init__, because k may be far larger than the vocabulary
             maxima = self._maxima = np.empty(self._groups, np.float32)
         np.maximum.reduce(logits[: rows * self._groups].reshape(rows, self._groups), axis=0, out=maxima)
         maxima.partition(self._place)
@@ -59,18 +59,18 @@ class Candidates:
 
 
 def system_seed() -> int:
-    """32 random bits from the system."""
+    """Returns 32 random bits from the system."""
     return random.SystemRandom().getrandbits(32)
 
 
 @dataclass(slots=True)
 class Kept:
-    """What top-k, top-p and min-p kept.
+    """The ids that top-k, top-p and min-p kept.
 
     Attributes:
         ids: Candidates in rising order.
         values: Their logits.
-        ranked: Logits of the kept ids, the likeliest first; of equal logits the lower id ranks first.
+        ranked: Logits of the kept ids, the most likely first. Of equal logits, the lower id is first.
         masses: Cumulative probabilities of `ranked`, not divided by their sum.
         last: The last rank that may be drawn.
     """
@@ -82,7 +82,7 @@ class Kept:
     last: int
 
     def id_at(self, rank: int) -> int:
-        """The id of that rank."""
+        """Returns the id with a rank."""
         value = self.ranked[rank]
         place = self.values.index(value)
         while rank and self.ranked[rank - 1] == value:
@@ -92,11 +92,11 @@ class Kept:
 
 
 class Sampler:
-    """Chooses ids one after another; the same seed and the same logits give the same ids. Not thread-safe.
+    """Chooses ids one after another. The same seed and the same logits give the same ids. Not thread-safe.
 
     Args:
         sampling: How to choose.
-        prompt: Ids of the prompt, which some rules count.
+        prompt: Ids of the prompt. The repetition penalty and the n-gram rule also count them.
         end: Id of the end of the text, which `min_tokens` forbids; None for no such id.
     """
 
@@ -107,7 +107,7 @@ class Sampler:
         self._candidates = Candidates(sampling.top_k)
 
     def __call__(self, logits: FloatArray) -> int:
-        """Choose the next id.
+        """Chooses the next id.
 
         Args:
             logits: float32 [vocab]; not changed.
@@ -115,7 +115,7 @@ class Sampler:
         Raises:
             FloatingPointError: The logits are NaN or infinite.
             NoTokenLeftError: The rules forbid every id.
-            SlmxError: A bias is on an id that the vocabulary does not have.
+            SlmxError: A bias is for an id that the vocabulary does not have.
         """
         if self._penalties is not None:
             logits = self._penalties(logits)
@@ -135,7 +135,7 @@ class Sampler:
         return kept.id_at(bisect.bisect_right(kept.masses, self._random() * kept.masses[kept.last], 0, kept.last))
 
     def _kept(self, logits: FloatArray) -> Kept:
-        """Apply top-k, top-p and min-p. They leave a few dozen ids, for which lists are faster than arrays."""
+        """Applies top-k, top-p and min-p. They keep a few dozen ids, for which lists are faster than arrays."""
         top_k, top_p, min_p = self.sampling.top_k, self.sampling.top_p, self.sampling.min_p
         if top_k:
             kept = self._ranked(logits, self._candidates(logits), top_k)
@@ -157,11 +157,11 @@ class Sampler:
         return kept
 
     def _least(self, highest: float) -> float:
-        """The lowest logit that min-p keeps."""
+        """Returns the lowest logit that min-p keeps."""
         return highest + self.sampling.temperature * log(self.sampling.min_p)
 
     def _ranked(self, logits: FloatArray, ids: npt.NDArray[np.intp], count: int) -> Kept:
-        """The `count` likeliest of the candidates."""
+        """Returns the `count` most likely candidates."""
         values: list[float] = logits[ids].tolist()
         if not values:  # a bound of NaN keeps nothing
             raise FloatingPointError

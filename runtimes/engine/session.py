@@ -1,4 +1,4 @@
-"""A model session over token ids and its KV cache."""
+"""A session of a model: a sequence of token ids and its KV cache."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from runtimes.system.machine import usable_cores
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
-if TYPE_CHECKING:  # imports onnxruntime, which a session of a PyTorch model does not need
+if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch model does not need
     from runtimes.engine.cache import Cache, FloatArray, IdArray
 
-# With fewer weights a step is shorter than the time to wake a second thread (docs/benchmarks.md).
+# With fewer weights, a step takes less time than waking a second thread (docs/benchmarks.md).
 ONE_THREAD_PARAMETERS = 6_000_000
 
 
 def default_threads(config: GPTConfig, rows: int = 1) -> int:
-    """Threads for a step of that many rows: one for little work, else the cores this process may use, at most four."""
+    """Returns the threads for a step of `rows` rows: one for little work, or else the usable cores, at most four."""
     return 1 if rows * config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Number of ids at the beginning that two sequences share."""
+    """Returns the length of the common beginning of two sequences."""
     shortest = min(len(one), len(other))
     if one[:shortest] == other[:shortest]:
         return shortest
@@ -33,20 +33,20 @@ def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def check_id(token: int, config: GPTConfig) -> None:
-    """Raise SlmxError unless the vocabulary has this id."""
+    """Raises SlmxError if the vocabulary does not have this id."""
     if not 0 <= token < config.vocab_size:
         raise SlmxError(f"no token has the id {token}; ids go from 0 to {config.vocab_size - 1}")
 
 
 def check_step(token: int, length: int, config: GPTConfig) -> None:
-    """Raise SlmxError unless one more id fits after `length` positions and the vocabulary has it."""
+    """Raises SlmxError if the context has no room after `length` positions, or the vocabulary does not have the id."""
     if length >= config.block_size:
         raise SlmxError(f"the context of {config.block_size} tokens is full")
     check_id(token, config)
 
 
 def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdArray:
-    """Ids to append after `length` positions, as an array.
+    """Returns ids to append after `length` positions, as an array int64 [n].
 
     Raises:
         SlmxError: There are no ids, they do not fit the context, or the vocabulary lacks one.
@@ -62,7 +62,7 @@ def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdAr
 
 
 class Session:
-    """One sequence in progress: ids are appended, logits float32 are returned; `ids` are in the cache.
+    """One sequence in progress. Appending ids returns their logits, float32. `ids` are the ids in the cache.
 
     Not thread-safe, but forks of a session may run at the same time.
     """
@@ -75,13 +75,13 @@ class Session:
 
     @classmethod
     def open(cls, model: Path | bytes, config: GPTConfig, threads: int | None = None, name: str = "") -> Session:
-        """Open an ONNX or .ort model.
+        """Opens an ONNX or .ort model.
 
         Args:
             model: A file, or its content.
             config: The shape of the model.
             threads: Threads of onnxruntime; default: by the size of the model.
-            name: What error messages call the model; default: the file's path.
+            name: The name of the model in error messages; default: the file's path.
 
         Raises:
             SlmxError: onnxruntime cannot open the model, or the number of threads is not 1 to 256.
@@ -97,7 +97,7 @@ class Session:
         return len(self.ids)
 
     def prefill(self, ids: Sequence[int] | IdArray) -> FloatArray:
-        """Append ids in one run.
+        """Appends ids in one run.
 
         Returns:
             The logits [vocab] after the last id.
@@ -109,7 +109,7 @@ class Session:
         return last
 
     def score(self, ids: Sequence[int] | IdArray) -> FloatArray:
-        """Append ids in one run; the logits [n, vocab] after each id. Errors as in `prefill`."""
+        """Appends ids in one run; returns the logits [n, vocab] after each id. Errors as in `prefill`."""
         return self._append(ids, last_only=False)
 
     def _append(self, ids: Sequence[int] | IdArray, last_only: bool) -> FloatArray:
@@ -119,7 +119,7 @@ class Session:
         return logits
 
     def step(self, token: int) -> FloatArray:
-        """Append one id.
+        """Appends one id.
 
         Returns:
             The logits [vocab] after it, valid until the next step.
@@ -134,14 +134,14 @@ class Session:
         return logits
 
     def rewind(self, length: int) -> None:
-        """Remove all but the first `length` positions; SlmxError if there are fewer."""
+        """Removes all but the first `length` positions; SlmxError if there are fewer."""
         if not 0 <= length <= len(self.ids):
             raise SlmxError(f"cannot rewind to {length}: {len(self.ids)} positions are cached")
         self._cache.rewind(length)
         del self.ids[length:]
 
     def read(self, ids: Sequence[int]) -> FloatArray:
-        """Make these ids the sequence; runs only the ids after the beginning that the cache shares with them.
+        """Replaces the sequence by these ids. It runs only the ids after the beginning that both have in common.
 
         Returns:
             The logits [vocab] after the last id.
@@ -153,11 +153,11 @@ class Session:
         return self.prefill(ids[len(self.ids) :])
 
     def reset(self) -> None:
-        """Remove every position."""
+        """Removes every position."""
         self.rewind(0)
 
     def fork(self, length: int | None = None) -> Session:
-        """A second sequence with the first `length` positions of this one, by default all, in its own cache."""
+        """Returns a session with the first `length` positions of this one, by default all, in a separate cache."""
         length = self.length if length is None else length
         twin = Session(self._cache.copy(length), self.config, self.threads)
         twin.ids = self.ids[:length]

@@ -1,4 +1,4 @@
-"""One story in progress: from logits to text, until the story ends. It knows no session and no other story."""
+"""One story in progress: it turns logits into text until the story ends. It does not use a session."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from runtimes.types import Completion, FinishReason, GenerationConfig, Generatio
 
 
 def log_probability(logits: FloatArray, token: int) -> float:
-    """Natural logarithm of an id's probability by the model itself, before all sampling rules."""
+    """Returns the natural logarithm of an id's probability in the model itself, before all sampling rules."""
     highest = logits.max()
     return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
 
 
 def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
-    """The ids that stay of a full context: at most a quarter of it from the prompt's beginning, and its last half."""
+    """Returns the ids that remain of a full context: its last half, after up to a quarter from the prompt's start."""
     return [*prompt_ids[: block_size // 4], *[*prompt_ids, *ids][-max(1, block_size // 2) :]]
 
 
 class Story:
     """The state of one story: sampling, end, length, stop strings, UTF-8 and log-probabilities.
 
-    Whoever runs the model calls `start`, reads `prompt_ids`, and passes the last logits to `accept`. While
-    `finish_reason` is None, the model then runs `ids[-1]`, or reads `window` again if it is not None, and so on.
+    The caller runs the model. It calls `start`, reads `prompt_ids`, and passes the last logits to `accept`. While
+    `finish_reason` is None, it then runs `ids[-1]`, or reads `window` again if it is not None, and so on.
     Not thread-safe.
 
     Args:
         prompt: The text that was given.
-        prompt_ids: Its ids, the start token included; at most `block_size`.
+        prompt_ids: Its ids, including the start token; at most `block_size`.
         config: Where the story ends.
         sampling: How ids are chosen.
         end: Id of the end of the text.
-        token_bytes: Gives the bytes of an id.
+        token_bytes: Returns the bytes of an id.
         block_size: Positions in the model's context.
     """
 
@@ -74,21 +74,21 @@ class Story:
         self._started = self._first = self._last = time.perf_counter()
 
     def start(self) -> None:
-        """Start the clock."""
+        """Starts the clock."""
         self._started = self._first = self._last = time.perf_counter()
 
     def accept(self, logits: FloatArray) -> str:
-        """Choose the next id and decide whether the story goes on.
+        """Chooses the next id and decides whether the story continues.
 
         Args:
-            logits: float32 [vocab] after the last position; not changed and not kept.
+            logits: float32 [vocab] after the last position. They are not changed or kept.
 
         Returns:
             The text that is certain now; empty while a character or a possible stop string is incomplete.
 
         Raises:
             FloatingPointError: The logits are NaN or infinite.
-            SlmxError: A bias is on an id that the vocabulary does not have.
+            SlmxError: A bias is for an id that the vocabulary does not have.
         """
         try:
             token = self._sampler(logits)
@@ -122,11 +122,11 @@ class Story:
         return piece
 
     def interrupt(self) -> str:
-        """End the story now, unless it has ended; returns the text that was held back."""
+        """Ends the story now if it has not ended, and returns the text that was held back."""
         return self._finish("interrupted", "interrupted") if self.finish_reason is None else ""
 
     def _finish(self, reason: FinishReason, stop: str, piece: str = "") -> str:
-        """Record why the story ends; returns the last piece of its text."""
+        """Records why the story ends, and returns the last piece of its text."""
         self.finish_reason, self._stop = reason, stop
         if self._stops is None:
             piece += self._decoder.decode(b"", final=True)
@@ -136,7 +136,7 @@ class Story:
         return piece
 
     def completion(self) -> Completion:
-        """The story as it is now."""
+        """Returns the current story."""
         stats = GenerationStats(
             prompt_tokens=len(self.prompt_ids),
             tokens=len(self.ids),

@@ -1,4 +1,4 @@
-"""The machine that this runs on: processor, limits, memory, versions. Read from /proc and /sys where they are."""
+"""Describes this machine from /proc and /sys, if they exist: processor, limits, memory, versions."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
-# Control group version 2, as the kernel's documentation (admin-guide/cgroup-v2.rst) lays it out.
+# Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
 CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float | None:
-    """Processors' worth of time that a container may use, None without a limit."""
+    """Returns the number of processors whose time a container may use, or None without a limit."""
     try:
         quota, period = (cgroup / "cpu.max").read_text("utf-8").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -23,14 +23,14 @@ def cpu_quota(cgroup: Path = CGROUP) -> float | None:
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may run on, no more than its container's share of time fills."""
+    """Returns the number of cores that this process may use, limited by the container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(cgroup)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Memory that is available now, no more than the container's limit; None where neither can be read."""
+    """Returns the available memory in bytes, at most the container's limit; None if neither can be read."""
     found = []
     with suppress(OSError, ValueError):
         (line,) = (row for row in meminfo.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
@@ -41,7 +41,7 @@ def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -
 
 
 def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
-    """What the kernel says of the last processor, empty where it says nothing."""
+    """Returns the fields of the last processor in /proc/cpuinfo; empty if the file cannot be read."""
     try:
         lines = cpuinfo.read_text("utf-8").splitlines()
     except OSError:
@@ -50,13 +50,13 @@ def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
 
 
 def cpu_features(fields: dict[str, str]) -> list[str]:
-    """Those of the instruction sets that decide speed which a processor has."""
+    """Returns the instruction sets of a processor that affect speed."""
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     return [name for name in FEATURES if name in flags]
 
 
 def describe_machine() -> dict[str, str]:
-    """CPU, instruction sets that decide speed, usable cores, system, Python and package versions."""
+    """Returns CPU, instruction sets that affect speed, usable cores, system, Python and package versions."""
     import platform
     from importlib.metadata import PackageNotFoundError, version
 

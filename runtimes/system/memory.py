@@ -1,7 +1,7 @@
-"""The heap of a loaded model: free memory is given back, and large weights move to large pages.
+"""The heap of a loaded model: freed memory is returned to the system, and large weights move to large pages.
 
-A step that reads tens of megabytes walks fewer page tables then. Linux hands large pages out when it is asked to, from
-6.1 on for memory that is in use already (madvise(2), MADV_COLLAPSE).
+With large pages, a step that reads tens of megabytes needs fewer page table look-ups. From version 6.1 on, Linux can
+move memory that is already in use to large pages (madvise(2), MADV_COLLAPSE).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 MADV_COLLAPSE = 25
-FILLED = 0.9  # share of a large page that is in use already, so that moving there takes no more memory
+FILLED = 0.9  # a large page must be in use to this share, so that moving there takes hardly more memory
 PAGE_SIZE = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 MAPS = Path("/proc/self/maps")
 
 
 def trim_heap() -> None:
-    """Give freed memory back to the system (malloc_trim(3)), where the C library can; loading a model frees much."""
+    """Returns freed memory to the system if the C library can (malloc_trim(3)). Loading a model frees much memory."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
@@ -28,9 +28,12 @@ def trim_heap() -> None:
 
 
 def collapse_heap() -> int:
-    """Move this process's heap to large pages where it fills them; bytes asked for, 0 where the system has none.
+    """Moves the parts of this process's heap that fill large pages to large pages.
 
-    A system that refuses changes nothing but speed.
+    If the system refuses, only the speed differs.
+
+    Returns:
+        The number of bytes of the requests; 0 if the system has no large pages.
     """
     if sys.platform != "linux":
         return 0
@@ -54,7 +57,10 @@ def collapse_heap() -> int:
 
 
 def heap_ranges(maps: list[str], size: int) -> list[tuple[int, int]]:
-    """The parts of private anonymous memory that whole pages of `size` fill, from the lines of proc_pid_maps(5)."""
+    """Returns the address ranges of private anonymous memory, cut to whole pages of `size` bytes.
+
+    `maps` are the lines of /proc/self/maps (proc_pid_maps(5)).
+    """
     ranges = []
     for line in maps:
         addresses, permissions, _, _, inode, *name = line.split(maxsplit=5)

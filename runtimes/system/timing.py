@@ -1,4 +1,4 @@
-"""Compares the speed of runners fairly: they run in turn in every round, and every sample is kept."""
+"""Compares the speed of runners. They run in turn in every round, and every sample is kept."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ class Samples:
 
 
 def alternate(runners: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Samples]:
-    """Call every runner once in each round, after a first round that does not count.
+    """Calls every runner once in each round. A first round is not counted.
 
     Args:
         runners: Functions that each run once and return their sample, by name.
-        rounds: The number of rounds that count.
+        rounds: The number of counted rounds.
+
+    Returns:
+        The samples by name.
     """
     taken: dict[str, list[float]] = {name: [] for name in runners}
     for number in range(rounds + 1):

@@ -22,14 +22,14 @@ class Cleaning:
     """What happened to the stories of some sources.
 
     Attributes:
-        read: Stories read, with the empty rows of tables.
+        read: Stories read, including the empty rows of tables.
         repaired: Stories in which mojibake was repaired.
         empty: Stories dropped because they hold no letter and no digit, or their row of a table is empty.
         truncated: Stories dropped because they end in the middle of a sentence.
         duplicates: Stories dropped because the same story came before.
         in_validation: Stories dropped because they belong to the validation data.
         kept: Stories passed on.
-        cut: Cuts made in stories that were too long to be read as one.
+        cut: Cuts that were made in stories that are too long.
         bytes_before: UTF-8 bytes of the stories read.
         bytes_after: UTF-8 bytes of the stories passed on.
     """
@@ -47,13 +47,16 @@ class Cleaning:
 
 
 def is_whole(story: str) -> bool:
-    """Whether the last sentence of a story ends; a text without any sentence mark (a title, a poem) counts as whole."""
+    """Returns whether the last sentence of a story is complete.
+
+    A text without any sentence mark, for example a title or a poem, counts as whole.
+    """
     tail = story[-TAIL:]
     return bool(SENTENCE_END.search(tail) or FINISHED.search(tail)) or not SENTENCE_MARK.search(story)
 
 
 def repair(story: str) -> str:
-    """The story with mojibake repaired: text that was decoded with the wrong encoding. Nothing else changes."""
+    """Repairs mojibake, which is text that was decoded with the wrong encoding. Nothing else changes."""
     if story.isascii():
         return story
     import ftfy
@@ -63,13 +66,13 @@ def repair(story: str) -> str:
 
 @dataclass
 class Cleaner:
-    """Passes on the stories worth keeping, each of them once.
+    """Keeps the usable stories, each of them once.
 
     It remembers 8 bytes of every story's SHA-256, about 130 MB for two million stories.
 
     Attributes:
         thorough: Whether mojibake is repaired and truncated stories are dropped.
-        counts: What was done so far.
+        counts: The counts so far.
         seen: The hashes of all stories so far.
         held_out: The hashes of stories that are dropped because they belong to the validation data.
     """
@@ -80,7 +83,7 @@ class Cleaner:
     held_out: set[int] = field(default_factory=set)
 
     def __call__(self, stories: Iterable[str]) -> Iterator[str]:
-        """The clean stories, in order."""
+        """Yields the clean stories, in order."""
         counts = self.counts
         for story in stories:
             counts.read += 1

@@ -1,4 +1,4 @@
-"""Streams of tokens: stories in a row, in memory or in memory-mapped shards."""
+"""Streams of tokens: consecutive stories, in memory or in memory-mapped shards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TokenArray = npt.NDArray[np.uint16]
 
 
 class Shards:
-    """Memory-mapped arrays of ids that read as one array; only the slice that is asked for is read from disk."""
+    """Memory-mapped arrays of ids that are used as one array. Only the requested slice is read from disk."""
 
     def __init__(self, arrays: Sequence[TokenArray]) -> None:
         self.arrays = list(arrays)
@@ -59,7 +59,7 @@ class TokenStream:
         return self.text_bytes / len(self.ids)
 
     def windows(self, block_size: int, limit: int | None = None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Whole windows one after the other, without overlap.
+        """Returns consecutive whole windows, without overlap.
 
         Args:
             block_size: Tokens in a window.
@@ -69,7 +69,7 @@ class TokenStream:
             Inputs and targets, both int64 [windows, block_size]; a target is the token after its input.
 
         Raises:
-            SlmxError: The stream is shorter than one window and its last target.
+            SlmxError: The stream has fewer than `block_size` + 1 tokens.
         """
         count = (len(self.ids) - 1) // block_size
         if count < 1:
@@ -83,7 +83,14 @@ class TokenStream:
 
 
 def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
-    """Encode stories into one stream in memory.
+    """Encodes stories into one stream in memory.
+
+    Args:
+        stories: Texts without lone surrogates.
+        tokenizer: The tokenizer.
+
+    Returns:
+        The stream, with `<|endoftext|>` before each story.
 
     Raises:
         SlmxError: The vocabulary does not fit uint16.

@@ -23,7 +23,7 @@ SHARD_NAME = re.compile(r"(train|valid)-\d{5,}\.npy")
 
 
 def is_dataset(folder: str | Path) -> bool:
-    """Whether a folder is a prepared data set."""
+    """Returns whether a folder is a prepared data set."""
     return (Path(folder) / DATASET_FILE).is_file()
 
 
@@ -32,10 +32,10 @@ class Dataset:
     """The two splits of a corpus as tokens, memory-mapped, with the tokenizer that encoded them.
 
     Attributes:
-        folder: Where it lies.
-        record: The content of `dataset.json` in today's format.
+        folder: The folder of the data set.
+        record: The content of `dataset.json` in the current format.
         tokenizer: The tokenizer of both splits.
-        train: The stories to learn from.
+        train: The training stories.
         valid: The stories held out for validation.
     """
 
@@ -52,10 +52,13 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
-        """Read `dataset.json` and map the shards, after checking every file's SHA-256.
+        """Opens a data set: checks the SHA-256 of every file and maps the shards.
+
+        Args:
+            folder: The folder of the data set.
 
         Raises:
-            SlmxError: A file is missing, altered, damaged or of a newer format; the message names it.
+            SlmxError: A file is missing, altered, damaged or of a newer format. The message names it.
         """
         path = folder / DATASET_FILE
         try:
@@ -79,7 +82,7 @@ class Dataset:
 
 
 def _in_todays_format(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The record of any known format; format 1 wrote `side` for `split`, and `training` and `validation`."""
+    """Converts a record to the current format. Format 1 says `side`, `training` and `validation`."""
     version = record["format_version"]
     if version == FORMAT_VERSION:
         return record
@@ -110,7 +113,7 @@ class ShardWriter:
     """Collects the ids of one split and writes `SPLIT-00000.npy`, `SPLIT-00001.npy`, ... of `SHARD_TOKENS` each.
 
     Args:
-        folder: Where the shards go.
+        folder: The folder of the shards.
         split: `train` or `valid`.
     """
 
@@ -125,7 +128,7 @@ class ShardWriter:
         self.shards: list[str] = []
 
     def add(self, stories: TokenStream) -> None:
-        """Append encoded stories."""
+        """Appends encoded stories."""
         ids = stories.ids[:]
         self.tokens += len(ids)
         self.text_bytes += stories.text_bytes
@@ -139,7 +142,7 @@ class ShardWriter:
                 self._write()
 
     def close(self) -> dict[str, Any]:
-        """Write the ids that are left; returns the split's entry of `dataset.json`."""
+        """Writes the remaining ids and returns the split's entry of `dataset.json`."""
         if self.filled:
             self._write()
         return {

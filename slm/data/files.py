@@ -19,9 +19,9 @@ from typing import IO, BinaryIO
 from slm.errors import SlmxError, needs
 
 CHUNK = 1 << 20
-ZSTD_CHUNK = 1 << 14  # text becomes at most some hundred times as long
+ZSTD_CHUNK = 1 << 14  # a chunk of text grows at most a few hundred times when it is unpacked
 
-# The first bytes of files that hold no plain text, what such a file is, and what the user can do.
+# Files that hold no plain text: their first bytes, the name of the format, and what the user can do.
 _UNPACK = "unpack it and give the file or the folder inside"
 _SAVE = "save its text as UTF-8 and give that"
 FOREIGN = (
@@ -36,7 +36,7 @@ FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer to the file, not the file", "fetch the file with git lfs pull"),
 )
 TAR_MAGIC, TAR_OFFSET = b"ustar", 257
-# UTF-32 stands first because its little-endian mark begins with the mark of UTF-16.
+# UTF-32 must be first because its little-endian mark begins with the mark of UTF-16.
 WIDE_MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -87,7 +87,7 @@ COMPRESSIONS: dict[str, tuple[bytes, Callable[[BinaryIO], Iterator[bytes]]]] = {
 
 
 def compression_of(path: Path) -> str | None:
-    """The suffix of the compression that a file's name or its first bytes show, or None for a plain file.
+    """Returns the suffix of the compression that a file's name or its first bytes show, or None for a plain file.
 
     Raises:
         OSError: The file cannot be read.
@@ -100,11 +100,11 @@ def compression_of(path: Path) -> str | None:
 
 
 def read_bytes(path: Path, name: str) -> Iterator[bytes]:
-    """Unpacked content in blocks of about `CHUNK` bytes.
+    """Yields the unpacked content in blocks of about `CHUNK` bytes.
 
     Args:
         path: The file to open.
-        name: What an error calls it.
+        name: The name of the file in error messages.
 
     Raises:
         SlmxError: The file cannot be read, or its archive is damaged or ends too early.
@@ -121,14 +121,14 @@ def read_bytes(path: Path, name: str) -> Iterator[bytes]:
 
 
 def read_head(path: Path, name: str) -> bytes:
-    """The first block of the unpacked content, without the byte order mark of UTF-8.
+    """Returns the first block of the unpacked content, without the byte order mark of UTF-8.
 
     Args:
         path: The file to open.
-        name: What an error calls it.
+        name: The name of the file in error messages.
 
     Raises:
-        SlmxError: The file cannot be read, or its first bytes show that it is no UTF-8 text and no table.
+        SlmxError: The file cannot be read, or its first bytes show that it is neither UTF-8 text nor a table.
     """
     head = next(read_bytes(path, name), b"")
     for mark, encoding in WIDE_MARKS:
@@ -145,11 +145,11 @@ def read_head(path: Path, name: str) -> bytes:
 
 
 def read_text(path: Path, name: str) -> Iterator[str]:
-    r"""Decoded content in pieces of any length, with every line end as `\n` and without a byte order mark.
+    r"""Yields the decoded content in pieces of any length, with every line end as `\n`, without a byte order mark.
 
     Args:
         path: The file to open.
-        name: What an error calls it.
+        name: The name of the file in error messages.
 
     Raises:
         SlmxError: The file cannot be read, or a line of it is binary or not UTF-8.
@@ -172,7 +172,7 @@ def read_text(path: Path, name: str) -> Iterator[str]:
 
 
 def join_lines(pieces: Iterable[str]) -> Iterator[str]:
-    r"""The lines of a text that comes in pieces, each with its `\n`; only `\n` ends a line."""
+    r"""Yields the lines of a text that comes in pieces, each with its `\n`. Only `\n` ends a line."""
     parts: list[str] = []
     for piece in pieces:
         for part in io.StringIO(piece):
@@ -185,7 +185,7 @@ def join_lines(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def copy_stream(name: str) -> IO[bytes]:
-    """Copy standard input (`-`) or a named pipe into a temporary file, because a corpus is read more than once.
+    """Copies standard input (`-`) or a named pipe into a temporary file, because a corpus is read more than once.
 
     Returns:
         The open temporary file; it is deleted when the object is closed or no longer referenced.

@@ -44,17 +44,17 @@ class PrepareSettings:
     """What to prepare and how.
 
     Attributes:
-        sources: What the training stories come from.
+        sources: The sources of the training stories.
         preset: Name of the model shape, which gives the vocabulary and the context.
         out: Folder of the data set.
-        valid: What the validation stories come from; empty for one training story in `HELD_OUT_SHARE`.
+        valid: The sources of the validation stories; empty to hold out one training story in `HELD_OUT_SHARE`.
         licence: Licence of the text, for the record.
         field: Column of a table that holds the stories.
-        separator: What stands between the stories of a text: `auto`, `endoftext` or `blank`.
+        separator: What separates the stories of a text: `auto`, `endoftext` or `blank`.
         vocab_size: Size of the vocabulary; None for the preset's.
         tokenizer: Folder whose tokenizer to use; None to learn one from the training stories.
         clean: Whether to repair mojibake and drop truncated training stories.
-        force: Whether to replace a data set that is there.
+        force: Whether to replace a data set in `out`.
 
     Raises:
         SlmxError: The preset is unknown, or a setting is out of range.
@@ -83,19 +83,22 @@ class PrepareSettings:
 
 
 def is_held_out(story: str) -> bool:
-    """Whether a story is held out for validation; its own hash decides, for one story in `HELD_OUT_SHARE`."""
+    """Returns whether a story is held out for validation, by its hash. One story in `HELD_OUT_SHARE` is."""
     return int.from_bytes(hashlib.sha256(story.encode()).digest()[:4], "big") % HELD_OUT_SHARE == 0
 
 
 def prepare(settings: PrepareSettings, console: Console) -> Dataset:
-    """Write the data set in `out` and open it; one that is there and up to date is left as it is.
+    """Writes the data set in `out` and opens it. A data set that is up to date is not written again.
 
     Args:
         settings: What to prepare.
         console: Where progress and counts are shown.
 
+    Returns:
+        The data set in `out`.
+
     Raises:
-        SlmxError: A source is unusable, a split is too short, or `out` holds anything else.
+        SlmxError: A source is unusable, a split is too short, or `out` holds something else.
     """
     if settings.tokenizer is not None and not (settings.tokenizer / RANKS_FILE).is_file():
         settings = replace(settings, tokenizer=find_checkpoint(settings.tokenizer))
@@ -108,7 +111,7 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
             "settings": _deciding_settings(settings),
         }
     out = settings.out
-    if is_dataset(out) and not settings.force:  # an up-to-date data set may be read-only: it is not locked
+    if is_dataset(out) and not settings.force:  # no lock, because an up-to-date data set may be read-only
         return _open_if_same(out, request, console)
     with lock_folder(out, wait=True):
         if is_dataset(out) and not settings.force:  # another process wrote it meanwhile
@@ -155,7 +158,7 @@ def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Datas
 
 
 def _print(console: Console, line: str) -> None:
-    """Show a line as it is, without the colours and the markup that rich finds in names and numbers."""
+    """Prints a line as it is. rich must not colour numbers or read markup in names."""
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -164,7 +167,7 @@ def _stories(count: int) -> str:
 
 
 class _Pipeline:
-    """One preparation: reads the sources once into a file of clean stories for each split, and that into shards."""
+    """One preparation. It writes a file of clean stories for each split, and then makes the shards from these files."""
 
     def __init__(self, settings: PrepareSettings, console: Console, folder: Path) -> None:
         self.settings = settings
@@ -175,7 +178,7 @@ class _Pipeline:
         self.bytes = dict.fromkeys(SPLITS, 0)
 
     def run(self, training: list[Source], validation: list[Source], request: dict[str, Any]) -> None:
-        """Fill the folder; the caller publishes it."""
+        """Fills the folder. The caller publishes it."""
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with Progress(*columns, TimeRemainingColumn(), console=self.console) as progress:
             cleaning = self._spool(training, validation, progress)
@@ -202,7 +205,7 @@ class _Pipeline:
         self._report(cleaning, splits)
 
     def _spool(self, training: list[Source], validation: list[Source], progress: Progress) -> dict[str, dict[str, int]]:
-        """Write each split's clean stories, one JSON string per line; returns the counts of each split's sources."""
+        """Writes each split's clean stories, one JSON string per line, and returns the counts of each split."""
         held = Cleaner(thorough=False)
         cleaner = Cleaner(self.settings.clean, held_out=held.seen)
         with (
@@ -268,7 +271,7 @@ class _Pipeline:
         if tokenizer.vocab_size < wanted:
             _print(
                 self.console,
-                f"the text fills only {tokenizer.vocab_size:,} of {wanted:,} tokens: the model gets as many",
+                f"the text gives only {tokenizer.vocab_size:,} of {wanted:,} tokens; the vocabulary has that size",
             )
         return tokenizer, merges
 

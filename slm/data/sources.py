@@ -1,4 +1,4 @@
-"""Finds the sources of a corpus and reads their stories: texts, tables, folders, pipes, data sets on the hub."""
+"""Finds the sources of a corpus (texts, tables, folders, pipes, data sets on the hub) and reads their stories."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ TABLES = {
 TEXTS = (".txt", ".text", ".md")
 STREAMS = ("-", "/dev/stdin")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-# A file that begins with the first key of a JSON object, alone or in an array, holds JSON under any name.
+# A file with any name holds JSON if it begins with the first key of an object, alone or in an array.
 JSON_START = re.compile(rb'\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
 PARQUET_START = b"PAR1"
 
-# Files in a folder that are about a corpus, by their names.
+# Names of files in a folder that describe a corpus.
 ABOUT = re.compile(
     r"(readme|licen[cs]e|copying|notice|changelog|citation|contributing|code_of_conduct|requirements)([._-].*)?"
     r"|dataset_infos?\.json|dataset_dict\.json|state\.json",
     re.IGNORECASE,
 )
-# Files in a folder that belong to one split of a corpus, by their names; the names are those that `datasets` knows.
+# Names of files in a folder that belong to one split of a corpus. `datasets` knows the same names.
 SPLIT_NAMES = {
     "train": re.compile(r"(^|[/._-])train(ing)?([/._\d-]|$)", re.IGNORECASE),
     "valid": re.compile(r"(^|[/._-])(valid|validation|val|dev|eval|tests?)([/._\d-]|$)", re.IGNORECASE),
@@ -51,11 +51,11 @@ class Source:
     """One place that stories come from.
 
     Attributes:
-        name: What the user calls it; for a data set on the hub `owner/name` or `owner/name:split`.
+        name: The name that the user gave; for a data set on the hub `owner/name` or `owner/name:split`.
         kind: `text`, `json`, `csv`, `tsv`, `parquet` or `hub`.
         path: The file to read; None for a data set on the hub.
-        separator: What stands between stories of a text: `endoftext` or `blank`; "" for a table.
-        copy: The temporary file that holds the content of a pipe; it lives as long as the source does.
+        separator: What separates the stories of a text: `endoftext` or `blank`; "" for a table.
+        copy: The temporary file that holds the content of a pipe. It exists as long as the source.
     """
 
     name: str
@@ -71,20 +71,23 @@ def find_sources(
     split: str | None = None,
     report: Callable[[str], None] | None = None,
 ) -> list[Source]:
-    """The sources that names stand for.
+    """Finds the sources that names stand for.
 
-    A folder stands for every text and table below it, sorted by path, without hidden files and without files that are
-    about the corpus. `-` is standard input. Pipes are copied into temporary files.
+    A folder stands for every text and table below it, sorted by path. Hidden files and files that describe the corpus
+    are left out. `-` is standard input. Pipes are copied into temporary files.
 
     Args:
         given: Files, folders, `-`, pipes, and data sets on the hub.
-        separator: What stands between the stories of a text; `auto` is `endoftext` where the text holds it.
-        split: `train` leaves out the files of a folder whose names are those of held-out data, `valid` those of
-            training data, None neither.
+        separator: What separates the stories of a text. `auto` is `endoftext` if the text contains it, or else `blank`.
+        split: `train` leaves out files of a folder that are named as held-out data, `valid` those that are named as
+            training data. None leaves out neither.
         report: Called with a line for each folder of which files are left out.
 
+    Returns:
+        The sources, in the order of `given`.
+
     Raises:
-        SlmxError: A name is no file, no folder and no `owner/name`, or a file cannot be read or is no corpus.
+        SlmxError: A name is not a file, a folder or `owner/name`, or a file cannot be read or is not a corpus.
     """
     if separator not in SEPARATORS:
         raise SlmxError(f"--separator {separator}: choose one of {', '.join(SEPARATORS)}")
@@ -106,7 +109,7 @@ def find_sources(
 
 
 def _suffix(name: str) -> str:
-    """The last suffix in lower case, without that of a compression."""
+    """Returns the last suffix in lower case, ignoring the suffix of a compression."""
     path = Path(name)
     return Path(path.stem if path.suffix.lower() in COMPRESSIONS else path.name).suffix.lower()
 
@@ -159,7 +162,7 @@ def _file_source(path: Path, separator: str, name: str | None = None, copy: obje
 
 
 def _kind_of(head: bytes) -> str:
-    """The kind of a file, by its first bytes; for names that do not show it."""
+    """Returns the kind of a file by its first bytes, for names that do not show it."""
     if head.startswith(PARQUET_START):
         return "parquet"
     return "json" if JSON_START.match(head) else "text"
@@ -178,16 +181,16 @@ def _has_marker(path: Path, name: str) -> bool:
 def read_stories(
     sources: Sequence[str | Path | Source], field: str = "text", separator: str = "auto", counts: Cleaning | None = None
 ) -> Iterator[str]:
-    """Stories of sources one after the other, stripped, none of them empty, in bounded memory.
+    """Yields the stories of sources in order, in bounded memory. They are stripped, and none is empty.
 
     Args:
         sources: What `find_sources` takes or returns.
-        field: The column of a table that holds the stories. A row may hold several, with `<|endoftext|>` between.
-        separator: What stands between the stories of a text.
+        field: The column of a table that holds the stories. `<|endoftext|>` separates several stories in a row.
+        separator: What separates the stories of a text.
         counts: Empty rows and cuts of long stories are added to its `read`, `empty` and `cut`.
 
     Raises:
-        SlmxError: A source cannot be read or holds no story; the message names the file and the line or row.
+        SlmxError: A source cannot be read or holds no story. The message names the file and the line or row.
     """
     counts = Cleaning() if counts is None else counts
     for given in sources:

@@ -1,4 +1,4 @@
-"""Tells the stories of a text apart, whatever pieces the text comes in, and bounds their length."""
+"""Splits a text, which comes in pieces, into stories of limited length."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MARKER = re.compile(re.escape(END_OF_TEXT))
 BLANK_LINE = re.compile(rf"{re.escape(END_OF_TEXT)}|\n[^\S\n]*\n")
 # A longer story is cut, so that memory stays bounded. tiktoken fails on a million blanks in a row.
 LONGEST_STORY = 2**18
-# Learning a tokenizer takes time quadratic in the length of a word.
+# The time to learn a tokenizer grows with the square of the length of a word.
 LONGEST_WORD = 4096
 LONG_RUN = re.compile(rf"\w{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}}|[^\w\s]{{{LONGEST_WORD}}}")
 SENTENCE_BREAK = re.compile(r"""[.!?…।؟]["'”’»]?\s|[。！？]""")
@@ -21,12 +21,12 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def split_stories(pieces: Iterable[str], separator: re.Pattern[str], counts: Cleaning) -> Iterator[str]:
-    """The parts of a text between separators; parts longer than `LONGEST_STORY` characters are cut.
+    """Splits a text at separators. Parts longer than `LONGEST_STORY` characters are cut.
 
     Args:
         pieces: The text, cut anywhere.
-        separator: What stands between stories: `MARKER` or `BLANK_LINE`.
-        counts: Its `cut` counts the cuts.
+        separator: What separates stories: `MARKER` or `BLANK_LINE`.
+        counts: The number of cuts is added to its `cut`.
 
     Yields:
         The parts in order, not stripped; some may be empty.
@@ -53,7 +53,10 @@ def _cut(text: str, limit: int, counts: Cleaning) -> Iterator[str]:
 
 
 def _cut_point(text: str, start: int) -> int:
-    """The last end of a sentence, else the last white space, in the second half of the longest story from `start`."""
+    """Returns where to cut a story of more than `LONGEST_STORY` characters that begins at `start`.
+
+    It is the last end of a sentence, or else the last white space, in the second half of `LONGEST_STORY`.
+    """
     middle, limit = start + LONGEST_STORY // 2, start + LONGEST_STORY
     ends = [found.end() for found in SENTENCE_BREAK.finditer(text, middle, limit)]
     if ends:
@@ -63,12 +66,12 @@ def _cut_point(text: str, start: int) -> int:
 
 
 def normalise(text: str) -> str:
-    r"""A text from a table with the line ends that a text file has, and U+FFFD for what UTF-8 cannot hold."""
+    r"""Returns a text from a table with the line ends of a text file, and U+FFFD for what UTF-8 cannot hold."""
     return SURROGATE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def bound_words(story: str) -> Iterator[str]:
-    """The story for the learning of a tokenizer: cut within words, numbers or blanks longer than `LONGEST_WORD`."""
+    """Yields the pieces of a story to learn a tokenizer from. Words, numbers or blanks over `LONGEST_WORD` are cut."""
     start = 0
     if len(story) > LONGEST_WORD:
         for run in LONG_RUN.finditer(story):

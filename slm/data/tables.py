@@ -17,13 +17,13 @@ LONGEST_CELL = 2**31 - 1
 
 
 def read_column(kind: str, name: str, path: Path | None, field: str) -> Iterator[str]:
-    """The texts in the column `field`, one for each row; "" for a row whose cell is empty, null or missing.
+    """Yields the texts in the column `field`, one for each row; "" for a row whose cell is empty, null or missing.
 
     Args:
         kind: `json` (an array, or one object per line), `csv`, `tsv`, `parquet` or `hub`.
-        name: What an error calls the table; for `hub` the data set, as `owner/name` or `owner/name:split`.
+        name: The name in error messages; for `hub` the data set, as `owner/name` or `owner/name:split`.
         path: The file, unless the table is on the hub.
-        field: The column. Other columns are not looked at.
+        field: The column. Other columns are ignored.
 
     Raises:
         SlmxError: The table cannot be read, has no such column, or a cell holds something other than text.
@@ -119,7 +119,7 @@ def _parquet_cells(name: str, path: Path, field: str) -> Iterator[Any]:
 
 
 def hub_rows(name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has no types)
-    """The rows of a data set on the hub as dictionaries, streamed; `name` is `owner/name` or `owner/name:split`."""
+    """Streams the rows of a data set on the hub as dictionaries. `name` is `owner/name` or `owner/name:split`."""
     with needs("train"):
         import datasets
 
@@ -128,7 +128,7 @@ def hub_rows(name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has n
 
 
 def hub_version(name: str) -> str:
-    """The version that `datasets` knows a data set on the hub by.
+    """Returns the version of a data set on the hub, as `datasets` names it.
 
     Raises:
         SlmxError: The hub cannot be reached.

@@ -1,4 +1,4 @@
-"""One model from several of the same training: the mean of their weights."""
+"""Averages the weights of several models from the same training."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, nats: float, tokens: int, stream: TokenStream) -> Evaluation:
-        """Returns the result for a sum of nats over so many predicted tokens of a stream."""
+        """Returns the result for a sum of nats over `tokens` predicted tokens of a stream."""
         return cls(nats / tokens, bits_per_byte(nats, tokens, stream.bytes_per_token), tokens)
 
     @property
@@ -90,7 +90,7 @@ def evaluate(
     batch_size: int = 8,
     console: Console | None = None,
 ) -> Evaluation:
-    """Evaluates a model on a text that is cut into windows of one context. No window sees the one before it.
+    """Evaluates a model on a text that is cut into windows of one context. Each window is evaluated alone.
 
     Args:
         model: The model.
@@ -120,7 +120,7 @@ def read_stream(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
 
     Args:
         text: One prepared data set, of which the validation split is read, or sources, of which all stories are read.
-        checkpoint: The checkpoint whose tokenizer counts.
+        checkpoint: The checkpoint whose tokenizer is used.
 
     Raises:
         SlmxError: A source cannot be read, or the data set has another tokenizer.

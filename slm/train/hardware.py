@@ -58,7 +58,7 @@ def repeatable_sums(device: torch.device) -> Iterator[None]:
     mode = torch.are_deterministic_algorithms_enabled()
     fill = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True)
-    # This only finds reads of uninitialized memory, and costs time.
+    # Filling only helps to find reads of uninitialized memory, and it costs time.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield

@@ -38,12 +38,12 @@ from slm.train.windows import window_starts
 LOG_EVERY = 10
 SAMPLES = 3
 SAMPLE_TEMPERATURE = 0.8
-HEAD_MULTIPLE = 8  # onnxruntime's GroupQueryAttention, which the default graph of slmx export uses
+HEAD_MULTIPLE = 8  # required by onnxruntime's GroupQueryAttention, which the default graph of slmx export uses
 
 
 @contextmanager
 def _stop_flag() -> Iterator[list[bool]]:
-    """Yields a list that becomes [True] at Ctrl-C or SIGTERM, so that a step always ends."""
+    """Yields a list that becomes [True] at Ctrl-C or SIGTERM, so that the current step is always completed."""
     flag = [False]
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda *_: flag.__setitem__(0, True)) for number in signals]
@@ -59,7 +59,7 @@ class Trainer:
 
     Args:
         settings: What the user asks for.
-        console: Where messages and progress go. It becomes quiet in all processes but the first.
+        console: Where messages and progress go. It becomes quiet in all processes except the first.
 
     Raises:
         SlmxError: The settings, the data or a checkpoint cannot be used, or `settings.out` holds another run.

@@ -166,7 +166,7 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
 
     Args:
         settings: What the user asks for.
-        preset: The preset whose defaults count.
+        preset: The preset whose defaults are used.
         config: The shape of the model.
         stream: The training text.
     """

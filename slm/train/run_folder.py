@@ -27,7 +27,10 @@ KEPT_CHECKPOINTS = 2
 
 
 class RunFolder:
-    """`step-N` (float32, with the optimizer's state; the two newest are kept), `best` (float16), and the logs."""
+    """The folder of a run: checkpoints `step-N` and `best`, and the logs.
+
+    The two newest `step-N` are kept. They are float32 and hold the optimizer's state. `best` is float16.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,18 +66,18 @@ class RunFolder:
             check_replaceable(folder, CHECKPOINT, replace=True)
 
     def steps(self) -> list[Path]:
-        """The numbered checkpoints, oldest first."""
+        """Returns the numbered checkpoints, oldest first."""
         found = [path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
         return sorted(found, key=lambda path: int(path.name[5:]))
 
     @property
     def last(self) -> Path | None:
-        """The newest numbered checkpoint."""
+        """The newest numbered checkpoint, or None."""
         return next(reversed(self.steps()), None)
 
     @contextmanager
     def new_step(self, step: int) -> Iterator[Path]:
-        """A folder that becomes `step-N` as a whole, under its own name; then those too old to keep go."""
+        """Yields a folder that becomes `step-N` when the block ends. Checkpoints that are too old are deleted then."""
         with atomic_folder(self.path / f"step-{step:07d}", CHECKPOINT, replace=True) as folder:
             yield folder
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
@@ -83,7 +86,7 @@ class RunFolder:
 
     @contextmanager
     def new_best(self) -> Iterator[Path]:
-        """A folder that takes the place of `best` as a whole."""
+        """Yields a folder that replaces `best` when the block ends."""
         with atomic_folder(self.path / "best", CHECKPOINT, replace=True) as folder:
             yield folder
 

@@ -1,4 +1,4 @@
-"""Stories sampled from the PyTorch model, to read during training and to compare a model's variants on."""
+"""Samples stories from the PyTorch model, to read during training and to compare variants of a model."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from slm.presets import PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 
-CURVE_KEYS = ("step", "loss", "bits_per_byte")  # of every point of a record's loss curve
+CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a record's loss curve
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Start:
 
     Attributes:
         preset: The name of the model shape, which every checkpoint of the run gets.
-        defaults: The preset whose training defaults count. It is another one if no preset has the name `preset`.
+        defaults: The preset whose training defaults are used. It is a similar one if no preset has the name `preset`.
         checkpoint: The checkpoint that gives shape, tokenizer and weights, or None for a new model.
         state: The state of the run to resume, or None for a run that begins.
     """

@@ -23,11 +23,11 @@ class Summary:
     """The figures of a finished run.
 
     Attributes:
-        bits_per_byte: The lowest on the validation split.
+        bits_per_byte: The lowest value on the validation split.
         training_seconds: The time of all steps, over all parts of a run that was resumed.
-        wall_seconds: The time of the last part, with everything.
+        wall_seconds: The whole time of the last part, including evaluations and checkpoints.
         flops: Floating-point operations of all steps.
-        matmul_flops_per_second: What a large matrix product reaches on the same device in the same precision.
+        matmul_flops_per_second: The rate of a large matrix product on the same device in the same precision.
     """
 
     preset: str

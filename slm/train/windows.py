@@ -1,4 +1,4 @@
-"""Which windows of the text a training step reads. The seed and the step alone decide it."""
+"""Chooses the windows of the text that a training step reads. They depend on the seed and the step alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from slm.data.corpus import TokenStream
 
 @lru_cache(maxsize=2)
 def _epoch_order(length: int, block_size: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Returns the first token of every window of an epoch, shuffled. Each epoch cuts the windows at another offset."""
+    """Returns the start of every window of an epoch, shuffled. Each epoch cuts the windows at another offset."""
     rng = np.random.default_rng((seed, epoch))
     offset = int(rng.integers(min(block_size, length - block_size)))
     return offset + block_size * rng.permutation((length - 1 - offset) // block_size)
 
 
 def window_starts(length: int, block_size: int, batch_size: int, seed: int, step: int) -> npt.NDArray[np.int64]:
-    """Returns the first token of each window in the batch of a step, int64 [batch]."""
+    """Returns the position of the first token of each window in the batch of a step, int64 [batch]."""
     per_epoch = max(1, (length - block_size) // block_size // batch_size)
     epoch, index = divmod(step, per_epoch)
     order = _epoch_order(length, block_size, seed, epoch)

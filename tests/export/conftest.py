@@ -1,4 +1,4 @@
-"""What makes exports quick in tests."""
+"""Fixtures that make exports fast in tests."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests import bundles
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Exports read few tokens, and take their fp32 graph from one that was made before."""
+    """Exports read few tokens, and reuse an fp32 graph that was made before."""
     with bundles.brief_judge():
         yield
 
 
 @pytest.fixture
 def ready_graph(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exports take the fp32 graph of the tiny checkpoint, which never changes, from the bundle made before."""
+    """Exports reuse the fp32 graph of the tiny checkpoint, which never changes, from an earlier bundle."""
     made = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
     monkeypatch.setattr(export.exporter, "export_onnx", lambda model, path: path.write_bytes(made.read_bytes()))

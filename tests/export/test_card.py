@@ -1,4 +1,4 @@
-"""The model card that a bundle carries."""
+"""The model card in a bundle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported bundle is complete, and what it says of itself is true."""
+"""An exported bundle is complete, and its manifest is true."""
 
 from __future__ import annotations
 

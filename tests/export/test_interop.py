@@ -1,4 +1,4 @@
-"""The shipped nano in other runtimes, from the bundle's folder as it is: transformers, optimum, onnxruntime-genai."""
+"""The unchanged bundle of the shipped nano in other runtimes: transformers, optimum, onnxruntime-genai."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ PIECES = (
 
 
 def odd_strings(count: int) -> list[str]:
-    """Distinct ones, of words, contractions, scripts, marks, white space and half special tokens, in any order."""
+    """Distinct texts of words, contractions, scripts, marks, white space and parts of special tokens, in any order."""
     chance = random.Random(0)
     strings: set[str] = set()
     while len(strings) < count:

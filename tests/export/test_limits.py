@@ -1,4 +1,4 @@
-"""A variant that passes its limit is published; for any other one the line names what hurts and what would pass."""
+"""A variant within its limit is published. For any other, the message names the cause and what would pass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_fp32_that_differs_from_pytorch_is_refused(
 
 @pytest.fixture(scope="module")
 def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Worst loss of the tiny checkpoint by recipe, and by recipe and matrix quantized alone."""
+    """The worst loss of the tiny checkpoint by recipe, and by recipe and matrix if only one matrix is quantized."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     float_model = FloatModel(
         checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS

@@ -1,4 +1,4 @@
-"""An export that cannot be done is refused in one line, and what was there before stays as it was."""
+"""An impossible export is refused in one line, and the earlier content of the folder is kept."""
 
 from __future__ import annotations
 

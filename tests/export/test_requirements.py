@@ -1,4 +1,4 @@
-"""Versions that export is not declared to work with are refused before anything is done."""
+"""Package versions that the metadata does not allow are refused before the export starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets: each chooses a recipe and a default that exist, and an export for one has what it asks for."""
+"""Each target chooses a recipe and a default that exist, and an export for it uses them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every variant of one bundle: what its file holds, who can run it, and that it is the same model."""
+"""Every variant of one bundle: the content of its file, the libraries that can run it, and the same model in all."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_the_others_pass_the_checker_too(bundle: Bundle, variant: str) -> None:
 def feed(
     config: GPTConfig, ids: npt.NDArray[np.int64], past: list[npt.NDArray[np.float32]] | None
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Inputs for ids [batch, new] behind a cache, by name."""
+    """Inputs for ids [batch, new] after a cache, by name."""
     names, _ = cache_names(config.n_layer)
     batch, new = ids.shape
     empty = np.zeros((batch, config.n_head, 0, config.head_dim), np.float32)

@@ -1,4 +1,4 @@
-"""`slmx generate` as a user runs it: text is data on stdout, talk is on stderr, a mistake is one line."""
+"""`slmx generate` as a user runs it: the text is on stdout, messages are on stderr, and an error is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options of `slmx generate`: where the prompt comes from, where a story stops, several at once, a saved copy."""
+"""The options of `slmx generate`: the source of the prompt, the end of a story, several stories, a saved copy."""
 
 from __future__ import annotations
 

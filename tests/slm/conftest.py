@@ -26,7 +26,7 @@ def tokenizer(stories: list[str]) -> HFTokenizer:
 
 @pytest.fixture(scope="session")
 def made(tokenizer: HFTokenizer) -> tuple[Path, Model]:
-    """A Hugging Face folder and its model; not to be changed."""
+    """A Hugging Face folder and its model. Tests must not change it."""
     from tests.slm.gpt2_folders import made_model
 
     folder = bundles.folder("gpt2")
@@ -35,5 +35,5 @@ def made(tokenizer: HFTokenizer) -> tuple[Path, Model]:
 
 @pytest.fixture
 def hf_folder(made: tuple[Path, Model], tmp_path: Path) -> Path:
-    """A copy of the folder that the test may spoil."""
+    """A copy of the folder that the test may damage."""
     return bundles.copy_of(made[0], tmp_path / "my é %20 # copy")

@@ -1,4 +1,4 @@
-"""Folders, writers and scripts that the tests of atomic folders share."""
+"""Folders, writers and scripts for the tests of atomic folders."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ with lock_folder(target):
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder whose name needs care."""
+    """A folder whose name has special characters."""
     home = tmp_path / "Zoë's 50% #1"
     home.mkdir()
     return home

@@ -58,7 +58,7 @@ def made_model(folder: Path, tokenizer: HFTokenizer, **changes: int) -> Model:
 
 
 def rows_of(folder: Path) -> list[int]:
-    """For each id of slmx, the id that the folder's own tokenizer has."""
+    """For each slmx id, the id of the same token in the folder's own tokenizer."""
     return import_tokenizer(folder, json.loads((folder / "config.json").read_text("utf-8"))).rows
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint comes back as it was saved, or is refused with the file named."""
+"""A checkpoint is loaded as it was saved, or refused with a message that names the file."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_what_ships_is_small_and_was_recorded(preset: str, parameters: int, most
 
 @pytest.fixture(scope="module")
 def to_spoil(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One copy for the examples of a property; each writes the file that it spoils anew."""
+    """One copy for the examples of a property. Each example writes the file that it damages again."""
     return Path(shutil.copytree(tiny_checkpoint, tmp_path_factory.mktemp("spoilt é %") / "check#point"))
 
 

@@ -1,4 +1,4 @@
-"""A signal ends a command as an exception does; a foreseeable failure is one line."""
+"""A signal ends a command as an exception does. An expected failure is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A path of another kind than wanted is refused with what it is and the command that takes it."""
+"""A path of the wrong kind is refused. The message names its kind and the command that accepts it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ KINDS = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.DATA_SET, Kind.RE
 
 
 def check(slmx: Slmx, places: dict[Kind, Path], arguments: Callable[[Path], list[str | Path]], wanted: Kind) -> None:
-    """Run a command on every kind but the wanted one: each is one line, and no file is written."""
+    """Run a command on every kind except the wanted one. Each gives one line and writes no file."""
     Path("s.txt").write_text("A story.\n", "utf-8")
     for kind in KINDS:
         if kind is not wanted and kind in places:

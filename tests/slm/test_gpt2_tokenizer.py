@@ -1,4 +1,4 @@
-"""A byte-level BPE from elsewhere becomes a tokenizer of slmx with the same splits, or is refused with one line."""
+"""A byte-level BPE of another tool becomes a slmx tokenizer with the same splits, or is refused with one line."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_two_tokens_of_one_id_are_refused(slmx: Slmx, hf_folder: Path) -> None:
 def test_tokens_that_the_user_added_are_refused_and_the_advice_works(
     slmx: Slmx, tokenizer: HFTokenizer, tmp_path: Path
 ) -> None:
-    """`<|user|>` is one id for its model. In tiktoken's rank format slmx would write it in letters."""
+    """`<|user|>` is one id in its model. In tiktoken's rank format it would be several ordinary tokens."""
     folder = tmp_path / "my é # folder"
     model = made_model(folder, tokenizer)
     theirs = hugging_face.AutoTokenizer.from_pretrained(folder)

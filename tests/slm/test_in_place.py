@@ -18,7 +18,7 @@ from slm.locks import Place, lock_folder
 from slm.ownership import foreign_file
 from tests.slm.folders import LISTING, START, below, replace_it, run, write
 
-# Becomes another user after it has loaded everything, for Python itself may be in a folder that is closed to others.
+# Changes its user after it has loaded everything, because other users may not be able to read Python's folder.
 NOBODY = """
 import shutil, tempfile
 target, real = Path(tempfile.mkdtemp()) / "x", target

@@ -1,4 +1,4 @@
-"""JSON of unknown origin is read within bounds, or refused with a ValueError."""
+"""Untrusted JSON is read within limits, or refused with a ValueError."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ IDS = st.lists(st.integers(0, CONFIG.vocab_size - 1), min_size=1, max_size=CONFI
 
 
 def lively_model(seed: int = 0) -> GPT:
-    """Random weights everywhere, biases and norms too, so that every one of them counts."""
+    """A model in which all weights are random, including biases and norms, so that each of them has an effect."""
     torch.manual_seed(seed)
     model = GPT(CONFIG).eval()
     with torch.no_grad():

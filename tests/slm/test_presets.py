@@ -1,4 +1,4 @@
-"""Shapes: their counts are computed, and are those of the real model."""
+"""Shapes: the computed counts are equal to those of the real model."""
 
 from __future__ import annotations
 

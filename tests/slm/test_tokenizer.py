@@ -1,4 +1,4 @@
-"""The tokenizer: any text survives it, and Hugging Face reads the same ids."""
+"""The tokenizer: decoding restores any text, and Hugging Face has the same ids."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def byte_stand_ins() -> list[str]:
 
 
 def with_pairs(pairs: Iterable[bytes]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
-    """Tokenizers whose tokens are the bytes and these pairs, so that ids show what a split kept together."""
+    """Tokenizers whose tokens are the bytes and these pairs, so that the ids show where the text was split."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     for pair in pairs:
         ranks[pair] = len(ranks)
@@ -81,7 +81,7 @@ def with_pairs(pairs: Iterable[bytes]) -> tuple[Tokenizer, tokenizers.Tokenizer]
 
 @functools.cache
 def all_pairs(order: int) -> tuple[Tokenizer, tokenizers.Tokenizer]:
-    """Every pair of the characters at which texts are split, ranked at random."""
+    """Every pair of the characters at which texts are split, in random order."""
     pairs = [bytes([a, b]) for a in SPLIT_CHARACTERS.encode() for b in SPLIT_CHARACTERS.encode()]
     random.Random(order).shuffle(pairs)
     return with_pairs(pairs)

@@ -1,4 +1,4 @@
-"""Other runtimes on the shipped nano: each that is installed writes the float model's ids, from its own files."""
+"""Other runtimes on the shipped nano. Each installed runtime writes the float model's ids, from its own files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NANO = PRETRAINED / "nano"
 NEW_TOKENS = 20
 BEGINNING = "Once upon a time"
 WHOLE = "Once upon a time, there was a dog. They all lived happily ever after. The end."
-# The least share of a quantized peer's ids that the float model would have written at their place.
+# The least share of a quantized peer's ids that the float model would have written at the same positions.
 LIKELY = 0.9
 HEAVY = {"ctranslate2", "gguf", "llama_cpp", "numpy", "onnx", "onnxruntime", "onnxruntime_genai", "openvino", "torch"}
 WITHOUT_TORCH = ("llama.cpp F32", "onnxruntime-genai fp32", "CTranslate2 float32", "OpenVINO fp32")
@@ -51,13 +51,13 @@ def nano() -> Checkpoint:
 
 @functools.cache
 def prompts() -> list[list[int]]:
-    """Ids of the beginning of a story, and of a whole story, after which the end token comes."""
+    """Ids of the beginning of a story, and of a whole story. The end token follows a whole story."""
     tokenizer = nano().tokenizer
     return [[tokenizer.end_of_text, *tokenizer.encode(text)] for text in (BEGINNING, WHOLE)]
 
 
 def installed(name: str) -> PeerKind:
-    """That peer; the test is skipped where it cannot run."""
+    """The peer of a test. The test is skipped if the peer cannot run."""
     kind = find_peer(name)
     if kind.missing:
         pytest.skip(f"{' and '.join(kind.missing)} not installed: {kind.install}")
@@ -82,7 +82,7 @@ def prepared(name: str) -> Path:
 
 @torch.inference_mode()
 def likely(prompt: list[int], ids: list[int]) -> float:
-    """The share of ids that the float model chooses after those before them."""
+    """The share of ids that the float model also chooses after the ids before them."""
     logits = nano().model(torch.tensor([prompt + ids]))[0, len(prompt) - 1 : -1]
     return float((logits.argmax(-1) == torch.tensor(ids)).float().mean())
 

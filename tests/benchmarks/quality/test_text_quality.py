@@ -1,4 +1,4 @@
-"""Quality on a text: of the ways in which a variant reads it, the worst counts."""
+"""Quality on a text. If a variant reads it in two ways, the worse figure is used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_worse_of_both_ways_counts(
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
     found = judged(target, ("torch eager", "fp32", "int8"), corpus_file)
-    assert ways == [False, False, True]  # fp32 reads as it decodes
+    assert ways == [False, False, True]  # fp32 computes the same in windows and in decoding
     assert found.runner_bpb_increase["int8"] > 0.9
     assert found.runner_bpb_increase["torch eager"] == 0
 

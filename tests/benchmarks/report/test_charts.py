@@ -1,4 +1,4 @@
-"""The charts of a report: what they draw, where, and how they look in a page and in a file."""
+"""The charts of a report: their content, their position, and their look in a page and in a file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def drawn(name: str, run: Report) -> Axes:
 
 
 def points(axes: Axes, label: str) -> list[tuple[float, float]]:
-    """What a panel draws under a label."""
+    """The data that a panel draws under a label."""
     (line,) = (line for line in axes.lines if line.get_label() == label)
     return [(x, y) for x, y in np.asarray(line.get_xydata()).tolist()]
 

@@ -1,4 +1,4 @@
-"""The table of published figures: ours beside them, and the rules that find what cannot be."""
+"""The table of published and measured figures, and the rules that find impossible figures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FICTION = {
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], list[str]]:
-    """The table of int8 on one and on two threads beside these figures: cells by figure and kind."""
+    """The table with int8 on one and on two threads and these published figures: cells by figure and kind."""
     monkeypatch.setattr(claims, "CLAIMS", FICTION)
     found, name = {}, ""
     table = literature_table(report([result("int8"), result("int8", threads=2)]))

@@ -1,4 +1,4 @@
-"""Comparing two reports: what is noise, what is a regression, and the command's exit code."""
+"""The comparison of two reports: noise, regressions, and the command's exit code."""
 
 from __future__ import annotations
 

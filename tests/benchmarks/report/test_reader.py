@@ -1,4 +1,4 @@
-"""Reading report.json: earlier versions, damaged and hostile files, and what the commands do with what was read."""
+"""Reading report.json: earlier versions, damaged and hostile files, and what the commands do with the report."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ RESULTS = st.builds(
     st.lists(POSITIVE, max_size=3),
     st.none() | st.integers(0, 2**40),
 )
-# Values that a file may hold in place of the right one.
+# Wrong values that a file may hold.
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([10**400, 1e-320])
 JSON = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXT,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
     max_leaves=4,
 )
-# The first report format: a runner was called side, and the increase of the bits per byte loss.
+# The first report format calls a runner "side", and the increase of the bits per byte "loss".
 VERSION_1 = {
     "created": "2026-01-02T03:04:05+00:00",
     "command": "slmx bench",
@@ -248,7 +248,7 @@ def test_a_report_with_any_one_value_changed_is_refused_or_can_be_used(
     for printer in (to_csv, to_jsonl, to_markdown):
         assert isinstance(printer(read), str)
     for pair in ((SOUND, read), (read, SOUND)):
-        if pair[0].results and pair[1].results:  # one value changes one case of three: the others are in common
+        if pair[0].results and pair[1].results:  # one value changes one case of three, so both have the other cases
             comparison = compare_reports(*pair)
             assert all(is_plain_text(line) for line in (*comparison.lines(), *comparison.regressions(0.1)))
 

@@ -1,4 +1,4 @@
-"""The record of a benchmark run: figures from samples, and figures that cannot be."""
+"""The record of a benchmark run: figures from samples, and impossible figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports in every format: who is ahead, the tables, the charts, the page, and the folder of them all."""
+"""Reports in every format: the verdict, the tables, the charts, the page, and the folder of all files."""
 
 from __future__ import annotations
 

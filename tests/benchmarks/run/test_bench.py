@@ -1,4 +1,4 @@
-"""`slmx bench` from end to end on tiny models: what it writes, what it survives, what it refuses."""
+"""`slmx bench` from end to end on tiny models: its files, its behaviour on failures, and its refusals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.bundles import Slmx
 
 pytestmark = pytest.mark.slow
 
-# The real worker, except that one runner dies and one writes nonsense.
+# The real worker, except that one runner crashes and one writes wrong ids.
 SABOTAGE = """
 import os, signal
 from benchmarks.run import runners, worker
@@ -113,7 +113,7 @@ def test_workers_that_die_or_err_fail_alone(
 
 
 def interrupt_after(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C arrive after this many turns of workers."""
+    """Raise KeyboardInterrupt after this many turns of workers."""
     step, count = Bench._step, 0
 
     def counted(self: Bench, *given: object) -> None:
@@ -131,7 +131,7 @@ def test_a_stopped_run_keeps_what_it_has_and_goes_on(
 ) -> None:
     settings = brief(tmp_path / "out", bundle, "fp32", "int8")
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(6 + 5, patch)  # the base group of six turns, then all but one of the next
+        interrupt_after(6 + 5, patch)  # the base group of six turns, then all turns but one of the next group
         run = Bench(settings, meter)
         with pytest.raises(KeyboardInterrupt):
             run.run()
@@ -164,7 +164,7 @@ def test_other_arguments_start_anew(
 def test_ctrl_c_reports_and_exits_with_130(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupt_after(8, monkeypatch)  # the base group of six turns, then the batch's warm-up and first round
+    interrupt_after(8, monkeypatch)  # the base group of six turns, then the warm-up and the first round of the batch
     options = (*ONE_RUNNER, "--out", tmp_path / "out")
     ran = slmx("bench", bundle, "--quick", *options)
     assert ran.code == 130

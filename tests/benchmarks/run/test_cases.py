@@ -1,4 +1,4 @@
-"""The cases: which there are, that each fits its context, and that each varies one thing at a time."""
+"""The list of cases. Each case fits its context, and each differs from the base case in one thing."""
 
 from __future__ import annotations
 

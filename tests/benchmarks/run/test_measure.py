@@ -1,4 +1,4 @@
-"""Groups of workers: order, crashes, kills, silence, unreadable answers and wrong output, with fake workers."""
+"""Groups of workers: order, crashes, kills, missing or unreadable answers and wrong output, with fake workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.bundles import random_model
 
 CASE = Case("tiny", "fp32", 1, 4, 0, 6)
 PROMPT = [1, 2, 3, 4]
-# Behaves as the name of the runner says; its `shape` holds the ids to write.
+# The name of the runner decides how it behaves. Its `shape` holds the ids to write.
 ANSWERS = {
     "talks": b"a library prints this",
     "talks in Latin-1": b"caf\xe9",

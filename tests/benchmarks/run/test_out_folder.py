@@ -1,4 +1,4 @@
-"""The folder of a run: nothing of a user's is replaced, nothing that was measured is lost, one run at a time."""
+"""The folder of a run: no file of a user is replaced, no measurement is lost, and only one run writes at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log that a stopped run continues from: what it keeps, what it refuses, and damage that it survives."""
+"""The log that a stopped run continues from: the values that it keeps and refuses, and damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests import bundles
 
 @dataclass(frozen=True)
 class Value:
-    """What a line holds."""
+    """The content of a line."""
 
     number: float
     words: list[str]

@@ -1,4 +1,4 @@
-"""The figures of the loop: what they count, and that stories leave no memory behind."""
+"""The figures of the loop: what they count. Stories do not leak memory."""
 
 from __future__ import annotations
 

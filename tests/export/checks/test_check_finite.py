@@ -20,7 +20,7 @@ ADVICE = "its training diverged: export an earlier checkpoint (--checkpoint DIR)
 
 @pytest.fixture
 def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
-    """A checkpoint whose model a test may spoil."""
+    """A checkpoint whose model a test may damage."""
     return load_checkpoint(tiny_checkpoint)
 
 
@@ -73,7 +73,7 @@ def test_logits_that_are_no_numbers_on_the_text_are_one_line(checkpoint: Checkpo
 
 
 def test_sampling_that_meets_no_number_is_one_line(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The check of one context does not see every sequence of tokens, so a story may still overflow.
+    # The check reads one context and not every sequence of tokens, so a story may still overflow.
     monkeypatch.setattr(float_model, "sample_stories", lambda *args: torch.multinomial(torch.tensor([float("nan")]), 1))
     with pytest.raises(SlmxError, match=r"^the float model cannot write stories \(.*nan.*--eval-text FILE$"):
         eval_text(checkpoint.model, checkpoint.tokenizer, None)

@@ -1,4 +1,4 @@
-"""A matrix that int8 cannot hold is found, named, and left in float alone."""
+"""A matrix that int8 cannot represent is found and named, and only this matrix stays in float."""
 
 from __future__ import annotations
 

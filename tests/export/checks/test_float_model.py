@@ -1,4 +1,4 @@
-"""The float model against itself, against damaged and quantized copies, and the text that they are compared on."""
+"""The float model compared with itself and with damaged and quantized copies, and the text for the comparison."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fp32(tiny_checkpoint: Path) -> Path:
 
 
 def damaged(source: Path, target: Path, noise: float) -> Path:
-    """A graph whose matrices carry noise of so many times their own spread."""
+    """A graph with noise in its matrices: `noise` times their own standard deviation."""
     model = onnx.load(source)
     random = np.random.default_rng(0)
     for tensor in model.graph.initializer:
@@ -123,7 +123,7 @@ def test_logits_that_are_no_numbers_are_refused(float_model: FloatModel, fp32: P
 
 
 class Recorded:
-    """Stands in for a session that gives known logits, whatever it reads."""
+    """A fake session that returns known logits for all ids."""
 
     def __init__(self, logits: FloatArray) -> None:
         self.logits, self.length = logits, 0

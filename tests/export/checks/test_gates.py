@@ -1,4 +1,4 @@
-"""Verifying a bundle finds what is wrong with it, says so, and writes what it found."""
+"""The verification of a bundle finds its faults, reports them and writes the result."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def small(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def replace_file(bundle: Path, name: str, source: Path) -> None:
-    """Put another file in a bundle, with its hash, as a careless or a malicious maker would."""
+    """Replace a file of a bundle and its hash in the manifest, as an attacker would."""
     shutil.copyfile(source, bundle / name)
     bundles.list_again(bundle, name)
 
 
 def found_of(bundle: Path) -> dict[str, Any]:
-    """What verification.json holds."""
+    """The content of verification.json."""
     found: dict[str, Any] = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))
     return found
 

@@ -1,4 +1,4 @@
-"""The exported graph: its contract with other runtimes, what it stores, and that it computes what PyTorch does."""
+"""The exported graph: its inputs and outputs, the tensors that it stores, and the same results as PyTorch."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_file_says_nothing_of_the_machine_it_was_made_on(nano_variant: Path)
 
 def test_parity_covers_the_grid_and_the_full_context() -> None:
     grid = [(batch, new, past) for batch in (1, 3) for new in (1, 2, 17) for past in (0, 1, 30)]
-    # GroupQueryAttention takes several tokens behind a filled cache for one sequence only.
+    # After a filled cache, GroupQueryAttention takes several tokens for one sequence only.
     runnable = {(batch, new, past) for batch, new, past in grid if batch == 1 or new == 1 or past == 0}
     full = {(1, 256, 0), (1, 1, 255)}
     nano = get_preset("nano").config
@@ -245,7 +245,7 @@ def test_rows_padded_on_the_right_differ_in_length_and_decode_together() -> None
 
 def test_few_nodes_are_left_after_optimization(tmp_path: Path) -> None:
     layers, source = bundles.small_graph()[0].config.n_layer, bundles.small_graph()[1]
-    # c_attn's bias is a node of its own in float32 and part of the product in int8.
+    # c_attn's bias is a separate node in float32 and part of the product in int8.
     assert optimized_nodes(source) == 9 * layers + 12
     quantize_int8(source, tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
     assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 13

@@ -1,4 +1,4 @@
-"""Dynamic int8: what each recipe stores, and that the embedding reads the table which the head multiplies by."""
+"""Dynamic int8: what each recipe stores. The embedding and the head use the same table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def dequantized(stored: dict[str, npt.NDArray[np.generic]], name: str) -> npt.NDArray[np.float32]:
-    """A matrix as its int8 values, zero points and scales say; per-channel scales belong to columns."""
+    """A matrix computed from its int8 values, zero points and scales. Per-channel scales belong to columns."""
     integers = stored[f"{name}_quantized"].astype(np.int32) - stored[f"{name}_zero_point"].astype(np.int32)
     return np.asarray(integers * stored[f"{name}_scale"].astype(np.float32), np.float32)
 

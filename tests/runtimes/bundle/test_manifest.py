@@ -1,4 +1,4 @@
-"""Reading a manifest: a whole one gives what an export wrote; whatever else comes is one line, and nothing more."""
+"""Reading a manifest: a complete one is read as it was written. Anything else is refused with one line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ JSON = st.recursive(
 
 
 def as_bytes(values: object) -> bytes:
-    """JSON with the digest that belongs to it, as a malicious maker would write it."""
+    """JSON with its correct digest, as an attacker would write it."""
     if isinstance(values, dict):
         values = values | {"digest": digest_of(values)}
     return json.dumps(values).encode("utf-8")
@@ -260,7 +260,7 @@ def test_another_format_says_what_to_do_however_it_is_laid_out() -> None:
 
 
 def as_version_2(values: dict[str, Any]) -> bytes:
-    """The manifest as slmx wrote it in format 2: figures beside the settings, `loss`, no digest, maybe `verified`."""
+    """The manifest as in format 2: figures next to the settings, `loss`, no digest, and possibly `verified`."""
     old = copy.deepcopy(values)
     del old["digest"]
     for entry in old["variants"].values():

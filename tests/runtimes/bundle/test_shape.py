@@ -1,4 +1,4 @@
-"""A graph of another shape than its manifest states is refused when it is opened."""
+"""A graph with another shape than in the manifest is refused when it is opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bundle(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def without_metadata(bundle: Path) -> None:
-    """Take the shape out of the metadata of every ONNX file, as in bundles of format 2."""
+    """Remove the shape from the metadata of every ONNX file, as in bundles of format 2."""
     for variant in VARIANTS.values():
         if variant.is_onnx:
             model = onnx.load(bundle / variant.file)
@@ -39,7 +39,7 @@ def without_metadata(bundle: Path) -> None:
 
 
 def restate(bundle: Path, **sizes: int) -> None:
-    """State other sizes in the manifest."""
+    """Write other sizes into the manifest."""
     shape = json.loads((bundle / "manifest.json").read_text("utf-8"))["shape"]
     bundles.edit_manifest(bundle, shape=shape | sizes)
 

@@ -1,4 +1,4 @@
-"""Opening a bundle and using its files: a whole one opens, a spoilt one gives one line with file and way out."""
+"""A complete bundle can be opened and used. For a damaged one, one line names the file and the solution."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def whole(tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture
 def spoilt(whole: Path, tmp_path: Path) -> Path:
-    """A copy that the test spoils."""
+    """A copy that the test damages."""
     return bundles.copy_of(whole, tmp_path / "bundle é 100% #1")
 
 
@@ -119,7 +119,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(spoilt: Path) -> None:
 
 
 def test_only_what_is_used_is_read_and_hashed(spoilt: Path, slmx: Slmx) -> None:
-    """A story needs the manifest, the tokenizer and one model: the rest may be missing or damaged."""
+    """A story needs the manifest, the tokenizer and one model. The other files may be missing or damaged."""
     expected = slmx("generate", "Once", "--bundle", spoilt, "--seed", "1", "--max-tokens", "5").stdout
     (spoilt / "onnx/model.onnx").write_bytes(b"damaged")
     (spoilt / "README.md").unlink()

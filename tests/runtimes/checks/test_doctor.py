@@ -1,4 +1,4 @@
-"""Limits of the machine, known traps, and the measurement behind `slmx doctor`."""
+"""Limits of the machine, known problems, and the measurement of `slmx doctor`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`slmx verify` with the plain install: what it checks, what it writes, and what it leaves alone."""
+"""`slmx verify` without optional packages: its checks, its result file, and the files that it does not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bundles import Slmx
 
 pytestmark = pytest.mark.slow
 
-# `slmx` in a process that cannot import what the plain install lacks.
+# `slmx` in a process that cannot import the optional packages.
 PLAIN = """
 import sys
 class Nothing:

@@ -1,4 +1,4 @@
-"""Stories in a batch are those that their prompts and seeds give alone."""
+"""Stories in a batch are the same as the stories that their prompts and seeds give alone."""
 
 from __future__ import annotations
 

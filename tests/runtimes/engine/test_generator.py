@@ -1,4 +1,4 @@
-"""Text in, text out: what a prompt may be, what settings do, and that a generator can be closed."""
+"""The generator: which prompts are allowed, what the settings do, and how it is closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def session(tiny_checkpoint: Path) -> Session:
 
 
 def prompt_of(generator: Generator, tokens: int) -> str:
-    """A text of so many tokens."""
+    """A text of this many tokens."""
     prompt = "\x01" * tokens
     assert len(generator.tokenizer.encode(prompt)) == tokens
     return prompt
@@ -236,7 +236,7 @@ def test_a_full_context_slides_and_goes_on(generator: Generator, session: Sessio
     assert (len(stream.ids), stream.stats.stop) == (3 * size, "max tokens")
     prompt = generator.encode("One day")
     written = [*prompt, *stream.ids]
-    # Where the context was full, the next id is the likeliest after the prompt's beginning and the last half.
+    # When the context is full, the next id is the most likely one after the prompt's beginning and the last half.
     window = slide(prompt, stream.ids[: size + 1 - len(prompt)], size)
     assert window == [*prompt[: size // 4], *written[size + 1 - size // 2 : size + 1]]
     assert written[size + 1] == int(session.read(window).argmax())

@@ -1,4 +1,4 @@
-"""A story written in turns: words are added, turns are written again and removed; nothing is lost."""
+"""A story in turns: words are added, and turns are written again and removed. Nothing is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def generator(bundle: Path) -> Generator:
 def in_turns(
     generator: Generator, prompt: str, lines: Iterable[str], sampling: SamplingParams = GREEDY
 ) -> tuple[str, str, str]:
-    """The story, what was written of it, and the messages."""
+    """The story, the pieces of its text that were written, and the messages."""
     written: list[str] = []
     messages: list[str] = []
     story = InteractiveStory(generator, GenerationConfig(8), sampling)

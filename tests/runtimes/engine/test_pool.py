@@ -1,4 +1,4 @@
-"""A pool of slots: rows are what they would be alone, whoever comes and goes, and cost what is filled."""
+"""A pool of slots: rows have the same logits as alone, and only filled positions take memory."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_whoever_comes_and_goes_each_row_is_what_it_would_be_alone(session: Sess
 
 
 def test_a_new_sequence_is_read_while_others_run(session: Session) -> None:
-    """A and B start, step; C is admitted; A leaves; D takes the free slot. Each has the tokens it has alone."""
+    """A and B start and step. C is added, A is removed, D takes the free slot. Each has the same tokens as alone."""
     prompts = {"A": [1, 2, 3], "B": [4], "C": [5, 6, 7, 8], "D": [2, 9]}
 
     def alone(name: str, count: int) -> list[int]:
@@ -189,7 +189,7 @@ def test_a_run_that_fails_leaves_every_row_usable(session: Session, monkeypatch:
 
 
 def resident_bytes() -> int:
-    """Private memory of this process that is in use now."""
+    """The private memory of this process that is in use."""
     fields = dict(
         line.split(":") for line in Path("/proc/self/status").read_text("utf-8").splitlines() if "RssAnon" in line
     )
@@ -198,7 +198,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 def test_a_slot_takes_memory_for_what_is_filled_only() -> None:
-    """256 rows of nano have buffers of 256 MiB; of a short story only the first page of each head is used."""
+    """256 rows of nano have buffers of 256 MiB. A short story uses only the first page of each head."""
     opened = load()
     session = Session.open(opened.bundle.model_path(), opened.bundle.config)
     session.prefill([1, 2])

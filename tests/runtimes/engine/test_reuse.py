@@ -1,4 +1,4 @@
-"""What a session keeps of what it read: a prompt's beginning, a fork."""
+"""Reuse of positions that a session has read: the beginning of a prompt, and a fork."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def session(tiny_checkpoint: Path) -> Session:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many ids each prefill reads."""
+    """The number of ids that each prefill reads."""
     found: list[int] = []
     prefill = Session.prefill
 

@@ -1,4 +1,4 @@
-"""Choosing the next id: against a full sort, and against Hugging Face transformers' processors."""
+"""The choice of the next id, compared with a full sort and with Hugging Face transformers' processors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def kept(sampling: SamplingParams, logits: FloatArray, seen: list[int]) -> dict[
 
 
 def transformers_kept(sampling: SamplingParams, logits: FloatArray, seen: list[int]) -> dict[int, float]:
-    """The same by Hugging Face transformers, its sums in float64 so that only the rule is compared."""
+    """The same in Hugging Face transformers. Its sums are in float64, so that only the rule is compared."""
     chain = LogitsProcessorList()
     if sampling.rules.repetition_penalty != 1.0:
         chain.append(RepetitionPenaltyLogitsProcessor(sampling.rules.repetition_penalty))
@@ -122,7 +122,7 @@ def test_same_kept_ids_and_probabilities_as_transformers(
     ours, theirs = kept(sampling, logits, seen), transformers_kept(sampling, logits, seen)
     boundary = [(i, p) for i, p in (ours | theirs).items() if (i in ours) != (i in theirs)]
     if boundary:
-        # Logits in float32 here, in float64 there: they may differ on an id whose rank or mass lies on the border.
+        # Our logits are float32 and the others float64. They may differ on an id whose rank or mass is on the limit.
         assert len(boundary) == 1
         assert boundary[0][1] == pytest.approx(min((ours | theirs).values()), rel=1e-3)
         return

@@ -109,7 +109,7 @@ def test_a_graph_that_cannot_leave_logits_out_gives_the_last_too(bundle: Bundle,
 
 
 def session_after(session: Session, ids: list[int]) -> FloatArray:
-    """The logits behind ids, each appended by a step."""
+    """The logits after ids, each appended by a step."""
     fork = session.fork()
     fork.reset()
     for i in ids:

@@ -1,4 +1,4 @@
-"""Stop strings: the same cut wherever the stream is divided, and nothing held back that need not be."""
+"""Stop strings: the result does not depend on the pieces of the stream, and no more text than needed is held back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOPS = st.lists(st.text(alphabet="ab\n.", min_size=1, max_size=4), min_size=1, 
 
 
 def expected(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """Character by character: what comes before the first stop string to be complete."""
+    """The text before the first complete stop string, found character by character."""
     for end in range(1, len(text) + 1):
         found = [stop for stop in stops if text[:end].endswith(stop)]
         if found:
@@ -25,7 +25,7 @@ def expected(text: str, stops: list[str]) -> tuple[str, str | None]:
 
 
 def passed(stream: StopStrings, pieces: Iterable[str]) -> list[str]:
-    """What passes of each piece up to a hit, and at the end what was held back."""
+    """The text of each piece that passes before a hit, and at the end the text that was held back."""
     found = []
     for piece in pieces:
         found.append(stream.push(piece))

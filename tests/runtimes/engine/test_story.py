@@ -27,7 +27,7 @@ def logits_for(token: int) -> FloatArray:
 def story(
     config: GenerationConfig | None = None, prompt: int = 1, block_size: int = 64, sampling: SamplingParams = GREEDY
 ) -> Story:
-    """A story after a prompt of so many ids, over a vocabulary of bytes."""
+    """A story after a prompt of `prompt` ids, with a vocabulary of bytes."""
     ids = [END, *[0] * (prompt - 1)]
     return Story("p", ids, config or GenerationConfig(), sampling, END, lambda token: bytes([token]), block_size)
 
@@ -41,7 +41,7 @@ def pieces(one: Story, tokens: Sequence[int]) -> Iterator[str]:
 
 
 def written(one: Story, tokens: Sequence[int]) -> Completion:
-    """The story after these ids, which must join from its pieces."""
+    """The story after these ids. Its pieces must join to its text."""
     text = "".join(pieces(one, tokens))
     completion = one.completion()
     assert completion.completion_text == text

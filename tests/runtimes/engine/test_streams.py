@@ -1,4 +1,4 @@
-"""Several streams of one generator: each has the text that it has alone, in turn, in threads, beside a batch."""
+"""Several streams of one generator have the same text as alone: in turn, in threads, and with a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generator(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Generato
 
 @pytest.fixture(scope="module")
 def alone(generator: Generator) -> list[str]:
-    """Each story written alone by a generator of its own."""
+    """Each story, written alone by a separate generator."""
     return ["".join(load(generator.bundle.path, generator.variant).stream(prompt, *SETTINGS)) for prompt in PROMPTS]
 
 

@@ -1,4 +1,4 @@
-"""Which memory is given back or asked to move to large pages, and that nothing else changes."""
+"""Which memory is returned or moved to large pages. Nothing else changes."""
 
 from __future__ import annotations
 

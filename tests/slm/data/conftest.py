@@ -1,4 +1,4 @@
-"""What the tests of the data room share; every path of theirs means something to URLs, to globs or to rich."""
+"""Fixtures of the tests of slm.data. Their paths have characters that are special in URLs, globs and rich."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": b
 
 @pytest.fixture
 def tmp_path(tmp_path: Path) -> Path:
-    """pytest's folder, and in it one with an odd name."""
+    """A folder with an unusual name inside pytest's folder."""
     folder = tmp_path / "my é 50%20 a#b [red]*?"
     folder.mkdir()
     return folder
@@ -42,7 +42,7 @@ def compress(content: bytes, suffix: str) -> bytes:
 
 
 def write(path: Path, stories: list[str]) -> Path:
-    """Write the stories in the format that the suffixes of the name say; a table has a column `id` too."""
+    """Write the stories in the format of the name's suffixes. A table also has a column `id`."""
     packed = path.suffix in (*COMPRESS, ".zst")
     kind = (path.with_suffix("") if packed else path).suffix
     rows = [{"text": story, "id": number} for number, story in enumerate(stories)]
@@ -68,7 +68,7 @@ def write(path: Path, stories: list[str]) -> Path:
 
 @pytest.fixture
 def corpus_file(corpus_file: Path, tmp_path: Path) -> Path:
-    """The stories, in a folder with an odd name."""
+    """The stories, in a folder with an unusual name."""
     return Path(shutil.copy(corpus_file, tmp_path / "stories.txt"))
 
 

@@ -1,4 +1,4 @@
-"""What the clean-up keeps, mends and drops."""
+"""Which stories the cleaning keeps, repairs and drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data set in its folder: shards, record, what is refused."""
+"""A data set in its folder: shards, record and refusals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_several_shards_read_as_one(plan: PrepareSettings, monkeypatch: pytest.M
 
 
 def as_format_1(folder: Path) -> None:
-    """Write the record of a data set as slmx did before."""
+    """Write the record of a data set in format 1."""
     path = folder / "dataset.json"
     record = json.loads(path.read_text("utf-8"))
     names = {"train": "training", "valid": "validation"}

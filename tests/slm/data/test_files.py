@@ -1,4 +1,4 @@
-"""One file of a corpus as bytes and as text, packed or not, whatever its name."""
+"""One file of a corpus as bytes and as text, packed or not, with any name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a corpus to a data set: what is in it, when it is made, what is refused."""
+"""From a corpus to a data set: its content, when it is made again, and refusals."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_a_full_disk_publishes_nothing(plan: PrepareSettings) -> None:
 def test_a_text_that_cannot_fill_the_vocabulary_is_reported(plan: PrepareSettings, console: Console) -> None:
     dataset = prepare(replace(plan, vocab_size=None), console)
     assert dataset.tokenizer.vocab_size < 8000
-    line = f"the text fills only {dataset.tokenizer.vocab_size:,} of 8,000 tokens: the model gets as many"
+    line = f"the text gives only {dataset.tokenizer.vocab_size:,} of 8,000 tokens; the vocabulary has that size"
     assert line in console.export_text()
     assert dataset.record["vocab_size"] == dataset.tokenizer.vocab_size
 

@@ -1,4 +1,4 @@
-"""Stories from every kind of source, and what a source is taken for."""
+"""Stories from every kind of source, and how the kind of a source is found."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ HELD_OUT = (
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder as git clone leaves it of a data set on the hub; each file's only story is its name."""
+    """The folder of a git clone of a data set on the hub. The only story of each file is its name."""
     folder = tmp_path / "clone"
     for name in (*HUB_CLONE, *TRAINING, *HELD_OUT):
         path = folder / name

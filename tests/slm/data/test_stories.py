@@ -1,4 +1,4 @@
-"""Stories are told apart the same way however the text is cut, and none is too long."""
+"""The split into stories does not depend on the pieces of the text, and no story is too long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One column of a table: every row's text, and one true line for what cannot be read."""
+"""One column of a table: the text of every row, and one correct line for an unreadable table."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_empty_rows_are_counted_and_skipped(name: str, content: str, tmp_path: P
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
 def test_only_the_wanted_column_is_looked_at(suffix: str, tmp_path: Path) -> None:
-    """The other column is null for the first 10 MB and text after them, then a number."""
+    """The other column is null for the first 10 MB, then text, then a number."""
     path = tmp_path / f"a.{suffix}"
     others: list[object] = [*[None] * 5000, "text", 7, {"deep": [1]}]
     rows = [{"text": f"{number} " + "word " * 500, "other": other} for number, other in enumerate(others)]

@@ -1,4 +1,4 @@
-"""Bits per byte, against distributions whose figure is known."""
+"""Bits per byte, compared with distributions whose figure is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: it learns, it keeps what it measured, it ends when it should."""
+"""Training: the model learns, the metrics are kept, and the run ends when it should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings, the plan they become, and its schedule."""
+"""Settings, the plan that is made from them, and its schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What training refuses, in one line and with nothing lost."""
+"""Training refuses wrong settings and files with one line, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was interrupted or killed goes on as if nothing had happened."""
+"""A run that was interrupted or killed continues exactly."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
-    """torch.compile, the machine's precision and two threads, as a user gets them."""
+    """The defaults of a user: torch.compile, the machine's precision and two threads."""
 
     def options(out: str) -> list[str]:
         return ["--preset", "wide", "--text", str(tiny_data), "--steps", "24", "--eval-every", "8", "--out", out]

@@ -35,7 +35,7 @@ with RunFolder(Path(sys.argv[1])).new_best() as folder:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """A run folder in which others keep things too."""
+    """A run folder that also holds files of other programs."""
     folder = RunFolder(tmp_path / "é 50% #1")
     folder.make()
     for name in (".venv.old", ".git.bak"):

@@ -57,7 +57,7 @@ def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_
 def test_a_model_of_no_preset_is_tuned_with_the_defaults_of_the_nearest(
     settings: TrainSettings, tmp_path: Path, tiny_data: Path, corpus_file: Path, given: str
 ) -> None:
-    """What `slmx import` writes has the preset "custom" and no record of a training."""
+    """A checkpoint from `slmx import` has the preset "custom" and no training record."""
     dataset = Dataset.open(tiny_data)
     config = GPTConfig(block_size=40, vocab_size=300, n_layer=1, n_head=2, n_embd=32)
     torch.manual_seed(3)

@@ -21,7 +21,7 @@ SUMMARY = Summary("nano", 1_850_112, 10, 40_960, 0.8, 2.0, 3.0, 10**12, 2e12, 51
 
 
 def test_the_work_of_a_token_is_what_torch_counts() -> None:
-    """torch counts the products of one forward and backward; the formula counts attention's masked half too."""
+    """torch counts the products of one forward and backward pass. The formula also counts attention's masked half."""
     config = GPTConfig(block_size=64, vocab_size=500, n_layer=2, n_head=2, n_embd=32)
     model = GPT(config)
     ids = torch.randint(500, (2, 64))
@@ -60,7 +60,7 @@ def test_the_file_holds_every_figure(tmp_path: Path) -> None:
 
 
 def test_the_matrix_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is read at the start, before each product's turn, and at its start and end: 4 s, 2 s and 3 s."""
+    """The clock is read at the start, before each product, and at its start and end: 4 s, 2 s and 3 s."""
     clock = iter([0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 6.0, 6.0, 6.0, 9.0, 10.0])
     monkeypatch.setattr(slm.train.summary, "MATMUL_SIZE", 8)
     monkeypatch.setattr("slm.train.summary.time.perf_counter", lambda: next(clock))

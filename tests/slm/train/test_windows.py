@@ -1,4 +1,4 @@
-"""Which windows a step sees."""
+"""The windows that a step reads."""
 
 from __future__ import annotations
 
