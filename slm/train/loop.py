@@ -36,6 +36,7 @@ from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
+TIMED_STEPS = 20  # before the time of a run is estimated
 SAMPLES = 3
 SAMPLE_TEMPERATURE = 0.8
 HEAD_MULTIPLE = 8  # required by onnxruntime's GroupQueryAttention, which the default graph of slmx export uses
@@ -171,7 +172,7 @@ class Trainer:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with (
             _stop_flag() as stop,
-            Progress(*columns, TimeRemainingColumn(), console=self.console) as progress,
+            Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=self.console) as progress,
         ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
@@ -183,7 +184,7 @@ class Trainer:
                 {"preset": self.preset} | asdict(self.plan),
                 {"wandb": {"dir": str(self.settings.out)}},
             )
-            smooth, rate = math.nan, math.nan
+            smooth, rate, first = math.nan, math.nan, self.step
             while not self._is_finished() and not self._must_stop(stop):
                 started = time.perf_counter()
                 loss, norm = self.train_step()
@@ -193,6 +194,8 @@ class Trainer:
                 speed = self.tokens_per_step / took
                 rate = speed if math.isnan(rate) else 0.9 * rate + 0.1 * speed
                 progress.update(bar, completed=self.step, figures=f"loss {smooth:.3f} · {rate:,.0f} tokens/s")
+                if self.step == first + TIMED_STEPS:
+                    self._print_estimate(rate)
                 if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
                     self._log(loss, norm, rate)
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
@@ -202,6 +205,12 @@ class Trainer:
                 self.save_step()
         self.accelerator.end_training()
         return finished
+
+    def _print_estimate(self, rate: float) -> None:
+        steps = self.plan.steps - self.step
+        minutes = steps * self.tokens_per_step / rate / 60
+        time_left = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+        self._print(f"{steps:,} steps left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
 
     def train_step(self) -> tuple[float, float]:
         """Does one update of the weights.
