@@ -16,7 +16,7 @@ from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, TORCH_RUNNERS, Case, Model, Report, Result
 from benchmarks.run import cases, measure
 from benchmarks.run.environment import busy_now, environment, read_bandwidth
-from benchmarks.run.output_check import Reference
+from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
 from benchmarks.run.runners import Job
@@ -288,7 +288,7 @@ class Bench:
         exact = frozenset((*FLOAT_RUNNERS, *(peer.name for peer in self._peers if peer.exact)))
         torch.set_num_threads(default_threads(target.config))
         context, new_tokens = [*history, *prompt], group[0].new_tokens
-        reference = Reference.of(target.checkpoint.model, context, new_tokens, target.trained, exact)
+        expected = ExpectedOutput.of(target.checkpoint.model, context, new_tokens, target.trained, exact)
         entries = [self._entry(target, case, quality, history, prompt) for case in group]
         self._meter.begin(key.removeprefix("group "))
         parts = in_parts(entries, target.config, len(self._threads))
@@ -299,7 +299,7 @@ class Bench:
             )
             self._warn(done.warnings[-1])
         for part in parts:
-            running = measure.Group(part, reference, self._settings.rounds, lambda case: self._step(target, case))
+            running = measure.Group(part, expected, self._settings.rounds, lambda case: self._step(target, case))
             try:
                 running.run()
             finally:

@@ -19,7 +19,7 @@ from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
 from benchmarks.report.typed_json import from_json
 from benchmarks.run.environment import BusyWatch
-from benchmarks.run.output_check import Reference
+from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
 from runtimes.system.timing import PAUSE
@@ -146,7 +146,7 @@ class Group:
 
     Args:
         entries: The cases.
-        reference: The float model that checks the output.
+        expected: The float model that checks the output.
         rounds: The number of rounds.
         step: Called with the case after each warm-up and each round of it.
     """
@@ -154,12 +154,12 @@ class Group:
     def __init__(
         self,
         entries: Sequence[Entry],
-        reference: Reference,
+        expected: ExpectedOutput,
         rounds: int,
         step: Callable[[Case], None],
     ) -> None:
         self._entries = entries
-        self._reference = reference
+        self._expected = expected
         self._rounds = rounds
         self._step = step
         self._results = {entry.case: Result(entry.case, **entry.facts) for entry in entries}
@@ -208,10 +208,10 @@ class Group:
         with self._failing(case):
             answer = self._workers[case].round()
             done = answer.round
-            wrong = self._reference.wrong(case, done.rows) if warm_up else None
+            wrong = self._expected.wrong(case, done.rows) if warm_up else None
             if wrong:
                 raise WorkerError(wrong)
-            agreement = self._reference.agreement(done.rows)
+            agreement = self._expected.agreement(done.rows)
             result = self._results[case]
             known = agreement if result.agreement is None else min(result.agreement, agreement)
             changed: dict[str, Any] = {"agreement": known, "peak_bytes": answer.peak_bytes}

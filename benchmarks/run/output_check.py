@@ -30,7 +30,7 @@ LIKELIEST_TRAINED, LIKELIEST_RANDOM = 1, 10
 
 
 @dataclass(frozen=True)
-class Reference:
+class ExpectedOutput:
     """The float model and its greedy ids after a context.
 
     Attributes:
@@ -50,7 +50,7 @@ class Reference:
     @classmethod
     def of(
         cls, model: GPT, context: list[int], new_tokens: int, trained: bool, float_runners: frozenset[str]
-    ) -> Reference:
+    ) -> ExpectedOutput:
         """Write `new_tokens` greedy ids after a context with the float model."""
         return cls(model, context, generate_greedy(model, context, new_tokens), trained, float_runners)
 

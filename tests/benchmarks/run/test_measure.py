@@ -13,7 +13,7 @@ from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
 from benchmarks.run import measure
 from benchmarks.run.environment import BusyWatch
 from benchmarks.run.measure import Entry, Group
-from benchmarks.run.output_check import Reference
+from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.runners import Job
 from export.checks.torch_session import float_session
 from slm.model import GPT
@@ -83,8 +83,8 @@ def model() -> GPT:
 
 
 @pytest.fixture(scope="module")
-def reference(model: GPT) -> Reference:
-    return Reference.of(model, PROMPT, CASE.new_tokens, trained=True, float_runners=frozenset({"fp32", "wrong"}))
+def expected(model: GPT) -> ExpectedOutput:
+    return ExpectedOutput.of(model, PROMPT, CASE.new_tokens, trained=True, float_runners=frozenset({"fp32", "wrong"}))
 
 
 @pytest.fixture(autouse=True)
@@ -95,9 +95,9 @@ def pretenders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "PAUSE", 0.0)
 
 
-def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 3) -> Group:
+def group(behaviours: list[str], expected: ExpectedOutput, log: Path, rounds: int = 3) -> Group:
     def entry(behaviour: str) -> Entry:
-        ids = [0] * 6 if behaviour == "wrong" else reference.ids[:5] if behaviour == "short" else reference.ids
+        ids = [0] * 6 if behaviour == "wrong" else expected.ids[:5] if behaviour == "short" else expected.ids
         shape = {"ids": ids}
         job = Job(
             runner=behaviour,
@@ -113,15 +113,15 @@ def group(behaviours: list[str], reference: Reference, log: Path, rounds: int = 
         )
         return Entry(replace(CASE, runner=behaviour), job, {"disk_bytes": 7})
 
-    return Group([entry(behaviour) for behaviour in behaviours], reference, rounds, lambda case: None)
+    return Group([entry(behaviour) for behaviour in behaviours], expected, rounds, lambda case: None)
 
 
 def by_runner(running: Group) -> dict[str, Result]:
     return {result.case.runner: result for result in running.results}
 
 
-def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Reference, tmp_path: Path) -> None:
-    running = group(["one", "two"], reference, tmp_path / "log")
+def test_every_case_gives_a_sample_a_round_in_alternating_order(expected: ExpectedOutput, tmp_path: Path) -> None:
+    running = group(["one", "two"], expected, tmp_path / "log")
     running.run()
     for result in running.results:
         assert (result.status, result.agreement, result.peak_bytes, result.disk_bytes) == (MEASURED, 1.0, 3, 7)
@@ -165,9 +165,9 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(reference: Refer
     ],
 )
 def test_a_worker_that_fails_is_reported_and_the_others_continue(
-    reference: Reference, tmp_path: Path, behaviour: str, note: str
+    expected: ExpectedOutput, tmp_path: Path, behaviour: str, note: str
 ) -> None:
-    running = group([behaviour, "fine"], reference, tmp_path / "log")
+    running = group([behaviour, "fine"], expected, tmp_path / "log")
     running.run()
     found = by_runner(running)
     assert (found[behaviour].status, found[behaviour].note) == (FAILED, note)
@@ -176,10 +176,10 @@ def test_a_worker_that_fails_is_reported_and_the_others_continue(
 
 
 def test_a_worker_that_gives_no_answer_is_ended(
-    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    expected: ExpectedOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "PATIENCE", 1.5)
-    running = group(["hangs", "fine"], reference, tmp_path / "log", rounds=2)
+    running = group(["hangs", "fine"], expected, tmp_path / "log", rounds=2)
     running.run()
     assert by_runner(running)["hangs"].note == "its process gave no answer in 2 s and was ended"
     assert len(by_runner(running)["fine"].decode_seconds) == 2
@@ -188,8 +188,8 @@ def test_a_worker_that_gives_no_answer_is_ended(
 @pytest.mark.parametrize(
     ("behaviour", "note"), [("wrong", "not timed: only"), ("short", "not timed: wrote 5 ids, not 6")]
 )
-def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behaviour: str, note: str) -> None:
-    running = group([behaviour, "fine"], reference, tmp_path / "log")
+def test_a_wrong_answer_is_not_timed(expected: ExpectedOutput, tmp_path: Path, behaviour: str, note: str) -> None:
+    running = group([behaviour, "fine"], expected, tmp_path / "log")
     running.run()
     found = by_runner(running)
     assert found[behaviour].status == FAILED
@@ -198,8 +198,8 @@ def test_a_wrong_answer_is_not_timed(reference: Reference, tmp_path: Path, behav
     assert found["fine"].status == MEASURED
 
 
-def test_the_worst_agreement_of_all_rounds_counts(reference: Reference, tmp_path: Path) -> None:
-    running = group(["errs once"], reference, tmp_path / "log")
+def test_the_worst_agreement_of_all_rounds_counts(expected: ExpectedOutput, tmp_path: Path) -> None:
+    running = group(["errs once"], expected, tmp_path / "log")
     running.run()
     (result,) = running.results
     assert (result.status, result.agreement, result.peak_bytes) == (MEASURED, 0.0, 3)
@@ -211,17 +211,19 @@ def test_the_worst_agreement_of_all_rounds_counts(reference: Reference, tmp_path
 def test_an_id_is_likely_up_to_its_rank(model: GPT, rank: int, trained: bool, right: bool) -> None:
     with torch.inference_mode():
         ranked = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
-    reference = Reference.of(model, PROMPT, 2, trained, frozenset())
-    assert (reference._likely([ranked[rank]], 1 if trained else 10) == 1) is right
+    expected = ExpectedOutput.of(model, PROMPT, 2, trained, frozenset())
+    assert (expected._likely([ranked[rank]], 1 if trained else 10) == 1) is right
 
 
-def test_what_cannot_be_measured_is_skipped_with_its_note(reference: Reference) -> None:
-    running = Group([Entry(CASE, None, note="not installed")], reference, 2, lambda case: None)
+def test_what_cannot_be_measured_is_skipped_with_its_note(expected: ExpectedOutput) -> None:
+    running = Group([Entry(CASE, None, note="not installed")], expected, 2, lambda case: None)
     running.run()
     assert running.results == [Result(CASE, status=SKIPPED, note="not installed")]
 
 
-def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(reference: Reference, tmp_path: Path) -> None:
+def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(
+    expected: ExpectedOutput, tmp_path: Path
+) -> None:
     turns = 0
 
     def step(case: Case) -> None:
@@ -230,7 +232,7 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(refere
         if turns == 3:
             raise KeyboardInterrupt
 
-    running = group(["one", "two"], reference, tmp_path / "log")
+    running = group(["one", "two"], expected, tmp_path / "log")
     running._step = step
     with pytest.raises(KeyboardInterrupt):
         running.run()
@@ -240,32 +242,33 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(refere
 
 
 def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
-    reference = Reference.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
+    expected = ExpectedOutput.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()
-    other = Reference.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
+    other = ExpectedOutput.of(model, [*PROMPT, likely[5]], 5, trained=True, float_runners=frozenset())
     parted = [likely[5], *other.ids]  # the first id is almost as likely, and the rest is right after it
     int8 = replace(CASE, runner="int8")
-    assert reference.agreement([parted]) == 0
-    assert reference.wrong(int8, [parted]) is None
-    assert "only the first 0%" in str(reference.wrong(CASE, [parted]))
-    assert "of its ids the likeliest" in str(reference.wrong(int8, [[likely[-1]] * 6]))
-    assert "of its ids the likeliest" in str(reference.wrong(replace(int8, batch=2), [reference.ids, [likely[-1]] * 6]))
-    assert "wrote 6 ids, not 6 in each of 2 rows" in str(reference.wrong(replace(int8, batch=2), [reference.ids]))
-    assert "wrote no ids" in str(reference.wrong(int8, []))
-    assert "not in the vocabulary" in str(reference.wrong(int8, [[100] * 6]))
-    near = replace(reference, trained=False)
+    assert expected.agreement([parted]) == 0
+    assert expected.wrong(int8, [parted]) is None
+    assert "only the first 0%" in str(expected.wrong(CASE, [parted]))
+    assert "of its ids the likeliest" in str(expected.wrong(int8, [[likely[-1]] * 6]))
+    assert "of its ids the likeliest" in str(expected.wrong(replace(int8, batch=2), [expected.ids, [likely[-1]] * 6]))
+    assert "wrote 6 ids, not 6 in each of 2 rows" in str(expected.wrong(replace(int8, batch=2), [expected.ids]))
+    assert "wrote no ids" in str(expected.wrong(int8, []))
+    assert "not in the vocabulary" in str(expected.wrong(int8, [[100] * 6]))
+    near = replace(expected, trained=False)
     assert (
-        near.wrong(int8, [[likely[8], *Reference.of(model, [*PROMPT, likely[8]], 5, False, frozenset()).ids]]) is None
+        near.wrong(int8, [[likely[8], *ExpectedOutput.of(model, [*PROMPT, likely[8]], 5, False, frozenset()).ids]])
+        is None
     )
     assert "among the 10 likeliest" in str(near.wrong(int8, [[likely[-1]] * 6]))
 
 
 def test_a_process_that_cannot_start_is_a_failed_case(
-    reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    expected: ExpectedOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "WORKER", (str(tmp_path / "none"),))
-    running = group(["fine"], reference, tmp_path / "log")
+    running = group(["fine"], expected, tmp_path / "log")
     running.run()
     assert by_runner(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
 
