@@ -180,7 +180,7 @@ def verdict(report: Report) -> list[str]:
     """
     presets, runners = presets_of(report), runners_of(report)
     if all(map(is_ours, runners)) or not any(map(is_ours, runners)):
-        return ["No peer was measured beside our variants."]
+        return ["No other runtime was measured beside our variants."]
     found = {
         (preset, runner): sentence
         for preset in presets
@@ -189,10 +189,10 @@ def verdict(report: Report) -> list[str]:
     }
     sentences = list(found.values())
     if not any(map(is_peer, runners)):
-        return [*sentences, "No peer was measured beside our variants."]
+        return [*sentences, "No other runtime was measured beside our variants."]
     compared = [preset for preset in presets if _has_peer(report, preset)]
     if not compared:
-        return [*sentences, "No peer was measured under the same setting as our variants."]
+        return [*sentences, "No other runtime was measured under the same setting as our variants."]
     if not any(is_peer(runner) for _, runner in found):
         where = "No" if len(compared) == len(presets) else f"On {', '.join(compared)}, no"
         end = "peer beats the best of our variants in speed, time to first token, memory or disk space."

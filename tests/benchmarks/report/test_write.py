@@ -58,13 +58,16 @@ def slow_peer(preset: str = "nano", depth: int = 0) -> Result:
 @pytest.mark.parametrize(
     ("results", "sentence"),
     [
-        ([], "No peer was measured beside our variants."),
-        ([result("int8")], "No peer was measured beside our variants."),
-        ([slow_peer()], "No peer was measured beside our variants."),
-        ([result("int8"), result("torch eager")], "No peer was measured beside our variants."),
-        ([result("int8"), replace(slow_peer(), status=FAILED)], "No peer was measured beside our variants."),
-        ([result("int8"), slow_peer(depth=64)], "No peer was measured under the same setting as our variants."),
-        ([result("int8"), slow_peer("micro")], "No peer was measured under the same setting as our variants."),
+        ([], "No other runtime was measured beside our variants."),
+        ([result("int8")], "No other runtime was measured beside our variants."),
+        ([slow_peer()], "No other runtime was measured beside our variants."),
+        ([result("int8"), result("torch eager")], "No other runtime was measured beside our variants."),
+        ([result("int8"), replace(slow_peer(), status=FAILED)], "No other runtime was measured beside our variants."),
+        (
+            [result("int8"), slow_peer(depth=64)],
+            "No other runtime was measured under the same setting as our variants.",
+        ),
+        ([result("int8"), slow_peer("micro")], "No other runtime was measured under the same setting as our variants."),
         ([result("int8"), slow_peer()], f"No {NO_BETTER}"),
         ([result("int8"), result("int8", "micro"), slow_peer()], f"On nano, no {NO_BETTER}"),
         ([result("int8"), result("int8", "micro"), slow_peer(), slow_peer("micro")], f"No {NO_BETTER}"),
@@ -90,9 +93,11 @@ def test_pytorch_may_be_better_where_no_peer_was_measured() -> None:
     fast = [result("int8"), result("torch eager", speed=10_000)]
     lead = "On nano, torch eager is 2.00x faster than int8, 2.00x quicker to the first token than int8."
     increase = " Increase of the bits per byte: torch eager +0.00%, int8 +0.18%."
-    assert verdict(report(fast)) == [lead + increase, "No peer was measured beside our variants."]
+    assert verdict(report(fast)) == [lead + increase, "No other runtime was measured beside our variants."]
     assert verdict(report([*fast, slow_peer()])) == [lead + increase, f"No {NO_BETTER}"]
-    assert verdict(report([*fast, slow_peer(depth=64)]))[1].startswith("No peer was measured under the same setting")
+    assert verdict(report([*fast, slow_peer(depth=64)]))[1].startswith(
+        "No other runtime was measured under the same setting"
+    )
 
 
 def test_a_lead_in_some_settings_is_counted_and_one_in_the_noise_is_named() -> None:
@@ -253,7 +258,7 @@ def test_a_report_of_nothing_prints_in_every_format(capsys: pytest.CaptureFixtur
         assert "<h2>Machine</h2>" in to_html(empty)
         assert "<svg" not in to_html(empty)
         print_report(empty)
-        assert "No peer was measured" in capsys.readouterr().out
+        assert "No other runtime was measured" in capsys.readouterr().out
 
 
 def test_the_terminal_shows_the_answer_the_deciding_table_and_what_failed(
