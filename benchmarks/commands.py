@@ -10,6 +10,8 @@ import typer
 from slm.errors import UsageError, needs
 
 INTERRUPTED = 130
+# A run that was stopped reports here, so that the report of a complete run stays.
+PARTIAL_REPORT = "partial-report"
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -48,8 +50,9 @@ def bench(
     import shlex
     import sys
 
+    from slm.atomic import remove_folder
     from slm.locks import lock_folder
-    from slm.ownership import REPORT, check_replaceable
+    from slm.ownership import REPORT, check_only_ours, check_replaceable
 
     with needs("bench"):
         from benchmarks.report.compare import compare_reports, share
@@ -58,7 +61,7 @@ def bench(
         from benchmarks.report.reader import read_report
         from benchmarks.report.record import FAILED
         from benchmarks.report.write import write_reports
-        from benchmarks.run.bench import QUICK_ROUNDS, ROUNDS, Bench, BenchSettings
+        from benchmarks.run.bench import QUICK_ROUNDS, RESUME_LOG, ROUNDS, WORK_FOLDER, Bench, BenchSettings
         from benchmarks.run.progress import Meter
 
     if fail_over is not None and against is None:
@@ -78,7 +81,9 @@ def bench(
         trust=trust,
         command=printable(shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])),
     )
-    check_replaceable(out / "report", REPORT, replace=True)
+    check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
+    for name in ("report", PARTIAL_REPORT):
+        check_replaceable(out / name, REPORT, replace=True)
     interrupted = False
     with lock_folder(out):
         with Meter() as meter:
@@ -88,13 +93,16 @@ def bench(
             except KeyboardInterrupt:
                 interrupted = True
         report = run.report()
+        folder = out / (PARTIAL_REPORT if interrupted else "report")
         if interrupted:
             typer.echo("stopped; the same command continues after what is finished", err=True)
         if report.results:
             print_report(report)
-            write_reports(report, out / "report", replace=True)
-            typer.echo(str(out / "report"))
+            write_reports(report, folder, replace=True)
+            typer.echo(str(folder))
         if not interrupted:
+            if (out / PARTIAL_REPORT).is_dir():
+                remove_folder(out / PARTIAL_REPORT, REPORT)
             run.finish()
     worse = []
     if old is not None and report.results:

@@ -36,8 +36,9 @@ from runtimes.bundle.manifest import (
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
-from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError, UsageError
+from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.json_reader import as_plain_text, is_plain_name
 from slm.ownership import BUNDLE
@@ -116,6 +117,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         raise UsageError("--int8-exclude is about int8: add --int8")
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
+        if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:
+            log(f"checkpoint: {checkpoint.folder}")
         check_finite(checkpoint.model, str(checkpoint.folder))
         if not is_plain_name(checkpoint.preset):
             raise SlmxError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -34,7 +35,7 @@ def _read_prompt(prompt: str, file: Path | None) -> str:
     elif prompt == "-":
         content = bytes(_standard_input().buffer.read())
     else:
-        return prompt
+        return os.fsencode(prompt).decode("utf-8", "surrogateescape")  # whatever the locale made of the bytes
     try:
         return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
@@ -56,12 +57,14 @@ def _parse_bias(pairs: list[str]) -> dict[int, float]:
         try:
             biases[int(token)] = float(value)
         except ValueError:
-            raise UsageError(f"--logit-bias takes ID=VALUE, such as 42=-5, not {pair!r}") from None
+            raise UsageError(
+                f"--logit-bias takes ID=VALUE, such as 42=-5, not {pair!r}; --json prints the ids of a story"
+            ) from None
     return biases
 
 
 def generate(
-    prompt: Annotated[str, typer.Argument(help="How the story begins; - reads standard input.")] = "",
+    prompt: Annotated[list[str] | None, typer.Argument(help="How the story begins; - reads standard input.")] = None,
     prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
     bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
     variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
@@ -131,9 +134,9 @@ def generate(
     )
     if logprobs and not as_json:
         raise UsageError("--logprobs shows in JSON only: add --json")
-    if interactive and (as_json or count > 1 or prompt == "-"):
+    if interactive and (as_json or count > 1 or prompt == ["-"]):
         raise UsageError("--interactive reads lines and writes one story as text: drop --json, -n and -")
-    prompt = _read_prompt(prompt, prompt_file)
+    beginning = _read_prompt(" ".join(prompt or ()), prompt_file)
     if save is not None:
         _check_new_file(save)
     if sys.stdout is None:
@@ -147,10 +150,10 @@ def generate(
 
     generator = Generator(Bundle.open(find_bundle(bundle)), variant, threads, allow_special)
     if interactive:
-        _write_in_turns(InteractiveStory(generator, config, sampling), prompt, save)
+        _write_in_turns(InteractiveStory(generator, config, sampling), beginning, save)
         return
     if count > 1:
-        batch = Batch(generator, [prompt] * count, config, sampling)
+        batch = Batch(generator, [beginning] * count, config, sampling)
         try:
             for number, story in enumerate(batch.run()):
                 text = _as_json(generator, story) if as_json else BETWEEN * (number > 0) + story.full_text
@@ -161,7 +164,7 @@ def generate(
         if not as_json:
             typer.echo()
     else:
-        stream = generator.stream(prompt, config, sampling)
+        stream = generator.stream(beginning, config, sampling)
         try:
             _show(stream, silent=as_json)
         finally:

@@ -32,7 +32,6 @@ MAX_CONFIG_BYTES = 2**20
 # The record of a fine-tuned model contains the record of the model that it started from, and so on.
 MAX_RECORD_BYTES = 2**28
 MAX_RECORD_DEPTH = 200
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 @dataclass(frozen=True)

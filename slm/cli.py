@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib import import_module
 
 import typer
@@ -72,8 +73,8 @@ def main() -> None:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"slmx: {where}{error.strerror}", err=True)
+        where = error.filename or ("standard output" if error.errno == errno.ENOSPC else "")
+        typer.echo(f"slmx: {where}{': ' if where else ''}{error.strerror}", err=True)
         raise SystemExit(1) from None
     except Exception:
         if signals.interrupted:  # an import that Ctrl-C stops fails in many ways

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -181,8 +182,10 @@ def evaluate(
         "stories": stream.stories,
     }
     if as_json:
-        typer.echo(json.dumps({"checkpoint": str(opened.folder), "text": text} | figures))
+        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
+        typer.echo(json.dumps({"checkpoint": str(opened.folder), "text": text} | finite))
         return
+    typer.echo(f"{'checkpoint':<14} {opened.folder}")
     typer.echo(f"{'loss':<14} {result.loss:.4f} nats per token")
     typer.echo(f"{'perplexity':<14} {result.perplexity:.3f} per token")
     typer.echo(f"{'bits per byte':<14} {result.bits_per_byte:.4f}")
@@ -206,11 +209,15 @@ def import_model(
 
 def presets() -> None:
     """List the model shapes, with their real parameter counts."""
+    from slm.folder_kind import PRETRAINED
     from slm.presets import PRESETS
 
-    row = "{:<11} {:>5} {:>6} {:>6} {:>5} {:>5} {:>12} {:>14}"
-    typer.echo(row.format("preset", "block", "vocab", "layers", "heads", "embd", "parameters", "non-embedding"))
+    row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
+    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
+    typer.echo(row.format(*heading, "trained"))
     for preset in PRESETS.values():
         c = preset.config
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        typer.echo(row.format(preset.name, *sizes, f"{c.parameters:,}", f"{c.non_embedding_parameters:,}"))
+        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
+        shipped = "ships with slmx" if (PRETRAINED / preset.name).is_dir() else ""
+        typer.echo(row.format(preset.name, *sizes, *counts, shipped).rstrip())

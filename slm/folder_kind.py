@@ -10,6 +10,8 @@ from slm.errors import SlmxError
 from slm.json_reader import read_json
 
 MAX_JSON_BYTES = 2**24
+# The checkpoints that ship with slmx, each in a folder with the name of its preset.
+PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class Kind(Enum):
@@ -88,7 +90,8 @@ def find_checkpoint(path: Path) -> Path:
     """Finds the checkpoint for a path: a checkpoint itself, or the best one of a training run, or else its newest.
 
     Args:
-        path: A checkpoint or a training run.
+        path: A checkpoint, a training run, or the name of a checkpoint that ships with slmx, such as "nano". A path
+            that exists is taken before a name.
 
     Returns:
         The folder of the checkpoint. Its content is not checked.
@@ -97,6 +100,9 @@ def find_checkpoint(path: Path) -> Path:
         SlmxError: The path is of another kind, or the run holds no checkpoint. The message says what to do instead.
         OSError: The folder cannot be read.
     """
+    shipped = PRETRAINED / path
+    if str(path) == path.name and not path.exists() and shipped.is_dir():
+        return shipped
     kind = find_kind(path)
     if kind is Kind.CHECKPOINT:
         return path

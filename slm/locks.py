@@ -153,7 +153,7 @@ def _acquire(lock: BaseFileLock, place: Place, target: Path, wait: bool) -> None
         except FileNotFoundError:  # another process ended between two of these calls and removed its work folder
             misses += 1
             if misses == MOST_MISSES:
-                raise
+                raise SlmxError(f"{target}: cannot make a folder there; choose another --out") from None
         except Timeout:
             if not wait:
                 raise FolderBusy(f"{target}: {_holder(place)}; wait for it, or choose another --out") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +124,25 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
         way = f" file by file, not in one step, because {fixed}" if fixed else ""
         raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it{way}")
     return True
+
+
+def check_only_ours(folder: Path, ours: Collection[str], what: str) -> None:
+    """Checks that a folder, in which slmx will work for a long time, holds nothing else.
+
+    Args:
+        folder: The folder, which may be missing.
+        ours: The names of files and subfolders that may be in it.
+        what: What the folder is for, for the message.
+
+    Raises:
+        SlmxError: `folder` is a file, or a file in it is not below one of the names.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise SlmxError(f"{folder}: a file stands where the folder should go; choose another --out")
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        name = path.relative_to(folder)
+        if not path.is_dir() and name.parts[0] not in ours and not name.parts[0].startswith(WORK_NAME):
+            raise SlmxError(f"{folder}: not empty: {name.as_posix()} is not of {what}; choose another --out")
 
 
 def write_listing(folder: Path, listing: Listing) -> None:

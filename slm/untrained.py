@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from slm.checkpoint import PRETRAINED, save_checkpoint
+from slm.checkpoint import save_checkpoint
+from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import get_preset
 from slm.tokenizer import Tokenizer, load_merges, to_unicode

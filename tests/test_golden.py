@@ -28,7 +28,6 @@ from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm import checkpoint as checkpoints
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.hashing import sha256_of
 from slm.model import generate_greedy
@@ -53,7 +52,7 @@ def pytorch_greedy(checkpoint: Checkpoint, prompt: str, max_tokens: int, use_cac
 
 @pytest.fixture(scope="module")
 def shipped() -> Checkpoint:
-    return load_checkpoint(checkpoints.PRETRAINED / "nano")
+    return load_checkpoint(Path("nano"))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +139,7 @@ def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bu
     assert sum(path.stat().st_size for path in files) <= PACKAGE_BYTES
 
 
+@pytest.mark.slow
 def test_the_packaged_bundle_can_be_made_again(packaged: Bundle, tmp_path: Path) -> None:
     _, again = export_bundle(ExportSettings("nano", tmp_path / "b", variants=("int8",)), lambda line: None)
     stored, remade = (

@@ -31,6 +31,9 @@ from slm.locks import lock_folder
 from slm.presets import GPTConfig, get_preset
 
 PRESETS = ("nano", "micro", "small", "medium")
+# What a run keeps in its folder beside the report.
+RESUME_LOG = "resume_log.jsonl"
+WORK_FOLDER = "work"
 QUICK_PRESETS = ("nano",)
 # A quick run has more rounds, because the rounds of nano are short and have much noise.
 ROUNDS, QUICK_ROUNDS = 5, 15
@@ -112,6 +115,7 @@ class Bench:
         self._settings = settings
         self._meter = meter
         self._warnings: list[str] = []
+        self._complete = False
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
             if bundle.path.is_file():
@@ -129,7 +133,7 @@ class Bench:
             reason = "not a file" if settings.text.exists() else "no such file"
             raise SlmxError(f"{settings.text}: {reason}; --text takes a file of stories")
         self._machine = environment(self._peers)
-        self._resume_log = ResumeLog(settings.out / "resume_log.jsonl", self._arguments(), meter.log)
+        self._resume_log = ResumeLog(settings.out / RESUME_LOG, self._arguments(), meter.log)
         self._results: list[Result] = []
         self._models: dict[str, Model] = {}
         self._text: str | None = None if settings.text is None else judged_part(settings.text)
@@ -186,6 +190,7 @@ class Bench:
         with lock_folder(self._settings.out):
             self._resume_log.open()
             self._run()
+        self._complete = True
 
     def finish(self) -> None:
         """Delete the measurements after the report is written. The next run measures everything again."""
@@ -203,7 +208,7 @@ class Bench:
                 self._resume_log.put(key, found)
             self._bandwidth[str(threads)] = found.bytes_per_second
         settings = self._settings
-        work = settings.out / "work"
+        work = settings.out / WORK_FOLDER
         names = target_names(self._bundles, self._presets)
         variants = [runner for runner in self._runners if runner not in TORCH_RUNNERS]
         if self._peers:
@@ -242,7 +247,7 @@ class Bench:
             text=self._text,
             models=self._models,
             results=self._results,
-            warnings=self._warnings,
+            warnings=[*self._warnings, *(() if self._complete else ("stopped before all cases were measured",))],
         )
 
     def _warn(self, warning: str) -> None:

@@ -23,8 +23,9 @@ from export.formats.graph import read_weights
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
-from slm.checkpoint import PRETRAINED, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, get_preset
 from slm.tokenizer import load_merges

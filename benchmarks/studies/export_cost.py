@@ -20,8 +20,8 @@ from runtimes.bundle.manifest import plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
-from slm.checkpoint import PRETRAINED
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 
 

@@ -122,7 +122,7 @@ def main(
     if eval_text is None:
         raise typer.BadParameter("give a file with stories", param_hint="--eval-text")
     with tempfile.TemporaryDirectory() as name:
-        from slm.checkpoint import PRETRAINED
+        from slm.folder_kind import PRETRAINED
 
         folder = Path(name)
         prepare(folder, checkpoint or PRETRAINED / "nano", eval_text, windows, model or [])

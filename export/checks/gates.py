@@ -20,8 +20,9 @@ from runtimes.bundle.manifest import JudgedOn, plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.checkpoint import PRETRAINED, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.json_reader import as_plain_text
 from slm.model import GPT

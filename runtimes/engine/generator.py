@@ -240,9 +240,11 @@ class Generator:
 
     def damaged(self) -> SlmxError:
         """Returns the error for logits that are NaN or infinite."""
+        others = [name for name in self.bundle.variants if name != self.variant]
+        or_other = f", or take --variant {' or '.join(others)}" if others else ""
         return SlmxError(
             f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
-            f"again, or take another of {', '.join(self.bundle.variants)}"
+            f"again{or_other}"
         )
 
     @property

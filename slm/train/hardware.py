@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils import deterministic
 
 from slm.errors import SlmxError
@@ -39,6 +42,31 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """Within it, torch.compile makes its kernels: a failure is one line, and no signal reaches the C++ compiler.
+
+    Ctrl-C on a terminal goes to the compiler too. It would leave an incomplete library in PyTorch's cache, and every
+    later run that reads it would fail.
+
+    Raises:
+        SlmxError: torch.compile failed.
+    """
+    names = {"SIGINT", "SIGTERM", "SIGHUP"}
+    blocked = {getattr(signal, name) for name in names if hasattr(signal, name)}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise SlmxError(
+            f"torch.compile failed ({reason}); delete its cache, {cache_dir()}, or add --no-compile"
+        ) from error
+    finally:
+        if before is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

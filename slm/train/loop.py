@@ -25,7 +25,7 @@ from slm.hashing import sha256_of
 from slm.locks import clear_leftovers, lock_folder
 from slm.model import GPT
 from slm.train.evaluate import Evaluation, total_loss
-from slm.train.hardware import make_accelerator, repeatable_sums
+from slm.train.hardware import compiling, make_accelerator, repeatable_sums
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
@@ -187,7 +187,8 @@ class Trainer:
             smooth, rate, first = math.nan, math.nan, self.step
             while not self._is_finished() and not self._must_stop(stop):
                 started = time.perf_counter()
-                loss, norm = self.train_step()
+                with compiling() if self.step == first else nullcontext():
+                    loss, norm = self.train_step()
                 took = time.perf_counter() - started
                 self.seconds += took
                 smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss

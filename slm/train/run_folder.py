@@ -12,11 +12,11 @@ from typing import Any
 from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
-from slm.disk import WORK_NAME, write_file
+from slm.disk import write_file
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind
 from slm.hashing import sha256_of
-from slm.ownership import CHECKPOINT, check_replaceable
+from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
 from slm.train.plan import is_number
 
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -45,12 +45,8 @@ class RunFolder:
         """
         if self.last is not None:
             raise SlmxError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
-        if not self.path.is_dir() or find_kind(self.path) is Kind.RUN:
-            return
-        found = sorted(path.relative_to(self.path).as_posix() for path in self.path.rglob("*") if not path.is_dir())
-        foreign = [name for name in found if not name.startswith((WORK_NAME, f"{DATA_FOLDER}/"))]
-        if foreign:
-            raise SlmxError(f"{self.path}: not empty: {foreign[0]} is not of a training run; choose another --out")
+        if not self.path.is_dir() or find_kind(self.path) is not Kind.RUN:
+            check_only_ours(self.path, {DATA_FOLDER}, "a training run")
 
     def make(self) -> None:
         """Makes the folder, and checks that slmx made the checkpoints in it.

@@ -19,7 +19,8 @@ from export.checks.parity import greedy_tokens
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
-from slm.checkpoint import PRETRAINED, load_checkpoint
+from slm.checkpoint import load_checkpoint
+from slm.folder_kind import PRETRAINED
 from slm.model import generate_greedy
 from slm.tokenizer import END_OF_TEXT, Tokenizer
 from tests import bundles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as real_version
 
@@ -10,6 +11,7 @@ import pytest
 import export.requirements
 from export.requirements import CHECKED, check_versions
 from slm.errors import SlmxError
+from slm.install import pip_line
 
 
 def test_what_is_installed_here_works() -> None:
@@ -41,5 +43,5 @@ def test_a_missing_one_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, packa
         return real_version(name)
 
     monkeypatch.setattr(export.requirements, "version", version)
-    with pytest.raises(SlmxError, match=rf'^export needs {package}: pip install "slmx\[export\]"$'):
+    with pytest.raises(SlmxError, match=rf"^export needs {package}: {re.escape(pip_line('export'))}$"):
         check_versions()

@@ -230,3 +230,16 @@ def test_a_terminal_that_knows_only_ascii_still_gets_a_story(bundle: Path, tmp_p
         assert "Traceback" not in ran.stderr
         assert ran.returncode == 0
         assert "Once " in ran.stdout
+
+
+def test_words_without_quotes_are_one_prompt(bundle: Path, slmx: Slmx) -> None:
+    flags = ("--bundle", bundle, *SEEDED)
+    assert (
+        slmx("generate", *flags, "Once", "upon", "a time").stdout == slmx("generate", "Once upon a time", *flags).stdout
+    )
+
+
+def test_every_command_knows_a_shipped_bundle_by_its_name(slmx: Slmx) -> None:
+    assert slmx("info", "nano").stdout.startswith("nano: 1,850,112 parameters")
+    assert slmx("verify", "nano").stdout.endswith("every hash matches\n")
+    assert not (SHIPPED_BUNDLES / "nano" / "verification.json").exists()

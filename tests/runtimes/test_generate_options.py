@@ -20,6 +20,7 @@ from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
+NOT_A_BIAS = "--logit-bias takes ID=VALUE, such as 42=-5"
 BIAS = "logit bias must be the id of a token and a number up to 1e+30"
 SEEDED = ("--seed", "3", "--max-tokens", "12")
 
@@ -177,7 +178,10 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
         (("--min-p", "2"), "min-p must lie between 0 (off) and 1, not 2.0"),
         (("--stop", ""), "a stop string must not be empty"),
         (("--on-full", "shift"), "on full must be one of stop, slide, not 'shift'"),
-        (("--logit-bias", "dog=1"), "--logit-bias takes ID=VALUE, such as 42=-5, not 'dog=1'"),
+        (
+            ("--logit-bias", "dog=1"),
+            f"{NOT_A_BIAS}, not 'dog=1'; --json prints the ids of a story",
+        ),
         (("--logit-bias", "99999=1"), "logit bias: no id 99999; ids go up to 399"),
         (("--no-repeat-ngram", "-1"), "no-repeat n-gram must be 0 (off) or more, not -1"),
         (

@@ -15,17 +15,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 import slm.checkpoint
-from slm.checkpoint import (
-    CONFIG_FILE,
-    HASHED_FILES,
-    PRETRAINED,
-    RECORD_FILE,
-    WEIGHTS_FILE,
-    load_checkpoint,
-    save_checkpoint,
-)
+from slm.checkpoint import CONFIG_FILE, HASHED_FILES, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from slm.errors import SlmxError
-from slm.folder_kind import find_checkpoint
+from slm.folder_kind import PRETRAINED, find_checkpoint
 from slm.hashing import sha256_of
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE

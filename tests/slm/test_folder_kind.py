@@ -13,7 +13,7 @@ import pytest
 
 from slm.cli import COMMANDS, LazyGroup
 from slm.errors import SlmxError
-from slm.folder_kind import ADVICE, OTHERWISE, Kind, find_checkpoint, find_kind, wrong_kind
+from slm.folder_kind import ADVICE, OTHERWISE, PRETRAINED, Kind, find_checkpoint, find_kind, wrong_kind
 from tests.bundles import Slmx
 
 WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT)
@@ -180,3 +180,15 @@ def test_a_tokenizer_is_taken_from_a_run_and_not_from_another_kind(slmx: Slmx, p
     line = slmx.refuses("prepare", stories, "--out", "new", "--tokenizer", path)
     assert line == str(wrong_kind(path, Kind.CHECKPOINT))
     assert slmx("prepare", stories, "--out", "new", "--tokenizer", places[Kind.RUN]).code == 0
+
+
+def test_a_shipped_checkpoint_is_found_by_its_name_unless_there_is_such_a_path(
+    places: dict[Kind, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint(Path("nano")) == PRETRAINED / "nano"
+    for name in ("large-1024", "../nano", "./micro/.."):
+        with pytest.raises(SlmxError, match="no slmx checkpoint here"):
+            find_checkpoint(Path(name))
+    shutil.copytree(places[Kind.CHECKPOINT], "nano")
+    assert find_checkpoint(Path("nano")) == Path("nano")

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as HFTokenizer
 
-from slm.checkpoint import PRETRAINED, load_checkpoint
+from slm.checkpoint import load_checkpoint
+from slm.folder_kind import PRETRAINED
 from slm.gpt2 import import_gpt2
 from slm.presets import get_preset
 from tests import bundles

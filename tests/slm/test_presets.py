@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.conftest import run_slmx
@@ -99,7 +100,8 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{name} ")]
         c = preset.config
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        assert line.split() == [name, *map(str, astuple(c)), *counts]
+        shipped = ["ships", "with", "slmx"] if (PRETRAINED / name).is_dir() else []
+        assert line.split() == [name, *map(str, astuple(c)), *counts, *shipped]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])

@@ -17,9 +17,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.checkpoint import PRETRAINED
 from slm.data.corpus import encode_stories
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.tokenizer import (
     END_OF_TEXT,
     JSON_FILE,

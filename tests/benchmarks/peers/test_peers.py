@@ -18,8 +18,9 @@ from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
 from export.exporter import ExportSettings, export_bundle
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from slm.checkpoint import PRETRAINED, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.gpt2 import import_gpt2
 from slm.model import generate_greedy
 from tests import bundles

@@ -169,8 +169,14 @@ def test_ctrl_c_reports_and_exits_with_130(
     ran = slmx("bench", bundle, "--quick", *options)
     assert ran.code == 130
     assert "stopped; the same command continues after what is finished" in ran.stderr
-    report = read_report(tmp_path / "out" / "report" / "report.json")
+    report = read_report(tmp_path / "out" / "partial-report" / "report.json")
     assert [len(result.decode_seconds) for result in report.results] == [5, 1]
+    assert report.warnings[-1] == "stopped before all cases were measured"
+    assert not (tmp_path / "out" / "report").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert slmx("bench", bundle, "--quick", *options).code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report", "work"]
 
 
 def test_a_preset_is_exported_once_with_random_weights(
@@ -219,11 +225,11 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
         ("--presets", "pico"): "unknown preset 'pico': choose one of nano",
         ("--text", "none.txt"): "none.txt: no such file",
         ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",
-        ("--fail-over", "10%"): "--fail-over needs --against",
         (str(tmp_path),): f"{tmp_path}: no bundle here",
     }
     for options, line in refused.items():
         assert slmx.refuses("bench", "--quick", *options).startswith(line)
+    assert slmx.refuses("bench", "--fail-over", "10%", code=2).startswith("--fail-over needs --against")
     small = bundles.tiny_bundle(tiny_checkpoint)
     assert slmx.refuses("bench", small, "--variants", "int4") == (
         f"{small}: no variant 'int4'; there are torch eager, torch compiled, fp32, int8"

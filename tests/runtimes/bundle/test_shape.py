@@ -44,6 +44,7 @@ def restate(bundle: Path, **sizes: int) -> None:
     bundles.edit_manifest(bundle, shape=shape | sizes)
 
 
+@pytest.mark.slow
 def test_every_onnx_file_holds_its_shape(bundle: Path) -> None:
     opened = Bundle.open(bundle)
     for name in opened.variants:

@@ -75,7 +75,7 @@ def test_a_healthy_machine_has_no_trap() -> None:
     ("changes", "said"),
     [
         ({"features": ("avx512_bf16",)}, "no AVX2"),
-        ({"load": 3.5}, "other programs keep 3.5 of 4 cores busy"),
+        ({"load": 3.5}, "other programs want 3.5 cores (load average) and there are 4"),
         ({"memory": 90 * 2**20}, "90 MiB of memory left"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
@@ -17,15 +18,16 @@ from hypothesis import strategies as st
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.session import Session, default_threads, shared_length
-from slm.checkpoint import PRETRAINED, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 from tests import bundles
 
 TOLERANCE = 5e-5
 
 
-@pytest.fixture(scope="module", params=["tiny", "shipped nano"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("shipped nano", marks=pytest.mark.slow)])
 def checkpoint(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> Path:
     return tiny_checkpoint if request.param == "tiny" else PRETRAINED / "nano"
 
@@ -264,6 +266,7 @@ def idle_cpu_seconds(path: Path, threads: int) -> float:
 @pytest.mark.skipif(
     tuple(map(int, ort.__version__.split(".")[:2])) < (1, 26), reason="onnxruntime can limit it from 1.26 on"
 )
+@pytest.mark.slow
 def test_threads_that_wait_use_no_processor_time() -> None:
     _, graph = bundles.nano_graph()
     assert idle_cpu_seconds(graph, threads=2) < 0.15, "default spinning takes about 0.4 seconds"
@@ -276,3 +279,17 @@ def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> Non
         with pytest.raises(SlmxError, match=r"model\.onnx: onnxruntime .* cannot open this model") as caught:
             Session.open(path, bundle.config)
         assert "\n" not in str(caught.value)
+
+
+def test_weights_in_another_file_are_not_read(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = onnx.load_from_string(bundle.model_bytes("fp32"))
+    table = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (tmp_path / "weights.bin").write_bytes(table.raw_data)
+    table.ClearField("raw_data")
+    table.data_location = onnx.TensorProto.EXTERNAL
+    table.external_data.add(key="location", value="weights.bin")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    for model in (proto.SerializeToString(), tmp_path / "model.onnx"):
+        with pytest.raises(SlmxError, match=r"cannot open this model .*weights\.bin"):
+            Session.open(model, bundle.config)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from slm.checkpoint import PRETRAINED, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.cli import main
 from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
+from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.train.evaluate import evaluate, read_stream
 from tests.runs import QUIET

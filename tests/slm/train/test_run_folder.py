@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,3 +95,29 @@ def test_the_state_of_the_optimizer_may_be_listed_or_not(run: RunFolder) -> None
     write_listing(step, CHECKPOINT)
     (step / OPTIMIZER_FILE).write_text("of an earlier version")
     assert foreign_file(step, CHECKPOINT) is None
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "samples/step-0000001.txt", "notes é.txt"])
+def test_a_new_run_begins_in_no_folder_that_holds_files_of_something_else(tmp_path: Path, name: str) -> None:
+    run = RunFolder(tmp_path / "é 50% #1")
+    run.check_free()
+    (run.path / name).parent.mkdir(parents=True)
+    run.check_free()
+    (run.path / name).write_text("mine")
+    with pytest.raises(SlmxError, match=rf"#1: not empty: {re.escape(name)} is not of a training run; choose another"):
+        run.check_free()
+    assert (run.path / name).read_text() == "mine"
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    for name in ("data/dataset.json", ".slmx-work-data/lock"):
+        (run.path / name).parent.mkdir(parents=True)
+        (run.path / name).write_text("{}")
+    run.check_free()
+    run.write_dataset_path(tmp_path)
+    run.log({"step": 1})
+    run.check_free()
+    write_steps(run, 1)
+    with pytest.raises(SlmxError, match="holds a run already"):
+        run.check_free()

@@ -25,7 +25,7 @@ from tests.runs import (
     last,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_presets")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
 def test_fine_tuning_starts_from_the_checkpoint(settings: TrainSettings, tmp_path: Path) -> None:

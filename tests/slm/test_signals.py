@@ -1,0 +1,80 @@
+"""Ctrl-C and SIGTERM end a process that is inside a call of a library, or in the middle of its imports."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+# A lock that is taken twice never returns. Python runs no handler of a signal while it waits in the C library.
+STUCK = """
+import ctypes
+from slm.signals import signals_end_as_exceptions
+with signals_end_as_exceptions():
+    print("begins", flush=True)
+    lock = ctypes.create_string_buffer(64)
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(lock)
+"""
+HANDLED = """
+import time
+from slm.signals import signals_end_as_exceptions
+with signals_end_as_exceptions():
+    for _ in range(3):
+        print("waits", flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+print("ends")
+"""
+IMPORTING = """
+from slm.errors import needs
+with needs("export"):
+    print("imports", flush=True)
+    try:
+        import time
+        time.sleep(60)
+    except BaseException:
+        print("suppressed", flush=True)
+"""
+
+
+def started(code: str, first: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"{first}\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_second_signal_ends_a_process_that_is_stuck(number: signal.Signals) -> None:
+    with started(STUCK, "begins") as process:
+        time.sleep(1)  # until the process waits for the lock
+        process.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(number)
+        assert process.wait(10) == 128 + number
+
+
+def test_signals_that_are_handled_end_nothing_early() -> None:
+    with started(HANDLED, "waits") as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            time.sleep(1.2)
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10)[0] == "ends\n"
+        assert process.returncode == 0
+
+
+def test_ctrl_c_during_imports_ends_at_once_and_says_nothing() -> None:
+    with started(IMPORTING, "imports") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10) == ("", "")
+        assert process.returncode == 130
