@@ -62,6 +62,17 @@ def test_a_users_file_in_the_report_is_refused_before_anything_is_measured(
     assert [path.name for path in thesis.parent.parent.rglob("*")] == ["report", "thesis.txt"]
 
 
+def test_a_folder_of_something_else_is_not_worked_in(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run é 50%#"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", run)
+    assert line == f"{run}: not empty: run.json is not of slmx bench; choose another --out"
+    line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", run / "run.json")
+    assert line == f"{run / 'run.json'}: a file stands where the folder should go; choose another --out"
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+
+
 def test_two_runs_do_not_write_to_one_folder(slmx: Slmx, bundle: Path, tmp_path: Path, meter: Meter) -> None:
     out = tmp_path / "out é 50%#"
     command = [sys.executable, "-c", LOCKED, str(out)]
