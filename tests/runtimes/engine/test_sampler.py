@@ -384,3 +384,14 @@ def test_every_one_of_equal_logits_can_be_drawn() -> None:
     logits[[3, 70, 800]] = 5.0
     sampler = Sampler(SamplingParams(1.0, 3, 1.0, seed=0))
     assert {sampler(logits) for _ in range(60)} == {3, 70, 800}
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (4, 1.0), (0, 0.999), (4, 0.999)])
+@pytest.mark.parametrize(("min_p", "kept"), [(1.0, {1, 3}), (0.5, {0, 1, 3}), (0.3, {0, 1, 3}), (0.2, {0, 1, 2, 3})])
+def test_min_p_keeps_the_ids_at_its_bound_with_every_other_rule(
+    top_k: int, top_p: float, min_p: float, kept: set[int]
+) -> None:
+    logits = np.log(np.array([0.2, 0.4, 0.1, 0.4, 1e-9, 1e-9], np.float32))
+    logits[0] = logits[1] + np.log(0.5)
+    sampler = Sampler(SamplingParams(1.0, top_k, top_p, min_p, seed=1))
+    assert {sampler(logits) for _ in range(400)} == kept

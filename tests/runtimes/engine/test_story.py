@@ -196,3 +196,23 @@ def test_without_a_seed_each_story_takes_its_own_and_reports_it() -> None:
     seeds = [story(sampling=sampling).completion().stats.seed for _ in range(4)]
     assert len(set(seeds)) == 4
     assert story(sampling=SamplingParams(seed=7)).completion().stats.seed == 7
+
+
+def test_half_a_character_at_the_end_is_shown_as_such_with_stop_strings_too() -> None:
+    found = written(story(GenerationConfig(stop="zz")), [*b"ab", 0xC3, END])
+    assert found.completion_text == "ab\ufffd"
+
+
+def test_ids_above_the_end_of_the_text_are_ordinary() -> None:
+    one = Story("p", [5], GenerationConfig(3), GREEDY, 5, lambda token: bytes([token]), 64)
+    assert written(one, [65, 66, 67]).completion_text == "ABC"
+
+
+def test_times_are_from_the_start_to_the_first_id_and_from_there_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = story(GenerationConfig(max_tokens=3))
+    clock = iter([10.0, 13.0, 17.0, 22.0])
+    monkeypatch.setattr("runtimes.engine.story.time.perf_counter", lambda: next(clock))
+    one.start()
+    stats = written(one, [*b"abc"]).stats
+    assert (stats.time_to_first_token, stats.decode_seconds) == (3.0, 9.0)
+    assert stats.tokens_per_second == 2 / 9
