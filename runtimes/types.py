@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from slm.errors import UsageError
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from numbers import Integral, Real
+from typing import Unpack
 
 FinishReason = Literal["stop", "length", "exhausted", "interrupted"]
 
@@ -18,6 +20,13 @@ ON_FULL = ("stop", "slide")
 LARGEST_PENALTY = 1e30
 LARGEST_ID = 2**31 - 1
 MAX_STORIES = 100_000  # of one command or call
+
+
+def check_number(name: str, value: object, whole: bool = False) -> None:
+    """Raises UsageError unless a value is a number, or a whole number if `whole`. Those of numpy are numbers too."""
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        kind = "a whole number" if whole else "a number"
+        raise UsageError(f"{name} must be {kind}, not {ascii(value)[:80]}")
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class LogitsRules:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_number("repetition penalty", self.repetition_penalty)
+        check_number("no-repeat n-gram", self.no_repeat_ngram, whole=True)
+        check_number("min tokens", self.min_tokens, whole=True)
         if not 0.0 < self.repetition_penalty <= LARGEST_PENALTY:
             raise UsageError(
                 f"repetition penalty must be above 0, up to {LARGEST_PENALTY:g} (1 is off), "
@@ -52,6 +64,7 @@ class LogitsRules:
             )
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
+            check_number(name.replace("_", " "), value)
             if not abs(value) <= LARGEST_PENALTY:
                 raise UsageError(
                     f"{name.replace('_', ' ')} must lie from -{LARGEST_PENALTY:g} to {LARGEST_PENALTY:g} (0 is off), "
@@ -61,7 +74,11 @@ class LogitsRules:
             raise UsageError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
         if self.min_tokens < 0:
             raise UsageError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
+        if not isinstance(self.logit_bias, Mapping):
+            raise UsageError(f"logit bias must be a mapping of ids to numbers, not {ascii(self.logit_bias)[:80]}")
         for token, value in self.logit_bias.items():
+            check_number("logit bias: the id of a token", token, whole=True)
+            check_number("logit bias", value)
             if not 0 <= token <= LARGEST_ID or not abs(value) <= LARGEST_PENALTY:
                 raise UsageError(
                     f"logit bias must be the id of a token and a number up to {LARGEST_PENALTY:g}, not {token}={value}"
@@ -100,6 +117,11 @@ class SamplingParams:
     rules: LogitsRules = NO_RULES
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_p", "min_p"):
+            check_number(name.replace("_", "-"), getattr(self, name))
+        check_number("top-k", self.top_k, whole=True)
+        if self.seed is not None:
+            check_number("seed", self.seed, whole=True)
         if not 0.0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature must be a finite number, 0 (greedy) or more, not {self.temperature}")
         if self.top_k < 0:
@@ -134,7 +156,13 @@ class GenerationConfig:
     logprobs: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stop, Sequence) or not all(isinstance(text, str) for text in self.stop):
+            raise UsageError(f"stop must be a text or a list of texts, not {ascii(self.stop)[:80]}")
         object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        if self.max_tokens is not None:
+            check_number("max tokens", self.max_tokens, whole=True)
+        if not isinstance(self.logprobs, bool):
+            raise UsageError(f"logprobs must be True or False, not {ascii(self.logprobs)[:80]}")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise UsageError(f"max tokens must be at least 1, not {self.max_tokens}")
         if self.on_full not in ON_FULL:

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
 from runtimes.system.memory import collapse_heap, trim_heap
+from runtimes.types import check_number
 from slm.errors import SlmxError, UsageError
 from slm.presets import GPTConfig
 
@@ -64,6 +65,7 @@ def open_onnx(
     Raises:
         SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
     """
+    check_number("threads", threads, whole=True)
     if not 1 <= threads <= MAX_THREADS:
         raise UsageError(f"threads must be 1 to {MAX_THREADS}, not {threads}")
     options = ort.SessionOptions()

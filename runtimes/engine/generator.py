@@ -20,6 +20,7 @@ from runtimes.types import (
     GenerationStats,
     SamplingParams,
     Settings,
+    check_number,
     read_settings,
 )
 from slm.errors import SlmxError, UsageError
@@ -155,6 +156,7 @@ class Generator:
         allow_special: bool = False,
         slots: int = SLOTS,
     ) -> None:
+        check_number("slots", slots, whole=True)
         if slots < 1:
             raise UsageError(f"slots must be at least 1, not {slots}")
         self.bundle = bundle
@@ -387,6 +389,7 @@ class Generator:
         """
         config, sampling = read_settings(**settings)
         if n is not None:
+            check_number("n", n, whole=True)
             if stream or not 1 <= n <= MAX_STORIES:
                 raise UsageError(f"n is the number of stories, 1 to {MAX_STORIES:,}, and they cannot be streamed")
             return self.batch([prompt] * n, config, sampling)
@@ -403,6 +406,8 @@ def _check_unicode(text: str) -> int:
 
     Input bytes that are not UTF-8 become lone surrogates.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"the prompt must be a text (str), not {type(text).__name__}")
     try:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -118,11 +119,17 @@ def _parquet_cells(name: str, path: Path, field: str) -> Iterator[Any]:
         raise _unreadable(name, error) from error
 
 
-def hub_rows(name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has no types)
-    """Streams the rows of a data set on the hub as dictionaries. `name` is `owner/name` or `owner/name:split`."""
+def _import_datasets() -> Any:  # noqa: ANN401 (a module without types)
+    """Imports `datasets`, and hides the warnings about each try to reach the hub: the last failure becomes an error."""
     with needs("train"):
         import datasets
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return datasets
 
+
+def hub_rows(name: str) -> Any:  # noqa: ANN401 (an IterableDataset, which has no types)
+    """Streams the rows of a data set on the hub as dictionaries. `name` is `owner/name` or `owner/name:split`."""
+    datasets = _import_datasets()
     repository, _, split = name.partition(":")
     return datasets.load_dataset(repository, split=split or "train", streaming=True)
 
@@ -133,9 +140,7 @@ def hub_version(name: str) -> str:
     Raises:
         SlmxError: The hub cannot be reached.
     """
-    with needs("train"):
-        import datasets
-
+    datasets = _import_datasets()
     try:
         return str(datasets.load_dataset_builder(name.partition(":")[0]).hash)
     except Exception as error:  # datasets passes on the errors of huggingface_hub and httpx

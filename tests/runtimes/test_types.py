@@ -6,11 +6,12 @@ import inspect
 from dataclasses import MISSING, fields
 from typing import Any
 
+import numpy as np
 import pytest
 
-from runtimes import commands
+from runtimes import commands, load
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams, Settings, read_settings
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 
 KINDS = (GenerationConfig, SamplingParams, LogitsRules)
 
@@ -67,3 +68,61 @@ def test_a_limit_outside_its_range_is_refused(values: dict[str, Any], message: s
     with pytest.raises(SlmxError) as caught:
         GenerationConfig(**values)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"temperature": "hot"}, "temperature must be a number, not 'hot'"),
+        ({"top_k": 2.5}, "top-k must be a whole number, not 2.5"),
+        ({"top_p": None}, "top-p must be a number, not None"),
+        ({"min_p": [0.1]}, "min-p must be a number, not [0.1]"),
+        ({"seed": 1.5}, "seed must be a whole number, not 1.5"),
+        ({"max_tokens": 2.5}, "max tokens must be a whole number, not 2.5"),
+        ({"max_tokens": True}, "max tokens must be a whole number, not True"),
+        ({"stop": 5}, "stop must be a text or a list of texts, not 5"),
+        ({"stop": ["a", b"b"]}, "stop must be a text or a list of texts, not ['a', b'b']"),
+        ({"logprobs": "x"}, "logprobs must be True or False, not 'x'"),
+        ({"repetition_penalty": "1"}, "repetition penalty must be a number, not '1'"),
+        ({"presence_penalty": {}}, "presence penalty must be a number, not {}"),
+        ({"no_repeat_ngram": 1.0}, "no-repeat n-gram must be a whole number, not 1.0"),
+        ({"min_tokens": "3"}, "min tokens must be a whole number, not '3'"),
+        ({"logit_bias": [1]}, "logit bias must be a mapping of ids to numbers, not [1]"),
+        ({"logit_bias": {"a": 1.0}}, "logit bias: the id of a token must be a whole number, not 'a'"),
+        ({"logit_bias": {1: "a"}}, "logit bias must be a number, not 'a'"),
+    ],
+)
+def test_a_value_of_another_type_is_one_line_that_names_the_setting(settings: dict[str, Any], line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_settings(**settings)
+    assert str(caught.value) == line
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    numbers: dict[str, Any] = {
+        "max_tokens": np.int64(3),
+        "temperature": np.float32(0.5),
+        "logit_bias": {np.int32(1): 2},
+    }
+    config, sampling = read_settings(**numbers)
+    assert (config.max_tokens, sampling.temperature) == (3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"prompt": None}, "the prompt must be a text (str), not NoneType"),
+        ({"prompt": b"Once"}, "the prompt must be a text (str), not bytes"),
+        ({"n": 2.5}, "n must be a whole number, not 2.5"),
+    ],
+)
+def test_a_prompt_and_a_count_of_another_type_are_one_line(wrong: dict[str, Any], line: str) -> None:
+    with load() as generator, pytest.raises(UsageError) as caught:
+        generator.generate(**wrong)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 2.5}, {"slots": "2"}])
+def test_numbers_of_load_of_another_type_are_one_line(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"^(threads|slots) must be a whole number, not (2\.5|'2')$"):
+        load(**wrong)
