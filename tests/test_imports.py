@@ -160,3 +160,9 @@ def test_help_loads_not_even_numpy(tmp_path: Path) -> None:
     names = loaded("sys.argv = ['slmx', '--help']; import slm.cli; slm.cli.main()", tmp_path)
     assert "typer" in names
     assert not names & (HEAVY | RUNTIME_NEEDS)
+
+
+def test_measuring_the_float_model_loads_no_compiler_and_no_exporter(tmp_path: Path) -> None:
+    found = loaded("import export.checks.torch_session, slm.checkpoint", tmp_path)
+    assert "torch" in found
+    assert not {"torch._dynamo", "torch.export", "onnx", "transformers"} & set(found), "they would count as its memory"
