@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from slm.errors import UsageError
+from slm.errors import SlmxError, UsageError
 
 if TYPE_CHECKING:
     from numbers import Integral, Real
@@ -27,6 +27,21 @@ def check_number(name: str, value: object, whole: bool = False) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
         kind = "a whole number" if whole else "a number"
         raise UsageError(f"{name} must be {kind}, not {ascii(value)[:80]}")
+
+
+def check_prompt(text: str) -> int:
+    """Returns the number of UTF-8 bytes of a prompt.
+
+    Raises:
+        UsageError: It is no str.
+        SlmxError: It has lone surrogates, which input bytes that are not UTF-8 become.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"the prompt must be a text (str), not {type(text).__name__}")
+    try:
+        return len(text.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise SlmxError("the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8") from None
 
 
 @dataclass(frozen=True)

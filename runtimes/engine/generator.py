@@ -21,6 +21,7 @@ from runtimes.types import (
     SamplingParams,
     Settings,
     check_number,
+    check_prompt,
     read_settings,
 )
 from slm.errors import SlmxError, UsageError
@@ -243,11 +244,8 @@ class Generator:
     def damaged(self) -> SlmxError:
         """Returns the error for logits that are NaN or infinite."""
         others = [name for name in self.bundle.variants if name != self.variant]
-        or_other = f", or take --variant {' or '.join(others)}" if others else ""
-        return SlmxError(
-            f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: export the bundle "
-            f"again{or_other}"
-        )
+        advice = f"export the bundle again{', or take --variant ' + ' or '.join(others) if others else ''}"
+        return SlmxError(f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: {advice}")
 
     @property
     def is_float(self) -> bool:
@@ -256,7 +254,7 @@ class Generator:
 
     def tokenize(self, text: str) -> list[int]:
         """Returns the ids of a text, without the start token; SlmxError if the text is not valid Unicode."""
-        _check_unicode(text)
+        check_prompt(text)
         return self.tokenizer.encode(text, self.allow_special)
 
     def detokenize(self, ids: Sequence[int]) -> str:
@@ -279,7 +277,7 @@ class Generator:
         Raises:
             SlmxError: The prompt is not valid Unicode, or is longer than the context.
         """
-        size = _check_unicode(prompt)
+        size = check_prompt(prompt)
         block_size, start = self.bundle.config.block_size, [self.tokenizer.end_of_text]
         # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
         longest = block_size * self.tokenizer.longest_token
@@ -399,16 +397,3 @@ class Generator:
         for _ in story:
             pass
         return story.completion
-
-
-def _check_unicode(text: str) -> int:
-    """Returns the number of UTF-8 bytes of a text; SlmxError if it has lone surrogates.
-
-    Input bytes that are not UTF-8 become lone surrogates.
-    """
-    if not isinstance(text, str):
-        raise UsageError(f"the prompt must be a text (str), not {type(text).__name__}")
-    try:
-        return len(text.encode("utf-8"))
-    except UnicodeEncodeError:
-        raise SlmxError("the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8") from None
