@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,18 @@ def test_a_link_to_a_file_stays_a_link_and_what_a_kill_leaves_is_no_foreign_file
     (target / f"{WORK_NAME}-mine").mkdir()
     (target / f"{WORK_NAME}-mine" / "f").write_text("mine")
     assert foreign_file(target, LISTING) == f"{WORK_NAME}-mine/f"
+
+
+def test_parents_that_were_made_for_nothing_are_removed(home: Path) -> None:
+    (home / "mine").mkdir()
+    with pytest.raises(KeyboardInterrupt), atomic_folder(home / "mine" / "a" / "b" / "out", LISTING):
+        raise KeyboardInterrupt
+    assert below(home) == ["mine"]
+
+
+@pytest.mark.parametrize("name", [".a", ".slmx", ".slmx-work2", ".slmx-workshop", "zz"])
+def test_a_name_near_that_of_a_work_folder_is_foreign(target: Path, name: str) -> None:
+    (target / name).write_text("mine")
+    assert foreign_file(target, LISTING) == name
+    with pytest.raises(SlmxError, match=rf"not empty: {re.escape(name)} was not made by slmx"):
+        replace_it(target)
