@@ -15,7 +15,7 @@ from pathlib import Path
 import ctranslate2
 
 from benchmarks.report.record import Round
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 
 # The converter writes this file. It lists the tokens in the order of their ids.
 VOCABULARY_FILE = "vocabulary.json"
@@ -28,7 +28,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path, quantization: str) -> 
     from benchmarks.peers.gpt2_folder import write_gpt2_folder
     from slm.checkpoint import load_checkpoint
 
-    with tempfile.TemporaryDirectory() as work, quiet():
+    with tempfile.TemporaryDirectory() as work, suppress_output():
         write_gpt2_folder(load_checkpoint(checkpoint), Path(work))
         TransformersConverter(work).convert(str(folder), quantization=quantization, force=True)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.report.record import Round
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from slm.checkpoint import load_checkpoint
 
 
@@ -67,6 +67,6 @@ def open_peer(folder: Path, threads: int) -> Generate:
     from transformers import GPT2LMHeadModel
 
     torch.set_num_threads(threads)
-    with quiet():
+    with suppress_output():
         model = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).eval()
     return Generate(model, threads)

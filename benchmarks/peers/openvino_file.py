@@ -16,7 +16,7 @@ from openvino import opset13 as ops
 from openvino._offline_transformations import apply_make_stateful_transformation
 from torch import Tensor, nn
 
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from export.formats.torch_files import CachedGPT
 from runtimes.engine.cache import cache_names
 from slm.model import GPT
@@ -42,7 +42,7 @@ def write_openvino(model: GPT, path: Path) -> None:
     """Write `path`, an .xml file, and next to it a .bin file with the float32 weights."""
     config = model.config
     cache = [torch.zeros(1, config.n_head, 4, config.head_dim) for _ in range(2 * config.n_layer)]
-    with quiet(), torch.inference_mode():
+    with suppress_output(), torch.inference_mode():
         example = (torch.ones(1, 3, dtype=torch.int64), *cache)
         graph = ov.convert_model(_LastLogits(model).eval(), example_input=example)
     past, present = cache_names(config.n_layer)

@@ -12,13 +12,13 @@ import torch
 
 from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.peers.hugging_face import Generate
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from slm.checkpoint import load_checkpoint
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
     """Export the weights as a GPT-2 model with optimum."""
-    with tempfile.TemporaryDirectory() as work, quiet():
+    with tempfile.TemporaryDirectory() as work, suppress_output():
         from optimum.exporters.onnx import main_export
 
         write_gpt2_folder(load_checkpoint(checkpoint), Path(work))
@@ -34,7 +34,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
 
 def open_peer(folder: Path, threads: int) -> Generate:
     """Load the export of optimum into onnxruntime."""
-    with quiet():
+    with suppress_output():
         from optimum.onnxruntime import ORTModelForCausalLM
         from optimum.onnxruntime.modeling import SessionOptions
 

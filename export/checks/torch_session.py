@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from export.checks.torch_archive import check_torch_archive
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, default_threads
 from slm.errors import SlmxError
@@ -119,7 +119,7 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
     """
     if not trusted:
         raise SlmxError(f"{path}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
-    with path.open("rb") as file, quiet():
+    with path.open("rb") as file, suppress_output():
         check_torch_archive(variant, path, file)
         try:
             if variant == "pt2":

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.onnx.ops import symbolic, symbolic_multi_out
 
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
 from slm.errors import SlmxError
@@ -188,7 +188,7 @@ def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
     )
     ids = torch.ones(2, 3, dtype=torch.int64)
     cache = [torch.zeros(2, config.n_head, 4, config.head_dim) for _ in past_names]
-    with quiet():
+    with suppress_output():
         program = torch.onnx.export(
             flat.eval(),
             (ids, torch.ones(2, 7, dtype=torch.int64), ids.clone(), cache, torch.zeros(1, dtype=torch.int64)),

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 
 WARNING, ERROR = 2, 3  # onnxruntime's log levels; it warns that num_logits_to_keep can be overridden
 OPERATORS_SUFFIX = ".required_operators.config"
@@ -31,7 +31,7 @@ def export_mobile(source: Path, target: Path) -> None:
         shutil.copyfile(source, work / "in" / f"{target.stem}.onnx")
         ort.set_default_logger_severity(ERROR)
         try:
-            with quiet():
+            with suppress_output():
                 convert_onnx_models_to_ort(work / "in", work / "out", [OptimizationStyle.Fixed])
         finally:
             ort.set_default_logger_severity(WARNING)

@@ -14,7 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from export.formats.graph import TOKEN_TABLE
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
@@ -91,7 +91,7 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
         chosen.discard(TOKEN_TABLE)
     kept = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in chosen]
     try:
-        with quiet():
+        with suppress_output():
             quantize_dynamic(
                 source,
                 target,
@@ -128,7 +128,7 @@ def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
         table: The recipe by which the token table becomes int8. It loses more with 4 bits than any other matrix.
     """
     quantize_int8(source, target, table, only={TOKEN_TABLE})
-    with quiet():
+    with suppress_output():
         quantizer = MatMulNBitsQuantizer(onnx.load(target), block_size=INT4_BLOCK, is_symmetric=True, accuracy_level=4)
         quantizer.process()
     onnx.save_model(quantizer.model.model, target)

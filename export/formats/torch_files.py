@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from slm.model import GPT, Block
 
 MAX_BATCH = 1024
@@ -78,7 +78,7 @@ def export_torchscript(model: GPT, path: Path) -> None:
     PyTorch adds debugging records that hold its own source text and the paths of this machine. They are left out.
     """
     buffer = io.BytesIO()
-    with quiet():
+    with suppress_output():
         torch.jit.save(torch.jit.freeze(torch.jit.script(CachedGPT(model).eval())), buffer)
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w") as target:
         for member in source.infolist():
@@ -101,7 +101,7 @@ def export_pt2(model: GPT, path: Path) -> None:
     cache = [torch.zeros(2, config.n_head, 4, config.head_dim) for _ in range(2 * config.n_layer)]
     shapes = {"input_ids": {0: batch, 1: sequence}, "past": [{0: batch, 2: past} for _ in cache]}
     buffer = io.BytesIO()
-    with quiet():
+    with suppress_output():
         ids = torch.ones(2, 3, dtype=torch.int64)
         program = torch.export.export(CachedGPT(model).eval(), (ids, cache), dynamic_shapes=shapes)
         program.example_inputs = None

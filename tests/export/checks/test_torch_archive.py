@@ -20,7 +20,7 @@ import torch
 from export.checks.parity import greedy_tokens
 from export.checks.torch_archive import MAX_TEXT_BYTES
 from export.checks.torch_session import load_forward, open_session
-from export.formats.quiet import quiet
+from export.formats.suppress_output import suppress_output
 from export.formats.torch_files import CachedGPT, export_pt2, export_torchscript
 from slm.errors import SlmxError
 from slm.model import GPT, generate_greedy
@@ -312,7 +312,7 @@ def test_what_slmx_writes_is_loaded_when_it_is_trusted(variant: str, pt2: Path, 
 
 def test_torchscript_of_older_versions_with_debugging_records_is_still_read(model: GPT, tmp_path: Path) -> None:
     path = tmp_path / "older.ts"
-    with quiet():
+    with suppress_output():
         torch.jit.save(torch.jit.freeze(torch.jit.script(CachedGPT(model).eval())), path)
     assert any(name.endswith(".debug_pkl") for name in members(path))
     session = open_session("torchscript", path, model.config, trusted=True)

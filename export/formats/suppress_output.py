@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def suppress_output() -> Iterator[None]:
     """Suppresses log records below ERROR, warnings, and output to stdout within a `with` block.
 
     It changes the state of the whole process, so it is not thread-safe.
