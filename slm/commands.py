@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import needs
+from slm.errors import UsageError, needs
 
 
 def prepare(
@@ -83,11 +83,17 @@ def train(
     compile: Annotated[bool, typer.Option(help="Use torch.compile if there is a C++ compiler.")] = True,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few steps, print what the run will need, write nothing.")
+    ] = False,
 ) -> None:
     """Train a preset, or fine-tune a checkpoint. Ctrl-C saves; --resume --out RUN continues exactly."""
+    if dry_run and resume:
+        raise UsageError("--dry-run is for a run that has not begun: drop --resume")
     with needs("train"):
         from rich.console import Console
 
+        from slm.train.dry_run import dry_run as estimate
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
 
@@ -120,6 +126,10 @@ def train(
         resume=resume,
     )
     console = Console(stderr=True)
+    if dry_run:
+        for line in estimate(settings, console).lines():
+            typer.echo(line)
+        return
     summary = run(settings, console)
     if summary is None:
         typer.echo(f"stopped and saved; continue with: slmx train --resume --out {shlex.quote(str(out))}", err=True)

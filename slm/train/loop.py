@@ -32,7 +32,7 @@ from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
-from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
+from slm.train.summary import Summary, duration, flops_per_token, matmul_rate, peak_memory, plot_curve
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
@@ -200,7 +200,7 @@ class Trainer:
                 if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
                     self._log(loss, norm, rate)
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
-                    self._evaluate(smooth, rate)
+                    self.evaluate(smooth, rate)
             finished = self._is_finished()
             if not finished:
                 self.save_step()
@@ -209,8 +209,7 @@ class Trainer:
 
     def _print_estimate(self, rate: float) -> None:
         steps = self.plan.steps - self.step
-        minutes = steps * self.tokens_per_step / rate / 60
-        time_left = f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.1f} hours"
+        time_left = duration(steps * self.tokens_per_step / rate)
         self._print(f"{steps:,} steps left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
 
     def train_step(self) -> tuple[float, float]:
@@ -277,8 +276,13 @@ class Trainer:
         nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
         return Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
 
-    def _evaluate(self, smooth: float, rate: float) -> None:
-        """Evaluates the model and writes checkpoints, samples, metrics and the loss curve."""
+    def evaluate(self, smooth: float, rate: float) -> None:
+        """Evaluates the model and writes checkpoints, samples, metrics and the loss curve.
+
+        Args:
+            smooth: The smoothed training loss in nats per token, for the record.
+            rate: The tokens per second, for the message.
+        """
         result = self._judge()
         figure = result.bits_per_byte
         self._check_finite("bits per byte", figure)

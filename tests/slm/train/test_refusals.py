@@ -215,7 +215,7 @@ def test_weights_that_are_no_numbers_are_never_saved(settings: TrainSettings) ->
     with torch.no_grad():
         trainer.model.wte.weight[0] = math.nan
     with pytest.raises(SlmxError, match=r"bits per byte is nan at step 2 .*the last good checkpoint is"):
-        trainer._evaluate(1.0, 1.0)
+        trainer.evaluate(1.0, 1.0)
     assert sha256_of(last(settings.out) / "model.safetensors") == before
     assert not (settings.out / "best").exists()
 
@@ -255,7 +255,7 @@ def test_a_folder_that_cannot_be_made_is_known_before_the_first_step(
 ) -> None:
     (tmp_path / "file").write_text("here before")
     monkeypatch.setattr(Trainer, "train_step", None)
-    with pytest.raises(SlmxError, match=r"cannot (make the folder|write)"):
+    with pytest.raises(SlmxError, match=r"cannot (make the folder|write)|a file stands where"):
         train(replace(settings, out=tmp_path / where), QUIET)
     assert (tmp_path / "file").read_text() == "here before"
 
