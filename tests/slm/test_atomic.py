@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -250,3 +251,18 @@ def test_a_name_near_that_of_a_work_folder_is_foreign(target: Path, name: str) -
     assert foreign_file(target, LISTING) == name
     with pytest.raises(SlmxError, match=rf"not empty: {re.escape(name)} was not made by slmx"):
         replace_it(target)
+
+
+@pytest.mark.parametrize(("where", "is_ours"), [("work", True), ("target", True), ("elsewhere", False)])
+def test_a_full_disk_is_said_of_the_folder_unless_the_file_is_elsewhere(
+    target: Path, home: Path, where: str, is_ours: bool
+) -> None:
+    def fail_in(folder: Path) -> None:
+        file = {"work": folder / "a", "target": target / "a", "elsewhere": home / "other" / "a"}[where]
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    with pytest.raises(SlmxError if is_ours else OSError) as caught, atomic_folder(target, LISTING, True) as folder:
+        fail_in(folder)
+    if is_ours:
+        assert str(caught.value) == f"{target}: cannot write (No space left on device); nothing was changed there"
+    assert below(home) == ["out é", "out é/a", "out é/list.json"]
