@@ -89,10 +89,11 @@ def test_matrices_can_be_named(slmx: Slmx, tiny_checkpoint: Path) -> None:
 
 
 def test_without_int8_there_is_nothing_to_exclude(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    line = slmx.refuses("export", "--checkpoint", tiny_checkpoint, "--int8-exclude", "auto")
+    line = slmx.refuses("export", "--checkpoint", tiny_checkpoint, "--int8-exclude", "auto", code=2)
     assert line == "--int8-exclude is about int8: add --int8"
 
 
 def test_an_unknown_matrix_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    line = slmx.refuses("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "h.9.c_fc.weight")
+    flags = ("--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "h.9.c_fc.weight")
+    line = slmx.refuses("export", *flags, code=2)
     assert line == f"--int8-exclude: no matrix 'h.9.c_fc.weight'; there are {', '.join(matrix_names(2))}, and auto"
