@@ -24,8 +24,8 @@ import time
 from slm.signals import signals_end_as_exceptions
 with signals_end_as_exceptions():
     for _ in range(3):
-        print("waits", flush=True)
         try:
+            print("waits", flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             pass
