@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,13 @@ from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
+from slm.checkpoint import CONFIG_FILE
 from slm.cli import main
+from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
+from tests.shared import made_once
 
 JUDGED_TOKENS = 512
 PARITY_LIMIT = 1e-4
@@ -59,31 +62,30 @@ def onnx_parity(model: GPT, path: Path) -> float:
     return parity(model, forward, chunked_batches=False) if same else float("inf")
 
 
+def _export_once(name: str, checkpoint: Path, variants: Sequence[str]) -> Path:
+    def export_to(out: Path) -> None:
+        with brief_judge():
+            export_bundle(ExportSettings("nano", out, checkpoint, tuple(variants)), lambda line: None)
+
+    return made_once(f"{name}-{sha256_of(checkpoint / CONFIG_FILE)[:16]}", export_to)
+
+
 @functools.cache
 def tiny_bundle(checkpoint: Path) -> Path:
     """The bundle of a checkpoint, with fp32 and int8. Tests must not change it."""
-    out = folder("tiny") / "bundle"
-    with brief_judge():
-        export_bundle(ExportSettings("nano", out, checkpoint, ("fp32", "int8")), lambda line: None)
-    return out
+    return _export_once("bundle", checkpoint, ("fp32", "int8"))
 
 
 @functools.cache
 def shipped_bundle() -> Path:
     """The shipped nano, with fp32 and int8. Tests must not change it."""
-    out = folder("shipped") / "nano"
-    with brief_judge():
-        export_bundle(ExportSettings("nano", out, variants=("fp32", "int8")), lambda line: None)
-    return out
+    return _export_once("bundle", PRETRAINED / "nano", ("fp32", "int8"))
 
 
 @functools.cache
 def tiny_bundle_of_all(checkpoint: Path) -> Path:
     """The bundle of a checkpoint with every variant. Tests must not change it."""
-    out = folder("all") / "bundle"
-    with brief_judge():
-        export_bundle(ExportSettings("nano", out, checkpoint, tuple(VARIANTS)), lambda line: None)
-    return out
+    return _export_once("bundle-of-all", checkpoint, tuple(VARIANTS))
 
 
 @functools.cache

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,9 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.tokenizer import END_OF_TEXT, train_tokenizer
 from slm.train.evaluate import evaluate
+from tests.shared import SHARED_HOME, made_once
 
+WHOLLY_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 pytest_plugins = ["tests.runs", "tests.bundles"]
 
 # Every run has the same examples, so the result of a test does not change.
@@ -29,6 +34,26 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 # If there are more threads than free cores, PyTorch's threads wait tens of times longer than these models compute.
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder that the processes of this run share; those that pytest-xdist starts inherit its name."""
+    if not hasattr(config, "workerinput"):
+        os.environ[SHARED_HOME] = tempfile.mkdtemp(prefix="slmx-tests-shared-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Removes that folder."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop(SHARED_HOME))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves out modules that are slow as a whole when slow tests are not wanted: their imports take seconds."""
+    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+        return None
+    return True if WHOLLY_SLOW.search(collection_path.read_text("utf-8")) else None
+
 
 NAMES = ("Lily", "Tom", "Anna", "Ben", "Mia", "Sam", "Zoë", "Max")
 ANIMALS = ("dog", "cat", "bird", "frog", "bear", "rabbit", "mouse", "fish")
@@ -92,18 +117,20 @@ def corpus_file(stories: list[str], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(stories: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_checkpoint(stories: list[str]) -> Path:
     """A checkpoint called nano, of a tiny model that had some training. Tests must not change it."""
+    return made_once("checkpoint", lambda folder: _train_tiny(folder, stories))
+
+
+def _train_tiny(folder: Path, stories: list[str]) -> None:
     tokenizer, merges = train_tokenizer(stories, 400)
     config = GPTConfig(block_size=64, vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=32)
     torch.manual_seed(0)
     model = GPT(config)
     stream = encode_stories(stories, tokenizer)
     curve = _fit(model, stream, steps=120)
-    folder = tmp_path_factory.mktemp("tiny") / "checkpoint"
     folder.mkdir()
     save_checkpoint(folder, "nano", model.eval(), tokenizer, merges, _record(config, stream, curve))
-    return folder
 
 
 def _fit(model: GPT, stream: TokenStream, steps: int) -> list[dict[str, float]]:

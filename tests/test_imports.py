@@ -125,6 +125,7 @@ def test_only_packages_that_turn_telemetry_off_import_onnxruntime() -> None:
     assert importing == {"runtimes", "export"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["runtimes.engine.cache", "export.formats.quantize"])
 def test_onnxruntime_keeps_no_device_id_and_reports_nothing(module: str, tmp_path: Path) -> None:
     unset = ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME")

@@ -118,6 +118,7 @@ def test_quick_commands_import_nothing_heavy(args: list[str], tmp_path: Path) ->
     assert ran.stderr.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_unknown_preset_is_one_line(corpus_file: Path, tmp_path: Path) -> None:
     ran = run_slmx("train", "--preset", "huge", "--data", corpus_file, "--out", tmp_path / "run", cwd=tmp_path)
     assert ran.returncode == 1

@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # A lock that is taken twice never returns. Python runs no handler of a signal while it waits in the C library.
 STUCK = """
 import ctypes

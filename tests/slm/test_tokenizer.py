@@ -94,6 +94,7 @@ def test_any_text_survives(text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(st.text(max_size=60) | st.text(st.characters(max_codepoint=0x250), max_size=60))
 def test_hugging_face_reads_the_same_ids(text: str) -> None:

@@ -27,6 +27,7 @@ def large() -> Report:
     return large_report()
 
 
+@pytest.mark.slow
 def test_charts_are_xml_that_repeats_with_readable_ink(large: Report) -> None:
     for chart in CHARTS:
         light, dark = svg(chart, large, "light"), svg(chart, large, "dark")

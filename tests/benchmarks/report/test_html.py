@@ -44,6 +44,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
+@pytest.mark.slow
 def test_the_page_fetches_nothing(page: str) -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
     tags = Page(page).tags
@@ -80,6 +81,7 @@ def test_the_page_is_in_the_order_of_the_markdown(large: Report, page: str) -> N
     assert {"7,500", "not installed; pip install candle", "the load average was 1.8 of 2 cores"} <= set(shown)
 
 
+@pytest.mark.slow
 def test_the_page_escapes_names_in_tables_and_charts() -> None:
     text = to_html(strange_report(HOSTILE))
     assert "<script" not in text

@@ -290,6 +290,7 @@ def test_the_terminal_takes_names_as_they_are(capsys: pytest.CaptureFixture[str]
     assert len(re.findall(r"nano +\[bold\]q\[/bold\]", out)) == 3
 
 
+@pytest.mark.slow
 def test_all_files_are_written_and_the_json_reads_back(large: Report, tmp_path: Path) -> None:
     folder = tmp_path / "reports"
     write_reports(large, folder)

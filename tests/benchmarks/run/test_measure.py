@@ -135,6 +135,7 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(expected: Expect
     assert [runner for runner, number in order if number == "2"] == ["one", "two"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "note"),
     [
@@ -175,6 +176,7 @@ def test_a_worker_that_fails_is_reported_and_the_others_continue(
     assert len(found["fine"].decode_seconds) == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_gives_no_answer_is_ended(
     expected: ExpectedOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +275,7 @@ def test_a_process_that_cannot_start_is_a_failed_case(
     assert by_runner(running)["fine"].note == "cannot start a process (No such file or directory); close other programs"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_float_model_opens(model: GPT) -> None:
     assert float_session(model, 1, compiled=True).length == 0

@@ -15,6 +15,7 @@ from slm.errors import SlmxError
 from tests import bundles
 
 
+@pytest.mark.slow
 def test_matrices_and_tables_are_rounded_to_float16_and_the_rest_stays(tmp_path: Path) -> None:
     model, source = bundles.small_graph()
     store_float16(source, tmp_path / "é %#.onnx")

@@ -278,6 +278,7 @@ def test_format_2_is_read_as_what_it_meant() -> None:
     assert Manifest.read(as_version_2(STORED), "m") == WHOLE
 
 
+@pytest.mark.slow
 def test_a_bundle_of_format_2_tells_a_story(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path) -> None:
     bundle = bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "old é %#")
     expected = slmx("generate", "Once", "--bundle", bundle, "--seed", "3", "--max-tokens", "8").stdout

@@ -159,9 +159,13 @@ def test_an_error_keeps_what_was_written(generator: Generator, monkeypatch: pyte
     assert [story.stats.finish_reason for story in batch.completions] == ["interrupted"] * 2
 
 
-def test_what_a_batch_cannot_do_is_one_line(generator: Generator, tiny_checkpoint: Path) -> None:
+def test_a_batch_of_no_prompts_is_one_line(generator: Generator) -> None:
     with pytest.raises(SlmxError, match="no prompts"):
         generator.batch([])
+
+
+@pytest.mark.slow
+def test_a_graph_of_standard_operators_writes_no_batch(tiny_checkpoint: Path) -> None:
     portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
     with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
         portable.batch(["a", "b"])

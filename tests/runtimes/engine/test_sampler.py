@@ -99,6 +99,7 @@ def test_a_top_k_beyond_the_vocabulary_keeps_all_of_it(top_k: int) -> None:
     assert Sampler(sampling)(logits) == Sampler(replace(sampling, top_k=5000))(logits)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     size=SIZES,
@@ -265,6 +266,7 @@ def test_the_ends_of_the_ranges_are_allowed(values: dict[str, float]) -> None:
 IDS = st.lists(st.integers(0, 11), min_size=1, max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     prompt=IDS,

@@ -244,6 +244,8 @@ def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
 def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None:
     nano = PRESETS["nano"].config
     assert default_threads(nano) == 1
+    for preset in PRESETS.values():
+        assert default_threads(preset.config) == default_threads(preset.config, rows=1)
     assert default_threads(nano, rows=8) == default_threads(PRESETS["medium"].config)
     assert 1 <= default_threads(PRESETS["medium"].config) <= 4
 

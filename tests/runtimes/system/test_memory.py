@@ -29,6 +29,7 @@ def test_whole_pages_of_private_anonymous_memory() -> None:
     assert heap_ranges(maps, 2 * MIB) == [(2 * MIB, 8 * MIB), (10 * MIB, 14 * MIB)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not memory.PAGE_SIZE.exists(), reason="this system has no large pages")
 def test_filled_memory_is_asked_for_and_keeps_its_content() -> None:
     size = int(memory.PAGE_SIZE.read_text("utf-8"))

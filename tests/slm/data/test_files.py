@@ -131,6 +131,7 @@ def test_what_is_neither_text_nor_table_is_refused_with_what_to_do(
         assert str(caught.value).startswith(f"{path}: {message}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["once upon a time. ", "a", " "])
 def test_a_text_without_line_ends_takes_bounded_memory(text: str, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"

@@ -253,6 +253,7 @@ def test_a_name_of_a_hub_data_set_is_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert [source.kind for source in find_sources(["mine/stories"])] == ["text"]
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     ran = run_slmx(
         "prepare",

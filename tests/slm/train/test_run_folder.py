@@ -67,6 +67,7 @@ def test_folders_of_others_are_kept(run: RunFolder) -> None:
     assert all((run.path / name / "f").read_text() == "mine" for name in (".venv.old", ".git.bak"))
 
 
+@pytest.mark.slow
 def test_a_best_that_was_being_replaced_is_brought_back(run: RunFolder) -> None:
     ran = subprocess.run([sys.executable, "-c", KILLED, str(run.path)], capture_output=True, text=True, check=False)
     assert ran.returncode < 0, ran.stderr
