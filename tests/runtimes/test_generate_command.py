@@ -20,6 +20,8 @@ from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
+pytestmark = pytest.mark.slow
+
 SEEDED = ("--seed", "3", "--max-tokens", "12")
 
 

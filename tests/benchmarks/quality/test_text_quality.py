@@ -15,6 +15,8 @@ from export.checks.float_model import FloatModel
 from runtimes.bundle.store import Bundle
 from tests import bundles
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("worse_way", [False, True])
 def test_the_worse_of_both_ways_counts(

@@ -13,6 +13,8 @@ from benchmarks.report.printers import to_markdown
 from benchmarks.report.record import Report
 from tests.report_samples import large_report, strange_report
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = '<script>alert("a|b")</script>'
 
 

@@ -31,6 +31,8 @@ from tests.conftest import as_corpus, run_slmx
 from tests.runs import QUIET
 from tests.slm.data.conftest import stories_of, write
 
+pytestmark = pytest.mark.slow
+
 
 def test_both_splits_hold_the_stories_and_the_record_their_counts(
     plan: PrepareSettings, stories: list[str], corpus_file: Path

@@ -17,6 +17,8 @@ from slm.errors import SlmxError
 from slm.tokenizer import END_OF_TEXT
 from tests.slm.data.conftest import write
 
+pytestmark = pytest.mark.slow
+
 pa = pytest.importorskip("pyarrow", reason="needs the train extra")
 pq = pytest.importorskip("pyarrow.parquet", reason="needs the train extra")
 
