@@ -17,7 +17,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The tests that do not train, export or measure.
+# The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
