@@ -182,7 +182,7 @@ def test_a_run_leads_to_its_best_and_an_empty_folder_to_advice(tiny_checkpoint: 
 
 @pytest.mark.parametrize(
     ("preset", "parameters", "most_bytes", "most_bits"),
-    [("nano", 1_850_112, 5_000_000, 0.80), ("micro", 4_254_720, 9_000_000, 0.76)],
+    [("nano", 1_850_112, 5_000_000, 0.77), ("micro", 4_254_720, 9_000_000, 0.76)],
 )
 def test_what_ships_is_small_and_was_recorded(preset: str, parameters: int, most_bytes: int, most_bits: float) -> None:
     folder = PRETRAINED / preset
@@ -193,7 +193,8 @@ def test_what_ships_is_small_and_was_recorded(preset: str, parameters: int, most
     assert record["parameters"] == checkpoint.model.config.parameters == parameters
     assert record["best"]["bits_per_byte"] <= most_bits
     assert record["best"] == min(record["curve"], key=lambda point: point["bits_per_byte"])
-    assert [item["side"] for item in record["data"]] == ["training", "validation"]
+    splits = {item.get("split") or item["side"] for item in record["data"]}  # "side" is of data sets of format 1
+    assert splits in ({"train", "valid"}, {"training", "validation"})
     assert "CDLA-Sharing-1.0" in record["licence"]
     assert record["tokens_seen"] == record["steps_done"] * record["plan"]["batch_size"] * 256
     assert isinstance(record["plan"]["seed"], int)

@@ -98,6 +98,7 @@ def test_what_is_missing_is_one_line(
     assert message in line
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("preset", sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()))
 @pytest.mark.skipif(not SHARED.is_file(), reason="the validation text is not part of this repository")
 def test_the_shipped_checkpoints_reproduce_their_record(preset: str) -> None:
