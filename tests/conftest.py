@@ -6,6 +6,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,14 @@ torch.set_num_threads(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Makes the folder that the processes of this run share; those that pytest-xdist starts inherit its name."""
+    """Makes the folder that the processes of this run share; those that pytest-xdist starts inherit its name.
+
+    A shell starts a program in the background with SIGINT ignored, and nohup ignores SIGHUP. Processes that the tests
+    start would inherit this, and a test of Ctrl-C would wait for ever.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED_HOME] = tempfile.mkdtemp(prefix="slmx-tests-shared-")
 

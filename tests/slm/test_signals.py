@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -23,6 +25,8 @@ with signals_end_as_exceptions():
 """
 HANDLED = """
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from slm.signals import signals_end_as_exceptions
 with signals_end_as_exceptions():
     for _ in range(3):
@@ -39,17 +43,25 @@ with needs("export"):
     print("imports", flush=True)
     try:
         import time
+from collections.abc import Iterator
+from contextlib import contextmanager
         time.sleep(60)
     except BaseException:
         print("suppressed", flush=True)
 """
 
 
-def started(code: str, first: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == f"{first}\n"
-    return process
+@contextmanager
+def started(code: str, first: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has printed its first line; it is killed at the end."""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{first}\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
