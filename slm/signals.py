@@ -62,7 +62,8 @@ def interrupt_exits() -> Iterator[None]:
 
     An import that an exception stops leaves modules half loaded, and some libraries suppress the exception.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):  # ignored in the background of a shell
         yield
         return
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))

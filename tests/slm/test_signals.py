@@ -25,8 +25,6 @@ with signals_end_as_exceptions():
 """
 HANDLED = """
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from slm.signals import signals_end_as_exceptions
 with signals_end_as_exceptions():
     for _ in range(3):
@@ -43,8 +41,6 @@ with needs("export"):
     print("imports", flush=True)
     try:
         import time
-from collections.abc import Iterator
-from contextlib import contextmanager
         time.sleep(60)
     except BaseException:
         print("suppressed", flush=True)
