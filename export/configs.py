@@ -1,7 +1,8 @@
 """The small JSON files that other runtimes need to read a bundle.
 
-`config.json`, `generation_config.json` and `tokenizer_config.json` describe a GPT-2 for Hugging Face transformers and
-the libraries that are built on it. `genai_config.json` describes the ONNX graph for onnxruntime-genai, whose model type
+`config.json`, `generation_config.json` and `tokenizer_config.json` describe the model for Hugging Face transformers and
+the libraries that are built on it: as a Llama if it has rotary positions, as a GPT-Neo if it has windows, and otherwise
+as a GPT-2. `genai_config.json` describes the ONNX graph for onnxruntime-genai, whose model type
 "phi" is a plain decoder with position ids, an attention mask and one KV cache for each layer.
 """
 
@@ -25,7 +26,7 @@ def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file:
         model_file: The graph that onnxruntime-genai runs, relative to the folder; None if it can run none.
     """
     files: dict[str, dict[str, Any]] = {
-        "config.json": _gpt2(config, end_of_text),
+        "config.json": _hugging_face(config, end_of_text),
         "generation_config.json": {
             "bos_token_id": end_of_text,
             "eos_token_id": end_of_text,
@@ -49,23 +50,67 @@ def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file:
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _gpt2(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    return {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
+# The names of transformers for the activation functions.
+ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
+
+
+def _hugging_face(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+    describe = _llama if config.rope_theta else _gpt_neo if config.windows else _gpt2
+    return describe(config) | {
         "vocab_size": config.vocab_size,
-        "n_positions": config.block_size,
-        "n_embd": config.n_embd,
-        "n_layer": config.n_layer,
-        "n_head": config.n_head,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tied,
         "use_cache": True,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "pad_token_id": end_of_text,
         "torch_dtype": "float32",
+    }
+
+
+def _gpt2(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "n_positions": config.block_size,
+        "n_embd": config.n_embd,
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_inner": config.n_inner or None,
+        "activation_function": ACTIVATIONS[config.activation],
+        "layer_norm_epsilon": config.norm_eps,
+    }
+
+
+def _gpt_neo(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "model_type": "gpt_neo",
+        "architectures": ["GPTNeoForCausalLM"],
+        "max_position_embeddings": config.block_size,
+        "hidden_size": config.n_embd,
+        "num_layers": config.n_layer,
+        "num_heads": config.n_head,
+        "intermediate_size": config.inner,
+        "activation_function": ACTIVATIONS[config.activation],
+        "layer_norm_epsilon": config.norm_eps,
+        "attention_types": [[["local" if window else "global"], 1] for window in config.windows],
+        "window_size": max(config.windows),
+    }
+
+
+def _llama(config: GPTConfig) -> dict[str, Any]:
+    return {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": config.block_size,
+        "hidden_size": config.n_embd,
+        "intermediate_size": config.inner,
+        "num_hidden_layers": config.n_layer,
+        "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": ACTIVATIONS[config.activation],
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
     }
 
 
@@ -85,7 +130,7 @@ def _genai(config: GPTConfig, end_of_text: int, model_file: str) -> dict[str, An
                 "hidden_size": config.n_embd,
                 "num_attention_heads": config.n_head,
                 "num_hidden_layers": config.n_layer,
-                "num_key_value_heads": config.n_head,
+                "num_key_value_heads": config.kv_heads,
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",

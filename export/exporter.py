@@ -17,7 +17,8 @@ from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
 from export.formats.float16 import store_float16
-from export.formats.graph import IR_VERSION, OPSET, export_onnx, matrix_names
+from export.formats.fused import OPSET, export_onnx
+from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_recipe, quantize_int4, quantize_int8
@@ -58,8 +59,6 @@ DESCRIPTIONS = {
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
 AUTO = ("auto",)
-# Required by the CPU kernel of onnxruntime's GroupQueryAttention: "head_size must be a multiple of 8".
-HEAD_MULTIPLE = 8
 
 Log = Callable[[str], None]
 
@@ -165,14 +164,15 @@ class _Export:
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
         fused = [name for name in settings.variants if VARIANTS[name].shared_cache]
-        if fused and self.config.head_dim % HEAD_MULTIPLE:
+        multiple = self.config.fused_head_multiple
+        if fused and self.config.head_dim % multiple:
             raise SlmxError(
                 f"{checkpoint.folder}: heads of {self.config.head_dim} channels; onnxruntime's GroupQueryAttention "
-                f"needs a multiple of {HEAD_MULTIPLE}: train with another --n-head, or export --no-fp32 --portable"
+                f"needs a multiple of {multiple}: train with another --n-head, or export --no-fp32 --portable"
             )
         if "int4" in settings.variants:
             check_int4(self.config)
-        known = matrix_names(self.config.n_layer)
+        known = matrix_names(self.config)
         unknown = [name for name in settings.int8_exclude if name not in known and settings.int8_exclude != AUTO]
         if unknown:
             raise UsageError(f"--int8-exclude: no matrix {unknown[0]!r}; there are {', '.join(known)}, and auto")
@@ -225,11 +225,11 @@ class _Export:
 
     def _int8(self) -> VariantEntry:
         fp32, path, recipe = self.paths["fp32"], self.paths["int8"], self.recipe
-        kept = set() if recipe.table else {matrix_names(self.config.n_layer)[-1]}
+        kept = set() if recipe.table else {head_name(self.config)}
         self.log(f"int8: quantizing ({recipe.name}) and reading the text, whole and token by token")
         if self.settings.int8_exclude != AUTO:
             kept |= set(self.settings.int8_exclude)
-        quantize_int8(fp32, path, recipe, only=set(matrix_names(self.config.n_layer)) - kept)
+        quantize_int8(fp32, path, recipe, only=set(matrix_names(self.config)) - kept)
         figures, exclusion = self._check("int8", sorted(kept)), None
         limit = VARIANTS["int8"].gate.bpb_increase
         assert limit is not None

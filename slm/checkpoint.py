@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ def save_checkpoint(
     config = {
         "format_version": FORMAT_VERSION,
         "preset": preset,
-        "shape": asdict(model.config),
+        "shape": model.config.to_dict(),
         "parameters": model.config.parameters,
         "sha256": {path.name: sha256_of(path) for path in files},
     }

@@ -19,7 +19,7 @@ from onnx import numpy_helper
 
 from export.checks.parity import greedy_tokens
 from export.exporter import ExportSettings, export_bundle
-from export.formats.graph import export_onnx
+from export.formats.fused import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8
 from export.targets import get_target
 from runtimes import load

@@ -41,7 +41,7 @@ class _LastLogits(nn.Module):
 def write_openvino(model: GPT, path: Path) -> None:
     """Write `path`, an .xml file, and next to it a .bin file with the float32 weights."""
     config = model.config
-    cache = [torch.zeros(1, config.n_head, 4, config.head_dim) for _ in range(2 * config.n_layer)]
+    cache = [torch.zeros(1, config.kv_heads, 4, config.head_dim) for _ in range(2 * config.n_layer)]
     with suppress_output(), torch.inference_mode():
         example = (torch.ones(1, 3, dtype=torch.int64), *cache)
         graph = ov.convert_model(_LastLogits(model).eval(), example_input=example)
@@ -55,7 +55,7 @@ def write_openvino(model: GPT, path: Path) -> None:
 
 
 def _make_stateful(graph: ov.Model, config: GPTConfig, past: list[str], present: list[str]) -> None:
-    cache = ov.PartialShape([1, config.n_head, -1, config.head_dim])
+    cache = ov.PartialShape([1, config.kv_heads, -1, config.head_dim])
     graph.reshape({port: cache if port.any_name in past else ov.PartialShape([1, -1]) for port in graph.inputs})
     beam = ops.parameter([-1], dtype=np.int32, name=BEAM)
     beam.output(0).get_tensor().add_names({BEAM})
@@ -69,7 +69,7 @@ def _make_stateful(graph: ov.Model, config: GPTConfig, past: list[str], present:
     graph.add_parameters([beam])
     graph.validate_nodes_and_infer_types()
     apply_make_stateful_transformation(graph, dict(zip(past, present, strict=True)))
-    empty = ops.constant(np.zeros((1, config.n_head, 0, config.head_dim), np.float32))
+    empty = ops.constant(np.zeros((1, config.kv_heads, 0, config.head_dim), np.float32))
     for node in graph.get_ops():
         if node.get_type_name() == "ReadValue":
             node.set_arguments([empty])

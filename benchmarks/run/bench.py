@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -357,7 +357,7 @@ class Bench:
             peer=peer is not None,
             path=str(path.absolute()),
             trusted=target.trusted,
-            shape=asdict(target.config),
+            shape=target.config.to_dict(),
             threads=case.threads,
             batch=case.batch,
             history=history,

@@ -105,7 +105,7 @@ def _open_session(job: Job) -> Session:
         return float_session(load_checkpoint(path).model, job.threads, compiled=job.runner == TORCH_COMPILED)
     from slm.presets import GPTConfig
 
-    config = GPTConfig(**job.shape)
+    config = GPTConfig.from_dict(job.shape, "job")
     if path.suffix in ONNX_SUFFIXES:
         from runtimes.engine.session import Session
 

@@ -85,7 +85,7 @@ class Target:
 
     def weight_bytes(self, runner: str) -> int:
         """Return the approximate bytes of weights that a step reads. It reads only one row of the position table."""
-        positions = self.config.block_size * self.config.n_embd
+        positions = 0 if self.config.rope_theta else self.config.block_size * self.config.n_embd
         # fp16 converts its weights to float32 when it is opened.
         if runner in TORCH_RUNNERS or VARIANTS[runner].is_float:
             return FLOAT_BYTES * (self.config.parameters - positions)

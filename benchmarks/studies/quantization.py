@@ -45,7 +45,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
-    from export.formats.graph import export_onnx
+    from export.formats.fused import export_onnx
     from export.formats.quantize import DEFAULT_RECIPE, RECIPES, get_recipe, quantize_int4, quantize_int8
     from slm.checkpoint import load_checkpoint
 
@@ -63,7 +63,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
         bytes_per_token=reading.bytes_per_token,
         bits_per_byte=float_model.float_bits_per_byte,
     )
-    (folder / SHAPE).write_text(json.dumps(asdict(config)), "utf-8")
+    (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8")
     fp32 = folder / f"{FLOAT}.onnx"
     export_onnx(loaded.model, fp32)
     for name in models or (INT4, *RECIPES):

@@ -66,7 +66,7 @@ def _export(preset: str, folder: Path) -> Path:
     """Writes the int8 graph of random weights."""
     import torch
 
-    from export.formats.graph import export_onnx
+    from export.formats.fused import export_onnx
     from export.formats.quantize import DEFAULT_RECIPE, get_recipe, quantize_int8
     from slm.model import GPT
 

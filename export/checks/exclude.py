@@ -35,7 +35,7 @@ def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> 
         The worst relative rise in bits per byte by matrix, the largest first.
     """
     shortened, trial = float_model.shortened(SEARCH_TOKENS), fp32.with_name("trial.onnx")
-    names = matrix_names(float_model.model.config.n_layer)
+    names = matrix_names(float_model.model.config)
     increases: dict[str, float] = {}
     for name in names if recipe.table else names[:-1]:
         quantize_int8(fp32, trial, recipe, only={name})

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from export.formats.graph import TOKEN_TABLE, matrix_names
+from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, matrix_names
 from slm.presets import GPTConfig
 
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
@@ -37,15 +37,16 @@ def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[s
         and `wrong`, one sentence for each fault.
     """
     graph = onnx.load(path).graph
-    expected = set(matrix_names(config.n_layer)) - set(kept_float) if name in ("int8", "int4") else set()
+    expected = set(matrix_names(config)) - set(kept_float) if name in ("int8", "int4") else set()
     quantized = {_matrix(node.input[1]) for node in graph.node if node.op_type in QUANTIZED_OPERATORS}
     stored = {tensor.name for tensor in graph.initializer}
     wrong = [f"{matrix} was to be quantized and is not" for matrix in sorted(expected - quantized)]
     wrong += [f"{matrix} is quantized and was to stay in float" for matrix in sorted(quantized - expected)]
     wrong += [f"a float copy of {matrix} is stored" for matrix in sorted(quantized & stored)]
-    tables = [tensor for tensor in stored if tensor.startswith(TOKEN_TABLE) and not tensor.endswith(PARAMETER_ENDINGS)]
-    if len(tables) != 1:
-        wrong.append(f"the token table is stored {len(tables)} times")
+    for table in (TOKEN_TABLE,) if config.tied else (UNTIED_TABLE, UNTIED_HEAD):
+        copies = [tensor for tensor in stored if tensor.startswith(table) and not tensor.endswith(PARAMETER_ENDINGS)]
+        if len(copies) != 1:
+            wrong.append(f"{'the token table' if config.tied else table} is stored {len(copies)} times")
     floats = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] not in quantized]
     return {"quantized": len(quantized), "float": len(floats), "nodes": optimized_nodes(path), "wrong": wrong}
 

@@ -36,15 +36,18 @@ _SCRIPT_TEXT = re.compile(rf"data\.pkl|constants\.pkl|code/[\w/]+\.py(\.debug_pk
 _SCRIPT_TENSORS = re.compile(r"constants/\d+", re.ASCII)
 MAX_TEXT_BYTES = 16 * 2**20
 
-# The only functions that the graph of a model calls.
+# The only functions that the graph of a model calls. permute and unbind are those of earlier bundles.
 _OPERATORS = frozenset(
-    {"_operator.add"}
+    {"_operator.add", "torch.ops.aten._assert_tensor_metadata.default", "torch.ops.aten.__and__.Tensor"}
     | {
         f"torch.ops.aten.{name}"
         for name in (
-            *("add.Tensor", "arange.default", "arange.start", "cat.default", "embedding.default", "gelu.default"),
-            *("layer_norm.default", "le.Tensor", "linear.default", "permute.default", "reshape.default"),
-            *("scaled_dot_product_attention.default", "sym_size.int", "transpose.int", "unbind.int"),
+            *("add.Tensor", "arange.default", "arange.start", "arange.start_step", "cat.default", "chunk.default"),
+            *("cos.default", "div.Tensor", "embedding.default", "gelu.default", "gt.Tensor", "layer_norm.default"),
+            *("le.Tensor", "linear.default", "mul.Tensor", "outer.default", "permute.default", "pow.Scalar"),
+            *("reciprocal.default", "relu.default", "reshape.default", "rms_norm.default"),
+            *("scaled_dot_product_attention.default", "silu.default", "sin.default", "split_with_sizes.default"),
+            *("sub.Tensor", "sym_size.int", "to.dtype", "transpose.int", "type_as.default", "unbind.int"),
             *("unsqueeze.default", "view.default"),
         )
     }

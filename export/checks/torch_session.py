@@ -27,7 +27,7 @@ Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]
 
 def empty_past(config: GPTConfig, batch: int) -> list[Tensor]:
     """Returns a past of no positions: keys and values [batch, heads, 0, head_dim] of each layer."""
-    return [torch.zeros(batch, config.n_head, 0, config.head_dim) for _ in range(2 * config.n_layer)]
+    return [torch.zeros(batch, config.kv_heads, 0, config.head_dim) for _ in range(2 * config.n_layer)]
 
 
 class FloatCache:

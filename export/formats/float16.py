@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.formats.graph import ROTATION
 from slm.errors import SlmxError
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -29,7 +30,7 @@ def store_float16(source: Path, target: Path) -> None:
     model = onnx.load(source)
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2:
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 2 and tensor.name not in ROTATION:
             name, values = tensor.name, numpy_helper.to_array(tensor)
             if not np.abs(values).max() <= LARGEST:
                 raise SlmxError(

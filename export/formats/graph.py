@@ -1,244 +1,274 @@
-"""Writes a model as ONNX: one graph with a KV cache, for both prefill and decode.
+"""Describes the decoder as one ONNX graph with a KV cache, for both prefill and decode.
 
-The trained GPT is rewritten as a flat module that calls onnxruntime's contrib operators as symbolic functions, and
-`torch.onnx.export` makes the file from it. GroupQueryAttention appends to the KV cache, in place if past and present
-share a buffer. SkipLayerNormalization adds bias and residual, and FastGelu adds its bias. The operators are defined in
-docs/ContribOperators.md of onnxruntime.
+`build_decoder` walks through the model once. `Operators` are the parts that have several forms: onnxruntime's contrib
+operators (`export.formats.fused`) and ONNX's standard operators (`export.formats.portable`).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
-from onnx import numpy_helper
-from torch import Tensor, nn
-from torch.onnx.ops import symbolic, symbolic_multi_out
+from onnx import TensorProto, helper, numpy_helper
 
-from export.formats.suppress_output import suppress_output
 from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
 from slm.errors import SlmxError
-from slm.model import GPT, Block
+from slm.model import GPT
 from slm.presets import GPTConfig
 
-OPSET = 20
 IR_VERSION = 10
-CONTRIB = "com.microsoft"
-TOKEN_TABLE = "wte.weight_t"
+TOKEN_TABLE = "wte.weight_t"  # [embd, vocab], so that a tied head needs no transposition; the embedding gathers columns
+UNTIED_TABLE = "wte.weight"
+UNTIED_HEAD = "lm_head.weight"
+ROTATION = ("rope.cos", "rope.sin")  # tables of rotary positions, float32 [context, head_dim / 2]
+# The matrices of a block: their names in a graph and in the model.
+MATRICES = {"c_attn": "attn.c_attn", "attn_proj": "attn.c_proj", "c_fc": "mlp.c_fc", "mlp_proj": "mlp.c_proj"}
+
+Attribute = int | float | str | Sequence[int]
+Array = npt.NDArray[np.generic]
 
 
-def matrix_names(n_layer: int) -> list[str]:
-    """Returns the names of the matrices that can be quantized, in the order of the graph. The token table is last."""
-    parts = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
-    return [*(f"h.{layer}.{part}.weight" for layer in range(n_layer) for part in parts), TOKEN_TABLE]
+def head_name(config: GPTConfig) -> str:
+    """Returns the name of the matrix of the output head."""
+    return TOKEN_TABLE if config.tied else UNTIED_HEAD
 
 
-Attribute = int | float | str | bool | Sequence[int] | Sequence[float] | Sequence[str] | Sequence[bool]
+def matrix_names(config: GPTConfig) -> list[str]:
+    """Returns the names of the matrices that can be quantized, in the order of the graph. The head is last."""
+    return [*(f"h.{layer}.{part}.weight" for layer in range(config.n_layer) for part in MATRICES), head_name(config)]
 
 
-class FlatLinear(nn.Module):
-    """A linear layer whose weight is stored as [in, out], as MatMul needs it. The caller adds the bias."""
+class Nodes:
+    """Collects the nodes and the stored tensors of a graph. Values are referred to by their names."""
 
-    def __init__(self, linear: nn.Module) -> None:
-        super().__init__()
-        assert isinstance(linear, nn.Linear)
-        self.weight = nn.Parameter(linear.weight.detach().t().contiguous())
-        self.bias = nn.Parameter(linear.bias.detach())
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.tensors: dict[str, Array] = {}
+        self.values: list[onnx.ValueInfoProto] = []
 
+    def add(self, name: str, operator: str, *inputs: str, domain: str = "", **attributes: Attribute) -> str:
+        """Adds a node with one output, which gets the node's name; returns this name. An input "" is left out."""
+        return self.add_many([name], operator, *inputs, domain=domain, **attributes)[0]
 
-class FlatBlock(nn.Module):
-    """The layers of a block without nesting."""
+    def add_many(
+        self, names: Sequence[str], operator: str, *inputs: str, domain: str = "", **attributes: Attribute
+    ) -> Sequence[str]:
+        """Adds a node with several outputs; returns their names. An output "" is left out."""
+        node = helper.make_node(operator, inputs, names, names[0], domain=domain)
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self.nodes.append(node)
+        return names
 
-    def __init__(self, block: Block) -> None:
-        super().__init__()
-        self.ln_1 = block.ln_1
-        self.c_attn = FlatLinear(block.attn.c_attn)
-        self.attn_proj = FlatLinear(block.attn.c_proj)
-        self.ln_2 = block.ln_2
-        self.c_fc = FlatLinear(block.mlp.c_fc)
-        self.mlp_proj = FlatLinear(block.mlp.c_proj)
+    def describe(self, name: str, *shape: str | int) -> None:
+        """Records that a value is float32 and has a shape, which quantizers need and contrib operators hide."""
+        self.values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
-
-class FlatGPT(nn.Module):
-    """The GPT in onnxruntime's operators, with the same weights and logits. The cache is an argument and a result."""
-
-    def __init__(self, model: GPT) -> None:
-        super().__init__()
-        self.config = model.config
-        # [embd, vocab], so that the head needs no transposition. The embedding gathers columns.
-        self.wte = nn.Module()
-        self.wte.weight_t = nn.Parameter(model.wte.weight.detach().t().contiguous())
-        self.wpe = model.wpe
-        self.h = nn.ModuleList(FlatBlock(block) for block in model.h if isinstance(block, Block))
-        self.ln_f = model.ln_f
-
-    @property
-    def blocks(self) -> list[FlatBlock]:
-        """The blocks in order."""
-        return [block for block in self.h if isinstance(block, FlatBlock)]
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        position_ids: Tensor,
-        past: Sequence[Tensor],
-        num_logits_to_keep: Tensor,
-    ) -> tuple[Tensor, ...]:
-        """Runs new ids after a past.
-
-        Args:
-            input_ids: int64 [batch, sequence].
-            attention_mask: int64 [batch, total], 1 for each position that a row has. Rows may differ in length if they
-                are padded on the right.
-            position_ids: int64 [batch, sequence].
-            past: Keys and values [batch, heads, past, head_dim], the key of a layer before its value.
-            num_logits_to_keep: int64 [1], the number of last positions that get logits; 0 for all.
-
-        Returns:
-            Logits [batch, sequence, vocab], then the present keys and values [batch, heads, total, head_dim].
-        """
-        seqlens_k = (attention_mask.sum(dim=1) - 1).to(torch.int32)
-        total = symbolic("Shape", (attention_mask,), {"start": 1, "end": 2}, dtype=torch.int64, shape=(1,)).to(
-            torch.int32
-        )
-        table = self.wte.weight_t
-        assert isinstance(table, Tensor)
-        shape = (*input_ids.shape, self.config.n_embd)
-        token = symbolic("Gather", (table, input_ids), {"axis": 1}, dtype=table.dtype, shape=(shape[2], *shape[:2]))
-        position = self.wpe(position_ids)
-        blocks = self.blocks
-        norms = [*(block.ln_1 for block in blocks), self.ln_f]
-        normed, x = _skip_norm(token.permute(1, 2, 0), position, None, norms[0], keep_sum=True)
-        present: list[Tensor] = []
-        for layer, (block, next_norm) in enumerate(zip(blocks, norms[1:], strict=True)):
-            qkv = normed @ block.c_attn.weight + block.c_attn.bias
-            attended, key, value = self._attention(
-                qkv, past[2 * layer], past[2 * layer + 1], seqlens_k, total, attention_mask
-            )
-            present += [key, value]
-            projected = attended @ block.attn_proj.weight
-            normed, x = _skip_norm(x, projected, block.attn_proj.bias, block.ln_2, keep_sum=True)
-            hidden = normed @ block.c_fc.weight
-            inputs = (hidden, block.c_fc.bias)
-            hidden = symbolic(f"{CONTRIB}::FastGelu", inputs, dtype=hidden.dtype, shape=hidden.shape, version=1)
-            projected = hidden @ block.mlp_proj.weight
-            normed, x = _skip_norm(x, projected, block.mlp_proj.bias, next_norm, keep_sum=next_norm is not self.ln_f)
-        return (keep_last(normed, num_logits_to_keep) @ table, *present)
-
-    def _attention(
-        self, qkv: Tensor, past_key: Tensor, past_value: Tensor, seqlens_k: Tensor, total: Tensor, mask: Tensor
-    ) -> Sequence[Tensor]:
-        heads, head_dim = self.config.n_head, self.config.head_dim
-        cache_shape = (qkv.shape[0], heads, mask.shape[1], head_dim)
-        return symbolic_multi_out(
-            f"{CONTRIB}::GroupQueryAttention",
-            (qkv, None, None, past_key, past_value, seqlens_k, total),
-            {"num_heads": heads, "kv_num_heads": heads, "scale": head_dim**-0.5},
-            dtypes=(qkv.dtype,) * 3,
-            shapes=((*qkv.shape[:2], self.config.n_embd), cache_shape, cache_shape),
-            version=1,
-        )
+    def store(self, name: str, values: Array | Sequence[int]) -> str:
+        """Stores a tensor, once for each name. A list of whole numbers becomes int64. Returns the name."""
+        self.tensors[name] = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
+        return name
 
 
-def keep_last(x: Tensor, count: Tensor) -> Tensor:
-    """Returns the last `count` (int64 [1]) positions of x [batch, sequence, width]; all of them for 0."""
-    end, axis = torch.tensor([torch.iinfo(torch.int64).max]), torch.tensor([1])
-    return symbolic("Slice", (x, -count, end, axis), dtype=x.dtype, shape=x.shape)
-
-
-def _skip_norm(x: Tensor, skip: Tensor, bias: Tensor | None, norm: nn.Module, keep_sum: bool) -> tuple[Tensor, Tensor]:
-    """Returns LayerNorm(x + skip + bias), and the sum if `keep_sum` is true, or else the LayerNorm again."""
-    assert isinstance(norm, nn.LayerNorm)
-    inputs = (x, skip, norm.weight, norm.bias, *(() if bias is None else (bias,)))
-    name = f"{CONTRIB}::SkipLayerNormalization"
-    attributes: dict[str, Attribute] = {"epsilon": norm.eps}
-    if not keep_sum:
-        normed = symbolic(name, inputs, attributes, dtype=x.dtype, shape=x.shape, version=1)
-        return normed, normed
-    # Outputs 1 and 2 (mean and inverse deviation) exist only in training.
-    outputs = symbolic_multi_out(name, inputs, attributes, dtypes=(x.dtype,) * 4, shapes=(x.shape,) * 4, version=1)
-    return outputs[0], outputs[3]
-
-
-def export_onnx(model: GPT, path: Path) -> None:
-    """Writes the float32 graph of a GPT with its weights inside the file."""
-    onnx.save_model(trace(FlatGPT(model), model.config, OPSET), path)
-
-
-def trace(flat: nn.Module, config: GPTConfig, opset: int) -> onnx.ModelProto:
-    """Traces a module that has the arguments and results of `FlatGPT.forward`.
+class Operators(ABC):
+    """The parts of a decoder that a graph can compute with different operators.
 
     Args:
-        flat: The module.
-        config: The model's shape.
-        opset: Version of ONNX's standard operators.
+        nodes: Where the nodes are added.
+        config: The shape of the model.
+    """
+
+    opset: int
+
+    def __init__(self, nodes: Nodes, config: GPTConfig) -> None:
+        self.nodes, self.config = nodes, config
+
+    @abstractmethod
+    def add_norm(self, name: str, x: str, skip: str, bias: str, norm: str) -> tuple[str, str]:
+        """Adds `skip` and a bias to the residual stream `x`, and normalizes the sum.
+
+        Args:
+            name: The name of the results.
+            x: float [batch, sequence, embd].
+            skip: float [batch, sequence, embd], or "" for none.
+            bias: float [embd], or "" for none.
+            norm: The name of the norm, whose stored tensors are `norm.weight` and `norm.bias`.
+
+        Returns:
+            The normalized sum and the sum.
+        """
+
+    @abstractmethod
+    def attention(self, layer: int, qkv: str) -> str:
+        """Runs causal attention and writes the present keys and values of a layer.
+
+        Args:
+            layer: The layer.
+            qkv: float [batch, sequence, (heads + 2 kv_heads) * head_dim].
+
+        Returns:
+            float [batch, sequence, heads * head_dim].
+        """
+
+    def activation(self, name: str, x: str, bias: str) -> str:
+        """Adds a bias ("" for none) to x [batch, sequence, channels] and applies the activation function."""
+        x = self.nodes.add(f"{name}.biased", "Add", x, bias) if bias else x
+        match self.config.activation:
+            case "silu":
+                return self.nodes.add(name, "Mul", x, self.nodes.add(f"{name}.sigmoid", "Sigmoid", x))
+            case "relu":
+                return self.nodes.add(name, "Relu", x)
+            case gelu:
+                return self.nodes.add(name, "Gelu", x, approximate="tanh" if gelu == "gelu_tanh" else "none")
+
+    def norm(self, name: str, x: str, norm: str) -> str:
+        """Normalizes x [batch, sequence, embd] with standard operators."""
+        weight, eps = f"{norm}.weight", self.config.norm_eps
+        if self.config.norm == "layernorm":
+            bias = [f"{norm}.bias"] if self.config.bias else []
+            return self.nodes.add(name, "LayerNormalization", x, weight, *bias, axis=-1, epsilon=eps)
+        add, store = self.nodes.add, self.nodes.store
+        square = add(f"{name}.square", "Pow", x, store("two", np.array(2, np.float32)))
+        mean = add(f"{name}.mean", "ReduceMean", square, store("last_axis", [-1]), keepdims=1)
+        root = add(f"{name}.root", "Sqrt", add(f"{name}.shifted", "Add", mean, store("eps", np.array(eps, np.float32))))
+        return add(name, "Mul", add(f"{name}.scaled", "Div", x, root), weight)
+
+
+def build_decoder(model: GPT, operators: type[Operators]) -> onnx.ModelProto:
+    """Makes the graph of a model.
+
+    Its inputs are input_ids and position_ids int64 [batch, sequence], attention_mask int64 [batch, total] with 1 for
+    each position that a row has, the past keys and values float [batch, kv_heads, past, head_dim], and
+    num_logits_to_keep int64 [1], which is optional. Its outputs are logits float [batch, sequence, vocab], and the
+    present keys and values.
+
+    Args:
+        model: The model, on the CPU.
+        operators: The operators to use.
 
     Returns:
-        The graph, without records of the source and of this machine.
+        The graph, with the weights.
     """
+    config, nodes = model.config, Nodes()
+    state = model.state_dict()
+    for name, (parameter, transposed) in weight_names(config).items():
+        tensor = state[parameter].detach()
+        nodes.store(name, (tensor.t() if transposed else tensor).contiguous().numpy())
+    parts = operators(nodes, config)
+
+    def linear(name: str, x: str, layer: int, part: str) -> str:
+        weight = f"h.{layer}.{part}.weight"
+        nodes.describe(name, "batch_size", "sequence_length", nodes.tensors[weight].shape[1])
+        return nodes.add(name, "MatMul", x, weight)
+
+    def bias(layer: int, part: str) -> str:
+        return f"h.{layer}.{part}.bias" if config.bias else ""
+
+    norms = [*(f"h.{layer}.ln_1" for layer in range(config.n_layer)), "ln_f"]
+    positions = "" if config.rope_theta else nodes.add("positions", "Gather", "wpe.weight", "position_ids")
+    normed, x = parts.add_norm("embedded", _embed(nodes, config), positions, "", norms[0])
+    for layer, next_norm in enumerate(norms[1:]):
+        at = f"h.{layer}"
+        qkv = linear(f"{at}.qkv", normed, layer, "c_attn")
+        if config.bias:
+            qkv = nodes.add(f"{at}.qkv_biased", "Add", qkv, bias(layer, "c_attn"))
+        attended = linear(f"{at}.attn_out", parts.attention(layer, qkv), layer, "attn_proj")
+        normed, x = parts.add_norm(f"{at}.attended", x, attended, bias(layer, "attn_proj"), f"{at}.ln_2")
+        hidden = linear(f"{at}.hidden", normed, layer, "c_fc")
+        if config.gated:
+            hidden = nodes.add(f"{at}.hidden_biased", "Add", hidden, bias(layer, "c_fc")) if config.bias else hidden
+            gate, up = nodes.add_many([f"{at}.gate", f"{at}.up"], "Split", hidden, axis=-1, num_outputs=2)
+            hidden = nodes.add(f"{at}.gated", "Mul", parts.activation(f"{at}.activated", gate, ""), up)
+        else:
+            hidden = parts.activation(f"{at}.activated", hidden, bias(layer, "c_fc"))
+        out = linear(f"{at}.mlp_out", hidden, layer, "mlp_proj")
+        normed, x = parts.add_norm(f"{at}.out", x, out, bias(layer, "mlp_proj"), next_norm)
+    end, axis = nodes.store("end", [np.iinfo(np.int64).max]), nodes.store("sequence_axis", [1])
+    start = nodes.add("first_kept", "Neg", LOGITS_TO_KEEP)
+    nodes.add("logits", "MatMul", nodes.add("kept", "Slice", normed, start, end, axis), head_name(config))
+    return _model(nodes, config, operators.opset)
+
+
+def _embed(nodes: Nodes, config: GPTConfig) -> str:
+    if not config.tied:
+        return nodes.add("tokens", "Gather", UNTIED_TABLE, "input_ids")
+    columns = nodes.add("token_columns", "Gather", TOKEN_TABLE, "input_ids", axis=1)
+    return nodes.add("tokens", "Transpose", columns, perm=[1, 2, 0])
+
+
+def _model(nodes: Nodes, config: GPTConfig, opset: int) -> onnx.ModelProto:
     past_names, present_names = cache_names(config.n_layer)
-    batch, sequence, past, total = (
-        torch.export.Dim(name)
-        for name in ("batch_size", "sequence_length", "past_sequence_length", "total_sequence_length")
-    )
-    ids = torch.ones(2, 3, dtype=torch.int64)
-    cache = [torch.zeros(2, config.n_head, 4, config.head_dim) for _ in past_names]
-    with suppress_output():
-        program = torch.onnx.export(
-            flat.eval(),
-            (ids, torch.ones(2, 7, dtype=torch.int64), ids.clone(), cache, torch.zeros(1, dtype=torch.int64)),
-            dynamo=True,
-            opset_version=opset,
-            input_names=["input_ids", "attention_mask", "position_ids", *past_names, LOGITS_TO_KEEP],
-            output_names=["logits", *present_names],
-            dynamic_shapes={
-                "input_ids": {0: batch, 1: sequence},
-                "attention_mask": {0: batch, 1: total},
-                "position_ids": {0: batch, 1: sequence},
-                "past": [{0: batch, 2: past} for _ in past_names],
-                "num_logits_to_keep": None,
-            },
-            verbose=False,
-        )
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    proto.ir_version = IR_VERSION
+
+    def value(name: str, kind: int, *shape: str | int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    def cache(name: str, length: str) -> onnx.ValueInfoProto:
+        return value(name, TensorProto.FLOAT, "batch_size", config.kv_heads, length, config.head_dim)
+
+    inputs = [
+        value("input_ids", TensorProto.INT64, "batch_size", "sequence_length"),
+        value("attention_mask", TensorProto.INT64, "batch_size", "total_sequence_length"),
+        value("position_ids", TensorProto.INT64, "batch_size", "sequence_length"),
+        *(cache(name, "past_sequence_length") for name in past_names),
+        value(LOGITS_TO_KEEP, TensorProto.INT64, 1),
+    ]
+    outputs = [
+        value("logits", TensorProto.FLOAT, "batch_size", "sequence_length", config.vocab_size),
+        *(cache(name, "total_sequence_length") for name in present_names),
+    ]
     # An input with a stored value is optional. A runtime that does not know it gets all logits.
-    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.int64), LOGITS_TO_KEEP))
-    _drop_unused_outputs(proto)
-    _forget_traces(proto)
-    proto.metadata_props.add(key=SHAPE_KEY, value=shape_text(config))
-    return proto
+    nodes.store(LOGITS_TO_KEEP, [0])
+    _drop_unused_outputs(nodes.nodes, {output.name for output in outputs})
+    domains = dict.fromkeys(node.domain for node in nodes.nodes)
+    stored = [numpy_helper.from_array(array, name) for name, array in nodes.tensors.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes.nodes, "main_graph", inputs, outputs, stored, value_info=nodes.values),
+        opset_imports=[helper.make_opsetid(domain, 1 if domain else opset) for domain in domains],
+        ir_version=IR_VERSION,
+        producer_name="slmx",
+    )
+    model.metadata_props.add(key=SHAPE_KEY, value=shape_text(config))
+    return model
 
 
-def _drop_unused_outputs(proto: onnx.ModelProto) -> None:
+def _drop_unused_outputs(nodes: list[onnx.NodeProto], outputs: set[str]) -> None:
     """Removes the names of outputs that nothing reads, so that onnxruntime does not allocate them."""
-    read = {name for node in proto.graph.node for name in node.input} | {value.name for value in proto.graph.output}
-    for node in proto.graph.node:
+    read = {name for node in nodes for name in node.input} | outputs
+    for node in nodes:
         kept = [name if name in read else "" for name in node.output]
         while not kept[-1]:
             kept.pop()
         node.output[:] = kept
 
 
-def _forget_traces(proto: onnx.ModelProto) -> None:
-    """Removes what the exporter records about this machine: source paths and stack traces."""
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output, *proto.graph.initializer):
-        del value.metadata_props[:]
-    del proto.graph.metadata_props[:], proto.metadata_props[:]
-    proto.doc_string = proto.graph.doc_string = ""
+def weight_names(config: GPTConfig) -> dict[str, tuple[str, bool]]:
+    """Returns the stored weights of a graph: the model's name of each, and whether the graph stores it transposed.
+
+    MatMul needs a matrix as [in, out].
+    """
+    with torch.device("meta"):
+        parameters = GPT(config).state_dict()
+    shorter = {long: short for short, long in MATRICES.items()}
+    names: dict[str, tuple[str, bool]] = {}
+    for parameter in parameters:
+        if parameter == "wte.weight":
+            names[TOKEN_TABLE if config.tied else UNTIED_TABLE] = (parameter, config.tied)
+        elif parameter == UNTIED_HEAD:
+            names[UNTIED_HEAD] = (parameter, True)
+        else:
+            block, _, rest = parameter.rpartition(".")
+            layer, short = ".".join(block.split(".")[:2]), shorter.get(".".join(block.split(".")[2:]))
+            names[f"{layer}.{short}.{rest}" if short else parameter] = (parameter, bool(short) and rest == "weight")
+    return names
 
 
 def read_weights(path: Path, config: GPTConfig) -> GPT:
-    """Reads a GPT from a float32 graph that `export_onnx` wrote.
+    """Reads a GPT from a float32 graph that `build_decoder` made.
 
     Args:
         path: The ONNX file.
@@ -247,26 +277,15 @@ def read_weights(path: Path, config: GPTConfig) -> GPT:
     Raises:
         SlmxError: The graph lacks a weight of a model of this shape.
     """
-    model = GPT(config)
     stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
-    flat = FlatGPT(model)
-    wanted = flat.state_dict()
-    missing = sorted(set(wanted) - set(stored))
+    names = weight_names(config)
+    missing = sorted(set(names) - set(stored))
     if missing:
         raise SlmxError(f"{path}: holds no {missing[0]} to compare with; name the model with --checkpoint DIR")
-    with torch.no_grad():
-        for name, tensor in wanted.items():
-            tensor.copy_(torch.from_numpy(numpy_helper.to_array(stored[name]).copy()))
-        model.wte.weight.copy_(wanted["wte.weight_t"].t())
-        for block, flat_block in zip(model.h, flat.h, strict=True):
-            assert isinstance(block, Block)
-            assert isinstance(flat_block, FlatBlock)
-            for linear, name in (
-                (block.attn.c_attn, "c_attn"),
-                (block.attn.c_proj, "attn_proj"),
-                (block.mlp.c_fc, "c_fc"),
-                (block.mlp.c_proj, "mlp_proj"),
-            ):
-                linear.weight.copy_(wanted[f"h.{block.attn.layer}.{name}.weight"].t())
-                linear.bias.copy_(wanted[f"h.{block.attn.layer}.{name}.bias"])
+    state: dict[str, torch.Tensor] = {}
+    for name, (parameter, transposed) in names.items():
+        tensor = torch.from_numpy(numpy_helper.to_array(stored[name]).copy())
+        state[parameter] = tensor.t() if transposed else tensor
+    model = GPT(config)
+    model.load_state_dict(state)
     return model.eval()

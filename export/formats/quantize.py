@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-from export.formats.graph import TOKEN_TABLE
+from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
 from export.formats.suppress_output import suppress_output
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
@@ -74,7 +75,8 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
 
     onnxruntime's quantizer, which optimum's ORTQuantizer also uses, replaces each MatMul by DynamicQuantizeLinear and
     MatMulInteger. It cannot share a table that both Gather and MatMul read: it stores two copies, or uses one unsigned
-    scale for both. Therefore this function changes the embedding to read the head's quantized table.
+    scale for both. Therefore this function changes the embedding to read the head's quantized table. An embedding with
+    a table of its own gets an int8 scale for each row.
 
     Args:
         source: The float32 graph.
@@ -87,8 +89,9 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
     """
     graph = onnx.load(source).graph
     chosen = set(weight_names(source)) if only is None else set(only)
+    head = UNTIED_HEAD if any(tensor.name == UNTIED_HEAD for tensor in graph.initializer) else TOKEN_TABLE
     if not recipe.table:
-        chosen.discard(TOKEN_TABLE)
+        chosen.discard(head)
     kept = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in chosen]
     try:
         with suppress_output():
@@ -107,16 +110,20 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
             "onnxruntime's quantizer cannot read back the working file that it wrote: the disk is probably full; "
             "make room and export again"
         ) from error
-    if TOKEN_TABLE in chosen:
+    if head in chosen:
         model = onnx.load(target)
-        _embed_from_quantized_table(model.graph)
+        if head == TOKEN_TABLE:
+            _embed_from_quantized_table(model.graph)
+        else:
+            _quantize_embedding(model.graph)
         onnx.save_model(model, target)
 
 
 def check_int4(config: GPTConfig) -> None:
-    """Raises SlmxError if the width is not a multiple of 32. The height of every matrix is a multiple of the width."""
-    if config.n_embd % INT4_BLOCK:
-        raise SlmxError(f"int4 needs a width that its blocks of {INT4_BLOCK} divide, not {config.n_embd}; use --int8")
+    """Raises SlmxError if the number of rows of a matrix is not a multiple of 32."""
+    for rows in (config.n_embd, config.n_head * config.head_dim, config.inner):
+        if rows % INT4_BLOCK:
+            raise SlmxError(f"int4 needs widths that its blocks of {INT4_BLOCK} divide, not {rows}; use --int8")
 
 
 def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
@@ -125,9 +132,9 @@ def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
     Args:
         source: The float32 graph.
         target: Where the int4 graph is written.
-        table: The recipe by which the token table becomes int8. It loses more with 4 bits than any other matrix.
+        table: The recipe by which the head becomes int8. It loses more with 4 bits than any other matrix.
     """
-    quantize_int8(source, target, table, only={TOKEN_TABLE})
+    quantize_int8(source, target, table, only={TOKEN_TABLE, UNTIED_HEAD})
     with suppress_output():
         quantizer = MatMulNBitsQuantizer(onnx.load(target), block_size=INT4_BLOCK, is_symmetric=True, accuracy_level=4)
         quantizer.process()
@@ -163,3 +170,30 @@ def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:
     for offset, node in enumerate(nodes):
         graph.node.insert(index + offset, node)
     graph.initializer.remove(tensors[TOKEN_TABLE])
+
+
+def _quantize_embedding(graph: onnx.GraphProto) -> None:
+    """Stores the table of an untied embedding as int8, with a scale for each row."""
+    tensor = next(tensor for tensor in graph.initializer if tensor.name == UNTIED_TABLE)
+    table: npt.NDArray[np.float32] = numpy_helper.to_array(tensor)
+    largest = np.abs(table).max(axis=1, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    names = {part: f"{UNTIED_TABLE}_{part}" for part in ("quantized", "scale")}
+    index, gather = next((i, node) for i, node in enumerate(graph.node) if node.input[0] == UNTIED_TABLE)
+    ids, output = gather.input[1], gather.output[0]
+    nodes = [
+        helper.make_node("Gather", [names["quantized"], ids], ["wte.rows"], "wte.rows"),
+        helper.make_node("Cast", ["wte.rows"], ["wte.float"], "wte.cast", to=TensorProto.FLOAT),
+        helper.make_node("Gather", [names["scale"], ids], ["wte.scale"], "wte.scales"),
+        helper.make_node("Mul", ["wte.float", "wte.scale"], [output], "wte.dequantize"),
+    ]
+    graph.node.remove(gather)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(index + offset, node)
+    graph.initializer.remove(tensor)
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.round(table / scale).astype(np.int8), names["quantized"]),
+            numpy_helper.from_array(scale, names["scale"]),
+        ]
+    )

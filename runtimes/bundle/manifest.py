@@ -28,6 +28,7 @@ MAX_MANIFEST_BYTES = 2**20
 MAX_FILE_BYTES = 2**31  # the limit of protobuf, and so of an ONNX file
 MAX_CACHE_BYTES = 2**32
 MAX_SIZES = {"block_size": 2**17, "vocab_size": 2**20, "n_layer": 512, "n_head": 512, "n_embd": 2**15}
+MAX_OPTIONAL_SIZES = {"n_kv_head": 512, "head_size": 2**12, "n_inner": 2**18}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, with its digest, ready to be written."""
-        values = {"format_version": FORMAT_VERSION, **plain(self)}
+        values = {"format_version": FORMAT_VERSION, **plain(self)} | {"shape": self.shape.to_dict()}
         return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
 
 
@@ -204,8 +205,12 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
 
 
 def _read_shape(fields: Fields) -> GPTConfig:
-    shape = GPTConfig(**{name: fields.integer(name, 1, most) for name, most in MAX_SIZES.items()})
-    cache_bytes = 2 * shape.n_layer * shape.block_size * shape.n_embd * 4
+    for name, most in MAX_SIZES.items():
+        fields.integer(name, 1, most)
+    for name, most in MAX_OPTIONAL_SIZES.items():
+        fields.optional(name, lambda key, most=most: fields.integer(key, 0, most))  # type: ignore[misc]
+    shape = GPTConfig.from_dict({name: fields.value(name) for name in fields}, "shape")
+    cache_bytes = 2 * shape.n_layer * shape.block_size * shape.kv_heads * shape.head_dim * 4
     if cache_bytes > MAX_CACHE_BYTES:
         raise ValueError(f"shape: the keys and values of one story would take {cache_bytes / 2**30:,.0f} GiB")
     return shape

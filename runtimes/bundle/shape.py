@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from slm.errors import SlmxError
@@ -20,7 +19,7 @@ FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
 
 def shape_text(config: GPTConfig) -> str:
     """Returns a shape as the metadata of a graph holds it, such as `block_size=256 vocab_size=8000 ...`."""
-    return " ".join(f"{name}={value}" for name, value in asdict(config).items())
+    return " ".join(f"{name}={value}" for name, value in config.to_dict().items())
 
 
 def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> None:
@@ -54,7 +53,7 @@ def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> 
             f"{name}: a graph of {layers:g} layers, not {config.n_layer} as the manifest says; "
             "copy the bundle again, or export it again"
         )
-    cache: list[str | int] = ["batch_size", config.n_head, "length", config.head_dim]
+    cache: list[str | int] = ["batch_size", config.kv_heads, "length", config.head_dim]
     tensors: list[tuple[str, dict[str, ort.NodeArg], list[str | int]]]
     tensors = [("logits", outputs, ["batch_size", "sequence_length", config.vocab_size])]
     for layer in range(config.n_layer):

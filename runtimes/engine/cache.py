@@ -139,7 +139,7 @@ class SharedCache:
         self._session, self._config, self.rows = session, config, rows
         self._past, self._present = cache_names(config.n_layer)
         self._keeps = keeps_logits(session)
-        shape = (rows, config.n_head, config.block_size, config.head_dim)
+        shape = (rows, config.kv_heads, config.block_size, config.head_dim)
         self._values = [lazy_zeros(shape) for _ in self._past]
         self._mask = np.zeros((rows, config.block_size), np.int64)
         self._ids = np.zeros((rows, 1), np.int64)
@@ -242,7 +242,7 @@ class GrowingCache:
         self._session = session
         self._past, self._present = cache_names(config.n_layer)
         self._keeps = keeps_logits(session)
-        empty = np.zeros((1, config.n_head, 0, config.head_dim), np.float32)
+        empty = np.zeros((1, config.kv_heads, 0, config.head_dim), np.float32)
         self._values = [ort.OrtValue.ortvalue_from_numpy(empty) for _ in self._past]
 
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:

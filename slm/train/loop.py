@@ -39,7 +39,6 @@ LOG_EVERY = 10
 TIMED_STEPS = 20  # before the time of a run is estimated
 SAMPLES = 3
 SAMPLE_TEMPERATURE = 0.8
-HEAD_MULTIPLE = 8  # required by onnxruntime's GroupQueryAttention, which the default graph of slmx export uses
 
 
 @contextmanager
@@ -100,10 +99,10 @@ class Trainer:
                 f"no preset has the shape of {settings.init}: training defaults are those of {start.defaults.name}, "
                 "the preset nearest in parameters"
             )
-        if config.head_dim % HEAD_MULTIPLE:
+        if config.head_dim % config.fused_head_multiple:
             self._print(
                 f"warning: attention heads of {config.head_dim} channels: slmx export needs a multiple of "
-                f"{HEAD_MULTIPLE} (choose another --n-head), or it writes the portable graph only"
+                f"{config.fused_head_multiple} (choose another --n-head), or it writes the portable graph only"
             )
 
     def _restore(self, state: RunState, saved: Path, optimizers: list[torch.optim.Optimizer]) -> None:

@@ -21,8 +21,9 @@ def build_optimizers(model: GPT, plan: Plan) -> list[torch.optim.Optimizer]:
     parameters. Both are PyTorch's own. Muon's updates are scaled to the size of AdamW's (Liu et al., 2025,
     arXiv:2502.16982), so that both use one learning rate. Only parameters with two dimensions decay.
     """
-    tables: list[Tensor] = [model.wte.weight, model.wpe.weight]
     matrices: list[Tensor] = [p for p in model.h.parameters() if p.dim() >= 2]
+    in_blocks = {id(p) for p in matrices}
+    tables: list[Tensor] = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in in_blocks]
     others = [p for p in model.parameters() if p.dim() < 2]
     by_adamw = tables if plan.optimizer == "muon" else tables + matrices
     groups = [{"params": by_adamw, "weight_decay": plan.weight_decay}, {"params": others, "weight_decay": 0.0}]

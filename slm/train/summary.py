@@ -80,11 +80,11 @@ def flops_per_token(config: GPTConfig) -> int:
     """Returns the floating-point operations of training on one token.
 
     They are 6 for each weight of a matrix product, and 12 for each channel, layer and position of the attention
-    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). The token table counts, because it is the head too. The
-    position table does not.
+    (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). A head counts once, whether or not it is the token table.
+    The position table does not count.
     """
-    weights = config.parameters - config.block_size * config.n_embd
-    return 6 * weights + 12 * config.n_layer * config.n_embd * config.block_size
+    weights = config.vocab_size * config.n_embd + config.non_embedding_parameters
+    return 6 * weights + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:

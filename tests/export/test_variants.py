@@ -172,7 +172,7 @@ def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoi
     folder = bundles.folder("odd")
     save_checkpoint(folder, "nano", GPT(config).eval(), checkpoint.tokenizer, checkpoint.merges, {})
     line = slmx.refuses("export", "--checkpoint", folder, "--int4")
-    assert line == "int4 needs a width that its blocks of 32 divide, not 48; use --int8"
+    assert line == "int4 needs widths that its blocks of 32 divide, not 48; use --int8"
 
 
 def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,16 @@ from torch.nn import functional as F
 from slm.checkpoint import load_checkpoint
 from slm.model import GPT, CausalSelfAttention, KVCache, generate_greedy
 from slm.presets import PRESETS, GPTConfig, Preset
+from tests.shapes import ARCHITECTURES
 
 CONFIG = GPTConfig(block_size=24, vocab_size=50, n_layer=2, n_head=2, n_embd=16)
 IDS = st.lists(st.integers(0, CONFIG.vocab_size - 1), min_size=1, max_size=CONFIG.block_size)
 
 
-def lively_model(seed: int = 0) -> GPT:
+def lively_model(seed: int = 0, config: GPTConfig = CONFIG, dropout: float = 0.0) -> GPT:
     """A model in which all weights are random, including biases and norms, so that each of them has an effect."""
     torch.manual_seed(seed)
-    model = GPT(CONFIG).eval()
+    model = GPT(config, dropout).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -84,6 +86,36 @@ def test_every_later_position_sees_the_first_token() -> None:
 def test_positions_count() -> None:
     same = logits([3] * CONFIG.block_size)
     assert (same[1:] - same[:-1]).abs().max(dim=-1).values.min() > 1e-3
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_every_architecture_is_the_same_with_a_cache_and_sees_no_future(config: GPTConfig) -> None:
+    model = lively_model(config=config)
+    torch.manual_seed(1)
+    ids = torch.randint(config.vocab_size, (2, config.block_size))
+    with torch.inference_mode():
+        whole, cache, at = model(ids), KVCache(config, batch_size=2), 0
+        pieces = []
+        for length in (1, 7, 1, 1, 20, config.block_size - 30):
+            pieces.append(model(ids[:, at : at + length], cache))
+            at += length
+        changed = model(torch.cat([ids[:, :-1], ids[:, -1:] ^ 1], dim=1))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, rtol=0, atol=1e-4)
+    torch.testing.assert_close(changed[:, :-1], whole[:, :-1], rtol=0, atol=1e-6)
+    assert (changed[:, -1] - whole[:, -1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("window", [1, 5])
+def test_a_window_is_the_number_of_positions_that_count(window: int) -> None:
+    config = replace(CONFIG, n_layer=1, windows=(window,))
+    model = lively_model(config=config)
+    ids = torch.randint(CONFIG.vocab_size, (1, CONFIG.block_size))
+    with torch.inference_mode():
+        last = model(ids)[0, -1]
+        for back in range(1, CONFIG.block_size):
+            changed = ids.clone()
+            changed[0, -1 - back] ^= 1
+            assert torch.equal(model(changed)[0, -1], last) is (back >= window), back
 
 
 def test_rows_of_a_batch_do_not_mix() -> None:
@@ -159,11 +191,13 @@ def test_the_weights_start_as_gpt_2s() -> None:
 
 
 def test_every_dropout_acts_and_in_training_alone() -> None:
-    model = lively_model()
+    model = lively_model(dropout=0.5)
     ids = torch.tensor([[1, 2, 3, 4]])
     places: list[tuple[nn.Module, str]] = [(m, "p") for m in model.modules() if isinstance(m, nn.Dropout)]
     places += [(m, "dropout") for m in model.modules() if isinstance(m, CausalSelfAttention)]
     assert len(places) == 1 + 3 * CONFIG.n_layer
+    for place, name in places:
+        setattr(place, name, 0.0)
     with torch.no_grad():
         without = model.train()(ids)
         for place, name in places:
@@ -177,7 +211,7 @@ def test_every_dropout_acts_and_in_training_alone() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.25])
 def test_every_dropout_is_the_one_that_was_asked_for(dropout: float) -> None:
     model = GPT(CONFIG, dropout)
-    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == {dropout}
+    assert {m.p for m in model.modules() if isinstance(m, nn.Dropout)} == ({dropout} if dropout else set())
     assert {m.dropout for m in model.modules() if isinstance(m, CausalSelfAttention)} == {dropout}
 
 

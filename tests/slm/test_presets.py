@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
-from slm.presets import PRESETS, GPTConfig, get_preset
+from slm.presets import PRESETS, GPTConfig, as_architecture, get_preset
 from tests.conftest import run_slmx
+from tests.shapes import ARCHITECTURES
 
 SHAPES = {
     "nano": (256, 8000, 4, 4, 128),
@@ -31,7 +32,7 @@ COUNTS = {"nano": 1_850_112, "micro": 4_254_720, "small": 10_545_664, "medium": 
 
 
 def test_the_seven_presets_in_order() -> None:
-    assert [(name, astuple(preset.config)) for name, preset in PRESETS.items()] == list(SHAPES.items())
+    assert [(name, tuple(preset.config.to_dict().values())) for name, preset in PRESETS.items()] == list(SHAPES.items())
     assert all(preset.name == name for name, preset in PRESETS.items())
     batches = {name: preset.batch_size for name, preset in PRESETS.items()}
     assert (batches["small-256"], batches["medium-512"], batches["large-1024"]) == (32, 16, 8)
@@ -49,8 +50,63 @@ def test_counts_are_those_of_the_torch_model(block: int, vocab: int, layers: int
     config = GPTConfig(block, vocab, layers, heads, heads * head_dim)
     model = GPT(config)
     assert sum(p.numel() for p in model.parameters()) == config.parameters
+    assert model.wpe is not None
     tables = model.wte.weight.numel() + model.wpe.weight.numel()
-    assert config.parameters - tables == config.non_embedding_parameters
+    assert config.parameters - tables == config.non_embedding_parameters == config.parameters - config.table_parameters
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_counts_of_every_architecture_are_those_of_the_torch_model(config: GPTConfig) -> None:
+    model = GPT(config)
+    assert sum(p.numel() for p in model.parameters()) == config.parameters
+    blocks = sum(p.numel() for part in (model.h, model.ln_f) for p in part.parameters())
+    assert blocks == config.non_embedding_parameters
+
+
+@pytest.mark.parametrize("config", ARCHITECTURES.values(), ids=ARCHITECTURES.keys())
+def test_a_shape_is_the_same_after_json(config: GPTConfig) -> None:
+    stored = json.loads(json.dumps(config.to_dict()))
+    assert GPTConfig.from_dict(stored, "x") == config
+    assert len(GPTConfig(*SHAPES["nano"]).to_dict()) == 5
+
+
+def test_a_value_that_is_the_default_makes_an_equal_shape() -> None:
+    plain = GPTConfig(*SHAPES["nano"])
+    assert GPTConfig(*SHAPES["nano"], n_kv_head=4, head_size=32, n_inner=512, windows=(0, 256, 300, 0)) == plain
+    assert GPTConfig(*SHAPES["nano"], windows=(0, 255, 0, 0)) != plain
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_kv_head": 3}, "3 heads of keys and values do not divide 4 heads"),
+        ({"head_size": 7, "rope_theta": 1e4}, "rotary positions need an even number of channels per head, not 7"),
+        ({"windows": (1, 2)}, "2 windows for 4 layers"),
+        ({"windows": [1, 2, 3, "4"]}, "a window must be a whole number from 0 to 1099511627776, not '4'"),
+        ({"windows": 5}, "windows must be a list of whole numbers, not 5"),
+        ({"activation": "swish"}, "activation must be one of gelu_tanh, gelu, relu, silu, not 'swish'"),
+        ({"norm": None}, "norm must be one of layernorm, rmsnorm, not None"),
+        ({"gated": 1}, "gated must be one of false, true, not 1"),
+        ({"norm_eps": -1.0}, "norm_eps must be a number from 0 to 1, not -1.0"),
+        ({"rope_theta": float("nan")}, "rope_theta must be a number from 0 to 1e+12, not nan"),
+        ({"n_inner": -1}, "n_inner must be a whole number from 0 to 1099511627776, not -1"),
+    ],
+)
+def test_impossible_options_are_named(values: dict[str, Any], message: str) -> None:
+    sizes = dict(zip(("block_size", "vocab_size", "n_layer", "n_head", "n_embd"), SHAPES["nano"], strict=True))
+    with pytest.raises(SlmxError) as raised:
+        GPTConfig.from_dict(sizes | values, "f.json")
+    assert str(raised.value) == f"f.json: model shape: {message}"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_llama_has_about_as_many_parameters(name: str) -> None:
+    config = get_preset(name).config
+    llama = as_architecture(config, "llama")
+    assert llama.non_embedding_parameters == pytest.approx(config.non_embedding_parameters, rel=0.04)
+    assert as_architecture(config, "gpt2") is config
+    with pytest.raises(SlmxError, match="unknown architecture 'bert': choose one of gpt2, llama"):
+        as_architecture(config, "bert")
 
 
 def test_unknown_name_lists_what_exists() -> None:
@@ -101,7 +157,7 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         c = preset.config
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
         shipped = ["ships", "with", "slmx"] if (PRETRAINED / name).is_dir() else []
-        assert line.split() == [name, *map(str, astuple(c)), *counts, *shipped]
+        assert line.split() == [name, *map(str, c.to_dict().values()), *counts, *shipped]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])

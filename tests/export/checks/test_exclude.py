@@ -12,12 +12,14 @@ from export.formats.graph import matrix_names
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx
 
 pytestmark = pytest.mark.slow
 
 CULPRIT = "h.1.mlp_proj.weight"
+MATRICES = matrix_names(GPTConfig(block_size=1, vocab_size=1, n_layer=2, n_head=1, n_embd=1))
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +67,7 @@ def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlie
     assert 0.2 < exclusion.step_time_ratio < 5
     operators = entry.figures.operators
     assert operators is not None
-    assert (operators.quantized, operators.float) == (len(matrix_names(2)) - 1, 1)
+    assert (operators.quantized, operators.float) == (len(MATRICES) - 1, 1)
     assert f"{CULPRIT} in float cost {exclusion.bytes_added:,} bytes" in ran.stderr
     assert slmx("verify", "b", "--quality").code == 0
 
@@ -84,7 +86,7 @@ def test_matrices_can_be_named(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert entry.kept_float == ("h.0.c_attn.weight", "wte.weight_t")
     operators = entry.figures.operators
     assert operators is not None
-    assert (operators.quantized, operators.float) == (len(matrix_names(2)) - 2, 2)
+    assert (operators.quantized, operators.float) == (len(MATRICES) - 2, 2)
     assert slmx("verify", "b", "--quality").code == 0
 
 
@@ -96,4 +98,4 @@ def test_without_int8_there_is_nothing_to_exclude(slmx: Slmx, tiny_checkpoint: P
 def test_an_unknown_matrix_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Path) -> None:
     flags = ("--checkpoint", tiny_checkpoint, "--int8", "--int8-exclude", "h.9.c_fc.weight")
     line = slmx.refuses("export", *flags, code=2)
-    assert line == f"--int8-exclude: no matrix 'h.9.c_fc.weight'; there are {', '.join(matrix_names(2))}, and auto"
+    assert line == f"--int8-exclude: no matrix 'h.9.c_fc.weight'; there are {', '.join(MATRICES)}, and auto"

@@ -206,7 +206,7 @@ def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
     quantize_int8(source, path, RECIPES[DEFAULT_RECIPE])
     found = check_operators("int8", path, model.config, ["h.1.c_fc.weight"])
     assert found["wrong"] == ["h.1.c_fc.weight is quantized and was to stay in float"]
-    assert found["quantized"] == len(matrix_names(model.config.n_layer))
+    assert found["quantized"] == len(matrix_names(model.config))
 
 
 def test_a_figure_that_is_no_number_is_a_failure() -> None:

@@ -45,13 +45,12 @@ def bundle(request: pytest.FixtureRequest, stories: list[str]) -> Bundle:
 
 
 def test_every_variant_is_exported_and_passes(bundle: Bundle) -> None:
-    layers = bundle.config.n_layer
     for name, entry in bundle.manifest.variants.items():
         assert failures(name, entry.figures) == []
         operators = entry.figures.operators
         if operators is not None:
             counts = operators.quantized, operators.float
-            matrices = len(matrix_names(layers))
+            matrices = len(matrix_names(bundle.config))
             assert counts == ((matrices, 0) if name in ("int8", "int4") else (0, matrices))
 
 

@@ -21,7 +21,7 @@ from export.checks.parity import greedy_tokens
 from export.checks.torch_archive import MAX_TEXT_BYTES
 from export.checks.torch_session import load_forward, open_session
 from export.formats.suppress_output import suppress_output
-from export.formats.torch_files import CachedGPT, export_pt2, export_torchscript
+from export.formats.torch_files import CachedGPT, export_pt2, export_torchscript, sample_inputs
 from slm.errors import SlmxError
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
@@ -94,7 +94,7 @@ def as_torch_pickle(marker: Path) -> bytes:
 
 def pickled_weight(content: Members, marker: Path) -> None:
     content["data/weights/weight_0"] = as_torch_pickle(marker)
-    edit(content, WEIGHTS, lambda d: d["config"]["wte.weight"].update(path_name="weight_0", use_pickle=True))
+    edit(content, WEIGHTS, lambda d: d["config"]["model.wte.weight"].update(path_name="weight_0", use_pickle=True))
 
 
 def pickled_constant(content: Members, marker: Path) -> None:
@@ -181,6 +181,9 @@ def program_with(change: Callable[[Document], object]) -> Callable[[Members], No
     return lambda content: edit(content, MODEL, change)
 
 
+TABLE = "model.wte.weight"
+
+
 def weights_with(change: Callable[[Document], object]) -> Callable[[Members], None]:
     return lambda content: edit(content, WEIGHTS, lambda config: change(config["config"]))
 
@@ -203,11 +206,14 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
         "holds 0 bytes in 'data/weights/weight_0'",
     ),
     "pickle flag": (
-        weights_with(lambda c: c["wte.weight"].update(use_pickle=True)),
-        "asks PyTorch to unpickle 'wte.weight'",
+        weights_with(lambda c: c[TABLE].update(use_pickle=True)),
+        "asks PyTorch to unpickle 'model.wte.weight'",
     ),
-    "no pickle flag": (weights_with(lambda c: c["wte.weight"].pop("use_pickle")), "KeyError"),
-    "weight elsewhere": (weights_with(lambda c: c["wte.weight"].update(path_name="../x")), "asks PyTorch to unpickle"),
+    "no pickle flag": (weights_with(lambda c: c[TABLE].pop("use_pickle")), "KeyError"),
+    "weight elsewhere": (
+        weights_with(lambda c: c[TABLE].update(path_name="../x")),
+        "asks PyTorch to unpickle",
+    ),
     "no program": (lambda c: c.pop(MODEL), "no archive that slmx writes"),
     "no JSON": (lambda c: c.update({MODEL: b"{"}), "no archive that slmx writes (JSONDecodeError"),
     "deep JSON": (lambda c: c.update({MODEL: b"[" * 100_000 + b"]" * 100_000}), "no archive that slmx writes"),
@@ -227,11 +233,11 @@ STRANGE: dict[str, tuple[Callable[[Members], object], str]] = {
         "holds the name 'x=print(1)'",
     ),
     "number of many digits": (
-        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "9" * 5000}}])),
+        weights_with(lambda c: c[TABLE]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "9" * 5000}}])),
         "holds '9999",
     ),
     "size of a weight": (
-        weights_with(lambda c: c["wte.weight"]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "print(1)"}}])),
+        weights_with(lambda c: c[TABLE]["tensor_meta"].update(sizes=[{"as_expr": {"expr_str": "print(1)"}}])),
         "holds 'print(1)' as expr_str",
     ),
     "input name": (program_with(rename_an_input), "holds 'x=print(1)' as name"),
@@ -293,7 +299,7 @@ def test_a_truncated_file_and_a_foreign_program_are_one_line(script: Path, pt2: 
     with pytest.raises(SlmxError, match="PyTorch cannot load this"):
         load_forward("torchscript", write(tmp_path / "a.ts", content), trusted=True)
     content = members(pt2)
-    edit(content, WEIGHTS, lambda config: config["config"].pop("ln_f.bias"))
+    edit(content, WEIGHTS, lambda config: config["config"].pop("model.ln_f.bias"))
     with pytest.raises(SlmxError, match="PyTorch cannot load this"):
         load_forward("pt2", write(tmp_path / "a.pt2", content), trusted=True)
 
@@ -313,7 +319,8 @@ def test_what_slmx_writes_is_loaded_when_it_is_trusted(variant: str, pt2: Path, 
 def test_torchscript_of_older_versions_with_debugging_records_is_still_read(model: GPT, tmp_path: Path) -> None:
     path = tmp_path / "older.ts"
     with suppress_output():
-        torch.jit.save(torch.jit.freeze(torch.jit.script(CachedGPT(model).eval())), path)
+        traced = torch.jit.trace(CachedGPT(model).eval(), sample_inputs(model.config), strict=False)
+        torch.jit.save(torch.jit.freeze(traced), path)
     assert any(name.endswith(".debug_pkl") for name in members(path))
     session = open_session("torchscript", path, model.config, trusted=True)
     assert greedy_tokens(session, [1, 2, 3], 5) == generate_greedy(model, [1, 2, 3], 5)

@@ -20,7 +20,7 @@ def test_matrices_and_tables_are_rounded_to_float16_and_the_rest_stays(tmp_path:
     model, source = bundles.small_graph()
     store_float16(source, tmp_path / "é %#.onnx")
     before, after = bundles.initializers(source), bundles.initializers(tmp_path / "é %#.onnx")
-    stored = {*matrix_names(model.config.n_layer), "wpe.weight"}
+    stored = {*matrix_names(model.config), "wpe.weight"}
     assert {name for name, tensor in after.items() if tensor.data_type == TensorProto.FLOAT16} == {
         f"{name}.half" for name in stored
     }

@@ -16,7 +16,8 @@ from onnx import numpy_helper
 
 from export.checks.operators import optimized_nodes
 from export.checks.parity import parity_cases
-from export.formats.graph import IR_VERSION, OPSET, TOKEN_TABLE, export_onnx
+from export.formats.fused import OPSET, export_onnx
+from export.formats.graph import IR_VERSION, TOKEN_TABLE
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.engine.cache import cache_names, open_onnx
@@ -25,6 +26,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 from tests import bundles
 from tests.bundles import PARITY_LIMIT, onnx_parity
+from tests.shapes import ARCHITECTURES
 
 pytestmark = pytest.mark.slow
 
@@ -143,6 +145,7 @@ def test_parity_with_pytorch(nano: tuple[GPT, Path]) -> None:
     [
         GPTConfig(block_size=4, vocab_size=260, n_layer=1, n_head=1, n_embd=8),
         GPTConfig(block_size=40, vocab_size=301, n_layer=3, n_head=3, n_embd=48),
+        *ARCHITECTURES.values(),
     ],
 )
 def test_parity_of_other_shapes(config: GPTConfig, tmp_path: Path) -> None:
