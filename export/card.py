@@ -6,6 +6,7 @@ from typing import Any
 
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import variant_rows
+from slm.json_reader import MAX_TEXT, as_plain_text
 
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
@@ -17,24 +18,25 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     """
     shape, judged_on = manifest.shape, manifest.judged_on
     best = record.get("best") or {}
-    # Training records of data sets in format 1 name the split `side`.
-    sources = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data", [])]
-    data = ", ".join(sources) or "not recorded"
-    trained = f"{record.get('tokens_seen', 0):,} tokens"
+    made_from = manifest.checkpoint
+    seed, reached = record.get("plan", {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
+    rows = [
+        f"| trained on | {record.get('tokens_seen', 0):,} tokens, seed {seed} |",
+        f"| validation at training | {reached} bits per byte |",
+    ]
+    training = "" if "imported" in record else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
     return f"""# slmx {manifest.preset}
 
-A GPT-2 shaped story model of {shape.parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads,
+A {shape.family} shaped story model of {shape.parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads,
 {shape.n_embd} channels, a vocabulary of {shape.vocab_size} tokens and a context of {shape.block_size}.
 
 {weights}| | |
 |---|---|
-| data | {data} |
-| licence of the data | {record.get("licence", "not stated")} |
-| trained on | {trained}, seed {record.get("plan", {}).get("seed", "unknown")} |
-| validation at training | {best.get("bits_per_byte", "not recorded")} bits per byte |
-
+| source | {made_from.source or "not recorded"} |
+| licence of the source | {made_from.licence or "not stated"} |
+{training}
 ## Variants
 
 Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). The number in brackets is the rise over
@@ -55,3 +57,43 @@ With slmx installed (its README says how), in this folder:
 The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`) and for onnxruntime-genai.
 The model writes short, simple stories and knows nothing else; it invents, and it was not filtered.
 """
+
+
+def source_of(record: dict[str, Any]) -> str | None:
+    """Returns the texts that a model was trained on, or the model that it was imported from; None if not recorded.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
+    if not record:
+        return None
+    if isinstance(imported := record.get("imported"), dict):
+        parts = [imported.get("name"), imported.get("repository") or imported.get("folder") or imported.get("file")]
+        named = ", ".join(str(part) for part in parts if part)
+        return _short(f"imported from {named} (a model of type {imported.get('model_type')})")
+    # Training records of data sets in format 1 name the split `side`.
+    texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data", [])]
+    parts = [", ".join(texts), *(["before that, " + before] if (before := source_of(_origin(record))) else [])]
+    return _short("; ".join(filter(None, parts))) or None
+
+
+def licence_of(record: dict[str, Any]) -> str | None:
+    """Returns the licence that the user stated for the text, or that the imported model states; None for none.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
+    own, before = str(record.get("licence", "not stated")), licence_of(_origin(record)) if record else None
+    licences = dict.fromkeys(licence for licence in (own, before) if licence not in (None, "not stated"))
+    return _short("; ".join(map(str, licences))) or None
+
+
+def _origin(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the record of the checkpoint that a model was fine-tuned from; empty if there is none."""
+    origin = record.get("init")
+    inner = origin.get("record") if isinstance(origin, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _short(text: str) -> str:
+    return as_plain_text(text)[:MAX_TEXT]

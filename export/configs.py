@@ -55,8 +55,8 @@ ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": 
 
 
 def _hugging_face(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
-    describe = _llama if config.rope_theta else _gpt_neo if config.windows else _gpt2
-    return describe(config) | {
+    describe = {"GPT-2": _gpt2, "GPT-Neo": _gpt_neo, "Llama": _llama}
+    return describe[config.family](config) | {
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied,
         "use_cache": True,

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.card import model_card
+from export.card import licence_of, model_card, source_of
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
@@ -314,7 +314,12 @@ class _Export:
             target=self.target.name,
             default=default,
             shape=self.config,
-            checkpoint=MadeFrom(sha256_of(checkpoint.folder / WEIGHTS_FILE), self.settings.untrained),
+            checkpoint=MadeFrom(
+                sha256_of(checkpoint.folder / WEIGHTS_FILE),
+                self.settings.untrained,
+                source_of(checkpoint.record),
+                licence_of(checkpoint.record),
+            ),
             judged_on=JudgedOn(as_plain_text(self.float_model.text.source), self.float_model.tokens),
             variants=variants,
             versions={name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},

@@ -308,9 +308,11 @@ def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None
     opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(
-        f"{manifest.preset}: {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
+        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
         f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
     )
+    typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
+    typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
     for line in variant_lines(manifest):
         typer.echo(line)
     typer.echo(f"default for {manifest.target}: {manifest.default}")

@@ -59,6 +59,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
     valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the text, for the record.")] = None,
+    arch: Annotated[str | None, typer.Option(help="gpt2 or llama; default: gpt2.")] = None,
     block_size: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
     n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
     n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
@@ -104,6 +105,7 @@ def train(
         init=init,
         valid=tuple(valid or ()),
         licence=licence,
+        arch=arch,
         block_size=block_size,
         n_layer=n_layer,
         n_head=n_head,
@@ -203,15 +205,33 @@ def evaluate(
 
 
 def import_model(
-    source: Annotated[Path, typer.Argument(help="Hugging Face folder of a GPT-2 shaped model.")],
+    source: Annotated[str, typer.Argument(help="Hugging Face folder, .pt, .gguf or .bin file, or OWNER/NAME.")],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="For .pt and .bin: Hugging Face folder, checkpoint, or tokenizer.bin.")
+    ] = None,
+    n_head: Annotated[int | None, typer.Option(min=1, help="For .pt: attention heads, if it does not tell.")] = None,
+    shape: Annotated[Path | None, typer.Option(help="For .pt: JSON file with other parts of the shape.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=1, help="Shorter context, in tokens.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model; default: what the source says.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
-    """Turn a GPT-2 shaped Hugging Face folder (safetensors, tokenizer.json) into a checkpoint to export."""
+    """Turn a model of Hugging Face, nanoGPT, llama2.c or llama.cpp into a checkpoint to export."""
     with needs("train"):
-        from slm.gpt2 import import_gpt2
+        from slm.importers.importer import ImportSettings
+        from slm.importers.importer import import_model as run
 
-    config = import_gpt2(source, out, force, lambda line: typer.echo(line, err=True))
+    settings = ImportSettings(
+        source=source,
+        out=out,
+        tokenizer=tokenizer,
+        shape=shape,
+        n_head=n_head,
+        block_size=block_size,
+        licence=licence,
+        force=force,
+    )
+    config = run(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))
     path = shlex.quote(str(out))
     typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} --int8", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 
 LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
 OPTIMIZERS = ("muon", "adamw")
@@ -85,6 +85,11 @@ class GPTConfig:
     def head_dim(self) -> int:
         """Channels per attention head."""
         return self.head_size or self.n_embd // self.n_head
+
+    @property
+    def family(self) -> str:
+        """The best known model with the parts of this one: "Llama", "GPT-Neo" or "GPT-2"."""
+        return "Llama" if self.rope_theta else "GPT-Neo" if self.windows else "GPT-2"
 
     @property
     def fused_head_multiple(self) -> int:
@@ -196,16 +201,17 @@ def as_architecture(config: GPTConfig, architecture: str) -> GPTConfig:
     rounded to a multiple of 32 (Touvron et al., 2023, arXiv:2302.13971).
 
     Args:
-        config: The shape of a GPT-2.
+        config: The shape, of which only the five sizes are used.
         architecture: One of `ARCHITECTURES`.
 
     Raises:
-        SlmxError: The architecture is unknown.
+        UsageError: The architecture is unknown.
     """
+    if architecture not in ARCHITECTURES:
+        raise UsageError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    config = GPTConfig(config.block_size, config.vocab_size, config.n_layer, config.n_head, config.n_embd)
     if architecture == "gpt2":
         return config
-    if architecture != "llama":
-        raise SlmxError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
     inner = max(32, round(8 * config.n_embd / 3 / 32) * 32)
     return replace(
         config,

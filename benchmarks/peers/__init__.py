@@ -68,6 +68,7 @@ class PeerKind:
         writers: Additional modules for `prepare`.
         weights: The files in its folder that hold the model.
         exact: Whether weights and arithmetic are float32. Then it writes the same ids as PyTorch.
+        any_shape: Whether it reads every shape that slmx exports. If not, it reads plain GPT-2 shapes only.
     """
 
     name: str
@@ -78,6 +79,7 @@ class PeerKind:
     writers: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     exact: bool = False
+    any_shape: bool = False
 
     @property
     def missing(self) -> list[str]:

@@ -19,6 +19,7 @@ def _kind(
     install: str,
     weights: tuple[str, ...],
     exact: bool = True,
+    any_shape: bool = False,
 ) -> PeerKind:
     """Return a kind whose `prepare` and `open_peer` are in a module of this package.
 
@@ -33,7 +34,7 @@ def _kind(
         peer: Peer = import_module(f"benchmarks.peers.{module}").open_peer(folder, threads)
         return peer
 
-    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact)
+    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact, any_shape)
 
 
 _ALL = (
@@ -66,6 +67,7 @@ _ALL = (
             install="pip install onnxruntime-genai",
             weights=("model.onnx",),
             exact=variant == "fp32",
+            any_shape=True,
         )
         for variant in ("fp32", "int8")
     ),
@@ -88,6 +90,7 @@ _ALL = (
         modules=("openvino",),
         install="pip install openvino",
         weights=("model.xml", "model.bin"),
+        any_shape=True,
     ),
     _kind(
         "Hugging Face generate",

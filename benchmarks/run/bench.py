@@ -334,7 +334,7 @@ class Bench:
     ) -> measure.Entry:
         """Return a case with its job and its known facts, or with the reason why it is not measured."""
         peer = next((peer for peer in self._peers if peer.name == case.runner), None)
-        note = cases.skipped(case, peer)
+        note = cases.skipped(case, peer, target.config)
         if note is not None:
             return measure.Entry(case, None, note=note)
         if peer is None:

@@ -123,10 +123,12 @@ def best_threads(results: Iterable[Result]) -> dict[str, int]:
     return {runner: threads for runner, (_, threads) in rates.items()}
 
 
-def skipped(case: Case, peer: PeerKind | None) -> str | None:
+def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
     """Return why a case cannot be measured; None if it can."""
     if peer is not None and peer.missing:
         return f"{' and '.join(peer.missing)} not installed: {peer.install}"
+    if peer is not None and not peer.any_shape and config.options():
+        return f"is measured on plain GPT-2 shapes only, and this is a {config.family} with other parts"
     if case.runner == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
         return "torch.compile needs a C++ compiler; install one, such as g++"
     if case.batch > 1 and case.runner in (*TORCH_RUNNERS, "portable"):

@@ -84,10 +84,19 @@ class VariantEntry:
 
 @dataclass(frozen=True)
 class MadeFrom:
-    """The checkpoint of a bundle: SHA-256 of its weights, and whether they are random."""
+    """The checkpoint of a bundle.
+
+    Attributes:
+        sha256: SHA-256 of its weights.
+        untrained: Whether they are random.
+        source: The texts that it was trained on, or the model that it was imported from; None if that is not recorded.
+        licence: The licence of that text or model; None if it was not stated.
+    """
 
     sha256: str
     untrained: bool
+    source: str | None = None
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -196,7 +205,12 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         target=fields.name("target"),
         default=default,
         shape=_read_shape(fields.object("shape")),
-        checkpoint=MadeFrom(checkpoint.sha256("sha256"), checkpoint.flag("untrained")),
+        checkpoint=MadeFrom(
+            checkpoint.sha256("sha256"),
+            checkpoint.flag("untrained"),
+            checkpoint.optional("source", checkpoint.text),
+            checkpoint.optional("licence", checkpoint.text),
+        ),
         judged_on=JudgedOn(judged_on.text("text"), judged_on.integer("tokens")),
         variants=variants,
         versions=fields.scalars("versions"),

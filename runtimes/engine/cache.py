@@ -30,6 +30,8 @@ LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
 MAX_THREADS = 256
 LARGE_MODEL = 32 * 2**20  # bytes; from this size on, large pages save more time than the request for them takes
+# Before this version, GroupQueryAttention lets a position attend to one position too many of a window.
+EXACT_WINDOWS = (1, 24)
 # How long a thread spins between two operators before it sleeps. A longer time is hardly faster on an idle machine,
 # and it takes the core from other programs on a busy one (docs/runtime.md). onnxruntime before 1.26 spins longer.
 SPIN_MICROSECONDS = 100
@@ -89,6 +91,12 @@ def open_onnx(
 def _reason(error: Exception) -> str:
     """The first line of an error of onnxruntime."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _version() -> tuple[int, int]:
+    """Returns the version of onnxruntime."""
+    major, minor = ort.__version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
@@ -289,9 +297,15 @@ def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str =
         SlmxError: As in `open_onnx`, or the graph has another shape than `config`.
     """
     session = open_onnx(model, threads, name)
-    check_shape(session, config, name or str(model if isinstance(model, Path) else "the model"))
+    where = name or str(model if isinstance(model, Path) else "the model")
+    check_shape(session, config, where)
+    grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map
+    if config.windows and not grows and _version() < EXACT_WINDOWS:
+        raise SlmxError(
+            f"{where}: onnxruntime {ort.__version__} computes attention windows wrongly; install onnxruntime "
+            f"{'.'.join(map(str, EXACT_WINDOWS))} or later, or use --variant portable if the bundle holds it"
+        )
     trim_heap()
     if (model.stat().st_size if isinstance(model, Path) else len(model)) >= LARGE_MODEL:
         collapse_heap()
-    grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map
     return GrowingCache(session, config) if grows else SharedCache(session, config)

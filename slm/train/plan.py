@@ -10,7 +10,7 @@ from typing import Any
 
 from slm.data.corpus import TokenStream
 from slm.errors import SlmxError
-from slm.presets import OPTIMIZERS, GPTConfig, Preset
+from slm.presets import OPTIMIZERS, GPTConfig, Preset, as_architecture
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
@@ -38,6 +38,7 @@ class TrainSettings:
     init: Path | None = None
     valid: tuple[str, ...] = ()
     licence: str | None = None
+    arch: str | None = None
     block_size: int | None = None
     n_layer: int | None = None
     n_head: int | None = None
@@ -85,9 +86,10 @@ class TrainSettings:
             raise SlmxError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 
     def shape(self, config: GPTConfig) -> GPTConfig:
-        """Returns a shape with the sizes that the user gave in place of its own."""
+        """Returns a shape with the sizes and the architecture that the user gave in place of its own."""
         names = ("block_size", "n_layer", "n_head", "n_embd")
-        return replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
+        sized = replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
+        return sized if self.arch is None else as_architecture(sized, self.arch)
 
 
 @dataclass(frozen=True)

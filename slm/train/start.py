@@ -131,7 +131,7 @@ class Start:
             if settings.shape(config) != config:
                 raise SlmxError(
                     f"{self.checkpoint.folder}: has its own shape; "
-                    "leave out --block-size, --n-layer, --n-head, --n-embd"
+                    "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
                 )
         dataset.train.windows(config.block_size, 1)
         return config

@@ -1,14 +1,13 @@
-"""The model card in a bundle."""
+"""The model card in a bundle, and what it says of the source."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from export.card import model_card
-from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.bundle.store import Bundle
+from export.card import licence_of, source_of
 from tests import bundles
 
 
@@ -17,11 +16,37 @@ def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
     start = lines.index("| variant | bytes | against PyTorch | bits per byte |")
     assert [line.count("|") for line in lines[start : start + 4]] == [5, 5, 5, 5]
     assert [line.split()[1] for line in lines[start + 2 : start + 4]] == ["fp32", "int8"]
+    assert [
+        line.split("|")[1].strip() for line in lines if line.startswith(("| source", "| licence", "| trained"))
+    ] == [
+        "source",
+        "licence of the source",
+        "trained on",
+    ]
 
 
-@pytest.mark.parametrize("key", ["split", "side"])
-def test_the_card_names_the_texts_of_new_and_of_older_training_records(key: str) -> None:
-    record = {"data": [{"file": "a.txt", key: "train"}, {"file": "b.txt", key: "valid"}]}
-    assert "| data | a.txt (train), b.txt (valid) |" in model_card(
-        Bundle.open(SHIPPED_BUNDLES / "nano").manifest, record
-    )
+TRAINED = {"data": [{"file": "a.txt", "split": "train"}, {"file": "b.txt", "side": "valid"}], "licence": "MIT"}
+IMPORTED = {"imported": {"model_type": "llama", "file": "s.gguf", "name": "SmolLM2"}, "licence": "apache-2.0"}
+
+
+@pytest.mark.parametrize(
+    ("record", "source", "licence"),
+    [
+        (TRAINED, "a.txt (train), b.txt (valid)", "MIT"),
+        (IMPORTED, "imported from SmolLM2, s.gguf (a model of type llama)", "apache-2.0"),
+        (
+            TRAINED | {"init": {"record": IMPORTED}},
+            "a.txt (train), b.txt (valid); before that, imported from SmolLM2, s.gguf (a model of type llama)",
+            "MIT; apache-2.0",
+        ),
+        (TRAINED | {"init": {"record": TRAINED}, "licence": "not stated"}, None, "MIT"),
+        ({}, None, None),
+        ({"untrained": True, "init": "strange"}, None, None),
+    ],
+)
+def test_source_and_licence_travel_also_through_fine_tuning(
+    record: dict[str, Any], source: str | None, licence: str | None
+) -> None:
+    assert licence_of(record) == licence
+    if source or not record.get("data"):
+        assert source_of(record) == source

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.peers.registry import PEERS
 from benchmarks.report.record import FAILED, Case, Result
 from benchmarks.run.cases import (
     BATCH,
@@ -23,10 +24,14 @@ from benchmarks.run.cases import (
     variations,
 )
 from slm.errors import SlmxError
-from slm.presets import PRESETS, GPTConfig
+from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.benchmarks.peers.kinds import peer
+from tests.shapes import LLAMA
 
 CASE = Case("nano", "int8", 1, 16, 0, 3)
+
+
+PLAIN = get_preset("nano").config
 
 
 def shape(block_size: int) -> GPTConfig:
@@ -113,9 +118,16 @@ def test_peers_by_name_by_runtime_and_none() -> None:
 
 def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("nano", "fp32", 1, 16, 0, 8)
-    assert skipped(case, None) is None
-    assert skipped(case, peer()) is None
-    assert skipped(case, peer(modules=("json", "no_such_module"))) == "no_such_module not installed: pip install other"
+    assert skipped(case, None, PLAIN) is None
+    assert (
+        skipped(case, peer(), LLAMA) == "is measured on plain GPT-2 shapes only, and this is a Llama with other parts"
+    )
+    assert skipped(case, PEERS["OpenVINO fp32"], LLAMA) != skipped(case, peer(), LLAMA)
+    assert skipped(case, peer(), PLAIN) is None
+    assert (
+        skipped(case, peer(modules=("json", "no_such_module")), PLAIN)
+        == "no_such_module not installed: pip install other"
+    )
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None))
-    assert "runs one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None))
+    assert "C++ compiler" in str(skipped(replace(case, runner="torch compiled"), None, PLAIN))
+    assert "runs one sequence at a time" in str(skipped(replace(case, runner="portable", batch=8), None, PLAIN))

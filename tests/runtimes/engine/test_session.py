@@ -15,6 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.formats.fused import export_onnx
+from export.formats.portable import export_portable
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.session import Session, default_threads, shared_length
@@ -23,6 +25,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 from tests import bundles
+from tests.shapes import ARCHITECTURES
 
 TOLERANCE = 5e-5
 
@@ -295,3 +298,21 @@ def test_weights_in_another_file_are_not_read(bundle: Bundle, tmp_path: Path, mo
     for model in (proto.SerializeToString(), tmp_path / "model.onnx"):
         with pytest.raises(SlmxError, match=r"cannot open this model .*weights\.bin"):
             Session.open(model, bundle.config)
+
+
+@pytest.mark.slow
+def test_windows_need_an_onnxruntime_that_computes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = bundles.random_model(ARCHITECTURES["neo"])
+    fused, portable = tmp_path / "fused é.onnx", tmp_path / "portable.onnx"
+    export_onnx(model, fused)
+    export_portable(model, portable)
+    monkeypatch.setattr(ort, "__version__", "1.23.2")
+    Session.open(portable, model.config)
+    with pytest.raises(SlmxError) as refused:
+        Session.open(fused, model.config)
+    assert str(refused.value) == (
+        f"{fused}: onnxruntime 1.23.2 computes attention windows wrongly; install onnxruntime 1.24 or later, "
+        "or use --variant portable if the bundle holds it"
+    )
+    monkeypatch.setattr(ort, "__version__", "1.24.0")
+    Session.open(fused, model.config)

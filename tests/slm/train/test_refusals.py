@@ -55,7 +55,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_pat
         "has optimizer muon, not adamw": replace(settings, optimizer="adamw"),
         "has seed 1, not 2": replace(settings, seed=2),
         "a checkpoint of tiny, not other; leave out --preset": replace(settings, preset="other"),
-        "has its own shape; leave out --block-size": replace(settings, n_layer=2),
+        "has its own shape; leave out --arch, --block-size": replace(settings, n_layer=2),
         "made from other data": replace(settings, text=(str(other),)),
         "its tokenizer is not that of .*; prepare the text with --tokenizer": replace(settings, text=(str(alien),)),
     }

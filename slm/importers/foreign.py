@@ -1,0 +1,171 @@
+"""A model of another program, and the way from it to a checkpoint, which is the same for every source.
+
+A reader (Hugging Face, nanoGPT, llama2.c, GGUF) finds the shape, the tensors by their names in the source, and the
+tokenizer. `slm.importers.names` knows what each program calls each weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm.atomic import atomic_folder
+from slm.checkpoint import save_checkpoint
+from slm.errors import SlmxError
+from slm.importers.imported_tokenizer import ImportedTokenizer
+from slm.importers.names import Names
+from slm.model import GPT
+from slm.ownership import CHECKPOINT
+from slm.presets import PRESETS, GPTConfig
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model as a reader found it.
+
+    Attributes:
+        where: The path, for messages.
+        kind: What it is, such as "llama", for the record.
+        config: The shape. `vocab_size` is the number of rows of the token table.
+        names: What the source calls each weight.
+        tensors: The weights in float32, by the names of the source, with matrices as [out, in].
+        tokenizer: The tokenizer.
+        attention_factors: For each layer, the factor of the attention scores relative to 1 / sqrt(head_dim).
+        interleaved: Whether rotary positions turn the channel pairs (2 i, 2 i + 1) instead of (i, i + head_dim / 2).
+        record: What the training record says of the source.
+    """
+
+    where: Path
+    kind: str
+    config: GPTConfig
+    names: Names
+    tensors: Mapping[str, Tensor]
+    tokenizer: ImportedTokenizer
+    attention_factors: tuple[float, ...] = ()
+    interleaved: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Report) -> GPTConfig:
+    """Writes the checkpoint of a foreign model.
+
+    Args:
+        foreign: The model.
+        out: The folder of the checkpoint.
+        force: Whether to replace a checkpoint that slmx wrote to `out`.
+        report: Called with one line about each part of the model that is left out or changes its meaning.
+
+    Returns:
+        The shape of the model in the checkpoint.
+
+    Raises:
+        SlmxError: A weight is missing, left over or of another shape, the tokenizer does not fit the token table, or
+            `out` cannot be written. Nothing is written then.
+    """
+    tokenizer, config = foreign.tokenizer, foreign.config
+    state = foreign.names.collect(foreign.tensors, config, str(foreign.where))
+    if foreign.interleaved:
+        _make_halves(state, config)
+    _scale_attention(state, config, foreign.attention_factors)
+    if max(tokenizer.rows) >= config.vocab_size:
+        raise SlmxError(
+            f"{foreign.where}: the tokenizer has the id {max(tokenizer.rows)}, the token table only "
+            f"{config.vocab_size} rows; use the tokenizer of this model"
+        )
+    for name in ("wte.weight", "lm_head.weight"):
+        if name in state:
+            state[name] = state[name][tokenizer.rows]
+    unused = config.vocab_size - len(tokenizer.rows) - len(tokenizer.left_out)
+    config = replace(config, vocab_size=len(tokenizer.rows))
+    config = _pad_heads(state, config)
+    model = GPT(config)
+    model.load_state_dict(state)
+    if tokenizer.left_out:
+        report(f"left out the special tokens {_some(tokenizer.left_out)}: slmx reads them as plain text")
+    if unused > 0:
+        report(f"left out {unused} rows of the token table that no text can reach")
+    preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")
+    record = {"imported": {"model_type": foreign.kind, **foreign.record}, "licence": "not stated"}
+    if "licence" in foreign.record:
+        record["licence"] = foreign.record["licence"]
+    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
+        save_checkpoint(folder, preset, model.eval(), tokenizer.tokenizer, tokenizer.merges, record)
+    return config
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - 5
+    return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
+
+
+def with_context(config: GPTConfig, block_size: int | None, where: Path) -> GPTConfig:
+    """Returns a shape with a shorter context.
+
+    Raises:
+        SlmxError: The model has no such context.
+    """
+    if block_size is None:
+        return config
+    if block_size > config.block_size:
+        raise SlmxError(f"{where}: its context is {config.block_size} tokens; --block-size {block_size} is longer")
+    return replace(config, block_size=block_size)
+
+
+def _qkv(state: Mapping[str, Tensor], config: GPTConfig) -> list[tuple[int, str, tuple[Tensor, ...]]]:
+    """Returns layer, name, and the parts for queries, keys and values, of each weight and bias of the attention."""
+    sizes = [count * config.head_dim for count in (config.n_head, config.kv_heads, config.kv_heads)]
+    names = [(i, f"h.{i}.attn.c_attn.{part}") for i in range(config.n_layer) for part in ("weight", "bias")]
+    return [(layer, name, state[name].split(sizes)) for layer, name in names if name in state]
+
+
+def _make_halves(state: dict[str, Tensor], config: GPTConfig) -> None:
+    """Puts the channels 0, 2, 4, ... of each head before the channels 1, 3, 5, ..., in queries and keys."""
+
+    def halves(rows: Tensor) -> Tensor:
+        pairs = rows.view(-1, config.head_dim // 2, 2, *rows.shape[1:])
+        return pairs.transpose(1, 2).reshape(rows.shape)
+
+    for _, name, (q, k, v) in _qkv(state, config):
+        state[name] = torch.cat((halves(q), halves(k), v))
+
+
+def _scale_attention(state: dict[str, Tensor], config: GPTConfig, factors: tuple[float, ...]) -> None:
+    """Multiplies queries and keys so that the attention scores get a factor, half of it on each side."""
+    for layer, name, (q, k, v) in _qkv(state, config):
+        if factors and factors[layer] != 1:
+            root = math.sqrt(factors[layer])
+            state[name] = torch.cat((q * root, k * root, v))
+
+
+def _pad_heads(state: dict[str, Tensor], config: GPTConfig) -> GPTConfig:
+    """Adds channels of zeros to heads that onnxruntime's attention does not take; returns the new shape.
+
+    Rotary positions depend on the number of channels, so such models keep their heads.
+    """
+    old, multiple = config.head_dim, config.fused_head_multiple
+    new = -(-old // multiple) * multiple
+    if config.rope_theta or new == old:
+        return config
+
+    def padded(rows: Tensor) -> Tensor:
+        heads = rows.view(-1, old, *rows.shape[1:])
+        zeros = heads.new_zeros(len(heads), new - old, *rows.shape[1:])
+        return torch.cat((heads, zeros), dim=1).reshape(-1, *rows.shape[1:])
+
+    for _, name, parts in _qkv(state, config):
+        state[name] = torch.cat([padded(part) for part in parts])
+    for layer in range(config.n_layer):
+        name = f"h.{layer}.attn.c_proj.weight"
+        state[name] = padded(state[name].t()).t().contiguous()
+    wider = replace(config, head_size=new)
+    # The scores are divided by the square root of the new width.
+    _scale_attention(state, wider, (math.sqrt(new / old),) * config.n_layer)
+    return wider

@@ -1,0 +1,168 @@
+"""Reads a GGUF file of a Llama or a GPT-2 with the `gguf` package. Quantized weights become float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slm.errors import SlmxError
+from slm.importers.foreign import ForeignModel, with_context
+from slm.importers.gguf_tokenizer import gguf_tokenizer
+from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, HEAD, WTE
+from slm.json_reader import as_plain_text
+from slm.presets import GPTConfig
+
+NAMES = {"llama": GGUF_LLAMA, "gpt2": GGUF_GPT2}
+ROPE_FREQUENCIES = "rope_freqs.weight"
+MAX_NAME = 60
+
+
+def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
+    """Reads a GGUF file, with its tokenizer.
+
+    Args:
+        source: The file.
+        block_size: A shorter context than the model's, or None.
+
+    Raises:
+        SlmxError: The file is damaged, of another architecture, or has a quantization type that the gguf package does
+            not read.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(source)
+        fields = {name: field.contents for name, field in reader.fields.items()}
+        stored = [(str(tensor.name), tensor.tensor_type, tensor.shape, tensor.data) for tensor in reader.tensors]
+    except Exception as error:  # gguf raises many kinds of exceptions for a damaged file
+        reason = as_plain_text((str(error).splitlines() or [type(error).__name__])[0])[:120]
+        raise SlmxError(f"{source}: not a whole GGUF file ({reason}); copy or download it again") from None
+    values = Metadata(fields, source)
+    names = NAMES[values.architecture]
+    tensors = {name: _dequantize(name, kind, shape, data, source) for name, kind, shape, data in stored}
+    if ROPE_FREQUENCIES in tensors:
+        raise SlmxError(f"{source}: holds {ROPE_FREQUENCIES}, scaled rotary positions, which slmx does not compute")
+    tied = names.weights[HEAD][0] not in tensors
+    table = tensors.get(names.weights[WTE][0])
+    if table is None or table.dim() != 2:
+        raise SlmxError(f"{source}: holds no table {names.weights[WTE][0]}; download it again")
+    layers = names.layers(tensors)
+    if values.size("block_count") != layers:
+        raise SlmxError(f"{source}: says {values.size('block_count')} layers and holds {layers}; download it again")
+    config = values.shape(vocab_size=len(table), tied=tied)
+    record: dict[str, Any] = {"file": source.name}
+    for key, name in (("general.name", "name"), ("general.license", "licence")):
+        if isinstance(text := values.get(key), str):
+            record[name] = as_plain_text(text)[:MAX_NAME]
+    return ForeignModel(
+        where=source,
+        kind=values.architecture,
+        config=with_context(config, block_size, source),
+        names=names,
+        tensors=tensors,
+        tokenizer=gguf_tokenizer(values.tokenizer(), str(source)),
+        interleaved=values.architecture == "llama",
+        record=record,
+    )
+
+
+class Metadata:
+    """The metadata of a GGUF file.
+
+    Attributes:
+        architecture: The architecture, one of `NAMES`.
+
+    Raises:
+        SlmxError: slmx does not import the architecture.
+    """
+
+    def __init__(self, fields: dict[str, Callable[[], Any]], source: Path) -> None:
+        self._fields, self._source = fields, source
+        architecture = self.get("general.architecture")
+        if architecture not in NAMES:
+            found = ascii(architecture)[:MAX_NAME]
+            raise SlmxError(f"{source}: a GGUF of the architecture {found}; slmx imports {', '.join(NAMES)}")
+        self.architecture: str = architecture
+
+    def get(self, key: str) -> Any:  # noqa: ANN401  # GGUF has numbers, texts and lists
+        """Returns a value, or None if there is none; SlmxError if it cannot be read."""
+        if key not in self._fields:
+            return None
+        try:
+            return self._fields[key]()
+        except Exception:  # gguf raises many kinds of exceptions for a damaged value
+            raise SlmxError(f"{self._source}: its metadata {key} cannot be read; download it again") from None
+
+    def tokenizer(self) -> dict[str, Any]:
+        """Returns the metadata of the tokenizer."""
+        return {key: self.get(key) for key in self._fields if key.startswith("tokenizer.ggml.")}
+
+    def size(self, name: str, default: int | None = None) -> Any:  # noqa: ANN401  # GPTConfig checks the type
+        """Returns a number of the architecture, such as "block_count"."""
+        value = self.get(f"{self.architecture}.{name}")
+        if value is None and default is None:
+            raise SlmxError(f"{self._source}: its metadata lacks {self.architecture}.{name}; download it again")
+        return default if value is None else value
+
+    def shape(self, vocab_size: int, tied: bool) -> GPTConfig:
+        """Returns the shape; SlmxError if it is impossible or not one that slmx computes."""
+        heads, width = self.size("attention.head_count"), self.size("embedding_length")
+        values = {
+            "block_size": self.size("context_length"),
+            "vocab_size": vocab_size,
+            "n_layer": self.size("block_count"),
+            "n_head": heads,
+            "n_embd": width,
+            "n_inner": self.size("feed_forward_length"),
+            "tied": tied,
+        }
+        if self.architecture == "gpt2":
+            return GPTConfig.from_dict(values | {"norm_eps": self._eps("layer_norm_epsilon")}, str(self._source))
+        scaling = self.get("llama.rope.scaling.type")
+        if scaling not in (None, "none"):
+            raise SlmxError(
+                f"{self._source}: rope.scaling.type is {ascii(scaling)[:MAX_NAME]}; slmx computes none only"
+            )
+        values |= {
+            "n_kv_head": self.size("attention.head_count_kv", 0),
+            "head_size": self.size("attention.key_length", 0),
+            "activation": "silu",
+            "gated": True,
+            "norm": "rmsnorm",
+            "norm_eps": self._eps("layer_norm_rms_epsilon"),
+            "bias": False,
+            "rope_theta": float(self.get("llama.rope.freq_base") or 10000.0),
+        }
+        config = GPTConfig.from_dict(values, str(self._source))
+        turned = self.size("rope.dimension_count", config.head_dim)
+        if turned != config.head_dim:
+            raise SlmxError(
+                f"{self._source}: rotates {turned} of {config.head_dim} channels; slmx computes models that rotate all"
+            )
+        return config
+
+    def _eps(self, name: str) -> float:
+        # GGUF stores it in 32 bits. The shortest decimal number that gives these bits is what was meant.
+        return float(str(np.float32(self.size(f"attention.{name}"))))
+
+
+def _dequantize(name: str, kind: Any, shape: Any, data: Any, source: Path) -> torch.Tensor:  # noqa: ANN401  # gguf has no types
+    from gguf import dequantize
+
+    try:
+        values = np.array(dequantize(data, kind), np.float32).reshape([int(size) for size in reversed(shape)])
+    except NotImplementedError:
+        raise SlmxError(
+            f"{source}: {name[:MAX_NAME]!a} has the type {kind.name}, which the gguf package cannot turn into numbers; "
+            "use a file in F32, F16, Q8_0, Q4_0 or Q4_1"
+        ) from None
+    except ValueError:
+        raise SlmxError(f"{source}: {name[:MAX_NAME]!a} is cut off; download it again") from None
+    tensor = torch.from_numpy(values)
+    if not bool(tensor.isfinite().all()):
+        raise SlmxError(f"{source}: {name[:MAX_NAME]!a} holds NaN or infinity; download it again")
+    return tensor

@@ -1,0 +1,91 @@
+"""Reads the weights of a Hugging Face folder: one safetensors file, or the files that an index lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from slm.checkpoint import read_tensors
+from slm.errors import SlmxError
+from slm.json_reader import Fields, is_plain_name, read_json
+
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_JSON_BYTES = 2**24
+# Constants that older versions of transformers stored among the weights.
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
+    """Reads the tensors from one file, or from the files of an index. A prefix is removed from their names."""
+    if (source / WEIGHTS_FILE).is_file():
+        tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
+    elif (source / INDEX_FILE).is_file():
+        tensors = _read_shards(source)
+    else:
+        raise _no_weights(source)
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
+        raise SlmxError(f"{source}: its weights hold a tensor twice, with and without {prefix!r} before its name")
+    return found
+
+
+def _no_weights(source: Path) -> SlmxError:
+    other = next((path for pattern in OTHER_WEIGHTS for path in sorted(source.glob(pattern))), None)
+    if other is None:
+        return SlmxError(
+            f"{source}: no {WEIGHTS_FILE} here, and slmx reads safetensors only; download the folder again"
+        )
+    problem = "is pickled, and reading it can run code" if other.suffix in PICKLED else "is not safetensors"
+    return SlmxError(
+        f"{source}: no {WEIGHTS_FILE} here; {other.name} {problem}. If you trust it, transformers converts it: "
+        "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+    )
+
+
+def _read_shards(source: Path) -> dict[str, Tensor]:
+    """Reads each tensor of an index from the file that the index names for it."""
+    path = source / INDEX_FILE
+    stored = read_json_object(path, "an index of safetensors files")
+    try:
+        listed = Fields(stored).object("weight_map")
+        files = {name: listed.text(name) for name in listed}
+    except ValueError as error:
+        raise SlmxError(f"{path}: not an index of safetensors files ({error}); download the folder again") from None
+    if not files:
+        raise SlmxError(f"{path}: lists no tensor; download the folder again")
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(set(files.values())):
+        if not is_plain_name(file) or not file.endswith(".safetensors"):
+            raise SlmxError(
+                f"{path}: lists {shown(file)}, which is no safetensors file of this folder; repair the index"
+            )
+        if not (source / file).is_file():
+            raise SlmxError(f"{source / file}: missing, but {INDEX_FILE} lists it; download the folder again, whole")
+        found = read_tensors(source / file, BUFFERS)
+        for name in (name for name, where in files.items() if where == file and not name.endswith(BUFFERS)):
+            if name not in found:
+                raise SlmxError(f"{source / file}: holds no {shown(name)}, but {INDEX_FILE} says so; download it again")
+            tensors[name] = found[name]
+    return tensors
+
+
+def read_json_object(path: Path, what: str) -> dict[str, object]:
+    """Returns a JSON object; SlmxError that says that the file is not `what` if it holds none."""
+    try:
+        values = read_json(path, MAX_JSON_BYTES)
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
+        raise SlmxError(f"{path}: not {what} ({error}); download the folder again") from None
+    if not isinstance(values, dict):
+        raise SlmxError(f"{path}: not {what} (no JSON object); download the folder again")
+    return values
+
+
+def shown(value: object) -> str:
+    """Formats a JSON value for one line of a message."""
+    return ascii(value)[:80]

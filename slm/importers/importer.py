@@ -1,0 +1,191 @@
+"""The front door of `slmx import`: finds what a source is, and writes its checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from slm.errors import SlmxError, UsageError
+from slm.folder_kind import Kind, find_kind
+from slm.importers.foreign import ForeignModel, write_checkpoint
+from slm.importers.imported_tokenizer import ImportedTokenizer
+from slm.json_reader import read_json
+from slm.presets import GPTConfig
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+# What a Hugging Face folder needs of a repository.
+HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "README.md", "*token*.json")
+HUB_FILES += ("vocab.json", "merges.txt")
+MAX_JSON_BYTES = 2**20
+GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
+LLAMA2C_TOKENIZER = "tokenizer.bin"
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What to import and where to.
+
+    Attributes:
+        source: A Hugging Face folder, a file of torch.save, a GGUF file, a .bin file of llama2.c, or the name of a
+            repository on the Hugging Face hub, as OWNER/NAME or OWNER/NAME@REVISION.
+        out: The folder of the checkpoint.
+        tokenizer: The tokenizer of a file that holds none: a Hugging Face folder, a slmx checkpoint or data set, or a
+            tokenizer.bin of llama2.c. None takes a tokenizer.bin beside a .bin file.
+        shape: A JSON file with fields of `GPTConfig` that a file of torch.save does not tell.
+        n_head: The number of attention heads, which a plain state dictionary does not tell.
+        block_size: A shorter context than the model's.
+        licence: The licence of the model, if the source does not state it.
+        force: Whether to replace a checkpoint that slmx wrote to `out`.
+    """
+
+    source: str
+    out: Path
+    tokenizer: Path | None = None
+    shape: Path | None = None
+    n_head: int | None = None
+    block_size: int | None = None
+    licence: str | None = None
+    force: bool = False
+
+
+def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPTConfig:
+    """Reads a model of another program and writes a checkpoint.
+
+    Args:
+        settings: What to import and where to.
+        report: Called with one line about each part of the model that is left out or changes its meaning.
+
+    Returns:
+        The shape of the model.
+
+    Raises:
+        SlmxError: The source is missing, damaged, or of a kind that slmx does not import, or `out` cannot be written.
+            Nothing is written then.
+        UsageError: An option does not fit the kind of source.
+    """
+    path = Path(settings.source)
+    if path.exists():
+        foreign = _read(path, settings, report)
+    elif HUB_NAME.fullmatch(settings.source):
+        folder, repository = _download(settings.source)
+        foreign = _read(folder, settings, report)
+        foreign = replace(foreign, record={**foreign.record, "repository": repository})
+    else:
+        raise SlmxError(
+            f"{path}: no such file or folder; name a Hugging Face folder, a .pt, .gguf or .bin file, "
+            "or OWNER/NAME of the Hugging Face hub"
+        )
+    if settings.licence is not None:
+        foreign = replace(foreign, record={**foreign.record, "licence": settings.licence})
+    return write_checkpoint(foreign, settings.out, settings.force, report)
+
+
+def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -> ForeignModel:
+    """Reads a path that exists with the reader of its kind, which its first bytes tell."""
+    if path.is_dir():
+        from slm.importers.hugging_face import read_hugging_face
+
+        _refuse(settings, "a folder", "tokenizer", "shape", "n_head")
+        return read_hugging_face(path, settings.block_size)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+    if head.startswith(GGUF):
+        from slm.importers.gguf import read_gguf
+
+        _refuse(settings, "a GGUF file", "tokenizer", "shape", "n_head")
+        return read_gguf(path, settings.block_size)
+    if head.startswith((ZIP, PICKLE)):
+        from slm.importers.pytorch_file import read_pytorch
+
+        given = _given_shape(settings)
+        return read_pytorch(path, _tokenizer(path, settings.tokenizer), given, report)
+    if path.suffix == ".bin":
+        from slm.importers.llama2c import read_llama2c
+
+        _refuse(settings, "a file of llama2.c", "shape", "n_head")
+        beside = path.with_name(LLAMA2C_TOKENIZER)
+        chosen = settings.tokenizer or (beside if beside.is_file() else None)
+        return read_llama2c(path, _tokenizer(path, chosen), settings.block_size)
+    if find_kind(path.absolute().parent) is Kind.HUGGING_FACE:
+        raise SlmxError(f"{path}: one file of a Hugging Face folder; name the folder, {path.absolute().parent}")
+    raise SlmxError(f"{path}: not a file of torch.save, GGUF or llama2.c; slmx imports these and Hugging Face folders")
+
+
+def _refuse(settings: ImportSettings, kind: str, *options: str) -> None:
+    for option in options:
+        if getattr(settings, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} is not for {kind}, which says that itself; leave it out")
+
+
+def _given_shape(settings: ImportSettings) -> Mapping[str, Any]:
+    given: dict[str, Any] = {}
+    if settings.shape is not None:
+        try:
+            values = read_json(settings.shape, MAX_JSON_BYTES)
+        except OSError as error:
+            raise SlmxError(f"{settings.shape}: cannot read ({error.strerror}); check the path") from None
+        except ValueError as error:
+            raise SlmxError(f"{settings.shape}: no JSON ({error}); correct it") from None
+        known = GPTConfig.__dataclass_fields__
+        if not isinstance(values, dict) or (strange := next((name for name in values if name not in known), None)):
+            named = f"{strange[:40]!a} is no part of a shape" if isinstance(values, dict) else "no JSON object"
+            raise SlmxError(f"{settings.shape}: {named}; there are {', '.join(known)}")
+        given |= values
+    options = {"n_head": settings.n_head, "block_size": settings.block_size}
+    return given | {name: value for name, value in options.items() if value is not None}
+
+
+def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
+    """Reads the tokenizer for a file that holds none."""
+    if path is None:
+        raise UsageError(
+            f"{source}: holds no tokenizer; add --tokenizer PATH: a Hugging Face folder with the tokenizer of this "
+            "model, a slmx checkpoint, or a tokenizer.bin of llama2.c"
+        )
+    if path.is_file():
+        from slm.importers.llama2c_tokenizer import llama2c_tokenizer
+
+        return llama2c_tokenizer(path)
+    if not path.is_dir():
+        raise SlmxError(f"{path}: no such file or folder; --tokenizer names one with the tokenizer of the model")
+    if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE):
+        from slm.folder_kind import find_checkpoint
+        from slm.tokenizer import Tokenizer
+        from slm.tokenizer_json import load_merges
+        from slm.tokenizer_settings import settings_of
+
+        folder = find_checkpoint(path) if find_kind(path) is Kind.RUN else path
+        own = Tokenizer.load(folder, settings_of(folder))
+        return ImportedTokenizer(own, load_merges(folder), list(range(own.vocab_size)), [])
+    from slm.importers.hugging_face_tokenizer import import_tokenizer
+
+    try:
+        config = read_json(path / "config.json", MAX_JSON_BYTES)
+    except (OSError, ValueError):
+        config = {}
+    return import_tokenizer(path, config if isinstance(config, dict) else {})
+
+
+def _download(name: str) -> tuple[Path, str]:
+    """Downloads what a repository of the Hugging Face hub holds of a model; returns the folder and the exact name."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
+    except (LocalEntryNotFoundError, OSError) as error:
+        if isinstance(error, HfHubHTTPError):
+            what = "the hub refuses it: check the name, or log in with the command hf auth login"
+        else:
+            what = "no such path here, and the Hugging Face hub cannot be reached: check the path, or the connection"
+        raise SlmxError(f"{name}: {what}") from None
+    except HFValidationError:
+        raise SlmxError(f"{name}: neither a path nor a name of the Hugging Face hub; check it") from None
+    return folder, f"{repository}@{folder.name}"

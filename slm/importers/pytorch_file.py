@@ -1,0 +1,162 @@
+"""Reads a file of `torch.save`: nanoGPT's ckpt.pt, llama2.c's .pt, or a plain state dictionary.
+
+Only tensors and plain values are read (`weights_only=True`). Nothing else is unpickled, because that can run code.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from slm.errors import SlmxError, UsageError
+from slm.importers.foreign import ForeignModel, Report, with_context
+from slm.importers.imported_tokenizer import ImportedTokenizer
+from slm.importers.names import GPT2, HEAD, LAYER, LLAMA2C, WPE, WTE, Names, recognize
+from slm.presets import GPTConfig
+
+PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
+# Constants among the weights: the causal mask of older nanoGPT and transformers, rotary frequencies.
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
+BUFFERS += ("freqs_cos", "freqs_sin", ".attention.mask")
+NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
+
+
+def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str, Any], report: Report) -> ForeignModel:
+    """Reads a file of torch.save.
+
+    Args:
+        source: The file.
+        tokenizer: The tokenizer, which the file does not hold.
+        given: What the user says of the shape: `n_head`, `block_size`, or any field of `GPTConfig`. It comes before
+            what the file says.
+        report: Called with one line about what the file does not tell.
+
+    Raises:
+        SlmxError: The file holds something other than tensors and plain values, or its weights are not of a model that
+            slmx computes.
+    """
+    stored = _load(source)
+    args = stored.get("model_args")
+    weights = stored.get("model", stored.get("state_dict", stored))
+    if not isinstance(weights, Mapping) or not isinstance(args, Mapping | None):
+        raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
+    tensors = _tensors(weights, source)
+    names = recognize(tensors, str(source))
+    if names is GPT2:
+        tensors = _as_linear(tensors)
+    shape = _shape(names, tensors, args or {}, given, source)
+    if names is GPT2 and args and "activation" not in given:
+        report(
+            "took the exact GELU of nanoGPT; if the model was trained with the tanh form, as in older versions, import "
+            'it again with --shape FILE, a file that holds {"activation": "gelu_tanh"}'
+        )
+    block_size = given.get("block_size")
+    return ForeignModel(
+        where=source,
+        kind="gpt2" if names is GPT2 else "llama",
+        config=with_context(shape, block_size if isinstance(block_size, int) else None, source),
+        names=names,
+        tensors=tensors,
+        tokenizer=tokenizer,
+        interleaved=names is LLAMA2C,
+        record={"file": source.name},
+    )
+
+
+def _load(source: Path) -> Mapping[str, Any]:
+    try:
+        stored = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        path = shlex.quote(str(source))
+        raise SlmxError(
+            f"{source}: holds more than tensors and plain values, and reading that can run code. On a machine that "
+            'trusts it, this writes a file that slmx reads: python -c "import sys, torch; '
+            "c = torch.load(sys.argv[1], map_location='cpu', weights_only=False); c = c if isinstance(c, dict) else "
+            "{'model': c.state_dict()}; torch.save({k: c[k] for k in ('model', 'model_args') if k in c} or c, "
+            f"'weights.pt')\" {path}"
+        ) from None
+    except Exception as error:  # torch's readers raise many kinds of exceptions for a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise SlmxError(f"{source}: not a whole file of torch.save ({reason}); copy it again") from None
+    if not isinstance(stored, Mapping):
+        raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
+    return stored
+
+
+def _tensors(weights: Mapping[object, object], source: Path) -> dict[str, Tensor]:
+    """Returns the weights in float32, without the prefixes that wrappers put before names."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        name = str(key)
+        while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
+            name = name.removeprefix(prefix)
+        if name.endswith(BUFFERS):
+            continue
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise SlmxError(f"{source}: {name[:80]!a} is no float tensor; save the model's state_dict() alone")
+        if name in tensors:
+            raise SlmxError(f"{source}: holds {name[:80]!a} twice, with different prefixes; save one model alone")
+        tensors[name] = value.float()
+        if not bool(tensors[name].isfinite().all()):
+            raise SlmxError(
+                f"{source}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
+            )
+    return tensors
+
+
+def _as_linear(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns matrices as [out, in]. The weights of transformers' GPT-2 are [in, out], those of nanoGPT are not."""
+    qkv = tensors["h.0.attn.c_attn.weight"]
+    if qkv.dim() != 2 or qkv.shape[1] != 3 * qkv.shape[0]:
+        return dict(tensors)
+    in_blocks = {name for name, tensor in tensors.items() if LAYER.search(f".{name}") and tensor.dim() == 2}
+    return {name: tensor.t() if name in in_blocks else tensor for name, tensor in tensors.items()}
+
+
+def _shape(
+    names: Names, tensors: Mapping[str, Tensor], args: Mapping[str, Any], given: Mapping[str, Any], source: Path
+) -> GPTConfig:
+    """Finds the shape from the weights, from the arguments that the program saved, and from what the user says."""
+    table = tensors[names.weights[WTE][0]]
+    if table.dim() != 2:
+        raise SlmxError(f"{source}: {names.weights[WTE][0]} is no table; it has {table.dim()} dimensions")
+    up = tensors[names.weights["h.{}.mlp.c_fc.weight"][0].format(0)]
+    found: dict[str, Any] = {
+        "vocab_size": table.shape[0],
+        "n_embd": table.shape[1],
+        "n_layer": names.layers(tensors),
+        "n_inner": up.shape[0],
+        "bias": names is GPT2 and any(name.endswith(".bias") for name in tensors),
+        "tied": (head := tensors.get(names.weights[HEAD][0])) is None or torch.equal(head, table),
+    }
+    if names is GPT2:
+        found |= {"block_size": len(tensors[WPE]), "n_head": args.get("n_head")}
+        # nanoGPT has exact GELU, transformers' GPT-2 the tanh form.
+        found["activation"] = "gelu" if args else "gelu_tanh"
+    else:
+        found |= {"gated": True, "norm": "rmsnorm", "activation": "silu", "rope_theta": 10000.0}
+        found |= {"n_head": args.get("n_heads"), "block_size": args.get("max_seq_len")}
+        found["norm_eps"] = args.get("norm_eps", 1e-5)
+    for name in NANOGPT_ARGS:
+        if name in args and args[name] != found[name]:
+            raise SlmxError(
+                f"{source}: its model_args say {name} {str(args[name])[:20]}, its weights {found[name]}; "
+                "the file is of no one model"
+            )
+    found |= {name: value for name, value in given.items() if value is not None and name != "block_size"}
+    if found["n_head"] is None:
+        raise UsageError(f"{source}: the weights do not tell the number of attention heads; add --n-head N")
+    if names is not GPT2 and isinstance(found["n_head"], int) and found["n_head"] > 0:
+        keys = tensors[names.weights["h.{}.attn.c_attn.weight"][1].format(0)]
+        found.setdefault("n_kv_head", len(keys) * found["n_head"] // table.shape[1])
+    if found["block_size"] is None:
+        found["block_size"] = given.get("block_size")
+    if found["block_size"] is None:
+        raise UsageError(f"{source}: the weights do not tell the context; add --block-size N")
+    return GPTConfig.from_dict(found, str(source))
