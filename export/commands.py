@@ -91,12 +91,18 @@ def verify(
         Path | None,
         typer.Option("--text", "--eval-text", help="With --quality: stories to compare on; default: the model's own."),
     ] = None,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(help="Other runtimes that must write our greedy tokens: optimum, genai, or optimum,genai."),
+    ] = None,
 ) -> None:
     """Check the hash of every file, that no file is missing or extra, and that every graph opens.
 
-    The exit code is 1 if anything is wrong. The result is written beside the manifest, as verification.json, except
-    for a bundle inside the installed package.
+    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest.
+
+    Nothing is written for an archive, or for a bundle inside the installed package.
     """
+    from export.interop.registry import find_runtimes
     from runtimes.bundle.location import SHIPPED_BUNDLES
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
@@ -106,9 +112,16 @@ def verify(
 
     if not quality and (trust or checkpoint is not None or text is not None):
         raise UsageError("--trust, --checkpoint and --text need --quality")
+    others = [] if runtimes is None else find_runtimes(runtimes)
     opened = Bundle.open(find_bundle(bundle))
+    if others:
+        from export.interop.compare import compare_runtimes, onnx_variants
+
+        onnx_variants(opened)
+        for runtime in others:
+            runtime.load()
     check = check_structure(opened, log)
-    judgement = None
+    judgement, comparison = None, None
     if quality and not check.problems:
         with needs("export"):
             from export.checks.gates import judge_bundle
@@ -134,9 +147,17 @@ def verify(
             typer.echo(f"{name}: not read (PyTorch can run code from it: needs --quality --trust)")
     for problem in check.problems:
         typer.echo(f"FAILED: {problem}")
+    if others and not check.problems:
+        comparison = compare_runtimes(opened, others, log)
+        for line in comparison.lines():
+            typer.echo(line)
     if not check.problems:
         typer.echo(f"{check.files} files, every hash matches")
     if opened.path.parent != SHIPPED_BUNDLES:
-        write_verification(opened, check, None if judgement is None else judgement.as_dict(), log)
-    if check.problems or (judgement is not None and any(judgement.failures.values())):
+        parts = {"quality": judgement, "runtimes": comparison}
+        write_verification(opened, check, {name: part.as_dict() for name, part in parts.items() if part}, log)
+    failed = (judgement is not None and any(judgement.failures.values())) or (
+        comparison is not None and comparison.failed
+    )
+    if check.problems or failed:
         raise typer.Exit(1)

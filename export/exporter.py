@@ -305,7 +305,7 @@ class _Export:
             shutil.copyfile(checkpoint.folder / name, folder / name)
         preferred = sorted(variants, key=lambda name: VARIANTS[name].preference)
         default = self.target.default if self.target.default in variants else preferred[0]
-        # onnxruntime-genai runs only graphs whose past and present share a buffer.
+        # genai_config.json tells onnxruntime-genai that past and present share a buffer, so it names such a graph.
         genai = [name for name in (default, *preferred) if VARIANTS[name].shared_cache and VARIANTS[name].is_onnx]
         model_file = VARIANTS[genai[0]].file if genai else None
         write_configs(folder, self.config, checkpoint.tokenizer.end_of_text, model_file)

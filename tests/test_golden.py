@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from export.checks.parity import greedy_tokens
+from export.checks.greedy import greedy_tokens
 from export.exporter import ExportSettings, export_bundle
 from export.formats.fused import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8

@@ -6,26 +6,19 @@ Its configuration is that of the bundle without the end and padding tokens, so i
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 
 import onnxruntime_genai as genai
 
 from benchmarks.report.record import Round
+from export.interop.genai import write_folder
 from runtimes.bundle.store import Bundle
-
-CONFIG_FILE = "genai_config.json"
-MODEL_FILE = "model.onnx"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, variant: str) -> None:
-    """Copy a variant of a bundle and its configuration; SlmxError if the bundle does not have the variant."""
-    shutil.copyfile(Bundle.open(bundle).model_path(variant), folder / MODEL_FILE)
-    config = json.loads((bundle / CONFIG_FILE).read_text("utf-8"))
-    config["model"]["decoder"]["filename"] = MODEL_FILE
-    del config["model"]["eos_token_id"], config["model"]["pad_token_id"]
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
+    """Write a variant of a bundle and its configuration; SlmxError if the bundle does not have the variant."""
+    write_folder(Bundle.open(bundle), variant, folder)
 
 
 class GenAI:

@@ -11,7 +11,7 @@ from typing import Protocol
 from benchmarks.report.record import TORCH_RUNNERS
 from export.checks.fidelity import measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
-from export.checks.parity import greedy_tokens
+from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from export.checks.float_model import FloatModel, eval_text
+from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
-from export.checks.parity import greedy_tokens, open_forward, parity, same_greedy_tokens
+from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
 from runtimes.bundle.figures import Figures, Operators
 from runtimes.bundle.manifest import JudgedOn, plain

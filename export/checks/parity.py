@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import Forward, empty_past, load_forward, open_session
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import cache_names, open_onnx
-from runtimes.engine.session import Session
 from slm.model import GPT, KVCache, generate_greedy
 from slm.presets import GPTConfig
 
@@ -101,15 +101,6 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
             logits, state = forward(ids[:, start:end], state)
             worst = float(np.maximum(worst, float((logits - expected).abs().max())))
     return worst
-
-
-def greedy_tokens(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
-    """Continues a prompt with the most likely id at each of `max_tokens` steps, starting from an empty cache."""
-    session.reset()
-    ids = [int(session.prefill(prompt).argmax())]
-    while len(ids) < max_tokens:
-        ids.append(int(session.step(ids[-1]).argmax()))
-    return ids
 
 
 def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:

@@ -6,7 +6,7 @@ The result is written beside the manifest, as `verification.json`. The manifest 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -70,16 +70,16 @@ def check_structure(bundle: Bundle, log: Log) -> StructureCheck:
     )
 
 
-def write_verification(bundle: Bundle, check: StructureCheck, quality: dict[str, Any] | None, log: Log) -> None:
+def write_verification(bundle: Bundle, check: StructureCheck, further: Mapping[str, Any], log: Log) -> None:
     """Writes the result beside the manifest. If that is not possible, it logs a line.
 
     Args:
         bundle: The bundle that was checked.
         check: The result of `check_structure`.
-        quality: What `slmx verify --quality` measured, if it did.
+        further: What options of `slmx verify` found, by option: "quality" and "runtimes".
         log: Called with the line.
     """
-    found = asdict(check) | ({} if quality is None else {"quality": quality})
+    found = asdict(check) | dict(further)
     path = bundle.path / VERIFICATION_FILE
     if not bundle.path.is_dir():
         log(f"{bundle.path}: an archive, which stays as it is; {VERIFICATION_FILE} was not written")

@@ -14,8 +14,9 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
-from export.checks.parity import greedy_tokens, open_forward, parity
+from export.checks.parity import open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
 from export.formats.quantize import INT4_BLOCK
 from runtimes.bundle.store import Bundle

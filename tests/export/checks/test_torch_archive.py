@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from export.checks.parity import greedy_tokens
+from export.checks.greedy import greedy_tokens
 from export.checks.torch_archive import MAX_TEXT_BYTES
 from export.checks.torch_session import load_forward, open_session
 from export.formats.suppress_output import suppress_output

@@ -1,0 +1,80 @@
+"""onnxruntime-genai on a bundle. Its loop is in C++.
+
+It reads one graph, which genai_config.json names. For another variant it needs a folder of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime_genai as genai
+
+from export.interop.registry import Greedy
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
+from slm.errors import SlmxError
+from slm.json_reader import Fields, parse_json
+
+CONFIG_FILE = "genai_config.json"
+MODEL_FILE = "model.onnx"
+FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
+
+
+def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
+    """Writes the files that onnxruntime-genai reads for one variant of a bundle.
+
+    The configuration is that of the bundle without the end and padding tokens, so it does not stop at them. A cache
+    that grows is no shared buffer. Only the description of the graph is kept. Other parts can name libraries and files
+    outside the bundle.
+
+    Args:
+        bundle: The bundle.
+        variant: The variant.
+        folder: Where `CONFIG_FILE` and `MODEL_FILE` are written.
+
+    Raises:
+        SlmxError: The bundle does not have the variant, or its configuration lacks a part.
+    """
+    try:
+        config = _adapt(Fields(parse_json(bundle.read(CONFIG_FILE))), VARIANTS[bundle.choose(variant)].shared_cache)
+    except ValueError as error:
+        raise SlmxError(f"{bundle.store.location(CONFIG_FILE)}: {error}; export it again") from None
+    (folder / MODEL_FILE).write_bytes(bundle.model_bytes(variant))
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
+
+
+def _adapt(told: Fields, shared_cache: bool) -> dict[str, Any]:
+    model, search = told.object("model"), told.object("search")
+    decoder = model.object("decoder")
+    names = {part: _plain_values(decoder.object(part)) for part in ("inputs", "outputs")}
+    options = {"log_id": "onnxruntime-genai", "log_severity_level": FATAL_ONLY}
+    graph = {"filename": MODEL_FILE, "session_options": options}
+    kept = {name: value for name, value in _plain_values(model).items() if name not in ("eos_token_id", "pad_token_id")}
+    return {
+        "model": kept | {"decoder": _plain_values(decoder) | names | graph},
+        "search": _plain_values(search) | {"do_sample": False, "past_present_share_buffer": shared_cache},
+    }
+
+
+def _plain_values(fields: Fields) -> dict[str, object]:
+    """Returns the values that are neither objects nor lists."""
+    values = {name: fields.value(name) for name in fields}
+    return {name: value for name, value in values.items() if not isinstance(value, dict | list)}
+
+
+def open_variant(bundle: Bundle, variant: str, folder: Path) -> Greedy:
+    """Opens a variant; see `OpenVariant`. onnxruntime-genai raises its own errors."""
+    write_folder(bundle, variant, folder)
+    model = genai.Model(str(folder))
+
+    def greedy(prompt: list[int], new_tokens: int) -> list[int]:
+        generator = genai.Generator(model, genai.GeneratorParams(model))
+        generator.append_tokens(prompt)
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+        ids: list[int] = generator.get_sequence(0).tolist()[len(prompt) :]
+        return ids
+
+    return greedy
