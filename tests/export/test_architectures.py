@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.checks.parity import greedy_tokens
+from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import open_session
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import read_weights
