@@ -12,44 +12,48 @@ from pathlib import Path
 from typing import Any
 
 from slm.presets import GPTConfig
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer import Tokenizer
 
 
-def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str | None) -> None:
+def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_file: str | None) -> None:
     """Writes the files.
 
     Args:
         folder: The folder of the bundle.
         config: The shape of the model.
-        end_of_text: The id that begins and ends a story.
+        tokenizer: The tokenizer, which names the tokens that begin and end a story.
         model_file: The graph that onnxruntime-genai runs, relative to the folder; None if it can run none.
     """
+    ids = {
+        "bos_token_id": tokenizer.begin,
+        "eos_token_id": tokenizer.end_of_text,
+        "pad_token_id": tokenizer.end_of_text,
+    }
+    begin, end = tokenizer.settings.specials[-1], tokenizer.settings.end
     files: dict[str, dict[str, Any]] = {
-        "config.json": _gpt2(config, end_of_text),
+        "config.json": _gpt2(config, ids),
         "generation_config.json": {
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
-            "pad_token_id": end_of_text,
+            **ids,
             "max_length": config.block_size,
         },
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": config.block_size,
             "model_input_names": ["input_ids", "attention_mask"],
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "unk_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
+            "bos_token": begin,
+            "eos_token": end,
+            "unk_token": end,
+            "pad_token": end,
             "clean_up_tokenization_spaces": False,
         },
     }
     if model_file is not None:
-        files["genai_config.json"] = _genai(config, end_of_text, model_file)
+        files["genai_config.json"] = _genai(config, ids, model_file)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _gpt2(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+def _gpt2(config: GPTConfig, ids: dict[str, int]) -> dict[str, Any]:
     return {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -62,20 +66,16 @@ def _gpt2(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
         "layer_norm_epsilon": 1e-5,
         "tie_word_embeddings": True,
         "use_cache": True,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "pad_token_id": end_of_text,
+        **ids,
         "torch_dtype": "float32",
     }
 
 
-def _genai(config: GPTConfig, end_of_text: int, model_file: str) -> dict[str, Any]:
+def _genai(config: GPTConfig, ids: dict[str, int], model_file: str) -> dict[str, Any]:
     return {
         "model": {
             "type": "phi",
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
-            "pad_token_id": end_of_text,
+            **ids,
             "context_length": config.block_size,
             "vocab_size": config.vocab_size,
             "decoder": {

@@ -209,7 +209,7 @@ def import_model(
 ) -> None:
     """Turn a GPT-2 shaped Hugging Face folder (safetensors, tokenizer.json) into a checkpoint to export."""
     with needs("train"):
-        from slm.gpt2 import import_gpt2
+        from slm.importers.gpt2 import import_gpt2
 
     config = import_gpt2(source, out, force, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))

@@ -21,7 +21,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
-from slm.gpt2 import import_gpt2
+from slm.importers.gpt2 import import_gpt2
 from slm.model import generate_greedy
 from tests import bundles
 

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from slm.checkpoint import load_checkpoint
 from slm.folder_kind import PRETRAINED
-from slm.gpt2 import import_gpt2
+from slm.importers.gpt2 import import_gpt2
 from slm.presets import get_preset
 from tests import bundles
 from tests.bundles import Slmx
-from tests.slm.gpt2_folders import END, VOCABULARY, Model, edit, hugging_face, made_model, rows_of
+from tests.slm.importers.gpt2_folders import END, VOCABULARY, Model, edit, hugging_face, made_model, rows_of
 
 pytestmark = pytest.mark.slow
 

@@ -19,8 +19,8 @@ from slm.atomic import atomic_folder
 from slm.checkpoint import read_tensors, save_checkpoint
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.gpt2_tokenizer import import_tokenizer
 from slm.hashing import sha256_of
+from slm.importers.hugging_face_tokenizer import import_tokenizer
 from slm.json_reader import Fields, is_plain_name, read_json
 from slm.model import GPT
 from slm.ownership import CHECKPOINT
@@ -86,8 +86,6 @@ def import_gpt2(source: Path, out: Path, force: bool, report: Report) -> GPTConf
     model.load_state_dict(_state(config, tensors, tokenizer.rows, source))
     if tokenizer.left_out:
         report(f"left out the special tokens {', '.join(tokenizer.left_out)}: slmx reads them as plain text")
-    if (begin := tokenizer.begins_with) is not None:
-        report(f"texts of this model begin with {begin!a}; with slmx they begin with the token that ends a text")
     unused = tensors["wte.weight"].shape[0] - config.vocab_size - len(tokenizer.left_out)
     if unused > 0:
         report(f"left out {unused} rows of the token table that no text can reach")

@@ -1,0 +1,1 @@
+"""Models and tokenizers of other tools, as slmx checkpoints and tokenizers."""
