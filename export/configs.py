@@ -13,39 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from slm.presets import GPTConfig
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer import Tokenizer
 
 
-def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file: str | None) -> None:
+def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_file: str | None) -> None:
     """Writes the files.
 
     Args:
         folder: The folder of the bundle.
         config: The shape of the model.
-        end_of_text: The id that begins and ends a story.
+        tokenizer: The tokenizer, which names the tokens that begin and end a story.
         model_file: The graph that onnxruntime-genai runs, relative to the folder; None if it can run none.
     """
+    ids = {
+        "bos_token_id": tokenizer.begin,
+        "eos_token_id": tokenizer.end_of_text,
+        "pad_token_id": tokenizer.end_of_text,
+    }
+    begin, end = tokenizer.settings.specials[-1], tokenizer.settings.end
     files: dict[str, dict[str, Any]] = {
-        "config.json": _hugging_face(config, end_of_text),
+        "config.json": _hugging_face(config, ids),
         "generation_config.json": {
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
-            "pad_token_id": end_of_text,
+            **ids,
             "max_length": config.block_size,
         },
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": config.block_size,
             "model_input_names": ["input_ids", "attention_mask"],
-            "bos_token": END_OF_TEXT,
-            "eos_token": END_OF_TEXT,
-            "unk_token": END_OF_TEXT,
-            "pad_token": END_OF_TEXT,
+            "bos_token": begin,
+            "eos_token": end,
+            "unk_token": end,
+            "pad_token": end,
             "clean_up_tokenization_spaces": False,
         },
     }
     if model_file is not None:
-        files["genai_config.json"] = _genai(config, end_of_text, model_file)
+        files["genai_config.json"] = _genai(config, ids, model_file)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
@@ -54,15 +58,13 @@ def write_configs(folder: Path, config: GPTConfig, end_of_text: int, model_file:
 ACTIVATIONS = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
 
 
-def _hugging_face(config: GPTConfig, end_of_text: int) -> dict[str, Any]:
+def _hugging_face(config: GPTConfig, ids: dict[str, int]) -> dict[str, Any]:
     describe = {"GPT-2": _gpt2, "GPT-Neo": _gpt_neo, "Llama": _llama}
     return describe[config.family](config) | {
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied,
         "use_cache": True,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "pad_token_id": end_of_text,
+        **ids,
         "torch_dtype": "float32",
     }
 
@@ -114,13 +116,11 @@ def _llama(config: GPTConfig) -> dict[str, Any]:
     }
 
 
-def _genai(config: GPTConfig, end_of_text: int, model_file: str) -> dict[str, Any]:
+def _genai(config: GPTConfig, ids: dict[str, int], model_file: str) -> dict[str, Any]:
     return {
         "model": {
             "type": "phi",
-            "bos_token_id": end_of_text,
-            "eos_token_id": end_of_text,
-            "pad_token_id": end_of_text,
+            **ids,
             "context_length": config.block_size,
             "vocab_size": config.vocab_size,
             "decoder": {

@@ -308,7 +308,7 @@ class _Export:
         # genai_config.json tells onnxruntime-genai that past and present share a buffer, so it names such a graph.
         genai = [name for name in (default, *preferred) if VARIANTS[name].shared_cache and VARIANTS[name].is_onnx]
         model_file = VARIANTS[genai[0]].file if genai else None
-        write_configs(folder, self.config, checkpoint.tokenizer.end_of_text, model_file)
+        write_configs(folder, self.config, checkpoint.tokenizer, model_file)
         manifest = Manifest(
             preset=checkpoint.preset,
             target=self.target.name,
@@ -324,6 +324,7 @@ class _Export:
             variants=variants,
             versions={name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
             files=_list_files(folder),
+            tokenizer=checkpoint.tokenizer.settings,
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
         manifest = replace(manifest, files=_list_files(folder))

@@ -32,7 +32,8 @@ def load(
             folder bundles/ of the current folder is not searched.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
-        allow_special: Whether `<|endoftext|>` in a prompt is the special token. If not, it is plain text.
+        allow_special: Whether special tokens in a prompt, such as `<|endoftext|>`, have their own ids. If not, they are
+            plain text.
         slots: The most stories that are written at the same time; default: 64.
 
     Returns:

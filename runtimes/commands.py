@@ -102,7 +102,8 @@ def generate(
     logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE is added to a token's logit; repeat.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: random.")] = SamplingParams.seed,
     allow_special: Annotated[
-        bool, typer.Option("--allow-special", help="Read <|endoftext|> in the prompt as the token.")
+        bool,
+        typer.Option("--allow-special", help="Read special tokens in the prompt, such as <|endoftext|>, as tokens."),
     ] = False,
     threads: Annotated[int | None, typer.Option(help="Number of threads; default: by model size.")] = None,
     interactive: Annotated[

@@ -21,7 +21,9 @@ from slm.hashing import sha256_of
 from slm.json_reader import Fields, as_plain_text, read_json
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges
+from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizer_json import load_merges
+from slm.tokenizer_settings import TokenizerSettings
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -91,6 +93,7 @@ def save_checkpoint(
         "preset": preset,
         "shape": model.config.to_dict(),
         "parameters": model.config.parameters,
+        **tokenizer.settings.listed(),
         "sha256": {path.name: sha256_of(path) for path in files},
     }
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
@@ -123,7 +126,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             message names it.
     """
     folder = find_checkpoint(folder)
-    preset, config, hashes = _read_config(folder / CONFIG_FILE)
+    preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
     for name, digest in hashes.items():
         _check(folder / name, digest)
     path = folder / WEIGHTS_FILE
@@ -140,7 +143,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     except RuntimeError as error:
         reason = as_plain_text(" ".join(str(error).split()))[:200]
         raise SlmxError(f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again") from None
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = Tokenizer.load(folder, settings)
     if tokenizer.vocab_size != config.vocab_size:
         raise SlmxError(
             f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
@@ -182,8 +185,8 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
     return tensors
 
 
-def _read_config(path: Path) -> tuple[str, GPTConfig, dict[str, str]]:
-    """Returns the preset, the shape, and the hash of each file of a checkpoint."""
+def _read_config(path: Path) -> tuple[str, GPTConfig, TokenizerSettings, dict[str, str]]:
+    """Returns the preset, the shape, the settings of the tokenizer, and the hash of each file of a checkpoint."""
     try:
         fields = Fields(read_json(path, MAX_CONFIG_BYTES))
         version = fields.integer("format_version")
@@ -191,7 +194,8 @@ def _read_config(path: Path) -> tuple[str, GPTConfig, dict[str, str]]:
             raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
         hashes = fields.object("sha256")
         config = GPTConfig.from_dict(fields.value("shape"), str(path))
-        return fields.name("preset"), config, {name: hashes.sha256(name) for name in HASHED_FILES}
+        settings = TokenizerSettings.read(fields)
+        return fields.name("preset"), config, settings, {name: hashes.sha256(name) for name in HASHED_FILES}
     except OSError as error:
         raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
     except ValueError as error:

@@ -1,7 +1,8 @@
-"""Byte-level BPE, trained with `tokenizers` and run with `tiktoken` from a rank file. Nothing is downloaded.
+"""Tokenizers: byte-level BPE, run with `tiktoken`, and the BPE of SentencePiece. Nothing is downloaded.
 
 A tokenizer has two files. slmx runs `tokenizer.tiktoken`, which is in tiktoken's own format: a token in base64 and its
-rank on each line. `tokenizer.json` holds the same vocabulary for Hugging Face and related tools.
+rank on each line. `tokenizer.json` holds the same vocabulary for Hugging Face and related tools. `TokenizerSettings`
+says what else is needed to run the first file.
 """
 
 from __future__ import annotations
@@ -10,74 +11,117 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import tiktoken
-
+from slm.byte_level import ByteLevel
 from slm.errors import SlmxError
-from slm.json_reader import Fields, read_json
+from slm.tokenizer_settings import DEFAULT_SETTINGS, SCHEMES, TokenizerSettings
 
-END_OF_TEXT = "<|endoftext|>"
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from slm.sentencepiece import SentencePiece
+
 RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
-MAX_JSON_BYTES = 2**27
-# GPT-2's split rule, which the ByteLevel pre-tokenizer of `tokenizers` also applies.
-SPLIT_PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
-# tiktoken's regular expressions overflow their stack on several hundred thousand spaces in a row.
-LONGEST_SPACE = 100_000
-_LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE + 1},}}")
+SINGLE_BYTES = [bytes([byte]) for byte in range(256)]
+# How many times as long as its normal form C a text can be, in UTF-8. Three Hangul letters are one syllable.
+NFC_SHRINKS = 3
 
 
 class Tokenizer:
     """Converts text to token ids and back. Thread-safe.
 
-    `<|endoftext|>` has the last id and begins every story.
+    The ordinary tokens have the first ids. The special tokens follow: the end of a text, and then the begin of a text
+    if that is another token.
 
     Args:
-        ranks: The ids of all tokens but `<|endoftext|>`, as `parse_ranks` returns them.
+        tokens: The ordinary tokens in the order of their ids, as `parse_tokens` returns them.
+        settings: How text is split, and the special tokens.
+
+    Attributes:
+        tokens: The ordinary tokens. With the scheme `sentencepiece` the first 256 are the single bytes.
+        settings: How text is split, and the special tokens.
+        end_of_text: The id that ends a text.
+        begin: The id that begins a text. It is `end_of_text` unless the settings name another token.
     """
 
-    def __init__(self, ranks: dict[bytes, int]) -> None:
-        self.ranks = ranks
-        self.end_of_text = len(ranks)
-        self.encoding = tiktoken.Encoding(
-            name="slmx",
-            pat_str=SPLIT_PATTERN,
-            mergeable_ranks=ranks,
-            special_tokens={END_OF_TEXT: self.end_of_text},
-        )
+    def __init__(self, tokens: Iterable[bytes], settings: TokenizerSettings = DEFAULT_SETTINGS) -> None:
+        self.tokens = list(tokens)
+        self.settings = settings
+        self.end_of_text = len(self.tokens)
+        self.specials = {token: self.end_of_text + number for number, token in enumerate(settings.specials)}
+        self.begin = self.end_of_text + len(self.specials) - 1
+        self._engine = _engine(self.tokens, settings)
+        self._prefix = settings.prefix if SCHEMES[settings.scheme].pattern is None else "never"
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both give the same ids to every text."""
+        return isinstance(other, Tokenizer) and (self.settings, self.tokens) == (other.settings, other.tokens)
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, including `<|endoftext|>`."""
-        return len(self.ranks) + 1
+        """Number of ids, including those of the special tokens."""
+        return len(self.tokens) + len(self.specials)
+
+    @property
+    def drops_space(self) -> bool:
+        """Whether `decode` leaves out a space at the start of a text, because `encode` put it there."""
+        return self._prefix != "never"
 
     @cached_property
     def longest_token(self) -> int:
-        """Bytes in the longest token. A text of n bytes has at least n / longest_token tokens."""
-        return max(len(END_OF_TEXT), *map(len, self.ranks))
+        """Bytes of text in the longest token. A text of n bytes has at least n / longest_token tokens."""
+        scheme = SCHEMES[self.settings.scheme]
+        longest = max(*(len(token.encode("utf-8")) for token in self.specials), *map(len, self.tokens))
+        if scheme.pattern is None:  # a space may be an U+2581 in the text, which has three bytes
+            return max(longest, *(len(token) + 2 * token.count(b" ") for token in self.tokens))
+        return longest * NFC_SHRINKS if scheme.nfc else longest
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Encodes a text.
 
         Args:
             text: Any text without lone surrogates. White space of more than 100,000 characters is encoded in parts.
-            allow_special: Whether `<|endoftext|>` in the text becomes the special token. If not, it is plain text.
+            allow_special: Whether special tokens in the text become their ids. If not, they are plain text.
 
         Returns:
             The ids.
         """
-        parts = text.split(END_OF_TEXT) if allow_special else [text]
+        if not allow_special:
+            return self._engine.encode(self._prefixed(text))
         ids: list[int] = []
-        for number, part in enumerate(parts):
-            if number:
-                ids.append(self.end_of_text)
-            for piece in bounded_pieces(part):
-                ids += self.encoding.encode_ordinary(piece)
+        for number, part in enumerate(self._special_pattern.split(text)):
+            if number % 2:
+                ids.append(self.specials[part])
+            else:
+                ids += self._engine.encode(self._prefixed(part, number == 0))
         return ids
+
+    def encode_to_numpy(self, text: str) -> npt.NDArray[np.uint32]:
+        """Encodes a text, as `encode` does without special tokens. Returns uint32 [tokens]."""
+        return self._engine.encode_to_numpy(self._prefixed(text))
+
+    @cached_property
+    def _special_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self.specials, key=len, reverse=True)
+        return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def _prefixed(self, text: str, first: bool = True) -> str:
+        """Returns a text between special tokens with the space that the settings put before it."""
+        if self._prefix == "never" or not text:
+            return text
+        if self._prefix == "first" and (not first or text[0] in " \u2581"):
+            return text
+        return " " + text
+
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes of an id. A special token has none."""
+        return self.tokens[token] if token < self.end_of_text else b""
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of ids. Bytes that are not UTF-8 become U+FFFD.
@@ -88,97 +132,68 @@ class Tokenizer:
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Returns the bytes of ids. `<|endoftext|>` has none.
+        """Returns the bytes of ids. A special token has none.
 
         Raises:
             SlmxError: An id is outside the vocabulary.
         """
-        ordinary = [i for i in ids if i != self.end_of_text]
-        for extreme in (min(ordinary, default=0), max(ordinary, default=0)):
-            if not 0 <= extreme < self.end_of_text:
-                raise SlmxError(f"no token has the id {extreme}; ids go from 0 to {self.end_of_text}")
-        return self.encoding.decode_bytes(ordinary)
+        ids = list(ids)
+        for extreme in (min(ids, default=0), max(ids, default=0)):
+            if not 0 <= extreme < self.vocab_size:
+                raise SlmxError(f"no token has the id {extreme}; ids go from 0 to {self.vocab_size - 1}")
+        text = b"".join(map(self.token_bytes, ids))
+        return text.removeprefix(b" ") if self.drops_space else text
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
+    def load(cls, folder: Path, settings: TokenizerSettings = DEFAULT_SETTINGS) -> Tokenizer:
         """Reads the `tokenizer.tiktoken` of a folder; SlmxError if it is missing or not a rank file."""
         path = folder / RANKS_FILE
         try:
-            return cls.from_bytes(path.read_bytes(), str(path))
+            return cls.from_bytes(path.read_bytes(), str(path), settings)
         except OSError as error:
             raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
 
     @classmethod
-    def from_bytes(cls, content: bytes, where: str) -> Tokenizer:
+    def from_bytes(cls, content: bytes, where: str, settings: TokenizerSettings = DEFAULT_SETTINGS) -> Tokenizer:
         """Reads the content of a `tokenizer.tiktoken`; SlmxError that names `where` if it is not a rank file."""
         try:
-            return cls(parse_ranks(content))
+            return cls(parse_tokens(content, settings.scheme), settings)
         except ValueError as error:
             raise SlmxError(f"{where}: not a tiktoken rank file ({error})") from error
 
     def save(self, folder: Path, merges: list[tuple[str, str]]) -> None:
-        """Writes both files. `merges` are the pairs in the order that `tokenizers` learned them."""
-        lines = [base64.b64encode(token) + b" %d" % rank for token, rank in self.ranks.items()]
+        """Writes both files. `merges` are the pairs in the order they were learned, as tokenizer.json spells them."""
+        from slm.tokenizer_json import tokenizer_json
+
+        lines = [base64.b64encode(token) + b" %d" % rank for rank, token in enumerate(self.tokens)]
         (folder / RANKS_FILE).write_bytes(b"\n".join(lines) + b"\n")
-        (folder / JSON_FILE).write_text(json.dumps(self._to_json(merges), ensure_ascii=False), "utf-8")
-
-    def _to_json(self, merges: list[tuple[str, str]]) -> dict[str, Any]:
-        special = {
-            "id": self.end_of_text,
-            "content": END_OF_TEXT,
-            "special": True,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-        }
-        level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-        vocab = {to_unicode(token): rank for token, rank in self.ranks.items()}
-        return {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [special],
-            "normalizer": None,
-            "pre_tokenizer": level,
-            "post_processor": None,
-            "decoder": level,
-            "model": {
-                "type": "BPE",
-                "dropout": None,
-                "unk_token": None,
-                "continuing_subword_prefix": None,
-                "end_of_word_suffix": None,
-                "fuse_unk": False,
-                "byte_fallback": False,
-                "ignore_merges": False,
-                "vocab": vocab | {END_OF_TEXT: self.end_of_text},
-                "merges": [list(pair) for pair in merges],
-            },
-        }
+        (folder / JSON_FILE).write_text(json.dumps(tokenizer_json(self, merges), ensure_ascii=False), "utf-8")
 
 
-def bounded_pieces(text: str) -> Iterator[str]:
-    """Yields a text in pieces. It is cut only inside white space that is longer than LONGEST_SPACE."""
-    start = 0
-    if len(text) > LONGEST_SPACE:
-        for run in _LONG_SPACE.finditer(text):
-            for end in range(run.start() + LONGEST_SPACE, run.end(), LONGEST_SPACE):
-                yield text[start:end]
-                start = end
-    yield text[start:]
+def _engine(tokens: list[bytes], settings: TokenizerSettings) -> ByteLevel | SentencePiece:
+    scheme = SCHEMES[settings.scheme]
+    if scheme.pattern is not None:
+        return ByteLevel(tokens, scheme)
+    from slm.sentencepiece import SentencePiece
+
+    return SentencePiece(tokens)
 
 
-def parse_ranks(content: bytes) -> dict[bytes, int]:
+def parse_tokens(content: bytes, scheme: str = DEFAULT_SETTINGS.scheme) -> list[bytes]:
     """Parses tiktoken's rank format: a token in base64, a space and its rank on each line.
 
+    Args:
+        content: The content of the file.
+        scheme: The scheme of the tokenizer. With `sentencepiece` the single bytes come first, and each other token is
+            the UTF-8 of whole characters. It may repeat a single byte.
+
     Returns:
-        The ranks by token.
+        The tokens in the order of their ranks.
 
     Raises:
         ValueError: The ranks are not 0, 1, 2, ... in order, a token is repeated or empty, or a single byte is missing.
     """
-    ranks: dict[bytes, int] = {}
+    tokens: list[bytes] = []
     for number, line in enumerate(content.splitlines()):
         try:
             token, rank = line.split()
@@ -190,13 +205,36 @@ def parse_ranks(content: bytes) -> dict[bytes, int]:
             raise ValueError(f"line {number + 1} has rank {str(value)[:20]}, expected {number}")
         if not decoded:
             raise ValueError(f"line {number + 1} has an empty token")
-        if decoded in ranks:
-            raise ValueError(f"line {number + 1} repeats the token of rank {ranks[decoded]}")
-        ranks[decoded] = value
-    missing = sum(bytes([byte]) not in ranks for byte in range(256))
+        tokens.append(decoded)
+    pieces = SCHEMES[scheme].pattern is None
+    if pieces:
+        _check_pieces(tokens)
+    _check_different(tokens, len(SINGLE_BYTES) if pieces else 0)
+    missing = len(SINGLE_BYTES) - len(set(SINGLE_BYTES).intersection(tokens))
     if missing:
-        raise ValueError(f"{len(ranks)} tokens, {missing} of the 256 single bytes not among them")
-    return ranks
+        raise ValueError(f"{len(tokens)} tokens, {missing} of the 256 single bytes not among them")
+    return tokens
+
+
+def _check_pieces(tokens: list[bytes]) -> None:
+    """Checks the tokens of SentencePiece: first the single bytes in order, then whole characters."""
+    if tokens[:256] != SINGLE_BYTES:
+        raise ValueError("its first 256 tokens are not the single bytes in order")
+    for number, token in enumerate(tokens[256:], 257):
+        if token.decode("utf-8", "ignore").encode("utf-8") != token:
+            raise ValueError(f"line {number} has a token that is not UTF-8")
+
+
+def _check_different(tokens: list[bytes], start: int) -> None:
+    """Checks that no token from the index `start` on is repeated."""
+    ranks = {token: rank for rank, token in enumerate(tokens[start:], start)}
+    if len(ranks) + start == len(tokens):
+        return
+    seen: dict[bytes, int] = {}
+    for rank, token in enumerate(tokens[start:], start):
+        if token in seen:
+            raise ValueError(f"line {rank + 1} repeats the token of rank {seen[token]}")
+        seen[token] = rank
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
@@ -212,6 +250,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, l
     from tokenizers import Tokenizer as Trainee
     from tokenizers import models, pre_tokenizers, trainers
 
+    from slm.tokenizer_json import to_bytes
+
     trainee = Trainee(models.BPE())
     trainee.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -223,57 +263,4 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> tuple[Tokenizer, l
     trainee.train_from_iterator(texts, trainer)
     model = json.loads(trainee.to_str())["model"]
     by_id = sorted(model["vocab"].items(), key=lambda item: item[1])
-    ranks = {to_bytes(token): rank for token, rank in by_id}
-    return Tokenizer(ranks), [(left, right) for left, right in model["merges"]]
-
-
-def load_merges(folder: Path) -> list[tuple[str, str]]:
-    """Reads the merges of a folder's `tokenizer.json`, in the order they were learned; SlmxError if that fails."""
-    path = folder / JSON_FILE
-    try:
-        return read_merges(Fields(read_json(path, MAX_JSON_BYTES)).object("model"))
-    except OSError as error:
-        raise SlmxError(f"{path}: cannot read the merges ({error.strerror}); copy the folder again") from error
-    except ValueError as error:
-        raise SlmxError(f"{path}: cannot read the merges ({error}); copy the folder again") from error
-
-
-def read_merges(model: Fields) -> list[tuple[str, str]]:
-    """Reads the merges of the `model` in a `tokenizer.json`.
-
-    Each merge is a pair of texts, or one text with a space between the two parts.
-
-    Raises:
-        ValueError: A merge is neither.
-    """
-    merges = model.value("merges")
-    if not isinstance(merges, list):
-        raise ValueError("model.merges is not a list")
-    pairs = []
-    for number, merge in enumerate(merges):
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
-            raise ValueError(f"merge {number} is not a pair of texts")
-        pairs.append((pair[0], pair[1]))
-    return pairs
-
-
-def _byte_alphabet() -> dict[int, str]:
-    """Returns GPT-2's printable character for each byte: printable Latin-1 is unchanged, the rest is from U+0100."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
-
-
-_BYTE_TO_CHAR = _byte_alphabet()
-_CHAR_TO_BYTE = {char: byte for byte, char in _BYTE_TO_CHAR.items()}
-
-
-def to_unicode(token: bytes) -> str:
-    """Returns a token as tokenizer.json spells it."""
-    return "".join(_BYTE_TO_CHAR[byte] for byte in token)
-
-
-def to_bytes(token: str) -> bytes:
-    """Returns the bytes of a token of tokenizer.json; KeyError for a character that stands for no byte."""
-    return bytes(_CHAR_TO_BYTE[char] for char in token)
+    return Tokenizer(to_bytes(token) for token, _ in by_id), [(left, right) for left, right in model["merges"]]

@@ -11,7 +11,8 @@ from slm.checkpoint import save_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import get_preset
-from slm.tokenizer import Tokenizer, load_merges, to_unicode
+from slm.tokenizer import Tokenizer
+from slm.tokenizer_json import load_merges, to_unicode
 
 SEED = 0
 
@@ -40,12 +41,12 @@ def _tokenizer(vocab_size: int) -> tuple[Tokenizer, list[tuple[str, str]]]:
     text contains such a pair.
     """
     base = Tokenizer.load(PRETRAINED / "nano")
-    ranks, merges = dict(base.ranks), load_merges(PRETRAINED / "nano")
-    words = [token for token in ranks if token.startswith(b" ") and len(token) > 2]
+    tokens, merges = dict.fromkeys(base.tokens), load_merges(PRETRAINED / "nano")
+    words = [token for token in tokens if token.startswith(b" ") and len(token) > 2]
     for left, right in itertools.product(words, words):
-        if len(ranks) == vocab_size - 1:
+        if len(tokens) == vocab_size - 1:
             break
-        if left + right not in ranks:
-            ranks[left + right] = len(ranks)
+        if left + right not in tokens:
+            tokens[left + right] = None
             merges.append((to_unicode(left), to_unicode(right)))
-    return Tokenizer(ranks), merges
+    return Tokenizer(tokens), merges

@@ -23,7 +23,8 @@ from slm.checkpoint import save_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.tokenizer import END_OF_TEXT, train_tokenizer
+from slm.tokenizer import train_tokenizer
+from slm.tokenizer_settings import END_OF_TEXT
 from slm.train.evaluate import evaluate
 from tests.shared import SHARED_HOME, made_once
 

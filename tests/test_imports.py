@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "benchmarks": {"benchmarks", "export", "runtimes", "slm"},
 }
 LIGHT_SLM = {
+    "slm.byte_level",
     "slm.disk",
     "slm.errors",
     "slm.folder_kind",
@@ -31,9 +32,11 @@ LIGHT_SLM = {
     "slm.json_reader",
     "slm.metrics",
     "slm.presets",
+    "slm.sentencepiece",
     "slm.signals",
     "slm.terminal",
     "slm.tokenizer",
+    "slm.tokenizer_settings",
 }
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 HEAVY = {

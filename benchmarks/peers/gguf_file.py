@@ -13,7 +13,9 @@ from pathlib import Path
 import gguf
 
 from slm.checkpoint import Checkpoint
-from slm.tokenizer import END_OF_TEXT, to_unicode
+from slm.importers.gguf_tokenizer import PRE_TOKENIZERS
+from slm.sentencepiece import BYTES
+from slm.tokenizer_json import spell
 
 TYPES = {
     "F32": gguf.GGMLQuantizationType.F32,
@@ -33,7 +35,7 @@ NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     """Write a checkpoint as GGUF with its matrices as F32, Q8_0 or Q4_0."""
-    config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
+    config = checkpoint.model.config
     logging.getLogger("gguf").setLevel(logging.WARNING)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_context_length(config.block_size)
@@ -42,13 +44,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     writer.add_feed_forward_length(4 * config.n_embd)
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(1e-5)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([*map(to_unicode, tokenizer.ranks), END_OF_TEXT])
-    writer.add_token_types([gguf.TokenType.NORMAL] * len(tokenizer.ranks) + [gguf.TokenType.CONTROL])
-    writer.add_token_merges([f"{left} {right}" for left, right in checkpoint.merges])
-    writer.add_bos_token_id(tokenizer.end_of_text)
-    writer.add_eos_token_id(tokenizer.end_of_text)
+    _add_tokenizer(writer, checkpoint)
     for name, tensor in checkpoint.model.state_dict().items():
         array = tensor.numpy()
         wide = array.ndim == 2 and name != "wpe.weight"
@@ -58,6 +54,27 @@ def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
+    tokenizer, scheme = checkpoint.tokenizer, checkpoint.tokenizer.settings.scheme
+    pieces = scheme == "sentencepiece"
+    ordinary = spell(tokenizer.tokens, scheme)
+    types = [
+        gguf.TokenType.BYTE if pieces and number < BYTES else gguf.TokenType.NORMAL for number in range(len(ordinary))
+    ]
+    writer.add_tokenizer_model("llama" if pieces else "gpt2")
+    writer.add_token_list([*ordinary, *tokenizer.specials])
+    writer.add_token_types([*types, *[gguf.TokenType.CONTROL] * len(tokenizer.specials)])
+    if pieces:
+        writer.add_token_scores([-float(number) for number in range(tokenizer.vocab_size)])
+        writer.add_add_space_prefix(tokenizer.drops_space)
+    else:
+        names = {scheme: name for name, scheme in PRE_TOKENIZERS.items()}
+        writer.add_tokenizer_pre(names[scheme])
+        writer.add_token_merges([f"{left} {right}" for left, right in checkpoint.merges])
+    writer.add_bos_token_id(tokenizer.begin)
+    writer.add_eos_token_id(tokenizer.end_of_text)
 
 
 def _gguf_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a Hugging Face GPT-2 folder, which other converters read. slm/gpt2.py reads such a folder.
+"""Writes a checkpoint as a Hugging Face GPT-2 folder, which other converters and slm/importers/hugging_face.py read.
 
 The Conv1D modules of transformers store the matrices of a block as [in, out]. The head is the token table, so it is not
 stored separately. Configuration and tokenizer are those of an exported bundle.
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from export.configs import write_configs
 from slm.checkpoint import Checkpoint, save_tensors
-from slm.gpt2 import CONV1D, WEIGHTS_FILE
+from slm.importers.hugging_face import CONV1D
+from slm.importers.hugging_face_weights import WEIGHTS_FILE
 from slm.tokenizer import JSON_FILE
 
 
@@ -23,4 +24,4 @@ def write_gpt2_folder(checkpoint: Checkpoint, folder: Path) -> None:
         tensors[f"transformer.{name}"] = tensor.t() if turned else tensor
     save_tensors(tensors, folder / WEIGHTS_FILE)
     shutil.copyfile(checkpoint.folder / JSON_FILE, folder / JSON_FILE)
-    write_configs(folder, checkpoint.model.config, checkpoint.tokenizer.end_of_text, None)
+    write_configs(folder, checkpoint.model.config, checkpoint.tokenizer, None)

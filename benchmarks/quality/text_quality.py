@@ -111,7 +111,7 @@ def bleu(target: Target, text: Path) -> float | None:
     session = _float_session(target)
     written, references = [], []
     for _, story in zip(range(CONTINUED), read_stories([text]), strict=False):
-        ids = [tokenizer.end_of_text, *tokenizer.encode(story)][:block]
+        ids = [tokenizer.begin, *tokenizer.encode(story)][:block]
         half = len(ids) // 2
         if half < LEAST_HALF:
             continue

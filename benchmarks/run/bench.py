@@ -370,7 +370,7 @@ class Bench:
 def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int], list[int]]:
     """Return the ids of the context before the prompt, and of the prompt: a story, repeated as often as needed."""
     tokenizer = target.checkpoint.tokenizer
-    story = [tokenizer.end_of_text, *tokenizer.encode(STORY)]
+    story = [tokenizer.begin, *tokenizer.encode(STORY)]
     ids = [story[number % len(story)] for number in range(depth + prompt_tokens)]
     return ids[:depth], ids[depth:]
 

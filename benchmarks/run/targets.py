@@ -28,7 +28,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, get_preset
-from slm.tokenizer import load_merges
+from slm.tokenizer_json import load_merges
 from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

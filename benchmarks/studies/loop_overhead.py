@@ -262,7 +262,7 @@ def best_of(report: Report, preset: str, runner: str, prompt_tokens: int) -> Res
 def prompt_of(subject: Target) -> list[int]:
     """Return the prompt's ids after the token that begins a story."""
     tokenizer = subject.checkpoint.tokenizer
-    return [tokenizer.end_of_text, *tokenizer.encode(PROMPT)]
+    return [tokenizer.begin, *tokenizer.encode(PROMPT)]
 
 
 def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:

@@ -17,6 +17,7 @@ from slm.errors import SlmxError
 from slm.hashing import sha256_of_bytes
 from slm.json_reader import Fields, is_plain_name, parse_json
 from slm.presets import GPTConfig
+from slm.tokenizer_settings import DEFAULT_SETTINGS, TokenizerSettings
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
@@ -121,6 +122,7 @@ class Manifest:
         variants: The variants by name, in the order of tables.
         versions: Packages that made the bundle, and the versions of ONNX that it uses.
         files: Every file of the bundle except the manifest, by name relative to the bundle.
+        tokenizer: How the tokenizer splits text, and its special tokens.
     """
 
     preset: str
@@ -132,6 +134,7 @@ class Manifest:
     variants: Mapping[str, VariantEntry]
     versions: Mapping[str, bool | int | str]
     files: Mapping[str, FileEntry]
+    tokenizer: TokenizerSettings = DEFAULT_SETTINGS
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
@@ -167,6 +170,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, with its digest, ready to be written."""
         values = {"format_version": FORMAT_VERSION, **plain(self)} | {"shape": self.shape.to_dict()}
+        del values["tokenizer"]
+        values |= self.tokenizer.listed()
         return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
 
 
@@ -215,6 +220,7 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         variants=variants,
         versions=fields.scalars("versions"),
         files=files,
+        tokenizer=TokenizerSettings.read(fields),
     )
 
 

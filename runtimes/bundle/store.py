@@ -180,7 +180,9 @@ class Bundle:
 
     def tokenizer(self) -> Tokenizer:
         """Returns the tokenizer, from the rank file; SlmxError if it has another number of tokens than the model."""
-        tokenizer = Tokenizer.from_bytes(self.read(RANKS_FILE), self.store.location(RANKS_FILE))
+        tokenizer = Tokenizer.from_bytes(
+            self.read(RANKS_FILE), self.store.location(RANKS_FILE), self.manifest.tokenizer
+        )
         if tokenizer.vocab_size != self.config.vocab_size:
             raise SlmxError(
                 f"{self.path}: {tokenizer.vocab_size} tokens but {self.config.vocab_size} logits; export it again"

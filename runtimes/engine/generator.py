@@ -142,7 +142,8 @@ class Generator:
         bundle: An opened bundle.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
-        allow_special: Whether `<|endoftext|>` in a prompt is the special token. If not, it is plain text.
+        allow_special: Whether special tokens in a prompt, such as `<|endoftext|>`, have their own ids. If not, they are
+            plain text.
         slots: The most stories at the same time: streams that have begun, and rows of each batch.
 
     Raises:
@@ -165,7 +166,6 @@ class Generator:
         self.slots = slots
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
-        self._token_bytes = self.tokenizer.encoding.decode_single_token_bytes
         self._chosen_threads = threads
         first = self._open(1)
         self.threads = first.threads
@@ -260,7 +260,7 @@ class Generator:
     def detokenize(self, ids: Sequence[int]) -> str:
         """Returns the text of ids. Bytes that are not UTF-8 become U+FFFD.
 
-        The end of the text has the id `tokenizer.end_of_text` and no text.
+        Special tokens, such as that of the id `tokenizer.end_of_text`, have no text.
 
         Raises:
             SlmxError: An id is not in the vocabulary.
@@ -278,7 +278,7 @@ class Generator:
             SlmxError: The prompt is not valid Unicode, or is longer than the context.
         """
         size = check_prompt(prompt)
-        block_size, start = self.bundle.config.block_size, [self.tokenizer.end_of_text]
+        block_size, start = self.bundle.config.block_size, [self.tokenizer.begin]
         # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
         longest = block_size * self.tokenizer.longest_token
         if on_full == "slide":
@@ -299,7 +299,9 @@ class Generator:
         """Returns the state of a new story; errors as in `encode`."""
         ids = self.encode(prompt, config.on_full)
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
-        return Story(prompt, ids, config, sampling, end, self._token_bytes, block_size)
+        starts_text = all(token >= end for token in ids)  # special tokens only
+        drop_space = self.tokenizer.drops_space and starts_text
+        return Story(prompt, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space)
 
     def stream(
         self,

@@ -42,6 +42,7 @@ class Story:
         end: Id of the end of the text.
         token_bytes: Returns the bytes of an id.
         block_size: Positions in the model's context.
+        drop_space: Whether a space at the start of the story is left out, because the tokenizer puts it there.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Story:
         end: int,
         token_bytes: Callable[[int], bytes],
         block_size: int,
+        drop_space: bool = False,
     ) -> None:
         self.prompt = prompt
         self.prompt_ids = prompt_ids
@@ -67,6 +69,7 @@ class Story:
         self._end = end
         self._token_bytes = token_bytes
         self._block_size = block_size
+        self._drop_space = drop_space
         self._length = len(prompt_ids)  # positions that the model has read when `accept` is called
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(config.stop) if config.stop else None
@@ -102,7 +105,7 @@ class Story:
         self.ids.append(token)
         if self._config.logprobs:
             self.logprobs.append(log_probability(logits, token))
-        piece = self._decoder.decode(self._token_bytes(token))
+        piece = self._decoder.decode(self._text_of(token))
         if self._stops is not None:
             piece = self._stops.push(piece)
             if self._stops.hit is not None:
@@ -120,6 +123,13 @@ class Story:
         if piece:
             self._pieces.append(piece)
         return piece
+
+    def _text_of(self, token: int) -> bytes:
+        text = self._token_bytes(token)
+        if self._drop_space and text:
+            self._drop_space = False
+            return text.removeprefix(b" ")
+        return text
 
     def interrupt(self) -> str:
         """Ends the story now if it has not ended, and returns the text that was held back."""

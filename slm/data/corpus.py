@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slm.errors import SlmxError
-from slm.tokenizer import Tokenizer, bounded_pieces
+from slm.tokenizer import Tokenizer
 
 TokenArray = npt.NDArray[np.uint16]
 
@@ -41,7 +41,9 @@ class Shards:
 
 @dataclass(frozen=True)
 class TokenStream:
-    """The tokens of stories one after the other; `<|endoftext|>` begins each story.
+    """The tokens of stories one after the other. The token that begins a text is before each story.
+
+    If another token ends a text, it is after each story.
 
     Attributes:
         ids: The tokens, uint16 [n].
@@ -90,19 +92,17 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
         tokenizer: The tokenizer.
 
     Returns:
-        The stream, with `<|endoftext|>` before each story.
+        The stream.
 
     Raises:
         SlmxError: The vocabulary does not fit uint16.
     """
     if tokenizer.vocab_size > 65536:
         raise SlmxError(f"a vocabulary of {tokenizer.vocab_size} does not fit 16-bit ids")
-    begin = np.array([tokenizer.end_of_text], np.uint16)
+    begin = np.array([tokenizer.begin], np.uint16)
+    end = np.array([tokenizer.end_of_text] if tokenizer.begin != tokenizer.end_of_text else [], np.uint16)
     pieces = [begin[:0]]
     for story in stories:
-        pieces.append(begin)
-        for piece in bounded_pieces(story):
-            encoded = tokenizer.encoding.encode_to_numpy(piece, disallowed_special=())
-            pieces.append(encoded.astype(np.uint16))
+        pieces += [begin, tokenizer.encode_to_numpy(story).astype(np.uint16), end]
     ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))

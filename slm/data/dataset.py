@@ -13,7 +13,10 @@ import numpy as np
 from slm.data.corpus import Shards, TokenArray, TokenStream
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges
+from slm.json_reader import Fields
+from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizer_json import load_merges
+from slm.tokenizer_settings import TokenizerSettings
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 2
@@ -70,7 +73,7 @@ class Dataset:
                 raise ValueError(f"shards named {shards}")
             for name in (RANKS_FILE, JSON_FILE, *shards):
                 _check(folder / name, files[name]["sha256"])
-            tokenizer = Tokenizer.load(folder)
+            tokenizer = Tokenizer.load(folder, TokenizerSettings.read(Fields(record)))
             streams = {split: _open_split(folder, entry) for split, entry in splits.items()}
         except OSError as error:
             raise SlmxError(

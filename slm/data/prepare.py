@@ -30,7 +30,9 @@ from slm.hashing import sha256_of
 from slm.locks import lock_folder
 from slm.ownership import DATA_SET
 from slm.presets import get_preset
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, load_merges, train_tokenizer
+from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
+from slm.tokenizer_json import load_merges
+from slm.tokenizer_settings import settings_of
 
 HELD_OUT_SHARE = 20
 TOKENIZER_BYTES = 256 * 2**20
@@ -127,9 +129,15 @@ def _deciding_settings(settings: PrepareSettings) -> dict[str, Any]:
         "licence": settings.licence,
         "field": settings.field,
         "vocab_size": settings.vocab_size or get_preset(settings.preset).config.vocab_size,
-        "tokenizer": None if settings.tokenizer is None else sha256_of(settings.tokenizer / RANKS_FILE),
+        "tokenizer": None if settings.tokenizer is None else _tokenizer_record(settings.tokenizer),
         "clean": settings.clean,
     }
+
+
+def _tokenizer_record(folder: Path) -> str | dict[str, Any]:
+    """Returns what identifies the tokenizer of a folder: its SHA-256, and its settings if they are not the defaults."""
+    digest, listed = sha256_of(folder / RANKS_FILE), settings_of(folder).listed()
+    return {"sha256": digest, **listed} if listed else digest
 
 
 def _source_record(split: str, source: Source) -> dict[str, Any]:
@@ -194,6 +202,7 @@ class _Pipeline:
             **request,
             "licence": self.settings.licence,
             "vocab_size": tokenizer.vocab_size,
+            **tokenizer.settings.listed(),
             "cleaning": cleaning,
             "splits": splits,
             "files": {
@@ -259,7 +268,8 @@ class _Pipeline:
 
     def _tokenizer(self, progress: Progress) -> tuple[Tokenizer, list[tuple[str, str]]]:
         if self.settings.tokenizer is not None:
-            return Tokenizer.load(self.settings.tokenizer), load_merges(self.settings.tokenizer)
+            folder = self.settings.tokenizer
+            return Tokenizer.load(folder, settings_of(folder)), load_merges(folder)
         wanted = _deciding_settings(self.settings)["vocab_size"]
         every = max(1, math.ceil(self.bytes["train"] / TOKENIZER_BYTES))
         task = progress.add_task(f"learning {wanted:,} tokens", total=None, figures="")

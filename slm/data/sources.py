@@ -13,7 +13,7 @@ from slm.data.stories import BLANK_LINE, MARKER, normalise, split_stories
 from slm.data.tables import read_column
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer_settings import END_OF_TEXT
 
 SEPARATORS = ("auto", "endoftext", "blank")
 TABLES = {

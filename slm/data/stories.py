@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from slm.data.cleaning import Cleaning
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer_settings import END_OF_TEXT
 
 MARKER = re.compile(re.escape(END_OF_TEXT))
 BLANK_LINE = re.compile(rf"{re.escape(END_OF_TEXT)}|\n[^\S\n]*\n")

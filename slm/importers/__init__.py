@@ -1,1 +1,1 @@
-"""Models of other programs become slmx checkpoints."""
+"""Models and tokenizers of other tools, as slmx checkpoints and tokenizers."""

@@ -39,6 +39,7 @@ class ForeignModel:
         tensors: The weights in float32, by the names of the source, with matrices as [out, in].
         tokenizer: The tokenizer.
         attention_factors: For each layer, the factor of the attention scores relative to 1 / sqrt(head_dim).
+        zero_biases: Parts of a block, such as "attn.c_attn", that have no biases in the source.
         interleaved: Whether rotary positions turn the channel pairs (2 i, 2 i + 1) instead of (i, i + head_dim / 2).
         record: What the training record says of the source.
     """
@@ -50,6 +51,7 @@ class ForeignModel:
     tensors: Mapping[str, Tensor]
     tokenizer: ImportedTokenizer
     attention_factors: tuple[float, ...] = ()
+    zero_biases: tuple[str, ...] = ()
     interleaved: bool = False
     record: Mapping[str, Any] = field(default_factory=dict)
 
@@ -71,7 +73,7 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
             `out` cannot be written. Nothing is written then.
     """
     tokenizer, config = foreign.tokenizer, foreign.config
-    state = foreign.names.collect(foreign.tensors, config, str(foreign.where))
+    state = foreign.names.collect(foreign.tensors, config, foreign.zero_biases, str(foreign.where))
     if foreign.interleaved:
         _make_halves(state, config)
     _scale_attention(state, config, foreign.attention_factors)
@@ -123,7 +125,7 @@ def _qkv(state: Mapping[str, Tensor], config: GPTConfig) -> list[tuple[int, str,
     """Returns layer, name, and the parts for queries, keys and values, of each weight and bias of the attention."""
     sizes = [count * config.head_dim for count in (config.n_head, config.kv_heads, config.kv_heads)]
     names = [(i, f"h.{i}.attn.c_attn.{part}") for i in range(config.n_layer) for part in ("weight", "bias")]
-    return [(layer, name, state[name].split(sizes)) for layer, name in names if name in state]
+    return [(layer, name, torch.split(state[name], sizes)) for layer, name in names if name in state]
 
 
 def _make_halves(state: dict[str, Tensor], config: GPTConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Metadata:
         SlmxError: slmx does not import the architecture.
     """
 
-    def __init__(self, fields: dict[str, Callable[[], Any]], source: Path) -> None:
+    def __init__(self, fields: Mapping[str, Callable[..., Any]], source: Path) -> None:
         self._fields, self._source = fields, source
         architecture = self.get("general.architecture")
         if architecture not in NAMES:

@@ -79,6 +79,7 @@ def read_hugging_face(source: Path, block_size: int | None) -> ForeignModel:
         tensors=tensors,
         tokenizer=import_tokenizer(source, settings.values),
         attention_factors=_attention_factors(settings, config),
+        zero_biases=_zero_biases(settings),
         record=record,
     )
 
@@ -181,10 +182,10 @@ def _gpt_neo(settings: Settings) -> GPTConfig:
 
 def _neo_layers(settings: Settings) -> list[str]:
     """Returns "global" or "local" for each layer, from attention_types: [[["global", "local"], 6], ...]."""
-    listed = settings.values.get("attention_types", [[["global", "local"], 12]])
+    listed: Any = settings.values.get("attention_types", [[["global", "local"], 12]])
     kinds: list[str] = []
     try:
-        for group, times in listed:  # type: ignore[union-attr]
+        for group, times in listed:
             if not set(group) <= {"global", "local"} or not 0 <= times <= 10**4:
                 raise ValueError
             kinds += [*group] * times
@@ -229,6 +230,16 @@ def _attention_factors(settings: Settings, config: GPTConfig) -> tuple[float, ..
     plain = 1.0 if settings.flag("scale_attn_weights", True) else config.head_dim**0.5
     by_layer = settings.flag("scale_attn_by_inverse_layer_idx", False)
     return tuple(plain / (layer + 1 if by_layer else 1) for layer in range(config.n_layer))
+
+
+def _zero_biases(settings: Settings) -> tuple[str, ...]:
+    """Returns the parts of a block that have no biases in this kind of model."""
+    if settings.model_type == "gpt_neo":
+        return ("attn.c_attn",)
+    if settings.model_type != "llama":
+        return ()
+    attention = () if settings.flag("attention_bias", False) else ("attn.c_attn", "attn.c_proj")
+    return attention if settings.flag("mlp_bias", False) else (*attention, "mlp.c_fc", "mlp.c_proj")
 
 
 def _check_tables(config: GPTConfig, names: Names, tensors: Mapping[str, Tensor], settings: Settings) -> GPTConfig:

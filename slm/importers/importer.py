@@ -17,8 +17,10 @@ from slm.presets import GPTConfig
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # What a Hugging Face folder needs of a repository.
-HUB_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", "README.md", "*token*.json")
-HUB_FILES += ("vocab.json", "merges.txt")
+HUB_FILES = (
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "README.md"),
+    *("*token*.json", "vocab.json", "merges.txt"),
+)
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
 LLAMA2C_TOKENIZER = "tokenizer.bin"
@@ -133,9 +135,10 @@ def _given_shape(settings: ImportSettings) -> Mapping[str, Any]:
         except ValueError as error:
             raise SlmxError(f"{settings.shape}: no JSON ({error}); correct it") from None
         known = GPTConfig.__dataclass_fields__
-        if not isinstance(values, dict) or (strange := next((name for name in values if name not in known), None)):
-            named = f"{strange[:40]!a} is no part of a shape" if isinstance(values, dict) else "no JSON object"
-            raise SlmxError(f"{settings.shape}: {named}; there are {', '.join(known)}")
+        if not isinstance(values, dict):
+            raise SlmxError(f'{settings.shape}: no JSON object; write one such as {{"n_head": 4}}')
+        if strange := next((name for name in values if name not in known), None):
+            raise SlmxError(f"{settings.shape}: {strange[:40]!a} is no part of a shape; there are {', '.join(known)}")
         given |= values
     options = {"n_head": settings.n_head, "block_size": settings.block_size}
     return given | {name: value for name, value in options.items() if value is not None}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -44,12 +44,15 @@ class Names:
         present = {LAYER.sub(".{}.", name) for name in names}
         return sum(part in present for parts in self.weights.values() for part in parts)
 
-    def collect(self, tensors: Mapping[str, Tensor], config: GPTConfig, where: str) -> dict[str, Tensor]:
-        """Returns the weights with the names of GPT. A bias that the program does not have is zero.
+    def collect(
+        self, tensors: Mapping[str, Tensor], config: GPTConfig, zero_biases: Collection[str], where: str
+    ) -> dict[str, Tensor]:
+        """Returns the weights with the names of GPT.
 
         Args:
             tensors: The program's weights, with matrices as [out, in].
             config: The shape. Its context may be shorter than the table of positions.
+            zero_biases: Parts of a block, such as "attn.c_attn", whose biases the program does not have.
             where: The path, for messages.
 
         Raises:
@@ -63,28 +66,28 @@ class Names:
             kind = "weight" if name.endswith(".weight") else "bias"
             template = LAYER.sub(".{}.", name).removesuffix(kind) + "weight"
             parts = [part.format(layer[1] if layer else "") for part in self.weights[template]]
+            pairs = [(part.removesuffix("weight") + kind, part) for part in parts]
+            may_lack = kind == "bias" and template.removeprefix("h.{}.").removesuffix(".weight") in zero_biases
             found = []
-            for weight in parts:
-                part = weight.removesuffix("weight") + kind
-                if part not in tensors and kind == "bias" and weight in tensors:
-                    found.append(torch.zeros(len(tensors[weight])))
-                elif part in tensors:
+            for part, weight in pairs:
+                if part in tensors:
                     found.append(tensors[part])
                     used.add(part)
+                elif may_lack and weight in tensors:
+                    found.append(torch.zeros(len(tensors[weight])))
                 else:
                     raise SlmxError(f"{where}: holds no weight {part}; copy or download it again, whole")
+            together = " + ".join(part for part, _ in pairs)
             try:
                 tensor = torch.cat(found)
             except RuntimeError:
-                raise SlmxError(
-                    f"{where}: {parts[0]} and {parts[-1]} have different widths; correct the shape"
-                ) from None
+                raise SlmxError(f"{where}: {together} have different widths; correct the shape") from None
             if name == WPE and len(tensor) > config.block_size:
                 tensor = tensor[: config.block_size]
             if tuple(tensor.shape) != shape:
                 raise SlmxError(
-                    f"{where}: {' + '.join(parts)} is {list(tensor.shape)}, and the shape of the model asks for "
-                    f"{list(shape)}; correct the shape"
+                    f"{where}: {together} is {list(tensor.shape)}, and the shape of the model asks for {list(shape)}; "
+                    "correct the shape"
                 )
             state[name] = tensor.contiguous()
         if more := next((name for name in tensors if name not in used), None):

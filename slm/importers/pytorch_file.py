@@ -22,8 +22,10 @@ from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
 # Constants among the weights: the causal mask of older nanoGPT and transformers, rotary frequencies.
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".inv_freq")
-BUFFERS += ("freqs_cos", "freqs_sin", ".attention.mask")
+BUFFERS = (
+    *(".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".attention.mask"),
+    *(".inv_freq", "freqs_cos", "freqs_sin"),
+)
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 

@@ -31,7 +31,7 @@ def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
     checkpoints = [load_checkpoint(folder) for folder in folders]
     last = checkpoints[-1]
     for other in checkpoints[:-1]:
-        if other.model.config != last.model.config or other.tokenizer.ranks != last.tokenizer.ranks:
+        if other.model.config != last.model.config or other.tokenizer != last.tokenizer:
             raise SlmxError(f"{other.folder}: has another shape or tokenizer than {last.folder}; they have no mean")
     states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}

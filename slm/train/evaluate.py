@@ -127,7 +127,7 @@ def read_stream(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
     """
     if len(text) == 1 and is_dataset(text[0]):
         dataset = Dataset.open(Path(text[0]))
-        if dataset.tokenizer.ranks != checkpoint.tokenizer.ranks:
+        if dataset.tokenizer != checkpoint.tokenizer:
             raise SlmxError(f"{text[0]}: has another tokenizer than {checkpoint.folder}; give --text the text itself")
         return dataset.valid
     return encode_stories(list(read_stories(text)), checkpoint.tokenizer)

@@ -28,7 +28,7 @@ def sample_stories(
     model.eval()
     length = min(max_tokens, model.config.block_size)
     cache = KVCache(model.config, count, device, length)
-    ids = torch.full((count, 1), tokenizer.end_of_text, device=device)
+    ids = torch.full((count, 1), tokenizer.begin, device=device)
     for _ in range(length - 1):
         probabilities = (model(ids[:, -1:], cache)[:, -1].float() / temperature).softmax(-1)
         ids = torch.cat((ids, torch.multinomial(probabilities, 1, generator=random)), 1)

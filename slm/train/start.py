@@ -109,7 +109,7 @@ class Start:
                 tokenizer=None if tuned is None else tuned.folder,
             )
             dataset = prepare(wanted, console)
-        if self.checkpoint is not None and self.checkpoint.tokenizer.ranks != dataset.tokenizer.ranks:
+        if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
             raise SlmxError(
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "
                 f"prepare the text with --tokenizer {self.checkpoint.folder}"

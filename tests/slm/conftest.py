@@ -13,13 +13,13 @@ from tests.slm.folders import home, target, writer  # noqa: F401
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HFTokenizer
 
-    from tests.slm.gpt2_folders import Model
+    from tests.slm.importers.gpt2_folders import Model
 
 
 @pytest.fixture(scope="session")
 def tokenizer(stories: list[str]) -> HFTokenizer:
     """A tokenizer with `<|endoftext|>`."""
-    from tests.slm.gpt2_folders import END, made_tokenizer
+    from tests.slm.importers.gpt2_folders import END, made_tokenizer
 
     return made_tokenizer(stories, [END])
 
@@ -27,7 +27,7 @@ def tokenizer(stories: list[str]) -> HFTokenizer:
 @pytest.fixture(scope="session")
 def made(tokenizer: HFTokenizer) -> tuple[Path, Model]:
     """A Hugging Face folder and its model. Tests must not change it."""
-    from tests.slm.gpt2_folders import made_model
+    from tests.slm.importers.gpt2_folders import made_model
 
     folder = bundles.folder("gpt2")
     return folder, made_model(folder, tokenizer)

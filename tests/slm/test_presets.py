@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,9 @@ def test_a_shape_is_the_same_after_json(config: GPTConfig) -> None:
 
 
 def test_a_value_that_is_the_default_makes_an_equal_shape() -> None:
-    plain = GPTConfig(*SHAPES["nano"])
-    assert GPTConfig(*SHAPES["nano"], n_kv_head=4, head_size=32, n_inner=512, windows=(0, 256, 300, 0)) == plain
-    assert GPTConfig(*SHAPES["nano"], windows=(0, 255, 0, 0)) != plain
+    plain = get_preset("nano").config
+    assert replace(plain, n_kv_head=4, head_size=32, n_inner=512, windows=(0, 256, 300, 0)) == plain
+    assert replace(plain, windows=(0, 255, 0, 0)) != plain
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ def test_unknown_name_lists_what_exists() -> None:
     ],
 )
 def test_impossible_shapes(changed: dict[str, Any], said: str) -> None:
-    sizes = {"block_size": 8, "vocab_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
+    sizes: dict[str, Any] = {"block_size": 8, "vocab_size": 8, "n_layer": 1, "n_head": 2, "n_embd": 8}
     assert GPTConfig.from_dict(sizes | {"more": 1}, "here.json") == GPTConfig(**sizes)
     with pytest.raises(SlmxError) as caught:
         GPTConfig(**sizes | changed)

@@ -13,24 +13,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import tiktoken
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm.byte_level import LONGEST_SPACE, bounded_pieces
 from slm.data.corpus import encode_stories
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
-from slm.tokenizer import (
-    END_OF_TEXT,
-    JSON_FILE,
-    LONGEST_SPACE,
-    RANKS_FILE,
-    Tokenizer,
-    bounded_pieces,
-    load_merges,
-    parse_ranks,
-    train_tokenizer,
-)
+from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, parse_tokens, train_tokenizer
+from slm.tokenizer_json import load_merges
+from slm.tokenizer_settings import END_OF_TEXT, SCHEMES
 
 NANO = PRETRAINED / "nano"
 SPLIT_CHARACTERS = " \n\t'.-a1stmdlverSTLVE"
@@ -56,6 +50,14 @@ def nano() -> tuple[Tokenizer, tokenizers.Tokenizer]:
     return Tokenizer.load(NANO), tokenizers.Tokenizer.from_file(str(NANO / JSON_FILE))
 
 
+@functools.cache
+def nano_of_tiktoken() -> tiktoken.Encoding:
+    tokenizer, pattern = nano()[0], SCHEMES["gpt2"].pattern
+    assert pattern is not None
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    return tiktoken.Encoding("test", pat_str=pattern, mergeable_ranks=ranks, special_tokens=tokenizer.specials)
+
+
 def as_hugging_face_reads(tokenizer: Tokenizer, merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save(Path(folder), merges)
@@ -72,11 +74,9 @@ def byte_stand_ins() -> list[str]:
 
 def with_pairs(pairs: Iterable[bytes]) -> tuple[Tokenizer, tokenizers.Tokenizer]:
     """Tokenizers whose tokens are the bytes and these pairs, so that the ids show where the text was split."""
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    for pair in pairs:
-        ranks[pair] = len(ranks)
-    ours, stand_in = Tokenizer(ranks), byte_stand_ins()
-    return ours, as_hugging_face_reads(ours, [(stand_in[t[0]], stand_in[t[1]]) for t in ranks if len(t) == 2])
+    tokens = [*(bytes([byte]) for byte in range(256)), *pairs]
+    ours, stand_in = Tokenizer(tokens), byte_stand_ins()
+    return ours, as_hugging_face_reads(ours, [(stand_in[t[0]], stand_in[t[1]]) for t in tokens if len(t) == 2])
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def test_hugging_face_reads_the_same_ids(text: str) -> None:
 
 def test_both_agree_on_words_cut_and_joined() -> None:
     ours, theirs = nano()
-    words = [token.decode("utf-8", "ignore") for token in ours.ranks]
+    words = [token.decode("utf-8", "ignore") for token in ours.tokens]
     pick = random.Random(0)
     strings = [*ODD]
     for _ in range(20_000):
@@ -136,7 +136,7 @@ def test_both_agree_on_whatever_text_they_learned_from(texts: list[str], size: i
 def test_every_token_that_is_text_is_its_own_encoding() -> None:
     ours, theirs = nano()
     texts = {}
-    for token, rank in ours.ranks.items():
+    for rank, token in enumerate(ours.tokens):
         with contextlib.suppress(UnicodeDecodeError):
             texts[rank] = token.decode()
     assert len(texts) > 7800
@@ -170,7 +170,7 @@ def test_trained_saved_and_loaded_is_the_same(stories: list[str], tmp_path: Path
     assert tokenizer.vocab_size == 350
     tokenizer.save(tmp_path, merges)
     loaded = Tokenizer.load(tmp_path)
-    assert loaded.ranks == tokenizer.ranks
+    assert loaded == tokenizer
     assert load_merges(tmp_path) == merges
     assert loaded.end_of_text == 349
     assert [token["id"] for token in json.loads((tmp_path / JSON_FILE).read_text("utf-8"))["added_tokens"]] == [349]
@@ -252,19 +252,20 @@ def test_damaged_merges_are_named(content: str, tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.binary(max_size=60) | st.text("YQ= 0123\n", max_size=40).map(str.encode))
-def test_any_bytes_are_ranks_or_a_value_error(content: bytes) -> None:
+def test_any_bytes_are_tokens_or_a_value_error(content: bytes) -> None:
     whole = b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
     for one in (content, whole + content):
         with contextlib.suppress(ValueError):
-            assert sorted(parse_ranks(one).values()) == list(range(len(parse_ranks(one))))
+            tokens = parse_tokens(one)
+            assert len(set(tokens)) == len(tokens)
 
 
 @settings(max_examples=300, deadline=None)
 @given(text=st.text(st.sampled_from("a b\n\té'.%#"), max_size=60))
 def test_bounded_pieces_are_the_text_and_hold_no_long_space(text: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("slm.tokenizer.LONGEST_SPACE", 3)
-        patched.setattr("slm.tokenizer._LONG_SPACE", re.compile(r"(?<!\s)\s{4,}"))
+        patched.setattr("slm.byte_level.LONGEST_SPACE", 3)
+        patched.setattr("slm.byte_level._LONG_SPACE", re.compile(r"(?<!\s)\s{4,}"))
         pieces = list(bounded_pieces(text))
     assert "".join(pieces) == text
     assert not [piece for piece in pieces if re.search(r"\s{4}", piece)]
@@ -275,7 +276,7 @@ def test_bounded_pieces_are_the_text_and_hold_no_long_space(text: str) -> None:
 @given(text=st.text() | st.text(SPLIT_CHARACTERS), special=st.booleans())
 def test_ordinary_text_has_the_ids_of_tiktoken(text: str, special: bool) -> None:
     tokenizer, _ = nano()
-    encoding = tokenizer.encoding
+    encoding = nano_of_tiktoken()
     for one in (text, text.replace("a", END_OF_TEXT)):
         expected = encoding.encode(one, allowed_special="all") if special else encoding.encode_ordinary(one)
         assert tokenizer.encode(one, special) == expected
@@ -293,7 +294,7 @@ def test_a_million_characters_are_encoded_whatever_they_are(text: str) -> None:
 def test_a_space_below_the_bound_is_encoded_as_a_whole() -> None:
     tokenizer, _ = nano()
     text = "a" + "\n" * LONGEST_SPACE + "b"
-    assert tokenizer.encode(text) == tokenizer.encoding.encode_ordinary(text)
+    assert tokenizer.encode(text) == nano_of_tiktoken().encode_ordinary(text)
 
 
 def test_an_id_outside_the_vocabulary_is_named() -> None:
@@ -305,6 +306,6 @@ def test_an_id_outside_the_vocabulary_is_named() -> None:
 
 def test_the_longest_token_bounds_the_number_of_tokens() -> None:
     tokenizer, _ = nano()
-    longest = max(tokenizer.ranks, key=len).decode()
+    longest = max(tokenizer.tokens, key=len).decode()
     for text in (longest * 50, "The end. " * 50, END_OF_TEXT * 50):
         assert len(tokenizer.encode(text, allow_special=True)) >= len(text.encode()) / tokenizer.longest_token

@@ -21,7 +21,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
-from slm.gpt2 import import_gpt2
+from slm.importers.importer import ImportSettings, import_model
 from slm.model import generate_greedy
 from tests import bundles
 
@@ -176,7 +176,7 @@ def test_transformers_computes_the_same_from_the_gpt2_folder_and_it_comes_back(t
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").encode("Lily ran.") == nano().tokenizer.encode(
         "Lily ran."
     )
-    assert import_gpt2(tmp_path / "hf", tmp_path / "back", False, print) == config
+    assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "back"), print) == config
     back = load_checkpoint(tmp_path / "back").model.state_dict()
     assert all(torch.equal(back[name], tensor) for name, tensor in checkpoint.model.state_dict().items())
 

@@ -200,7 +200,7 @@ def test_sampled_text_follows_the_model(checkpoint: Checkpoint) -> None:
     model, tokenizer = copy.deepcopy(checkpoint.model), checkpoint.tokenizer
     with torch.no_grad():
         model.ln_f.weight.mul_(1e5)
-        model.ln_f.bias.mul_(1e5)
+        model.get_parameter("ln_f.bias").mul_(1e5)
     sure = generate_greedy(model, [tokenizer.end_of_text], model.config.block_size - 1)
     end = sure.index(tokenizer.end_of_text) if tokenizer.end_of_text in sure else len(sure)
     assert set(sample_stories(model, tokenizer, 0)) == {tokenizer.decode(sure[:end])}

@@ -319,7 +319,7 @@ def test_what_slmx_writes_is_loaded_when_it_is_trusted(variant: str, pt2: Path, 
 def test_torchscript_of_older_versions_with_debugging_records_is_still_read(model: GPT, tmp_path: Path) -> None:
     path = tmp_path / "older.ts"
     with suppress_output():
-        traced = torch.jit.trace(CachedGPT(model).eval(), sample_inputs(model.config), strict=False)
+        traced = torch.jit.trace(CachedGPT(model).eval(), sample_inputs(model.config), strict=False)  # type: ignore[no-untyped-call]
         torch.jit.save(torch.jit.freeze(traced), path)
     assert any(name.endswith(".debug_pkl") for name in members(path))
     session = open_session("torchscript", path, model.config, trusted=True)

@@ -17,7 +17,8 @@ from runtimes.engine.session import Session
 from runtimes.engine.story import slide
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
 from slm.errors import SlmxError
-from slm.tokenizer import END_OF_TEXT, Tokenizer
+from slm.tokenizer import Tokenizer
+from slm.tokenizer_settings import END_OF_TEXT
 from tests import bundles
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -101,7 +102,7 @@ def test_a_prompt_that_slides_has_the_ids_of_the_whole(generator: Generator, tex
 
 def test_the_bound_on_bytes_refuses_no_prompt_that_fits(generator: Generator) -> None:
     tokenizer, size = generator.tokenizer, generator.bundle.config.block_size
-    longest = max(tokenizer.ranks, key=len).decode()
+    longest = max(tokenizer.tokens, key=len).decode()
     assert len(generator.encode(longest * (size - 1))) == size
     with pytest.raises(SlmxError, match=f"^the prompt is {size + 1} tokens long"):
         generator.encode(longest * size)

@@ -15,7 +15,7 @@ import pytest
 from slm.data.cleaning import Cleaning
 from slm.data.sources import find_sources, read_stories
 from slm.errors import SlmxError
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer_settings import END_OF_TEXT
 from tests.conftest import as_corpus, run_slmx
 from tests.slm.data.conftest import write
 

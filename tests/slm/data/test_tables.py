@@ -14,7 +14,7 @@ from slm.data.cleaning import Cleaning
 from slm.data.sources import read_stories
 from slm.data.tables import hub_rows, hub_version, read_column
 from slm.errors import SlmxError
-from slm.tokenizer import END_OF_TEXT
+from slm.tokenizer_settings import END_OF_TEXT
 from tests.slm.data.conftest import write
 
 pytestmark = pytest.mark.slow

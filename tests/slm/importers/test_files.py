@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.importers.importer import ImportSettings, import_model
+from slm.tokenizer_json import to_unicode
 from tests.bundles import Slmx
 from tests.slm.importers import models
 
@@ -31,7 +33,7 @@ def hf_tokenizer(tokenizer: HFTokenizer, tmp_path: Path) -> Path:
     return folder
 
 
-def imported(source: Path, tmp_path: Path, **options: Any) -> tuple[Checkpoint, list[str]]:
+def imported(source: Path, tmp_path: Path, **options: Any) -> tuple[Checkpoint, list[str]]:  # noqa: ANN401  # fields of ImportSettings
     lines: list[str] = []
     import_model(ImportSettings(str(source), tmp_path / "mine", **options), lines.append)
     return load_checkpoint(tmp_path / "mine"), lines
@@ -48,9 +50,7 @@ def check(checkpoint: Checkpoint, model: nn.Module, rows: list[int], tolerance: 
 
 def rows_of(checkpoint: Checkpoint, tokenizer: HFTokenizer) -> list[int]:
     """For each slmx id, the id in the tokenizer that the source was made with."""
-    vocabulary = {token: number for token, number in tokenizer.get_vocab().items()}
-    from slm.tokenizer_json import to_unicode
-
+    vocabulary = dict(tokenizer.get_vocab())
     ordinary = [vocabulary[to_unicode(token)] for token in checkpoint.tokenizer.tokens]
     return [*ordinary, vocabulary[models.END]]
 
@@ -94,9 +94,7 @@ def test_nanogpt_without_biases_and_with_the_older_gelu(
     state = {name: tensor for name, tensor in as_nanogpt(model).items() if not name.endswith(".bias")}
     torch.save({"model": state, "model_args": ARGS | {"bias": False}}, tmp_path / "ckpt.pt")
     (tmp_path / "shape.json").write_text('{"activation": "gelu_tanh"}', "utf-8")
-    checkpoint, lines = imported(
-        tmp_path / "ckpt.pt", tmp_path, tokenizer=hf_tokenizer, shape=tmp_path / "shape.json"
-    )
+    checkpoint, lines = imported(tmp_path / "ckpt.pt", tmp_path, tokenizer=hf_tokenizer, shape=tmp_path / "shape.json")
     assert (checkpoint.model.config.bias, lines) == (False, [])
     check(checkpoint, model, rows_of(checkpoint, tokenizer))
 
@@ -241,7 +239,7 @@ def write_gguf(path: Path, model: nn.Module, tokenizer: HFTokenizer, kind: str) 
     writer.add_token_list(tokens)
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     writer.add_token_types([control if token == models.END else normal for token in tokens])
-    merges = __import__("json").loads(tokenizer.to_str())["model"]["merges"]
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
     writer.add_token_merges([" ".join(pair) if isinstance(pair, list) else pair for pair in merges])
     writer.add_bos_token_id(tokens.index(models.END))
     writer.add_eos_token_id(tokens.index(models.END))

@@ -75,7 +75,8 @@ def test_shards_in_16_bits_are_read(dtype: torch.dtype, tokenizer: HFTokenizer, 
     foreign = read_hugging_face(folder, None)
     write_checkpoint(foreign, tmp_path / "out", False, print)
     ids = list(range(20))
-    expected = models.logits(model.float(), ids, foreign.tokenizer.rows)
+    reference = models.hugging_face.LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    expected = models.logits(reference, ids, foreign.tokenizer.rows)
     ours = load_checkpoint(tmp_path / "out").model
     torch.testing.assert_close(ours(torch.tensor([ids]))[0], expected, rtol=0, atol=1e-4)
 

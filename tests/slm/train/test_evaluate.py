@@ -42,7 +42,7 @@ def test_a_model_that_knows_nothing_pays_the_whole_vocabulary(bytes_per_token: i
 def test_a_model_sure_of_what_comes_pays_by_its_odds() -> None:
     model = zeroed_model()
     with torch.no_grad():
-        model.ln_f.bias[0] = 1.0
+        model.get_parameter("ln_f.bias")[0] = 1.0
         model.wte.weight[5, 0] = 4.0
     p = math.exp(4) / (math.exp(4) + 59)
     assert evaluate(model, stream_of([5] * 500, 500)).bits_per_byte == pytest.approx(-math.log2(p), rel=1e-5)
@@ -89,7 +89,7 @@ def test_a_loss_beyond_all_numbers_has_an_infinite_perplexity() -> None:
 def test_max_windows_reads_the_first_ones_only() -> None:
     model = zeroed_model()
     with torch.no_grad():
-        model.ln_f.bias[0] = 1.0
+        model.get_parameter("ln_f.bias")[0] = 1.0
         model.wte.weight[5, 0] = 4.0
     ids = [5] * 33 + [6] * 200
     figure = evaluate(model, stream_of(ids, len(ids)), max_windows=2).bits_per_byte

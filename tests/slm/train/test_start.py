@@ -47,8 +47,8 @@ def test_fine_tuning_on_a_file_keeps_the_tokenizer(settings: TrainSettings, tmp_
     tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, text=(str(corpus_file),), steps=2)
     assert train(tuned, QUIET)
     start, end = (load_checkpoint(out / "best") for out in (settings.out, tuned.out))
-    assert end.tokenizer.ranks == start.tokenizer.ranks
-    assert Dataset.open(tuned.out / "data").tokenizer.ranks == start.tokenizer.ranks
+    assert end.tokenizer == start.tokenizer
+    assert Dataset.open(tuned.out / "data").tokenizer == start.tokenizer
     (tuned.out / "run.json").unlink()
     assert train(replace(tuned, init=None, resume=True), QUIET)
 
@@ -76,7 +76,7 @@ def test_a_model_of_no_preset_is_tuned_with_the_defaults_of_the_nearest(
     )
     end = load_checkpoint(tuned.out)
     assert (end.preset, end.model.config) == ("custom", config)
-    assert end.tokenizer.ranks == dataset.tokenizer.ranks
+    assert end.tokenizer == dataset.tokenizer
     plan = end.record["plan"]
     assert plan["batch_size"] == OTHER.batch_size
     assert plan["learning_rate"] == pytest.approx(OTHER.learning_rate / 10)

@@ -12,7 +12,7 @@ from tokenizers import normalizers
 
 from slm.checkpoint import load_checkpoint
 from tests.bundles import Slmx
-from tests.slm.gpt2_folders import END, VOCABULARY, edit, hugging_face, made_model, made_tokenizer, rows_of
+from tests.slm.importers.gpt2_folders import END, VOCABULARY, edit, hugging_face, made_model, made_tokenizer, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -66,37 +66,34 @@ def test_two_tokens_of_one_id_are_refused(slmx: Slmx, hf_folder: Path) -> None:
     edit(
         hf_folder / "tokenizer.json", lambda content: content["model"]["vocab"].update(a=content["model"]["vocab"]["b"])
     )
-    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(
-        "two tokens have one id; download the folder again"
-    )
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith("two tokens have one id; download it again")
 
 
 def test_tokens_that_the_user_added_are_refused_and_the_advice_works(
     slmx: Slmx, tokenizer: HFTokenizer, tmp_path: Path
 ) -> None:
-    """`<|user|>` is one id in its model. In tiktoken's rank format it would be several ordinary tokens."""
+    """`Zoë` is one id in its model. In tiktoken's rank format it would be several ordinary tokens."""
     folder = tmp_path / "my é # folder"
     model = made_model(folder, tokenizer)
     theirs = hugging_face.AutoTokenizer.from_pretrained(folder)
     theirs.add_special_tokens({"pad_token": "<my pad>", "additional_special_tokens": ["<|user|>", "<|bot|>"]})
-    theirs.add_tokens(["Zoë"])
+    theirs.add_tokens(["Zoë", "  ", "\t"])
     theirs.save_pretrained(folder)
     model.resize_token_embeddings(len(theirs), mean_resizing=False)
     model.save_pretrained(folder)
+    edit(folder / "tokenizer.json", lambda content: content["added_tokens"].pop())
     line = slmx.refuses("import", folder, "--out", "mine")
     assert line == (
-        f"{folder / 'tokenizer.json'}: has the added tokens '<|user|>', '<|bot|>', 'Zo\\xeb', which slmx cannot keep; "
+        f"{folder / 'tokenizer.json'}: has the added tokens 'Zo\\xeb', '  ', which slmx cannot keep; "
         "if no text needs them, delete them from added_tokens in this file and import again"
     )
     edit(
         folder / "tokenizer.json",
-        lambda content: content.update(
-            added_tokens=[token for token in content["added_tokens"] if token["content"] in (END, "<my pad>")]
-        ),
+        lambda content: content.update(added_tokens=[token for token in content["added_tokens"] if token["special"]]),
     )
     ran = slmx("import", folder, "--out", "mine")
     assert ran.code == 0
-    assert "left out the special tokens <my pad>: " in ran.stderr
+    assert "left out the special tokens <my pad>, <|user|>, <|bot|>: " in ran.stderr
     assert "left out 3 rows of the token table that no text can reach" in ran.stderr
     assert load_checkpoint(Path("mine")).tokenizer.vocab_size == VOCABULARY
 
@@ -122,12 +119,21 @@ def test_an_end_that_is_no_token_is_the_usual_one(slmx: Slmx, hf_folder: Path) -
     assert slmx("import", hf_folder, "--out", "mine").code == 0
 
 
-def test_a_beginning_that_slmx_does_not_write_is_reported(slmx: Slmx, stories: list[str], tmp_path: Path) -> None:
+def test_a_token_of_its_own_begins_a_text(slmx: Slmx, stories: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "hf"
     made_model(folder, made_tokenizer(stories, ["<s>", END]), bos_token_id=0)
-    assert (
-        "texts of this model begin with '<s>'; with slmx they begin" in slmx("import", folder, "--out", "mine").stderr
-    )
+    assert slmx("import", folder, "--out", "mine").code == 0
+    tokenizer = load_checkpoint(Path("mine")).tokenizer
+    assert (tokenizer.settings.begin, tokenizer.settings.end) == ("<s>", END)
+    assert rows_of(folder)[tokenizer.begin] == 0
+    assert rows_of(folder)[tokenizer.end_of_text] == 1
+
+
+def test_a_beginning_that_is_an_ordinary_word_is_refused(slmx: Slmx, hf_folder: Path) -> None:
+    edit(hf_folder / "config.json", lambda content: content.update(bos_token_id=300))
+    assert "bos_token_id is 300, the id of the ordinary token" in slmx.refuses("import", hf_folder, "--out", "mine")
+    edit(hf_folder / "config.json", lambda content: content.update(bos_token_id=None))
+    assert slmx("import", hf_folder, "--out", "mine").code == 0
 
 
 def test_padding_and_truncation_of_a_tokenizer_do_not_matter(slmx: Slmx, hf_folder: Path) -> None:
@@ -142,10 +148,12 @@ def test_a_tokenizer_that_splits_otherwise_is_refused(slmx: Slmx, hf_folder: Pat
     lower = made_tokenizer(stories, [END])
     lower.normalizer = normalizers.Lowercase()
     lower.save(str(hf_folder / "tokenizer.json"))
-    assert "splits text in another way than GPT-2" in slmx.refuses("import", hf_folder, "--out", "mine")
+    assert "splits text in another way ('Lowercase, ByteLevel') than" in slmx.refuses(
+        "import", hf_folder, "--out", "mine"
+    )
     edit(hf_folder / "tokenizer.json", lambda content: content.update(normalizer=None))
     edit(hf_folder / "tokenizer.json", lambda content: content["pre_tokenizer"].update(use_regex=False))
-    assert "splits text in another way than GPT-2" in slmx.refuses("import", hf_folder, "--out", "mine")
+    assert "splits text in another way ('ByteLevel') than" in slmx.refuses("import", hf_folder, "--out", "mine")
 
 
 def test_a_tokenizer_without_an_end_is_refused(slmx: Slmx, hf_folder: Path) -> None:

@@ -13,11 +13,12 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from slm.checkpoint import load_checkpoint
 from slm.folder_kind import PRETRAINED
-from slm.gpt2 import import_gpt2
+from slm.importers.hugging_face import ACTIVATIONS
+from slm.importers.importer import ImportSettings, import_model
 from slm.presets import get_preset
 from tests import bundles
 from tests.bundles import Slmx
-from tests.slm.gpt2_folders import END, VOCABULARY, Model, edit, hugging_face, made_model, rows_of
+from tests.slm.importers.gpt2_folders import END, VOCABULARY, Model, edit, hugging_face, made_model, rows_of
 
 pytestmark = pytest.mark.slow
 
@@ -63,25 +64,31 @@ def test_shards_are_put_together(slmx: Slmx, made: tuple[Path, Model], tokenizer
 def test_the_shape_of_a_preset_is_recognized(tmp_path: Path) -> None:
     tokenizer = HFTokenizer.from_file(str(PRETRAINED / "nano" / "tokenizer.json"))
     made_model(tmp_path / "hf", tokenizer, vocab_size=8000, n_positions=256, n_embd=128, n_layer=4, n_head=4)
-    assert import_gpt2(tmp_path / "hf", tmp_path / "mine", False, print) == get_preset("nano").config
+    assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "mine"), print) == get_preset("nano").config
     assert load_checkpoint(tmp_path / "mine").preset == "nano"
+
+
+GELUS = f"slmx computes {', '.join(ACTIVATIONS)} only"
 
 
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("model_type", "llama", "a model of type 'llama'; slmx imports GPT-2 shaped models only (model_type gpt2)"),
-        ("model_type", [["x"]], "a model of type [['x']]; slmx imports GPT-2 shaped models only (model_type gpt2)"),
-        ("activation_function", "gelu", "activation_function is 'gelu'; slmx computes gelu_new only"),
-        ("activation_function", None, "activation_function is None; slmx computes gelu_new only"),
-        ("activation_function", {}, "activation_function is {}; slmx computes gelu_new only"),
-        ("layer_norm_epsilon", 1e-6, "layer_norm_epsilon is 1e-06; slmx computes 1e-05 only"),
-        ("scale_attn_by_inverse_layer_idx", True, "scale_attn_by_inverse_layer_idx is True; slmx computes False only"),
-        ("tie_word_embeddings", False, "tie_word_embeddings is False; slmx computes True only"),
-        ("scale_attn_weights", False, "scale_attn_weights is False; slmx computes True only"),
+        ("model_type", "bert", "a model of type 'bert'; slmx imports models of the types gpt2, gpt_neo, llama"),
+        ("model_type", [["x"]], "a model of type [['x']]; slmx imports models of the types gpt2, gpt_neo, llama"),
+        ("activation_function", "gelu_10", f"activation_function is 'gelu_10'; {GELUS}"),
+        ("activation_function", None, f"activation_function is None; {GELUS}"),
+        ("activation_function", {}, f"activation_function is {{}}; {GELUS}"),
+        (
+            "scale_attn_by_inverse_layer_idx",
+            1,
+            "scale_attn_by_inverse_layer_idx is 1, not true or false; correct config.json",
+        ),
+        ("tie_word_embeddings", False, "holds no weight lm_head.weight; copy or download it again, whole"),
+        ("scale_attn_weights", None, "scale_attn_weights is None, not true or false; correct config.json"),
         ("add_cross_attention", True, "add_cross_attention is True; slmx computes False only"),
-        ("layer_norm_epsilon", "1e-5", "layer_norm_epsilon is '1e-5'; slmx computes 1e-05 only"),
-        ("layer_norm_epsilon", None, "layer_norm_epsilon is None; slmx computes 1e-05 only"),
+        ("layer_norm_epsilon", "1e-5", "layer_norm_epsilon is '1e-5', not a positive number; correct config.json"),
+        ("layer_norm_epsilon", None, "layer_norm_epsilon is None, not a positive number; correct config.json"),
         ("pruned_heads", {"0": [1]}, "pruned_heads is {'0': [1]}; slmx computes models without it only"),
         (
             "quantization_config",
@@ -89,9 +96,12 @@ def test_the_shape_of_a_preset_is_recognized(tmp_path: Path) -> None:
             "quantization_config is {'bits': 4}; slmx computes models without it only",
         ),
         ("auto_map", {"AutoModel": "m.M"}, "auto_map is {'AutoModel': 'm.M'}; slmx computes models without it only"),
-        ("n_inner", 64, "n_inner is 64; slmx computes 4 x n_embd (128) only"),
-        ("n_inner", 0, "n_inner is 0; slmx computes 4 x n_embd (128) only"),
-        ("n_inner", "x", "n_inner is 'x'; slmx computes 4 x n_embd (128) only"),
+        (
+            "n_inner",
+            64,
+            "h.0.mlp.c_fc.weight is [128, 32], and the shape of the model asks for [64, 32]; correct the shape",
+        ),
+        ("n_inner", "x", "model shape: n_inner must be a whole number from 0 to 1099511627776, not 'x'"),
         ("num_attention_heads", 4, "n_head and num_attention_heads differ; correct config.json"),
         ("n_head", 2.0, "model shape: n_head must be a whole number from 1 to 1099511627776, not 2.0"),
         ("n_layer", 10**9, "n_layer is 1000000000, but that of the weights is 2; correct config.json"),
@@ -118,7 +128,7 @@ def test_what_slmx_does_not_compute_is_refused(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("config.json", "missing; name a Hugging Face folder, with config.json, model.safetensors, tokenizer.json"),
+        ("config.json", "missing; name a Hugging Face folder, with config.json, model.safetensors and a tokenizer"),
         (
             "tokenizer.json",
             "missing; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes one",
@@ -190,14 +200,16 @@ def test_weights_of_whole_numbers_are_refused(slmx: Slmx, hf_folder: Path) -> No
 def test_tensors_that_slmx_does_not_compute_are_named(slmx: Slmx, hf_folder: Path, name: str) -> None:
     change_tensors(hf_folder, lambda tensors: tensors.update({name: torch.zeros(2)}))
     line = slmx.refuses("import", hf_folder, "--out", "mine")
-    assert line.endswith(f"hold '{name.removeprefix('transformer.')}', which slmx does not compute")
+    assert line.endswith(f"holds a weight '{name.removeprefix('transformer.')}', which slmx does not compute")
 
 
 def test_a_tensor_of_another_shape_or_missing_is_named(slmx: Slmx, hf_folder: Path) -> None:
     change_tensors(hf_folder, lambda tensors: tensors.update({"transformer.ln_f.bias": torch.zeros(1, 32)}))
-    assert "ln_f.bias is [1, 32], and config.json asks for [32]" in slmx.refuses("import", hf_folder, "--out", "mine")
+    assert "ln_f.bias is [1, 32], and the shape of the model asks for [32]" in slmx.refuses(
+        "import", hf_folder, "--out", "mine"
+    )
     change_tensors(hf_folder, lambda tensors: tensors.pop("transformer.ln_f.bias"))
-    assert "its weights hold no ln_f.bias; download" in slmx.refuses("import", hf_folder, "--out", "mine")
+    assert "holds no weight ln_f.bias; copy or download" in slmx.refuses("import", hf_folder, "--out", "mine")
     change_tensors(hf_folder, lambda tensors: tensors.update({"ln_f.weight": torch.zeros(32)}))
     assert "hold a tensor twice" in slmx.refuses("import", hf_folder, "--out", "mine")
 
@@ -276,7 +288,7 @@ def test_hostile_json_is_one_line(slmx: Slmx, hf_folder: Path, name: str, conten
 
 def test_a_config_without_a_model_type_is_one_line(slmx: Slmx, hf_folder: Path) -> None:
     edit(hf_folder / "config.json", lambda content: content.pop("model_type"))
-    assert ": has no model_type; slmx imports GPT-2 shaped" in slmx.refuses("import", hf_folder, "--out", "mine")
+    assert ": has no model_type; slmx imports models of the types" in slmx.refuses("import", hf_folder, "--out", "mine")
 
 
 def test_options_that_change_no_result_are_accepted(slmx: Slmx, hf_folder: Path, stories: list[str]) -> None:
@@ -296,7 +308,9 @@ def test_a_head_of_its_own_is_refused(slmx: Slmx, hf_folder: Path) -> None:
     tensors = load_file(hf_folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"] * 2
     save_file(tensors, hf_folder / "model.safetensors")
-    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith("slmx computes tied heads only")
+    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(
+        "but tie_word_embeddings is true; correct config.json"
+    )
 
 
 def test_what_stands_there_is_kept_without_force(slmx: Slmx, made: tuple[Path, Model]) -> None:
@@ -312,4 +326,4 @@ def test_what_stands_there_is_kept_without_force(slmx: Slmx, made: tuple[Path, M
 
 def test_no_folder(slmx: Slmx) -> None:
     line = slmx.refuses("import", "nowhere", "--out", "mine")
-    assert line.startswith("nowhere: no Hugging Face folder here (no such file or folder); name one with config.json")
+    assert line.startswith("nowhere: no such file or folder; name a Hugging Face folder, a .pt, .gguf or .bin file, ")

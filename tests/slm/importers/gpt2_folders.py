@@ -12,7 +12,7 @@ import transformers
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 
-from slm.gpt2_tokenizer import import_tokenizer
+from slm.importers.hugging_face_tokenizer import import_tokenizer
 
 VOCABULARY = 400
 END = "<|endoftext|>"
