@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections.abc
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from runtimes.bundle.store import Bundle
@@ -29,7 +30,10 @@ from slm.errors import SlmxError, UsageError
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from runtimes.engine.banned_words import BannedWords
+
 SLOTS = 64
+KEPT_BANS = 8  # sets of banned words whose ids are kept for the next stories
 KEPT_SESSIONS = 4  # sessions of ended streams that are kept for the next streams
 
 
@@ -133,6 +137,12 @@ def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.G
         generator.return_session(session)
 
 
+def _banned_words(ranks: Mapping[bytes, int], words: tuple[str, ...]) -> BannedWords:
+    from runtimes.engine.banned_words import BannedWords
+
+    return BannedWords(ranks, words)
+
+
 class Generator:
     """Writes stories with one variant of a bundle.
 
@@ -166,6 +176,7 @@ class Generator:
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
         self._token_bytes = self.tokenizer.encoding.decode_single_token_bytes
+        self._banned_words = lru_cache(KEPT_BANS)(partial(_banned_words, self.tokenizer.ranks))
         self._chosen_threads = threads
         first = self._open(1)
         self.threads = first.threads
@@ -299,7 +310,9 @@ class Generator:
         """Returns the state of a new story; errors as in `encode`."""
         ids = self.encode(prompt, config.on_full)
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
-        return Story(prompt, ids, config, sampling, end, self._token_bytes, block_size)
+        words = tuple(sampling.rules.ban_words)
+        banned = self._banned_words(words).begin(prompt) if words else None
+        return Story(prompt, ids, config, sampling, end, self._token_bytes, block_size, banned)
 
     def stream(
         self,
