@@ -35,11 +35,16 @@ def _read_prompt(prompt: str, file: Path | None) -> str:
     elif prompt == "-":
         content = bytes(_standard_input().buffer.read())
     else:
-        return os.fsencode(prompt).decode("utf-8", "surrogateescape")  # whatever the locale made of the bytes
+        return _as_utf8(prompt)
     try:
         return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
         raise SlmxError(f"{file or 'standard input'}: not UTF-8 text; convert it to UTF-8") from None
+
+
+def _as_utf8(argument: str) -> str:
+    """Reads an argument as UTF-8, whatever the locale made of its bytes. Other bytes become lone surrogates."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 def _standard_input() -> io.TextIOWrapper:
@@ -100,6 +105,9 @@ def generate(
         int, typer.Option(help="Never write the same n tokens twice; 0 is off.")
     ] = LogitsRules.no_repeat_ngram,
     logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE is added to a token's logit; repeat.")] = None,
+    ban_words: Annotated[
+        list[str] | None, typer.Option("--ban-word", help="Never write this word, in any case; repeat for more.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: random.")] = SamplingParams.seed,
     allow_special: Annotated[
         bool,
@@ -130,6 +138,7 @@ def generate(
         frequency_penalty=frequency_penalty,
         no_repeat_ngram=no_repeat_ngram,
         logit_bias=_parse_bias(logit_bias or []),
+        ban_words=[_as_utf8(word) for word in ban_words or ()],
         seed=seed,
         logprobs=logprobs,
     )

@@ -29,6 +29,14 @@ def check_number(name: str, value: object, whole: bool = False) -> None:
         raise UsageError(f"{name} must be {kind}, not {ascii(value)[:80]}")
 
 
+def as_texts(name: str, value: object) -> tuple[str, ...]:
+    """Returns one text or several as a tuple; UsageError if a value is neither."""
+    texts = (value,) if isinstance(value, str) else value
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise UsageError(f"{name} must be a text or a list of texts, not {ascii(value)[:80]}")
+    return tuple(texts)
+
+
 def check_prompt(text: str) -> int:
     """Returns the number of UTF-8 bytes of a prompt.
 
@@ -56,6 +64,8 @@ class LogitsRules:
         no_repeat_ngram: Forbids the ids that would complete a sequence of this many ids a second time. 0 is off.
         min_tokens: Forbids the end of the text before this many tokens.
         logit_bias: Is added to the logits of these ids, before all other rules.
+        ban_words: One word or several that are never written, in any case; applied after `no_repeat_ngram`.
+            docs/runtime.md has the exact rule.
 
     Raises:
         UsageError: A value is outside its range.
@@ -67,6 +77,7 @@ class LogitsRules:
     no_repeat_ngram: int = 0
     min_tokens: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    ban_words: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         check_number("repetition penalty", self.repetition_penalty)
@@ -98,6 +109,11 @@ class LogitsRules:
                 raise UsageError(
                     f"logit bias must be the id of a token and a number up to {LARGEST_PENALTY:g}, not {token}={value}"
                 )
+        object.__setattr__(self, "ban_words", as_texts("ban words", self.ban_words))
+        if self.ban_words:
+            from runtimes.words import check_banned
+
+            check_banned(self.ban_words)
 
     @property
     def active(self) -> bool:
@@ -171,9 +187,7 @@ class GenerationConfig:
     logprobs: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.stop, Sequence) or not all(isinstance(text, str) for text in self.stop):
-            raise UsageError(f"stop must be a text or a list of texts, not {ascii(self.stop)[:80]}")
-        object.__setattr__(self, "stop", (self.stop,) if isinstance(self.stop, str) else tuple(self.stop))
+        object.__setattr__(self, "stop", as_texts("stop", self.stop))
         if self.max_tokens is not None:
             check_number("max tokens", self.max_tokens, whole=True)
         if not isinstance(self.logprobs, bool):
@@ -204,6 +218,7 @@ class Settings(TypedDict, total=False):
     no_repeat_ngram: int
     min_tokens: int
     logit_bias: Mapping[int, float]
+    ban_words: Sequence[str]
 
 
 def read_settings(**settings: Unpack[Settings]) -> tuple[GenerationConfig, SamplingParams]:

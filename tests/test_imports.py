@@ -160,9 +160,11 @@ def test_importing_the_generator_loads_nothing_heavy(tmp_path: Path) -> None:
 def test_generating_loads_nothing_heavy(tiny_checkpoint: Path, tmp_path: Path) -> None:
     bundle = bundles.tiny_bundle(tiny_checkpoint)
     arguments = ["slmx", "generate", "Once", "--bundle", str(bundle), "--max-tokens", "3"]
-    names = loaded(f"sys.argv = {arguments!r}; import slm.cli; slm.cli.main()", tmp_path)
+    found = modules_loaded(f"sys.argv = {arguments!r}; import slm.cli; slm.cli.main()", tmp_path)
+    names = {name.split(".")[0] for name in found}
     assert names >= RUNTIME_NEEDS
     assert not names & (HEAVY | {"export", "benchmarks"})
+    assert not found & {"runtimes.words", "runtimes.engine.banned_words"}, "no word is banned"
 
 
 def test_help_loads_not_even_numpy(tmp_path: Path) -> None:

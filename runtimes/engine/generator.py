@@ -6,6 +6,7 @@ import collections.abc
 import inspect
 import threading
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, overload
 
 from runtimes.bundle.store import Bundle
@@ -25,11 +26,15 @@ from runtimes.types import (
     read_settings,
 )
 from slm.errors import SlmxError, UsageError
+from slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from runtimes.engine.banned_words import BannedWords
+
 SLOTS = 64
+KEPT_BANS = 8  # sets of banned words whose ids are kept for the next stories
 KEPT_SESSIONS = 4  # sessions of ended streams that are kept for the next streams
 
 
@@ -133,6 +138,12 @@ def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.G
         generator.return_session(session)
 
 
+def _banned_words(tokenizer: Tokenizer, words: tuple[str, ...]) -> BannedWords:
+    from runtimes.engine.banned_words import BannedWords
+
+    return BannedWords([tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)], words)
+
+
 class Generator:
     """Writes stories with one variant of a bundle.
 
@@ -166,6 +177,7 @@ class Generator:
         self.slots = slots
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
+        self._banned_words = lru_cache(KEPT_BANS)(partial(_banned_words, self.tokenizer))
         self._chosen_threads = threads
         first = self._open(1)
         self.threads = first.threads
@@ -301,7 +313,9 @@ class Generator:
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
         starts_text = all(token >= end for token in ids)  # special tokens only
         drop_space = self.tokenizer.drops_space and starts_text
-        return Story(prompt, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space)
+        words = tuple(sampling.rules.ban_words)
+        banned = self._banned_words(words).begin(prompt) if words else None
+        return Story(prompt, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space, banned)
 
     def stream(
         self,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from runtimes.types import LogitsRules
 from slm.errors import SlmxError
+
+if TYPE_CHECKING:
+    from runtimes.engine.banned_words import BannedWordsRule
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -19,10 +23,22 @@ class NoTokenLeftError(Exception):
 
 
 class Penalties:
-    """The rules for one sequence. Call it with logits, then report the chosen id with `chose`."""
+    """The rules for one sequence. Call it with logits, then report the chosen id with `chose`.
 
-    def __init__(self, rules: LogitsRules, prompt: Iterable[int], end: int | None) -> None:
+    Args:
+        rules: The rules.
+        prompt: Ids of the prompt.
+        end: Id of the end of the text; None for no such id.
+        banned: The rule of `rules.ban_words`; None if there are none.
+    """
+
+    def __init__(
+        self, rules: LogitsRules, prompt: Iterable[int], end: int | None, banned: BannedWordsRule | None = None
+    ) -> None:
+        if rules.ban_words and banned is None:
+            raise ValueError("banned words need a BannedWordsRule, which knows the bytes of the ids")
         self.rules = rules
+        self._banned = banned
         self._end = end
         self._ids = list(prompt)
         self._seen = dict.fromkeys(self._ids)
@@ -58,9 +74,12 @@ class Penalties:
             logits[written] -= np.float32(rules.presence_penalty) + np.float32(rules.frequency_penalty) * times
         if rules.no_repeat_ngram:
             logits[self._forbidden(rules.no_repeat_ngram)] = -np.inf
+        if self._banned is not None:
+            for ids in self._banned.forbidden():
+                logits[ids] = -np.inf
         if self._end is not None and self._counts.total() < rules.min_tokens:
             logits[self._end] = -np.inf
-        if (rules.no_repeat_ngram or rules.min_tokens) and logits.max() == -np.inf:
+        if (rules.no_repeat_ngram or rules.min_tokens or rules.ban_words) and logits.max() == -np.inf:
             raise NoTokenLeftError
         return logits
 
@@ -78,3 +97,5 @@ class Penalties:
         self._ids.append(token)
         self._seen[token] = None
         self._counts[token] += 1
+        if self._banned is not None:
+            self._banned.chose(token)

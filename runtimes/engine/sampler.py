@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import exp, isfinite, log
 from operator import neg
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from runtimes.engine.penalties import FloatArray, Penalties
 from runtimes.types import SamplingParams
+
+if TYPE_CHECKING:
+    from runtimes.engine.banned_words import BannedWordsRule
 
 # The k largest logits are found with the maxima of this many groups, or of 2 k groups.
 GROUPS = 500
@@ -98,12 +102,19 @@ class Sampler:
         sampling: How to choose.
         prompt: Ids of the prompt. The repetition penalty and the n-gram rule also count them.
         end: Id of the end of the text, which `min_tokens` forbids; None for no such id.
+        banned: The rule of the banned words of `sampling`; None if there are none.
     """
 
-    def __init__(self, sampling: SamplingParams, prompt: Iterable[int] = (), end: int | None = None) -> None:
+    def __init__(
+        self,
+        sampling: SamplingParams,
+        prompt: Iterable[int] = (),
+        end: int | None = None,
+        banned: BannedWordsRule | None = None,
+    ) -> None:
         self.sampling = sampling
         self._random = random.Random(sampling.seed).random
-        self._penalties = Penalties(sampling.rules, prompt, end) if sampling.rules.active else None
+        self._penalties = Penalties(sampling.rules, prompt, end, banned) if sampling.rules.active else None
         self._candidates = Candidates(sampling.top_k)
 
     def __call__(self, logits: FloatArray) -> int:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from runtimes.engine.penalties import FloatArray, NoTokenLeftError
 from runtimes.engine.sampler import Sampler, system_seed
 from runtimes.engine.stops import StopStrings
 from runtimes.types import Completion, FinishReason, GenerationConfig, GenerationStats, SamplingParams
+
+if TYPE_CHECKING:
+    from runtimes.engine.banned_words import BannedWordsRule
 
 
 def log_probability(logits: FloatArray, token: int) -> float:
@@ -43,6 +47,7 @@ class Story:
         token_bytes: Returns the bytes of an id.
         block_size: Positions in the model's context.
         drop_space: Whether a space at the start of the story is left out, because the tokenizer puts it there.
+        banned: The rule of the banned words of `sampling`; None if there are none.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Story:
         token_bytes: Callable[[int], bytes],
         block_size: int,
         drop_space: bool = False,
+        banned: BannedWordsRule | None = None,
     ) -> None:
         self.prompt = prompt
         self.prompt_ids = prompt_ids
@@ -65,7 +71,7 @@ class Story:
         self.finish_reason: FinishReason | None = None
         self._stop = "interrupted"
         self._config = config
-        self._sampler = Sampler(replace(sampling, seed=self.seed), prompt_ids, end)
+        self._sampler = Sampler(replace(sampling, seed=self.seed), prompt_ids, end, banned)
         self._end = end
         self._token_bytes = token_bytes
         self._block_size = block_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.conftest import run_slmx
 
 NOT_A_BIAS = "--logit-bias takes ID=VALUE, such as 42=-5"
 BIAS = "logit bias must be the id of a token and a number up to 1e+30"
+ONE_WORD = "a banned word holds only letters, digits and inner apostrophes, not"
 SEEDED = ("--seed", "3", "--max-tokens", "12")
 
 
@@ -161,6 +163,26 @@ def test_stop_strings_and_limits_reach_the_story(bundle: Path, slmx: Slmx) -> No
         assert len(json.loads(line)["logprobs"]) == 90
 
 
+def spoken(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.casefold()))
+
+
+@pytest.mark.parametrize("flags", [(), ("-n", "3"), ("-i",)])
+def test_banned_words_are_in_no_text_of_the_command(bundle: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    arguments: list[str | Path] = ["generate", "One day, Zoë", "--bundle", bundle, "--seed", "2", *flags]
+    arguments += ["--max-tokens", "40"]
+    turns = "\n\n/quit\n"
+    before = run_slmx(*arguments, "--save", "before.txt", cwd=tmp_path, input=turns).stdout
+    words = ("THE", "was", "Lily", "to", "They", "zoë", "day")
+    banned = [part for word in words for part in ("--ban-word", word)]
+    ran = run_slmx(*arguments, *banned, "--save", "after.txt", cwd=tmp_path, input=turns)
+    assert ran.returncode == 0
+    assert (tmp_path / "after.txt").read_text("utf-8") == ran.stdout
+    old, new = (spoken(text.replace("One day, Zoë", "")) for text in (before, ran.stdout))
+    assert len({word.casefold() for word in words} & old) >= 2
+    assert not {word.casefold() for word in words} & new
+
+
 def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
     greedy = ("generate", "One day", "--bundle", bundle, "--variant", "fp32", "--temperature", "0", "--json")
     first = json.loads(slmx(*greedy).stdout)["ids"]
@@ -182,6 +204,10 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
             ("--logit-bias", "dog=1"),
             f"{NOT_A_BIAS}, not 'dog=1'; --json prints the ids of a story",
         ),
+        (("--ban-word", ""), "a banned word must not be empty"),
+        (("--ban-word", "cat", "--ban-word", "two words"), f"{ONE_WORD} 'two words'; ban each word by itself"),
+        (("--ban-word", os.fsdecode(b"caf\xe9")), f"{ONE_WORD} 'caf\\udce9'; ban each word by itself"),
+        (("--ban-word", "42"), "a banned word must have a letter, not '42'"),
         (("--logit-bias", "99999=1"), "logit bias: no id 99999; ids go up to 399"),
         (("--no-repeat-ngram", "-1"), "no-repeat n-gram must be 0 (off) or more, not -1"),
         (

@@ -35,7 +35,7 @@ def test_the_command_line_has_every_setting_with_its_default() -> None:
     parameters = inspect.signature(commands.generate).parameters
     for name, default in settings_by_class().items():
         shown = parameters[name].default
-        assert shown is None if name in ("stop", "logit_bias") else shown == default, name
+        assert shown is None if name in ("stop", "logit_bias", "ban_words") else shown == default, name
 
 
 def test_settings_reach_their_classes() -> None:
@@ -53,6 +53,8 @@ def test_a_name_that_is_no_setting_is_an_error_of_the_caller() -> None:
 def test_one_stop_string_need_not_be_a_list() -> None:
     assert GenerationConfig(stop="The end.").stop == ("The end.",)
     assert GenerationConfig(stop=["a", "b"]).stop == ("a", "b")
+    assert LogitsRules(ban_words="cat").ban_words == ("cat",)
+    assert LogitsRules(ban_words=["cat", "dog"]).ban_words == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,8 @@ def test_a_limit_outside_its_range_is_refused(values: dict[str, Any], message: s
         ({"max_tokens": True}, "max tokens must be a whole number, not True"),
         ({"stop": 5}, "stop must be a text or a list of texts, not 5"),
         ({"stop": ["a", b"b"]}, "stop must be a text or a list of texts, not ['a', b'b']"),
+        ({"ban_words": 5}, "ban words must be a text or a list of texts, not 5"),
+        ({"ban_words": ["a", b"b"]}, "ban words must be a text or a list of texts, not ['a', b'b']"),
         ({"logprobs": "x"}, "logprobs must be True or False, not 'x'"),
         ({"repetition_penalty": "1"}, "repetition penalty must be a number, not '1'"),
         ({"presence_penalty": {}}, "presence penalty must be a number, not {}"),
