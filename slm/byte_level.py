@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # tiktoken's regular expressions overflow their stack on several hundred thousand spaces in a row.
 LONGEST_SPACE = 100_000
+# SmolLM2's tokenizer lacks 21 bytes: 13 that are never in UTF-8, and rare control characters and planes of Unicode.
+MOST_MISSING_BYTES = 32
+SINGLE_BYTES = [bytes([byte]) for byte in range(256)]
 _LONG_SPACE = re.compile(rf"(?<!\s)\s{{{LONGEST_SPACE + 1},}}")
 
 
@@ -23,17 +26,21 @@ class ByteLevel:
     """Encodes text with a list of tokens. Thread-safe.
 
     Args:
-        tokens: Different tokens, the 256 bytes among them. They are joined in this order.
+        tokens: Different tokens. They are joined in this order. A byte that is no token is left out of every text, as
+            Hugging Face does.
         scheme: How text is split.
     """
 
     def __init__(self, tokens: Sequence[bytes], scheme: Scheme) -> None:
         assert scheme.pattern is not None
         self._nfc = scheme.nfc
+        # tiktoken needs an id for each byte. Ids from this one on are removed.
+        self._left_out = len(tokens)
+        self._has_all = not (missing := missing_bytes(tokens))
         self._encoding = tiktoken.Encoding(
             name="slmx",
             pat_str=scheme.pattern,
-            mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
+            mergeable_ranks={token: rank for rank, token in enumerate((*tokens, *missing))},
             special_tokens={},
         )
 
@@ -42,14 +49,15 @@ class ByteLevel:
         ids: list[int] = []
         for piece in bounded_pieces(self._normalized(text)):
             ids += self._encoding.encode_ordinary(piece)
-        return ids
+        return ids if self._has_all else [i for i in ids if i < self._left_out]
 
     def encode_to_numpy(self, text: str) -> npt.NDArray[np.uint32]:
         """Returns the same ids as `encode`, as uint32 [tokens]."""
         import numpy as np
 
         pieces = bounded_pieces(self._normalized(text))
-        return np.concatenate([self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces])
+        ids = np.concatenate([self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces])
+        return ids if self._has_all else ids[ids < self._left_out]
 
     def _normalized(self, text: str) -> str:
         if not self._nfc:
@@ -57,6 +65,12 @@ class ByteLevel:
         from unicodedata import normalize
 
         return normalize("NFC", text)
+
+
+def missing_bytes(tokens: Sequence[bytes]) -> list[bytes]:
+    """Returns the single bytes that are not among the tokens."""
+    present = set(tokens)
+    return [byte for byte in SINGLE_BYTES if byte not in present]
 
 
 def bounded_pieces(text: str) -> Iterator[str]:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from slm.byte_level import ByteLevel
+from slm.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, ByteLevel, missing_bytes
 from slm.errors import SlmxError
 from slm.tokenizer_settings import DEFAULT_SETTINGS, SCHEMES, TokenizerSettings
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
-SINGLE_BYTES = [bytes([byte]) for byte in range(256)]
 # How many times as long as its normal form C a text can be, in UTF-8. Three Hangul letters are one syllable.
 NFC_SHRINKS = 3
 
@@ -191,7 +190,8 @@ def parse_tokens(content: bytes, scheme: str = DEFAULT_SETTINGS.scheme) -> list[
         The tokens in the order of their ranks.
 
     Raises:
-        ValueError: The ranks are not 0, 1, 2, ... in order, a token is repeated or empty, or a single byte is missing.
+        ValueError: The ranks are not 0, 1, 2, ... in order, a token is repeated or empty, or many single bytes are
+            missing.
     """
     tokens: list[bytes] = []
     for number, line in enumerate(content.splitlines()):
@@ -210,8 +210,8 @@ def parse_tokens(content: bytes, scheme: str = DEFAULT_SETTINGS.scheme) -> list[
     if pieces:
         _check_pieces(tokens)
     _check_different(tokens, len(SINGLE_BYTES) if pieces else 0)
-    missing = len(SINGLE_BYTES) - len(set(SINGLE_BYTES).intersection(tokens))
-    if missing:
+    missing = len(missing_bytes(tokens))
+    if missing > MOST_MISSING_BYTES:
         raise ValueError(f"{len(tokens)} tokens, {missing} of the 256 single bytes not among them")
     return tokens
 

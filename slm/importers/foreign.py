@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slm.atomic import atomic_folder
+from slm.byte_level import missing_bytes
 from slm.checkpoint import save_checkpoint
 from slm.errors import SlmxError
 from slm.importers.imported_tokenizer import ImportedTokenizer
@@ -92,6 +93,8 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
     model.load_state_dict(state)
     if tokenizer.left_out:
         report(f"left out the special tokens {_some(tokenizer.left_out)}: slmx reads them as plain text")
+    if missing := missing_bytes(tokenizer.tokenizer.tokens):
+        report(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
     if unused > 0:
         report(f"left out {unused} rows of the token table that no text can reach")
     preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")

@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from slm.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, missing_bytes
 from slm.errors import SlmxError
 from slm.json_reader import as_plain_text
 from slm.sentencepiece import SPACE
-from slm.tokenizer import SINGLE_BYTES, Tokenizer
+from slm.tokenizer import Tokenizer
 from slm.tokenizer_json import byte_name, to_bytes, tokenizer_json
 from slm.tokenizer_settings import SCHEMES, TokenizerSettings
 
@@ -108,9 +109,9 @@ def convert(source: Vocabulary, where: str) -> ImportedTokenizer:
         ) from None
     except UnicodeEncodeError:
         raise SlmxError(f"{where}: a token is not valid Unicode; download it again") from None
-    if missing := len(SINGLE_BYTES) - len(set(SINGLE_BYTES).intersection(tokens)):
+    if (missing := len(missing_bytes(tokens))) > MOST_MISSING_BYTES:
         raise SlmxError(
-            f"{where}: {missing} of the 256 bytes are not tokens, so some text cannot be encoded; "
+            f"{where}: {missing} of the 256 bytes are not tokens, so most text cannot be encoded; "
             "slmx cannot import this tokenizer"
         )
     if len(set(rows)) < len(rows):
