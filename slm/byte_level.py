@@ -54,9 +54,9 @@ class ByteLevel:
     def _normalized(self, text: str) -> str:
         if not self._nfc:
             return text
-        from unicodedata import normalize
+        from slm.nfc import to_nfc
 
-        return normalize("NFC", text)
+        return to_nfc(text)
 
 
 def bounded_pieces(text: str) -> Iterator[str]:
