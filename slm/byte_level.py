@@ -62,9 +62,9 @@ class ByteLevel:
     def _normalized(self, text: str) -> str:
         if not self._nfc:
             return text
-        from unicodedata import normalize
+        from slm.nfc import to_nfc
 
-        return normalize("NFC", text)
+        return to_nfc(text)
 
 
 def missing_bytes(tokens: Sequence[bytes]) -> list[bytes]:

@@ -90,7 +90,7 @@ def convert(source: Vocabulary, where: str) -> ImportedTokenizer:
     def is_used(token: str) -> bool:  # SentencePiece sees no plain spaces
         return token not in fixed and not (pieces and " " in token)
 
-    merges = [(left, right) for left, right in source.merges if is_used(left + right)]
+    merges = [pair for pair in source.merges if all(map(is_used, (*pair, "".join(pair))))]
     order = [token for token in source.ids if len(token) == 1 and is_used(token)]
     order += _joined(merges, where)
     if source.takes_whole:
