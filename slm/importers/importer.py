@@ -183,11 +183,13 @@ def _download(name: str) -> tuple[Path, str]:
     repository, _, revision = name.partition("@")
     try:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
-    except (LocalEntryNotFoundError, OSError) as error:
-        if isinstance(error, HfHubHTTPError):
-            what = "the hub refuses it: check the name, or log in with the command hf auth login"
-        else:
-            what = "no such path here, and the Hugging Face hub cannot be reached: check the path, or the connection"
+    except OSError as error:  # also what the hub answers
+        is_refused = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
+        what = (
+            "the hub refuses it: check the name, or log in with the command hf auth login"
+            if is_refused
+            else "no such path here, and the Hugging Face hub cannot be reached: check the path, or the connection"
+        )
         raise SlmxError(f"{name}: {what}") from None
     except HFValidationError:
         raise SlmxError(f"{name}: neither a path nor a name of the Hugging Face hub; check it") from None

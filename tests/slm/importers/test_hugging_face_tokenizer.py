@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import normalizers
+from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from slm.checkpoint import load_checkpoint
+from slm.errors import SlmxError
+from slm.importers.hugging_face_tokenizer import import_tokenizer
+from slm.tokenizer_json import to_unicode
 from tests.bundles import Slmx
 from tests.slm.importers.gpt2_folders import END, VOCABULARY, edit, hugging_face, made_model, made_tokenizer, rows_of
 
@@ -162,3 +165,24 @@ def test_a_tokenizer_without_an_end_is_refused(slmx: Slmx, hf_folder: Path) -> N
     edit(hf_folder / "tokenizer.json", lambda content: content["model"]["vocab"].pop(END))
     line = slmx.refuses("import", hf_folder, "--out", "mine")
     assert line.endswith("no end-of-text token; name its id as eos_token_id in config.json")
+
+
+def test_bytes_without_a_token_are_left_out_as_hugging_face_does(stories: list[str], tmp_path: Path) -> None:
+    tokenizer = HFTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    rare = {to_unicode(bytes([byte])) for byte in (0x04, 0x06, 0x1D, 0xF1, 0xFF)}
+    alphabet = [letter for letter in pre_tokenizers.ByteLevel.alphabet() if letter not in rare]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(stories, trainer)
+    folder = tmp_path / "hf"
+    made_model(folder, tokenizer)
+    imported = import_tokenizer(folder, {})
+    for text in ("a\x04b", "\x06", "One \x1d\x1d day", "x\U00050000 y", "no rare byte", stories[0]):
+        ours = imported.tokenizer.encode(text)
+        assert [imported.rows[i] for i in ours] == tokenizer.encode(text).ids, text
+        assert imported.tokenizer.encode_to_numpy(text).tolist() == ours
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[END])
+    tokenizer.train_from_iterator(stories, trainer)
+    made_model(tmp_path / "few", tokenizer)
+    with pytest.raises(SlmxError, match=r"of the 256 bytes are not tokens, so most text cannot be encoded"):
+        import_tokenizer(tmp_path / "few", {})
