@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from export.checks.greedy import greedy_tokens
 from export.formats.suppress_output import suppress_output
-from export.interop.registry import Runtime
+from export.interop.registry import CannotRunError, Runtime
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, shared_length
@@ -38,7 +38,7 @@ class Row:
         runtime: The name of the runtime.
         variant: The variant.
         outcome: "equal" if all tokens are ours, "different" if one is not, "error" if the runtime could not open or run
-            the variant, "skipped" if the bundle has no description for this runtime.
+            the variant, "skipped" if the bundle has no description for this runtime, or a shape that it does not run.
         note: The number of tokens, the first difference, or the reason.
     """
 
@@ -108,7 +108,7 @@ def compare_runtimes(bundle: Bundle, runtimes: Sequence[Runtime], log: Log) -> R
         SlmxError: The bundle has no ONNX graph, a file is not the one that the manifest lists, or slmx cannot run it.
     """
     tokenizer, room = bundle.tokenizer(), bundle.config.block_size
-    prompts = [[tokenizer.end_of_text, *tokenizer.encode(text)][: max(1, room // 2)] for text in PROMPTS]
+    prompts = [[tokenizer.begin, *tokenizer.encode(text)][: max(1, room // 2)] for text in PROMPTS]
     names, rows = [runtime.name for runtime in runtimes], []
     for name in onnx_variants(bundle):
         log(f"{name}: writing {NEW_TOKENS} tokens in slmx, {', '.join(names)}")
@@ -129,6 +129,8 @@ def _row(bundle: Bundle, variant: str, runtime: Runtime, prompts: list[list[int]
         try:
             greedy = runtime.load()(bundle, variant, Path(folder))
             written = [greedy(prompt, len(ids)) for prompt, ids in zip(prompts, expected, strict=True)]
+        except CannotRunError as error:
+            return Row(runtime.name, variant, "skipped", str(error))
         except Exception as error:  # each library raises its own types
             return Row(runtime.name, variant, "error", _reason(error, folder))
     for number, (ours, theirs) in enumerate(zip(expected, written, strict=True), 1):

@@ -8,7 +8,7 @@ import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 from optimum.onnxruntime.modeling import SessionOptions
 
-from export.interop.registry import Greedy
+from export.interop.registry import CannotRunError, Greedy
 from runtimes.bundle.store import Bundle
 
 CONFIG_FILES = ("config.json", "generation_config.json")
@@ -16,7 +16,17 @@ FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
 
 
 def open_variant(bundle: Bundle, variant: str, folder: Path) -> Greedy:
-    """Opens a variant; see `OpenVariant`. optimum raises its own errors."""
+    """Opens a variant; see `OpenVariant`. optimum raises its own errors.
+
+    Raises:
+        CannotRunError: optimum cannot run a model of this shape.
+    """
+    shape = bundle.config
+    if shape.head_dim * shape.n_head != shape.n_embd:
+        raise CannotRunError(
+            f"optimum takes {shape.n_embd} channels / {shape.n_head} heads for the width of a head, which is "
+            f"{shape.head_dim} here"
+        )
     for name in CONFIG_FILES:
         (folder / name).write_bytes(bundle.read(name))
     graph = folder / bundle.manifest.variants[variant].file

@@ -19,6 +19,10 @@ Greedy = Callable[[list[int], int], list[int]]
 OpenVariant = Callable[[Bundle, str, Path], Greedy]
 
 
+class CannotRunError(SlmxError):
+    """A runtime does not run models of this shape."""
+
+
 @dataclass(frozen=True)
 class Runtime:
     """A runtime that opens the ONNX graphs of a bundle.

@@ -71,7 +71,7 @@ class Figures:
     """What the checks measured for one variant; None for what its gate does not need.
 
     Attributes:
-        parity: Largest difference of a logit from PyTorch's.
+        parity: Largest difference of a logit from PyTorch's, as `export.checks.parity` measures it.
         same_greedy_tokens: Whether it writes the greedy tokens of the model that it was made from.
         bits_per_byte: Bits per byte of the text that the variants were compared on.
         quality: The comparison with the float model.

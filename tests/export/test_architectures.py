@@ -12,6 +12,8 @@ from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import open_session
 from export.exporter import ExportSettings, export_bundle
 from export.formats.graph import read_weights
+from export.interop.compare import compare_runtimes
+from export.interop.registry import RUNTIMES
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -55,3 +57,17 @@ def test_every_variant_writes_tokens_and_the_float_ones_those_of_pytorch(
     assert len(written) == 20
     if VARIANTS[variant].gate.parity is not None:
         assert written == generate_greedy(checkpoint.model, prompt, 20)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_other_runtimes_write_the_same_tokens(exported: tuple[Checkpoint, Bundle], runtime: str) -> None:
+    _, bundle = exported
+    if runtime == "genai":
+        pytest.importorskip("onnxruntime_genai", reason="onnxruntime-genai needs Python 3.11")
+    config = bundle.config
+    for row in compare_runtimes(bundle, [RUNTIMES[runtime]], lambda line: None).rows:
+        if runtime == "optimum" and config.head_dim * config.n_head != config.n_embd:
+            assert (row.outcome, row.note.split(" for ")[0]) == ("skipped", "optimum takes 64 channels / 4 heads")
+        else:
+            assert not row.failed, row
+            assert row.outcome == "equal" or not VARIANTS[row.variant].is_float
