@@ -1,4 +1,4 @@
-"""Unicode's normal form C in linear time. Python's own takes quadratic time on long runs of marks that are not in order."""
+"""Unicode's normal form C in linear time. Python's own takes quadratic time on long runs of marks out of order."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def to_nfc(text: str) -> str:
         return text
     characters: list[str] = []
     decomposed = "".join([normalize("NFD", char) for char in text])
-    for are_marks, run in groupby(decomposed, lambda char: combining(char) > 0):
-        characters += sorted(run, key=combining) if are_marks else run
+    for _, run in groupby(decomposed, lambda char: combining(char) > 0):
+        characters += sorted(run, key=combining)
     return normalize("NFC", "".join(characters))

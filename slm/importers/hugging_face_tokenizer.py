@@ -28,6 +28,7 @@ MERGES_FILE = "merges.txt"
 ADDED_FILE = "added_tokens.json"
 SETTINGS_FILE = "tokenizer_config.json"
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
+ADDED_TOKEN = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
 # An added token is special if its entry says so, if it has one of these roles in `tokenizer_config.json`, or if it has
 # one of these usual spellings. slmx keeps those that begin and end a text, and reads the others as plain text.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -104,7 +105,7 @@ def _read_gpt2(folder: Path) -> dict[str, Any]:
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes that file"
         )
     model = {"type": "BPE", "vocab": vocab, "merges": [line.rstrip("\r") for line in lines[start:] if line.strip()]}
-    added = [{"content": token, "id": number} for token, number in _optional(folder / ADDED_FILE).items()]
+    added = [ADDED_TOKEN | {"id": number, "content": token} for token, number in _optional(folder / ADDED_FILE).items()]
     return {"added_tokens": added, **pipeline(TokenizerSettings()), "model": model}
 
 

@@ -140,6 +140,20 @@ def test_it_stops_before_a_stop_string_and_says_which(stop: str | list[str], kep
     assert (found.stats.stop, found.stats.stop_string) == ("stop string" if hit else "end of text", hit)
 
 
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(" aé", max_size=12), drop=st.booleans())
+@example(text="  a", drop=True)
+def test_one_space_at_the_start_is_left_out_if_the_tokenizer_puts_it_there(text: str, drop: bool) -> None:
+    one = Story("p", [END], GenerationConfig(), GREEDY, END, lambda token: bytes([token]), 64, drop_space=drop)
+    assert written(one, [*text.encode(), END]).completion_text == (text.removeprefix(" ") if drop else text)
+
+
+def test_an_id_without_text_does_not_count_as_the_start() -> None:
+    tokens = {0: b"", 1: b" a", END: b""}
+    one = Story("p", [END], GenerationConfig(), GREEDY, END, tokens.__getitem__, 64, drop_space=True)
+    assert written(one, [0, 1, 1, END]).completion_text == "a a"
+
+
 def test_half_a_character_after_a_stop_string_is_not_shown() -> None:
     tokens = {0: b"so.\xc3", END: b""}
     one = Story("p", [END], GenerationConfig(stop="."), GREEDY, END, tokens.__getitem__, 64)

@@ -5,28 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-WORDS = [
-    "once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "the",
-    "little",
-    "girl",
-    "who",
-    "didn't",
-    "WE'LL",
-    "they'RE",
-    "I'm",
-    "cat's",
-    "ſ",
-    "'ſ",
-    "run'S",
-    "it'll",
-    "x'D",
-]
+WORDS = (
+    *("once", "upon", "a", "time", "there", "was", "the", "little", "girl", "who", "didn't", "WE'LL", "they'RE", "I'm"),
+    *("cat's", "ſ", "'ſ", "run'S", "it'll", "x'D"),
+)
 CODE = (
     "def f(x):\n    return x ** 2  # squared\n",
     "for (int i = 0; i < 10; i++) {\n\t\tsum += a[i];\n\t}\n",
