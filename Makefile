@@ -27,9 +27,10 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Makes the bundle inside the package again, from the checkpoint inside the package.
+# Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
+	$(BIN)/slmx export --preset micro --int8 --no-fp32 --out runtimes/bundles/micro --force
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"

@@ -147,7 +147,7 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     shipped = PRETRAINED / preset
     if not shipped.is_dir():
         raise SlmxError(
-            f"no {preset} checkpoint ships with slmx: train one (slmx train --preset {preset} "
+            f"no {preset} checkpoint is in this installation: train one (slmx train --preset {preset} "
             "--text FILE --out DIR) and name it with --checkpoint DIR"
         )
     return load_checkpoint(shipped)

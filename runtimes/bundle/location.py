@@ -13,7 +13,7 @@ BUNDLES = Path("bundles")
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = (
-    "Bundle: a folder, an archive, or the name of a shipped one (nano). "
+    "Bundle: a folder, an archive, or the name of a shipped one (nano, micro). "
     "Default: bundles/nano in the current folder if it exists, else the shipped nano."
 )
 

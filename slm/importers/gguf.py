@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from slm.errors import SlmxError
+from slm.errors import SlmxError, needs
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.gguf_tokenizer import gguf_tokenizer
 from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, HEAD, WTE
@@ -32,7 +32,8 @@ def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
         SlmxError: The file is damaged, of another architecture, or has a quantization type that the gguf package does
             not read.
     """
-    from gguf import GGUFReader
+    with needs("train"):
+        from gguf import GGUFReader
 
     try:
         reader = GGUFReader(source)

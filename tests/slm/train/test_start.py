@@ -12,16 +12,18 @@ from rich.console import Console
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.data.dataset import Dataset
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 from slm.hashing import sha256_of
 from slm.model import GPT
-from slm.presets import GPTConfig, get_preset
+from slm.presets import GPTConfig, as_architecture, get_preset
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.start import nearest_preset
 from tests.runs import (
     OTHER,
     QUIET,
+    assert_same_run,
+    interrupted_after,
     last,
 )
 
@@ -123,3 +125,20 @@ def test_sizes_can_be_given(settings: TrainSettings) -> None:
     assert train(replace(settings, n_layer=2, n_embd=24, block_size=16, steps=2), QUIET)
     config = load_checkpoint(settings.out).model.config
     assert (config.n_layer, config.n_embd, config.block_size, config.n_head) == (2, 24, 16, 2)
+
+
+def test_a_llama_is_trained_and_resumed_exactly(settings: TrainSettings, tmp_path: Path) -> None:
+    llama = replace(settings, arch="llama", optimizer="muon")
+    assert train(llama, QUIET)
+    shape = load_checkpoint(settings.out / "best").model.config
+    assert shape == as_architecture(shape, "llama")
+    whole = settings.out
+    parts = replace(llama, out=tmp_path / "parts")
+    with interrupted_after(3):
+        assert train(parts, QUIET) is None
+    assert train(replace(parts, resume=True), QUIET)
+    assert_same_run(whole, parts.out)
+    with pytest.raises(SlmxError, match="has its own shape; leave out --arch"):
+        train(replace(parts, resume=True, arch="gpt2"), QUIET)
+    with pytest.raises(UsageError, match="unknown architecture 'bert': choose one of gpt2, llama"):
+        train(replace(settings, out=tmp_path / "other", arch="bert"), QUIET)
