@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from slm.errors import SlmxError
 from slm.install import pip_line
 
-CHECKED = ("torch", "onnx", "onnxruntime", "onnxscript")
+CHECKED = ("torch", "onnx", "onnxruntime", "onnx-ir")
 
 
 def check_versions() -> None:

@@ -30,7 +30,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.untrained import untrained_checkpoint
 
-PACKAGES = ("slmx", "torch", "onnx", "onnxruntime", "onnxscript")
+PACKAGES = ("slmx", "torch", "onnx", "onnxruntime")
 
 Log = Callable[[str], None]
 
