@@ -11,24 +11,25 @@ import numpy.typing as npt
 from slm.errors import SlmxError
 from slm.tokenizer import Tokenizer
 
-TokenArray = npt.NDArray[np.uint16]
+LARGEST_VOCABULARY = 2**16  # of 16-bit ids, as the shards of a data set hold
+ShardArray = npt.NDArray[np.uint16]
 
 
 class Shards:
     """Memory-mapped arrays of ids that are used as one array. Only the requested slice is read from disk."""
 
-    def __init__(self, arrays: Sequence[TokenArray]) -> None:
+    def __init__(self, arrays: Sequence[ShardArray]) -> None:
         self.arrays = list(arrays)
         self.ends = np.cumsum([len(array) for array in self.arrays], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if self.arrays else 0
 
-    def __getitem__(self, wanted: slice) -> TokenArray:
+    def __getitem__(self, wanted: slice) -> ShardArray:
         start, stop, step = wanted.indices(len(self))
         if step != 1:
             raise ValueError("shards are read in contiguous slices")
-        pieces: list[TokenArray] = []
+        pieces: list[ShardArray] = []
         index = int(np.searchsorted(self.ends, start, side="right"))
         while start < stop:
             first = int(self.ends[index]) - len(self.arrays[index])
@@ -46,12 +47,12 @@ class TokenStream:
     If another token ends a text, it is after each story.
 
     Attributes:
-        ids: The tokens, uint16 [n].
+        ids: The tokens, uint16 [n], or uint32 [n] if the vocabulary is larger than `LARGEST_VOCABULARY`.
         text_bytes: UTF-8 bytes of the stories.
         stories: Number of stories.
     """
 
-    ids: TokenArray | Shards
+    ids: ShardArray | npt.NDArray[np.uint32] | Shards
     text_bytes: int
     stories: int
 
@@ -93,16 +94,12 @@ def encode_stories(stories: Sequence[str], tokenizer: Tokenizer) -> TokenStream:
 
     Returns:
         The stream.
-
-    Raises:
-        SlmxError: The vocabulary does not fit uint16.
     """
-    if tokenizer.vocab_size > 65536:
-        raise SlmxError(f"a vocabulary of {tokenizer.vocab_size} does not fit 16-bit ids")
-    begin = np.array([tokenizer.begin], np.uint16)
-    end = np.array([tokenizer.end_of_text] if tokenizer.begin != tokenizer.end_of_text else [], np.uint16)
+    kind = np.uint16 if tokenizer.vocab_size <= LARGEST_VOCABULARY else np.uint32
+    begin = np.array([tokenizer.begin], kind)
+    end = np.array([tokenizer.end_of_text] if tokenizer.begin != tokenizer.end_of_text else [], kind)
     pieces = [begin[:0]]
     for story in stories:
-        pieces += [begin, tokenizer.encode_to_numpy(story).astype(np.uint16), end]
+        pieces += [begin, tokenizer.encode_to_numpy(story).astype(kind), end]
     ids = np.concatenate(pieces)
     return TokenStream(ids, sum(len(story.encode()) for story in stories), len(stories))

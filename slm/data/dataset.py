@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slm.data.corpus import Shards, TokenArray, TokenStream
+from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.json_reader import Fields
@@ -106,7 +106,7 @@ def _check(path: Path, digest: str) -> None:
 
 
 def _open_split(folder: Path, entry: dict[str, Any]) -> TokenStream:
-    arrays: list[TokenArray] = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in entry["shards"]]
+    arrays: list[ShardArray] = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in entry["shards"]]
     if any(array.dtype != np.uint16 or array.ndim != 1 for array in arrays):
         raise ValueError(f"shards {entry['shards']} are not rows of uint16")
     return TokenStream(Shards(arrays), entry["text_bytes"], entry["stories"])

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from slm.atomic import atomic_folder
 from slm.data.cleaning import Cleaner
-from slm.data.corpus import encode_stories
+from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
 from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
 from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
@@ -37,7 +37,6 @@ from slm.tokenizer_settings import settings_of
 HELD_OUT_SHARE = 20
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
-LARGEST_VOCABULARY = 65536
 SMALLEST_VOCABULARY = 257  # the bytes and `<|endoftext|>`
 
 
@@ -269,7 +268,13 @@ class _Pipeline:
     def _tokenizer(self, progress: Progress) -> tuple[Tokenizer, list[tuple[str, str]]]:
         if self.settings.tokenizer is not None:
             folder = self.settings.tokenizer
-            return Tokenizer.load(folder, settings_of(folder)), load_merges(folder)
+            tokenizer = Tokenizer.load(folder, settings_of(folder))
+            if tokenizer.vocab_size > LARGEST_VOCABULARY:
+                raise SlmxError(
+                    f"{folder}: a vocabulary of {tokenizer.vocab_size:,} does not fit the 16-bit ids of a data set; "
+                    "give another --tokenizer, or none to learn one"
+                )
+            return tokenizer, load_merges(folder)
         wanted = _deciding_settings(self.settings)["vocab_size"]
         every = max(1, math.ceil(self.bytes["train"] / TOKENIZER_BYTES))
         task = progress.add_task(f"learning {wanted:,} tokens", total=None, figures="")

@@ -293,6 +293,13 @@ def test_the_vocabulary_is_learned_from_a_share_of_a_large_text(
     assert part.tokenizer != whole.tokenizer
 
 
+def test_a_tokenizer_with_too_many_tokens_is_refused(plan: PrepareSettings, tmp_path: Path) -> None:
+    tokens = [*(bytes([i]) for i in range(256)), *(bytes([i >> 8, i & 255]) for i in range(65536 - 256))]
+    Tokenizer(tokens).save(tmp_path, [])
+    with pytest.raises(SlmxError, match=r"a vocabulary of 65,537 does not fit the 16-bit ids of a data set"):
+        prepare(replace(plan, vocab_size=None, tokenizer=tmp_path), QUIET)
+
+
 def test_a_tokenizer_can_be_taken_from_elsewhere(plan: PrepareSettings, tiny_checkpoint: Path) -> None:
     dataset = prepare(replace(plan, vocab_size=None, tokenizer=tiny_checkpoint), QUIET)
     assert dataset.tokenizer == load_checkpoint(tiny_checkpoint).tokenizer
