@@ -154,3 +154,12 @@ def test_what_slmx_does_not_compute_is_refused_by_name(
     line = slmx.refuses("import", folder, "--out", "mine")
     assert said in line
     assert not Path("mine").exists()
+
+
+def test_a_path_that_exists_is_taken_before_a_name_of_the_hub(
+    slmx: Slmx, tokenizer: HFTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    models.save(models.gpt2(tokenizer.get_vocab_size()), tokenizer, Path("owner") / "name")
+    assert slmx("import", "owner/name", "--out", "mine").code == 0
+    assert load_checkpoint(Path("mine")).record["imported"]["folder"] == "name"
