@@ -73,7 +73,8 @@ def source_of(record: dict[str, Any]) -> str | None:
         return _short(f"imported from {named} (a model of type {imported.get('model_type')})")
     # Training records of data sets in format 1 name the split `side`.
     texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data", [])]
-    parts = [", ".join(texts), *(["before that, " + before] if (before := source_of(_origin(record))) else [])]
+    own, before = ", ".join(texts), source_of(_origin(record))
+    parts = [own, f"before that, {before}" if before and before != own else ""]
     return _short("; ".join(filter(None, parts))) or None
 
 

@@ -19,7 +19,7 @@ from slm.atomic import atomic_folder
 from slm.byte_level import missing_bytes
 from slm.checkpoint import save_checkpoint
 from slm.errors import SlmxError
-from slm.importers.imported_tokenizer import ImportedTokenizer
+from slm.importers.imported_tokenizer import ImportedTokenizer, some
 from slm.importers.names import Names
 from slm.model import GPT
 from slm.ownership import CHECKPOINT
@@ -92,7 +92,7 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
     model = GPT(config)
     model.load_state_dict(state)
     if tokenizer.left_out:
-        report(f"left out the special tokens {_some(tokenizer.left_out)}: slmx reads them as plain text")
+        report(f"left out the special tokens {some(tokenizer.left_out)}: slmx reads them as plain text")
     if missing := missing_bytes(tokenizer.tokenizer.tokens):
         report(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
     if unused > 0:
@@ -104,11 +104,6 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
     with atomic_folder(out, CHECKPOINT, replace=force) as folder:
         save_checkpoint(folder, preset, model.eval(), tokenizer.tokenizer, tokenizer.merges, record)
     return config
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - 5
-    return ", ".join(names[:5]) + (f" and {more} more" if more > 0 else "")
 
 
 def with_context(config: GPTConfig, block_size: int | None, where: Path) -> GPTConfig:
