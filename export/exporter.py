@@ -59,6 +59,8 @@ DESCRIPTIONS = {
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
 AUTO = ("auto",)
+# With more parameters, int8 is not tried for one matrix after the other when it is refused.
+LONG_SEARCH = 50_000_000
 
 Log = Callable[[str], None]
 
@@ -257,13 +259,19 @@ class _Export:
 
     def _int8_refusal(self, increase: float, limit: float) -> str:
         """Returns why int8 was refused: the matrices that lose most when quantized alone, and what would pass."""
+        why = f"int8 ({self.recipe.name}) needs {increase:.1%} more bits per byte (limit {limit:.0%})"
+        if self.config.parameters > LONG_SEARCH:
+            return (
+                f"{why}; for a model of this size, the search for the matrices that hurt would take hours; try --fp16, "
+                "another --int8-recipe or --int8-exclude h.N.mlp_proj.weight; nothing was published"
+            )
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
         passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
-            f"int8 ({self.recipe.name}) needs {increase:.1%} more bits per byte (limit {limit:.0%}); what hurts most: "
-            f"{', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; nothing was published"
+            f"{why}; what hurts most: {', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; "
+            "nothing was published"
         )
 
     def _int4(self) -> VariantEntry:

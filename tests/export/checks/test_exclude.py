@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from export import exporter
 from export.formats.graph import matrix_names
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -70,6 +71,16 @@ def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlie
     assert (operators.quantized, operators.float) == (len(MATRICES) - 1, 1)
     assert f"{CULPRIT} in float cost {exclusion.bytes_added:,} bytes" in ran.stderr
     assert slmx("verify", "b", "--quality").code == 0
+
+
+def test_a_large_model_is_refused_without_a_long_search(
+    slmx: Slmx, outlier: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "LONG_SEARCH", 0)
+    monkeypatch.setattr(exporter, "increases_alone", None)
+    line = slmx.refuses("export", "--checkpoint", outlier, "--int8")
+    assert "for a model of this size, the search for the matrices that hurt would take hours; try --fp16" in line
+    assert line.endswith("nothing was published")
 
 
 def test_auto_excludes_nothing_where_nothing_hurts(slmx: Slmx, tiny_checkpoint: Path) -> None:
