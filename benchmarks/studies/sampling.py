@@ -45,18 +45,18 @@ ENDS_SPREAD = 0.5
 LEAST_SPREAD = 0.001  # for a figure that is the same in all true endings
 CONFIDENCE = 1.96  # standard errors on each side of a figure: 95 %
 PENALTY = LogitsRules(repetition_penalty=1.1)
+CUT = SamplingParams(top_k=40, top_p=0.95)  # the usual cut of the tail
+OPEN = SamplingParams(top_k=0, top_p=1.0)
 GRID = (
-    SamplingParams(),
-    SamplingParams(temperature=0),
-    *(SamplingParams(temperature=temperature) for temperature in (0.5, 0.6, 0.7, 0.9, 1.0)),
-    *(SamplingParams(temperature=temperature, top_k=0, top_p=1) for temperature in (0.6, 0.8, 1.0)),
-    *(SamplingParams(temperature=temperature, top_k=0, top_p=0.9) for temperature in (0.8, 1.0)),
-    SamplingParams(temperature=1.0, top_k=0, top_p=0.95),
-    *(SamplingParams(temperature=temperature, top_k=0, top_p=1, min_p=0.05) for temperature in (0.7, 0.8, 1.0)),
-    SamplingParams(temperature=1.0, top_k=0, top_p=1, min_p=0.1),
-    SamplingParams(rules=PENALTY),
-    SamplingParams(temperature=0.6, rules=PENALTY),
-    SamplingParams(temperature=1.0, top_k=0, top_p=1, min_p=0.1, rules=PENALTY),
+    replace(OPEN, temperature=0.0),
+    *(replace(CUT, temperature=temperature) for temperature in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)),
+    *(replace(CUT, temperature=temperature, rules=PENALTY) for temperature in (0.6, 0.8)),
+    *(replace(OPEN, temperature=temperature) for temperature in (0.6, 0.8, 1.0)),
+    *(replace(OPEN, temperature=temperature, top_p=0.9) for temperature in (0.8, 1.0)),
+    replace(OPEN, temperature=1.0, top_p=0.95),
+    *(replace(OPEN, temperature=temperature, min_p=0.05) for temperature in (0.7, 0.8, 1.0)),
+    replace(OPEN, temperature=1.0, min_p=0.1),
+    replace(OPEN, temperature=1.0, min_p=0.1, rules=PENALTY),
 )
 
 
@@ -69,7 +69,7 @@ class Text:
 
 
 def name_of(sampling: SamplingParams) -> str:
-    """Returns the settings that are on, such as `temperature 0.8, top-k 40`."""
+    """Returns the settings that are on, such as `temperature 0.9, top-k 40`."""
     if sampling.temperature == 0:
         return "greedy"
     parts = [f"temperature {sampling.temperature:g}"]

@@ -134,10 +134,10 @@ def page(models: Sequence[Model], openings: Sequence[str], command: str, notes: 
     """
     lines = [
         "# Stories to read\n",
-        f"Each model continued the same {len(openings)} openings, which were written for this page. There is one story "
-        "of each model for each opening. No story was chosen or changed. The settings are the defaults "
-        f"({name_of(SamplingParams())}), and the seed is the number of the opening, so `slmx generate OPENING "
-        "--seed NUMBER` writes the same story. This command made the page:\n",
+        f"Each model continued the same {len(openings)} openings, which were written for this page. There is one\n"
+        "story of each model for each opening. No story was chosen or changed. The settings are the defaults\n"
+        f"({name_of(SamplingParams())}). The seed is the number of the opening, so\n"
+        "`slmx generate OPENING --seed NUMBER --bundle MODEL` writes the same story. This command made the page:\n",
         f"    {command}\n",
         *(model.describe() for model in models),
         f"\n{BEGIN}\n{NO_NOTES if notes is None else notes}{END}",
