@@ -140,7 +140,7 @@ class SamplingParams:
         UsageError: A value is outside its range.
     """
 
-    temperature: float = 0.8
+    temperature: float = 0.9
     top_k: int = 40
     top_p: float = 0.95
     min_p: float = 0.0
