@@ -238,7 +238,7 @@ class _Export:
         assert figures.quality is not None
         increase = figures.quality.worst_bpb_increase
         if not increase <= limit:
-            self.log(f"int8: needs {increase:.1%} more bits per byte, too many; looking for the matrices that hurt")
+            self.log(f"int8: needs {increase:.1%} more bits per byte, too many")
             if self.settings.int8_exclude != AUTO:
                 raise SlmxError(self._int8_refusal(increase, limit))
             exclusion = exclude_auto(self.float_model, fp32, path, recipe, limit, self.log)
@@ -262,8 +262,8 @@ class _Export:
         why = f"int8 ({self.recipe.name}) needs {increase:.1%} more bits per byte (limit {limit:.0%})"
         if self.config.parameters > LONG_SEARCH:
             return (
-                f"{why}; for a model of this size, the search for the matrices that hurt would take hours; try --fp16, "
-                "another --int8-recipe or --int8-exclude h.N.mlp_proj.weight; nothing was published"
+                f"{why}; the search for the matrices that hurt would take hours for a model of this size; export it "
+                "with --fp16 in place of --int8, which loses nothing; nothing was published"
             )
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
