@@ -29,4 +29,4 @@ def needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         from slm.install import pip_line
 
-        raise SlmxError(f"this command needs {error.name}: {pip_line(extra)}") from error
+        raise SlmxError(f"this command needs {error.name or error}: {pip_line(extra)}") from error

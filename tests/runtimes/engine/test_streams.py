@@ -78,7 +78,7 @@ def test_a_stream_is_read_once_and_may_be_read_on(generator: Generator, alone: l
 
 def test_one_stream_in_two_threads_is_one_line(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = load(bundles.tiny_bundle(tiny_checkpoint), "fp32")
-    stream = generator.stream("Once", GenerationConfig(5))
+    stream = generator.stream("Once", GenerationConfig(5), SamplingParams(temperature=0))
     reading, go_on = threading.Event(), threading.Event()
     take = Generator.take_session
 

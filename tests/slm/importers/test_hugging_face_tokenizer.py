@@ -25,7 +25,7 @@ def test_special_tokens_of_no_story_are_left_out(slmx: Slmx, stories: list[str],
     model = made_model(folder, made_tokenizer(stories, ["<pad>", "<unk>", END]), vocab_size=VOCABULARY + 8)
     ran = slmx("import", folder, "--out", "mine")
     assert ran.code == 0
-    assert "left out the special tokens <pad>, <unk>: slmx reads them as plain text\n" in ran.stderr
+    assert "left out the special tokens '<pad>', '<unk>': slmx reads them as plain text\n" in ran.stderr
     assert "left out 8 rows of the token table that no text can reach\n" in ran.stderr
     checkpoint = load_checkpoint(Path("mine"))
     assert checkpoint.tokenizer.vocab_size == VOCABULARY - 2
@@ -96,7 +96,7 @@ def test_tokens_that_the_user_added_are_refused_and_the_advice_works(
     )
     ran = slmx("import", folder, "--out", "mine")
     assert ran.code == 0
-    assert "left out the special tokens <my pad>, <|user|>, <|bot|>: " in ran.stderr
+    assert "left out the special tokens '<my pad>', '<|user|>', '<|bot|>': " in ran.stderr
     assert "left out 3 rows of the token table that no text can reach" in ran.stderr
     assert load_checkpoint(Path("mine")).tokenizer.vocab_size == VOCABULARY
 
