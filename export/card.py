@@ -19,12 +19,18 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     shape, judged_on = manifest.shape, manifest.judged_on
     best = record.get("best") or {}
     made_from = manifest.checkpoint
+    imported = "imported" in record
+    use = (
+        "The model was trained elsewhere; its source says what it is for. It invents, and slmx did not filter it."
+        if imported
+        else "The model writes short, simple stories and knows nothing else; it invents, and it was not filtered."
+    )
     seed, reached = record.get("plan", {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
         f"| trained on | {record.get('tokens_seen', 0):,} tokens, seed {seed} |",
         f"| validation at training | {reached} bits per byte |",
     ]
-    training = "" if "imported" in record else "\n".join(rows) + "\n"
+    training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
     return f"""# slmx {manifest.preset}
@@ -55,7 +61,7 @@ With slmx installed (its README says how), in this folder:
     slmx generate "Once upon a time" --bundle .
 
 The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`) and for onnxruntime-genai.
-The model writes short, simple stories and knows nothing else; it invents, and it was not filtered.
+{use}
 """
 
 
@@ -85,7 +91,7 @@ def licence_of(record: dict[str, Any]) -> str | None:
         record: The training record of the checkpoint.
     """
     own, before = str(record.get("licence", "not stated")), licence_of(_origin(record)) if record else None
-    licences = dict.fromkeys(licence for licence in (own, before) if licence not in (None, "not stated"))
+    licences = dict.fromkeys(licence for licence in (own, before) if licence not in (None, "", "not stated"))
     return _short("; ".join(map(str, licences))) or None
 
 
@@ -97,4 +103,5 @@ def _origin(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(text: str) -> str:
-    return as_plain_text(text)[:MAX_TEXT]
+    # A card holds it in a table of Markdown.
+    return as_plain_text(text).replace("|", "/").replace("<", "(").replace(">", ")")[:MAX_TEXT]

@@ -166,11 +166,15 @@ class _Export:
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
         fused = [name for name in settings.variants if VARIANTS[name].shared_cache]
+        if self.config.block_size < 2:
+            raise SlmxError(
+                f"{checkpoint.folder}: a context of one token predicts nothing; train with --block-size 2 or more"
+            )
         multiple = self.config.fused_head_multiple
         if fused and self.config.head_dim % multiple:
             raise SlmxError(
                 f"{checkpoint.folder}: heads of {self.config.head_dim} channels; onnxruntime's GroupQueryAttention "
-                f"needs a multiple of {multiple}: train with another --n-head, or export --no-fp32 --portable"
+                f"needs a multiple of {multiple}: export --no-fp32 --portable alone, or train with another --n-head"
             )
         if "int4" in settings.variants:
             check_int4(self.config)

@@ -234,7 +234,8 @@ def import_model(
     config = run(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))
     path = shlex.quote(str(out))
-    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} --int8", err=True)
+    flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
+    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} {flags}", err=True)
 
 
 def presets() -> None:

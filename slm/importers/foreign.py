@@ -112,6 +112,8 @@ def with_context(config: GPTConfig, block_size: int | None, where: Path) -> GPTC
     Raises:
         SlmxError: The model has no such context.
     """
+    if config.block_size < 2 or (block_size is not None and block_size < 2):
+        raise SlmxError(f"{where}: a context of one token predicts nothing; slmx needs 2 or more")
     if block_size is None:
         return config
     if block_size > config.block_size:

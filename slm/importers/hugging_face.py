@@ -20,7 +20,7 @@ from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hashing import sha256_of
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.hugging_face_tokenizer import import_tokenizer
-from slm.importers.hugging_face_weights import WEIGHTS_FILE, read_json_object, read_weights, shown
+from slm.importers.hugging_face_weights import WEIGHTS_FILE, read_json_object, read_weights, refuse_pointers, shown
 from slm.importers.names import GPT2, GPT_NEO, HEAD, LLAMA, WPE, WTE, Names
 from slm.presets import GPTConfig
 
@@ -57,6 +57,7 @@ def read_hugging_face(source: Path, block_size: int | None) -> ForeignModel:
     """
     if find_kind(source) not in (Kind.HUGGING_FACE, Kind.FOLDER):
         raise wrong_kind(source, Kind.HUGGING_FACE)
+    refuse_pointers(source)
     path = source / CONFIG_FILE
     settings = Settings(_read_config(path), path)
     names, prefix, read_shape = {

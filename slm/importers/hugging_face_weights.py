@@ -12,7 +12,9 @@ from slm.json_reader import Fields, is_plain_name, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+PICKLED_FILE = "pytorch_model.bin"
 MAX_JSON_BYTES = 2**24
+POINTER, LARGEST_POINTER = b"version https://git-lfs.", 1024
 # Constants that older versions of transformers stored among the weights.
 BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
@@ -25,12 +27,35 @@ def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
         tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
     elif (source / INDEX_FILE).is_file():
         tensors = _read_shards(source)
+    elif (source / PICKLED_FILE).is_file():
+        tensors = _read_pickled(source / PICKLED_FILE)
     else:
         raise _no_weights(source)
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
         raise SlmxError(f"{source}: its weights hold a tensor twice, with and without {prefix!r} before its name")
     return found
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a file that holds nothing else. Nothing else is unpickled."""
+    from slm.importers.pytorch_file import load_tensors_only
+
+    tensors: dict[str, Tensor] = {}
+    for key, value in load_tensors_only(path).items():
+        if str(key).endswith(BUFFERS):
+            continue
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.isfinite().all()):
+            raise SlmxError(f"{path}: {str(key)[:80]!a} is no tensor of finite floats; download the folder again")
+        tensors[str(key)] = value.float()
+    return tensors
+
+
+def refuse_pointers(source: Path) -> None:
+    """Raises SlmxError if a file of the folder is a pointer of Git LFS, which stands for a file not downloaded."""
+    for path in sorted(source.iterdir()):
+        if path.is_file() and path.stat().st_size < LARGEST_POINTER and path.read_bytes().startswith(POINTER):
+            raise SlmxError(f"{path}: a pointer of Git LFS, not the file itself; run git lfs pull in its folder")
 
 
 def _no_weights(source: Path) -> SlmxError:
@@ -42,7 +67,8 @@ def _no_weights(source: Path) -> SlmxError:
     problem = "is pickled, and reading it can run code" if other.suffix in PICKLED else "is not safetensors"
     return SlmxError(
         f"{source}: no {WEIGHTS_FILE} here; {other.name} {problem}. If you trust it, transformers converts it: "
-        "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True)"
+        "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True), and "
+        "AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW)"
     )
 
 

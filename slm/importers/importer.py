@@ -18,7 +18,7 @@ from slm.presets import GPTConfig
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # What a Hugging Face folder needs of a repository.
 HUB_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "README.md"),
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model.bin", "README.md"),
     *("*token*.json", "vocab.json", "merges.txt"),
 )
 MAX_JSON_BYTES = 2**20
@@ -151,6 +151,10 @@ def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
             f"{source}: holds no tokenizer; add --tokenizer PATH: a Hugging Face folder with the tokenizer of this "
             "model, a slmx checkpoint, or a tokenizer.bin of llama2.c"
         )
+    if path.suffix == ".json":
+        raise UsageError(f"--tokenizer {path}: name the folder of this file, {path.absolute().parent}")
+    if path.is_dir() and (path / LLAMA2C_TOKENIZER).is_file() and not (path / "tokenizer.json").is_file():
+        path = path / LLAMA2C_TOKENIZER
     if path.is_file():
         from slm.importers.llama2c_tokenizer import llama2c_tokenizer
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from slm.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
-from slm.importers.names import GPT2, HEAD, LAYER, LLAMA2C, WPE, WTE, Names, recognize
+from slm.importers.names import GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
@@ -43,20 +43,22 @@ def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str,
         SlmxError: The file holds something other than tensors and plain values, or its weights are not of a model that
             slmx computes.
     """
-    stored = _load(source)
+    stored = load_tensors_only(source)
     args = stored.get("model_args")
     weights = stored.get("model", stored.get("state_dict", stored))
     if not isinstance(weights, Mapping) or not isinstance(args, Mapping | None):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
     tensors = _tensors(weights, source)
     names = recognize(tensors, str(source))
-    if names is GPT2:
-        tensors = _as_linear(tensors)
-    shape = _shape(names, tensors, args or {}, given, source)
-    if names is GPT2 and args and "activation" not in given:
+    gelu = "gelu"
+    if names is GPT2 and _is_conv1d(tensors):
+        tensors, gelu = _as_linear(tensors), "gelu_tanh"
+    shape = _shape(names, tensors, args or {}, given, gelu, source)
+    if names is GPT2 and "activation" not in given:
+        kind, other = ("exact", "gelu_tanh") if gelu == "gelu" else ("tanh", "gelu")
         report(
-            "took the exact GELU of nanoGPT; if the model was trained with the tanh form, as in older versions, import "
-            'it again with --shape FILE, a file that holds {"activation": "gelu_tanh"}'
+            f"took the {kind} form of GELU, which the weights do not tell; if the model was trained with another "
+            f'activation, import it again with --shape FILE, a file that holds {{"activation": "{other}"}}'
         )
     block_size = given.get("block_size")
     return ForeignModel(
@@ -71,14 +73,16 @@ def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str,
     )
 
 
-def _load(source: Path) -> Mapping[str, Any]:
+def load_tensors_only(source: Path) -> Mapping[str, Any]:
+    """Reads a file of torch.save that holds tensors and plain values; SlmxError if it holds anything else."""
     try:
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         path = shlex.quote(str(source))
         raise SlmxError(
             f"{source}: holds more than tensors and plain values, and reading that can run code. On a machine that "
-            'trusts it, this writes a file that slmx reads: python -c "import sys, torch; '
+            "trusts it, where the class of the model can be imported, this writes a file that slmx reads: "
+            'python -c "import sys, torch; '
             "c = torch.load(sys.argv[1], map_location='cpu', weights_only=False); c = c if isinstance(c, dict) else "
             "{'model': c.state_dict()}; torch.save({k: c[k] for k in ('model', 'model_args') if k in c} or c, "
             f"'weights.pt')\" {path}"
@@ -112,19 +116,36 @@ def _tensors(weights: Mapping[object, object], source: Path) -> dict[str, Tensor
     return tensors
 
 
-def _as_linear(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns matrices as [out, in]. The weights of transformers' GPT-2 are [in, out], those of nanoGPT are not."""
+def _is_conv1d(tensors: Mapping[str, Tensor]) -> bool:
+    """Returns whether matrices are [in, out], as in transformers' GPT-2. Those of nanoGPT are [out, in]."""
     qkv = tensors["h.0.attn.c_attn.weight"]
-    if qkv.dim() != 2 or qkv.shape[1] != 3 * qkv.shape[0]:
-        return dict(tensors)
+    return qkv.dim() == 2 and qkv.shape[1] == 3 * qkv.shape[0]
+
+
+def _as_linear(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the matrices of a block turned around."""
     in_blocks = {name for name, tensor in tensors.items() if LAYER.search(f".{name}") and tensor.dim() == 2}
     return {name: tensor.t() if name in in_blocks else tensor for name, tensor in tensors.items()}
 
 
 def _shape(
-    names: Names, tensors: Mapping[str, Tensor], args: Mapping[str, Any], given: Mapping[str, Any], source: Path
+    names: Names,
+    tensors: Mapping[str, Tensor],
+    args: Mapping[str, Any],
+    given: Mapping[str, Any],
+    gelu: str,
+    source: Path,
 ) -> GPTConfig:
     """Finds the shape from the weights, from the arguments that the program saved, and from what the user says."""
+    stated = args.get("n_head", args.get("n_heads"))
+    if stated is not None and given.get("n_head", stated) != stated:
+        raise UsageError(f"{source}: has {str(stated)[:20]} heads, as its model_args say; leave out --n-head")
+    unknown = [name for name in ("rope_theta", "norm_eps") if names is LLAMA and name not in given]
+    if unknown:
+        raise UsageError(
+            f"{source}: the weights do not tell {' and '.join(unknown)}; add --shape FILE, a file with for example "
+            '{"rope_theta": 10000.0, "norm_eps": 1e-6} (rope_theta and rms_norm_eps in the config.json of the model)'
+        )
     table = tensors[names.weights[WTE][0]]
     if table.dim() != 2:
         raise SlmxError(f"{source}: {names.weights[WTE][0]} is no table; it has {table.dim()} dimensions")
@@ -140,7 +161,7 @@ def _shape(
     if names is GPT2:
         found |= {"block_size": len(tensors[WPE]), "n_head": args.get("n_head")}
         # nanoGPT has exact GELU, transformers' GPT-2 the tanh form.
-        found["activation"] = "gelu" if args else "gelu_tanh"
+        found["activation"] = gelu
     else:
         found |= {"gated": True, "norm": "rmsnorm", "activation": "silu", "rope_theta": 10000.0}
         found |= {"n_head": args.get("n_heads"), "block_size": args.get("max_seq_len")}
@@ -155,8 +176,9 @@ def _shape(
     if found["n_head"] is None:
         raise UsageError(f"{source}: the weights do not tell the number of attention heads; add --n-head N")
     if names is not GPT2 and isinstance(found["n_head"], int) and found["n_head"] > 0:
-        keys = tensors[names.weights["h.{}.attn.c_attn.weight"][1].format(0)]
-        found.setdefault("n_kv_head", len(keys) * found["n_head"] // table.shape[1])
+        queries, keys = (tensors[name.format(0)] for name in names.weights["h.{}.attn.c_attn.weight"][:2])
+        found.setdefault("head_size", max(1, len(queries) // found["n_head"]))
+        found.setdefault("n_kv_head", len(keys) // found["head_size"])
     if found["block_size"] is None:
         found["block_size"] = given.get("block_size")
     if found["block_size"] is None:

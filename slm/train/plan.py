@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError
-from slm.presets import OPTIMIZERS, GPTConfig, Preset, as_architecture
+from slm.errors import SlmxError, UsageError
+from slm.presets import ARCHITECTURES, OPTIMIZERS, GPTConfig, Preset, as_architecture
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
@@ -82,6 +82,8 @@ class TrainSettings:
         for name, is_sound in sound.items():
             if not is_sound:
                 raise SlmxError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
+        if self.arch is not None and self.arch not in ARCHITECTURES:
+            raise UsageError(f"unknown architecture {self.arch!r}: choose one of {', '.join(ARCHITECTURES)}")
         if not self.text and not self.resume:
             raise SlmxError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 

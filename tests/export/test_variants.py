@@ -166,6 +166,14 @@ def test_int4_stores_its_table_in_int8_whatever_the_recipe(slmx: Slmx, tiny_chec
     assert (operators.quantized, operators.float) == (9, 0)
 
 
+def test_a_context_of_one_token_is_refused(slmx: Slmx, checkpoint: Checkpoint) -> None:
+    config = GPTConfig(block_size=1, vocab_size=checkpoint.tokenizer.vocab_size, n_layer=1, n_head=1, n_embd=8)
+    folder = bundles.folder("one token")
+    save_checkpoint(folder, "nano", GPT(config).eval(), checkpoint.tokenizer, checkpoint.merges, {})
+    line = slmx.refuses("export", "--checkpoint", folder)
+    assert line.endswith("a context of one token predicts nothing; train with --block-size 2 or more")
+
+
 def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoint: Checkpoint) -> None:
     config = GPTConfig(
         block_size=16, vocab_size=checkpoint.tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=INT4_BLOCK + 16

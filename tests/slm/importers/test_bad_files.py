@@ -90,6 +90,16 @@ def test_arguments_that_contradict_the_weights(slmx: Slmx, tokenizer_folder: Pat
     assert line.endswith("its model_args say n_layer 3, its weights 2; the file is of no one model")
 
 
+def test_heads_that_contradict_what_the_file_says(slmx: Slmx, tokenizer_folder: Path) -> None:
+    torch.save({"model": as_nanogpt(models.gpt2(300)), "model_args": ARGS}, "x.pt")
+    line = refused(slmx, Path("x.pt"), "--tokenizer", tokenizer_folder, "--n-head", "2", code=2)
+    assert line.endswith("has 4 heads, as its model_args say; leave out --n-head")
+
+
+def test_a_context_of_one_token(slmx: Slmx, hf_folder: Path) -> None:
+    assert "a context of one token predicts nothing" in refused(slmx, hf_folder, "--block-size", "1")
+
+
 def test_heads_that_do_not_fit(slmx: Slmx, tokenizer_folder: Path) -> None:
     torch.save(models.gpt2(300).state_dict(), "x.pt")
     line = refused(slmx, Path("x.pt"), "--tokenizer", tokenizer_folder, "--n-head", "5")

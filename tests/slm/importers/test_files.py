@@ -16,6 +16,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.errors import UsageError
 from slm.importers.importer import ImportSettings, import_model
 from slm.tokenizer_json import to_unicode
 from tests.bundles import Slmx
@@ -77,8 +78,8 @@ def test_a_checkpoint_of_nanogpt(hf_tokenizer: Path, tokenizer: HFTokenizer, tmp
     checkpoint, lines = imported(tmp_path / "ckpt.pt", tmp_path, tokenizer=hf_tokenizer, licence="MIT")
     check(checkpoint, model, rows_of(checkpoint, tokenizer))
     assert checkpoint.record["imported"] == {"model_type": "gpt2", "file": "ckpt.pt", "licence": "MIT"}
-    assert [line.split(";")[0] for line in lines] == [
-        "took the exact GELU of nanoGPT",
+    assert [line.split(",")[0] for line in lines] == [
+        "took the exact form of GELU",
         "left out 47 rows of the token table that no text can reach",
     ]
 
@@ -103,19 +104,28 @@ def test_nanogpt_without_biases_and_with_the_older_gelu(
 def test_a_plain_state_dictionary(
     nanogpt: bool, hf_tokenizer: Path, tokenizer: HFTokenizer, tmp_path: Path, slmx: Slmx
 ) -> None:
-    model = models.gpt2(tokenizer.get_vocab_size(), tie_word_embeddings=False)
+    gelu = "gelu" if nanogpt else "gelu_new"
+    model = models.gpt2(tokenizer.get_vocab_size(), tie_word_embeddings=False, activation_function=gelu)
     torch.save(as_nanogpt(model) if nanogpt else model.state_dict(), tmp_path / "weights.pt")
     line = slmx.refuses("import", tmp_path / "weights.pt", "--out", "x", "--tokenizer", hf_tokenizer, code=2)
     assert line.endswith("weights.pt: the weights do not tell the number of attention heads; add --n-head N")
-    checkpoint, _ = imported(tmp_path / "weights.pt", tmp_path, tokenizer=hf_tokenizer, n_head=4)
+    checkpoint, lines = imported(tmp_path / "weights.pt", tmp_path, tokenizer=hf_tokenizer, n_head=4)
+    assert lines[0].startswith(f"took the {'exact' if nanogpt else 'tanh'} form of GELU, which the weights do not tell")
     assert not checkpoint.model.config.tied
     check(checkpoint, model, rows_of(checkpoint, tokenizer))
 
 
-def test_a_state_dictionary_of_a_llama(hf_tokenizer: Path, tokenizer: HFTokenizer, tmp_path: Path) -> None:
-    model = models.llama(tokenizer.get_vocab_size(), rms_norm_eps=1e-5)
+@pytest.mark.parametrize("head_dim", [16, 24])
+def test_a_state_dictionary_of_a_llama(
+    head_dim: int, hf_tokenizer: Path, tokenizer: HFTokenizer, tmp_path: Path
+) -> None:
+    model = models.llama(tokenizer.get_vocab_size(), rms_norm_eps=1e-3, rope_theta=5e4, head_dim=head_dim)
     torch.save(model.state_dict(), tmp_path / "weights.pt")
     options: dict[str, Any] = {"tokenizer": hf_tokenizer, "n_head": 4, "block_size": 32}
+    with pytest.raises(UsageError, match="the weights do not tell rope_theta and norm_eps; add --shape FILE"):
+        imported(tmp_path / "weights.pt", tmp_path, **options)
+    (tmp_path / "shape.json").write_text('{"rope_theta": 50000.0, "norm_eps": 0.001}', "utf-8")
+    options["shape"] = tmp_path / "shape.json"
     checkpoint, _ = imported(tmp_path / "weights.pt", tmp_path, **options)
     assert (checkpoint.model.config.kv_heads, checkpoint.model.config.block_size) == (2, 32)
     check(checkpoint, model, rows_of(checkpoint, tokenizer))

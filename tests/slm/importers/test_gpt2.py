@@ -144,20 +144,24 @@ def test_a_missing_file_is_named(slmx: Slmx, hf_folder: Path, name: str, said: s
     assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(said)
 
 
-def test_pickled_weights_are_refused_and_the_advice_converts_them(
+def test_pickled_weights_are_read_if_they_are_tensors_only(
     slmx: Slmx, hf_folder: Path, made: tuple[Path, Model]
 ) -> None:
     (hf_folder / "model.safetensors").unlink()
     made[1].save_pretrained(hf_folder, safe_serialization=False)
-    assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(
-        "no model.safetensors here; pytorch_model.bin is pickled, and reading it can run code. If you trust it, "
-        "transformers converts it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, "
-        "safe_serialization=True)"
-    )
-    model = hugging_face.AutoModelForCausalLM.from_pretrained(hf_folder)
-    model.save_pretrained("new", safe_serialization=True)
-    hugging_face.AutoTokenizer.from_pretrained(hf_folder).save_pretrained("new")
-    assert slmx("import", "new", "--out", "mine").code == 0
+    assert slmx("import", hf_folder, "--out", "mine").code == 0
+    assert slmx("import", made[0], "--out", "same").code == 0
+    one, two = (load_checkpoint(Path(name)).model.state_dict() for name in ("mine", "same"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    torch.save({"a": torch.zeros(1), "trick": Path("x")}, hf_folder / "pytorch_model.bin")
+    line = slmx.refuses("import", hf_folder, "--out", "other")
+    assert "pytorch_model.bin: holds more than tensors and plain values" in line
+
+
+def test_a_pointer_of_git_lfs_is_named(slmx: Slmx, hf_folder: Path) -> None:
+    (hf_folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "utf-8")
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.endswith("model.safetensors: a pointer of Git LFS, not the file itself; run git lfs pull in its folder")
 
 
 @pytest.mark.parametrize(
