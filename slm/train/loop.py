@@ -70,6 +70,7 @@ class Trainer:
         self.console = console
         self.folder = RunFolder(settings.out)
         start = find_start(settings, self.folder)
+        start.check_shape(settings)  # before the text is prepared, which can take long
         self.preset = start.preset
         accumulate = settings.accumulate or (start.state.plan.accumulate if start.state else 1)
         self.accelerator = make_accelerator(settings, accumulate)

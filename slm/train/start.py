@@ -118,21 +118,31 @@ class Start:
             raise SlmxError(f"{folder.path}: the run was made from other data; resume with the same")
         return dataset
 
+    def check_shape(self, settings: TrainSettings) -> GPTConfig:
+        """Returns the shape of the model with the vocabulary of the preset or of the checkpoint.
+
+        Raises:
+            SlmxError: The sizes that were given are impossible, or are not those of the checkpoint.
+        """
+        if self.checkpoint is None:
+            return settings.shape(self.defaults.config)
+        config = self.checkpoint.model.config
+        if settings.shape(config) != config:
+            raise SlmxError(
+                f"{self.checkpoint.folder}: has its own shape; "
+                "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
+            )
+        return config
+
     def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:
         """Returns the shape of the model: the checkpoint's, or the preset's with the sizes that were given.
 
         Raises:
             SlmxError: A size was given that is not the checkpoint's, or the text is shorter than one context.
         """
+        config = self.check_shape(settings)
         if self.checkpoint is None:
-            config = settings.shape(replace(self.defaults.config, vocab_size=dataset.tokenizer.vocab_size))
-        else:
-            config = self.checkpoint.model.config
-            if settings.shape(config) != config:
-                raise SlmxError(
-                    f"{self.checkpoint.folder}: has its own shape; "
-                    "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
-                )
+            config = replace(config, vocab_size=dataset.tokenizer.vocab_size)
         dataset.train.windows(config.block_size, 1)
         return config
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -142,3 +143,19 @@ def test_a_llama_is_trained_and_resumed_exactly(settings: TrainSettings, tmp_pat
         train(replace(parts, resume=True, arch="gpt2"), QUIET)
     with pytest.raises(UsageError, match="unknown architecture 'bert': choose one of gpt2, llama"):
         train(replace(settings, out=tmp_path / "other", arch="bert"), QUIET)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arch": "bert"}, "unknown architecture"),
+        ({"n_head": 7}, "7 heads do not divide"),
+        ({"n_embd": 7}, "do not divide"),
+    ],
+)
+def test_an_impossible_shape_is_refused_before_the_text_is_prepared(
+    settings: TrainSettings, corpus_file: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SlmxError, match=message):
+        train(replace(settings, text=(str(corpus_file),), **changes), QUIET)
+    assert not (settings.out / "data").exists()
