@@ -27,7 +27,7 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     )
     seed, reached = record.get("plan", {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
-        f"| trained on | {record.get('tokens_seen', 0):,} tokens, seed {seed} |",
+        f"| trained on | {_tokens_seen(record):,} tokens, seed {seed} |",
         f"| validation at training | {reached} bits per byte |",
     ]
     training = "" if imported else "\n".join(rows) + "\n"
@@ -93,6 +93,11 @@ def licence_of(record: dict[str, Any]) -> str | None:
     own, before = str(record.get("licence", "not stated")), licence_of(_origin(record)) if record else None
     licences = dict.fromkeys(licence for licence in (own, before) if licence not in (None, "", "not stated"))
     return _short("; ".join(map(str, licences))) or None
+
+
+def _tokens_seen(record: dict[str, Any]) -> int:
+    """Returns the tokens that a model has read, in its training and in those before it."""
+    return int(record.get("tokens_seen", 0)) + (_tokens_seen(origin) if (origin := _origin(record)) else 0)
 
 
 def _origin(record: dict[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from slm.errors import SlmxError, UsageError
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
-    from runtimes.engine.generator import Generator, Stream
+    from runtimes.engine.generator import Generator
     from runtimes.engine.interactive import InteractiveStory
+    from runtimes.engine.stream import Stream
 
 BETWEEN = "\n\n---\n\n"
 

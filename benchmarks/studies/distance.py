@@ -20,14 +20,14 @@ class Distance:
     Attributes:
         value: The mean over the figures of |mean difference| / spread.
         error: Its standard error, from stories drawn again with replacement.
-        behind: The value minus the smallest value of all sets.
-        behind_error: The standard error of `behind`. The same stories are drawn for both sets.
+        excess: The value minus the smallest value of all sets.
+        excess_error: The standard error of `excess`. The same stories are drawn for both sets.
     """
 
     value: float
     error: float
-    behind: float
-    behind_error: float
+    excess: float
+    excess_error: float
 
 
 def distances(found: Mapping[str, Floats], true: Floats, spread: Floats) -> dict[str, Distance]:

@@ -188,7 +188,7 @@ def table(found: Mapping[str, Any]) -> str:
     """Returns the result of `compare` as Markdown."""
     true = found["true endings"]
     lines = [
-        f"| setting | distance | behind the first | stories | {' | '.join(true)} |",
+        f"| setting | distance | above the first | stories | {' | '.join(true)} |",
         "|---|" + "---:|" * (len(true) + 3),
         f"| the true endings | | | | {_cells(true)} |",
         f"| their spread | | | | {_cells(found['spread'])} |",
@@ -196,7 +196,7 @@ def table(found: Mapping[str, Any]) -> str:
     for name, row in found["settings"].items():
         distance = Distance(**row["distance"])
         cells = [f"{distance.value:.2f} ±{CONFIDENCE * distance.error:.2f}"]
-        cells += [f"{distance.behind:.2f} ±{CONFIDENCE * distance.behind_error:.2f}" if distance.behind else ""]
+        cells += [f"{distance.excess:.2f} ±{CONFIDENCE * distance.excess_error:.2f}" if distance.excess else ""]
         lines.append(f"| {name} | {' | '.join(cells)} | {row['texts']} | {_cells(row['figures'])} |")
     return "\n".join(lines)
 

@@ -45,8 +45,8 @@ def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
 
 
-def _adapt(told: Fields, shared_cache: bool) -> dict[str, Any]:
-    model, search = told.object("model"), told.object("search")
+def _adapt(stored: Fields, shared_cache: bool) -> dict[str, Any]:
+    model, search = stored.object("model"), stored.object("search")
     decoder = model.object("decoder")
     names = {part: _plain_values(decoder.object(part)) for part in ("inputs", "outputs")}
     options = {"log_id": "onnxruntime-genai", "log_severity_level": FATAL_ONLY}

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from slm.checkpoint import read_tensors
 from slm.errors import SlmxError
+from slm.importers.names import BUFFERS
+from slm.importers.pytorch_file import float_tensors, load_tensors_only
 from slm.json_reader import Fields, is_plain_name, read_json
 
 WEIGHTS_FILE = "model.safetensors"
@@ -15,8 +17,6 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
 MAX_JSON_BYTES = 2**24
 POINTER, LARGEST_POINTER = b"version https://git-lfs.", 1024
-# Constants that older versions of transformers stored among the weights.
-BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq")
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -28,27 +28,13 @@ def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
     elif (source / INDEX_FILE).is_file():
         tensors = _read_shards(source)
     elif (source / PICKLED_FILE).is_file():
-        tensors = _read_pickled(source / PICKLED_FILE)
+        tensors = float_tensors(load_tensors_only(source / PICKLED_FILE), source / PICKLED_FILE)
     else:
         raise _no_weights(source)
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
         raise SlmxError(f"{source}: its weights hold a tensor twice, with and without {prefix!r} before its name")
     return found
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a file that holds nothing else. Nothing else is unpickled."""
-    from slm.importers.pytorch_file import load_tensors_only
-
-    tensors: dict[str, Tensor] = {}
-    for key, value in load_tensors_only(path).items():
-        if str(key).endswith(BUFFERS):
-            continue
-        if not isinstance(value, Tensor) or not value.is_floating_point() or not bool(value.isfinite().all()):
-            raise SlmxError(f"{path}: {str(key)[:80]!a} is no tensor of finite floats; download the folder again")
-        tensors[str(key)] = value.float()
-    return tensors
 
 
 def refuse_pointers(source: Path) -> None:

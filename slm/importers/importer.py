@@ -18,7 +18,7 @@ from slm.presets import GPTConfig
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 # What a Hugging Face folder needs of a repository.
 HUB_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model.bin", "README.md"),
+    *("config.json", "*.safetensors", "*.safetensors.index.json", "README.md"),
     *("*token*.json", "vocab.json", "merges.txt"),
 )
 MAX_JSON_BYTES = 2**20
@@ -184,9 +184,13 @@ def _download(name: str) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    from slm.importers.hugging_face_weights import PICKLED_FILE
+
     repository, _, revision = name.partition("@")
     try:
         folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
+        if not any(folder.glob("*.safetensors")):
+            snapshot_download(repository, revision=folder.name, allow_patterns=[PICKLED_FILE])
     except OSError as error:  # also what the hub answers
         is_refused = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
         what = (

@@ -15,6 +15,11 @@ from slm.presets import GPTConfig
 
 LAYER = re.compile(r"\.(\d{1,6})\.")
 WTE, WPE, HEAD = "wte.weight", "wpe.weight", "lm_head.weight"
+# Endings of the names of constants that programs stored among the weights: causal masks and rotary frequencies.
+BUFFERS = (
+    *(".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".attention.mask"),
+    *(".inv_freq", "freqs_cos", "freqs_sin"),
+)
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,10 @@ from torch import Tensor
 from slm.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
-from slm.importers.names import GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
+from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
-# Constants among the weights: the causal mask of older nanoGPT and transformers, rotary frequencies.
-BUFFERS = (
-    *(".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".attention.mask"),
-    *(".inv_freq", "freqs_cos", "freqs_sin"),
-)
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
@@ -48,7 +43,7 @@ def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str,
     weights = stored.get("model", stored.get("state_dict", stored))
     if not isinstance(weights, Mapping) or not isinstance(args, Mapping | None):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
-    tensors = _tensors(weights, source)
+    tensors = float_tensors(weights, source)
     names = recognize(tensors, str(source))
     gelu = "gelu"
     if names is GPT2 and _is_conv1d(tensors):
@@ -95,8 +90,16 @@ def load_tensors_only(source: Path) -> Mapping[str, Any]:
     return stored
 
 
-def _tensors(weights: Mapping[object, object], source: Path) -> dict[str, Tensor]:
-    """Returns the weights in float32, without the prefixes that wrappers put before names."""
+def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tensor]:
+    """Returns the weights of a state dictionary in float32, without the prefixes that wrappers put before names.
+
+    Args:
+        weights: The state dictionary.
+        source: The file, for messages.
+
+    Raises:
+        SlmxError: A value is no float tensor, a tensor holds NaN or infinity, or two have one name.
+    """
     tensors: dict[str, Tensor] = {}
     for key, value in weights.items():
         name = str(key)

@@ -18,7 +18,7 @@ def test_a_constant_difference_is_counted_in_spreads_and_is_certain(first: float
     (found,) = distances({"moved": true + np.array([first, second])}, true, SPREAD).values()
     assert found.value == pytest.approx((abs(first) + abs(second) / 2) / 2, abs=1e-9)
     assert found.error == pytest.approx(0, abs=1e-9)
-    assert (found.behind, found.behind_error) == (0, 0)
+    assert (found.excess, found.excess_error) == (0, 0)
 
 
 def test_the_nearest_is_first_and_more_stories_are_more_certain() -> None:
@@ -29,8 +29,8 @@ def test_the_nearest_is_first_and_more_stories_are_more_certain() -> None:
         found = {"far": true + 3 + random.normal(size=true.shape), "near": true + random.normal(size=true.shape)}
         ordered = distances(found, true, SPREAD)
         assert list(ordered) == ["near", "far"]
-        assert ordered["far"].behind == pytest.approx(ordered["far"].value - ordered["near"].value)
-        assert ordered["far"].behind > 1.96 * ordered["far"].behind_error
+        assert ordered["far"].excess == pytest.approx(ordered["far"].value - ordered["near"].value)
+        assert ordered["far"].excess > 1.96 * ordered["far"].excess_error
         return {name: distance.error for name, distance in ordered.items()}
 
     few, many = measured(20), measured(2000)

@@ -118,4 +118,4 @@ def test_greedy_is_farther_from_true_stories_than_the_default(tmp_path: Path, mo
     found = json.loads(out.read_text("utf-8"))["settings"]
     assert list(found)[1] == "greedy"
     greedy = found["greedy"]["distance"]
-    assert greedy["behind"] > 3 * greedy["behind_error"]
+    assert greedy["excess"] > 3 * greedy["excess_error"]

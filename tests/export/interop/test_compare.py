@@ -1,4 +1,4 @@
-"""`slmx verify --runtimes`: bundles in optimum and onnxruntime-genai, and how differences and refusals are told."""
+"""`slmx verify --runtimes`: bundles in optimum and onnxruntime-genai, and how differences and refusals are shown."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_every_onnx_variant_gives_our_tokens(slmx: Slmx, tiny_checkpoint: Path, 
     assert all(line.startswith(("files: ", *(f"{name}: " for name in VARIANTS))) for line in ran.stderr.splitlines())
     found = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))["runtimes"]
     assert list(found["versions"]) == [RUNTIMES[runtime].package]
-    told = [(row["runtime"], row["variant"], row["outcome"], row["failed"]) for row in found["rows"]]
-    assert told == [(runtime, variant, "equal", False) for variant in ONNX]
+    shown = [(row["runtime"], row["variant"], row["outcome"], row["failed"]) for row in found["rows"]]
+    assert shown == [(runtime, variant, "equal", False) for variant in ONNX]
     after = bundles.snapshot(bundle)
     del after[VERIFICATION_FILE]
     assert after == before
@@ -121,12 +121,12 @@ def test_the_tokens_end_with_the_context(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda told: told["model"].update(type="no-such-type"), "no-such-type"),
-        (lambda told: told["model"].update(vocab_size=3), "logits"),
-        (lambda told: told["model"].update(context_length=0), "context_length"),
-        (lambda told: told["model"]["decoder"]["inputs"].update(input_ids="words"), "words"),
-        (lambda told: told["model"].pop("decoder"), "model.decoder is missing; export it again"),
-        (lambda told: told.update(search=[]), "search is not an object; export it again"),
+        (lambda shown: shown["model"].update(type="no-such-type"), "no-such-type"),
+        (lambda shown: shown["model"].update(vocab_size=3), "logits"),
+        (lambda shown: shown["model"].update(context_length=0), "context_length"),
+        (lambda shown: shown["model"]["decoder"]["inputs"].update(input_ids="words"), "words"),
+        (lambda shown: shown["model"].pop("decoder"), "model.decoder is missing; export it again"),
+        (lambda shown: shown.update(search=[]), "search is not an object; export it again"),
     ],
 )
 def test_a_wrong_value_for_genai_is_one_line(
@@ -142,15 +142,15 @@ def test_a_wrong_value_for_genai_is_one_line(
         assert result.startswith("FAILED: error: ")
         assert reason in result
     assert "Traceback" not in ran.stderr
-    told = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))["runtimes"]["rows"]
-    assert [(row["outcome"], row["failed"]) for row in told] == [("error", True)] * 2
+    shown = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))["runtimes"]["rows"]
+    assert [(row["outcome"], row["failed"]) for row in shown] == [("error", True)] * 2
 
 
 @pytest.mark.parametrize(
     "change", [{"model_type": "none"}, {"n_head": 4}, {"model_type": "mine", "auto_map": {"AutoConfig": "code.Config"}}]
 )
 def test_a_wrong_value_for_optimum_is_one_line(slmx: Slmx, bundle: Path, change: dict[str, object]) -> None:
-    edit(bundle, "config.json", lambda told: told.update(change))
+    edit(bundle, "config.json", lambda shown: shown.update(change))
     ran = slmx("verify", bundle, "--runtimes", "optimum")
     assert ran.code == 1
     assert [result.startswith("FAILED: error: ") for result in rows(ran).values()] == [True] * 2
@@ -160,10 +160,10 @@ def test_a_wrong_value_for_optimum_is_one_line(slmx: Slmx, bundle: Path, change:
 def test_settings_that_name_libraries_and_files_are_not_followed(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
     names = installed("genai")
 
-    def name_others(told: Any) -> None:  # noqa: ANN401
-        told["model"]["decoder"]["session_options"]["custom_ops_library"] = str(tmp_path / "library.so")
-        told["model"]["decoder"]["filename"] = str(tmp_path / "another.onnx")
-        told["model"]["vision"] = {"filename": str(tmp_path / "vision.onnx")}
+    def name_others(shown: Any) -> None:  # noqa: ANN401
+        shown["model"]["decoder"]["session_options"]["custom_ops_library"] = str(tmp_path / "library.so")
+        shown["model"]["decoder"]["filename"] = str(tmp_path / "another.onnx")
+        shown["model"]["vision"] = {"filename": str(tmp_path / "vision.onnx")}
 
     edit(bundle, "genai_config.json", name_others)
     ran = slmx("verify", bundle, "--runtimes", names)
@@ -192,8 +192,8 @@ def test_another_token_fails_a_float_variant_and_is_named_for_int8(
     found = rows(ran)
     assert found["other", "fp32"] == f"FAILED: different: token {PLACE} after prompt 2 is another"
     assert found["other", "int8"].startswith(f"different: token {PLACE} after prompt 2 is another; no failure: ")
-    told = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))["runtimes"]["rows"]
-    assert [(row["variant"], row["outcome"], row["failed"]) for row in told] == [
+    shown = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))["runtimes"]["rows"]
+    assert [(row["variant"], row["outcome"], row["failed"]) for row in shown] == [
         ("int8", "different", False),
         ("fp32", "different", True),
     ]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle.store import Bundle
-from runtimes.engine.generator import Generator, Stream
+from runtimes.engine.generator import Generator
 from runtimes.engine.session import Session
 from runtimes.engine.story import slide
+from runtimes.engine.stream import Stream
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
 from slm.errors import SlmxError
 from slm.tokenizer import Tokenizer

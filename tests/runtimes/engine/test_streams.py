@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
-from runtimes.engine.generator import Generator, Stream
+from runtimes.engine.generator import Generator
+from runtimes.engine.stream import Stream
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.errors import SlmxError
 from tests import bundles
