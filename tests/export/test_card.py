@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from export.card import licence_of, source_of
+from export.card import licence_of, model_card, source_of
+from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.store import Bundle
 from tests import bundles
 
 
@@ -23,6 +25,15 @@ def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
         "licence of the source",
         "trained on",
     ]
+
+
+def test_the_card_counts_the_tokens_of_every_training() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    first = {"tokens_seen": 1_000_000, "plan": {"seed": 1}}
+    second = {"tokens_seen": 234_567, "plan": {"seed": 2}, "init": {"record": first}}
+    assert "| trained on | 1,234,567 tokens, seed 2 |" in model_card(manifest, second)
+    assert "trained on" not in model_card(manifest, IMPORTED)
+    assert "its source says what it is for" in model_card(manifest, IMPORTED)
 
 
 TRAINED = {"data": [{"file": "a.txt", "split": "train"}, {"file": "b.txt", "side": "valid"}], "licence": "MIT"}

@@ -9,14 +9,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.formats.graph import TOKEN_TABLE
+from export.formats.fused import export_onnx
+from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.session import Session
 from slm.errors import SlmxError
 from tests import bundles
+from tests.shapes import ARCHITECTURES
 
 pytestmark = pytest.mark.slow
 
@@ -182,3 +185,21 @@ def test_a_disk_that_fills_up_under_the_quantizer_is_one_line(tmp_path: Path, mo
 def test_nano_in_int8_is_small(tmp_path: Path) -> None:
     quantize_int8(bundles.nano_graph()[1], tmp_path / "model.onnx", RECIPES[DEFAULT_RECIPE])
     assert (tmp_path / "model.onnx").stat().st_size <= NANO_INT8_BYTES
+
+
+def test_an_untied_embedding_is_int8_with_the_smallest_scale_for_each_row(tmp_path: Path) -> None:
+    model = bundles.random_model(ARCHITECTURES["llama with grouped heads"])
+    with torch.no_grad():
+        model.wte.weight[7] = 0.0
+        model.wte.weight[8] *= 1000.0
+    export_onnx(model, tmp_path / "fp32.onnx")
+    quantize_int8(tmp_path / "fp32.onnx", tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
+    stored = {
+        name: numpy_helper.to_array(tensor) for name, tensor in bundles.initializers(tmp_path / "int8.onnx").items()
+    }
+    rows, scale = stored[f"{UNTIED_TABLE}_quantized"], stored[f"{UNTIED_TABLE}_scale"]
+    table = model.wte.weight.detach().numpy()
+    assert rows.dtype == np.int8
+    assert UNTIED_TABLE not in stored
+    assert (np.abs(rows * scale - table) <= np.abs(table).max(axis=1, keepdims=True) / 254 * 1.001).all()
+    assert (np.abs(rows).max(axis=1) == np.where(np.arange(len(rows)) == 7, 0, 127)).all()
