@@ -39,7 +39,7 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
     """Parses JSON that may come from an attacker.
 
     Args:
-        content: UTF-8 text. The caller limits its length.
+        content: UTF-8 text, with or without a byte order mark. The caller limits its length.
         max_depth: The deepest nesting of arrays and objects.
 
     Raises:
@@ -51,7 +51,7 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
         depth += 1 if match.group() in b"[{" else -1
         if depth > max_depth:
             raise ValueError(f"more than {max_depth} levels of brackets")
-    return json.loads(content.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
 
 
 def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:

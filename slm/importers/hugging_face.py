@@ -41,7 +41,10 @@ EXPECTED: dict[str, dict[str, object]] = {
 }
 EVERYWHERE: dict[str, object] = {"pruned_heads": {}, "quantization_config": None, "auto_map": None}
 CONV1D = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-LICENCE = re.compile(r"^license:[ \t]*([\w.+-]{1,60})[ \t]*$", re.MULTILINE)
+# One licence, or a YAML list of up to four.
+LICENCE = re.compile(r"^license:[ \t]*([\w.+-]{1,60}|(?:\n[ \t]*-[ \t]*[\w.+-]{1,60}){1,4})[ \t]*$", re.MULTILINE)
+HUB_CACHE = "snapshots"
+ADAPTER_FILE = "adapter_config.json"
 
 
 def read_hugging_face(source: Path, block_size: int | None) -> ForeignModel:
@@ -279,16 +282,23 @@ def _linear(name: str, tensor: Tensor) -> Tensor:
 
 
 def _licence(source: Path) -> str | None:
-    """Returns the licence that the model card names in its first lines, or None."""
+    """Returns the licence, or several, that the model card names in its first lines; None if it names none."""
     try:
         with (source / "README.md").open(encoding="utf-8", errors="replace") as card:
             found = LICENCE.search(card.read(MAX_CARD_BYTES))
     except OSError:
         return None
-    return found[1] if found else None
+    return ", ".join(re.findall(r"[\w.+]+[\w.+-]*", found[1])) if found else None
 
 
 def _read_config(path: Path) -> dict[str, object]:
+    if (path.parent / ADAPTER_FILE).is_file() and not path.exists():
+        raise SlmxError(
+            f"{path.parent}: an adapter, not a model; merge it into its model with peft's merge_and_unload(), save "
+            "that with save_pretrained(), and import the new folder"
+        )
+    if not path.exists() and (found := next((path.parent / HUB_CACHE).glob(f"*/{CONFIG_FILE}"), None)):
+        raise SlmxError(f"{path.parent}: the cache of a hub, with a model inside; name the folder {found.parent}")
     if not path.exists():
         raise SlmxError(
             f"{path}: missing; name a Hugging Face folder, with {CONFIG_FILE}, {WEIGHTS_FILE} and a tokenizer"

@@ -106,7 +106,7 @@ def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -
         from slm.importers.pytorch_file import read_pytorch
 
         given = _given_shape(settings)
-        return read_pytorch(path, _tokenizer(path, settings.tokenizer), given, report)
+        return read_pytorch(path, lambda: _tokenizer(path, settings.tokenizer), given, report)
     if path.suffix == ".bin":
         from slm.importers.llama2c import read_llama2c
 

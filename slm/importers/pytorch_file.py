@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
-def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str, Any], report: Report) -> ForeignModel:
+def read_pytorch(
+    source: Path, read_tokenizer: Callable[[], ImportedTokenizer], given: Mapping[str, Any], report: Report
+) -> ForeignModel:
     """Reads a file of torch.save.
 
     Args:
         source: The file.
-        tokenizer: The tokenizer, which the file does not hold.
+        read_tokenizer: Reads the tokenizer, which the file does not hold, after the weights are known to be usable.
         given: What the user says of the shape: `n_head`, `block_size`, or any field of `GPTConfig`. It comes before
             what the file says.
         report: Called with one line about what the file does not tell.
@@ -49,6 +51,7 @@ def read_pytorch(source: Path, tokenizer: ImportedTokenizer, given: Mapping[str,
     if names is GPT2 and _is_conv1d(tensors):
         tensors, gelu = _as_linear(tensors), "gelu_tanh"
     shape = _shape(names, tensors, args or {}, given, gelu, source)
+    tokenizer = read_tokenizer()
     if names is GPT2 and "activation" not in given:
         kind, other = ("exact", "gelu_tanh") if gelu == "gelu" else ("tanh", "gelu")
         report(

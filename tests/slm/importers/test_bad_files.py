@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,12 @@ def test_a_pickle_with_more_than_tensors_is_not_unpickled(slmx: Slmx, tokenizer_
     line = refused(slmx, Path("ckpt é.pt"), "--tokenizer", tokenizer_folder)
     assert "holds more than tensors and plain values, and reading that can run code" in line
     assert not Path("unpickled.txt").exists()
+
+
+def test_a_zip_that_is_no_model_is_named_before_a_tokenizer_is_asked_for(slmx: Slmx) -> None:
+    with zipfile.ZipFile("photos.zip", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    assert "not a whole file of torch.save" in refused(slmx, Path("photos.zip"))
 
 
 def test_the_advice_about_a_pickle_works(slmx: Slmx, tokenizer: HFTokenizer, tiny_checkpoint: Path) -> None:
@@ -123,11 +130,11 @@ def test_a_shape_file_that_is_wrong(slmx: Slmx, tokenizer_folder: Path, shape: s
 
 def test_a_file_without_a_tokenizer_and_options_for_other_kinds(slmx: Slmx, hf_folder: Path) -> None:
     torch.save(models.gpt2(300).state_dict(), "x.pt")
-    assert "x.pt: holds no tokenizer; add --tokenizer PATH" in refused(slmx, Path("x.pt"), code=2)
+    assert "x.pt: holds no tokenizer; add --tokenizer PATH" in refused(slmx, Path("x.pt"), "--n-head", "2", code=2)
     line = refused(slmx, hf_folder, "--n-head", "2", code=2)
     assert line.endswith("--n-head is not for a folder, which says that itself; leave it out")
     assert "nowhere: no such file or folder; --tokenizer names one" in refused(
-        slmx, Path("x.pt"), "--tokenizer", "nowhere"
+        slmx, Path("x.pt"), "--n-head", "2", "--tokenizer", "nowhere"
     )
     assert f"one file of a Hugging Face folder; name the folder, {hf_folder}" in refused(
         slmx, hf_folder / "model.safetensors"

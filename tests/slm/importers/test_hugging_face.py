@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,27 @@ def test_the_licence_of_the_card_and_the_name_travel(slmx: Slmx, tokenizer: HFTo
     assert (record["imported"]["folder"], record["imported"]["model_type"]) == ("my llama", "llama")
     assert slmx("import", folder, "--out", "two", "--licence", "MIT").code == 0
     assert load_checkpoint(Path("two")).record["licence"] == "MIT"
+    (folder / "README.md").write_text("---\nlicense:\n  - mit\n  - apache-2.0\n---\n", "utf-8")
+    assert slmx("import", folder, "--out", "three").code == 0
+    assert load_checkpoint(Path("three")).record["licence"] == "mit, apache-2.0"
+
+
+def test_a_config_with_a_byte_order_mark_is_read(slmx: Slmx, tokenizer: HFTokenizer) -> None:
+    folder = models.save(models.llama(tokenizer.get_vocab_size()), tokenizer, Path("marked"))
+    config = folder / "config.json"
+    config.write_bytes(codecs.BOM_UTF8 + config.read_bytes())
+    assert slmx("import", folder, "--out", "mine").code == 0
+
+
+def test_the_cache_of_a_hub_and_an_adapter_are_named_for_what_they_are(slmx: Slmx, tokenizer: HFTokenizer) -> None:
+    inside = Path("models--me--mine/snapshots/abc")
+    models.save(models.llama(tokenizer.get_vocab_size()), tokenizer, inside)
+    line = slmx.refuses("import", "models--me--mine", "--out", "mine")
+    assert line.endswith(f"name the folder {inside}")
+    assert slmx("import", inside, "--out", "mine").code == 0
+    Path("lora").mkdir()
+    Path("lora/adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
+    assert "an adapter, not a model; merge it" in slmx.refuses("import", "lora", "--out", "other")
 
 
 TYPES = "slmx imports models of the types gpt2, gpt_neo, llama"
