@@ -4,7 +4,7 @@ import type { Cache } from "./cache.ts";
 import type * as Fallback from "./fallback.ts";
 import { startModule } from "./ort-module.ts";
 import { selfTest } from "./selftest.ts";
-import { SharedCache } from "./shared-cache.ts";
+import { ShapeError, SharedCache } from "./shared-cache.ts";
 import type { EngineInfo, EngineOptions, ModelFiles, Shape } from "./types.ts";
 import { Graph } from "./wasm.ts";
 
@@ -21,6 +21,7 @@ export async function openModel(files: ModelFiles, shape: Shape, options: Engine
   try {
     return { cache: await openShared(files, shape, options), path: "zero-copy" };
   } catch (error) {
+    if (error instanceof ShapeError) throw error;
     const reason = error instanceof Error ? error.message : String(error);
     const script = new URL(FALLBACK_SCRIPT, options.scripts).href;
     const { openPublic } = (await import(script)) as typeof Fallback;

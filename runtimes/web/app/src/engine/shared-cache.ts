@@ -191,6 +191,9 @@ export class SharedCache implements Cache {
   }
 }
 
+/** The graph is not a model of the shape in manifest.json, so no path can run it. */
+export class ShapeError extends Error {}
+
 /** Refuses a graph that is not a model of this shape. */
 function checkPorts(graph: Graph, shape: Shape): void {
   const { vocabSize, kvHeads, headSize, layers } = shape;
@@ -202,7 +205,7 @@ function checkPorts(graph: Graph, shape: Shape): void {
       sizes.every((size, i) => size === null || size === port.sizes[i]);
     if (!fits) {
       const found = port ? `type ${port.type}, [${port.sizes.join(", ")}]` : "missing";
-      throw new Error(`the graph does not fit manifest.json: ${name} is ${found}; export the bundle again`);
+      throw new ShapeError(`the graph does not fit manifest.json: ${name} is ${found}; export the bundle again`);
     }
   };
   check(graph.inputs, "input_ids", INT64, [null, null]);
@@ -213,6 +216,6 @@ function checkPorts(graph: Graph, shape: Shape): void {
     check(graph.outputs, present, FLOAT, [null, kvHeads, null, headSize]);
   }
   if (graph.inputs.some(({ name }) => name === `past_key_values.${layers}.key`)) {
-    throw new Error(`the graph does not fit manifest.json: it has more than ${layers} layers; export the bundle again`);
+    throw new ShapeError(`the graph does not fit manifest.json: it has more than ${layers} layers; export the bundle again`);
   }
 }
