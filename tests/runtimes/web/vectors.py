@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,11 @@ from runtimes.engine.penalties import FloatArray
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
+from slm.byte_level import SINGLE_BYTES
+from slm.sentencepiece import SPACE
 from slm.tokenizer import Tokenizer
+from slm.tokenizer_json import to_unicode, tokenizer_json
+from slm.tokenizer_settings import PREFIXES, SCHEMES, TokenizerSettings
 from tests.slm.importers import strings
 
 FOLDER = Path(__file__).parents[3] / "runtimes" / "web" / "app" / "test" / "vectors"
@@ -30,6 +36,10 @@ STRINGS, BLOCK, SAMPLE = 10_000, 500, 60
 PROMPT = "Once upon a time"
 STORY_TOKENS = 200
 STORIES = ("nano", "micro")
+SCHEME_STRINGS = 2000
+# A tokenizer of the pairs of these characters shows where a text was split.
+SPLIT_CHARACTERS = " \n\t'.a1st\x85\ufeff"
+PIECES = (" the", " there", " once", " upon", " a", " was", "ab", " little", "girl", "  ", " didn't", "12", "é", "你", "🙂")
 # Characters that have been in Unicode for long, so that no engine takes them for unassigned.
 RANGES = (
     *((0x0, 0x7F), (0x80, 0x24F), (0x300, 0x36F), (0x391, 0x3A1), (0x400, 0x45F), (0x531, 0x556), (0x5D0, 0x5EA)),
@@ -144,8 +154,6 @@ def sampling() -> dict[str, Any]:
 
 def random_numbers(seed: int) -> dict[str, Any]:
     """Returns some of the numbers of Python's generator: the first, and one after its state has been made anew."""
-    import random
-
     numbers = random.Random(seed)
     drawn = [numbers.random() for _ in range(1000)]
     return {"seed": seed, "first": drawn[:3], "last": drawn[-1]}
@@ -169,7 +177,44 @@ def tokens(tokenizer: Tokenizer) -> dict[str, Any]:
         "begin": tokenizer.begin,
         "end": tokenizer.end_of_text,
         "texts": list(read_texts(tokenizer)),
+        "schemes": list(schemes()),
     }
+
+
+def schemes() -> Iterator[dict[str, Any]]:
+    """Yields a small tokenizer of every scheme, with a hash over the ids of some strings, and texts."""
+    plain = [scheme for scheme in SCHEMES if scheme != "sentencepiece"]
+    made = [(pairs(TokenizerSettings(scheme)), Numbers(3)) for scheme in plain]
+    made += [(pieces(TokenizerSettings("sentencepiece", "</s>", "<s>", prefix)), Numbers(3)) for prefix in PREFIXES]
+    for (tokenizer, merges), numbers in made:
+        rows = [tokenizer.encode(made_string(numbers, PARTS)) for _ in range(SCHEME_STRINGS)]
+        yield {
+            "settings": asdict(tokenizer.settings),
+            "json": json.dumps(tokenizer_json(tokenizer, merges)),
+            "digest": digest(rows),
+            "sample": rows[:SAMPLE],
+            "begin": tokenizer.begin,
+            "end": tokenizer.end_of_text,
+            "texts": list(read_texts(tokenizer, 20)),
+        }
+
+
+def pairs(settings: TokenizerSettings) -> tuple[Tokenizer, list[tuple[str, str]]]:
+    """Returns a tokenizer of the bytes and of pairs of them, and its merges."""
+    wanted = sorted(set("".join(SPLIT_CHARACTERS).encode()))
+    joined = [bytes([one, other]) for one in wanted for other in wanted]
+    random.Random(0).shuffle(joined)
+    merges = [(to_unicode(pair[:1]), to_unicode(pair[1:])) for pair in joined]
+    return Tokenizer([*SINGLE_BYTES, *joined], settings), merges
+
+
+def pieces(settings: TokenizerSettings) -> tuple[Tokenizer, list[tuple[str, str]]]:
+    """Returns a tokenizer of SentencePiece whose pieces are the beginnings of a few words, and its merges."""
+    known = sorted({char for piece in PIECES for char in piece})
+    known += sorted({piece[:size] for piece in PIECES for size in range(2, len(piece) + 1)}, key=len)
+    cuts = [(piece[:cut], piece[cut:]) for piece in known for cut in range(1, len(piece))]
+    merges = [(a.replace(" ", SPACE), b.replace(" ", SPACE)) for a, b in cuts if a in known and b in known]
+    return Tokenizer([*SINGLE_BYTES, *(piece.encode() for piece in known)], settings), merges
 
 
 def read_texts(tokenizer: Tokenizer, count: int = 80) -> Iterator[dict[str, Any]]:

@@ -3,11 +3,24 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { readManifest } from "../../src/engine/shape.ts";
+import { type TokenizerSettings, readManifest } from "../../src/engine/shape.ts";
 import { Tokenizer } from "../../src/engine/tokenizer.ts";
 import { BUNDLES, vectors } from "./files.ts";
 import { Numbers, digest, madeString } from "./formulas.ts";
 
+interface Text {
+  ids: number[];
+  pieces: string[];
+}
+interface Scheme {
+  settings: TokenizerSettings;
+  json: string;
+  digest: string;
+  sample: number[][];
+  begin: number;
+  end: number;
+  texts: Text[];
+}
 interface Vectors {
   parts: string[];
   ranges: [number, number][];
@@ -16,7 +29,8 @@ interface Vectors {
   sample: number[][];
   begin: number;
   end: number;
-  texts: { ids: number[]; pieces: string[] }[];
+  texts: Text[];
+  schemes: Scheme[];
 }
 
 const expected = vectors<Vectors>("tokens.json");
@@ -40,14 +54,29 @@ test("the ids that begin and end a text are those of Python", () => {
   assert.deepEqual([tokenizer.begin, tokenizer.end], [expected.begin, expected.end]);
 });
 
-test("text arrives in the pieces of Python's story", () => {
-  for (const { ids, pieces } of expected.texts) {
+test("text arrives in the pieces of Python's story", () => checkTexts(tokenizer, expected.texts));
+
+for (const { settings, json, digest: found, sample, begin, end, texts } of expected.schemes) {
+  test(`${settings.scheme}, prefix ${settings.prefix}: the ids and the text of Python`, () => {
+    const small = new Tokenizer(json, settings);
+    assert.deepEqual([small.begin, small.end], [begin, end]);
+    const numbers = new Numbers(3);
+    const strings = Array.from({ length: 2000 }, () => madeString(numbers, expected.parts, expected.ranges));
+    const rows = strings.map((text) => small.encode(text));
+    sample.forEach((ids, i) => assert.deepEqual(rows[i], ids, JSON.stringify(strings[i])));
+    assert.equal(digest(rows), found);
+    checkTexts(small, texts);
+  });
+}
+
+function checkTexts(tokenizer: Tokenizer, texts: readonly Text[]): void {
+  for (const { ids, pieces } of texts) {
     const reader = tokenizer.reader([tokenizer.begin]);
     const found = ids.map((id) => reader.read(id));
     found.push(found.pop()! + reader.finish());
     assert.deepEqual(found, pieces, `ids ${ids}`);
   }
-});
+}
 
 test("a special token in the text is plain text", () => {
   const ids = tokenizer.encode("The end.<|endoftext|>");
