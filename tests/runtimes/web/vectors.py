@@ -39,7 +39,23 @@ STORIES = ("nano", "micro")
 SCHEME_STRINGS = 2000
 # A tokenizer of the pairs of these characters shows where a text was split.
 SPLIT_CHARACTERS = " \n\t'.a1st\x85\ufeff"
-PIECES = (" the", " there", " once", " upon", " a", " was", "ab", " little", "girl", "  ", " didn't", "12", "é", "你", "🙂")
+PIECES = (
+    " the",
+    " there",
+    " once",
+    " upon",
+    " a",
+    " was",
+    "ab",
+    " little",
+    "girl",
+    "  ",
+    " didn't",
+    "12",
+    "é",
+    "你",
+    "🙂",
+)
 # Characters that have been in Unicode for long, so that no engine takes them for unassigned.
 RANGES = (
     *((0x0, 0x7F), (0x80, 0x24F), (0x300, 0x36F), (0x391, 0x3A1), (0x400, 0x45F), (0x531, 0x556), (0x5D0, 0x5EA)),
@@ -211,7 +227,7 @@ def pairs(settings: TokenizerSettings) -> tuple[Tokenizer, list[tuple[str, str]]
 def pieces(settings: TokenizerSettings) -> tuple[Tokenizer, list[tuple[str, str]]]:
     """Returns a tokenizer of SentencePiece whose pieces are the beginnings of a few words, and its merges."""
     known = sorted({char for piece in PIECES for char in piece})
-    known += sorted({piece[:size] for piece in PIECES for size in range(2, len(piece) + 1)}, key=len)
+    known += sorted({piece[:size] for piece in PIECES for size in range(2, len(piece) + 1)}, key=lambda p: (len(p), p))
     cuts = [(piece[:cut], piece[cut:]) for piece in known for cut in range(1, len(piece))]
     merges = [(a.replace(" ", SPACE), b.replace(" ", SPACE)) for a, b in cuts if a in known and b in known]
     return Tokenizer([*SINGLE_BYTES, *(piece.encode() for piece in known)], settings), merges

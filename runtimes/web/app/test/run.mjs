@@ -1,18 +1,18 @@
 // Bundles the tests with esbuild and runs them with node's test runner: `npm test`, or `npm test -- engine/sampler`.
 import { spawnSync } from "node:child_process";
-import { copyFileSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { build } from "esbuild";
 
 const app = join(import.meta.dirname, "..");
-const out = join(app, "node_modules", ".slmx-test");
+const out = mkdtempSync(join(app, "node_modules", ".slmx-test-")); // of its own, so that two runs do not meet
 const wanted = process.argv.slice(2);
 const tests = readdirSync(join(app, "test"), { recursive: true })
   .filter((name) => name.endsWith(".test.ts") && (!wanted.length || wanted.some((part) => name.includes(part))))
   .map((name) => join(app, "test", name));
 const common = { bundle: true, format: "esm", platform: "node", target: "es2022", logLevel: "warning", outdir: out };
 
-rmSync(out, { recursive: true, force: true });
+process.on("exit", () => rmSync(out, { recursive: true, force: true }));
 await build({ ...common, entryPoints: tests, outbase: join(app, "test"), packages: "external", sourcemap: "inline" });
 // The scripts that the engine imports at run time.
 await build({
@@ -28,6 +28,7 @@ for (const kind of ["mjs", "wasm"]) {
 const built = readdirSync(out, { recursive: true }).filter((name) => name.endsWith(".test.js"));
 const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...built.map((name) => join(out, name))], {
   cwd: app,
+  env: { ...process.env, SLMX_WEB_SCRIPTS: out },
   stdio: "inherit",
 });
 process.exit(status ?? 1);

@@ -6,7 +6,8 @@ import type { Shape } from "./types.ts";
 import { type Binding, FLOAT, type Graph, INT64, type Tensor } from "./wasm.ts";
 
 const LOGITS_TO_KEEP = "num_logits_to_keep";
-const ID_BYTES = 8;
+const ID_BYTES = 8; // int64, of which we write the lower half; the upper half stays zero
+const WORDS = 2;
 
 /** Returns the names of the inputs and outputs of the KV cache, layer by layer, key before value. */
 export function cacheNames(layers: number): { past: string; present: string }[] {
@@ -39,7 +40,7 @@ export class SharedCache implements Cache {
   private readonly hasPositions: boolean;
   private keepsLogits = true;
   // Views of the heap, made again when it has grown.
-  private integers = new BigInt64Array(0) as BigInt64Array<ArrayBufferLike>;
+  private words = new Int32Array(0) as Int32Array<ArrayBufferLike>;
   private logitsView = new Float32Array(0) as Logits;
 
   constructor(private readonly graph: Graph, private readonly shape: Shape) {
@@ -64,7 +65,7 @@ export class SharedCache implements Cache {
     const [ids, positions] = this.idTensors(1).map((tensor) => this.fix(tensor));
     this.stepBinding = this.bind(ids!, positions!, this.fix(graph.tensor(FLOAT, this.logits, [1, 1, vocabSize])), null);
     this.refresh();
-    this.integers[this.keep / ID_BYTES] = 1n;
+    this.words[this.keep / 4] = 1;
   }
 
   get heapBytes(): number {
@@ -73,10 +74,10 @@ export class SharedCache implements Cache {
 
   step(token: number, length: number): Logits {
     this.refresh();
-    const { integers } = this;
-    integers[this.ids / ID_BYTES] = BigInt(token);
-    integers[this.positions / ID_BYTES] = BigInt(length);
-    integers[this.mask / ID_BYTES + length] = 1n;
+    const { words } = this;
+    words[this.ids / 4] = token;
+    words[this.positions / 4] = length;
+    words[this.mask / 4 + WORDS * length] = 1;
     this.bytesCopied = 3 * ID_BYTES;
     try {
       this.graph.run(this.stepBinding);
@@ -91,11 +92,11 @@ export class SharedCache implements Cache {
   append(ids: readonly number[], length: number): Logits {
     if (ids.length === 1) return this.step(ids[0]!, length);
     this.refresh();
-    const { integers } = this;
+    const { words } = this;
     ids.forEach((id, i) => {
-      integers[this.ids / ID_BYTES + i] = BigInt(id);
-      integers[this.positions / ID_BYTES + i] = BigInt(length + i);
-      integers[this.mask / ID_BYTES + length + i] = 1n;
+      words[this.ids / 4 + WORDS * i] = id;
+      words[this.positions / 4 + WORDS * i] = length + i;
+      words[this.mask / 4 + WORDS * (length + i)] = 1;
     });
     try {
       return this.runMany(ids.length);
@@ -107,8 +108,8 @@ export class SharedCache implements Cache {
 
   rewind(length: number): void {
     this.refresh();
-    const first = this.mask / ID_BYTES;
-    this.integers.fill(0n, first + length, first + this.shape.blockSize);
+    const first = this.mask / 4;
+    this.words.fill(0, first + WORDS * length, first + WORDS * this.shape.blockSize);
   }
 
   /** Fills the logits with NaN, so that a test sees whether a step writes them. */
@@ -185,8 +186,8 @@ export class SharedCache implements Cache {
 
   private refresh(): void {
     const { buffer } = this.graph;
-    if (this.integers.buffer === buffer) return;
-    this.integers = new BigInt64Array(buffer, 0, Math.floor(buffer.byteLength / ID_BYTES));
+    if (this.words.buffer === buffer) return;
+    this.words = new Int32Array(buffer);
     this.logitsView = new Float32Array(buffer, this.logits, this.shape.vocabSize);
   }
 }

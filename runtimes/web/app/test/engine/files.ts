@@ -7,8 +7,8 @@ import type { ModelFiles } from "../../src/engine/types.ts";
 
 /** The folder of the bundles that the package ships. */
 export const BUNDLES = join(process.cwd(), "..", "..", "bundles");
-/** The scripts that the engine imports, built by test/run.mjs. */
-export const SCRIPTS = pathToFileURL(join(process.cwd(), "node_modules", ".slmx-test", "/"));
+/** The scripts that the engine imports; test/run.mjs builds them and names their folder. */
+export const SCRIPTS = pathToFileURL(join(process.env["SLMX_WEB_SCRIPTS"]!, "/"));
 
 /** The bytes of onnxruntime's module. */
 export function wasmBytes(): ArrayBuffer {
