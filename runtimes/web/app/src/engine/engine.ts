@@ -44,6 +44,7 @@ class StoryEngine implements Engine {
   private readonly session: Session;
   private used = false;
   private writing = false;
+  private disposed = false;
 
   constructor(
     private readonly cache: Cache,
@@ -83,6 +84,7 @@ class StoryEngine implements Engine {
     onText: (piece: string, tokens: readonly number[]) => void,
     signal: AbortSignal,
   ): Promise<StoryResult> {
+    if (this.disposed) throw new Error("this model was closed; load it again");
     if (this.writing) throw new Error("a story is being written; stop it first");
     if (maxTokens !== null && !(Number.isInteger(maxTokens) && maxTokens >= 1)) {
       throw new Error(`max tokens must be a whole number, at least 1, not ${maxTokens}`);
@@ -102,7 +104,8 @@ class StoryEngine implements Engine {
   }
 
   dispose(): void {
-    this.used = true;
+    if (this.disposed) return;
+    this.used = this.disposed = true;
     this.cache.dispose();
   }
 
@@ -141,7 +144,7 @@ class StoryEngine implements Engine {
       else if (length >= blockSize) finish = "context full";
       if (finish) break;
       if (pauses.due) await pauses.pause();
-      if (signal.aborted) {
+      if (signal.aborted || this.disposed) {
         finish = "interrupted";
         break;
       }

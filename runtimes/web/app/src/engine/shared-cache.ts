@@ -6,8 +6,8 @@ import type { Shape } from "./types.ts";
 import { type Binding, FLOAT, type Graph, INT64, type Tensor } from "./wasm.ts";
 
 const LOGITS_TO_KEEP = "num_logits_to_keep";
-const ID_BYTES = 8; // int64, of which we write the lower half; the upper half stays zero
-const WORDS = 2;
+const ID_BYTES = 8; // int64, of which we write the lower word; the upper word stays zero
+const WORD_BYTES = 4;
 
 /** Returns the names of the inputs and outputs of the KV cache, layer by layer, key before value. */
 export function cacheNames(layers: number): { past: string; present: string }[] {
@@ -65,7 +65,7 @@ export class SharedCache implements Cache {
     const [ids, positions] = this.idTensors(1).map((tensor) => this.fix(tensor));
     this.stepBinding = this.bind(ids!, positions!, this.fix(graph.tensor(FLOAT, this.logits, [1, 1, vocabSize])), null);
     this.refresh();
-    this.words[this.keep / 4] = 1;
+    this.put(this.keep, 0, 1);
   }
 
   get heapBytes(): number {
@@ -74,11 +74,10 @@ export class SharedCache implements Cache {
 
   step(token: number, length: number): Logits {
     this.refresh();
-    const { words } = this;
-    words[this.ids / 4] = token;
-    words[this.positions / 4] = length;
-    words[this.mask / 4 + WORDS * length] = 1;
-    this.bytesCopied = 3 * ID_BYTES;
+    this.bytesCopied = 0;
+    this.put(this.ids, 0, token);
+    this.put(this.positions, 0, length);
+    this.put(this.mask, length, 1);
     try {
       this.graph.run(this.stepBinding);
     } catch (error) {
@@ -92,11 +91,10 @@ export class SharedCache implements Cache {
   append(ids: readonly number[], length: number): Logits {
     if (ids.length === 1) return this.step(ids[0]!, length);
     this.refresh();
-    const { words } = this;
     ids.forEach((id, i) => {
-      words[this.ids / 4 + WORDS * i] = id;
-      words[this.positions / 4 + WORDS * i] = length + i;
-      words[this.mask / 4 + WORDS * (length + i)] = 1;
+      this.put(this.ids, i, id);
+      this.put(this.positions, i, length + i);
+      this.put(this.mask, length + i, 1);
     });
     try {
       return this.runMany(ids.length);
@@ -108,8 +106,8 @@ export class SharedCache implements Cache {
 
   rewind(length: number): void {
     this.refresh();
-    const first = this.mask / 4;
-    this.words.fill(0, first + WORDS * length, first + WORDS * this.shape.blockSize);
+    const place = (position: number): number => (this.mask + ID_BYTES * position) / WORD_BYTES;
+    this.words.fill(0, place(length), place(this.shape.blockSize));
   }
 
   /** Fills the logits with NaN, so that a test sees whether a step writes them. */
@@ -177,6 +175,12 @@ export class SharedCache implements Cache {
     inputs.set("attention_mask", this.maskTensor);
     if (keep) inputs.set(LOGITS_TO_KEEP, keep);
     return this.graph.bind(new Map([...inputs, ...this.past]), new Map([["logits", logits], ...this.present]));
+  }
+
+  /** Writes one number of an array int64, below 2^31. */
+  private put(array: Pointer, place: number, value: number): void {
+    this.words[(array + ID_BYTES * place) / WORD_BYTES] = value;
+    this.bytesCopied += WORD_BYTES;
   }
 
   private fix(tensor: Tensor): Tensor {

@@ -113,6 +113,15 @@ test("a stop ends the story, and its text stays whole", async () => {
   assert.deepEqual([before.finish, before.tokens, before.text], ["interrupted", 0, ""]);
 });
 
+test("a model that is closed ends its story, and writes no other", async () => {
+  const model = await engineOf();
+  let count = 0;
+  const story = await written(model, PROMPT, GREEDY, null, undefined, () => ++count === 2 && model.dispose());
+  assert.deepEqual([story.finish, story.tokens], ["interrupted", story.ids.length]);
+  model.dispose();
+  await assert.rejects(written(model, PROMPT), /was closed/);
+});
+
 test("messages arrive while a story is written", async () => {
   const { port1, port2 } = new MessageChannel();
   let arrived = 0;
