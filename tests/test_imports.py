@@ -41,7 +41,7 @@ LIGHT_SLM = {
 # `runtimes.web` also writes folders. These modules need filelock, which the extra [web] brings.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
-WEB_NEEDS = {"brotli"}
+WEB_NEEDS = {"brotli", "filelock"}
 HEAVY = {
     "accelerate",
     "datasets",

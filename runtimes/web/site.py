@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import brotli
+import filelock  # noqa: F401  # slm.atomic needs it, and imports it late
 
 from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
@@ -111,11 +112,11 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Callabl
     Raises:
         SlmxError: A file of a bundle or of the page is missing or damaged, or `out` cannot be written or replaced.
     """
+    page = read_page()
+    packed_wasm, service_worker = page.pop(PACKED_WASM), page.pop(SERVICE_WORKER)
     with atomic_folder(out, SITE, force) as work:
-        log("page: reading and packing its files")
+        log("page: packing its files")
         folder = _Folder(work)
-        page = read_page()
-        packed_wasm, service_worker = page.pop(PACKED_WASM), page.pop(SERVICE_WORKER)
         page[LICENCES] = _licences(models).encode("utf-8") + page[LICENCES]
         page["manifest.webmanifest"] = _json(WEB_MANIFEST)
         for name in sorted(page):
