@@ -28,6 +28,7 @@ export class SharedCache implements Cache {
   /** The binding of a step. */
   readonly stepBinding: Binding;
   bytesCopied = 0;
+  private bytesWritten = 0;
   private readonly ids: Pointer;
   private readonly positions: Pointer;
   private readonly mask: Pointer;
@@ -74,10 +75,11 @@ export class SharedCache implements Cache {
 
   step(token: number, length: number): Logits {
     this.refresh();
-    this.bytesCopied = 0;
+    const before = this.bytesWritten;
     this.put(this.ids, 0, token);
     this.put(this.positions, 0, length);
     this.put(this.mask, length, 1);
+    this.bytesCopied = this.bytesWritten - before;
     try {
       this.graph.run(this.stepBinding);
     } catch (error) {
@@ -180,7 +182,7 @@ export class SharedCache implements Cache {
   /** Writes one number of an array int64, below 2^31. */
   private put(array: Pointer, place: number, value: number): void {
     this.words[(array + ID_BYTES * place) / WORD_BYTES] = value;
-    this.bytesCopied += WORD_BYTES;
+    this.bytesWritten += WORD_BYTES;
   }
 
   private fix(tensor: Tensor): Tensor {
