@@ -206,3 +206,16 @@ def test_a_damaged_copy_is_replaced(context: BrowserContext) -> None:
         page.reload()
         assert write(page, maxTokens="3").startswith("Once")
         assert page.evaluate(read, MODEL) == whole
+
+
+def test_deleted_copies_come_back_with_the_next_visit(context: BrowserContext) -> None:
+    with hosted(real_site()) as (url, _):
+        page = visit(context, url)
+        before = page.evaluate(KEPT)
+        page.evaluate("caches.keys().then((names) => Promise.all(names.map((name) => caches.delete(name))))")
+        page.reload()
+        is_loaded(page)
+        page.wait_for_function(
+            f"({KEPT})().then((found) => Object.values(found)[0]?.length >= {len(*before.values())})"
+        )
+        assert page.evaluate(KEPT) == before

@@ -23,9 +23,11 @@ self.addEventListener("message", (event) => {
   }
 });
 self.addEventListener("fetch", (event) => {
-  const name = event.request.method === "GET" ? nameOf(new URL(event.request.url)) : null;
-  if (name === null || event.request.cache === "reload") return;
-  event.respondWith(name === SITE_FILE ? table() : serve(event.request, name));
+  const { request } = event;
+  const name = request.method === "GET" ? nameOf(new URL(request.url)) : null;
+  const pastEveryCache = request.destination === "" && request.cache === "reload"; // of the loader
+  if (name === null || pastEveryCache) return;
+  event.respondWith(name === SITE_FILE ? table() : serve(event, name));
 });
 
 /** Stores every file of the page and of the first model, and the other models that an earlier version stored. */
@@ -81,8 +83,12 @@ function table(): Promise<Response> {
   return Promise.resolve(new Response(JSON.stringify(SITE), { headers }));
 }
 
-async function serve(request: Request, name: string): Promise<Response> {
-  return (await findCopy(site, name)) ?? isolated(await fetch(request));
+async function serve(event: FetchEvent, name: string): Promise<Response> {
+  const copy = await findCopy(site, name);
+  if (copy) return copy;
+  // The browser or the person has deleted the copies.
+  if (name === PAGE) event.waitUntil(install().catch(() => undefined));
+  return isolated(await fetch(event.request));
 }
 
 /** An answer of the network with the headers of a copy. */
