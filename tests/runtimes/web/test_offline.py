@@ -79,6 +79,7 @@ def visit(context: BrowserContext, url: str) -> Page:
     page = context.new_page()
     page.goto(url)
     is_loaded(page)
+    assert page.locator("#write").is_enabled()
     page.wait_for_function("navigator.serviceWorker.getRegistration().then((found) => Boolean(found?.active))")
     return page
 
