@@ -125,6 +125,7 @@ def test_an_archive_gives_the_same_site_as_its_folder(slmx: Slmx, tmp_path: Path
     assert snapshot(tmp_path / "one") == snapshot(tmp_path / "two")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_page")
 def test_a_site_is_replaced_with_force_only_and_another_folder_never(slmx: Slmx, tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -228,6 +229,7 @@ def test_a_bundle_without_a_variant_for_browsers_is_refused_with_the_command_tha
     )
 
 
+@pytest.mark.usefixtures("small_page")
 def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Slmx, tmp_path: Path) -> None:
     assert list(WEB_VARIANTS) == ["int8", "fp16", "fp32", "int4"]
     bundle = copy_of(NANO, tmp_path / "bundle")
