@@ -34,5 +34,5 @@ export type FromWorker =
   | { type: "progress"; loaded: number; total: number }
   | { type: "ready"; model: ModelEntry; info: EngineInfo; shape: Shape }
   | { type: "pieces"; id: number; pieces: readonly Piece[] }
-  | { type: "done"; id: number; result: StoryResult }
+  | { type: "done"; id: number; result: StoryResult; heapBytes: number }
   | { type: "failed"; id: number | null; kind: FailureKind; message: string };

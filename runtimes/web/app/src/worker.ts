@@ -1,4 +1,4 @@
-/** The worker: it loads a model of the site and writes stories, so that the page never waits. */
+/** The worker: it loads one model of the site and writes stories, so that the page never waits. */
 import { createEngine } from "./engine/engine.ts";
 import type { Engine } from "./engine/types.ts";
 import type { FailureKind, FromWorker, ModelEntry, Part, Piece, ToWorker } from "./protocol.ts";
@@ -51,8 +51,6 @@ async function load(name: string): Promise<void> {
   const model = opened.models[place];
   const entry = entries[place];
   if (!model || !entry) throw new SiteError("damaged", "site.json lists no model; make the site again with slmx web");
-  engine?.dispose();
-  engine = null;
   const parts = new Map<string, [loaded: number, total: number]>();
   const progress = (file: string) => (loaded: number, total: number) => {
     parts.set(file, [loaded, total]);
@@ -100,7 +98,7 @@ async function write(task: Extract<ToWorker, { type: "write" }>, abort: AbortCon
   };
   const result = await engine.write(idsOf(task.parts, engine), task.sampling, task.maxTokens, onText, abort.signal);
   flush();
-  send({ type: "done", id: task.id, result });
+  send({ type: "done", id: task.id, result, heapBytes: engine.info.heapBytes });
 }
 
 self.addEventListener("message", (event: MessageEvent<ToWorker>) => {

@@ -8,29 +8,35 @@ export interface Handlers {
   progress: (loaded: number, total: number) => void;
   ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
   pieces: (pieces: readonly Piece[]) => void;
-  done: (result: StoryResult) => void;
+  done: (result: StoryResult, heapBytes: number) => void;
   failed: (kind: FailureKind, message: string) => void;
 }
 
 /** Sends the worker its tasks and passes on what belongs to the present one. */
 export class ModelClient {
   private readonly handlers: Handlers;
-  private readonly worker: Worker;
+  private worker: Worker | null = null;
   private task = 0;
 
   /** @param handlers What the page does when the worker reports something. */
   constructor(handlers: Handlers) {
     this.handlers = handlers;
+  }
+
+  /**
+   * Loads a model. Each model has a worker of its own, because WebAssembly gives no memory back while a worker lives.
+   *
+   * @param model The name of the model; an empty name takes the first of the site.
+   */
+  load(model: string): void {
+    this.task += 1;
+    this.worker?.terminate();
     this.worker = new Worker(new URL("worker.js", document.baseURI), { type: "module" });
     this.worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.receive(event.data));
     this.worker.addEventListener("error", (event) => {
       event.preventDefault();
-      handlers.failed("engine", event.message || "worker.js could not be loaded");
+      this.handlers.failed("engine", event.message || "worker.js could not be loaded.");
     });
-  }
-
-  /** Loads a model; an empty name takes the first of the site. */
-  load(model: string): void {
     this.send({ type: "load", model });
   }
 
@@ -47,7 +53,7 @@ export class ModelClient {
   }
 
   private send(message: ToWorker): void {
-    this.worker.postMessage(message);
+    this.worker?.postMessage(message);
   }
 
   private receive(message: FromWorker): void {
@@ -64,7 +70,7 @@ export class ModelClient {
       case "pieces":
         return message.id === this.task ? handlers.pieces(message.pieces) : undefined;
       case "done":
-        return message.id === this.task ? handlers.done(message.result) : undefined;
+        return message.id === this.task ? handlers.done(message.result, message.heapBytes) : undefined;
     }
   }
 }

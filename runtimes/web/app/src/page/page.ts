@@ -53,7 +53,7 @@ class Page {
       progress: (loaded, total) => this.showProgress(loaded, total),
       ready: (model, info, shape) => this.modelReady(model, info, shape),
       pieces: (pieces) => this.reveal.push(pieces),
-      done: (result) => this.reveal.end(() => this.written(result)),
+      done: (result, heapBytes) => this.reveal.end(() => this.written(result, heapBytes)),
       failed: (kind, message) => this.failed(kind, message),
     });
     this.listen();
@@ -161,9 +161,10 @@ class Page {
     this.finish("Stopped.");
   }
 
-  private written(result: StoryResult): void {
+  private written(result: StoryResult, heapBytes: number): void {
     const nothing = result.tokens === 0;
     if (nothing) this.story.dropEmpty();
+    if (this.info) this.info.heapBytes = heapBytes;
     this.showFigures(result);
     this.finish(endingOf(result, this.shape?.blockSize ?? 0, nothing));
   }
