@@ -207,7 +207,7 @@ def _visit(context: BrowserContext, url: str) -> dict[str, float]:
     page.wait_for_selector("#ending:not([hidden])")
     page.locator("#figures", has_text="works offline").wait_for()
     longest = page.evaluate("Math.max(0, ...window.longTasks)")
-    shown = page.text_content("#figures").split(" ")[0].replace(",", "")
+    shown = page.locator("#figures").inner_text().split(" ")[0].replace(",", "")
     page.close()
     return {"first_word_ms": round(first, 1), "longest_task_ms": round(longest, 1), "tokens_per_second": float(shown)}
 

@@ -21,7 +21,7 @@ NAMES = (
     "icon.svg",
     "index.html",
     LICENCES,
-    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.js",
     PACKED_WASM,
     "style.css",
     SERVICE_WORKER,

@@ -49,7 +49,8 @@ for (const [name, source, format] of SCRIPTS) {
   check(name, Object.keys(metafile.inputs));
 }
 for (const name of PAGE_FILES) copyFileSync(join(src, "page", name), join(out, name));
-copyFileSync(join(ort, "ort-wasm-simd-threaded.mjs"), join(out, "ort-wasm-simd-threaded.mjs"));
+// nginx sends .mjs files with a type that browsers refuse for a script.
+copyFileSync(join(ort, "ort-wasm-simd-threaded.mjs"), join(out, "ort-wasm-simd-threaded.js"));
 pack(join(ort, "ort-wasm-simd-threaded.wasm"), join(out, "ort-wasm-simd-threaded.wasm.br"));
 writeFileSync(join(out, "LICENSES.txt"), licences());
 

@@ -41,6 +41,17 @@ KEPT = """async () => {
 
 class _Host(SimpleHTTPRequestHandler):
     asked: ClassVar[list[str]] = []
+    # Of the types that browsers insist on, nginx knows those of .html, .css and .js only.
+    extensions_map: ClassVar[dict[str, str]] = {  # type: ignore[misc]
+        "": "application/octet-stream",
+        ".css": "text/css",
+        ".html": "text/html",
+        ".js": "application/javascript",
+        ".svg": "image/svg+xml",
+    }
+
+    def guess_type(self, path: object) -> str:
+        return self.extensions_map.get(Path(str(path)).suffix, "application/octet-stream")
 
     def log_message(self, *args: object) -> None:
         self.asked.append(f"{self.command} {self.path}")

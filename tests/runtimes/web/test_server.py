@@ -62,7 +62,7 @@ def ask(server: SiteServer, address: str, method: str = "GET", **headers: str) -
         ("/index.html", "text/html; charset=utf-8"),
         ("/?from=a-link", "text/html; charset=utf-8"),
         ("/app.js", "text/javascript; charset=utf-8"),
-        ("/ort-wasm-simd-threaded.mjs", "text/javascript; charset=utf-8"),
+        ("/ort-wasm-simd-threaded.js", "text/javascript; charset=utf-8"),
         (WASM, "application/wasm"),
         ("/style.css", "text/css; charset=utf-8"),
         ("/icon.svg", "image/svg+xml"),

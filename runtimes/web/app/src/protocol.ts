@@ -35,4 +35,5 @@ export type FromWorker =
   | { type: "ready"; model: ModelEntry; info: EngineInfo; shape: Shape }
   | { type: "pieces"; id: number; pieces: readonly Piece[] }
   | { type: "done"; id: number; result: StoryResult; heapBytes: number }
+  | { type: "not kept"; message: string }
   | { type: "failed"; id: number | null; kind: FailureKind; message: string };

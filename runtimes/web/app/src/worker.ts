@@ -45,6 +45,7 @@ async function load(name: string): Promise<void> {
     site = null;
     throw error;
   });
+  opened.onStorageProblem = ({ message }) => send({ type: "not kept", message });
   const entries: ModelEntry[] = opened.models.map((model) => ({ ...model, bytes: opened.files[model.model]?.bytes ?? 0 }));
   send({ type: "models", models: entries });
   const place = Math.max(0, entries.findIndex((entry) => entry.name === name));

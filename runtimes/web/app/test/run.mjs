@@ -22,8 +22,8 @@ await build({
   external: ["node:*"],
 });
 const ort = join(app, "node_modules", "onnxruntime-web", "dist");
-for (const kind of ["mjs", "wasm"]) {
-  copyFileSync(join(ort, `ort-wasm-simd-threaded.${kind}`), join(out, `ort-wasm-simd-threaded.${kind}`));
+for (const [kind, copy] of [["mjs", "js"], ["wasm", "wasm"]]) {
+  copyFileSync(join(ort, `ort-wasm-simd-threaded.${kind}`), join(out, `ort-wasm-simd-threaded.${copy}`));
 }
 const built = readdirSync(out, { recursive: true }).filter((name) => name.endsWith(".test.js"));
 const { status } = spawnSync(process.execPath, ["--enable-source-maps", "--test", ...built.map((name) => join(out, name))], {

@@ -17,7 +17,7 @@ export async function openPublic(
   env.logLevel = "fatal";
   env.wasm.numThreads = options.threads;
   const script = (kind: string): string => new URL(`ort-wasm-simd-threaded.${kind}`, options.scripts).href;
-  env.wasm.wasmPaths = { mjs: script("mjs"), wasm: script("wasm") };
+  env.wasm.wasmPaths = { mjs: script("js"), wasm: script("wasm") };
   if (!(files.wasm instanceof WebAssembly.Module)) env.wasm.wasmBinary = files.wasm;
   const session = await InferenceSession.create(files.model, {
     executionProviders: ["wasm"],

@@ -72,8 +72,8 @@ export const FUNCTIONS = [
   "_OrtCreateRunOptions", "_OrtReleaseRunOptions", "_OrtRun",
 ] as const satisfies readonly (keyof OrtModule)[];
 
-/** The script of onnxruntime-web that loads the module, beside fallback.js. */
-export const ORT_SCRIPT = "ort-wasm-simd-threaded.mjs";
+/** The script of onnxruntime-web that loads the module, beside fallback.js. nginx knows no type for .mjs files. */
+export const ORT_SCRIPT = "ort-wasm-simd-threaded.js";
 
 type Factory = (options: {
   numThreads: number;

@@ -86,6 +86,6 @@ export interface Engine {
 /** Where the scripts lie, and how many threads run an operator. */
 export interface EngineOptions {
   threads: number;
-  /** The folder of ort-wasm-simd-threaded.mjs and fallback.js; it ends with a slash. */
+  /** The folder of ort-wasm-simd-threaded.js and fallback.js; it ends with a slash. */
   scripts: URL;
 }

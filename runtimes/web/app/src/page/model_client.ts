@@ -9,6 +9,7 @@ export interface Handlers {
   ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
   pieces: (pieces: readonly Piece[]) => void;
   done: (result: StoryResult, heapBytes: number) => void;
+  notKept: (message: string) => void;
   failed: (kind: FailureKind, message: string) => void;
 }
 
@@ -65,6 +66,8 @@ export class ModelClient {
         return handlers.progress(message.loaded, message.total);
       case "ready":
         return handlers.ready(message.model, message.info, message.shape);
+      case "not kept":
+        return handlers.notKept(message.message);
       case "failed":
         return message.id === null || message.id === this.task ? handlers.failed(message.kind, message.message) : undefined;
       case "pieces":

@@ -54,6 +54,7 @@ class Page {
       ready: (model, info, shape) => this.modelReady(model, info, shape),
       pieces: (pieces) => this.reveal.push(pieces),
       done: (result, heapBytes) => this.reveal.end(() => this.written(result, heapBytes)),
+      notKept: (message) => this.notices.show("storage", message),
       failed: (kind, message) => this.failed(kind, message),
     });
     this.listen();

@@ -68,8 +68,8 @@ export function sabotaged(change: string): URL {
   const folder = mkdtempSync(join(tmpdir(), "slmx-web-"));
   copyFileSync(new URL("fallback.js", SCRIPTS), join(folder, "real.js"));
   writeFileSync(
-    join(folder, "ort-wasm-simd-threaded.mjs"),
-    `import factory from ${JSON.stringify(new URL("ort-wasm-simd-threaded.mjs", SCRIPTS).href)};
+    join(folder, "ort-wasm-simd-threaded.js"),
+    `import factory from ${JSON.stringify(new URL("ort-wasm-simd-threaded.js", SCRIPTS).href)};
      export default async (options) => { const m = await factory(options); ${change}; return m; };`,
   );
   writeFileSync(
