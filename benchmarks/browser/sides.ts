@@ -27,7 +27,7 @@ const textOf = async (url: string): Promise<string> => (await fetch(url)).text()
 const GREEDY = { temperature: 0, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1, seed: 0 };
 
 async function runSlmx(task: Task): Promise<Outcome> {
-  const scripts = new URL("/ort/", location.href);
+  const scripts = new URL("/slmx/", location.href);
   const wasm = await (await fetch(new URL("ort-wasm-simd-threaded.wasm", scripts))).arrayBuffer();
   const [model, tokenizer, manifest] = await Promise.all([
     bytesOf(task.bundle + task.file),

@@ -28,6 +28,7 @@ import typer
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples
+from runtimes.web.assets import read_page
 from runtimes.web.server import SiteHandler, SiteServer
 from slm.errors import SlmxError
 
@@ -39,6 +40,7 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SIDES = ("slmx", "public API", "transformers.js")
 TOKENS = 200
 STORIES = 6
+PICTURE_SEED = 7
 WARM = 100  # the last tokens of the last story
 # Name of a case: the preset, the options of slmx export, the file in the bundle, and transformers.js's name for it.
 CASES = {
@@ -121,6 +123,9 @@ def _build(folder: Path) -> None:
         (folder / name).mkdir()
         for file in (packages / "onnxruntime-web/dist").glob("ort-wasm-simd-threaded*"):
             shutil.copy(file, folder / name)
+    (folder / "slmx").mkdir()
+    for file, content in read_page().items():
+        (folder / "slmx" / file).write_bytes(content)
 
 
 def _export(folder: Path) -> dict[str, dict[str, Any]]:
@@ -261,9 +266,31 @@ def table(engine: dict[str, Any], page: dict[str, list[dict[str, float]]]) -> st
     return "\n".join(lines)
 
 
+def take_pictures(browser: Browser, site: Path, folder: Path) -> None:
+    """Takes pictures of a finished story, on a desktop and on a phone, light and dark."""
+    folder.mkdir(exist_ok=True)
+    with _served(site) as url:
+        for device, width, height in (("desktop", 1200, 900), ("phone", 390, 844)):
+            for scheme in ("light", "dark"):
+                context = browser.new_context(
+                    viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+                )
+                page = context.new_page()
+                page.goto(f"{url}#prompt=The+little+dragon+could+not+sleep&s={PICTURE_SEED}")
+                page.locator("#loading").wait_for(state="hidden")
+                page.locator("#pace").evaluate("element => { element.value = 'instant'; }")
+                page.locator("#write").click()
+                page.locator("#ending").wait_for()
+                page.locator("#figures", has_text="works offline").wait_for()
+                page.wait_for_timeout(500)  # the words have appeared
+                page.screenshot(path=folder / f"{device}-{scheme}.png", full_page=device == "desktop")
+                context.close()
+
+
 def main(
     rounds: Annotated[int, typer.Option(min=2)] = 5,
     out: Annotated[Path | None, typer.Option(help="JSON file for the samples.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the page.")] = None,
 ) -> None:
     """Print the tables."""
     from playwright.sync_api import sync_playwright
@@ -279,6 +306,8 @@ def main(
         version = browser.version
         with _served(folder) as url:
             engine = measure_engine(browser, url, tasks, rounds)
+        if pictures is not None:
+            take_pictures(browser, site, pictures)
         browser.close()
         page = measure_page(playwright, chromium, site, rounds)
     packages = json.loads((HERE / "package.json").read_bytes())["dependencies"]
