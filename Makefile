@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check bundle train-nano train-micro clean
+.PHONY: story test test-fast check bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -31,6 +31,14 @@ check: .venv/dev
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 	$(BIN)/slmx export --preset micro --int8 --no-fp32 --out runtimes/bundles/micro --force
+
+# Builds the files of the web page again, from runtimes/web/app/src. It needs Node.js 20 or newer, with npm.
+web:
+	cd runtimes/web/app && npm ci --ignore-scripts --no-audit --no-fund && npm run build
+
+# Measures the page, the engine and its peers in Chromium, and takes the pictures of docs/browser.md. Nothing else should run.
+web-bench: .venv/dev
+	$(BIN)/python -m benchmarks.studies.browser --out docs/browser.json --pictures docs/browser
 
 # Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories; the first file of TEXT alone
 # is what micro was trained on. On one core, each takes about one and a half hours.

@@ -23,6 +23,7 @@ COMMANDS = {
     "verify": ("export.commands", "verify"),
     "info": ("runtimes.commands", "info"),
     "generate": ("runtimes.commands", "generate"),
+    "web": ("runtimes.web.commands", "web"),
     "doctor": ("runtimes.commands", "doctor"),
     "bench": ("benchmarks.commands", "bench"),
     "compare": ("benchmarks.commands", "compare"),

@@ -43,6 +43,7 @@ CHECKPOINT = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",
 DATA_SET = Listing("dataset.json", "files")
 BUNDLE = Listing("manifest.json", "files", unlisted=("verification.json",))
 REPORT = Listing("files.json", "files")
+SITE = Listing("site.json", "listing")
 
 
 def foreign_file(folder: Path, listing: Listing) -> str | None:

@@ -38,7 +38,10 @@ LIGHT_SLM = {
     "slm.tokenizer",
     "slm.tokenizer_settings",
 }
+# `runtimes.web` also writes folders. These modules need filelock, which the extra [web] brings.
+FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
+WEB_NEEDS = {"brotli", "filelock"}
 HEAVY = {
     "accelerate",
     "datasets",
@@ -64,6 +67,10 @@ Path({target!r}).write_text(json.dumps(sorted(sys.modules)))
 
 def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
+
+
+def is_web(path: Path) -> bool:
+    return path.is_relative_to(ROOT / "runtimes" / "web")
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
@@ -100,22 +107,23 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
     ours = {name for name in imported(ast.walk(tree)) if name.split(".")[0] in PACKAGES}
     assert {name.split(".")[0] for name in ours} <= MAY_IMPORT[package]
     if package == "runtimes":
-        assert {name for name in ours if name.startswith("slm")} <= LIGHT_SLM
+        light = LIGHT_SLM | (FOLDER_WRITERS if is_web(path) else set())
+        assert {name for name in ours if name.startswith("slm")} <= light
 
 
 @pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
     assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | (
-        {"typer"} if path.name == "commands.py" else set()
+        {"typer"} if path.name == "commands.py" else WEB_NEEDS if is_web(path) else set()
     )
 
 
-@pytest.mark.parametrize("name", sorted(LIGHT_SLM))
+@pytest.mark.parametrize("name", sorted(LIGHT_SLM | FOLDER_WRITERS))
 def test_what_runtimes_use_of_slm_is_light_too(name: str) -> None:
     tree = ast.parse((ROOT / f"{name.replace('.', '/')}.py").read_text("utf-8"))
     names = {n for n in imported(outside_functions(tree)) if n.split(".")[0] not in sys.stdlib_module_names}
-    assert names <= LIGHT_SLM | {"tiktoken", "typer"}
+    assert names <= LIGHT_SLM | FOLDER_WRITERS | {"tiktoken", "typer"}
 
 
 def test_only_packages_that_turn_telemetry_off_import_onnxruntime() -> None:
@@ -165,6 +173,13 @@ def test_generating_loads_nothing_heavy(tiny_checkpoint: Path, tmp_path: Path) -
     assert names >= RUNTIME_NEEDS
     assert not names & (HEAVY | {"export", "benchmarks"})
     assert not found & {"runtimes.words", "runtimes.engine.banned_words"}, "no word is banned"
+
+
+def test_making_a_web_page_loads_nothing_heavy_and_not_even_onnxruntime(tmp_path: Path) -> None:
+    arguments = ["slmx", "web", "nano", "--out", "site"]
+    names = loaded(f"sys.argv = {arguments!r}; import slm.cli; slm.cli.main()", tmp_path)
+    assert "brotli" in names
+    assert not names & (HEAVY | {"onnxruntime", "numpy", "export", "benchmarks"})
 
 
 def test_help_loads_not_even_numpy(tmp_path: Path) -> None:

@@ -1,0 +1,79 @@
+/** The worker that runs the model, as the page sees it. */
+import type { EngineInfo, Sampling, Shape, StoryResult } from "../engine/types.ts";
+import type { FailureKind, FromWorker, ModelEntry, Part, Piece, ToWorker } from "../protocol.ts";
+
+/** What the page does when the worker reports something. */
+export interface Handlers {
+  models: (models: readonly ModelEntry[]) => void;
+  progress: (loaded: number, total: number) => void;
+  ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
+  pieces: (pieces: readonly Piece[]) => void;
+  done: (result: StoryResult, heapBytes: number) => void;
+  notKept: (message: string) => void;
+  failed: (kind: FailureKind, message: string) => void;
+}
+
+/** Sends the worker its tasks and passes on what belongs to the present one. */
+export class ModelClient {
+  private readonly handlers: Handlers;
+  private worker: Worker | null = null;
+  private task = 0;
+
+  /** @param handlers What the page does when the worker reports something. */
+  constructor(handlers: Handlers) {
+    this.handlers = handlers;
+  }
+
+  /**
+   * Loads a model. Each model has a worker of its own, because WebAssembly gives no memory back while a worker lives.
+   *
+   * @param model The name of the model; an empty name takes the first of the site.
+   */
+  load(model: string): void {
+    this.task += 1;
+    this.worker?.terminate();
+    this.worker = new Worker(new URL("worker.js", document.baseURI), { type: "module" });
+    this.worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.receive(event.data));
+    this.worker.addEventListener("error", (event) => {
+      event.preventDefault();
+      this.handlers.failed("engine", event.message || "worker.js could not be loaded.");
+    });
+    this.send({ type: "load", model });
+  }
+
+  /** Writes on from the parts of a story. */
+  write(parts: readonly Part[], sampling: Sampling, maxTokens: number | null): void {
+    this.task += 1;
+    this.send({ type: "write", id: this.task, parts, sampling, maxTokens });
+  }
+
+  /** Ends the present story. What the worker still reports about it is ignored. */
+  stop(): void {
+    this.task += 1;
+    this.send({ type: "stop" });
+  }
+
+  private send(message: ToWorker): void {
+    this.worker?.postMessage(message);
+  }
+
+  private receive(message: FromWorker): void {
+    const { handlers } = this;
+    switch (message.type) {
+      case "models":
+        return handlers.models(message.models);
+      case "progress":
+        return handlers.progress(message.loaded, message.total);
+      case "ready":
+        return handlers.ready(message.model, message.info, message.shape);
+      case "not kept":
+        return handlers.notKept(message.message);
+      case "failed":
+        return message.id === null || message.id === this.task ? handlers.failed(message.kind, message.message) : undefined;
+      case "pieces":
+        return message.id === this.task ? handlers.pieces(message.pieces) : undefined;
+      case "done":
+        return message.id === this.task ? handlers.done(message.result, message.heapBytes) : undefined;
+    }
+  }
+}

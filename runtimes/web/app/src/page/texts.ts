@@ -1,0 +1,48 @@
+/** The sentences of the page, and how numbers are written in them. */
+import type { StoryResult } from "../engine/types.ts";
+import type { FailureKind } from "../protocol.ts";
+
+/** Beginnings to click. */
+export const EXAMPLES = [
+  "Once upon a time",
+  "The little dragon could not sleep",
+  "Lily found a key under the old tree",
+  "One rainy day, Tom and his dog",
+];
+
+/** What to do about each kind of failure. */
+export const ADVICE: Record<FailureKind, string> = {
+  offline: "Connect to the network once; after that the page works without it.",
+  missing: "The site is not whole; whoever made it can make it again with slmx web.",
+  damaged: "Reload the page. If it stays, whoever made the site can make it again with slmx web.",
+  storage: "The page still works, but not without a network.",
+  memory: "Close other tabs, or choose a smaller model.",
+  prompt: "",
+  engine: "Reload the page, or try another browser.",
+  unsupported: "Use a newer browser: Chrome or Edge 91, Firefox 89, Safari 16.4 or later.",
+  other: "Reload the page.",
+};
+
+/** Says how a story ended. */
+export function endingOf(result: StoryResult, blockSize: number, nothing: boolean): string {
+  switch (result.finish) {
+    case "end of text":
+      return nothing ? "The model says that the story is over. Add words of your own to go on." : "The end.";
+    case "context full":
+      return `The story has reached the ${blockSize} tokens that this model can read. Undo a passage, or start a new story.`;
+    case "max tokens":
+      return "Stopped at the length that you set.";
+    case "interrupted":
+      return "Stopped.";
+  }
+}
+
+/** Bytes in MB. */
+export function megabytes(bytes: number): string {
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
+/** A count in millions. */
+export function millions(count: number): string {
+  return `${(count / 1e6).toFixed(1)} million`;
+}

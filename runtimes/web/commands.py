@@ -1,0 +1,66 @@
+"""The command that makes web pages: `slmx web`."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtimes.bundle.location import bundle_path, find_bundle
+from slm.errors import UsageError, needs
+
+DEFAULT_OUT = Path("site")
+
+
+def web(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[BUNDLE]...",
+            help="Folders, archives, or names of shipped bundles (nano, micro); several give a menu. "
+            "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the site; default: site, or with --serve a temporary one.")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="int8, fp16, fp32 or int4; default: the first of these.")] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the site on this machine until Ctrl-C.")] = False,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="With --serve; default: the first free one from 8000.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the site in --out.")] = False,
+) -> None:
+    """Make a web page that writes stories in the browser, also offline; docs/browser.md tells how to host it."""
+    if port is not None and not serve:
+        raise UsageError("--port needs --serve")
+    with needs("web"):
+        from runtimes.web.models import choose_models
+        from runtimes.web.server import SiteServer
+        from runtimes.web.server import serve as run_server
+        from runtimes.web.site import write_site
+
+    def log(line: str) -> None:
+        typer.echo(line, err=True)
+
+    models = choose_models([bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)], variant)
+    with ExitStack() as stack:
+        if serve and out is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slmx-web-"))) / DEFAULT_OUT
+        else:
+            folder = out or DEFAULT_OUT
+        server = stack.enter_context(SiteServer(folder, port)) if serve else None
+        size = write_site(models, folder, force, log)
+        typer.echo(str(folder))
+        for model in models:
+            parameters = f"{model.bundle.config.parameters / 1e6:,.1f} million parameters"
+            typer.echo(f"{model.name:<12} {model.variant:<5} {model.bytes / 1e6:>8,.1f} MB  {parameters}")
+        typer.echo(
+            f"a first visit loads {size.transfer / 1e6:,.1f} MB if the host sends packed files, "
+            f"and the browser keeps {size.unpacked / 1e6:,.1f} MB"
+        )
+        if server is not None:
+            run_server(server, log)
