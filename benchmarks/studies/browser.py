@@ -124,8 +124,8 @@ def _build(folder: Path) -> None:
         for file in (packages / "onnxruntime-web/dist").glob("ort-wasm-simd-threaded*"):
             shutil.copy(file, folder / name)
     (folder / "slmx").mkdir()
-    for file, content in read_page().items():
-        (folder / "slmx" / file).write_bytes(content)
+    for built, content in read_page().items():
+        (folder / "slmx" / built).write_bytes(content)
 
 
 def _export(folder: Path) -> dict[str, dict[str, Any]]:
