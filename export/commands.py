@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,7 @@ def export(
     typer.echo(str(folder))
     for line in variant_lines(manifest):
         typer.echo(line)
+    typer.echo(f"now: slmx generate --bundle {shlex.quote(str(folder))}", err=True)
 
 
 def verify(

@@ -80,8 +80,13 @@ def train(
     eval_tokens: Annotated[int | None, typer.Option(help="Validation tokens read each time; default 262144.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after this many evaluations without a better one.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout; default 1.")] = None,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16; auto is bf16 if the hardware has it.")] = "auto",
-    compile: Annotated[bool, typer.Option(help="Use torch.compile if there is a C++ compiler.")] = True,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32 or bf16; default: auto, which is bf16 if the hardware has it.")
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Use torch.compile; default: if there is a C++ compiler."),
+    ] = None,
     track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[
@@ -140,6 +145,8 @@ def train(
         for line in summary.lines():
             typer.echo(line, err=True)
         typer.echo(str(out / "best"))
+        path, name = shlex.quote(str(out)), shlex.quote(str(Path("bundles", out.absolute().name)))
+        typer.echo(f"now: slmx export --checkpoint {path} --int8 --out {name}", err=True)
 
 
 def average(
@@ -235,7 +242,8 @@ def import_model(
     typer.echo(str(out))
     path = shlex.quote(str(out))
     flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
-    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} {flags}", err=True)
+    name = shlex.quote(str(Path("bundles", out.absolute().name)))
+    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} {flags} --out {name}", err=True)
 
 
 def presets() -> None:

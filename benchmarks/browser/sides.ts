@@ -11,6 +11,7 @@ export interface Task {
   dtype: string; // as transformers.js names it
   tokens: number;
   stories: number;
+  readingMs: number; // a person reads the page, and each story, for so long
 }
 
 /** For each story the milliseconds from its start to each token, and what else is known. */
@@ -40,6 +41,7 @@ async function runSlmx(task: Task): Promise<Outcome> {
   const loadMs = performance.now() - started;
   const outcome: Outcome = { stories: [], loadMs, ids: [], copiedBytesPerToken: engine.info.bytesCopiedPerToken };
   for (let story = 0; story < task.stories; story += 1) {
+    await new Promise((resolve) => setTimeout(resolve, task.readingMs));
     const times: number[] = [];
     const ids: number[] = [];
     const begin = performance.now();
@@ -71,6 +73,7 @@ async function runPublic(task: Task): Promise<Outcome> {
   const outcome: Outcome = { stories: [], loadMs, ids: [], copiedBytesPerToken: null };
   const whole = (values: number[], dims: number[]): ort.Tensor => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), dims);
   for (let story = 0; story < task.stories; story += 1) {
+    await new Promise((resolve) => setTimeout(resolve, task.readingMs));
     const times: number[] = [];
     const ids: number[] = [];
     const begin = performance.now();
@@ -121,6 +124,7 @@ async function runTransformers(task: Task): Promise<Outcome> {
   const loadMs = performance.now() - started;
   const outcome: Outcome = { stories: [], loadMs, ids: [], copiedBytesPerToken: null };
   for (let story = 0; story < task.stories; story += 1) {
+    await new Promise((resolve) => setTimeout(resolve, task.readingMs));
     const times: number[] = [];
     const ids: number[] = [];
     const begin = performance.now();

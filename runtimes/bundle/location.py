@@ -39,6 +39,6 @@ def find_bundle(bundle: Path | None) -> Path:
         return bundle_path(bundle)
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
-        print(f"bundle: {exported} (name {DEFAULT_BUNDLE} to use the shipped one)", file=sys.stderr)
+        print(f"bundle: {exported} (--bundle {DEFAULT_BUNDLE} uses the shipped one)", file=sys.stderr)
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

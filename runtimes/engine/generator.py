@@ -201,7 +201,7 @@ class Generator:
         if not ids or len(ids) > block_size:
             tokens = f"{len(ids)} tokens long with its start token" if ids else f"far too long ({size:,} bytes)"
             raise SlmxError(
-                f"the prompt is {tokens}, the context holds {block_size} tokens; shorten it, or set on-full to slide"
+                f"the prompt is {tokens}, the context holds {block_size} tokens; shorten it, or use --on-full slide"
             )
         return ids
 

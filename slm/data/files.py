@@ -117,7 +117,7 @@ def read_bytes(path: Path, name: str) -> Iterator[bytes]:
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise SlmxError(f"{name}: a damaged archive ({error})") from error
     except OSError as error:
-        raise SlmxError(f"{name}: cannot read the corpus ({error.strerror or error})") from error
+        raise SlmxError(f"{name}: cannot read the text ({error.strerror or error})") from error
 
 
 def read_head(path: Path, name: str) -> bytes:

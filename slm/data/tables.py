@@ -165,4 +165,4 @@ def _hub_cells(name: str, field: str) -> Iterator[Any]:
 def _unreadable(name: str, error: Exception, advice: str = "") -> SlmxError:
     cause = error.__cause__ or error
     reason = getattr(cause, "strerror", None) or next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-    return SlmxError(f"{name}: cannot read the corpus ({reason[:200]}){advice}")
+    return SlmxError(f"{name}: cannot read the text ({reason[:200]}){advice}")

@@ -122,7 +122,9 @@ def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -
 def _refuse(settings: ImportSettings, kind: str, *options: str) -> None:
     for option in options:
         if getattr(settings, option) is not None:
-            raise UsageError(f"--{option.replace('_', '-')} is not for {kind}, which says that itself; leave it out")
+            raise UsageError(
+                f"--{option.replace('_', '-')} is for files that do not hold it, and {kind} does; leave it out"
+            )
 
 
 def _given_shape(settings: ImportSettings) -> Mapping[str, Any]:

@@ -95,7 +95,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
             parameters=trainer.model.config.parameters,
             steps=plan.steps,
             tokens=tokens,
-            epochs=tokens / len(trainer.dataset.train.ids),
+            epochs=trainer.epochs,
             first_step_seconds=first,
             step_seconds=median(rest) if rest else first,
             evaluations=-(-plan.steps // plan.eval_every),

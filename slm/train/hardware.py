@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -60,9 +62,10 @@ def compiling() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        reason = " ".join(str(error.__cause__ or error).split())[-300:]
         raise SlmxError(
-            f"torch.compile failed ({reason}); delete its cache, {cache_dir()}, or add --no-compile"
+            f"torch.compile failed (... {reason}); add --no-compile. If it worked here before, delete its cache, "
+            f"{cache_dir()}, while no training runs"
         ) from error
     finally:
         if before is not None:
@@ -95,6 +98,17 @@ def repeatable_sums(device: torch.device) -> Iterator[None]:
         deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
 
 
+def why_not_compiled() -> str | None:
+    """Returns why torch.compile does not work here, or None.
+
+    PyTorch does not quote its own path in the commands that it gives to the linker.
+    """
+    if shutil.which("c++") is None:
+        return "no C++ compiler (c++) is on PATH"
+    home = Path(torch.__file__).parent
+    return f"PyTorch is in a path with a space, {home}" if re.search(r"\s", str(home)) else None
+
+
 def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
     """Sets up the devices and processes that the launcher gave, in the precision that the settings ask for.
 
@@ -105,8 +119,9 @@ def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
     Raises:
         SlmxError: The settings ask for bf16 and the hardware emulates it, or a tracker is unknown or not installed.
     """
+    compiled = settings.compile is not False and why_not_compiled() is None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and has_bf16(device))
+    bf16 = settings.precision == "bf16" or (settings.precision in (None, "auto") and has_bf16(device))
     if bf16 and not has_bf16(device):
         raise SlmxError(f"--precision bf16: this {device.type} does not multiply bf16; leave the option out")
     if device.type == "cpu":
@@ -116,7 +131,7 @@ def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
             cpu=device.type == "cpu",
             mixed_precision="bf16" if bf16 else "no",
             gradient_accumulation_steps=accumulate,
-            dynamo_backend="inductor" if settings.compile and shutil.which("c++") else "no",
+            dynamo_backend="inductor" if compiled else "no",
             log_with=list(settings.track) or None,
             project_dir=str(settings.out),
         )

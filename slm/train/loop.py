@@ -25,7 +25,7 @@ from slm.hashing import sha256_of
 from slm.locks import clear_leftovers, lock_folder
 from slm.model import GPT
 from slm.train.evaluate import Evaluation, total_loss
-from slm.train.hardware import compiling, make_accelerator, repeatable_sums
+from slm.train.hardware import compiling, make_accelerator, repeatable_sums, why_not_compiled
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
@@ -38,6 +38,7 @@ from slm.train.windows import window_starts
 LOG_EVERY = 10
 TIMED_STEPS = 20  # before the time of a run is estimated
 SAMPLES = 3
+MANY_EPOCHS = 20
 SAMPLE_TEMPERATURE = 0.8
 
 
@@ -66,9 +67,11 @@ class Trainer:
     """
 
     def __init__(self, settings: TrainSettings, console: Console) -> None:
-        self.settings = settings
         self.console = console
         self.folder = RunFolder(settings.out)
+        if settings.resume:
+            settings = self.folder.remembered(settings)
+        self.settings = settings
         start = find_start(settings, self.folder)
         start.check_shape(settings)  # before the text is prepared, which can take long
         self.preset = start.preset
@@ -99,6 +102,13 @@ class Trainer:
             self._print(
                 f"no preset has the shape of {settings.init}: training defaults are those of {start.defaults.name}, "
                 "the preset nearest in parameters"
+            )
+        if settings.compile is not False and (reason := why_not_compiled()):
+            self._print(f"trains without torch.compile, which is slower: {reason}")
+        if self.epochs > MANY_EPOCHS:
+            self._print(
+                f"warning: this run reads the text {self.epochs:.0f} times, and a small text is soon learned by heart; "
+                "--steps N makes it shorter, --patience 3 ends it when it gets no better"
             )
         if config.head_dim % config.fused_head_multiple:
             self._print(
@@ -148,6 +158,11 @@ class Trainer:
         """Tokens in a batch."""
         return self.plan.batch_size * self.model.config.block_size
 
+    @property
+    def epochs(self) -> float:
+        """How often the whole run reads the training text."""
+        return self.plan.steps * self.tokens_per_step / len(self.dataset.train.ids)
+
     def save_step(self) -> None:
         """Writes the numbered checkpoint of this step."""
         if not self.is_main:
@@ -176,9 +191,10 @@ class Trainer:
         ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
-            if not self.step and self.is_main:
-                self.folder.write_dataset_path(self.dataset.folder)
-                self.save_step()
+            if self.is_main:
+                self.folder.remember(self.dataset.folder, self.settings)
+                if not self.step:
+                    self.save_step()
             self.accelerator.init_trackers(
                 "slmx",
                 {"preset": self.preset} | asdict(self.plan),
@@ -187,7 +203,7 @@ class Trainer:
             smooth, rate, first = math.nan, math.nan, self.step
             while not self._is_finished() and not self._must_stop(stop):
                 started = time.perf_counter()
-                with compiling() if self.step == first else nullcontext():
+                with self._first_step() if self.step == first else nullcontext():
                     loss, norm = self.train_step()
                 took = time.perf_counter() - started
                 self.seconds += took
@@ -206,6 +222,17 @@ class Trainer:
                 self.save_step()
         self.accelerator.end_training()
         return finished
+
+    @contextmanager
+    def _first_step(self) -> Iterator[None]:
+        """Within it, torch.compile works. If it fails in a run that begins, the folder is left free for another try."""
+        try:
+            with compiling():
+                yield
+        except SlmxError:
+            if not self.step and self.is_main:
+                self.folder.forget_start()
+            raise
 
     def _print_estimate(self, rate: float) -> None:
         steps = self.plan.steps - self.step

@@ -55,8 +55,8 @@ class TrainSettings:
     eval_tokens: int | None = None
     patience: int | None = None
     seed: int | None = None
-    precision: str = "auto"
-    compile: bool = True
+    precision: str | None = None
+    compile: bool | None = None
     track: tuple[str, ...] = ()
     resume: bool = False
 
@@ -77,7 +77,7 @@ class TrainSettings:
             "eval_tokens": within(self.eval_tokens, 1),
             "patience": within(self.patience, 0),
             "seed": within(self.seed, 0, 2**63),
-            "precision": self.precision in ("auto", "fp32", "bf16"),
+            "precision": self.precision in (None, "auto", "fp32", "bf16"),
         }
         for name, is_sound in sound.items():
             if not is_sound:

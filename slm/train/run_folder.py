@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind
 from slm.hashing import sha256_of
 from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
-from slm.train.plan import is_number
+from slm.train.plan import TrainSettings, is_number
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
 RUN_FILE = "run.json"
 DATA_FOLDER = "data"
+REMEMBERED = ("precision", "compile")
 KEPT_CHECKPOINTS = 2
 
 
@@ -123,9 +125,28 @@ class RunFolder:
             raise SlmxError(f"{file}: says that the data set is {data}, but none is there; give it with --text")
         return data
 
-    def write_dataset_path(self, data: Path) -> None:
-        """Writes where the data set of the run is to `run.json`."""
-        write_file(self.path / RUN_FILE, json.dumps({"data": str(data.absolute())}, indent=1).encode() + b"\n")
+    def remembered(self, settings: TrainSettings) -> TrainSettings:
+        """Returns settings with what `run.json` says of precision and torch.compile, where nothing is given."""
+        try:
+            values = json.loads((self.path / RUN_FILE).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return settings
+        precision, compile = (values.get(name) for name in REMEMBERED) if isinstance(values, dict) else (None, None)
+        if settings.precision is None and isinstance(precision, str):
+            settings = replace(settings, precision=precision)
+        if settings.compile is None and isinstance(compile, bool):
+            settings = replace(settings, compile=compile)
+        return settings
+
+    def remember(self, data: Path, settings: TrainSettings) -> None:
+        """Writes to `run.json` where the data set is, and the settings that change the last bits of every step."""
+        given = {name: value for name in REMEMBERED if (value := getattr(settings, name)) is not None}
+        values = {"data": str(data.absolute()), **given}
+        write_file(self.path / RUN_FILE, json.dumps(values, indent=1).encode() + b"\n")
+
+    def forget_start(self) -> None:
+        """Removes the checkpoint of step 0, so that a run that could not begin leaves the folder free."""
+        remove_folder(self.path / "step-0000000", CHECKPOINT)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""

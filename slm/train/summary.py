@@ -68,7 +68,7 @@ class Summary:
         yield f"{self.preset}: {self.bits_per_byte:.4f} bits per byte at best, {self.parameters:,} parameters"
         yield (
             f"{self.tokens:,} tokens in {self.steps:,} steps, {self.tokens_per_second:,.0f} tokens/s, "
-            f"{self.training_seconds:,.1f} s of training, {self.wall_seconds:,.1f} s in all"
+            f"{self.training_seconds:,.1f} s in steps; this command took {self.wall_seconds:,.1f} s"
         )
         yield (
             f"{self.flops:.3g} floating-point operations, {self.utilisation:.0%} of the matrix rate here "

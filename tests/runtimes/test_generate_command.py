@@ -137,7 +137,7 @@ def test_a_prompt_that_does_not_fit_is_one_line(bundle: Path, tmp_path: Path) ->
     assert (ran.returncode, ran.stdout) == (1, "")
     (line,) = ran.stderr.splitlines()
     assert line.startswith("slmx: the prompt is ")
-    assert line.endswith("the context holds 64 tokens; shorten it, or set on-full to slide")
+    assert line.endswith("the context holds 64 tokens; shorten it, or use --on-full slide")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such arguments themselves")
@@ -154,7 +154,7 @@ def test_an_exported_bundle_is_the_default_and_is_named(exported: Path, bundle: 
     assert ran.returncode == 0
     assert ran.stdout == ours(bundle, "Once upon").full_text + "\n"
     first, second = ran.stderr.splitlines()
-    assert first == f"bundle: {Path('bundles') / 'nano'} (name nano to use the shipped one)"
+    assert first == f"bundle: {Path('bundles') / 'nano'} (--bundle nano uses the shipped one)"
     assert "tokens/s" in second
 
 

@@ -161,12 +161,12 @@ def test_a_marker_across_two_reads_is_found(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", None, "cannot read the corpus (No such file or directory)"),
-        ("a.jsonl", None, "cannot read the corpus (No such file or directory)"),
-        ("no [file] 50%", None, "cannot read the corpus (No such file or directory)"),
+        ("a.txt", None, "cannot read the text (No such file or directory)"),
+        ("a.jsonl", None, "cannot read the text (No such file or directory)"),
+        ("no [file] 50%", None, "cannot read the text (No such file or directory)"),
         ("a.txt", b"", "holds no story; expected a <|endoftext|> line between stories"),
         ("a.txt", b"<|endoftext|>\n \n", "holds no story"),
-        ("a.txt.gz", b"no archive", "cannot read the corpus ("),
+        ("a.txt.gz", b"no archive", "cannot read the text ("),
         ("a.txt.zst", b"no archive", "a damaged archive ("),
     ],
 )
@@ -266,7 +266,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
     assert ran.returncode == 1
     assert ran.stdout == ""
     line = ran.stderr.splitlines()[-1]
-    assert line.startswith("slmx: nobody/nothing-of-the-kind: cannot read the corpus (")
+    assert line.startswith("slmx: nobody/nothing-of-the-kind: cannot read the text (")
     assert line.endswith("; check the name and the connection, or give a file")
     assert "Traceback" not in ran.stderr
     assert not (tmp_path / "set").exists()

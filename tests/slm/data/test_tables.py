@@ -97,7 +97,7 @@ def test_a_damaged_column_beside_the_wanted_one_does_not_matter(stories: list[st
     content[start : start + 8] = b"\xff" * 8
     path.write_bytes(content)
     assert list(read_stories([path])) == stories[:9]
-    with pytest.raises(SlmxError, match="cannot read the corpus"):
+    with pytest.raises(SlmxError, match="cannot read the text"):
         list(read_stories([path], field="id"))
 
 
@@ -140,7 +140,7 @@ def test_long_cells_are_read(tmp_path: Path) -> None:
         ("a.csv", 'text\n"never closed\n', ":2: not CSV (unexpected end of data); check its quotes"),
         ("a.tsv", 'text\n"Hi" he said\n', ":2: not TSV ("),
         ("a.csv", "text\na\0b\n", ":2: a binary file"),
-        ("a.parquet", "PAR1 or not", ": cannot read the corpus ("),
+        ("a.parquet", "PAR1 or not", ": cannot read the text ("),
     ],
 )
 def test_unusable_tables_are_named_in_one_line(name: str, content: str, message: str, tmp_path: Path) -> None:

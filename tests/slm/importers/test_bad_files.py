@@ -132,7 +132,7 @@ def test_a_file_without_a_tokenizer_and_options_for_other_kinds(slmx: Slmx, hf_f
     torch.save(models.gpt2(300).state_dict(), "x.pt")
     assert "x.pt: holds no tokenizer; add --tokenizer PATH" in refused(slmx, Path("x.pt"), "--n-head", "2", code=2)
     line = refused(slmx, hf_folder, "--n-head", "2", code=2)
-    assert line.endswith("--n-head is not for a folder, which says that itself; leave it out")
+    assert line.endswith("--n-head is for files that do not hold it, and a folder does; leave it out")
     assert "nowhere: no such file or folder; --tokenizer names one" in refused(
         slmx, Path("x.pt"), "--n-head", "2", "--tokenizer", "nowhere"
     )

@@ -29,7 +29,7 @@ def test_it_computes_the_same_and_splits_text_the_same(
     folder, model = made
     ran = slmx("import", folder, "--out", "mine")
     assert (ran.code, ran.stdout) == (0, "mine\n")
-    assert ran.stderr.endswith("parameters; now: slmx export --checkpoint mine --int8\n")
+    assert ran.stderr.endswith("parameters; now: slmx export --checkpoint mine --int8 --out bundles/mine\n")
     checkpoint = load_checkpoint(Path("mine"))
     assert checkpoint.preset == "custom"
     rows = rows_of(folder)

@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from slm.errors import SlmxError
-from slm.train.hardware import compiling
+from slm.train.hardware import compiling, why_not_compiled
+from slm.train.loop import Trainer, train
+from slm.train.plan import TrainSettings
+from slm.train.run_folder import RunFolder
+from tests.runs import QUIET
 
 BLOCKED = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
 
@@ -34,7 +39,34 @@ def test_the_compiler_gets_no_signal_and_this_process_gets_it_later() -> None:
 def test_a_compiler_that_fails_is_one_line_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache é"))
     expected = (
-        rf"^torch\.compile failed \(x\.so: file too short\); delete its cache, {tmp_path}/cache é, or add --no-compile$"
+        r"^torch\.compile failed \(\.\.\. x\.so: file too short\); add --no-compile\. If it worked here before, delete "
+        rf"its cache, {tmp_path}/cache é, while no training runs$"
     )
     with pytest.raises(SlmxError, match=expected), compiling():
         raise TorchDynamoException("traced") from ImportError("x.so:\nfile too short")
+
+
+def test_what_keeps_torch_compile_from_working_is_known_before_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(torch, "__file__", "/opt/venv/torch/__init__.py")
+    assert why_not_compiled() is None
+    monkeypatch.setattr(torch, "__file__", "/home/me/my venv/torch/__init__.py")
+    assert why_not_compiled() == "PyTorch is in a path with a space, /home/me/my venv/torch"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert why_not_compiled() == "no C++ compiler (c++) is on PATH"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_run_that_fails_to_compile_leaves_its_folder_free(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(trainer: Trainer) -> None:
+        raise TorchDynamoException("traced") from OSError("no linker")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "train_step", fails)
+        with pytest.raises(SlmxError, match="add --no-compile"):
+            train(settings, QUIET)
+    RunFolder(settings.out).check_free()
+    assert train(settings, QUIET)

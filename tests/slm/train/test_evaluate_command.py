@@ -77,7 +77,7 @@ def test_the_validation_split_of_a_data_set_is_read(
     ("checkpoint", "text", "message"),
     [
         ("nowhere", "stories", "no slmx checkpoint here"),
-        ("tiny", "nowhere.txt", "nowhere.txt: cannot read the corpus ("),
+        ("tiny", "nowhere.txt", "nowhere.txt: cannot read the text ("),
     ],
 )
 def test_what_is_missing_is_one_line(

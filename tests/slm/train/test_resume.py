@@ -107,7 +107,7 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
         advice = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
         assert messages.splitlines()[-1] == f"stopped and saved; continue with: {advice}"
     assert load_checkpoint(last(settings.out)).record["steps_done"] == done
-    assert train(replace(settings, resume=True), QUIET)
+    assert train(replace(settings, resume=True, precision=None, compile=None), QUIET)
     assert train(replace(settings, out=tmp_path / "whole"), QUIET)
     assert_same_run(tmp_path / "whole", settings.out)
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from slm.errors import SlmxError
 from slm.locks import clear_leftovers
 from slm.ownership import CHECKPOINT, foreign_file, write_listing
+from slm.train.plan import TrainSettings
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 
 # Is killed after the first of the two renames that replace `best`, on a system that cannot exchange names.
@@ -116,9 +118,21 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_p
         (run.path / name).parent.mkdir(parents=True)
         (run.path / name).write_text("{}")
     run.check_free()
-    run.write_dataset_path(tmp_path)
+    run.remember(tmp_path, TrainSettings(tmp_path, ("x.txt",)))
     run.log({"step": 1})
     run.check_free()
     write_steps(run, 1)
     with pytest.raises(SlmxError, match="holds a run already"):
         run.check_free()
+
+
+def test_a_run_remembers_its_precision_and_whether_it_compiles(tmp_path: Path) -> None:
+    run, asked = RunFolder(tmp_path / "run"), TrainSettings(tmp_path / "run", resume=True)
+    assert run.remembered(asked) == asked
+    run.make()
+    run.remember(tmp_path, replace(asked, precision="fp32", compile=False))
+    assert run.remembered(asked) == replace(asked, precision="fp32", compile=False)
+    given = replace(asked, precision="bf16", compile=True)
+    assert run.remembered(given) == given
+    (run.path / "run.json").write_text('{"data": "x", "precision": 7, "compile": "yes"}')
+    assert run.remembered(asked) == asked

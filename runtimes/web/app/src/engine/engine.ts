@@ -9,8 +9,9 @@ import { readManifest } from "./shape.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import type { Engine, EngineInfo, EngineOptions, Finish, ModelFiles, Sampling, Shape, StoryResult } from "./types.ts";
 
-// A browser runs the first steps slowly, until its second compiler has compiled them. These run before the first story.
-const WARM_UP_STEPS = 48;
+// A browser runs the first steps slowly, until its optimizing compiler has compiled what they run often. These steps run
+// while the person reads the page, so that it starts early (docs/browser.md).
+const WARM_UP_STEPS = 400;
 const LONGEST_WARM_UP = 1500; // milliseconds
 
 /** Opens a model. It is ready when the promise is fulfilled; it then warms up until the first story begins. */
