@@ -25,6 +25,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH (Debian: apt-get install chromium)"),
 ]
 WASM = "ort-wasm-simd-threaded.wasm"
