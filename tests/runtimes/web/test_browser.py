@@ -292,6 +292,136 @@ def test_a_reload_keeps_the_story(page: Page, host: str) -> None:
     assert page.locator("#story").inner_text() == story
 
 
+def test_a_story_from_a_link_survives_a_reload_and_so_do_typed_words(page: Page, host: str) -> None:
+    page.goto(f"{host}#prompt=One+day&s=7&n=12")
+    story = write(page, "One day")
+    page.fill("#prompt", "Then it rained.")
+    page.reload()
+    is_loaded(page)
+    assert page.locator("#story").inner_text() == story
+    assert page.input_value("#prompt") == "Then it rained."
+
+
+def test_a_story_is_kept_while_it_is_written(page: Page, host: str) -> None:
+    page.goto(host)
+    is_loaded(page)
+    page.fill("#prompt", "Once upon a time")
+    page.click("#write")
+    page.locator("#story .word").nth(20).wait_for()
+    kept = json.loads(page.evaluate("sessionStorage.getItem('slmx-story:' + location.pathname)"))
+    assert len(kept["passages"][1]["ids"]) > 3
+
+
+def test_a_waiting_story_is_forgotten_with_a_new_one(page: Page, host: str) -> None:
+    page.route("**/*.onnx*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    page.goto(host)
+    page.fill("#prompt", "Old words")
+    page.click("#write")
+    assert page.locator("#write").inner_text() == "Waiting …"
+    page.keyboard.press("Escape")
+    page.fill("#prompt", "New words")
+    is_loaded(page)
+    page.wait_for_timeout(300)
+    assert page.locator("#story").is_hidden()
+    assert page.input_value("#prompt") == "New words"
+
+
+def test_another_model_goes_on_with_the_story_and_it_can_be_undone(page: Page, host: str) -> None:
+    page.goto(host)
+    first = write(page, maxTokens="12")
+    page.select_option("#model", "micro")
+    page.locator("#figures", has_text="micro").wait_for()
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    assert page.locator("#story").inner_text().startswith(first)
+    page.click("#undo")
+    assert page.locator("#story").inner_text() == first
+    page.reload()
+    page.locator("#figures", has_text="micro").wait_for()
+
+
+def test_a_link_that_is_followed_in_an_open_page_asks_first(page: Page, host: str) -> None:
+    page.goto(host)
+    story = write(page, maxTokens="12")
+    page.evaluate("location.hash = '#prompt=Other&model=micro'")
+    notice = page.locator(".notice[data-key=followed]")
+    notice.wait_for()
+    assert page.locator("#story").inner_text() == story
+    notice.locator("button").click()
+    assert page.input_value("#prompt") == "Other"
+    page.locator("#figures", has_text="micro").wait_for()
+
+
+def test_a_link_to_a_later_passage_is_that_of_the_first(context: BrowserContext, page: Page, host: str) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(host)
+    write(page, maxTokens="12")
+    page.click("#share")
+    page.locator(".notice[data-key=copied]").wait_for()
+    link = page.evaluate("navigator.clipboard.readText()")
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    page.reload()
+    is_loaded(page)
+    page.click("#share")
+    page.locator(".notice[data-key=copied]").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == link
+
+
+def test_the_focus_is_never_lost(page: Page, host: str) -> None:
+    page.goto(host)
+    write(page, maxTokens="8")
+    page.focus("#retry")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(WRITTEN)
+    assert page.evaluate("document.activeElement.id") == "write"
+    page.focus("#undo")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "prompt"
+    page.goto(f"{host}#prompt=x&t=99")
+    page.reload()
+    page.locator(".notice button").first.click()
+    assert page.evaluate("document.activeElement.id") == "prompt"
+
+
+@pytest.mark.parametrize("name", ["app.js", "worker.js"])
+def test_half_a_script_is_said(name: str, page: Page, site: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(site, tmp_path / "site")
+    (copy / name).write_bytes((copy / name).read_bytes()[: 5000 if name == "app.js" else 0])
+    with plain_host(copy) as url:
+        page.goto(url)
+        if name == "app.js":
+            assert page.locator("#unstarted").evaluate("element => getComputedStyle(element).animationName") == "appear"
+        else:
+            page.locator(".notice[data-key=stalled]").wait_for()
+
+
+def test_a_model_that_the_site_does_not_have_is_said(page: Page, host: str) -> None:
+    page.goto(f"{host}#prompt=x&model=constructor")
+    notice = page.locator(".notice[data-key=model]")
+    notice.wait_for()
+    assert notice.inner_text().startswith("This site has no model named constructor. It loads nano.")
+
+
+def test_a_new_version_reloads_only_the_tab_that_asked(context: BrowserContext, site: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(site, tmp_path / "site")
+    with plain_host(copy) as url:
+        asks, other = context.new_page(), context.new_page()
+        for page in (asks, other):
+            page.goto(url)
+            is_loaded(page)
+            works_offline(page)
+            page.reload()
+        other.fill("#prompt", "My words")
+        made = run_slmx("web", "nano", "--out", str(copy), "--force", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+        asks.reload()
+        asks.locator(".notice[data-key=update] button").click()
+        asks.locator("#model-field").wait_for(state="hidden")
+        other.locator(".notice", has_text="Another tab").wait_for()
+        assert other.input_value("#prompt") == "My words"
+
+
 def test_an_older_site_is_replaced_whole(context: BrowserContext, site: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(site, tmp_path / "site")
     with plain_host(copy) as url:

@@ -92,7 +92,9 @@ def visit(context: BrowserContext, url: str) -> Page:
     page.goto(url)
     is_loaded(page)
     assert page.locator("#write").is_enabled()
-    page.wait_for_function("navigator.serviceWorker.getRegistration().then((found) => Boolean(found?.active))")
+    page.wait_for_function(
+        "navigator.serviceWorker.getRegistration().then((found) => found?.active?.state === 'activated')"
+    )
     return page
 
 

@@ -2,6 +2,8 @@
 import type { EngineInfo, Sampling, Shape, StoryResult } from "../engine/types.ts";
 import type { FailureKind, FromWorker, ModelEntry, Part, Piece, ToWorker } from "../protocol.ts";
 
+const LONGEST_SILENCE = 15_000; // milliseconds
+
 /** What the page does when the worker reports something. */
 export interface Handlers {
   models: (models: readonly ModelEntry[]) => void;
@@ -9,6 +11,7 @@ export interface Handlers {
   ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
   pieces: (pieces: readonly Piece[]) => void;
   done: (result: StoryResult, heapBytes: number) => void;
+  stalled: () => void;
   notKept: (message: string) => void;
   failed: (kind: FailureKind, message: string) => void;
 }
@@ -17,6 +20,7 @@ export interface Handlers {
 export class ModelClient {
   private readonly handlers: Handlers;
   private worker: Worker | null = null;
+  private watch = 0; // the timer that runs while a model loads
   private task = 0;
 
   /** @param handlers What the page does when the worker reports something. */
@@ -39,6 +43,13 @@ export class ModelClient {
       this.handlers.failed("engine", event.message || "worker.js could not be loaded.");
     });
     this.send({ type: "load", model });
+    this.wait();
+  }
+
+  /** Reports it when nothing comes from the worker for long while a model loads. */
+  private wait(): void {
+    window.clearTimeout(this.watch);
+    this.watch = window.setTimeout(() => this.handlers.stalled(), LONGEST_SILENCE);
   }
 
   /** Writes on from the parts of a story. */
@@ -59,6 +70,8 @@ export class ModelClient {
 
   private receive(message: FromWorker): void {
     const { handlers } = this;
+    window.clearTimeout(this.watch);
+    if (message.type === "models" || message.type === "progress") this.wait();
     switch (message.type) {
       case "models":
         return handlers.models(message.models);

@@ -9,10 +9,15 @@ export interface Action {
 /** The messages of the page. A message with the same key replaces the one before. */
 export class Notices {
   private readonly element: HTMLElement;
+  private readonly dismissed: () => void;
 
-  /** @param element The live region that holds the messages. */
-  constructor(element: HTMLElement) {
+  /**
+   * @param element The live region that holds the messages.
+   * @param dismissed Called when a person has dismissed a message, to put the focus elsewhere.
+   */
+  constructor(element: HTMLElement, dismissed: () => void) {
     this.element = element;
+    this.dismissed = dismissed;
   }
 
   /** Shows a message. Without an action it can be dismissed. */
@@ -25,7 +30,11 @@ export class Notices {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = action?.label ?? "OK";
-    button.addEventListener("click", () => (action ? action.run() : notice.remove()));
+    button.addEventListener("click", () => {
+      if (action) return action.run();
+      notice.remove();
+      this.dismissed();
+    });
     notice.append(paragraph, button);
     this.hide(key);
     this.element.append(notice);

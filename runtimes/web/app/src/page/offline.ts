@@ -14,21 +14,25 @@ export function watchOffline(show: (words: string) => void, notices: Notices): v
   if (!window.isSecureContext) return show("offline use needs https");
   const container = navigator.serviceWorker as ServiceWorkerContainer | undefined;
   if (!container) return show("this browser cannot keep the page for offline use");
-  let reloading = false;
+  let isAsked = false; // whether this tab asked for the new version
   const controlled = container.controller !== null;
   container.addEventListener("message", (event: MessageEvent<Report>) => {
     if (event.data.type === "cached") show("works offline");
     else notices.show("storage", event.data.message);
   });
   container.addEventListener("controllerchange", () => {
-    if (!controlled || reloading) return;
-    reloading = true;
-    location.reload();
+    if (!controlled) return;
+    if (isAsked) return location.reload();
+    const run = (): void => location.reload();
+    notices.show("update", "Another tab has loaded a new version of this page.", { label: "Reload", run });
   });
   const offer = (registration: ServiceWorkerRegistration): void => {
     const { waiting } = registration;
     if (!waiting || !controlled) return;
-    const run = (): void => waiting.postMessage({ type: "skip-waiting" });
+    const run = (): void => {
+      isAsked = true;
+      waiting.postMessage({ type: "skip-waiting" });
+    };
     notices.show("update", "A new version of this page is ready.", { label: "Load it", run });
   };
   container

@@ -2,12 +2,13 @@
 import type { EngineInfo, Sampling, Shape, StoryResult } from "../engine/types.ts";
 import type { FailureKind, ModelEntry } from "../protocol.ts";
 import { Announcer } from "./announcer.ts";
+import { Figures } from "./figures.ts";
 import { keep, recall } from "./memory.ts";
 import { ModelClient } from "./model_client.ts";
 import { Notices } from "./notices.ts";
 import { watchOffline } from "./offline.ts";
 import { Reveal } from "./reveal.ts";
-import { type Link, readLink, type Settings, SettingsForm, writeLink } from "./settings.ts";
+import { type Link, readLink, SettingsForm, writeLink } from "./settings.ts";
 import { Story } from "./story.ts";
 import { ADVICE, EXAMPLES, endingOf, megabytes, millions } from "./texts.ts";
 
@@ -17,6 +18,8 @@ function element<T extends HTMLElement>(id: string, kind: new () => T): T {
   if (!(found instanceof kind)) throw new Error(`index.html has no ${kind.name} #${id}`);
   return found;
 }
+
+const KEEP_EVERY = 1000; // milliseconds, while the story grows
 
 type State = "loading" | "ready" | "writing" | "failed";
 
@@ -28,13 +31,15 @@ class Page {
   private readonly article = element("story", HTMLElement);
   private readonly story = new Story(this.article);
   private readonly settings = new SettingsForm(element("settings-form", HTMLFormElement));
-  private readonly notices = new Notices(element("notices", HTMLDivElement));
+  private readonly notices = new Notices(element("notices", HTMLDivElement), () => this.prompt.focus());
+  private readonly figures = new Figures(element("figures", HTMLParagraphElement), element("about", HTMLParagraphElement));
   private readonly announcer = new Announcer(element("announcer", HTMLDivElement));
   private readonly reveal = new Reveal(
     (pieces) => {
       this.story.append(pieces);
       this.announcer.push(pieces.map((piece) => piece.text).join(""));
       this.follow();
+      this.keepSoon();
     },
     () => this.settings.pace,
   );
@@ -43,9 +48,9 @@ class Page {
   private waiting = false; // whether Write was pressed before the model was there
   private model: ModelEntry | null = null;
   private shape: Shape | null = null;
-  private info: EngineInfo | null = null;
-  private seed = 0; // of the last passage
-  private offline = "";
+  private wanted = ""; // the name of the model that was asked for last
+  private shared = ""; // a link to the first passage
+  private keeping = 0; // the timer of the next keep
 
   constructor() {
     this.client = new ModelClient({
@@ -54,41 +59,52 @@ class Page {
       ready: (model, info, shape) => this.modelReady(model, info, shape),
       pieces: (pieces) => this.reveal.push(pieces),
       done: (result, heapBytes) => this.reveal.end(() => this.written(result, heapBytes)),
-      notKept: (message) => this.notices.show("storage", message),
+      stalled: () => {
+        const action = { label: "Reload", run: () => location.reload() };
+        this.notices.show("stalled", "Nothing has arrived for 15 seconds. Wait, or load the page again.", action);
+      },
+      notKept: (message) => {
+        this.notices.show("storage", message);
+        this.figures.showOffline("this model is not kept for offline use");
+      },
       failed: (kind, message) => this.failed(kind, message),
     });
     this.listen();
+    element("unstarted", HTMLParagraphElement).remove();
     this.showExamples();
-    const wanted = this.begin();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.settings.pace = "instant";
-    this.client.load(wanted);
-    watchOffline((line) => {
-      this.offline = line;
-      this.showFigures();
-    }, this.notices);
+    this.wanted = this.begin();
+    this.client.load(this.wanted);
+    watchOffline((words) => this.figures.showOffline(words), this.notices);
     this.update();
   }
 
   /** Takes over a link or the story of this tab. Returns the name of the wanted model. */
   private begin(): string {
     const link = readLink(location.hash);
-    if (link) return this.openLink(link);
+    if (link) {
+      this.openLink(link);
+      return link.model ?? "";
+    }
     const kept = recall();
     if (!kept) return "";
     if (kept.link) this.settings.fill(kept.link.settings);
     this.settings.pace = kept.pace === "instant" ? "instant" : "reading";
     this.story.restore(kept.passages);
+    this.prompt.value = kept.draft;
+    this.shared = kept.shared;
     return kept.link?.model ?? "";
   }
 
-  private openLink(link: Link): string {
+  /** Takes over a link, and removes it from the address, so that a reload shows the story and not the link again. */
+  private openLink(link: Link): void {
+    history.replaceState(null, "", location.pathname + location.search);
     this.prompt.value = link.prompt;
     this.settings.fill(link.settings);
     if (link.ignored.length > 0) {
       const list = link.ignored.join(", ");
       this.notices.show("link", `The link has values that this page cannot use (${list}). The defaults stand in their place.`);
     }
-    return link.model ?? "";
   }
 
   private listen(): void {
@@ -104,32 +120,51 @@ class Page {
     on("share", () => this.share());
     on("download", () => this.download());
     on("new", () => this.newStory());
-    this.modelMenu.addEventListener("change", () => this.changeModel());
+    this.modelMenu.addEventListener("change", () => this.changeModel(this.modelMenu.value));
     window.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.state !== "writing") this.write();
-      if (event.key === "Escape" && this.state === "writing") this.stop();
+      if (event.key !== "Escape") return;
+      if (this.state === "writing") this.stop();
+      this.waiting = false;
+      this.update();
     });
-    window.addEventListener("hashchange", () => {
-      const link = readLink(location.hash);
-      if (!link) return;
-      this.newStory();
-      this.openLink(link);
-    });
+    window.addEventListener("hashchange", () => this.followLink());
+    this.prompt.addEventListener("input", () => this.keepSoon());
     window.addEventListener("pagehide", () => this.keep());
     document.addEventListener("resume", () => {
       if (this.state === "writing") this.notices.show("frozen", "The browser had put this tab to sleep. The story goes on.");
     });
   }
 
+  /** Opens a link that was followed in this tab. A story is not thrown away without being asked. */
+  private followLink(): void {
+    const link = readLink(location.hash);
+    if (!link) return;
+    const run = (): void => {
+      this.notices.hide("followed");
+      this.newStory();
+      this.openLink(link);
+      if (link.model && link.model !== this.wanted) this.changeModel(link.model);
+    };
+    if (this.story.isEmpty && this.prompt.value === "") run();
+    else this.notices.show("followed", "This link begins another story. The present one will be gone.", { label: "Open it", run });
+  }
+
+  /** Whether the settings can be used. If not, says which cannot. */
+  private settingsAreRight(): boolean {
+    const { impossible } = this.settings;
+    if (impossible.length === 0) {
+      this.notices.hide("settings");
+      return true;
+    }
+    this.notices.show("settings", `These settings are outside their range: ${impossible.join(", ")}. Correct them below.`);
+    element("settings", HTMLDetailsElement).open = true;
+    return false;
+  }
+
   /** Starts a story, or writes on after the person's words. */
   private write(): void {
-    const { impossible } = this.settings;
-    if (impossible.length > 0) {
-      this.notices.show("settings", `These settings are outside their range: ${impossible.join(", ")}. Correct them below.`);
-      element("settings", HTMLDetailsElement).open = true;
-      return;
-    }
-    this.notices.hide("settings");
+    if (!this.settingsAreRight()) return;
     if (this.state === "loading") {
       this.waiting = true;
       this.update();
@@ -145,14 +180,16 @@ class Page {
   private generate(seed: number): void {
     const settings = this.settings.values;
     const sampling: Sampling = { ...settings, seed };
-    this.seed = seed;
+    const name = this.model?.name ?? "";
+    if (this.story.isFresh) this.shared = writeLink(this.story.beginning, name, { ...settings, seed });
     this.notices.hide("prompt");
-    const { parts } = this.story;
-    this.story.openModel();
+    const parts = this.story.partsFor(name);
+    this.story.openModel(name);
     this.client.write(parts, sampling, settings.maxTokens);
     this.enter("writing");
     this.showEnding("");
     this.follow();
+    this.keep();
   }
 
   private stop(): void {
@@ -165,8 +202,7 @@ class Page {
   private written(result: StoryResult, heapBytes: number): void {
     const nothing = result.tokens === 0;
     if (nothing) this.story.dropEmpty();
-    if (this.info) this.info.heapBytes = heapBytes;
-    this.showFigures(result);
+    this.figures.showResult(result, heapBytes);
     this.finish(endingOf(result, this.shape?.blockSize ?? 0, nothing));
   }
 
@@ -178,9 +214,10 @@ class Page {
   }
 
   private retry(): void {
-    if (this.state !== "ready" || !this.story.canUndo) return;
+    if (this.state !== "ready" || !this.story.canUndo || !this.settingsAreRight()) return;
     this.story.removeLast();
-    this.generate(randomSeed());
+    this.generate(randomSeed()); // with a seed of the settings, it would write the same again
+    this.writeButton.focus();
   }
 
   private undo(): void {
@@ -200,6 +237,7 @@ class Page {
 
   private newStory(): void {
     if (this.state === "writing") this.stop();
+    this.waiting = false;
     this.story.clear();
     this.prompt.value = "";
     this.showEnding("");
@@ -208,20 +246,18 @@ class Page {
     this.prompt.focus();
   }
 
-  private changeModel(): void {
+  private changeModel(name: string): void {
     if (this.state === "writing") this.stop();
     this.model = null;
+    this.wanted = name;
     this.enter("loading");
-    this.client.load(this.modelMenu.value);
-    this.story.restore(this.story.isEmpty ? [] : [{ by: "person", text: this.story.text, ids: [] }]);
-    this.update();
+    this.client.load(name);
+    this.keep();
   }
 
   private share(): void {
-    const settings: Settings = { ...this.settings.values, seed: this.seed };
-    const fragment = writeLink(this.story.beginning, this.model?.name ?? "", settings);
-    const link = new URL(fragment, location.href.split("#")[0]).href;
-    void this.copy(link, "A link with the beginning, the settings and the seed is copied.");
+    const link = new URL(this.shared, location.href.split("#")[0]).href;
+    void this.copy(link, "A link is copied. It holds the beginning, the settings and the seed of the first passage.");
   }
 
   private async copy(text: string, done: string): Promise<void> {
@@ -243,16 +279,13 @@ class Page {
 
   private modelReady(model: ModelEntry, info: EngineInfo, shape: Shape): void {
     this.model = model;
-    this.info = info;
     this.shape = shape;
-    this.modelMenu.value = model.name;
+    this.modelMenu.value = this.wanted = model.name;
     element("tagline", HTMLParagraphElement).textContent =
       `A language model of ${millions(model.parameters)} parameters runs in this page. What you type stays here.`;
-    const about = [model.source && `Trained on ${model.source}.`, model.licence && `Licence of the text: ${model.licence}.`];
-    element("about", HTMLParagraphElement).textContent = about.filter(Boolean).join(" ");
-    this.notices.hide("failed");
+    for (const key of ["failed", "stalled"]) this.notices.hide(key);
     this.enter("ready");
-    this.showFigures();
+    this.figures.showModel(model, info);
     if (this.waiting) this.write();
     this.waiting = false;
     this.update();
@@ -270,7 +303,7 @@ class Page {
       return;
     }
     this.enter("failed");
-    this.notices.show("failed", `${message} ${ADVICE[kind]}`, { label: "Reload", run: () => location.reload() });
+    this.notices.show("failed", [message, ADVICE[kind]].filter(Boolean).join(" "), { label: "Reload", run: () => location.reload() });
   }
 
   /** Puts the person's last words back into the field, to be changed. */
@@ -296,10 +329,11 @@ class Page {
     show("loading", state === "loading");
     show("examples", !begun && state !== "writing");
     for (const id of ["retry", "undo"]) show(id, still && story.canUndo && state === "ready");
-    for (const id of ["copy", "share", "download", "new"]) show(id, still);
+    for (const id of ["copy", "download", "new"]) show(id, still);
+    show("share", still && this.shared !== "");
     this.writeButton.textContent = state === "writing" ? "Stop" : this.waiting ? "Waiting …" : begun ? "Go on" : "Write";
     this.writeButton.disabled = state === "failed" || this.waiting;
-    this.modelMenu.disabled = state === "writing" || state === "loading";
+    this.modelMenu.disabled = state === "writing";
     this.prompt.readOnly = state === "writing";
     element("prompt-label", HTMLLabelElement).textContent = begun ? "Your turn: add words, or leave it empty" : "How does the story begin?";
   }
@@ -308,9 +342,13 @@ class Page {
     const options = models.map((model) => new Option(`${model.name}, ${millions(model.parameters)} parameters`, model.name));
     this.modelMenu.replaceChildren(...options);
     element("model-field", HTMLDivElement).hidden = models.length < 2;
+    if (this.wanted && !models.some((model) => model.name === this.wanted)) {
+      this.notices.show("model", `This site has no model named ${this.wanted.slice(0, 40)}. It loads ${models[0]?.name}.`);
+    } else if (this.wanted) this.modelMenu.value = this.wanted;
   }
 
   private showProgress(loaded: number, total: number): void {
+    this.notices.hide("stalled");
     const bar = element("loading-bar", HTMLProgressElement);
     bar.value = total ? loaded / total : 0;
     const text = loaded < total ? `Loading the model: ${megabytes(loaded)} of ${megabytes(total)}` : "Starting the model";
@@ -340,19 +378,6 @@ class Page {
     ending.hidden = text === "";
   }
 
-  private showFigures(result?: StoryResult): void {
-    const { model, info } = this;
-    if (!model || !info) return;
-    const line = [`${model.name} ${model.variant}, ${megabytes(model.bytes)}`, `${megabytes(info.heapBytes)} of memory`];
-    if (info.path !== "zero-copy") line.push(`slow path: ${info.reason ?? "the quick one is not available"}`);
-    if (result && result.tokens > 1 && result.decodeMs > 0) {
-      line.unshift(`${Math.round(((result.tokens - 1) * 1000) / result.decodeMs).toLocaleString("en")} tokens/s`);
-      line.push(`seed ${result.seed}`);
-    }
-    if (this.offline) line.push(this.offline);
-    element("figures", HTMLParagraphElement).textContent = line.join(" · ");
-  }
-
   /** Keeps the end of the story in sight while it is written, if the reader is there. */
   private follow(): void {
     const distance = this.article.getBoundingClientRect().bottom - innerHeight;
@@ -360,8 +385,14 @@ class Page {
   }
 
   private keep(): void {
-    const link = writeLink(this.story.beginning, this.model?.name ?? "", this.settings.values);
-    keep({ passages: this.story.saved, link, pace: this.settings.pace });
+    window.clearTimeout(this.keeping);
+    this.keeping = 0;
+    const link = writeLink(this.story.beginning, this.wanted, this.settings.values);
+    keep({ passages: this.story.saved, link, shared: this.shared, draft: this.prompt.value, pace: this.settings.pace });
+  }
+
+  private keepSoon(): void {
+    this.keeping ||= window.setTimeout(() => this.keep(), KEEP_EVERY);
   }
 }
 

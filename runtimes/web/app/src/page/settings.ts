@@ -42,11 +42,12 @@ export const DEFAULTS: Settings = {
   maxTokens: null,
 };
 
-/** Reads one setting; undefined if the text is not a number within its range. */
+/** Reads one setting; undefined if the text is not a number within its range, with two decimals at most. */
 function readNumber(name: Name, text: string): number | undefined {
   const { least, most, whole } = RANGES[name];
   const value = Number(text);
-  const fits = text.trim() !== "" && value >= least && value <= most && (!whole || Number.isInteger(value));
+  const isStep = whole ? Number.isInteger(value) : Number(value.toFixed(2)) === value;
+  const fits = text.trim() !== "" && value >= least && value <= most && isStep;
   return fits ? value : undefined;
 }
 

@@ -1,11 +1,12 @@
 /** The story on the page: what a person wrote, what the model wrote, and how both are shown. */
 import type { Part, Piece } from "../protocol.ts";
 
-/** A passage of the story. `ids` are those that the model wrote; a person's text has none. */
+/** A passage of the story. `ids` are those that the model wrote, and `model` is its name; a person's text has none. */
 export interface Passage {
   by: "person" | "model";
   text: string;
   ids: number[];
+  model: string;
 }
 
 /** Shows a story and keeps its passages. */
@@ -38,9 +39,14 @@ export class Story {
     return this.passages[0]?.by === "person" ? this.passages[0].text : "";
   }
 
-  /** The passages as the model reads them. */
-  get parts(): Part[] {
-    return this.passages.map(({ by, text, ids }) => (by === "model" ? { ids } : { text }));
+  /** The passages as a model reads them. What another model wrote is text, because its ids have other meanings. */
+  partsFor(model: string): Part[] {
+    return this.passages.map((passage) => (passage.by === "model" && passage.model === model ? { ids: passage.ids } : { text: passage.text }));
+  }
+
+  /** Whether the next passage is the first one of a model. */
+  get isFresh(): boolean {
+    return this.passages.length <= 1;
   }
 
   /** The passages, to be kept. */
@@ -51,7 +57,7 @@ export class Story {
   /** Shows passages that were kept. */
   restore(passages: readonly Passage[]): void {
     this.clear();
-    for (const { by, text, ids } of passages) this.open({ by, text, ids: [...ids] });
+    for (const passage of passages) this.open({ ...passage, ids: [...passage.ids] });
   }
 
   /** Removes everything. */
@@ -65,12 +71,12 @@ export class Story {
   addPerson(text: string): void {
     const before = this.text;
     const needsSpace = before !== "" && !/\s$/.test(before) && !/^[\s.,;:!?'’”)]/.test(text);
-    this.open({ by: "person", text: needsSpace ? ` ${text}` : text, ids: [] });
+    this.open({ by: "person", text: needsSpace ? ` ${text}` : text, ids: [], model: "" });
   }
 
-  /** Opens a passage for the model to write. */
-  openModel(): void {
-    this.open({ by: "model", text: "", ids: [] });
+  /** Opens a passage for a model to write. */
+  openModel(model: string): void {
+    this.open({ by: "model", text: "", ids: [], model });
   }
 
   /** Adds what the model wrote to the last passage. */

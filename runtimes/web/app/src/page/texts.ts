@@ -10,17 +10,11 @@ export const EXAMPLES = [
   "One rainy day, Tom and his dog",
 ];
 
-/** What to do about each kind of failure. */
-export const ADVICE: Record<FailureKind, string> = {
-  offline: "Connect to the network once; after that the page works without it.",
-  missing: "The site is not whole; whoever made it can make it again with slmx web.",
-  damaged: "Reload the page. If it stays, whoever made the site can make it again with slmx web.",
-  storage: "The page still works, but not without a network.",
+/** What to do about the failures whose message does not say it. */
+export const ADVICE: Partial<Record<FailureKind, string>> = {
   memory: "Close other tabs, or choose a smaller model.",
-  prompt: "",
   engine: "Reload the page, or try another browser.",
   unsupported: "Use a newer browser: Chrome or Edge 91, Firefox 89, Safari 16.4 or later.",
-  other: "Reload the page.",
 };
 
 /** Says how a story ended. */

@@ -26,7 +26,7 @@ export async function loadSite(base: URL): Promise<Site> {
   try {
     values = JSON.parse(await response.text());
   } catch {
-    throw new SiteError("damaged", `${SITE_FILE} is not whole. Reload the page.`);
+    throw new SiteError("damaged", `${SITE_FILE} is not whole. Reload the page; if it stays, make the site again with slmx web.`);
   }
   return readSite(values, base);
 }

@@ -29,7 +29,7 @@ export async function openFile(site: Site, name: string, asking: Asking): Promis
   const worthIt = asking.packed && gz !== undefined && bytes - gz >= PACKED_FROM && typeof DecompressionStream === "function";
   if (worthIt && !(await hostPacks(site, name))) {
     const response = await ask(site, `${name}.gz`, asking).catch((error: unknown) => {
-      if (error instanceof SiteError && error.kind === "missing") return null;
+      if (error instanceof SiteError && error.kind !== "offline") return null; // the plain file may be there
       throw error;
     });
     if (response) return unpacked(bodyOf(response, name));
@@ -70,7 +70,7 @@ export async function readWhole(
 
 /** Says in a SiteError that a file is not the one that site.json lists. */
 export function damaged(name: string, why: string): SiteError {
-  return new SiteError("damaged", `${name} is not the file of this site: ${why}.`);
+  return new SiteError("damaged", `${name} is not the file of this site: ${why}. Reload the page; if it stays, make the site again with slmx web.`);
 }
 
 /** Asks for a file; a SiteError if the host is out of reach or has no such file. */
@@ -82,7 +82,7 @@ export async function ask(site: Site | { base: URL }, name: string, asking: Aski
     response = await fetch(url, { method, cache, credentials: "same-origin", redirect: "follow", signal: signal ?? null });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new SiteError("offline", `${name} cannot be loaded: ${url.host} is out of reach.`);
+    throw new SiteError("offline", `${name} cannot be loaded: ${url.host} is out of reach. Connect to the network, and reload the page.`);
   }
   // Hosts that have one page for every unknown address send it with the status 200.
   const isPage = (response.headers.get("content-type") ?? "").startsWith("text/html") && !name.endsWith(".html");
@@ -91,7 +91,7 @@ export async function ask(site: Site | { base: URL }, name: string, asking: Aski
   if (isPage || response.status === 404 || response.status === 410) {
     throw new SiteError("missing", `${name} is missing on ${url.host}. Copy the whole folder of the site there.`);
   }
-  throw new SiteError("other", `${name} cannot be loaded: ${url.host} answers with the status ${response.status}.`);
+  throw new SiteError("other", `${name} cannot be loaded: ${url.host} answers with the status ${response.status}. Reload the page later.`);
 }
 
 /** Returns whether the host packs files itself (Content-Encoding). It is asked once for a site. */
@@ -118,7 +118,7 @@ function bodyOf(response: Response, name: string): ReadableStream<Uint8Array> {
         else controller.enqueue(next.value);
       } catch (error) {
         const aborted = error instanceof Error && error.name === "AbortError";
-        controller.error(aborted ? error : new SiteError("offline", `The connection broke while ${name} was loading.`));
+        controller.error(aborted ? error : new SiteError("offline", `The connection broke while ${name} was loading. Reload the page.`));
       }
     },
     cancel: (reason) => reader?.cancel(reason),
