@@ -41,7 +41,7 @@ web-bench: .venv/dev
 	$(BIN)/python -m benchmarks.studies.browser --out docs/browser.json --pictures docs/browser
 
 # Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories; the first file of TEXT alone
-# is what micro was trained on. On one core, each takes about one and a half hours.
+# is what micro was trained on. On one core, each takes about two hours.
 TEXT ?= tinystories-train.txt tinystories-train-2.txt tinystories-train-3.txt
 VALID ?= tinystories-valid.txt
 PREPARE := $(BIN)/slmx prepare --valid $(VALID) --no-clean --licence "TinyStories (Eldan & Li, 2023), CDLA-Sharing-1.0"
@@ -49,7 +49,7 @@ TRAIN := $(BIN)/slmx train --eval-every 1000
 
 train-nano: .venv/dev
 	$(PREPARE) $(TEXT) --preset nano --out data/nano
-	$(TRAIN) --preset nano --text data/nano --steps 14000 --out runs/nano
+	$(TRAIN) --preset nano --arch llama --text data/nano --steps 20000 --out runs/nano
 
 train-micro: .venv/dev
 	$(PREPARE) $(firstword $(TEXT)) --preset micro --out data/micro

@@ -9,11 +9,11 @@ from pathlib import Path
 from runtimes.bundle.store import Bundle
 from slm.errors import SlmxError, UsageError
 
-# The variants that run in a browser, the best first, each with the reason for its place (docs/browser.md has figures).
+# The variants that run in a browser, in the order of choice, each with the reason (docs/browser.md has figures).
 WEB_VARIANTS = {
-    "int8": "a quarter of float32's size, and the quickest in WebAssembly",
-    "fp16": "half of float32's size, and computed in float32",
-    "fp32": "quick, but the largest",
+    "int8": "the smallest download that is quick",
+    "fp16": "half of float32's size, as quick and as exact as float32",
+    "fp32": "the quickest, but the largest",
     "int4": "4 to 10 times slower in WebAssembly, which has no kernel for packed 4 bits",
 }
 # A tab has at most 4 GB of WebAssembly memory, and onnxruntime needs about twice the model while it loads it.
@@ -53,7 +53,8 @@ def choose_models(paths: Sequence[Path], variant: str | None = None) -> tuple[Si
 
     Args:
         paths: Folders or archives of bundles, in the order of the menu.
-        variant: The variant of every model; None takes the first of `WEB_VARIANTS` that the bundle holds.
+        variant: The variant of every model; None takes the default of a bundle that was exported for the web, and else
+            the first of `WEB_VARIANTS` that the bundle holds.
 
     Raises:
         SlmxError: A path is no bundle, or its model does not run in a browser.
@@ -96,7 +97,8 @@ def _choose_variant(bundle: Bundle, wanted: str | None) -> str:
         )
     if TOKENIZER_FILE not in bundle.manifest.files:
         raise SlmxError(f"{bundle.path}: no {TOKENIZER_FILE} in it, which the page needs; export it again")
-    return held[0]
+    default = bundle.manifest.default
+    return default if bundle.manifest.target == "web" and default in held else held[0]
 
 
 def _check_size(model: SiteModel) -> None:

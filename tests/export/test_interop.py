@@ -53,12 +53,13 @@ def theirs(bundle: Path) -> Any:  # noqa: ANN401
     return AutoTokenizer.from_pretrained(bundle)  # type: ignore[no-untyped-call]
 
 
-def test_transformers_reads_the_shape_as_gpt2(bundle: Path) -> None:
+def test_transformers_reads_the_shape(bundle: Path) -> None:
     config = AutoConfig.from_pretrained(bundle)
     ours = Bundle.open(bundle).config
-    assert config.model_type == "gpt2"
-    assert (config.n_positions, config.vocab_size) == (ours.block_size, ours.vocab_size)
-    assert (config.n_layer, config.n_head, config.n_embd) == (ours.n_layer, ours.n_head, ours.n_embd)
+    assert config.model_type == {"Llama": "llama", "GPT-2": "gpt2"}[ours.family]
+    assert (config.max_position_embeddings, config.vocab_size) == (ours.block_size, ours.vocab_size)
+    sizes = (config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
+    assert sizes == (ours.n_layer, ours.n_head, ours.n_embd)
     assert config.tie_word_embeddings
 
 

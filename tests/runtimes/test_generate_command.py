@@ -242,6 +242,6 @@ def test_words_without_quotes_are_one_prompt(bundle: Path, slmx: Slmx) -> None:
 
 
 def test_every_command_knows_a_shipped_bundle_by_its_name(slmx: Slmx) -> None:
-    assert slmx("info", "nano").stdout.startswith("nano: a GPT-2 of 1,850,112 parameters")
+    assert slmx("info", "nano").stdout.startswith("nano: a Llama of 1,827,968 parameters")
     assert slmx("verify", "nano").stdout.endswith("every hash matches\n")
     assert not (SHIPPED_BUNDLES / "nano" / "verification.json").exists()

@@ -50,6 +50,7 @@ class Page {
   private shape: Shape | null = null;
   private wanted = ""; // the name of the model that was asked for last
   private shared = ""; // a link to the first passage
+  private isSettled = false;
   private keeping = 0; // the timer of the next keep
 
   constructor() {
@@ -75,7 +76,6 @@ class Page {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.settings.pace = "instant";
     this.wanted = this.begin();
     this.client.load(this.wanted);
-    watchOffline((words) => this.figures.showOffline(words), this.notices);
     this.update();
   }
 
@@ -289,6 +289,14 @@ class Page {
     if (this.waiting) this.write();
     this.waiting = false;
     this.update();
+    this.settled();
+  }
+
+  /** Registers the service worker once the model is loaded, or has failed: before, it would take time from the model. */
+  private settled(): void {
+    if (this.isSettled) return;
+    this.isSettled = true;
+    watchOffline((words) => this.figures.showOffline(words), this.notices);
   }
 
   private failed(kind: FailureKind, message: string): void {
@@ -303,6 +311,7 @@ class Page {
       return;
     }
     this.enter("failed");
+    this.settled();
     this.notices.show("failed", [message, ADVICE[kind]].filter(Boolean).join(" "), { label: "Reload", run: () => location.reload() });
   }
 

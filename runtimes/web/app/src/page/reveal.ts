@@ -4,7 +4,8 @@ import type { Pace } from "./settings.ts";
 
 /** Pieces (about a word each) in a second at reading pace. The average adult reads about 4 words a second. */
 const PIECES_PER_SECOND = 9;
-const LONGEST_FRAME = 0.25;
+const LONGEST_FRAME = 0.25; // seconds
+const MOST_AT_ONCE = 40; // pieces in a frame, so that no frame takes long
 
 /** A queue between the model, which is quick, and the reader. */
 export class Reveal {
@@ -59,7 +60,7 @@ export class Reveal {
     const seconds = Math.min(Math.max(0, now - this.last) / 1000, LONGEST_FRAME);
     this.last = now;
     this.budget += seconds * PIECES_PER_SECOND;
-    const count = this.pace() === "instant" ? this.queue.length : Math.min(this.queue.length, Math.floor(this.budget));
+    const count = Math.min(this.queue.length, this.pace() === "instant" ? MOST_AT_ONCE : Math.floor(this.budget));
     if (count > 0) {
       this.show(this.queue.splice(0, count));
       this.budget = Math.min(Math.max(0, this.budget - count), 1);
