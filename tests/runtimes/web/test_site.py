@@ -112,7 +112,7 @@ def test_the_command_tells_what_it_made(slmx: Slmx, tmp_path: Path) -> None:
     assert ran.code == 0
     out, nano, sizes = ran.stdout.splitlines()
     assert out == "sité des contes/le site"
-    assert nano.split() == ["nano", "int8", "2.0", "MB", "1.9", "million", "parameters"]
+    assert nano.split() == ["nano", "int8", "1.9", "MB", "1.8", "million", "parameters"]
     assert sizes.startswith("a first visit loads ")
     check_site(tmp_path / out)
 
