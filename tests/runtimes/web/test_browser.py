@@ -22,7 +22,7 @@ from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, set_value
 from tests.shared import made_once
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -313,7 +313,11 @@ def test_a_story_is_kept_while_it_is_written(page: Page, host: str) -> None:
 
 
 def test_a_waiting_story_is_forgotten_with_a_new_one(page: Page, host: str) -> None:
-    page.route("**/*.onnx*", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    def later(route: Route) -> None:
+        page.wait_for_timeout(1500)
+        route.continue_()
+
+    page.route("**/*.onnx*", later)
     page.goto(host)
     page.fill("#prompt", "Old words")
     page.click("#write")
