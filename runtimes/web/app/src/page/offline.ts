@@ -38,10 +38,14 @@ export function watchOffline(show: (words: string) => void, notices: Notices): v
   container
     .register("sw.js", { updateViaCache: "none" })
     .then(async (registration) => {
+      const watch = (worker: ServiceWorker | null): void =>
+        worker?.addEventListener("statechange", () => {
+          if (worker.state === "redundant" && !registration.active) show("not kept for offline use: a file was changed or is missing");
+          offer(registration);
+        });
       offer(registration);
-      registration.addEventListener("updatefound", () => {
-        registration.installing?.addEventListener("statechange", () => offer(registration));
-      });
+      watch(registration.installing);
+      registration.addEventListener("updatefound", () => watch(registration.installing));
       await container.ready;
       show("works offline");
     })
