@@ -25,11 +25,11 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path, quantization: str) -> 
     """Convert the weights to "float32" or "int8"."""
     from ctranslate2.converters import TransformersConverter
 
-    from benchmarks.peers.gpt2_folder import write_gpt2_folder
+    from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
     from slm.checkpoint import load_checkpoint
 
     with tempfile.TemporaryDirectory() as work, suppress_output():
-        write_gpt2_folder(load_checkpoint(checkpoint), Path(work))
+        write_hugging_face_folder(load_checkpoint(checkpoint), Path(work))
         TransformersConverter(work).convert(str(folder), quantization=quantization, force=True)
 
 

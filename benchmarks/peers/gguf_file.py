@@ -1,6 +1,7 @@
 """Writes a checkpoint as a GGUF file, the format of llama.cpp.
 
-The architecture is "gpt2". Its tensor names are in gguf-py/gguf/constants.py of llama.cpp. The package `gguf`
+The architecture is "gpt2", or "llama" for a shape with rotary positions. Its tensor names are in
+gguf-py/gguf/constants.py of llama.cpp. The package `gguf`
 quantizes. Matrices and the token table have the given type. Norms, biases and positions stay float32, as in the files
 of llama.cpp's own converter. The file has no tensor for the head, so llama.cpp uses a copy of the token table.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import gguf
 
+from benchmarks.peers.hugging_face_folder import gguf_llama
 from slm.checkpoint import Checkpoint
 from slm.importers.gguf_tokenizer import PRE_TOKENIZERS
 from slm.sentencepiece import BYTES
@@ -37,19 +39,28 @@ def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     """Write a checkpoint as GGUF with its matrices as F32, Q8_0 or Q4_0."""
     config = checkpoint.model.config
     logging.getLogger("gguf").setLevel(logging.WARNING)
-    writer = gguf.GGUFWriter(path, "gpt2")
+    is_llama = bool(config.rope_theta)
+    writer = gguf.GGUFWriter(path, "llama" if is_llama else "gpt2")
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
     writer.add_block_count(config.n_layer)
-    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_feed_forward_length(config.inner)
     writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(1e-5)
+    if is_llama:
+        writer.add_head_count_kv(config.kv_heads)
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+        writer.add_rope_freq_base(config.rope_theta)
+        writer.add_rope_dimension_count(config.head_dim)
+    else:
+        writer.add_layer_norm_eps(config.norm_eps)
     _add_tokenizer(writer, checkpoint)
-    for name, tensor in checkpoint.model.state_dict().items():
+    state = checkpoint.model.state_dict()
+    tensors = gguf_llama(state, config) if is_llama else {_gguf_name(name): state[name] for name in state}
+    for name, tensor in tensors.items():
         array = tensor.numpy()
-        wide = array.ndim == 2 and name != "wpe.weight"
+        wide = array.ndim == 2 and not name.startswith("position_embd")
         target = TYPES[kind] if wide else gguf.GGMLQuantizationType.F32
-        writer.add_tensor(_gguf_name(name), gguf.quants.quantize(array, target), raw_dtype=target)
+        writer.add_tensor(name, gguf.quants.quantize(array, target), raw_dtype=target)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.peers.gpt2_folder import write_gpt2_folder
+from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from benchmarks.report.record import Round
 from export.formats.suppress_output import suppress_output
 from slm.checkpoint import load_checkpoint
@@ -58,15 +58,16 @@ class Generate:
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Write the GPT-2 folder."""
-    write_gpt2_folder(load_checkpoint(checkpoint), folder)
+    """Write the Hugging Face folder."""
+    write_hugging_face_folder(load_checkpoint(checkpoint), folder)
 
 
 def open_peer(folder: Path, threads: int) -> Generate:
-    """Load a GPT-2 folder into PyTorch."""
-    from transformers import GPT2LMHeadModel
+    """Load the folder into PyTorch."""
+    from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)
     with suppress_output():
-        model = GPT2LMHeadModel.from_pretrained(folder, local_files_only=True).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        model.eval()  # type: ignore[no-untyped-call]
     return Generate(model, threads)

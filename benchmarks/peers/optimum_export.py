@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.peers.gpt2_folder import write_gpt2_folder
 from benchmarks.peers.hugging_face import Generate
+from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from export.formats.suppress_output import suppress_output
 from slm.checkpoint import load_checkpoint
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Export the weights as a GPT-2 model with optimum."""
+    """Export the weights with optimum."""
     with tempfile.TemporaryDirectory() as work, suppress_output():
         from optimum.exporters.onnx import main_export
 
-        write_gpt2_folder(load_checkpoint(checkpoint), Path(work))
+        write_hugging_face_folder(load_checkpoint(checkpoint), Path(work))
         main_export(
             work,
             folder,
