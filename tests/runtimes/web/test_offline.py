@@ -30,6 +30,10 @@ pytestmark = [
 ]
 WASM = "ort-wasm-simd-threaded.wasm"
 MODEL = "models/nano/onnx/model_int8.onnx"
+IS_KEPT = """async () => {
+    const { active } = await navigator.serviceWorker.ready;
+    while (active.state !== 'activated') await new Promise((resolve) => setTimeout(resolve, 20));
+}"""
 KEPT = """async () => {
     const found = {};
     for (const name of (await caches.keys()).sort()) {
@@ -92,9 +96,7 @@ def visit(context: BrowserContext, url: str) -> Page:
     page.goto(url)
     is_loaded(page)
     assert page.locator("#write").is_enabled()
-    page.wait_for_function(
-        "navigator.serviceWorker.getRegistration().then((found) => found?.active?.state === 'activated')"
-    )
+    page.evaluate(IS_KEPT)
     return page
 
 
