@@ -46,6 +46,10 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+class CompileError(SlmxError):
+    """torch.compile failed."""
+
+
 @contextmanager
 def compiling() -> Iterator[None]:
     """Within it, torch.compile makes its kernels: a failure is one line, and no signal reaches the C++ compiler.
@@ -54,7 +58,7 @@ def compiling() -> Iterator[None]:
     later run that reads it would fail.
 
     Raises:
-        SlmxError: torch.compile failed.
+        CompileError: torch.compile failed.
     """
     names = {"SIGINT", "SIGTERM", "SIGHUP"}
     blocked = {getattr(signal, name) for name in names if hasattr(signal, name)}
@@ -63,7 +67,7 @@ def compiling() -> Iterator[None]:
         yield
     except TorchDynamoException as error:
         reason = " ".join(str(error.__cause__ or error).split())[-300:]
-        raise SlmxError(
+        raise CompileError(
             f"torch.compile failed (... {reason}); add --no-compile. If it worked here before, delete its cache, "
             f"{cache_dir()}, while no training runs"
         ) from error

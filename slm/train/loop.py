@@ -25,7 +25,7 @@ from slm.hashing import sha256_of
 from slm.locks import clear_leftovers, lock_folder
 from slm.model import GPT
 from slm.train.evaluate import Evaluation, total_loss
-from slm.train.hardware import compiling, make_accelerator, repeatable_sums, why_not_compiled
+from slm.train.hardware import CompileError, compiling, make_accelerator, repeatable_sums, why_not_compiled
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
@@ -229,7 +229,7 @@ class Trainer:
         try:
             with compiling():
                 yield
-        except SlmxError:
+        except CompileError:
             if not self.step and self.is_main:
                 self.folder.forget_start()
             raise

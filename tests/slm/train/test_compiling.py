@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from slm.train.hardware import compiling, why_not_compiled
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from slm.train.step import Learner
 from tests.runs import QUIET
 
 BLOCKED = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"
@@ -70,3 +72,14 @@ def test_a_run_that_fails_to_compile_leaves_its_folder_free(
             train(settings, QUIET)
     RunFolder(settings.out).check_free()
     assert train(settings, QUIET)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_another_failure_of_the_first_step_keeps_the_checkpoint_that_its_message_names(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Learner, "compute_gradients", lambda learner, step: (math.nan, 1.0))
+    with pytest.raises(SlmxError, match="the last good checkpoint is .*step-0000000"):
+        train(settings, QUIET)
+    assert RunFolder(settings.out).load_last().record["steps_done"] == 0
