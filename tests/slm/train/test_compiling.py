@@ -80,6 +80,6 @@ def test_another_failure_of_the_first_step_keeps_the_checkpoint_that_its_message
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Learner, "compute_gradients", lambda learner, step: (math.nan, 1.0))
-    with pytest.raises(SlmxError, match="the last good checkpoint is .*step-0000000"):
+    with pytest.raises(SlmxError, match=r"the last good checkpoint is .*step-0000000"):
         train(settings, QUIET)
     assert RunFolder(settings.out).load_last().record["steps_done"] == 0
