@@ -26,7 +26,7 @@ export class Figures {
     this.model = model;
     this.info = info;
     this.result = null;
-    const sentences = [model.source && `Trained on ${model.source}.`, model.licence && `Licence of the text: ${model.licence}.`];
+    const sentences = [model.source && `Made from ${model.source}.`, model.licence && `Licence of the text: ${model.licence}.`];
     this.about.textContent = sentences.filter(Boolean).join(" ");
     this.update();
   }
