@@ -1,9 +1,8 @@
 """Writes a checkpoint as a GGUF file, the format of llama.cpp.
 
-The architecture is "gpt2", or "llama" for a shape with rotary positions. Its tensor names are in
-gguf-py/gguf/constants.py of llama.cpp. The package `gguf`
-quantizes. Matrices and the token table have the given type. Norms, biases and positions stay float32, as in the files
-of llama.cpp's own converter. The file has no tensor for the head, so llama.cpp uses a copy of the token table.
+The architecture is "gpt2", or "llama" for a shape with rotary positions. The package `gguf` quantizes. Matrices and the
+token table have the given type. Norms, biases and positions stay float32, as in the files of llama.cpp's own converter.
+The file has no tensor for the head, so llama.cpp uses a copy of the token table.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ import logging
 from pathlib import Path
 
 import gguf
+from torch import Tensor
 
-from benchmarks.peers.hugging_face_folder import gguf_llama
 from slm.checkpoint import Checkpoint
 from slm.importers.gguf_tokenizer import PRE_TOKENIZERS
+from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, WPE
 from slm.sentencepiece import BYTES
 from slm.tokenizer_json import spell
 
@@ -24,15 +24,8 @@ TYPES = {
     "Q8_0": gguf.GGMLQuantizationType.Q8_0,
     "Q4_0": gguf.GGMLQuantizationType.Q4_0,
 }
-BLOCK_NAMES = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-NAMES = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
+(POSITIONS,) = GGUF_GPT2.weights[WPE]
+ROTARY = ("attn_q.weight", "attn_k.weight")
 
 
 def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
@@ -54,11 +47,9 @@ def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     else:
         writer.add_layer_norm_eps(config.norm_eps)
     _add_tokenizer(writer, checkpoint)
-    state = checkpoint.model.state_dict()
-    tensors = gguf_llama(state, config) if is_llama else {_gguf_name(name): state[name] for name in state}
-    for name, tensor in tensors.items():
+    for name, tensor in _tensors(checkpoint).items():
         array = tensor.numpy()
-        wide = array.ndim == 2 and not name.startswith("position_embd")
+        wide = array.ndim == 2 and name != POSITIONS
         target = TYPES[kind] if wide else gguf.GGMLQuantizationType.F32
         writer.add_tensor(name, gguf.quants.quantize(array, target), raw_dtype=target)
     writer.write_header_to_file()
@@ -88,9 +79,18 @@ def _add_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
     writer.add_eos_token_id(tokenizer.end_of_text)
 
 
-def _gguf_name(name: str) -> str:
-    stem, _, part = name.rpartition(".")
-    if not stem.startswith("h."):
-        return f"{NAMES[stem]}.{part}"
-    _, layer, inner = stem.split(".", 2)
-    return f"blk.{layer}.{BLOCK_NAMES[inner]}.{part}"
+def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the weights with the names and the order of rows that GGUF has."""
+    config, state = checkpoint.model.config, checkpoint.model.state_dict()
+    if not config.rope_theta:
+        return GGUF_GPT2.divide(state, config)
+    return {
+        name: _interleave(tensor, config.head_dim) if name.endswith(ROTARY) else tensor
+        for name, tensor in GGUF_LLAMA.divide(state, config).items()
+    }
+
+
+def _interleave(tensor: Tensor, head_dim: int) -> Tensor:
+    """Order the rows of a query or key matrix so that the two rows of a rotary pair are beside each other."""
+    rows, width = tensor.shape
+    return tensor.view(rows // head_dim, 2, head_dim // 2, width).transpose(1, 2).reshape(rows, width).contiguous()

@@ -99,6 +99,26 @@ class Names:
             raise SlmxError(f"{where}: holds a weight {more[:80]!a}, which slmx does not compute")
         return state
 
+    def divide(self, state: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+        """Returns the weights of a GPT with the names of the program; the inverse of `collect`.
+
+        Args:
+            state: The weights of `slm.model.GPT`, with matrices as [out, in].
+            config: The shape.
+        """
+        heads = [config.n_head, config.kv_heads, config.kv_heads]
+        sizes = {"attn.c_attn": [count * config.head_dim for count in heads], "mlp.c_fc": [config.inner] * 2}
+        found = {}
+        for name, tensor in state.items():
+            stem, _, kind = name.rpartition(".")
+            layer = LAYER.search(name)
+            parts = self.weights[f"{LAYER.sub('.{}.', f'{stem}.').removesuffix('.')}.weight"]
+            whole = stem.removeprefix(f"h.{layer[1]}.") if layer else stem
+            pieces = torch.split(tensor, sizes[whole]) if len(parts) > 1 else [tensor]
+            for part, piece in zip(parts, pieces, strict=True):
+                found[part.format(layer[1] if layer else "").removesuffix("weight") + kind] = piece.contiguous()
+        return found
+
 
 def _same(*names: str) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in names}
