@@ -6,11 +6,14 @@ import json
 import math
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slm.errors import UsageError, needs
+
+if TYPE_CHECKING:
+    from slm.presets import GPTConfig
 
 
 def prepare(
@@ -99,6 +102,7 @@ def train(
     with needs("train"):
         from rich.console import Console
 
+        from slm.checkpoint import load_checkpoint
         from slm.train.dry_run import dry_run as estimate
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
@@ -145,8 +149,7 @@ def train(
         for line in summary.lines():
             typer.echo(line, err=True)
         typer.echo(str(out / "best"))
-        path, name = shlex.quote(str(out)), shlex.quote(str(Path("bundles", out.absolute().name)))
-        typer.echo(f"now: slmx export --checkpoint {path} --int8 --out {name}", err=True)
+        typer.echo(f"now: {_export_command(out, load_checkpoint(out / 'best').model.config)}", err=True)
 
 
 def average(
@@ -240,10 +243,14 @@ def import_model(
     )
     config = run(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(out))
-    path = shlex.quote(str(out))
+    typer.echo(f"{config.parameters:,} parameters; now: {_export_command(out, config)}", err=True)
+
+
+def _export_command(checkpoint: Path, config: GPTConfig) -> str:
+    """Returns the command that exports a checkpoint or a run of this shape."""
     flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
-    name = shlex.quote(str(Path("bundles", out.absolute().name)))
-    typer.echo(f"{config.parameters:,} parameters; now: slmx export --checkpoint {path} {flags} --out {name}", err=True)
+    bundle = Path("bundles", checkpoint.absolute().name)
+    return f"slmx export --checkpoint {shlex.quote(str(checkpoint))} {flags} --out {shlex.quote(str(bundle))}"
 
 
 def presets() -> None:

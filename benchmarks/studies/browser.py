@@ -8,7 +8,6 @@ one without a network.
 
 from __future__ import annotations
 
-import functools
 import json
 import random
 import shutil
@@ -16,10 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -29,7 +24,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples
 from runtimes.web.assets import read_page
-from runtimes.web.server import SiteHandler, SiteServer
+from runtimes.web.server import SiteHandler, running
 from slm.errors import SlmxError
 
 if TYPE_CHECKING:
@@ -42,6 +37,8 @@ TOKENS = 200
 STORIES = 6
 PICTURE_SEED = 7
 WARM = 100  # the last tokens of the last story
+READING = "nano int8, read for 3 s"  # the case in which a person reads the page, and each story, before the next
+READING_MS = 3000
 # Name of a case: the preset, the options of slmx export, the file in the bundle, and transformers.js's name for it.
 CASES = {
     "nano int8": ("nano", [], "onnx/model_int8.onnx", "int8"),
@@ -49,6 +46,7 @@ CASES = {
     "nano fp16": ("nano", ["--fp16"], "onnx/model_fp16.onnx", "fp16"),
     "nano fp32": ("nano", [], "onnx/model.onnx", "fp32"),
     "micro int8": ("micro", [], "onnx/model_int8.onnx", "int8"),
+    READING: ("nano", [], "onnx/model_int8.onnx", "int8"),
 }
 COMPARED = ("nano int8", "micro int8")  # the other cases are measured for slmx alone
 PAGE = "<!doctype html><title>benchmark</title><script>worker = new Worker('/sides.js', { type: 'module' })</script>"
@@ -57,22 +55,6 @@ RUN = """task => new Promise((resolve) => {
     worker.onerror = (event) => resolve({ error: event.message || 'the worker could not start' });
     worker.postMessage(task);
 })"""
-
-
-class _Handler(SimpleHTTPRequestHandler):
-    """Serves a folder with the headers that make a page cross-origin isolated, which makes its clock finer."""
-
-    def end_headers(self) -> None:
-        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
-        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        self.send_header("Cache-Control", "no-store")
-        super().end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-_Handler.extensions_map = {**_Handler.extensions_map, ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
 class _CountingHandler(SiteHandler):
@@ -89,18 +71,6 @@ class _CountingHandler(SiteHandler):
             return write(data)
 
         self.wfile.write = counted  # type: ignore[method-assign]
-
-
-@contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """Serves a folder on a free port of this machine and gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def find_chromium() -> str:
@@ -139,6 +109,7 @@ def _export(folder: Path) -> dict[str, dict[str, Any]]:
         else:
             shutil.copytree(SHIPPED_BUNDLES / preset, folder / name)
         tasks[case] = {"bundle": f"/{name}/", "file": file, "dtype": dtype, "tokens": TOKENS, "stories": STORIES}
+        tasks[case]["readingMs"] = READING_MS if case == READING else 0
     return tasks
 
 
@@ -225,19 +196,15 @@ def measure_page(playwright: Playwright, chromium: str, site: Path, rounds: int)
     """
     found: dict[str, list[dict[str, float]]] = {"first visit": [], "second visit, offline": []}
     for _ in range(rounds):
-        server = SiteServer(site, 0)
-        server.RequestHandlerClass = _CountingHandler
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         with tempfile.TemporaryDirectory() as profile:
             context = playwright.chromium.launch_persistent_context(
                 profile, executable_path=chromium, args=["--no-sandbox"]
             )
             _CountingHandler.sent = 0
-            first = _visit(context, server.url)
+            with running(site, _CountingHandler) as server:
+                first = _visit(context, server.url)
             first["wire_bytes"] = _CountingHandler.sent
             found["first visit"].append(first)
-            server.shutdown()
-            server.server_close()
             context.set_offline(True)
             found["second visit, offline"].append(_visit(context, server.url))
             context.close()
@@ -269,14 +236,14 @@ def table(engine: dict[str, Any], page: dict[str, list[dict[str, float]]]) -> st
 def take_pictures(browser: Browser, site: Path, folder: Path) -> None:
     """Takes pictures of a finished story, on a desktop and on a phone, light and dark."""
     folder.mkdir(exist_ok=True)
-    with _served(site) as url:
+    with running(site) as server:
         for device, width, height in (("desktop", 1200, 900), ("phone", 390, 844)):
             for scheme in ("light", "dark"):
                 context = browser.new_context(
                     viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
                 )
                 page = context.new_page()
-                page.goto(f"{url}#prompt=The+little+dragon+could+not+sleep&s={PICTURE_SEED}")
+                page.goto(f"{server.url}#prompt=The+little+dragon+could+not+sleep&s={PICTURE_SEED}")
                 page.locator("#loading").wait_for(state="hidden")
                 page.locator("#pace").evaluate("element => { element.value = 'instant'; }")
                 page.locator("#write").click()
@@ -304,8 +271,8 @@ def main(
         subprocess.run([sys.executable, "-m", "slm", "web", "nano", "--out", str(site)], check=True)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         version = browser.version
-        with _served(folder) as url:
-            engine = measure_engine(browser, url, tasks, rounds)
+        with running(folder) as server:
+            engine = measure_engine(browser, server.url, tasks, rounds)
         if pictures is not None:
             take_pictures(browser, site, pictures)
         browser.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,5 +63,9 @@ def web(
             f"a first visit loads {size.transfer / 1e6:,.1f} MB if the host sends packed files, "
             f"and the browser keeps {size.unpacked / 1e6:,.1f} MB"
         )
-        if server is not None:
+        if server is None:
+            log(
+                f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000, and open http://localhost:8000/"
+            )
+        else:
             run_server(server, log)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -53,12 +55,13 @@ class SiteServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, handler: type[SiteHandler] | None = None) -> None:
         """Takes a port.
 
         Args:
             folder: The folder of the site; it may be written later.
             port: The port; 0 takes any free one, None the first free one from `FIRST_PORT`.
+            handler: What answers; None is SiteHandler.
 
         Raises:
             SlmxError: The port is taken or may not be used.
@@ -66,7 +69,7 @@ class SiteServer(ThreadingHTTPServer):
         self.folder = folder
         for candidate in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY) if port is None else (port,):
             try:
-                super().__init__((HOST, candidate), SiteHandler)
+                super().__init__((HOST, candidate), handler or SiteHandler)
                 return
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
@@ -178,6 +181,23 @@ def serve(server: SiteServer, log: Callable[[str], None]) -> None:
     except KeyboardInterrupt:
         log("")
     finally:
+        server.server_close()
+
+
+@contextmanager
+def running(folder: Path, handler: type[SiteHandler] | None = None) -> Iterator[SiteServer]:
+    """Serves a folder on any free port from a thread, until the block ends.
+
+    Args:
+        folder: The folder of a site.
+        handler: What answers; None is SiteHandler.
+    """
+    server = SiteServer(folder, 0, handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
         server.server_close()
 
 

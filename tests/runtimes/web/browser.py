@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import functools
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+# The marks of every module that drives a browser.
+IN_CHROMIUM = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(find_spec("playwright") is None, reason="needs playwright: pip install playwright"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH (Debian: apt-get install chromium)"),
+]
 WRITTEN = "#ending:not([hidden])"
 CHANGE = """(element, value) => {
     element.value = value;
@@ -21,19 +33,23 @@ CHANGE = """(element, value) => {
 
 
 class _PlainHost(SimpleHTTPRequestHandler):
-    """What `python -m http.server` sends: no encodings, no headers of ours."""
+    """What `python -m http.server` sends: no encodings, no headers of ours. It lists what was asked for."""
 
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+    asked: ClassVar[list[str]]
+
+    def log_message(self, *args: object) -> None:
+        self.asked.append(f"{self.command} {self.path}")
 
 
 @contextmanager
-def plain_host(folder: Path) -> Iterator[str]:
-    """Serves a folder as `python -m http.server` does, and gives its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_PlainHost, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def plain_host(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Serves a folder as `python -m http.server` does; its address, and each request that was answered."""
+    asked: list[str] = []
+    handler = type("Host", (_PlainHost,), {"asked": asked})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}/", asked
     finally:
         server.shutdown()
         server.server_close()
@@ -66,3 +82,8 @@ def write(page: Page, prompt: str = "Once upon a time", **values: str) -> str:
     page.click("#write")
     page.wait_for_selector(WRITTEN)
     return page.locator("#story").inner_text()
+
+
+def works_offline(page: Page) -> None:
+    """Waits until the page says that it works without a network."""
+    page.locator("#figures", has_text="works offline").wait_for()

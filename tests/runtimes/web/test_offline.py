@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runtimes.web.models import choose_models
 from runtimes.web.site import write_site
-from tests.runtimes.web.browser import is_loaded, write
+from tests.runtimes.web.browser import IN_CHROMIUM, is_loaded, plain_host, write
 from tests.runtimes.web.sites import MICRO, NANO, real_site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 WASM = "ort-wasm-simd-threaded.wasm"
 MODEL = "models/nano/onnx/model_int8.onnx"
 IS_KEPT = """async () => {
@@ -42,45 +32,6 @@ KEPT = """async () => {
     }
     return found;
 }"""
-
-
-class _Host(SimpleHTTPRequestHandler):
-    asked: ClassVar[list[str]] = []
-    # Of the types that browsers insist on, nginx knows those of .html, .css and .js only.
-    extensions_map: ClassVar[dict[str, str]] = {  # type: ignore[misc]
-        "": "application/octet-stream",
-        ".css": "text/css",
-        ".html": "text/html",
-        ".js": "application/javascript",
-        ".svg": "image/svg+xml",
-    }
-
-    def guess_type(self, path: object) -> str:
-        return self.extensions_map.get(Path(str(path)).suffix, "application/octet-stream")
-
-    def log_message(self, *args: object) -> None:
-        self.asked.append(f"{self.command} {self.path}")
-
-
-@contextmanager
-def hosted(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Serves a folder as `python -m http.server` does; its address, and each request that was answered."""
-    handler = type("Host", (_Host,), {"asked": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", handler.asked  # type: ignore[attr-defined]
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -105,7 +56,7 @@ def make_site(out: Path, *bundles: Path) -> None:
 
 
 def test_a_first_visit_downloads_each_large_file_once_and_packed(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, asked):
+    with plain_host(real_site()) as (url, asked):
         visit(context, url)
         large = [request for request in asked if WASM in request or MODEL in request]
         gets = sorted(request for request in large if request.startswith("GET"))
@@ -113,7 +64,7 @@ def test_a_first_visit_downloads_each_large_file_once_and_packed(context: Browse
 
 
 def test_the_page_is_isolated_from_the_second_visit_on_a_host_that_sends_no_headers(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, asked):
+    with plain_host(real_site()) as (url, asked):
         page = visit(context, url)
         assert not page.evaluate("crossOriginIsolated")
         asked.clear()
@@ -125,7 +76,7 @@ def test_the_page_is_isolated_from_the_second_visit_on_a_host_that_sends_no_head
 
 
 def test_the_second_visit_needs_no_host_and_keeps_every_file_but_the_other_models(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, _):
+    with plain_host(real_site()) as (url, _):
         page = visit(context, f"{url}?from=a-link")
         kept = page.evaluate(KEPT)
         page.close()
@@ -141,7 +92,7 @@ def test_the_second_visit_needs_no_host_and_keeps_every_file_but_the_other_model
 
 
 def test_another_model_works_offline_once_it_was_used(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, asked):
+    with plain_host(real_site()) as (url, asked):
         page = visit(context, url)
         page.locator("#settings").evaluate("element => { element.open = true; }")
         page.select_option("#model", "micro")
@@ -158,7 +109,7 @@ def test_sites_of_one_origin_leave_each_other_alone(context: BrowserContext, tmp
     shutil.copytree(real_site(), tmp_path, dirs_exist_ok=True)
     for name in ("b", "b-2"):
         make_site(tmp_path / name, NANO)
-    with hosted(tmp_path) as (url, _):
+    with plain_host(tmp_path) as (url, _):
         for path in ("", "b/", "b-2/"):
             page = visit(context, url + path)
         before = page.evaluate(KEPT)
@@ -179,7 +130,7 @@ def test_sites_of_one_origin_leave_each_other_alone(context: BrowserContext, tmp
 
 def test_an_update_downloads_only_what_changed(context: BrowserContext, tmp_path: Path) -> None:
     make_site(tmp_path / "site", NANO)
-    with hosted(tmp_path / "site") as (url, asked):
+    with plain_host(tmp_path / "site") as (url, asked):
         page = visit(context, url)
         make_site(tmp_path / "site", NANO, MICRO)
         asked.clear()
@@ -191,7 +142,7 @@ def test_an_update_downloads_only_what_changed(context: BrowserContext, tmp_path
 
 
 def test_a_full_storage_is_told_and_leaves_nothing_behind(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, _):
+    with plain_host(real_site()) as (url, _):
         page = context.new_page()
         session = context.new_cdp_session(page)
         session.send("Storage.overrideQuotaForOrigin", {"origin": url.rstrip("/"), "quotaSize": 5_000_000})
@@ -206,7 +157,7 @@ def test_a_full_storage_is_told_and_leaves_nothing_behind(context: BrowserContex
 def test_a_damaged_copy_is_replaced(context: BrowserContext) -> None:
     copy = "caches.keys().then(([key]) => caches.open(key)).then((cache) => cache.match(name))"
     read = f"async (name) => [...new Uint8Array(await (await {copy}).arrayBuffer()).subarray(0, 2000)]"
-    with hosted(real_site()) as (url, _):
+    with plain_host(real_site()) as (url, _):
         page = visit(context, url)
         whole = page.evaluate(read, MODEL)
         page.evaluate(
@@ -226,7 +177,7 @@ def test_a_damaged_copy_is_replaced(context: BrowserContext) -> None:
 
 
 def test_deleted_copies_come_back_with_the_next_visit(context: BrowserContext) -> None:
-    with hosted(real_site()) as (url, _):
+    with plain_host(real_site()) as (url, _):
         page = visit(context, url)
         before = page.evaluate(KEPT)
         page.evaluate("caches.keys().then((names) => Promise.all(names.map((name) => caches.delete(name))))")

@@ -15,7 +15,7 @@ from pathlib import Path
 import brotli
 import pytest
 
-from runtimes.web.server import SiteServer, serve
+from runtimes.web.server import SiteServer, running, serve
 from slm.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.web.sites import NANO, real_site
@@ -34,11 +34,8 @@ class Answer:
 @pytest.fixture
 def server() -> Iterator[SiteServer]:
     """A server of the real site."""
-    server = SiteServer(real_site(), 0)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with running(real_site()) as server:
+        yield server
 
 
 def ask(server: SiteServer, address: str, method: str = "GET", **headers: str) -> Answer:

@@ -13,7 +13,7 @@ import pytest
 
 from runtimes.bundle.store import Bundle
 from runtimes.web.assets import BUILT, NAMES
-from runtimes.web.models import MAX_MODEL_BYTES, WEB_VARIANTS
+from runtimes.web.models import MAX_MODEL_BYTES, WEB_VARIANTS, choose_models
 from slm.disk import WORK_NAME
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
 from tests.runtimes.web.sites import MICRO, NANO, check_site, read_table, real_site, small_page
@@ -241,6 +241,16 @@ def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Sl
     line = slmx.refuses("web", "bundle", "--variant", "int4")
     assert line == "bundle: no variant int4: for browsers it holds int8, fp16"
     assert "browsers run int8, fp16, fp32, int4" in slmx.refuses("web", "bundle", "--variant", "torchscript", code=2)
+
+
+def test_a_bundle_that_was_exported_for_the_web_gives_its_default(tmp_path: Path) -> None:
+    bundle = copy_of(NANO, tmp_path / "bundle")
+    add_variant(bundle, "fp16", 10)
+    edit_manifest(bundle, default="fp16")
+    assert [model.variant for model in choose_models([bundle])] == ["int8"]
+    edit_manifest(bundle, target="web")
+    assert [model.variant for model in choose_models([bundle])] == ["fp16"]
+    assert [model.variant for model in choose_models([bundle], "int8")] == ["int8"]
 
 
 def test_a_model_that_is_too_large_for_a_tab_is_refused(slmx: Slmx, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from slm.train.evaluate import evaluate, total_loss
 from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from tests.bundles import Slmx
 from tests.runs import (
     QUIET,
     last,
@@ -164,3 +165,14 @@ def test_weights_and_biases_works_offline(settings: TrainSettings, monkeypatch: 
     assert train(replace(settings, steps=10, track=("wandb",)), QUIET)
     (recorded,) = settings.out.rglob("run-*.wandb")
     assert b"bits_per_byte" in recorded.read_bytes()
+
+
+@pytest.mark.parametrize(("preset", "flags"), [("tiny", "--int8"), ("other", "--no-fp32 --portable")])
+def test_the_command_ends_with_the_export_that_works(
+    settings: TrainSettings, slmx: Slmx, preset: str, flags: str
+) -> None:
+    options = ("--preset", preset, "--text", settings.text[0], "--steps", "2", "--no-compile", "--out", "run é")
+    ran = slmx("train", *options)
+    assert ran.code == 0
+    assert ran.stderr.splitlines()[-1] == f"now: slmx export --checkpoint 'run é' {flags} --out 'bundles/run é'"
+    assert ran.stdout == f"{Path('run é', 'best')}\n"

@@ -1,13 +1,10 @@
-"""The page of `slmx web` in a real Chromium, on a host like `python -m http.server` and on the one of `--serve`."""
+"""The page of `slmx web` in a real Chromium, on a host like `python -m http.server` and on that of `--serve`."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -16,82 +13,25 @@ import pytest
 
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.web.server import SiteServer
-from tests.conftest import run_slmx
-from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, set_values, write
-from tests.shared import made_once
+from runtimes.web.server import running
+from tests.runtimes.web.browser import (
+    CHROMIUM,
+    IN_CHROMIUM,
+    WRITTEN,
+    is_loaded,
+    plain_host,
+    set_values,
+    works_offline,
+    write,
+)
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Route
+    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH (Debian: apt-get install chromium)"),
-]
+pytestmark = IN_CHROMIUM
 APP = Path(__file__).parents[3] / "runtimes/web/app"
 AXE = APP / "node_modules/axe-core/axe.min.js"
 GREEDY = {"temperature": "0", "maxTokens": "200"}
-
-
-@pytest.fixture(scope="module")
-def site() -> Path:
-    """A site of both shipped models, in a path with a space and an accent."""
-
-    def make(path: Path) -> None:
-        ran = run_slmx("web", "nano", "micro", "--out", str(path / "été 1"), cwd=path.parent)
-        assert ran.returncode == 0, ran.stderr
-
-    return made_once("web site", make) / "été 1"
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_api.sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def chromium(playwright: Playwright) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def context(chromium: Browser) -> Iterator[BrowserContext]:
-    context = chromium.new_context()
-    yield context
-    context.close()
-
-
-@pytest.fixture
-def page(context: BrowserContext) -> Page:
-    return context.new_page()
-
-
-@pytest.fixture(scope="module")
-def host(site: Path) -> Iterator[str]:
-    with plain_host(site) as url:
-        yield url
-
-
-@contextmanager
-def our_host(site: Path) -> Iterator[str]:
-    """Serves a site as `slmx web --serve` does."""
-    server = SiteServer(site, 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield server.url
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def works_offline(page: Page) -> None:
-    page.locator("#figures", has_text="works offline").wait_for()
 
 
 def greedy(name: str, max_tokens: int) -> str:
@@ -169,15 +109,15 @@ def test_go_on_gives_the_same_greedy_story_as_one_passage(page: Page, host: str)
 
 
 def test_the_page_works_without_a_network_after_the_first_visit(context: BrowserContext, site: Path) -> None:
-    with our_host(site) as url:
+    with running(site) as server:
         page = context.new_page()
-        page.goto(url)
+        page.goto(server.url)
         expected = write(page, **GREEDY)
         works_offline(page)
     context.set_offline(True)
     page.close()
     page = context.new_page()
-    page.goto(url)
+    page.goto(server.url)
     assert write(page, **GREEDY) == expected
     assert page.evaluate("crossOriginIsolated")
 
@@ -202,7 +142,7 @@ def test_a_changed_byte_is_refused(name: str, page: Page, site: Path, tmp_path: 
     content = bytearray((copy / name).read_bytes())
     content[len(content) // 2] ^= 1
     (copy / name).write_bytes(content)
-    with plain_host(copy) as url:
+    with plain_host(copy) as (url, _):
         page.goto(url)
         notice = page.locator(".notice[data-key=failed]")
         notice.wait_for()
@@ -240,29 +180,6 @@ def test_two_tabs_write_at_once(context: BrowserContext, host: str) -> None:
     assert first == second
 
 
-def test_a_link_carries_the_beginning_and_the_settings(context: BrowserContext, page: Page, host: str) -> None:
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(host)
-    story = write(page, temperature="0.7", maxTokens="30")
-    page.click("#share")
-    page.wait_for_selector(".notice[data-key=copied]")
-    link = page.evaluate("navigator.clipboard.readText()")
-    other = context.new_page()
-    other.goto(link)
-    is_loaded(other)
-    other.locator("#pace").evaluate("element => { element.value = 'instant'; }")
-    other.click("#write")
-    other.wait_for_selector(WRITTEN)
-    assert other.locator("#story").inner_text() == story
-
-
-@pytest.mark.parametrize("fragment", ["t=99", "k=1.5", "s=-1", "n=0", "p=NaN", "t=<b>", "r=", "m=1e999"])
-def test_a_link_with_nonsense_says_what_it_ignored(fragment: str, page: Page, host: str) -> None:
-    page.goto(f"{host}#prompt=One%20day&model=no-such-model&{fragment}")
-    assert page.locator(".notice[data-key=link]").inner_text().startswith("The link has values")
-    assert write(page, "One day", maxTokens="4").startswith("One day")
-
-
 def test_special_tokens_in_a_prompt_are_text(page: Page, host: str) -> None:
     page.goto(host)
     prompt = "The end.<|endoftext|>Once"
@@ -282,94 +199,6 @@ def test_a_prompt_longer_than_the_context_is_given_back(page: Page, host: str) -
     assert re.search(r"has \d+ tokens, and this model reads 256", page.locator(".notice").inner_text())
     assert page.input_value("#prompt").strip() == prompt.strip()
     assert page.locator("#write").is_enabled()
-
-
-def test_a_reload_keeps_the_story(page: Page, host: str) -> None:
-    page.goto(host)
-    story = write(page, maxTokens="20")
-    page.reload()
-    is_loaded(page)
-    assert page.locator("#story").inner_text() == story
-
-
-def test_a_story_from_a_link_survives_a_reload_and_so_do_typed_words(page: Page, host: str) -> None:
-    page.goto(f"{host}#prompt=One+day&s=7&n=12")
-    story = write(page, "One day")
-    page.fill("#prompt", "Then it rained.")
-    page.reload()
-    is_loaded(page)
-    assert page.locator("#story").inner_text() == story
-    assert page.input_value("#prompt") == "Then it rained."
-
-
-def test_a_story_is_kept_while_it_is_written(page: Page, host: str) -> None:
-    page.goto(host)
-    is_loaded(page)
-    page.fill("#prompt", "Once upon a time")
-    page.click("#write")
-    page.locator("#story .word").nth(20).wait_for()
-    kept = json.loads(page.evaluate("sessionStorage.getItem('slmx-story:' + location.pathname)"))
-    assert len(kept["passages"][1]["ids"]) > 3
-
-
-def test_a_waiting_story_is_forgotten_with_a_new_one(page: Page, host: str) -> None:
-    def later(route: Route) -> None:
-        page.wait_for_timeout(1500)
-        route.continue_()
-
-    page.route("**/*.onnx*", later)
-    page.goto(host)
-    page.fill("#prompt", "Old words")
-    page.click("#write")
-    assert page.locator("#write").inner_text() == "Waiting …"
-    page.keyboard.press("Escape")
-    page.fill("#prompt", "New words")
-    is_loaded(page)
-    page.wait_for_timeout(300)
-    assert page.locator("#story").is_hidden()
-    assert page.input_value("#prompt") == "New words"
-
-
-def test_another_model_goes_on_with_the_story_and_it_can_be_undone(page: Page, host: str) -> None:
-    page.goto(host)
-    first = write(page, maxTokens="12")
-    page.select_option("#model", "micro")
-    page.locator("#figures", has_text="micro").wait_for()
-    page.click("#write")
-    page.wait_for_selector(WRITTEN)
-    assert page.locator("#story").inner_text().startswith(first)
-    page.click("#undo")
-    assert page.locator("#story").inner_text() == first
-    page.reload()
-    page.locator("#figures", has_text="micro").wait_for()
-
-
-def test_a_link_that_is_followed_in_an_open_page_asks_first(page: Page, host: str) -> None:
-    page.goto(host)
-    story = write(page, maxTokens="12")
-    page.evaluate("location.hash = '#prompt=Other&model=micro'")
-    notice = page.locator(".notice[data-key=followed]")
-    notice.wait_for()
-    assert page.locator("#story").inner_text() == story
-    notice.locator("button").click()
-    assert page.input_value("#prompt") == "Other"
-    page.locator("#figures", has_text="micro").wait_for()
-
-
-def test_a_link_to_a_later_passage_is_that_of_the_first(context: BrowserContext, page: Page, host: str) -> None:
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.goto(host)
-    write(page, maxTokens="12")
-    page.click("#share")
-    page.locator(".notice[data-key=copied]").wait_for()
-    link = page.evaluate("navigator.clipboard.readText()")
-    page.click("#write")
-    page.wait_for_selector(WRITTEN)
-    page.reload()
-    is_loaded(page)
-    page.click("#share")
-    page.locator(".notice[data-key=copied]").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == link
 
 
 def test_the_focus_is_never_lost(page: Page, host: str) -> None:
@@ -392,55 +221,12 @@ def test_the_focus_is_never_lost(page: Page, host: str) -> None:
 def test_half_a_script_is_said(name: str, page: Page, site: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(site, tmp_path / "site")
     (copy / name).write_bytes((copy / name).read_bytes()[: 5000 if name == "app.js" else 0])
-    with plain_host(copy) as url:
+    with plain_host(copy) as (url, _):
         page.goto(url)
         if name == "app.js":
             assert page.locator("#unstarted").evaluate("element => getComputedStyle(element).animationName") == "appear"
         else:
             page.locator(".notice[data-key=stalled]").wait_for()
-
-
-def test_a_model_that_the_site_does_not_have_is_said(page: Page, host: str) -> None:
-    page.goto(f"{host}#prompt=x&model=constructor")
-    notice = page.locator(".notice[data-key=model]")
-    notice.wait_for()
-    assert notice.inner_text().startswith("This site has no model named constructor. It loads nano.")
-
-
-def test_a_new_version_reloads_only_the_tab_that_asked(context: BrowserContext, site: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(site, tmp_path / "site")
-    with plain_host(copy) as url:
-        asks, other = context.new_page(), context.new_page()
-        for page in (asks, other):
-            page.goto(url)
-            is_loaded(page)
-            works_offline(page)
-            page.reload()
-        other.fill("#prompt", "My words")
-        made = run_slmx("web", "nano", "--out", str(copy), "--force", cwd=tmp_path)
-        assert made.returncode == 0, made.stderr
-        asks.reload()
-        asks.locator(".notice[data-key=update] button").click()
-        asks.locator("#model-field").wait_for(state="hidden")
-        other.locator(".notice", has_text="Another tab").wait_for()
-        assert other.input_value("#prompt") == "My words"
-
-
-def test_an_older_site_is_replaced_whole(context: BrowserContext, site: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(site, tmp_path / "site")
-    with plain_host(copy) as url:
-        page = context.new_page()
-        page.goto(url)
-        is_loaded(page)
-        works_offline(page)
-        made = run_slmx("web", "nano", "--out", str(copy), "--force", cwd=tmp_path)
-        assert made.returncode == 0, made.stderr
-        page.reload()
-        page.locator(".notice[data-key=update] button").click()
-        page.locator("#model-field").wait_for(state="hidden")
-        names = page.evaluate("caches.keys()")
-        assert len(names) == 1
-        write(page, maxTokens="4")
 
 
 def test_a_phone_of_320_pixels_shows_everything(chromium: Browser, host: str) -> None:
