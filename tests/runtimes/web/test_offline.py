@@ -187,3 +187,13 @@ def test_deleted_copies_come_back_with_the_next_visit(context: BrowserContext) -
             f"({KEPT})().then((found) => Object.values(found)[0]?.length >= {len(*before.values())})"
         )
         assert page.evaluate(KEPT) == before
+
+
+def test_a_site_with_a_changed_file_says_that_it_is_not_kept(context: BrowserContext, tmp_path: Path) -> None:
+    site = shutil.copytree(real_site(), tmp_path / "site")
+    (site / "index.html").write_text((site / "index.html").read_text("utf-8") + "<!-- mine -->", "utf-8")
+    with plain_host(site) as (url, _):
+        page = context.new_page()
+        page.goto(url)
+        page.locator("#figures", has_text="not kept for offline use: a file was changed").wait_for()
+        assert write(page, maxTokens="4").startswith("Once upon a time")

@@ -41,7 +41,7 @@ def test_a_link_carries_the_beginning_and_the_settings(context: BrowserContext, 
     assert other.locator("#story").inner_text() == story
 
 
-@pytest.mark.parametrize("fragment", ["t=99", "k=1.5", "s=-1", "n=0", "p=NaN", "t=<b>", "r=", "m=1e999"])
+@pytest.mark.parametrize("fragment", ["t=99", "t=0.123", "k=1.5", "s=-1", "n=0", "p=NaN", "t=<b>", "r=", "m=1e999"])
 def test_a_link_with_nonsense_says_what_it_ignored(fragment: str, page: Page, host: str) -> None:
     page.goto(f"{host}#prompt=One%20day&model=no-such-model&{fragment}")
     assert page.locator(".notice[data-key=link]").inner_text().startswith("The link has values")

@@ -6,10 +6,13 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.utils import DynamoBackend
+from rich.console import Console
 from torch._dynamo.exc import TorchDynamoException
 
 from slm.errors import SlmxError
@@ -83,3 +86,28 @@ def test_another_failure_of_the_first_step_keeps_the_checkpoint_that_its_message
     with pytest.raises(SlmxError, match=r"the last good checkpoint is .*step-0000000"):
         train(settings, QUIET)
     assert RunFolder(settings.out).load_last().record["steps_done"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_run_that_cannot_compile_says_so_and_trains(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module in ("slm.train.hardware", "slm.train.loop"):
+        monkeypatch.setattr(f"{module}.why_not_compiled", lambda: "a path with a space")
+    trainer = Trainer(replace(settings, compile=None, steps=2), Console(width=400))
+    assert trainer.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
+    assert "trains without torch.compile, which is slower: a path with a space" in capsys.readouterr().out
+    assert trainer.run()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_run_that_reads_a_small_text_many_times_warns(
+    settings: TrainSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = Trainer(replace(settings, steps=2), Console(width=400))
+    assert "times" not in capsys.readouterr().out
+    steps = int(21 * len(few.dataset.train.ids) / few.tokens_per_step)
+    Trainer(replace(settings, out=settings.out.with_name("long"), steps=steps), Console(width=400))
+    assert "warning: this run reads the text 21 times" in capsys.readouterr().out

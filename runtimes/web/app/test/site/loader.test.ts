@@ -60,6 +60,7 @@ test("a host that packs packed files again", async (t) => {
 
 const WITHOUT_GZ: Record<string, Answer> = {
   "no such file": sending(`${NAME}.gz`, Buffer.from("gone"), {}, 404),
+  "a host that forbids it": sending(`${NAME}.gz`, Buffer.from("no"), {}, 403),
   "a page in place of the file": sending(`${NAME}.gz`, HTML, { "content-type": "text/html; charset=utf-8" }),
   "half a file": sending(`${NAME}.gz`, gzipSync(MODEL).subarray(0, 60_000)),
   "a file of another version": sending(`${NAME}.gz`, gzipSync(Buffer.alloc(MODEL.length))),
