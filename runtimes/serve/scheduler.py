@@ -121,7 +121,7 @@ class Scheduler:
 
     def _cancel(self, job: Job) -> None:
         with self._condition:
-            if job in self._jobs:
+            if job in self._jobs and job not in self._stopped:
                 self._cancelled += len(job.unended)
                 self._stop(job)
 
