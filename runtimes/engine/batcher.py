@@ -12,8 +12,7 @@ from runtimes.engine.pool import Pool
 from runtimes.engine.prompt_cache import CachedPrompt, PromptCache
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
-from runtimes.types import check_number
-from slm.errors import UsageError
+from runtimes.types import check_least
 
 PROMPT_PART = 128
 SCORED_LOGITS = 2**18  # in one part of a text that is scored: 1 MiB
@@ -50,15 +49,14 @@ class Batcher:
         reused_tokens: How many of them were copied instead of read.
 
     Raises:
-        UsageError: A part is less than one position.
+        UsageError: There is no slot, or a part is less than one position.
         SlmxError: The generator is closed, or the variant writes one story at a time.
     """
 
     def __init__(self, generator: Generator, slots: int, prompt_part: int | None = PROMPT_PART) -> None:
+        check_least("slots", slots, 1)
         if prompt_part is not None:
-            check_number("prompt part", prompt_part, whole=True)
-            if prompt_part < 1:
-                raise UsageError(f"prompt part must be at least 1, not {prompt_part}")
+            check_least("prompt part", prompt_part, 1)
         self._generator = generator
         self._part = sys.maxsize if prompt_part is None else prompt_part
         self._scored = min(self._part, max(1, SCORED_LOGITS // generator.bundle.config.vocab_size))

@@ -15,6 +15,7 @@ from runtimes.engine.story import Story
 from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
 from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
+from runtimes.types import check_least
 from slm.errors import SlmxError, UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
@@ -44,6 +45,7 @@ class Scheduler:
     def __init__(
         self, generator: Generator, slots: int = SLOTS, queue: int = QUEUE, prompt_part: int = PROMPT_PART
     ) -> None:
+        check_least("queue", queue, 0)
         self.generator = generator
         self._batcher = Batcher(generator, slots, prompt_part)
         self.slots = self._batcher.slots

@@ -444,12 +444,16 @@ def test_a_reset_batcher_is_as_new(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "line"),
-    [(0, "prompt part must be at least 1, not 0"), (2.5, "prompt part must be a whole number, not 2.5")],
+    ("slots", "part", "line"),
+    [
+        (2, 0, "prompt part must be at least 1, not 0"),
+        (2, 2.5, r"prompt part must be a whole number, not 2\.5"),
+        (0, 128, "slots must be at least 1, not 0"),
+    ],
 )
-def test_a_part_is_at_least_one_position(generator: Generator, part: int, line: str) -> None:
+def test_a_number_out_of_range_is_refused(generator: Generator, slots: int, part: int, line: str) -> None:
     with pytest.raises(UsageError, match=f"^{line}$"):
-        Batcher(generator, 2, part)
+        Batcher(generator, slots, part)
 
 
 def test_rules_of_one_story_are_not_those_of_another(generator: Generator) -> None:

@@ -583,6 +583,8 @@ def test_a_number_out_of_range_starts_no_thread(generator: Generator) -> None:
     threads = threading.active_count()
     with pytest.raises(UsageError, match="prompt part must be at least 1"):
         Scheduler(generator, prompt_part=0)
+    with pytest.raises(UsageError, match="queue must be at least 0, not -1"):
+        Scheduler(generator, queue=-1)
     assert threading.active_count() == threads
 
 
