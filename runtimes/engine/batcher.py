@@ -21,7 +21,7 @@ COPIES = 16  # this many positions that are copied count as one that is read
 
 @dataclass(slots=True)
 class _Reading:
-    """A sequence that is being read. `after` tells what happens then."""
+    """A sequence that is being read: a prompt, a window of a full context, or a text that is scored."""
 
     work: Story | TextScore
     ids: list[int]
@@ -29,11 +29,11 @@ class _Reading:
 
 
 class Batcher:
-    """Stories that are written together. Each is added at any time and joins the others at the next step.
+    """Stories that are written together. A story can be added at any time, and it joins the others between two steps.
 
-    A prompt is read in parts in a cache of its own, then copied to the row of its story. So the running stories wait
-    for one part at most. A prompt that begins like a running story or a recent prompt is not read again as far as both
-    agree; in int8 only a whole prompt is used again.
+    A prompt is read in parts in a cache of its own, and then it is copied to the row of its story. So the running
+    stories wait for one part at most. The beginning that a prompt shares with a running story or a recent prompt is
+    copied, not read. In int8 only a whole prompt is copied.
 
     In float, a story is the one that it would be alone. In int8, rounding depends on all rows. If reading a prompt or a
     step fails, the stories that it concerns end with the error in `Story.error`, and the others go on. Not thread-safe.
