@@ -28,6 +28,7 @@ class Pool:
     def __init__(self, session: Session, slots: int, few: Session | None = None, few_rows: int = 0) -> None:
         self._session = session
         self._config = session.config
+        self._block_size, self._vocab_size = session.config.block_size, session.config.vocab_size
         self._cache = self._few = _shared(session).empty(slots)
         self._few_rows = few_rows
         if few is not None:
@@ -109,9 +110,11 @@ class Pool:
         """
         if not tokens or len(tokens) != len(self.ids):
             raise SlmxError(f"{len(tokens)} tokens for a step of {len(self.ids)} rows: give one for each")
-        lengths = [len(sequence) for sequence in self.ids]
-        for extreme in (min(tokens), max(tokens)):
-            check_step(extreme, max(lengths), self._config)
+        lengths = list(map(len, self.ids))
+        longest, lowest, highest = max(lengths), min(tokens), max(tokens)
+        if longest >= self._block_size or lowest < 0 or highest >= self._vocab_size:
+            check_step(lowest, longest, self._config)
+            check_step(highest, longest, self._config)
         cache = self._few if len(tokens) <= self._few_rows else self._cache
         logits = cache.step_rows(tokens, lengths)
         for sequence, token in zip(self.ids, tokens, strict=True):

@@ -55,6 +55,7 @@ class Scheduler:
         self._running: dict[Story | TextScore, Item] = {}
         self._jobs: dict[Job, None] = {}  # those that have not ended
         self._stopped: list[Job] = []  # those whose work must end now
+        self._changed = False  # whether something waits, is stopped or has ended since the last look at it
         self._draining = self._ended = False
         self._stories: Counter[str] = Counter()
         self._tokens = self._cancelled = 0
@@ -118,6 +119,7 @@ class Scheduler:
                 raise QueueFullError(waiting, min(max(seconds, LEAST_WAIT), MOST_WAIT))
             self._queue.add(job.unended)
             self._jobs[job] = None
+            self._changed = True
             self._condition.notify_all()
         return job
 
@@ -131,6 +133,7 @@ class Scheduler:
         """Takes the waiting stories of a job out of the queue, and tells the thread to end its work."""
         self._queue.remove(job.client, lambda item: item.job is job)
         self._stopped.append(job)
+        self._changed = True
         self._condition.notify_all()
 
     def figures(self) -> SchedulerFigures:
@@ -173,7 +176,7 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            while self._start_waiting():
+            while (self._running and not self._changed) or self._start_waiting():
                 try:
                     self._publish(self._batcher.step())
                 except Exception as error:
@@ -196,6 +199,7 @@ class Scheduler:
                 if self._draining:
                     return False
                 self._condition.wait()
+            self._changed = False
             for job in self._stopped:
                 self._interrupt(job)
             self._stopped.clear()
@@ -220,7 +224,8 @@ class Scheduler:
 
     def _publish(self, advanced: list[tuple[Story, str]]) -> None:
         """Publishes what is new after a step, and records which stories have ended."""
-        running, fresh, ended = self._running, self._fresh, dict[Item, None]()
+        running, fresh = self._running, self._fresh
+        ended: dict[Item, None] = {}
         for story, piece in advanced:
             item = running[story]
             if piece:
@@ -229,9 +234,12 @@ class Scheduler:
             fresh[item.job] = None
             if story.finish_reason is not None:
                 ended[item] = None
-        ended.update(dict.fromkeys(item for item in self._scores if item.ended))
+        for item in self._scores:
+            if item.ended:
+                ended[item] = None
         if ended:
             with self._condition:
+                self._changed = True
                 for item in ended:
                     self._end(item)
         now = perf_counter()
