@@ -156,6 +156,11 @@ class SharedCache:
         self._bindings: dict[int, ort.IOBinding] = {}
         self._binding = self._bind_rows(1)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the keys and values of one row."""
+        return sum(value[0].nbytes for value in self._values)
+
     def _bind(self, ids: IdArray, positions: IdArray, logits: FloatArray, rows: slice) -> ort.IOBinding:
         """Binds inputs and outputs for consecutive rows of the buffers."""
         binding = self._session.io_binding()

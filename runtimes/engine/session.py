@@ -149,8 +149,17 @@ class Session:
         Raises:
             SlmxError: As in `prefill`.
         """
-        self.rewind(min(shared_length(self.ids, ids), max(0, len(ids) - 1)))
-        return self.prefill(ids[len(self.ids) :])
+        return self.prefill(ids[self.share(ids) :])
+
+    def share(self, ids: Sequence[int]) -> int:
+        """Removes every position after the beginning that the sequence has in common with these ids.
+
+        Returns:
+            The number of positions that remain. The last id is never among them, so `prefill` returns its logits.
+        """
+        shared = min(shared_length(self.ids, ids), max(0, len(ids) - 1))
+        self.rewind(shared)
+        return shared
 
     def reset(self) -> None:
         """Removes every position."""
