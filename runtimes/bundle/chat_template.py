@@ -128,7 +128,8 @@ class ChatTemplate:
             return Turn(_parts(inner, "before", tokenizer), _parts(inner, "after", tokenizer))
 
         join = _text(fields, "join", KEY)
-        return cls(*map(turn, ROLES), reply=_parts(fields, "reply", tokenizer), join=join)
+        system, user, assistant = map(turn, ROLES)
+        return cls(system, user, assistant, _parts(fields, "reply", tokenizer), join)
 
 
 def needs_space(before: str, after: str) -> bool:
@@ -181,4 +182,6 @@ def _chatml(role: str) -> Turn:
 
 STORY_TEMPLATE = ChatTemplate()
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
-CHATML = ChatTemplate(*map(_chatml, ROLES), reply=_chatml("assistant").before, join="")
+CHATML = ChatTemplate(
+    _chatml("system"), _chatml("user"), _chatml("assistant"), reply=_chatml("assistant").before, join=""
+)

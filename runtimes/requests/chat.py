@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtimes.requests.errors import RequestError
@@ -22,11 +21,11 @@ class ChatRequest(StoryRequest):
     messages: tuple[Message, ...]
 
 
-def read_chat(fields: Mapping[str, object], bounds: Bounds) -> ChatRequest:
+def read_chat(fields: object, bounds: Bounds) -> ChatRequest:
     """Reads and checks a request.
 
     Args:
-        fields: A JSON object.
+        fields: A JSON object. Any other value is refused.
         bounds: What a request may ask for.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runtimes.requests.errors import RequestError
@@ -25,11 +24,11 @@ class CompletionRequest(StoryRequest):
     score_only: bool
 
 
-def read_completion(fields: Mapping[str, object], bounds: Bounds) -> CompletionRequest:
+def read_completion(fields: object, bounds: Bounds) -> CompletionRequest:
     """Reads and checks a request.
 
     Args:
-        fields: A JSON object.
+        fields: A JSON object. Any other value is refused.
         bounds: What a request may ask for.
 
     Raises:
@@ -44,5 +43,7 @@ def read_completion(fields: Mapping[str, object], bounds: Bounds) -> CompletionR
         )
     if score_only and values.get("n", 1) != 1:
         raise RequestError("n must be 1 if max_tokens is 0: a prompt is scored once", "n")
+    if echo and "logprobs" in values and values.get("on_full") == "slide":
+        raise RequestError('echo with logprobs scores a whole prompt, and "slide" may cut it: leave it out', "on_full")
     parts = shared_parts(values, None if score_only else most_tokens, values.get("logprobs"))
     return CompletionRequest(**parts, prompts=values["prompt"], echo=echo, score_only=score_only)

@@ -254,6 +254,7 @@ def chat_table(bounds: Bounds) -> Table:
             Field("tool_choice", functions, "Not possible."),
             Field("functions", tools, "Not possible."),
             Field("function_call", functions, "Not possible."),
+            Field("moderation", Only((), "slmx judges no text; leave it out"), "Not possible."),
             Field("web_search_options", Only((), "these models search nothing; leave it out"), "Not possible."),
             *_ignored(IGNORED | IGNORED_IN_CHAT),
         )
