@@ -26,6 +26,8 @@ def read_prompt(
         UsageError: The prompt is neither a text nor a list of whole numbers from 0 on.
         SlmxError: The text is not valid Unicode, the vocabulary lacks an id, or the prompt is longer than the context.
     """
+    if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
+        raise UsageError(f"the prompt must be a text (str), not {type(prompt).__name__}")
     if isinstance(prompt, str):
         size = check_prompt(prompt)
         # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
@@ -36,10 +38,8 @@ def read_prompt(
             head, tail = (tokenizer.encode(part, allow_special) for part in (prompt[:longest], prompt[-longest:]))
             return slide([tokenizer.begin, *head], tail, block_size)
         ids = [tokenizer.begin, *tokenizer.encode(prompt, allow_special)]
-    elif isinstance(prompt, Sequence) and not isinstance(prompt, bytes):
-        ids = _checked(tokenizer, prompt)
     else:
-        raise UsageError(f"the prompt must be a text (str), not {type(prompt).__name__}")
+        ids = _checked(tokenizer, prompt)
     if len(ids) <= block_size:
         return ids
     if on_full != "slide":
