@@ -61,7 +61,7 @@ def test_every_setting_reaches_the_story() -> None:
         **{"stream_options": {"include_usage": True}, "stop": ["x", "y"], "seed": 5, "logprobs": 2, "echo": True},
         **{"presence_penalty": 1, "frequency_penalty": -1, "logit_bias": {"42": -5, "7": 1.5}, "best_of": 1},
         **{"top_k": 9, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 2, "stop_token_ids": [3, 4]},
-        **{"ignore_eos": True, "return_token_ids": True, "no_repeat_ngram": 3, "ban_words": "wolf", "on_full": "slide"},
+        **{"ignore_eos": True, "return_token_ids": True, "no_repeat_ngram": 3, "ban_words": "wolf"},
     )
     config, sampling, rules = request.config, request.sampling, request.sampling.rules
     assert (request.model, request.n, request.stream, request.include_usage, request.user) == (
@@ -73,7 +73,8 @@ def test_every_setting_reaches_the_story() -> None:
     )
     assert (request.echo, request.return_token_ids) == (True, True)
     assert (config.max_tokens, config.stop, config.stop_token_ids) == (7, ("x", "y"), (3, 4))
-    assert (config.logprobs, config.top_logprobs, config.ignore_eos, config.on_full) == (True, 2, True, "slide")
+    assert (config.logprobs, config.top_logprobs, config.ignore_eos) == (True, 2, True)
+    assert completion(on_full="slide").config.on_full == "slide"
     assert (sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, sampling.seed) == (
         0.5,
         9,
