@@ -24,6 +24,7 @@ from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_recipe, quantize_int4, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
+from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import (
@@ -337,6 +338,7 @@ class _Export:
             versions={name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
+            chat=template_for(checkpoint.tokenizer.settings),
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
         manifest = replace(manifest, files=_list_files(folder))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from runtimes.bundle.chat_template import STORY_TEMPLATE, ChatTemplate
 from runtimes.bundle.figures import Figures, read_figures
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
@@ -123,6 +124,7 @@ class Manifest:
         versions: Packages that made the bundle, and the versions of ONNX that it uses.
         files: Every file of the bundle except the manifest, by name relative to the bundle.
         tokenizer: How the tokenizer splits text, and its special tokens.
+        chat: How the messages of a chat become the beginning of a text.
     """
 
     preset: str
@@ -135,6 +137,7 @@ class Manifest:
     versions: Mapping[str, bool | int | str]
     files: Mapping[str, FileEntry]
     tokenizer: TokenizerSettings = DEFAULT_SETTINGS
+    chat: ChatTemplate = STORY_TEMPLATE
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
@@ -170,8 +173,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, with its digest, ready to be written."""
         values = {"format_version": FORMAT_VERSION, **plain(self)} | {"shape": self.shape.to_dict()}
-        del values["tokenizer"]
-        values |= self.tokenizer.listed()
+        del values["tokenizer"], values["chat"]
+        values |= self.tokenizer.listed() | self.chat.listed()
         return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
 
 
@@ -204,6 +207,7 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
     default = fields.name("default")
     if default not in variants:
         raise ValueError(f"its default variant {default} is not listed")
+    tokenizer = TokenizerSettings.read(fields)
     checkpoint, judged_on = fields.object("checkpoint"), fields.object("judged_on")
     return Manifest(
         preset=fields.name("preset"),
@@ -220,7 +224,8 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         variants=variants,
         versions=fields.scalars("versions"),
         files=files,
-        tokenizer=TokenizerSettings.read(fields),
+        tokenizer=tokenizer,
+        chat=ChatTemplate.read(fields, tokenizer),
     )
 
 

@@ -1,0 +1,293 @@
+"""Serves a request: begins its stories, follows them, and answers in one piece or in events."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from runtimes.requests.errors import RequestError
+from runtimes.requests.stories import Begun
+from runtimes.requests.story_request import StoryRequest
+from runtimes.serve.errors import ClientGoneError, ModelError, describe, error_body
+from runtimes.serve.following import Follower
+from runtimes.serve.scheduler import Scheduler, StoppingError, Update
+from runtimes.serve.scoring import Scored, TokenTexts, scored
+from runtimes.serve.sse import DONE, WAITING, EventStream, event
+from runtimes.serve.state import client_of, state_of
+from runtimes.types import Completion
+from slm.errors import SlmxError
+from slm.json_reader import parse_json
+
+LARGE_BODY = 2**16  # bytes; a larger body is parsed outside the event loop
+LARGE_WORK = 4000  # characters or ids of all prompts; more are encoded outside the event loop
+MANY_STORIES = 16
+FINGERPRINT_DIGITS = 16
+FINISH_REASONS = {"stop": "stop", "length": "length", "exhausted": "stop", "interrupted": "length"}
+Choice = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclass
+class Work:
+    """A request that is being served.
+
+    Attributes:
+        asked: The request.
+        model: The name of its model.
+        scheduler: The scheduler of its model.
+        begun: Its prompts and stories.
+        scores_prompts: Whether the log-probabilities of its prompts are needed.
+        score_only: Whether nothing is written.
+        scores: The scored tokens of each prompt, as they come.
+        texts: Shows tokens.
+    """
+
+    asked: StoryRequest
+    model: str
+    scheduler: Scheduler
+    begun: Begun
+    scores_prompts: bool = False
+    score_only: bool = False
+    scores: dict[int, list[Scored]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.texts = TokenTexts(self.scheduler.generator.tokenizer)
+
+    @property
+    def first_score(self) -> int:
+        """The place of the job that scores the first prompt. The job of the stories is before it."""
+        return 0 if self.score_only else 1
+
+    def submit(self, follower: Follower, client: str) -> None:
+        """Queues the stories and the scores.
+
+        Raises:
+            RequestError: They are more than the server takes at once.
+            QueueFullError: There is no room for them now.
+            StoppingError: The server is stopping.
+        """
+        scheduler, prompts = self.scheduler, self.begun.prompt_ids if self.scores_prompts else []
+        stories = [] if self.score_only else self.begun.stories
+        count, room = len(stories) + len(prompts), scheduler.slots + scheduler.queue
+        if count > room:
+            raise RequestError(f"{count} stories and scores in one request, {room} are possible: ask for fewer", "n")
+        if stories:
+            follower.jobs.append(scheduler.submit(stories, client, follower.notify))
+        top = self.asked.config.top_logprobs
+        follower.jobs += [scheduler.score(ids, client, follower.notify, top) for ids in prompts]
+
+    def record(self, place: int, update: Update) -> None:
+        """Checks an update, and keeps the score of a prompt.
+
+        Raises:
+            ModelError: An error ended the story.
+            StoppingError: The server stopped before the story began.
+        """
+        if update.error is not None:
+            raise ModelError(update.error)
+        if place >= self.first_score:
+            self.scores[place - self.first_score] = scored(update.ids, update.logprobs, update.top_logprobs)
+        elif update.completion is not None and is_cut(update.completion) and not update.completion.ids:
+            raise StoppingError
+
+
+def is_cut(completion: Completion) -> bool:
+    """Whether the server stopped before a story ended."""
+    return completion.stats.finish_reason == "interrupted"
+
+
+class Form(Protocol):
+    """The shape of the answers of one endpoint.
+
+    Attributes:
+        prefix: The beginning of an id.
+        name: The `object` of an answer.
+        event_name: The `object` of an event.
+        extra: What an answer has besides, and a stream in its first event.
+    """
+
+    prefix: str
+    name: str
+    event_name: str
+    extra: Choice
+
+    def choice(self, update: Update, end: Choice) -> Choice | None:
+        """Returns a choice, or the next part of one in an event.
+
+        Args:
+            update: What is new in its story.
+            end: Why the story ended, as `ending` returns it.
+
+        Returns:
+            The choice; None if there is nothing to tell.
+        """
+
+
+class Answer:
+    """Answers a request in one shape."""
+
+    def __init__(self, work: Work, form: Form) -> None:
+        self._work = work
+        self._form = form
+        self._completions: dict[int, Completion] = {}
+        self._head = {
+            "id": form.prefix + secrets.token_hex(12),
+            "object": form.event_name if work.asked.stream else form.name,
+            "created": int(time.time()),
+            "model": work.model,
+            "system_fingerprint": fingerprint(work.scheduler),
+            "seed": work.begun.seed,
+        }
+
+    async def whole(self, follower: Follower) -> Response:
+        """Waits for all stories and returns the answer."""
+        async for updates in follower.updates():
+            for place, update in updates:
+                self._record(place, update)
+        if self._work.score_only:
+            choices = self._only_scored()
+        else:
+            stories = [self._completions[index] for index in range(len(self._completions))]
+            choices = [self._form.choice(_as_update(*story), ending(story[1])) for story in enumerate(stories)]
+        return JSONResponse({**self._head, **self._form.extra, "choices": choices, "usage": self._usage()})
+
+    async def events(self, follower: Follower) -> AsyncGenerator[bytes, None]:
+        """Yields the events of the answer. An error is an event too."""
+        try:
+            async for part in self._events(follower):
+                yield part
+        except ClientGoneError:
+            return
+        except SlmxError as error:
+            _, type_, code, _ = describe(error)
+            yield event(error_body(str(error), type_, None, code))
+        yield DONE
+
+    async def _events(self, follower: Follower) -> AsyncGenerator[bytes, None]:
+        work, held = self._work, list[Update]()
+        rest = {"usage": None} if work.asked.include_usage else {}
+        head = {**self._head, **self._form.extra}
+        async for updates in follower.updates():
+            for place, update in updates:
+                self._record(place, update)
+                if place < work.first_score:
+                    held.append(update)
+            if work.scores_prompts and len(work.scores) < len(work.begun.prompt_ids):
+                continue  # a choice begins with the score of its prompt
+            parts = [self._form.choice(update, ending(update.completion)) for update in held]
+            held.clear()
+            found = b""
+            for part in parts:
+                if part is not None:
+                    found += event({**head, "choices": [part], **rest})
+                    head = self._head
+            if found or not updates:
+                yield found or WAITING
+        if work.score_only:
+            for choice in self._only_scored():
+                yield event({**head, "choices": [choice], **rest})
+        if work.asked.include_usage:
+            yield event({**self._head, "choices": [], "usage": self._usage()})
+
+    def _record(self, place: int, update: Update) -> None:
+        self._work.record(place, update)
+        if update.completion is not None:
+            self._completions[update.index] = update.completion
+
+    def _only_scored(self) -> list[Choice | None]:
+        """Returns the choices of prompts that are not continued."""
+        prompts = range(len(self._work.begun.prompt_ids))
+        return [self._form.choice(Update(index, "", [], [], []), ONLY_SCORED) for index in prompts]
+
+    def _usage(self) -> dict[str, Any]:
+        """Returns the counts of tokens. A prompt counts once, however many stories it has."""
+        begun, completions = self._work.begun, self._completions
+        prompt = sum(map(len, begun.prompt_ids))
+        written = sum(completion.stats.tokens for completion in completions.values())
+        firsts = [completions[index] for index in range(0, len(completions), self._work.asked.n)]
+        cached = sum(completion.stats.reused_prompt_tokens for completion in firsts)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": written,
+            "total_tokens": prompt + written,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+
+def fingerprint(scheduler: Scheduler) -> str:
+    """Returns what identifies the model: a part of the hash of its bundle's manifest."""
+    return f"slmx-{scheduler.generator.bundle.manifest_sha256[:FINGERPRINT_DIGITS]}"
+
+
+def _as_update(index: int, story: Completion) -> Update:
+    """Returns a whole story as its only update."""
+    return Update(index, story.completion_text, story.ids, story.logprobs, story.top_logprobs, story)
+
+
+def ending(story: Completion | None) -> Choice:
+    """Returns why a story ended: OpenAI's reason, slmx's exact reason, and the stop string. None has not ended."""
+    if story is None:
+        return {"finish_reason": None, "finish_detail": None, "stop_reason": None}
+    stats = story.stats
+    reason = FINISH_REASONS[stats.finish_reason]
+    return {"finish_reason": reason, "finish_detail": stats.stop, "stop_reason": stats.stop_string}
+
+
+ONLY_SCORED = {"finish_reason": "length", "finish_detail": "max tokens", "stop_reason": None}
+
+
+async def read_body(request: Request) -> object:
+    """Returns the JSON value of a request.
+
+    Raises:
+        RequestError: The body is not JSON, or is not said to be.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RequestError(
+            "the body must be JSON: send it with the header Content-Type: application/json",
+            code="unsupported_media_type",
+            status=415,
+        )
+    body = await request.body()
+    try:
+        return await aside(len(body) > LARGE_BODY, parse_json, body)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON that can be read: {error}", code="invalid_json") from None
+
+
+async def aside(is_long: bool, function: Callable[..., _T], *args: object) -> _T:
+    """Calls a function, in another thread if it takes long, so that the event loop never waits for it."""
+    return await asyncio.to_thread(function, *args) if is_long else function(*args)
+
+
+def is_long(asked: StoryRequest, sizes: Sequence[int]) -> bool:
+    """Whether it takes long to begin the stories of a request with prompts of these sizes."""
+    many = len(sizes) * asked.n > MANY_STORIES or sum(sizes) * asked.n > LARGE_WORK
+    return many or bool(asked.sampling.rules.ban_words)
+
+
+async def serve(request: Request, work: Work, form: Form) -> Response:
+    """Queues the work of a request and answers it.
+
+    Raises:
+        SlmxError: As in `Work.submit`; also as in `Follower.updates` and `Work.record`, if the answer is no stream.
+    """
+    answer = Answer(work, form)
+    follower = Follower(request.receive, state_of(request).request_seconds)
+    try:
+        work.submit(follower, client_of(request))
+    except SlmxError:
+        follower.close()
+        raise
+    if work.asked.stream:
+        return EventStream(follower, answer.events(follower))
+    with follower:
+        return await answer.whole(follower)
