@@ -28,6 +28,7 @@ LIGHT_SLM = {
     "slm.errors",
     "slm.folder_kind",
     "slm.hashing",
+    "slm.hub",
     "slm.install",
     "slm.json_reader",
     "slm.metrics",
@@ -38,10 +39,11 @@ LIGHT_SLM = {
     "slm.tokenizer",
     "slm.tokenizer_settings",
 }
-# `runtimes.web` also writes folders. These modules need filelock, which the extra [web] brings.
+# `runtimes.web` and `runtimes.hub` also write folders. These modules need filelock, which their extras bring.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
-WEB_NEEDS = {"brotli", "filelock"}
+# What the rooms need that are not in the plain install.
+ROOM_NEEDS = {"web": {"brotli", "filelock"}, "hub": {"filelock", "huggingface_hub"}}
 HEAVY = {
     "accelerate",
     "datasets",
@@ -69,8 +71,9 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def is_web(path: Path) -> bool:
-    return path.is_relative_to(ROOT / "runtimes" / "web")
+def room_needs(path: Path) -> set[str]:
+    """The packages that a module of `runtimes` may import because of its room."""
+    return ROOM_NEEDS.get(path.parent.name, set())
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
@@ -107,7 +110,7 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
     ours = {name for name in imported(ast.walk(tree)) if name.split(".")[0] in PACKAGES}
     assert {name.split(".")[0] for name in ours} <= MAY_IMPORT[package]
     if package == "runtimes":
-        light = LIGHT_SLM | (FOLDER_WRITERS if is_web(path) else set())
+        light = LIGHT_SLM | (FOLDER_WRITERS if room_needs(path) else set())
         assert {name for name in ours if name.startswith("slm")} <= light
 
 
@@ -115,7 +118,7 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
     assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | (
-        {"typer"} if path.name == "commands.py" else WEB_NEEDS if is_web(path) else set()
+        room_needs(path) | ({"typer"} if path.name == "commands.py" else set())
     )
 
 
