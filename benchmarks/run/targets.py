@@ -73,7 +73,7 @@ class Target:
         return float(seconds) if isinstance(seconds, int | float) else None
 
     def path(self, runner: str) -> Path:
-        """Return what a runner opens: the checkpoint for PyTorch, else the file of the variant or the archive with it."""
+        """Return what a runner opens: the checkpoint for PyTorch, or the file of the variant or the archive with it."""
         if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
         if self.bundle.is_archive:

@@ -64,7 +64,7 @@ def keygen(
 
     If the environment variable SLMX_KEY_PASSPHRASE is set, NAME.key is encrypted with it.
     """
-    if not out.name:
+    if out.name in ("", ".."):
         raise UsageError(f"--out {out}: give a name, such as --out mine")
     with needs("sign"):
         from runtimes.pack.keys import make_keys

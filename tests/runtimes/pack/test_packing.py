@@ -35,11 +35,6 @@ NAMES = st.lists(PART, min_size=1, max_size=3).map(lambda parts: "/".join(["x", 
 CONTENTS = st.dictionaries(NAMES, st.binary(max_size=40), max_size=6)
 
 
-@pytest.fixture
-def bundle(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    return bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "a bundle é #1")
-
-
 def pack(bundle: Path, out: Path) -> Path:
     pack_bundle(Bundle.open(bundle), out, replace=False, log=lambda line: None)
     return out
