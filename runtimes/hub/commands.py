@@ -91,9 +91,6 @@ def remove(
     """Remove a pulled bundle, or one in bundles/ of this folder, if every file in it is as slmx wrote it."""
     from runtimes.hub.inventory import find_entry, remove_bundle
 
-    with needs("hub"):
-        import filelock  # noqa: F401
-
     entry = find_entry(name)
     question = f"remove {entry.path} ({entry.origin.value}, {entry.bytes / 1e6:,.1f} MB)?"
     if not yes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import SlmxError, UsageError
-from slm.folder_kind import Kind, find_kind
+from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hub import HubError, HubName, HubUnreachable, open_snapshot
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
@@ -105,6 +105,8 @@ def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -
 
         _refuse(settings, "a GGUF file", "tokenizer", "shape", "n_head")
         return read_gguf(path, settings.block_size)
+    if find_kind(path) is Kind.PACKED:
+        raise wrong_kind(path, Kind.HUGGING_FACE)
     if head.startswith((ZIP, PICKLE)):
         from slm.importers.pytorch_file import read_pytorch
 
