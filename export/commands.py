@@ -97,12 +97,14 @@ def verify(
         str | None,
         typer.Option(help="Other runtimes that must write our greedy tokens: optimum, genai, or optimum,genai."),
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Check the signature first, with this public key: NAME.pub of slmx keygen.")
+    ] = None,
 ) -> None:
     """Check the hash of every file, that no file is missing or extra, and that every graph opens.
 
-    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest.
-
-    Nothing is written for an archive, or for a bundle inside the installed package.
+    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest, or to
+    FILE.verification.json, beside a packed bundle. It is not written for a bundle inside the installed package.
     """
     from export.interop.registry import find_runtimes
     from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -116,6 +118,12 @@ def verify(
         raise UsageError("--trust, --checkpoint and --text need --quality")
     others = [] if runtimes is None else find_runtimes(runtimes)
     opened = Bundle.open(find_bundle(bundle))
+    signed_with = None
+    if key is not None:
+        with needs("sign"):
+            from runtimes.pack.signature import require_signature
+        signed_with = require_signature(opened, key)
+        typer.echo(f"signed with {key}, over {opened.store.location('manifest.json')}")
     if others:
         from export.interop.compare import compare_runtimes, onnx_variants
 
@@ -157,7 +165,9 @@ def verify(
         typer.echo(f"{check.files} files, every hash matches")
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": judgement, "runtimes": comparison}
-        write_verification(opened, check, {name: part.as_dict() for name, part in parts.items() if part}, log)
+        further = {name: part.as_dict() for name, part in parts.items() if part}
+        signature = {} if signed_with is None else {"signature": {"key_sha256": signed_with}}
+        write_verification(opened, check, signature | further, log)
     failed = (judgement is not None and any(judgement.failures.values())) or (
         comparison is not None and comparison.failed
     )

@@ -16,7 +16,7 @@ import typer
 from runtimes.bundle.location import BUNDLE_HELP, find_bundle
 from runtimes.types import MAX_STORIES, Completion, GenerationConfig, LogitsRules, SamplingParams, read_settings
 from slm.disk import write_file
-from slm.errors import SlmxError, UsageError
+from slm.errors import SlmxError, UsageError, needs
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
@@ -121,6 +121,10 @@ def generate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
     ] = GenerationConfig.logprobs,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the text to a new file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
 ) -> None:
@@ -159,7 +163,12 @@ def generate(
     from runtimes.engine.generator import Generator
     from runtimes.engine.interactive import InteractiveStory
 
-    generator = Generator(Bundle.open(find_bundle(bundle)), variant, threads, allow_special)
+    opened = Bundle.open(find_bundle(bundle))
+    if require_signature is not None:
+        with needs("sign"):
+            from runtimes.pack import signature
+        signature.require_signature(opened, require_signature)
+    generator = Generator(opened, variant, threads, allow_special)
     if interactive:
         _write_in_turns(InteractiveStory(generator, config, sampling), beginning, save)
         return

@@ -10,8 +10,10 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 # The names of slmx's temporary files and folders begin with this.
 WORK_NAME = ".slmx-work"
@@ -22,11 +24,20 @@ UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears complete or not at all.
+    """Writes a file that appears complete or not at all; arguments and errors as in `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that takes the name of `path` when the block ends without an error.
 
     Args:
         path: The file. An existing file is replaced, and its permissions are kept. A symbolic link is resolved.
-        content: The bytes of the file.
+
+    Yields:
+        An empty file to write.
 
     Raises:
         OSError: The file cannot be written. An existing file is unchanged.
@@ -35,7 +46,7 @@ def write_file(path: Path, content: bytes) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f"{WORK_NAME}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()

@@ -65,9 +65,6 @@ class Target(Protocol):
     def config(self) -> GPTConfig:
         """The model's shape."""
 
-    def path(self, runner: str) -> Path:
-        """Return the path that a runner opens."""
-
 
 def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
     """Measure the quality of the float model and of PyTorch runners and variants on a text.
@@ -91,7 +88,7 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
         if runner in TORCH_RUNNERS:
             bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
-        session = open_session(runner, target.path(runner), target.config, trusted=target.trusted)
+        session = open_session(runner, target.bundle.model_file(runner), target.config, trusted=target.trusted)
         ways = (False, True) if VARIANTS[runner].gate.decode else (False,)
         found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
         worst = max(found, key=lambda way: way.bpb_increase)
@@ -123,7 +120,7 @@ def bleu(target: Target, text: Path) -> float | None:
 def _float_session(target: Target) -> Session:
     """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time, or else of PyTorch."""
     if "fp32" in target.bundle.manifest.variants:
-        return Session.open(target.path("fp32"), target.config)
+        return Session.open(target.bundle.model_file("fp32"), target.config)
     return float_session(target.checkpoint.model)
 
 

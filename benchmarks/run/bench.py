@@ -118,8 +118,6 @@ class Bench:
         self._complete = False
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
-            if bundle.path.is_file():
-                raise SlmxError(f"{bundle.path}: an archive; unpack it and give the folder")
             bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
@@ -363,6 +361,7 @@ class Bench:
             history=history,
             prompt=prompt,
             new_tokens=case.new_tokens,
+            packed=peer is None and case.runner in VARIANTS and target.bundle.is_archive,
         )
         return measure.Entry(case, job, facts)
 

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     write(found[Kind.REPORT] / "files.json", {"files": {}})
     write(found[Kind.FOLDER] / "notes.json", {"a": "b"})
     write(found[Kind.FILE], {"a": "b"})
+    with zipfile.ZipFile(found[Kind.PACKED], "w") as packed:
+        packed.write(found[Kind.BUNDLE] / "manifest.json", "manifest.json")
     found[Kind.EMPTY].mkdir()
     return found
 

@@ -190,7 +190,8 @@ BAD_NAMES = [
     "..\\secret", "a\0b", "a\nb", "a\x1b[0m", "é.txt",
     "e\u0301.txt", "\u2024\u2024/secret", "a b", ".hidden", "onnx/.git", "trailing.", "CON:", "a" * 300,
     "/".join(["a" * 60] * 5), "~/x", "$HOME",
-    "manifest.json", "verification.json",
+    "manifest.json", "verification.json", "model.sig", "MANIFEST.json", "Model.Sig", "manifest.json/a", "model.sig/a",
+    "con", "NUL.txt", "onnx/aux.json", "Com1/a", "lpt9.tar.gz",
 ]  # fmt: skip
 
 
