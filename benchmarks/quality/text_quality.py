@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.report.record import TORCH_RUNNERS
-from export.checks.fidelity import measure_fidelity
+from export.checks.fidelity import IdArray, measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import float_session, open_session
@@ -66,15 +66,23 @@ class Target(Protocol):
         """The model's shape."""
 
 
-def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
-    """Measure the quality of the float model and of PyTorch runners and variants on a text.
+# Reads windows of ids (inputs, and the id after each) and returns the negative log-likelihood of the latter in nats.
+ReadWindows = Callable[[IdArray, IdArray], float | None]
+
+
+def judged(
+    target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows] | None = None
+) -> TextQuality:
+    """Measure the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
     A variant that computes differently when it decodes (int8, int4) is measured in both ways. The worse figure is used.
+    Peers read whole windows.
 
     Args:
         target: The model.
         runners: The names of the runners.
         text: A file of stories.
+        peers: How to read the text with each peer. A peer that returns None has no figures.
 
     Raises:
         SlmxError: The text cannot be read or is too short.
@@ -93,6 +101,11 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
         found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
         worst = max(found, key=lambda way: way.bpb_increase)
         bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
+    for name, read in (peers or {}).items():
+        total = read(float_model.reference.inputs, float_model.reference.targets)
+        if total is not None:
+            bits[name] = float_model.reference.bits_per_byte(total)
+            increase[name] = bits[name] / float_model.float_bits_per_byte - 1
     return TextQuality(float_model.float_bits_per_byte, math.exp(nats), bleu(target, text), bits, increase)
 
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -68,9 +68,9 @@ class Target:
 
     @property
     def training_seconds(self) -> float | None:
-        """The duration of the training; None if the checkpoint does not record it."""
-        seconds = self.checkpoint.record.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        """The duration of the training and of those that it started from; None if the checkpoint records none."""
+        known = list(_durations(self.checkpoint.record))
+        return sum(known) if known else None
 
     def path(self, runner: str) -> Path:
         """Return what a runner opens: the checkpoint for PyTorch, or the file of the variant or the archive with it."""
@@ -107,6 +107,15 @@ class Target:
                     reason = lines[-1] if lines else f"exit code {ran.returncode}"
                     raise SlmxError(f"cannot prepare its files: {printable(reason)}")
         return folder
+
+
+def _durations(record: object) -> Iterator[float]:
+    """Yield the seconds of a training, and of each training before it whose weights it continued with."""
+    while isinstance(record, dict):
+        seconds, origin = record.get("seconds"), record.get("init")
+        if isinstance(seconds, int | float):
+            yield float(seconds)
+        record = origin.get("record") if isinstance(origin, dict) else None
 
 
 def worker_environment(**added: str) -> dict[str, str]:
