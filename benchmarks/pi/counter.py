@@ -21,7 +21,14 @@ from slm.errors import SlmxError
 
 BUILD_TOOLS = ("meson>=1.5,<1.9", "ninja", "pycotap==1.3.1")
 PLUGIN = "tests/tcg/plugins/libinsn.so"
-FEATURES = ("--enable-plugins", "--without-default-features", "--disable-system", "--disable-tools", "--disable-docs", "--disable-install-blobs")
+FEATURES = (
+    "--enable-plugins",
+    "--without-default-features",
+    "--disable-system",
+    "--disable-tools",
+    "--disable-docs",
+    "--disable-install-blobs",
+)
 # The plugin writes a line for each thread. The first is the one that runs Python and, with one thread, the model.
 MAIN_THREAD = re.compile(r"^cpu 0 insns: (\d+)$", re.MULTILINE)
 
@@ -38,14 +45,17 @@ class Counter:
     qemu: Path
     plugin: Path
 
-    def count(self, cpu: str, root: Path, program: list[str], environment: Mapping[str, str]) -> int:
-        """Runs a program and returns the number of instructions of its main thread.
+    def count(self, cpu: str, root: Path, program: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
+        """Runs a program and counts the instructions of its main thread.
 
         Args:
             cpu: qemu's name of the processor.
             root: The folder with the aarch64 system.
             program: The program and its arguments.
             environment: Its environment.
+
+        Returns:
+            The number of instructions, and what the program printed.
 
         Raises:
             SlmxError: It fails, or nothing was counted.
@@ -58,7 +68,7 @@ class Counter:
         if done.returncode or found is None:
             last = (done.stderr.strip().splitlines() or ["no count"])[-1]
             raise SlmxError(f"{' '.join(program)} on {cpu}: exit code {done.returncode}, {last}")
-        return int(found[1])
+        return int(found[1]), done.stdout
 
 
 def build_counter(folder: Path) -> Counter:
