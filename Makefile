@@ -15,7 +15,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi"
 
 # The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev

@@ -100,7 +100,7 @@ def check(machine: Machine, cpu: str, expected: Expected) -> Iterator[Result]:
             outcome, note = PASSED, run_check()
         except SkippedError as reason:
             outcome, note = SKIPPED, str(reason)
-        except SlmxError as error:
+        except (SlmxError, ValueError, KeyError) as error:  # also an answer that is not the JSON of our commands
             outcome, note = FAILED, str(error)
         yield Result(cpu, name, outcome, time.monotonic() - started, note)
 
@@ -126,8 +126,8 @@ def _story(machine: Machine, cpu: str, ids: list[int], must_agree: bool, options
     if found == ids:
         return f"the same {len(ids)} tokens as on this machine"
     if must_agree or not found:
-        raise SlmxError(f"the tokens differ from the {shared_length(found, ids) + 1}th on")
-    return f"{len(found)} tokens; they differ from those of this machine from the {shared_length(found, ids) + 1}th on"
+        raise SlmxError(f"the tokens differ from token {shared_length(found, ids) + 1} on")
+    return f"{len(found)} tokens; they differ from those of this machine from token {shared_length(found, ids) + 1} on"
 
 
 def shared_length(one: list[int], other: list[int]) -> int:
