@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -290,6 +291,9 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
 
 def doctor(
     bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print everything as one JSON line last, to send to others.")
+    ] = False,
 ) -> None:
     """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
     from runtimes.bundle.store import Bundle
@@ -310,13 +314,19 @@ def doctor(
         raise typer.Exit(1)
     opened = Bundle.open(find_bundle(bundle))
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
+    started = time.perf_counter()
     measured = quickest(opened)
+    seconds = time.perf_counter() - started
     for name, samples in measured.items():
         typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
     best, default = next(iter(measured)), opened.variants[0]
     target = opened.manifest.target
     note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
     typer.echo(f"quickest     {best} ({note})")
+    if report:
+        from runtimes.checks.report import report_row
+
+        typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
 
 
 def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
