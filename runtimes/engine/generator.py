@@ -11,7 +11,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
 from runtimes.engine.prompt import read_prompt
-from runtimes.engine.session import Session, default_threads, shared_length
+from runtimes.engine.session import Session, default_threads, one_thread_rows, shared_length
 from runtimes.engine.story import Story
 from runtimes.engine.stream import Stream
 from runtimes.types import (
@@ -139,7 +139,7 @@ class Generator:
             self._idle.append(session)
 
     def pool(self, rows: int) -> Pool:
-        """Returns an empty pool for `rows` stories, at most `slots`. It uses more threads if there are many rows.
+        """Returns an empty pool for `rows` stories, at most `slots`. A step of many rows uses more threads.
 
         Raises:
             SlmxError: The generator is closed, or the variant writes one story at a time.
@@ -150,7 +150,8 @@ class Generator:
             threads = default_threads(self.bundle.config, rows) if self._chosen_threads is None else self.threads
             if threads not in self._models:
                 self._models[threads] = self._open(rows)
-            return Pool(self._models[threads], rows)
+            few = self._models[self.threads] if self.threads < threads else None
+            return Pool(self._models[threads], rows, few, one_thread_rows(self.bundle.config))
 
     def damaged(self) -> SlmxError:
         """Returns the error for logits that are NaN or infinite."""

@@ -18,18 +18,20 @@ class Pool:
     Args:
         session: A session of the model. Its own sequence is not used.
         slots: The largest number of sequences. A slot takes no memory for positions that were never filled.
+        few: A session of the same model with fewer threads, which takes the steps of few rows; None if there is none.
+        few_rows: The most rows of such a step.
 
     Raises:
         SlmxError: The graph of this model takes one sequence only.
     """
 
-    def __init__(self, session: Session, slots: int) -> None:
-        cache = session._cache
-        if not isinstance(cache, SharedCache):
-            raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")
+    def __init__(self, session: Session, slots: int, few: Session | None = None, few_rows: int = 0) -> None:
         self._session = session
         self._config = session.config
-        self._cache = cache.empty(slots)
+        self._cache = self._few = _shared(session).empty(slots)
+        self._few_rows = few_rows
+        if few is not None:
+            self._few = self._cache.run_by(_shared(few))
         self.slots = slots
         self.ids: list[list[int]] = []
 
@@ -110,7 +112,8 @@ class Pool:
         lengths = [len(sequence) for sequence in self.ids]
         for extreme in (min(tokens), max(tokens)):
             check_step(extreme, max(lengths), self._config)
-        logits = self._cache.step_rows(tokens, lengths)
+        cache = self._few if len(tokens) <= self._few_rows else self._cache
+        logits = cache.step_rows(tokens, lengths)
         for sequence, token in zip(self.ids, tokens, strict=True):
             sequence.append(token)
         return logits
@@ -123,3 +126,10 @@ class Pool:
             self._cache.fill(row, self._cache, last, len(self.ids[last]))
         del self.ids[last]
         self._cache.rewind(0, last)
+
+
+def _shared(session: Session) -> SharedCache:
+    """Returns the cache of a session; SlmxError if its graph takes one sequence only."""
+    if not isinstance(session._cache, SharedCache):
+        raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")
+    return session._cache

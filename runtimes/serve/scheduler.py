@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from time import perf_counter
 
 from runtimes.engine.batcher import PROMPT_PART, Batcher
 from runtimes.engine.generator import Generator
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
+from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
-from runtimes.serve.scheduler_queue import FairQueue
+from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
 from slm.errors import SlmxError, UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
@@ -23,52 +23,6 @@ SLOTS = 8
 QUEUE = 64
 LEAST_WAIT, MOST_WAIT = 1.0, 60.0  # seconds after which a client may try again
 log = logging.getLogger(__name__)
-
-
-class QueueFullError(SlmxError):
-    """Too many stories wait. `retry_after` is the number of seconds after which there may be room."""
-
-    def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} stories wait and the queue is full: try again in {retry_after:.0f} s")
-        self.retry_after = retry_after
-
-
-class StoppingError(SlmxError):
-    """The server is stopping and takes no more stories."""
-
-    def __init__(self) -> None:
-        super().__init__("the server is stopping: try again later, or ask another server")
-
-
-@dataclass(frozen=True)
-class SchedulerFigures:
-    """What a scheduler does now, and the totals since its start.
-
-    Attributes:
-        slots: The most stories that run at the same time.
-        queue: The most stories that wait.
-        running: Stories that run now, and texts that are scored.
-        waiting: Stories and texts that wait now.
-        prompt_tokens: Ids of prompts and scored texts.
-        reused_prompt_tokens: How many of them were copied from another story or prompt instead of read.
-        tokens: Ids written.
-        steps: Steps of the model.
-        stories: Ended stories by finish reason; "error" for those that an error ended.
-        cancelled: Stories whose client stopped them.
-        alive: Whether the thread of the model runs.
-    """
-
-    slots: int
-    queue: int
-    running: int
-    waiting: int
-    prompt_tokens: int
-    reused_prompt_tokens: int
-    tokens: int
-    steps: int
-    stories: dict[str, int]
-    cancelled: int
-    alive: bool
 
 
 class Scheduler:
@@ -131,13 +85,14 @@ class Scheduler:
             story.start()
         return self._submit(stories, client, notify)
 
-    def score(self, ids: Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
+    def score(self, text: str | Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
         """Queues a text to score: the log-probability of each id after the ids before it.
 
         The only update of the job has `ids`, `logprobs` and `top_logprobs`, all of the same length.
 
         Args:
-            ids: The text. It may begin with the token that begins every story, which has no log-probability.
+            text: The text, or its ids. They may begin with the token that begins every story, which has no
+                log-probability.
             client: As in `submit`.
             notify: As in `submit`.
             top_logprobs: The number of most likely ids to record at each position.
@@ -145,7 +100,7 @@ class Scheduler:
         Raises:
             SlmxError: As in `submit` and `Generator.encode`.
         """
-        return self._submit([TextScore(self.generator.encode(ids), top_logprobs)], client, notify)
+        return self._submit([TextScore(self.generator.encode(text), top_logprobs)], client, notify)
 
     def _submit(self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None]) -> Job:
         room, count = self.slots + self.queue, len(works)
@@ -166,7 +121,7 @@ class Scheduler:
 
     def _cancel(self, job: Job) -> None:
         with self._condition:
-            if job in self._jobs:
+            if job in self._jobs and job not in self._stopped:
                 self._cancelled += len(job.unended)
                 self._stop(job)
 
@@ -222,6 +177,7 @@ class Scheduler:
             with self._condition:
                 self._draining = self._ended = True
                 self._condition.notify_all()
+            self._batcher.reset()  # frees the memory of the caches
 
     def _start_waiting(self) -> bool:
         """Waits for work, ends the jobs that are stopped, and starts as many stories as there are free slots.
@@ -238,7 +194,7 @@ class Scheduler:
                 self._interrupt(job)
             self._stopped.clear()
             while self._batcher.free and (item := self._queue.take()) is not None:
-                item.began = time.perf_counter()
+                item.began = perf_counter()
                 self._running[item.work] = item
                 if isinstance(item.work, TextScore):
                     self._scores.append(item)
@@ -276,7 +232,7 @@ class Scheduler:
             with self._condition:
                 for item in ended:
                     self._end(item)
-        now = time.perf_counter()
+        now = perf_counter()
         for job in list(fresh):
             if job.publish(now):
                 del fresh[job]
@@ -302,6 +258,6 @@ class Scheduler:
         if isinstance(work, Story):
             self._tokens += len(work.ids)
             self._stories["error" if work.error is not None else str(work.finish_reason)] += 1
-            self._story_seconds += 0.1 * (time.perf_counter() - item.began - self._story_seconds)
+            self._story_seconds += 0.1 * (perf_counter() - item.began - self._story_seconds)
         else:
             self._scores = [other for other in self._scores if other is not item]

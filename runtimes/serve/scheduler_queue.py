@@ -6,6 +6,23 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from slm.errors import SlmxError
+
+
+class QueueFullError(SlmxError):
+    """Too many stories wait. `retry_after` is the number of seconds after which there may be room."""
+
+    def __init__(self, waiting: int, retry_after: float) -> None:
+        super().__init__(f"{waiting} stories wait and the queue is full: try again in {retry_after:.0f} s")
+        self.retry_after = retry_after
+
+
+class StoppingError(SlmxError):
+    """The server is stopping and takes no more stories."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping: try again later, or ask another server")
+
 
 class OfClient(Protocol):
     """What waits: it belongs to a client."""
