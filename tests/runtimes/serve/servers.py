@@ -28,7 +28,7 @@ from runtimes.serve.state import ServerState
 
 Json = dict[str, Any]
 # A story that goes on until it is stopped.
-ENDLESS = {"ignore_eos": True, "on_full": "slide", "max_tokens": 2**31 - 1}
+ENDLESS: Json = {"ignore_eos": True, "on_full": "slide", "max_tokens": 2**31 - 1}
 
 
 class Served:

@@ -17,7 +17,7 @@ from slm.tokenizer import Tokenizer, train_tokenizer
 from tests import bundles
 from tests.conftest import generate_stories
 from tests.runtimes.bundle.test_chat_template import CHAT_SETTINGS
-from tests.runtimes.serve.servers import Served, serving
+from tests.runtimes.serve.servers import Json, Served, serving
 
 CHAT = "/v1/chat/completions"
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 20}
@@ -90,9 +90,7 @@ def test_several_answers_draw_with_their_own_seeds(server: Served) -> None:
         ({"messages": []}, "messages", "invalid_value"),
     ],
 )
-def test_what_these_models_cannot_do_is_refused(
-    server: Served, fields: dict[str, object], param: str, code: str
-) -> None:
+def test_what_these_models_cannot_do_is_refused(server: Served, fields: Json, param: str, code: str) -> None:
     error = server.ask(CHAT, status=400, **fields)["error"]
     assert (error["param"], error["code"]) == (param, code)
 
@@ -111,7 +109,7 @@ def test_a_chat_model_gets_the_markers_of_its_bundle(tmp_path: Path) -> None:
     with serving(bundle) as served:
         assert served.generator.bundle.manifest.chat == CHATML
         text = "Hi<|im_end|>"
-        asked = {"messages": [{"role": "system", "content": "Be kind."}, user(text)], "return_token_ids": True}
+        asked: Json = {"messages": [{"role": "system", "content": "Be kind."}, user(text)], "return_token_ids": True}
         answer = served.ask(CHAT, **asked, max_tokens=4)
         expected = CHATML.encode([("system", "Be kind."), ("user", text)], tokenizer)
         assert answer["prompt_token_ids"] == expected
