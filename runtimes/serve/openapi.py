@@ -95,10 +95,11 @@ def _health() -> Schema:
 
 
 def _post(operation: str, summary: str, name: str) -> Schema:
-    events = {
-        "type": "string",
-        "description": f"With stream: events of `data: ` and a {name}Event or an Error. The last is `data: [DONE]`. "
-        "Lines that begin with a colon are comments.",
+    event = {
+        "type": "object",
+        "description": "An event of a stream. Lines that begin with a colon are comments.",
+        "properties": {"data": {"type": "string", "description": f"A {name}Event or an Error as JSON, or [DONE]."}},
+        "required": ["data"],
     }
     return {
         "operationId": operation,
@@ -107,7 +108,7 @@ def _post(operation: str, summary: str, name: str) -> Schema:
         "responses": {
             "200": {
                 "description": "The answer, in one piece or in events.",
-                "content": {JSON: {"schema": ref(name)}, "text/event-stream": {"schema": events}},
+                "content": {JSON: {"schema": ref(name)}, "text/event-stream": {"schema": event}},
             },
             **_errors(OF_A_POST),
         },
