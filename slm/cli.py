@@ -24,6 +24,7 @@ COMMANDS = {
     "info": ("runtimes.commands", "info"),
     "generate": ("runtimes.commands", "generate"),
     "web": ("runtimes.web.commands", "web"),
+    "serve": ("runtimes.serve.commands", "serve"),
     "doctor": ("runtimes.commands", "doctor"),
     "bench": ("benchmarks.commands", "bench"),
     "compare": ("benchmarks.commands", "compare"),
