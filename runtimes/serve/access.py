@@ -17,7 +17,7 @@ KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")
 BEARER = b"bearer"
 NAME = re.compile(r"[A-Za-z0-9._-]+")
 # Host: a name or an address, perhaps with a port (RFC 9110, section 7.2).
-HOST = re.compile(rf"(?P<name>\[[0-9A-Fa-f:.]+\]|{NAME.pattern})(?::\d{{0,5}})?")
+HOST = re.compile(rf"(?P<name>\[[0-9A-Fa-f:.]+\]|{NAME.pattern})(?::[0-9]{{0,5}})?")
 LOOPBACK_NAME = "localhost"
 
 

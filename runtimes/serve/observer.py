@@ -83,7 +83,7 @@ class Observer:
     def _record(self, scope: Scope, seen: Seen, seconds: float, request: str) -> None:
         """Counts and logs a request that has ended."""
         state, client = scope.get("state", {}), scope.get("client")
-        status = seen.status or state.get("refused", CLIENT_GONE)
+        status = state.get("refused") or seen.status or CLIENT_GONE
         route = route_of(scope["path"])
         self._figures.requests[route, status] += 1
         if route in STORY_ROUTES:

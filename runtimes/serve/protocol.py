@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begins a request."""
-        if self._answering:
+        if self._answering and not self._sent_whole:
             self.cycle.keep_alive = False
             self._ignored = 0
             raise _Stop
@@ -190,10 +190,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Ends an answer."""
+        next_arrived = bool(self.pipeline)
         super().on_response_complete()
         if self._look_at_reader not in self._timers:
             self._watch_reader()
-        if self.cycle.more_body and not self.transport.is_closing():
+        if self.cycle.more_body and not next_arrived and not self.transport.is_closing():
             self._ignore(self._limits.receive_seconds)
 
     def close_after_answer(self) -> None:
@@ -209,6 +210,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def _answering(self) -> bool:
         """Whether a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _sent_whole(self) -> bool:
+        """Whether the client has all bytes of an answer, which the application has not ended yet."""
+        cycle = self.cycle
+        return cycle.response_started and not cycle.chunked_encoding and not cycle.expected_content_length
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answers with an error without the application, and ends the connection."""

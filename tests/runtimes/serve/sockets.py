@@ -48,7 +48,7 @@ class Echo:
     gone: int = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers a request: /early before the body is read, /stream without end, /large with 8 MiB."""
+        """Answers a request: /early before the body is read, /stream without end, /large with 8 MiB, /empty slowly."""
         path = scope["path"]
         self.asked.append(path)
         if path == "/early":
@@ -69,6 +69,10 @@ class Echo:
             await self._stream(receive, send)
         elif path == "/large":
             await answer(send, 200, bytes(2**23))
+        elif path == "/empty":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await asyncio.sleep(0.1)
+            await send({"type": "http.response.body", "body": b""})
         elif path == "/wait":
             assert (await receive())["type"] == "http.disconnect"
             self.gone += 1

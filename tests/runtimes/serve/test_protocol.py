@@ -233,6 +233,17 @@ def test_of_requests_sent_ahead_only_the_first_is_answered(server: Running, app:
     assert app.asked == ["/"]
 
 
+def test_a_request_after_all_bytes_of_an_answer_is_not_ahead_of_it(server: Running, app: Echo) -> None:
+    with server.connect() as client:
+        for body in (b"", b"abc"):
+            client.sendall(b"GET /empty HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert status_of(read_answer(client)) == 200
+            client.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))
+            client.sendall(body)
+            assert read_answer(client).endswith(body or b"hello")
+    assert app.asked == ["/empty", "/"] * 2
+
+
 def test_a_client_that_sent_ahead_and_hangs_up_stops_the_work(server: Running, app: Echo) -> None:
     with server.connect() as client:
         client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n" + GET)
