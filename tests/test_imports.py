@@ -44,7 +44,12 @@ FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 WRITING_ROOMS = {"hub", "pack", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 # What the modules of a room may import beside that, from its extra.
-ROOM_NEEDS = {"hub": {"huggingface_hub"}, "pack": {"cryptography"}, "web": {"brotli"}}
+ROOM_NEEDS = {
+    "hub": {"huggingface_hub"},
+    "pack": {"cryptography"},
+    "serve": {"httptools", "starlette", "uvicorn"},
+    "web": {"brotli"},
+}
 HEAVY = {
     "accelerate",
     "cryptography",
@@ -119,9 +124,8 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
-    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | (
-        {"typer"} if path.name == "commands.py" else ROOM_NEEDS.get(room(path), set())
-    )
+    needs = RUNTIME_NEEDS | ROOM_NEEDS.get(room(path), set()) | ({"typer"} if path.name == "commands.py" else set())
+    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= needs
 
 
 @pytest.mark.parametrize("name", sorted(LIGHT_SLM | FOLDER_WRITERS))
