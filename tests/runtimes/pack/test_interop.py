@@ -30,7 +30,7 @@ pytestmark = [
 
 
 def model_signing(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [PYTHON, "-m", "model_signing", *map(str, args)]
+    command = [str(PYTHON), "-m", "model_signing", *map(str, args)]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
 
