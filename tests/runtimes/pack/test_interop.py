@@ -22,7 +22,7 @@ from tests.bundles import Slmx
 
 Keys = tuple[Path, Path]
 VARIABLE = "SLMX_MODEL_SIGNING"
-PYTHON = Path(os.environ.get(VARIABLE, "none"), "bin", "python")
+PYTHON = Path(os.environ.get(VARIABLE, "none"), "bin", "python").absolute()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON.is_file(), reason=f"{VARIABLE} names no environment with model-signing"),
