@@ -28,6 +28,13 @@ def check_number(name: str, value: object, whole: bool = False) -> None:
         raise UsageError(f"{name} must be {kind}, not {ascii(value)[:80]}")
 
 
+def check_least(name: str, value: object, least: int) -> None:
+    """Raises UsageError unless a value is a whole number from `least` on."""
+    check_number(name, value, whole=True)
+    if isinstance(value, Integral) and value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
+
+
 def as_texts(name: str, value: object) -> tuple[str, ...]:
     """Returns one text or several as a tuple; UsageError if a value is neither."""
     texts = (value,) if isinstance(value, str) else value
@@ -206,18 +213,14 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", as_texts("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", as_ids("stop token ids", self.stop_token_ids))
-        check_number("top logprobs", self.top_logprobs, whole=True)
+        check_least("top logprobs", self.top_logprobs, 0)
         if self.max_tokens is not None:
-            check_number("max tokens", self.max_tokens, whole=True)
+            check_least("max tokens", self.max_tokens, 1)
         for name in ("logprobs", "ignore_eos"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(
                     f"{name.replace('_', ' ')} must be True or False, not {ascii(getattr(self, name))[:80]}"
                 )
-        if self.top_logprobs < 0:
-            raise UsageError(f"top logprobs must be 0 (off) or more, not {self.top_logprobs}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UsageError(f"max tokens must be at least 1, not {self.max_tokens}")
         if self.on_full not in ON_FULL:
             raise UsageError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
         if "" in self.stop:

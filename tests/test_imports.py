@@ -42,6 +42,7 @@ LIGHT_SLM = {
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 WEB_NEEDS = {"brotli", "filelock"}
+SERVE_NEEDS = {"httptools", "starlette", "uvicorn"}
 HEAVY = {
     "accelerate",
     "datasets",
@@ -71,6 +72,12 @@ def modules(package: str) -> list[Path]:
 
 def is_web(path: Path) -> bool:
     return path.is_relative_to(ROOT / "runtimes" / "web")
+
+
+def other_needs(path: Path) -> set[str]:
+    """The packages beyond those of the plain install that a module of `runtimes` may import."""
+    extras = {"web": WEB_NEEDS, "serve": SERVE_NEEDS}.get(path.relative_to(ROOT / "runtimes").parts[0], set())
+    return extras | ({"typer"} if path.name == "commands.py" else set())
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
@@ -114,9 +121,7 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
-    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | (
-        {"typer"} if path.name == "commands.py" else WEB_NEEDS if is_web(path) else set()
-    )
+    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | other_needs(path)
 
 
 @pytest.mark.parametrize("name", sorted(LIGHT_SLM | FOLDER_WRITERS))

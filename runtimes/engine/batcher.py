@@ -12,8 +12,7 @@ from runtimes.engine.pool import Pool
 from runtimes.engine.prompt_cache import CachedPrompt, PromptCache
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
-from runtimes.types import check_number
-from slm.errors import UsageError
+from runtimes.types import check_least
 
 PROMPT_PART = 128
 SCORED_LOGITS = 2**18  # in one part of a text that is scored: 1 MiB
@@ -22,7 +21,7 @@ COPIES = 16  # this many positions that are copied count as one that is read
 
 @dataclass(slots=True)
 class _Reading:
-    """A sequence that is being read. `after` tells what happens then."""
+    """A sequence that is being read: a prompt, a window of a full context, or a text that is scored."""
 
     work: Story | TextScore
     ids: list[int]
@@ -30,11 +29,11 @@ class _Reading:
 
 
 class Batcher:
-    """Stories that are written together. Each is added at any time and joins the others at the next step.
+    """Stories that are written together. A story can be added at any time, and it joins the others between two steps.
 
-    A prompt is read in parts in a cache of its own, then copied to the row of its story. So the running stories wait
-    for one part at most. A prompt that begins like a running story or a recent prompt is not read again as far as both
-    agree; in int8 only a whole prompt is used again.
+    A prompt is read in parts in a cache of its own, and then it is copied to the row of its story. So the running
+    stories wait for one part at most. The beginning that a prompt shares with a running story or a recent prompt is
+    copied, not read. In int8 only a whole prompt is copied.
 
     In float, a story is the one that it would be alone. In int8, rounding depends on all rows. If reading a prompt or a
     step fails, the stories that it concerns end with the error in `Story.error`, and the others go on. Not thread-safe.
@@ -50,15 +49,14 @@ class Batcher:
         reused_tokens: How many of them were copied instead of read.
 
     Raises:
-        UsageError: A part is less than one position.
+        UsageError: There is no slot, or a part is less than one position.
         SlmxError: The generator is closed, or the variant writes one story at a time.
     """
 
     def __init__(self, generator: Generator, slots: int, prompt_part: int | None = PROMPT_PART) -> None:
+        check_least("slots", slots, 1)
         if prompt_part is not None:
-            check_number("prompt part", prompt_part, whole=True)
-            if prompt_part < 1:
-                raise UsageError(f"prompt part must be at least 1, not {prompt_part}")
+            check_least("prompt part", prompt_part, 1)
         self._generator = generator
         self._part = sys.maxsize if prompt_part is None else prompt_part
         self._scored = min(self._part, max(1, SCORED_LOGITS // generator.bundle.config.vocab_size))

@@ -20,6 +20,7 @@ from runtimes.types import (
     GenerationConfig,
     SamplingParams,
     Settings,
+    check_least,
     check_number,
     check_prompt,
     read_settings,
@@ -68,9 +69,7 @@ class Generator:
         allow_special: bool = False,
         slots: int = SLOTS,
     ) -> None:
-        check_number("slots", slots, whole=True)
-        if slots < 1:
-            raise UsageError(f"slots must be at least 1, not {slots}")
+        check_least("slots", slots, 1)
         self.bundle = bundle
         self.allow_special = allow_special
         self.slots = slots

@@ -131,9 +131,11 @@ class Form(Protocol):
 
 
 class Answer:
-    """Answers a request in one shape."""
+    """Answers a request in one shape. The number of tokens that were written is `request.state.tokens`."""
 
-    def __init__(self, work: Work, form: Form) -> None:
+    def __init__(self, request: Request, work: Work, form: Form) -> None:
+        self._request = request
+        self._written = 0
         self._work = work
         self._form = form
         self._completions: dict[int, Completion] = {}
@@ -198,6 +200,9 @@ class Answer:
 
     def _record(self, place: int, update: Update) -> None:
         self._work.record(place, update)
+        if place < self._work.first_score:
+            self._written += len(update.ids)
+            self._request.state.tokens = self._written
         if update.completion is not None:
             self._completions[update.index] = update.completion
 
@@ -210,13 +215,12 @@ class Answer:
         """Returns the counts of tokens. A prompt counts once, however many stories it has."""
         begun, completions = self._work.begun, self._completions
         prompt = sum(map(len, begun.prompt_ids))
-        written = sum(completion.stats.tokens for completion in completions.values())
         firsts = [completions[index] for index in range(0, len(completions), self._work.asked.n)]
         cached = sum(completion.stats.reused_prompt_tokens for completion in firsts)
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": written,
-            "total_tokens": prompt + written,
+            "completion_tokens": self._written,
+            "total_tokens": prompt + self._written,
             "prompt_tokens_details": {"cached_tokens": cached},
         }
 
@@ -280,7 +284,7 @@ async def serve(request: Request, work: Work, form: Form) -> Response:
     Raises:
         SlmxError: As in `Work.submit`; also as in `Follower.updates` and `Work.record`, if the answer is no stream.
     """
-    answer = Answer(work, form)
+    answer = Answer(request, work, form)
     follower = Follower(request.receive, state_of(request).request_seconds)
     try:
         work.submit(follower, client_of(request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +12,8 @@ from runtimes.requests.fields import chat_table, completion_table
 from runtimes.requests.table import Table
 from runtimes.serve.openapi_schemas import SCHEMAS, Schema, ref
 from runtimes.serve.state import ServerState, state_of
-from slm import __version__
 
-JSON = "application/json"
+JSON, PLAIN = "application/json", "text/plain"
 ERRORS = {
     400: "A field is wrong, or the prompt is longer than the context.",
     401: "The key is missing or wrong.",
@@ -49,7 +49,7 @@ def describe(state: ServerState) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "slmx serve",
-            "version": __version__,
+            "version": version("slmx"),
             "description": "Writes stories with small language models, with the interface of OpenAI.",
         },
         "servers": [{"url": "/"}],
@@ -62,9 +62,9 @@ def describe(state: ServerState) -> dict[str, Any]:
                 "get": _get("retrieveModel", "Describe a model.", ref("Model"), (*OF_ANY_REQUEST, 404))
                 | {"parameters": [model]}
             },
-            "/openapi.json": {
-                "get": _get("describe", "This description.", {"type": "object"}, OF_ANY_REQUEST),
-            },
+            "/openapi.json": {"get": _get("describe", "This description.", {"type": "object"}, OF_ANY_REQUEST)},
+            "/metrics": {"get": _get("metrics", "Figures for Prometheus.", {"type": "string"}, OF_ANY_REQUEST, PLAIN)},
+            "/healthz": {"get": _health()},
         },
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -79,19 +79,27 @@ def _request(table: Table, names: list[str]) -> Schema:
     return schema
 
 
-def _get(operation: str, summary: str, schema: Schema, errors: tuple[int, ...]) -> Schema:
+def _get(operation: str, summary: str, schema: Schema, errors: tuple[int, ...], kind: str = JSON) -> Schema:
     return {
         "operationId": operation,
         "summary": summary,
-        "responses": {"200": {"description": "The answer.", "content": {JSON: {"schema": schema}}}, **_errors(errors)},
+        "responses": {"200": {"description": "The answer.", "content": {kind: {"schema": schema}}}, **_errors(errors)},
     }
 
 
+def _health() -> Schema:
+    """Returns the description of `/healthz`, which needs no key and answers 503 in its own shape."""
+    health = _get("health", "Whether the server can write stories.", ref("Health"), OF_ANY_REQUEST)
+    health["responses"]["503"]["content"] = {JSON: {"schema": {"anyOf": [ref("Health"), ref("Error")]}}}
+    return health | {"security": []}
+
+
 def _post(operation: str, summary: str, name: str) -> Schema:
-    events = {
-        "type": "string",
-        "description": f"With stream: events of `data: ` and a {name}Event or an Error. The last is `data: [DONE]`. "
-        "Lines that begin with a colon are comments.",
+    event = {
+        "type": "object",
+        "description": "An event of a stream. Lines that begin with a colon are comments.",
+        "properties": {"data": {"type": "string", "description": f"A {name}Event or an Error as JSON, or [DONE]."}},
+        "required": ["data"],
     }
     return {
         "operationId": operation,
@@ -100,7 +108,7 @@ def _post(operation: str, summary: str, name: str) -> Schema:
         "responses": {
             "200": {
                 "description": "The answer, in one piece or in events.",
-                "content": {JSON: {"schema": ref(name)}, "text/event-stream": {"schema": events}},
+                "content": {JSON: {"schema": ref(name)}, "text/event-stream": {"schema": event}},
             },
             **_errors(OF_A_POST),
         },

@@ -128,6 +128,7 @@ SCHEMAS: dict[str, Schema] = {
         _chat_choice(delta=an_object({"role": {"const": "assistant"}, "content": TEXT}, "role", "content")),
         is_event=True,
     ),
+    "Health": an_object({"status": {"enum": ["ok", "stopping", "failed"]}, "models": listed(TEXT)}, "models"),
     "Model": MODEL,
     "Models": an_object({"object": {"const": "list"}, "data": listed(ref("Model"))}),
 }

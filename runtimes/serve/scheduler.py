@@ -15,6 +15,7 @@ from runtimes.engine.story import Story
 from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
 from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
+from runtimes.types import check_least
 from slm.errors import SlmxError, UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
@@ -44,6 +45,7 @@ class Scheduler:
     def __init__(
         self, generator: Generator, slots: int = SLOTS, queue: int = QUEUE, prompt_part: int = PROMPT_PART
     ) -> None:
+        check_least("queue", queue, 0)
         self.generator = generator
         self._batcher = Batcher(generator, slots, prompt_part)
         self.slots = self._batcher.slots
@@ -172,7 +174,11 @@ class Scheduler:
     def _run(self) -> None:
         try:
             while self._start_waiting():
-                self._step()
+                try:
+                    self._publish(self._batcher.step())
+                except Exception as error:
+                    log.error("the batch failed and begins anew", exc_info=error)
+                    self._publish(self._begin_anew(error))
         finally:
             with self._condition:
                 self._draining = self._ended = True
@@ -212,13 +218,9 @@ class Scheduler:
                 item.work.error = SlmxError("stopped before the whole text was scored")
             self._end(item)
 
-    def _step(self) -> None:
-        """Takes one step with all running stories and publishes what is new."""
+    def _publish(self, advanced: list[tuple[Story, str]]) -> None:
+        """Publishes what is new after a step, and records which stories have ended."""
         running, fresh, ended = self._running, self._fresh, dict[Item, None]()
-        try:
-            advanced = self._batcher.step()
-        except Exception as error:
-            advanced = self._begin_anew(error)
         for story, piece in advanced:
             item = running[story]
             if piece:
@@ -239,7 +241,6 @@ class Scheduler:
 
     def _begin_anew(self, error: Exception) -> list[tuple[Story, str]]:
         """Ends all that runs with an error that is not one of a single story, so that later stories can run."""
-        log.error("the batch failed and begins anew", exc_info=error)
         self._batcher.reset()
         for item in self._scores:
             item.work.error = error
@@ -255,9 +256,9 @@ class Scheduler:
         self._fresh[job] = None
         if self._running.pop(work, None) is not None:
             self._queue.ended(item)
+            self._story_seconds += 0.1 * (perf_counter() - item.began - self._story_seconds)
         if isinstance(work, Story):
             self._tokens += len(work.ids)
             self._stories["error" if work.error is not None else str(work.finish_reason)] += 1
-            self._story_seconds += 0.1 * (perf_counter() - item.began - self._story_seconds)
         else:
             self._scores = [other for other in self._scores if other is not item]

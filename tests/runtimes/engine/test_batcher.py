@@ -287,6 +287,37 @@ def test_a_story_that_is_dropped_while_it_is_read_is_read_no_further(generator: 
     assert queued.ids
 
 
+@pytest.mark.parametrize("variant", ["fp32", "int8"])
+def test_part_of_a_prompt_that_was_dropped_is_not_taken_for_a_whole_one(
+    generator: Generator, int8: Generator, variant: str
+) -> None:
+    chosen = int8 if variant == "int8" else generator
+    batcher, begin = Batcher(chosen, 1, prompt_part=4), chosen.encode(LONG)[:4]
+    for prompt in ("Lily", "Tom", "Zoë", "Max"):  # as many as are kept
+        batcher.add(greedy(chosen, prompt, GenerationConfig(2)))
+        finish(batcher)
+    dropped, story = greedy(chosen, LONG), greedy(chosen, begin, GenerationConfig(9))
+    batcher.add(dropped)
+    batcher.step()
+    batcher.drop(dropped)
+    batcher.add(story)
+    finish(batcher)
+    alone = chosen.stream(chosen.detokenize(begin), GenerationConfig(9), GREEDY)
+    assert "".join(alone) == story.completion().completion_text
+
+
+def test_a_story_that_is_dropped_while_its_context_slides_is_gone(generator: Generator) -> None:
+    batcher = Batcher(generator, 2)
+    sliding = greedy(generator, LONG, GenerationConfig(on_full="slide", ignore_eos=True))
+    batcher.add(sliding)
+    while sliding.window is None:
+        batcher.step()
+    written = len(sliding.ids)
+    assert batcher.running == 1
+    batcher.drop(sliding)
+    assert (batcher.running, batcher.step(), len(sliding.ids)) == (0, [], written)
+
+
 def nan_for(monkeypatch: pytest.MonkeyPatch, chosen: Callable[[Pool], Iterator[int]]) -> None:
     """Makes the logits of some rows of each step no numbers."""
     step = Pool.step
@@ -428,6 +459,10 @@ def test_a_score_that_fails_has_its_error(generator: Generator, monkeypatch: pyt
     assert text.done
     assert str(text.error).startswith("fp32: its logits are no numbers")
     assert (len(story.ids), story.error) == (5, None)
+    later = greedy(generator, LONG, GenerationConfig(5))
+    batcher.add(later)
+    finish(batcher)
+    assert later.reused_prompt_tokens == 1, "only the token that begins every story, which Lily has too"
 
 
 def test_a_reset_batcher_is_as_new(generator: Generator) -> None:
@@ -444,12 +479,16 @@ def test_a_reset_batcher_is_as_new(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "line"),
-    [(0, "prompt part must be at least 1, not 0"), (2.5, "prompt part must be a whole number, not 2.5")],
+    ("slots", "part", "line"),
+    [
+        (2, 0, "prompt part must be at least 1, not 0"),
+        (2, 2.5, r"prompt part must be a whole number, not 2\.5"),
+        (0, 128, "slots must be at least 1, not 0"),
+    ],
 )
-def test_a_part_is_at_least_one_position(generator: Generator, part: int, line: str) -> None:
+def test_a_number_out_of_range_is_refused(generator: Generator, slots: int, part: int, line: str) -> None:
     with pytest.raises(UsageError, match=f"^{line}$"):
-        Batcher(generator, 2, part)
+        Batcher(generator, slots, part)
 
 
 def test_rules_of_one_story_are_not_those_of_another(generator: Generator) -> None:

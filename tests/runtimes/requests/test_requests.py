@@ -241,7 +241,13 @@ def test_bounds_narrow_the_ranges() -> None:
 
 def test_messages_are_read() -> None:
     parts = [{"type": "text", "text": "Once "}, {"type": "text", "text": "upon"}]
-    answer = {"role": "assistant", "content": " a time", "refusal": None, "tool_calls": [], "annotations": []}
+    answer: dict[str, object] = {
+        "role": "assistant",
+        "content": " a time",
+        "refusal": None,
+        "tool_calls": [],
+        "annotations": [],
+    }
     request = chat(
         messages=[
             {"role": "developer", "content": "Be kind."},

@@ -12,23 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.requests.fields import Bounds
-from runtimes.serve.chat import chat_completions
-from runtimes.serve.completions import completions
-from runtimes.serve.models import get_model, list_models
-from runtimes.serve.openapi import openapi
+from runtimes.serve.access import hosts_for
+from runtimes.serve.app import build_app
+from runtimes.serve.guard import ServeSettings
 from runtimes.serve.scheduler import Scheduler
+from runtimes.serve.shutdown import StoryServer
 from runtimes.serve.state import ServerState
 
 Json = dict[str, Any]
 # A story that goes on until it is stopped.
-ENDLESS = {"ignore_eos": True, "on_full": "slide", "max_tokens": 2**31 - 1}
+ENDLESS: Json = {"ignore_eos": True, "on_full": "slide", "max_tokens": 2**31 - 1}
 
 
 class Served:
@@ -102,18 +99,9 @@ def serving(
     names = [f"{generator.bundle.manifest.preset}{number or ''}" for number, generator in enumerate(generators)]
     schedulers = {name: Scheduler(generator, slots, queue) for name, generator in zip(names, generators, strict=True)}
     state = ServerState(schedulers, bounds or Bounds(), seconds, int(time.time()))
-    app = Starlette(
-        routes=[
-            Route("/v1/completions", completions, methods=["POST"]),
-            Route("/v1/chat/completions", chat_completions, methods=["POST"]),
-            Route("/v1/models", list_models),
-            Route("/v1/models/{model:path}", get_model),
-            Route("/openapi.json", openapi),
-        ]
-    )
-    app.state.server = state
+    settings = ServeSettings(hosts_for("127.0.0.1", "127.0.0.1", "localhost", ()))
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
+    server = StoryServer(build_app(state, settings), grace=0)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", state)
@@ -121,8 +109,6 @@ def serving(
         with served.http:
             yield served
     finally:
-        for scheduler in schedulers.values():
-            scheduler.drain(0)
         server.should_exit = True
         thread.join()
         for scheduler in schedulers.values():

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra [serve]")
 
-from runtimes.types import Settings
 from tests.runtimes.serve.servers import Served
 
 PROMPTS = ["Once upon a time", "One day, Lily", ""]
@@ -58,7 +57,7 @@ def test_the_seed_that_was_drawn_gives_the_story_again(server: Served) -> None:
     assert [choice["text"] for choice in again["choices"]] == [choice["text"] for choice in first["choices"]]
 
 
-SETTINGS: list[Settings] = [
+SETTINGS: list[dict[str, Any]] = [
     {"top_k": 5, "top_p": 0.8, "min_p": 0.05, "temperature": 1.2},
     {"repetition_penalty": 1.5, "presence_penalty": 1.0, "frequency_penalty": 0.5, "temperature": 0.0},
     {"no_repeat_ngram": 2, "min_tokens": 25, "temperature": 0.0},
@@ -73,10 +72,11 @@ SETTINGS: list[Settings] = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings))
-def test_every_setting_means_the_same_as_in_the_generator(server: Served, settings: Settings) -> None:
-    expected = server.generator.generate("Once upon a time", **{"seed": 7, "max_tokens": 30, **settings})
-    fields = {**settings, "logit_bias": {str(key): value for key, value in settings.get("logit_bias", {}).items()}}
-    answer = server.ask(prompt="Once upon a time", **{"seed": 7, "max_tokens": 30, "return_token_ids": True, **fields})
+def test_every_setting_means_the_same_as_in_the_generator(server: Served, settings: dict[str, Any]) -> None:
+    settings = {"seed": 7, "max_tokens": 30, **settings}
+    expected = server.generator.generate("Once upon a time", **settings)
+    bias = {str(token): value for token, value in settings.get("logit_bias", {}).items()}
+    answer = server.ask(prompt="Once upon a time", **{**settings, "logit_bias": bias, "return_token_ids": True})
     (choice,) = answer["choices"]
     assert (choice["text"], choice["token_ids"]) == (expected.completion_text, expected.ids)
     assert (choice["finish_detail"], choice["stop_reason"]) == (expected.stats.stop, expected.stats.stop_string)
@@ -152,7 +152,7 @@ def test_many_prompts_at_once_are_encoded_outside_the_event_loop(server: Served)
     ],
 )
 def test_a_wrong_request_is_refused_in_the_shape_of_openai(
-    server: Served, fields: dict[str, object], param: str, code: str, message: str
+    server: Served, fields: dict[str, Any], param: str, code: str, message: str
 ) -> None:
     error = server.ask(status=400, **fields)["error"]
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)

@@ -207,6 +207,7 @@ def test_what_waits_is_dropped_at_once_and_never_read(
     generator: Generator, start: Callable[..., Scheduler], steps: Steps
 ) -> None:
     scheduler, running, waiting = start(1, 1), Client("a"), Client("b")
+    steps.clock = 1e6
     running.asks(scheduler, story(generator))
     steps.wait()
     cancelled = story(generator, LONG)
@@ -220,7 +221,11 @@ def test_what_waits_is_dropped_at_once_and_never_read(
     assert (last.completion.stats.finish_reason, last.text, last.ids) == ("interrupted", "", [])
     assert cancelled not in steps.added
     assert scheduler.figures().cancelled == 1
+    waiting.asks(scheduler, story(generator, config=GenerationConfig(2)))
+    with pytest.raises(QueueFullError, match="try again in 1 s"):  # stories that never ran took no time
+        waiting.asks(scheduler, story(generator))
     steps.go_on()
+    waiting.result()
     running.result()
 
 
@@ -583,6 +588,8 @@ def test_a_number_out_of_range_starts_no_thread(generator: Generator) -> None:
     threads = threading.active_count()
     with pytest.raises(UsageError, match="prompt part must be at least 1"):
         Scheduler(generator, prompt_part=0)
+    with pytest.raises(UsageError, match="queue must be at least 0, not -1"):
+        Scheduler(generator, queue=-1)
     assert threading.active_count() == threads
 
 

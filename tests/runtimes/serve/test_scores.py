@@ -12,7 +12,7 @@ pytest.importorskip("starlette", reason="needs the extra [serve]")
 from runtimes.engine.loss import log_softmax
 from runtimes.engine.session import Session
 from tests import bundles
-from tests.runtimes.serve.servers import Served
+from tests.runtimes.serve.servers import Json, Served, serving
 from tests.runtimes.serve.test_completions import GREEDY
 
 TEXTS = ["Once upon a time, there was a big dog.", "Zoë \N{SLIGHTLY SMILING FACE} saw", ""]
@@ -35,7 +35,7 @@ def test_a_scored_text_has_the_log_probabilities_of_a_session(server: Served, se
     ids = server.generator.encode(text)
     expected = log_probabilities(session, ids)
     for max_tokens in (0, 3):
-        fields = {"prompt": text, "echo": True, "max_tokens": max_tokens, "logprobs": 3, "temperature": 0}
+        fields: Json = {"prompt": text, "echo": True, "max_tokens": max_tokens, "logprobs": 3, "temperature": 0}
         answer = server.ask(**fields)
         (choice,) = answer["choices"]
         logprobs, count = choice["logprobs"], len(ids) - 1
@@ -64,7 +64,7 @@ def readable(token: bytes) -> str:
 
 def test_a_written_story_has_the_scores_of_its_text(server: Served) -> None:
     """The story is scored again as ids. In float both agree."""
-    fields = {"prompt": "Once upon a time", "seed": 3, "logprobs": 5, "return_token_ids": True, "max_tokens": 25}
+    fields: Json = {"prompt": "Once upon a time", "seed": 3, "logprobs": 5, "return_token_ids": True, "max_tokens": 25}
     (story,) = server.ask(**fields)["choices"]
     ids = [*server.generator.tokenize("Once upon a time"), *story["token_ids"]]
     (scored,) = server.ask(prompt=ids, **SCORE, logprobs=5)["choices"]
@@ -91,7 +91,7 @@ def test_echo_with_some_tokens_gives_the_scores_of_both(server: Served) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"max_tokens": 0}, {"max_tokens": 40, "seed": 1}])
-def test_text_offset_is_where_a_token_begins(server: Served, fields: dict[str, object]) -> None:
+def test_text_offset_is_where_a_token_begins(server: Served, fields: Json) -> None:
     prompt = "Zoë \N{SLIGHTLY SMILING FACE} saw a dog"
     (choice,) = server.ask(prompt=prompt, echo=True, logprobs=0, **fields)["choices"]
     logprobs = choice["logprobs"]
@@ -136,3 +136,26 @@ def test_scores_of_a_stream_are_those_of_one_piece(server: Served) -> None:
 def test_no_scores_are_given_unless_asked_for(server: Served) -> None:
     assert server.ask(prompt="Once", **SCORE)["choices"][0]["logprobs"] is None
     assert server.ask(prompt="Once", max_tokens=2)["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.slow
+def test_the_space_that_a_tokenizer_puts_before_a_text_is_no_part_of_it() -> None:
+    """With SentencePiece the first token of a text begins with a space that the text does not have."""
+    from tests.runtimes.engine.test_begin import bundle_of
+
+    prompt = "Once upon a time"
+    with serving(bundle_of("sentencepiece always")) as served:
+        for fields in ({"prompt": prompt, "echo": True}, {"prompt": "", "seed": 1}):
+            (choice,) = served.ask(**fields, logprobs=0, max_tokens=12)["choices"]
+            first, *rest = zip(choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"], strict=True)
+            assert first[1] == 0
+            assert choice["text"].startswith(first[0].removeprefix(" ")) or first[0].startswith("bytes:")
+            for token, offset in rest:
+                if not token.startswith("bytes:"):
+                    assert choice["text"][offset:].startswith(token)
+        begin, ids = served.generator.tokenizer.begin, served.generator.tokenize(prompt)
+        (choice,) = served.ask(prompt=ids, echo=True, max_tokens=0)["choices"]
+        assert choice["text"] == prompt
+        (given,) = served.ask(prompt=[begin, *ids], echo=True, max_tokens=0, logprobs=0)["choices"]
+        assert given["logprobs"]["tokens"][0] == "<s>"
+        assert given["logprobs"]["text_offset"][:2] == [0, 0]

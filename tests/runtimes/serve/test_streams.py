@@ -14,7 +14,6 @@ pytest.importorskip("starlette", reason="needs the extra [serve]")
 
 from runtimes.engine.generator import Generator
 from runtimes.serve import following
-from runtimes.types import Settings
 from tests import bundles
 from tests.runtimes.serve.servers import ENDLESS, Json, Served, read_events, serving
 
@@ -92,8 +91,8 @@ def test_the_usage_is_an_event_when_asked_for(server: Served, path: str, fields:
 
 
 def test_events_come_together_and_not_one_for_each_token(server: Served) -> None:
-    fields = {**ENDLESS, "max_tokens": 400, "seed": 1}
-    events = server.events(prompt="Once upon a time", **fields)
+    asked: Json = {**ENDLESS, "max_tokens": 400, "seed": 1}
+    events = server.events(prompt="Once upon a time", **asked)
     assert len(events) < 200, "the model writes several tokens in 10 ms"
 
 
@@ -101,11 +100,17 @@ def test_a_character_that_is_split_over_tokens_is_whole_in_an_event(server: Serv
     """The bias makes the model write the two bytes of one letter in turn."""
     generator = server.generator
     first, second = generator.tokenizer.encode("ß")
-    settings: Settings = {"logit_bias": {first: 99.0, second: 100.0}, "frequency_penalty": 20.0}
+    settings: Json = {"logit_bias": {first: 99.0, second: 100.0}, "frequency_penalty": 20.0}
     expected = generator.generate("Once", temperature=0.0, max_tokens=7, **settings)
     assert "ßß" in expected.completion_text
     bias = {str(token): value for token, value in settings["logit_bias"].items()}
-    fields = {"temperature": 0, "max_tokens": 7, "frequency_penalty": 20, "logit_bias": bias, "return_token_ids": True}
+    fields: Json = {
+        "temperature": 0,
+        "max_tokens": 7,
+        "frequency_penalty": 20,
+        "logit_bias": bias,
+        "return_token_ids": True,
+    }
     parts = [event["choices"][0] for event in server.events(prompt="Once", **fields)]
     assert "".join(part["text"] for part in parts) == expected.completion_text
     assert any(part["token_ids"][-1:] == [first] for part in parts[:-1]), "an event ends inside a letter"
