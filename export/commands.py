@@ -108,6 +108,7 @@ def verify(
     """
     from export.interop.registry import find_runtimes
     from runtimes.bundle.location import SHIPPED_BUNDLES
+    from runtimes.bundle.manifest import MANIFEST_FILE
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
 
@@ -123,7 +124,7 @@ def verify(
         with needs("sign"):
             from runtimes.pack.signature import require_signature
         signed_with = require_signature(opened, key)
-        typer.echo(f"signed with {key}, over {opened.store.location('manifest.json')}")
+        typer.echo(f"signed with {key}, over {opened.store.location(MANIFEST_FILE)}")
     if others:
         from export.interop.compare import compare_runtimes, onnx_variants
 

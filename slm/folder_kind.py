@@ -10,6 +10,8 @@ from slm.errors import SlmxError
 from slm.json_reader import read_json
 
 MAX_JSON_BYTES = 2**24
+# The ending of the files that `slmx pack` writes.
+PACKED_SUFFIX = ".slmx"
 ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
 MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
@@ -61,6 +63,7 @@ OTHERWISE = {
     Kind.BUNDLE: "slmx export --out {out} makes one",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
+    Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
 
 
@@ -136,7 +139,8 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         advice = ADVICE[kind, wanted].format(path=shlex.quote(str(path)))
     else:
         out = shlex.quote(str(path)) if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
-        advice = OTHERWISE[wanted].format(out=out)
+        packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
+        advice = OTHERWISE[Kind.PACKED if packed else wanted].format(out=out)
     if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
         return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")

@@ -28,7 +28,8 @@ from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, get_preset
-from slm.tokenizer_json import JSON_FILE, parse_merges
+from slm.tokenizer import JSON_FILE
+from slm.tokenizer_json import parse_merges
 from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -52,7 +52,7 @@ def unpack(
     from runtimes.pack.packing import unpack_bundle
 
     opened = Bundle.open(archive)
-    folder = out or Path(archive.resolve().stem)
+    folder = out or Path(archive.stem)
     unpack_bundle(opened, folder, force, _log)
     typer.echo(str(folder))
 

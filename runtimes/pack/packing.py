@@ -13,10 +13,10 @@ from runtimes.pack.envelope import read_signature
 from slm.atomic import atomic_folder
 from slm.disk import atomic_file, write_file
 from slm.errors import SlmxError
+from slm.folder_kind import PACKED_SUFFIX
 from slm.locks import one_line
 from slm.ownership import BUNDLE
 
-SUFFIX = ".slmx"
 HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers
 
 Log = Callable[[str], None]
@@ -25,7 +25,7 @@ Log = Callable[[str], None]
 def default_archive(bundle: Path) -> Path:
     """Returns where the archive of a bundle goes: `mine.slmx` in the current folder for `bundles/mine`."""
     name = bundle.resolve().name
-    return Path(f"{name.removesuffix(Path(name).suffix) if bundle.is_file() else name}{SUFFIX}")
+    return Path(f"{name.removesuffix(Path(name).suffix) if bundle.is_file() else name}{PACKED_SUFFIX}")
 
 
 def pack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> int:

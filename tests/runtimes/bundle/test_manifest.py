@@ -205,6 +205,12 @@ def test_two_names_that_some_systems_take_for_one_are_refused() -> None:
     assert "two files have names that some systems take for one" in line
 
 
+@pytest.mark.parametrize("name", ["onnx", "ONNX", "tokenizer.tiktoken/a", "Tokenizer.TIKTOKEN/a/b"])
+def test_a_file_that_is_the_folder_of_another_one_is_refused(name: str) -> None:
+    line = refusal(with_value(f"files|{name}", STORED["files"]["tokenizer.tiktoken"]))
+    assert "is a file and a folder" in line
+
+
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "", "a/b", "a\\b", ".x", "x" * 200, "nano\n", "é", "C:"])
 def test_a_preset_that_could_name_another_folder_is_refused(name: str) -> None:
     assert "preset is not a plain name" in refusal(with_value("preset", name))

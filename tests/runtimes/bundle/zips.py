@@ -52,7 +52,7 @@ class Entry:
     def shared(self, **changes: Any) -> bytes:  # noqa: ANN401
         """The fields of both headers, and the name."""
         method = (8 if self.deflated else 0) if self.method is None else self.method
-        values = {
+        values: dict[str, Any] = {
             "version": self.version,
             "flags": self.flags,
             "method": method,
@@ -64,7 +64,8 @@ class Entry:
             "name": self.name,
             "extra": self.extra,
         } | changes
-        name, extra = values.pop("name"), values.pop("extra")
+        name: bytes = values.pop("name")
+        extra: bytes = values.pop("extra")
         return struct.pack("<5H3L2H", *values.values(), len(name), len(extra)) + name + extra
 
 
@@ -82,7 +83,7 @@ def zip_of(entries: Sequence[Entry], *, before: bytes = b"", gap: bytes = b"", a
         shared = entry.shared()
         directory += b"PK\1\2" + struct.pack("<H", 0x30A) + shared[:26] + rest + shared[26:] + entry.comment
     written += gap
-    values = {
+    values: dict[str, Any] = {
         "disk": 0,
         "first_disk": 0,
         "here": len(entries),

@@ -22,7 +22,7 @@ from tests.bundles import Slmx
 
 Keys = tuple[Path, Path]
 VARIABLE = "SLMX_MODEL_SIGNING"
-PYTHON = Path(os.environ.get(VARIABLE, "none"), "bin", "python")
+PYTHON = Path(os.environ.get(VARIABLE, "none"), "bin", "python").absolute()
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON.is_file(), reason=f"{VARIABLE} names no environment with model-signing"),
@@ -30,7 +30,7 @@ pytestmark = [
 
 
 def model_signing(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [PYTHON, "-m", "model_signing", *map(str, args)]
+    command = [str(PYTHON), "-m", "model_signing", *map(str, args)]
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, check=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
@@ -128,7 +129,7 @@ def test_a_key_of_openssl_is_taken(tmp_path: Path) -> None:
             assert "encrypted; set the environment variable" in refusal(read_private_key, path)
 
 
-KINDS = {
+KINDS: dict[str, Any] = {
     "an RSA key": rsa.generate_private_key(65537, 2048),
     "a DSA key": dsa.generate_private_key(1024),
     "a key of the curve secp384r1": ec.generate_private_key(ec.SECP384R1()),

@@ -216,7 +216,7 @@ from slm.cli import main; main()
 def test_a_kill_leaves_the_file_that_was_there(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
     assert slmx("pack", synthetic_bundle(tmp_path / "other", {}), "--out", "a.slmx").code == 0
     before = (tmp_path / "a.slmx").read_bytes()
-    command = [sys.executable, "-c", KILLED, "pack", bundle, "--out", "a.slmx", "--force"]
+    command = [sys.executable, "-c", KILLED, "pack", str(bundle), "--out", "a.slmx", "--force"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False).returncode == -9
     assert (tmp_path / "a.slmx").read_bytes() == before
 

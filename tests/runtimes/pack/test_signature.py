@@ -119,7 +119,8 @@ def test_another_key_is_one_line(slmx: Slmx, signed: Path, keys: Keys, other_key
     values = json.loads(place.read_text("utf-8"))
     values["verificationMaterial"]["publicKey"] = {"hint": key_id(read_public_key(other_keys[1]))}
     forged = f"{place}: no valid signature of {other_keys[1]}: it was changed, or another key made it; {AGAIN}"
-    for hint in (values["verificationMaterial"]["publicKey"], {}):
+    hints: tuple[dict[str, str], ...] = (values["verificationMaterial"]["publicKey"], {})
+    for hint in hints:
         values["verificationMaterial"]["publicKey"] = hint
         place.write_text(json.dumps(values), "utf-8")
         assert refusal(signed, other_keys[1]) == forged
