@@ -30,12 +30,19 @@ def pull(
     out: Annotated[
         Path | None, typer.Option(help="Folder of the bundle; default: a place where every command finds its name.")
     ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Take this archive of the repository, such as nano.slmx of slmx pack.")
+    ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
 ) -> None:
     """Bring a bundle from the hub: only the files that its manifest lists, each checked. docs/hub.md tells more."""
     with needs("hub"):
         from runtimes.hub.pull import PullSettings, pull_bundle
 
-    folder = pull_bundle(PullSettings(name, out), _log)
+    folder = pull_bundle(PullSettings(name, out, file, require_signature), _log)
     typer.echo(str(folder))
     _log(f"now: slmx generate --bundle {shlex.quote(str(out or name.partition('@')[0]))}")
 

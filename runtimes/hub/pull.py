@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from hashlib import sha256
 from pathlib import Path
 
 from runtimes.bundle.location import pulled_bundles
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, FileEntry, Manifest
+from runtimes.bundle.manifest import SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
+from runtimes.hub.offer import Loose, Offer, Packed, Report
 from runtimes.hub.record import Record, read_record, write_record
-from slm.atomic import atomic_folder
-from slm.errors import SlmxError, UsageError
-from slm.hashing import sha256_of_bytes
-from slm.hub import HubError, HubName, HubUnreachable, Snapshot, hub_address, open_snapshot
-from slm.locks import lock_folder
+from slm.disk import write_file
+from slm.errors import SlmxError, UsageError, needs
+from slm.hub import HubError, HubName, HubUnreachable, hub_address
+from slm.locks import lock_folder, one_line
 from slm.ownership import BUNDLE, foreign_file
-
-Report = Callable[[str], None]
-CHUNK = 2**20
-NO_BUNDLE = "it is no bundle of slmx; slmx import may read it, if it is a model of another program"
-ASK_OWNER = "nothing was kept; its owner must push it again"
 
 
 @dataclass(frozen=True)
@@ -33,10 +27,14 @@ class PullSettings:
     Attributes:
         name: OWNER/NAME or OWNER/NAME@REVISION.
         out: The folder of the bundle; None is OWNER/NAME in the folder of pulled bundles.
+        file: The name of an archive in the repository; None if the repository holds the files of the bundle.
+        key: The file of a public key, with which the bundle must be signed; None asks for no signature.
     """
 
     name: str
     out: Path | None = None
+    file: str | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,19 @@ class Held:
         record = read_record(target, bundle.manifest_sha256)
         return cls(bundle.manifest_sha256, record if record and record.repository == repository else None)
 
+    def is_from(self, name: HubName, file: str | None, commit: bool = False) -> bool:
+        """Returns whether the bundle came from this revision and this archive of its repository.
+
+        Args:
+            name: The name that is pulled now.
+            file: The archive that is pulled now.
+            commit: Whether the revision must be the hash of the commit, so that the hub holds nothing newer.
+        """
+        record = self.record
+        return (
+            record is not None and record.file == file and name.asked == (record.commit if commit else record.revision)
+        )
+
 
 def pull_bundle(settings: PullSettings, report: Report) -> Path:
     """Brings a bundle from the hub, unless it is here already.
@@ -83,33 +94,46 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
     name = HubName.find(settings.name)
     if name is None:
         raise UsageError(f"{settings.name}: no name of a repository; name it as OWNER/NAME or OWNER/NAME@REVISION")
+    if settings.file is not None and not is_plain_path(settings.file):
+        raise UsageError(f"--file {settings.file}: no name of a file in a repository; name one such as nano.slmx")
     target = settings.out or pulled_bundles() / name.repository
     with _advice(settings), lock_folder(target, wait=True):
         held = Held.find(target, name.repository)
-        if held.record and held.record.commit == name.asked:
+        if held.is_from(name, settings.file, commit=True) and settings.key is None:
             report(f"{name} is up to date")
             return target
         try:
-            snapshot = open_snapshot(name, MANIFEST_FILE, MAX_MANIFEST_BYTES, NO_BUNDLE)
+            offer: Offer = Loose(name) if settings.file is None else Packed(name, settings.file)
         except HubUnreachable as error:
-            if held.record is None or held.record.revision != name.asked:
+            if not held.is_from(name, settings.file):
                 raise
-            report(f"{name}: {error.why}; the copy of commit {held.record.commit[:12]} stays")
+            _check_signature(target, settings.key)
+            report(f"{name}: {error.why}; the copy that is here stays")
             return target
-        content = snapshot.first.read_bytes()
-        if held.manifest_sha256 == sha256_of_bytes(content):
-            stays = (
-                f": {snapshot.offline.why}; the copy of commit {snapshot.commit[:12]} stays" if snapshot.offline else ""
-            )
-            report(f"{name}{stays or ' is up to date'}")
+        signature = None if settings.key is None else offer.signature(settings.key)
+        commit, offline = offer.snapshot.commit, offer.snapshot.offline
+        if held.manifest_sha256 == offer.manifest_sha256:
+            if signature is not None:
+                with one_line(target):
+                    write_file(target / SIGNATURE_FILE, signature)
+            report(f"{name}: {offline.why}; the copy that is here stays" if offline else f"{name} is up to date")
         else:
             _check_place(target, name, settings.out is None or held.record is not None)
-            _bring(snapshot, content, target)
-            source = f" from the cache, because {snapshot.offline.why}" if snapshot.offline else ""
-            report(f"pulled {name}, commit {snapshot.commit[:12]}{source}")
-        if held.record is None or (held.record.commit, held.record.revision) != (snapshot.commit, name.asked):
-            write_record(target, _record_of(snapshot, content))
+            offer.write(target, signature, report)
+            source = f" from the cache, because {offline.why}" if offline else ""
+            report(f"pulled {name}, commit {commit[:12]}{source}")
+        record = _record_of(offer, settings.file)
+        if held.record is None or replace(held.record, date=record.date) != record:
+            write_record(target, record)
     return target
+
+
+def _check_signature(target: Path, key: Path | None) -> None:
+    """Checks the signature of the bundle that is here; SlmxError if a key is given and has not signed it."""
+    if key is not None:
+        with needs("sign"):
+            from runtimes.pack.signature import require_signature
+        require_signature(Bundle.open(target), key)
 
 
 @contextmanager
@@ -125,14 +149,15 @@ def _advice(settings: PullSettings) -> Iterator[None]:
         raise
 
 
-def _record_of(snapshot: Snapshot, content: bytes) -> Record:
+def _record_of(offer: Offer, file: str | None) -> Record:
     return Record(
         hub=hub_address(),
-        repository=snapshot.name.repository,
-        revision=snapshot.name.asked,
-        commit=snapshot.commit,
+        repository=offer.snapshot.name.repository,
+        revision=offer.snapshot.name.asked,
+        commit=offer.snapshot.commit,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        manifest_sha256=sha256_of_bytes(content),
+        manifest_sha256=offer.manifest_sha256,
+        file=file,
     )
 
 
@@ -151,54 +176,3 @@ def _check_place(target: Path, name: HubName, replace: bool) -> None:
         )
     if not replace:
         raise SlmxError(f"{target}: holds a bundle that was not pulled from {name.repository}; choose another --out")
-
-
-def _bring(snapshot: Snapshot, content: bytes, target: Path) -> None:
-    """Downloads every file that a manifest lists, and makes the folder of the bundle."""
-    name = snapshot.name
-    manifest = Manifest.read(content, f"{name}: {MANIFEST_FILE}")
-    for file, entry in manifest.files.items():
-        _check_size(snapshot, file, entry)
-    with atomic_folder(target, BUNDLE, replace=True) as folder:
-        for file, entry in manifest.files.items():
-            path = folder / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _copy(snapshot, file, entry, path)
-        (folder / MANIFEST_FILE).write_bytes(content)
-
-
-def _check_size(snapshot: Snapshot, file: str, entry: FileEntry) -> None:
-    """Refuses a file that is missing or has another size, before anything is downloaded."""
-    if snapshot.offline is None and file not in snapshot.sizes:
-        raise HubError(snapshot.name, f"no {file} in this repository, which its {MANIFEST_FILE} lists; {ASK_OWNER}")
-    size = snapshot.sizes.get(file)
-    if size is not None and size != entry.bytes:
-        raise HubError(
-            snapshot.name,
-            f"its {file} has {size:,} bytes, and its {MANIFEST_FILE} lists {entry.bytes:,}; {ASK_OWNER}",
-        )
-
-
-def _copy(snapshot: Snapshot, file: str, entry: FileEntry, path: Path) -> None:
-    """Downloads a file and copies it. If the copy in the cache is damaged, the file is downloaded again."""
-    was_held = snapshot.holds(file)
-    if _copy_and_hash(snapshot.fetch(file), path) == entry.sha256:
-        return
-    if snapshot.offline is not None:
-        why = f"{snapshot.offline.why}, and {file} in the cache is damaged"
-        raise HubUnreachable(snapshot.name, why, snapshot.offline.advice)
-    if was_held and _copy_and_hash(snapshot.fetch(file, again=True), path) == entry.sha256:
-        return
-    raise HubError(
-        snapshot.name, f"its {file} is not the file that its {MANIFEST_FILE} lists (SHA-256 differs); {ASK_OWNER}"
-    )
-
-
-def _copy_and_hash(source: Path, path: Path) -> str:
-    """Copies a file; returns the SHA-256 of what was copied. An OSError names no file, so it is one of the target."""
-    digest = sha256()
-    with source.open("rb") as old, path.open("wb") as new:
-        while chunk := old.read(CHUNK):
-            digest.update(chunk)
-            new.write(chunk)
-    return digest.hexdigest()

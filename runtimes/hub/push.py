@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, Manifest
+from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.store import Bundle, FolderStore
+from runtimes.pack.envelope import read_signature
 from slm.errors import SlmxError, UsageError
 from slm.hub import LOG_IN, HubError, HubName, hub_address, hub_errors, look, open_snapshot
 
@@ -40,7 +41,7 @@ class PushSettings:
 
 
 def push_bundle(settings: PushSettings, report: Report) -> str:
-    """Sends a bundle. Afterwards the branch holds exactly its files, in one commit.
+    """Sends a bundle. Afterwards the branch holds exactly its files, and its signature if it has one, in one commit.
 
     Args:
         settings: What to send and where to.
@@ -102,7 +103,9 @@ def _foreign(name: HubName, there: Mapping[str, int | None]) -> str | None:
     except SlmxError:
         return MANIFEST_FILE
     for file, size in files.items():
-        if file != MANIFEST_FILE and (file not in listed or size not in (None, listed[file].bytes)):
+        if file not in (MANIFEST_FILE, SIGNATURE_FILE) and (
+            file not in listed or size not in (None, listed[file].bytes)
+        ):
             return file
     return None
 
@@ -110,15 +113,13 @@ def _foreign(name: HubName, there: Mapping[str, int | None]) -> str | None:
 def _operations(bundle: Bundle, there: Mapping[str, int | None]) -> list[CommitOperationAdd | CommitOperationDelete]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    names = [MANIFEST_FILE, *bundle.manifest.files]
-    removes = [file for file in there if file not in names and file != OF_THE_HUB]
+    contents: dict[str, Path | bytes] = {MANIFEST_FILE: bundle.manifest_bytes()}
+    for file in bundle.manifest.files:
+        contents[file] = bundle.store.path(file) if isinstance(bundle.store, FolderStore) else bundle.read(file)
+    if signature := read_signature(bundle.signature_path):
+        contents[SIGNATURE_FILE] = signature
+    removes = [file for file in there if file not in contents and file != OF_THE_HUB]
     return [
         *(CommitOperationDelete(path_in_repo=file) for file in removes),
-        *(CommitOperationAdd(path_in_repo=file, path_or_fileobj=_content(bundle, file)) for file in names),
+        *(CommitOperationAdd(path_in_repo=file, path_or_fileobj=content) for file, content in contents.items()),
     ]
-
-
-def _content(bundle: Bundle, file: str) -> Path | bytes:
-    if isinstance(bundle.store, FolderStore):
-        return bundle.store.path(file)
-    return bundle.store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES) if file == MANIFEST_FILE else bundle.read(file)

@@ -36,7 +36,8 @@ class Repository:
 
     def commit(self, files: Files, branch: str = "main") -> str:
         """Makes a commit with exactly these files; its hash."""
-        sha = hashlib.sha1(f"{len(self.commits)} {branch}".encode()).hexdigest()
+        content = [len(self.commits), branch, {name: sha256(content) for name, content in files.items()}]
+        sha = hashlib.sha1(json.dumps(content).encode()).hexdigest()
         self.commits[sha] = dict(files)
         self.branches[branch] = sha
         return sha
@@ -288,7 +289,7 @@ class Handler(BaseHTTPRequestHandler):
         if name in self.server.repositories:
             address = f"{self.server.address}/{name}"
             return self._send(409, {"error": "You already created this model repo", "url": address})
-        self.server.add(name, {}, private=bool(values.get("private")))
+        self.server.add(name, {}, private=bool(values.get("private")) or values.get("visibility") == "private")
         self._send(200, {"url": f"{self.server.address}/{name}", "name": name})
 
     def create_branch(self, name: str, branch: str, query: dict[str, list[str]], body: bytes) -> None:
