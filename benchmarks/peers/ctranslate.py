@@ -59,7 +59,8 @@ class CTranslate2:
 
     def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
         """Return the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
-        (logits,) = np.array(self._generator.forward_batch([[self._tokens[i] for i in ids]]), np.float32)
+        batch = self._generator.forward_batch([[self._tokens[i] for i in ids]])
+        logits: npt.NDArray[np.float32] = np.array(batch, np.float32)[0]
         return logits
 
 

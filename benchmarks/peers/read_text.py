@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
+from benchmarks.peers import Reader
 from benchmarks.peers.registry import find_peer
 from runtimes.engine.loss import log_softmax, negative_log_likelihood
 
@@ -22,13 +24,12 @@ THREADS = 1  # the result does not depend on it
 def main() -> None:
     """Read the text that the arguments name. The caller reports the last line of stderr if this fails."""
     name, folder, windows = sys.argv[1:]
-    reader = find_peer(name).open(Path(folder), THREADS)
+    reader = cast(Reader, find_peer(name).open(Path(folder), THREADS))
     with np.load(windows) as text:
         inputs, targets = text["inputs"], text["targets"]
-    nats = sum(
-        negative_log_likelihood(log_softmax(reader.read(ids.tolist())), following)
-        for ids, following in zip(inputs, targets, strict=True)
-    )
+    nats = 0.0
+    for ids, following in zip(inputs, targets, strict=True):
+        nats += negative_log_likelihood(log_softmax(reader.read(ids.tolist())), following)
     print(nats)
 
 

@@ -101,8 +101,8 @@ def judged(
         found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
         worst = max(found, key=lambda way: way.bpb_increase)
         bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
-    for name, read in (peers or {}).items():
-        total = read(float_model.reference.inputs, float_model.reference.targets)
+    for name, peer in (peers or {}).items():
+        total = peer(float_model.reference.inputs, float_model.reference.targets)
         if total is not None:
             bits[name] = float_model.reference.bits_per_byte(total)
             increase[name] = bits[name] / float_model.float_bits_per_byte - 1

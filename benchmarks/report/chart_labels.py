@@ -93,7 +93,7 @@ def place_at_ends(axes: Axes, labels: Sequence[Label]) -> None:
     The axes must have their final size.
     """
     scale = axes.figure.dpi / 72
-    heights = [axes.transData.transform((label.x, label.y))[1] / scale for label in labels]
+    heights = [float(axes.transData.transform((label.x, label.y))[1]) / scale for label in labels]
     order = sorted(range(len(labels)), key=heights.__getitem__)
     # Neighbours that are too near form a block around the middle of their points. Blocks that meet become one.
     blocks: list[list[int]] = []
@@ -110,8 +110,8 @@ def place_at_ends(axes: Axes, labels: Sequence[Label]) -> None:
             blocks[-2:] = [[*below, *above]]
     for block in blocks:
         lowest = middle(block) - (len(block) - 1) / 2 * LINE_HEIGHT
-        for place_, number in enumerate(block):
-            _write(axes, labels[number], 1, lowest + place_ * LINE_HEIGHT - heights[number])
+        for row, number in enumerate(block):
+            _write(axes, labels[number], 1, lowest + row * LINE_HEIGHT - heights[number])
 
 
 def _size(axes: Axes, label: Label, scale: float) -> tuple[float, float]:

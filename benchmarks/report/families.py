@@ -31,7 +31,7 @@ class Family:
 
 SLMX = Family("slmx", Colour("#0072b2", "#56b4e9"))
 PYTORCH = Family("PyTorch", Colour("#3d444d", "#d0d7de"))
-# Hues of Okabe and Ito, "Color Universal Design": people with any kind of colour vision tell them apart.
+# The hues of Okabe and Ito ("Color Universal Design"), which differ also for people who are colour-blind.
 PEER_FAMILIES = (
     Family("llama.cpp", Colour("#c24f00", "#f28e3c")),
     Family("CTranslate2", Colour("#007d5a", "#2bc79a")),
@@ -56,11 +56,6 @@ SAME_WEIGHTS = {
 def is_ours(runner: str) -> bool:
     """Return whether a runner is a variant of a bundle."""
     return runner in VARIANTS
-
-
-def is_peer(runner: str) -> bool:
-    """Return whether a runner is neither a variant of a bundle nor PyTorch."""
-    return not is_ours(runner) and runner not in TORCH_RUNNERS
 
 
 def family_of(runner: str) -> Family:

@@ -49,17 +49,22 @@ def speed_title(report: Report, presets: Sequence[str]) -> str:
     name = title_of(next(iter(own.values())).case.runner)
     faster = {preset: one for preset, mine in own.items() if (one := _ahead_of_ours(report, mine, DECODE)) is not None}
     if faster:
-        names = dict.fromkeys(title_of(one.case.runner) for one in faster.values())
-        verb = "is" if len(names) == 1 else "are"
-        return f"{in_a_list(list(names))} {verb} faster than {name}{_of_presets(list(faster), list(own))}"
+        winners = dict.fromkeys(title_of(one.case.runner) for one in faster.values())
+        verb = "is" if len(winners) == 1 else "are"
+        return f"{in_a_list(list(winners))} {verb} faster than {name}{_of_presets(list(faster), list(own))}"
     rivals = {
         preset: [one for one in contenders(main_results(report, preset)) if one is not mine]
         for preset, mine in own.items()
     }
     if not any(rivals.values()):
         return f"{name} writes {three_figures(speed(next(iter(own.values()))))} tokens/s"
-    if all(DECODE.lead(mine, one) is not None for preset, mine in own.items() for one in rivals[preset]):
-        return f"{name} is the fastest"
+    names = dict.fromkeys(family_of(one.case.runner).name for others in rivals.values() for one in others)
+    leads = [DECODE.lead(mine, one) for preset, mine in own.items() for one in rivals[preset]]
+    if all(lead is not None for lead in leads):
+        least = times(min(lead for lead in leads if lead is not None))
+        more = "at least " if len(leads) > 1 else ""
+        others = f"the {len(names)} other runtimes" if len(names) > 1 else next(iter(names))
+        return f"{name} is {more}{least} as fast as {others}"
     return f"No other runtime is faster than {name} by more than the noise"
 
 

@@ -34,6 +34,14 @@ FLOAT = "fp32"
 SHARES = {0.25: "a quarter", 0.5: "half", 0.75: "three quarters"}
 NEAR = 0.04
 
+# Which warnings stand beside the sentences.
+RULE = (
+    "A warning stands beside the first sentence if it can change what the sentences say: the run was stopped, a runner "
+    "failed, or other processes used a quarter of the cores. Less is enough if it explains the smallest lead of a "
+    "sentence, such as a tenth of the cores for a lead of 1.1x."
+)
+LARGE_SHARE = 0.25
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -135,7 +143,8 @@ def _speed_lead(own: Result, results: Sequence[Result]) -> float | None:
 
 def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
     """Return the clauses about the runtimes that are as fast, and about those that are ahead in a metric."""
-    level, ahead = [], {}
+    level: list[str] = []
+    ahead: dict[str, dict[str, float]] = {}
     for family, results in groups.items():
         found = {metric.topic: lead for metric in METRICS if (lead := _best(metric, results, own)) is not None}
         if found:
@@ -143,10 +152,10 @@ def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
         if DECODE.topic not in found and _speed_lead(own, results) is None:
             level.append(family)
     clauses = [f"{in_a_list(level)} {'is' if len(level) == 1 else 'are'} as fast"] if level else []
-    parts = []
+    parts: list[str] = []
     for family, found in sorted(ahead.items(), key=lambda pair: -max(pair[1].values())):
         where = in_a_list([f"{topic} ({times(lead)})" for topic, lead in found.items()])
-        parts.append(f"{family} is ahead in {where}" if not parts else f"{family} in {where}")
+        parts.append(f"{family} in {where}" if parts else f"{family} is ahead in {where}")
     return [*clauses, *([", ".join(parts)] if parts else [])]
 
 
@@ -184,13 +193,7 @@ def opening(report: Report) -> str:
 
 
 def caveats(report: Report) -> list[str]:
-    """Return what can change the sentences. It stands beside them.
-
-    - The run was stopped.
-    - A runner failed under the main setting of a model, and so it is missing in the comparison.
-    - Other processes used so many of the cores, before the run or in the rounds of a sentence, that they alone could
-      explain the smallest lead of the sentence: with a lead of 1.5x, a third of the cores.
-    """
+    """Return what can change the sentences, as `RULE` says. It stands beside them."""
     return [*_stopped(report), *_failures(report), *_disturbed(report)]
 
 
@@ -214,14 +217,16 @@ def _failures(report: Report) -> list[str]:
 
 
 def _disturbed(report: Report) -> list[str]:
-    sentences = headlines(report)
-    where = {f"{one.preset}, {main_setting(report, one.preset)}: ": one.smallest_lead for one in sentences}
-    where[BEFORE] = min((one.smallest_lead for one in sentences if one.smallest_lead), default=None)
+    shares = {}
+    for one in headlines(report):
+        explains = 1 - 1 / one.smallest_lead if one.smallest_lead else LARGE_SHARE
+        shares[f"{one.preset}, {main_setting(report, one.preset)}: "] = min(LARGE_SHARE, explains)
+    shares[BEFORE] = min(shares.values(), default=LARGE_SHARE)
     found = []
     for warning in report.warnings:
         share = busy_share(warning)
-        lead = next((lead for start, lead in where.items() if warning.startswith(start)), None)
-        if share is not None and lead is not None and share >= 1 - 1 / lead:
+        least = next((least for start, least in shares.items() if warning.startswith(start)), None)
+        if share is not None and least is not None and share >= least:
             found.append(warning)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from benchmarks.report import claims
-from benchmarks.report.headline import other_warnings
+from benchmarks.report.headline import RULE, other_warnings
 from benchmarks.report.leaderboard import measured, presets_of
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import (
@@ -18,7 +18,7 @@ from benchmarks.report.tables import (
     trouble_table,
 )
 
-END = "report.json has every sample, and report.csv has every figure."
+END = "The JSON file of this report has every sample."
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ def folded_parts(report: Report) -> list[Part]:
         table, count = trouble_table(report, status), sum(result.status == status for result in report.results)
         parts.append(Part(f"{status.capitalize()}: {count} case{'s' * (count > 1)}", [table]))
     warnings = other_warnings(report)
-    parts.append(Part(f"Warnings that change nothing above: {len(warnings)}", notes=warnings))
+    parts.append(
+        Part(f"Warnings that change nothing above: {len(warnings)}", notes=[*warnings, RULE] if warnings else [])
+    )
     parts.append(Part("Machine and models", [machine_table(report)]))
     parts.append(Part("Published figures", [claims.literature_table(report)], [claims.note(report)]))
     return [part for part in parts if part.notes or any(table.rows for table in part.tables)]

@@ -23,7 +23,7 @@ from benchmarks.report.leaderboard import (
     speed,
 )
 from benchmarks.report.metrics import DECODE, METRICS, Metric
-from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Report, Result
+from benchmarks.report.record import Report, Result
 
 QUALITY = (
     "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw. "
@@ -208,8 +208,3 @@ def machine_table(report: Report) -> Table:
         quality = "" if model.bits_per_byte is None else f", {model.bits_per_byte:.4f} bits per byte"
         rows.append([f"model {name}", f"{model.parameters:,} parameters, {weights}{quality}"])
     return Table("", ["", ""], rows, [True, True])
-
-
-def counts(report: Report) -> dict[str, int]:
-    """Return the number of cases with each status."""
-    return {status: sum(one.status == status for one in report.results) for status in (MEASURED, FAILED, SKIPPED)}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.quality import text_quality
-from benchmarks.quality.text_quality import from_manifest, judged
+from benchmarks.quality.text_quality import ReadWindows, from_manifest, judged
 from benchmarks.run.targets import target_of_bundle
 from export.checks.fidelity import IdArray, measure_fidelity
 from export.checks.float_model import FloatModel
@@ -54,7 +54,11 @@ def test_a_peer_that_reads_the_same_windows_has_a_figure_beside_the_float_models
             torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets).flatten(), reduction="sum")
         )
 
-    peers = {"same": read, "worse": functools.partial(read, worse=1.1), "broken": lambda inputs, targets: None}
+    peers: dict[str, ReadWindows] = {
+        "same": read,
+        "worse": functools.partial(read, worse=1.1),
+        "broken": lambda inputs, targets: None,
+    }
     found = judged(target, ("torch eager",), corpus_file, peers)
     assert found.bits_per_byte is not None
     assert found.runner_bits_per_byte["same"] == pytest.approx(found.bits_per_byte)

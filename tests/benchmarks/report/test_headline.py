@@ -173,9 +173,11 @@ def test_a_warning_is_large_if_other_processes_could_explain_the_lead(warning: s
     assert (caveats(run), other_warnings(run)) == (([warning], []) if changes else ([], [warning]))
 
 
-def test_without_a_lead_a_busy_machine_changes_nothing() -> None:
-    warning = busy_before(0.9)
-    assert caveats(report([OURS], [warning])) == []
+@pytest.mark.parametrize("others", [[], [steady("torch eager", 500)]])
+def test_a_quarter_of_the_cores_changes_every_figure(others: list[Result]) -> None:
+    warnings = [busy_during("nano", MAIN, [(1, share)]) for share in (0.24, 0.25)]
+    assert caveats(report([OURS, *others], warnings)) == warnings[1:]
+    assert caveats(report([], [busy_before(0.25)])) == [busy_before(0.25)]
 
 
 def test_the_share_of_a_warning_comes_back() -> None:

@@ -99,11 +99,10 @@ def test_the_speed_at_depth_stands_beside_the_short_one() -> None:
 
 
 def test_the_best_of_a_column_is_marked_with_what_is_equal_within_the_noise() -> None:
-    still = {"decode_seconds": [0.0128] * 5}
     table = main_table(
         report(
             [
-                same("int8", **still),
+                same("int8", decode_seconds=[0.0128] * 5),
                 same("int4", decode_seconds=[0.0129] * 5),
                 same("fp32", decode_seconds=[0.0135] * 5),
                 same("portable", decode_seconds=[0.008, 0.008, 0.0145, 0.03, 0.03]),
