@@ -257,7 +257,6 @@ def test_an_upgrade_is_not_made(server: Running, app: Echo, protocol: bytes) -> 
     upgrade = b"HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: " + protocol + b"\r\n"
     answered = server.send(b"GET / " + upgrade + b"\r\nmore")
     assert (status_of(answered), answered[-5:]) == (200, b"hello")
-    assert b"connection: close" in answered
     assert error_of(server.send(b"POST / " + upgrade + b"Content-Length: 3\r\n\r\nabc")) == (400, "no_upgrade")
     assert app.asked == ["/"]
 
@@ -275,7 +274,6 @@ def test_an_answer_instead_of_100_ends_the_connection(server: Running) -> None:
         client.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         answered = read_all(client)
     assert status_of(answered) == 401
-    assert b"connection: close" in answered
 
 
 @pytest.mark.parametrize("connection", [b"close", b"keep-alive"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import string
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -257,7 +258,8 @@ def test_a_story_that_is_being_written_stops_at_the_next_step(
     generator: Generator, start: Callable[..., Scheduler], steps: Steps
 ) -> None:
     scheduler, leaving, staying = start(), Client("a"), Client("b")
-    written, other = story(generator), story(generator, config=GenerationConfig(30))
+    held_back = GenerationConfig(ignore_eos=True, stop=[f"{end}\0" for end in string.printable])
+    written, other = story(generator, config=held_back), story(generator, config=GenerationConfig(30))
     job = leaving.asks(scheduler, written)
     staying.asks(scheduler, other)
     steps.wait()
@@ -269,7 +271,8 @@ def test_a_story_that_is_being_written_stops_at_the_next_step(
     assert len(written.ids) == before + 1, "one step had begun"
     assert len(other.ids) == before + 3
     steps.go_on()
-    assert leaving.texts()[0] == written.completion().completion_text
+    text = leaving.texts()[0]
+    assert text == written.completion().completion_text == generator.detokenize(written.ids)
     assert staying.result()[-1].completion is not None
     figures = scheduler.figures()
     assert (figures.cancelled, figures.stories) == (1, {"interrupted": 1, "length": 1})
