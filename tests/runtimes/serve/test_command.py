@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -135,11 +137,12 @@ def test_a_taken_port_is_one_line(slmx: Slmx) -> None:
     assert line == f"port {port}: another program uses it; choose another --port"
 
 
-def test_the_missing_extra_is_named(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
-    for name in [name for name in sys.modules if name.startswith("runtimes.serve.") and "commands" not in name]:
-        monkeypatch.delitem(sys.modules, name)
-    assert "serve]" in slmx.refuses("serve", "nano")
+def test_the_missing_extra_is_named() -> None:
+    code = "import sys; sys.modules['uvicorn'] = None; from slm.cli import main; sys.argv = ['slmx', 'serve']; main()"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    (line,) = ran.stderr.splitlines()
+    assert re.match(r"slmx: this command needs uvicorn.*: pip install .*\[serve\]", line)
 
 
 def test_a_model_has_the_name_of_its_folder_or_archive(tmp_path: Path) -> None:
