@@ -72,7 +72,7 @@ class Target(Protocol):
 def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
     """Measure the quality of the float model and of PyTorch runners and variants on a text.
 
-    A variant that computes differently when it decodes (int8, int4) is measured in both ways. The worse figure is used.
+    A variant whose gate says so (int8, q8, int4) is measured in both ways of reading. The worse figure is used.
 
     Args:
         target: The model.
