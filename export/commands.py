@@ -15,7 +15,8 @@ from slm.errors import UsageError, needs
 def export(
     preset: Annotated[str | None, typer.Option(help="Model shape; default: the checkpoint's, or nano.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Add dynamic int8.")] = False,
-    int4: Annotated[bool, typer.Option("--int4", help="Add int4 weights with an int8 head.")] = False,
+    q8: Annotated[bool, typer.Option("--q8", help="Add weights in 8 bits by blocks.")] = False,
+    int4: Annotated[bool, typer.Option("--int4", help="Add weights in 4 bits by blocks, with an 8-bit head.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Add float16 storage, for the web.")] = False,
     portable: Annotated[bool, typer.Option("--portable", help="Add a graph of standard operators only.")] = False,
     mobile: Annotated[bool, typer.Option("--mobile", help="Add .ort, for onnxruntime's mobile builds.")] = False,
@@ -51,6 +52,7 @@ def export(
     asked = {
         "fp32": fp32,
         "int8": int8,
+        "q8": q8,
         "int4": int4,
         "fp16": fp16,
         "portable": portable,

@@ -75,7 +75,7 @@ def judged(
 ) -> TextQuality:
     """Measure the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
-    A variant that computes differently when it decodes (int8, int4) is measured in both ways. The worse figure is used.
+    A variant whose gate says so (int8, q8, int4) is measured in both ways of reading. The worse figure is used.
     Peers read whole windows.
 
     Args:

@@ -10,11 +10,12 @@ import onnx
 import onnxruntime as ort
 
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, load_graph, matrix_names
+from runtimes.bundle.variants import VARIANTS
 from slm.presets import GPTConfig
 
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
-# onnxruntime's quantizers add these endings to a matrix's name for its values.
-QUANTIZED_ENDINGS = ("_quantized", "_Q4")
+# onnxruntime's quantizer and `export.formats.blockwise` add these endings to a matrix's name for its values.
+QUANTIZED_ENDINGS = ("_quantized", "_Q8", "_Q4")
 # They add these endings for the scale and the zero point of the values.
 PARAMETER_ENDINGS = ("_scale", "_zero_point")
 
@@ -37,7 +38,7 @@ def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float
         and `wrong`, one sentence for each fault.
     """
     graph = load_graph(file).graph
-    expected = set(matrix_names(config)) - set(kept_float) if name in ("int8", "int4") else set()
+    expected = set() if VARIANTS[name].is_float else set(matrix_names(config)) - set(kept_float)
     quantized = {_matrix(node.input[1]) for node in graph.node if node.op_type in QUANTIZED_OPERATORS}
     stored = {tensor.name for tensor in graph.initializer}
     wrong = [f"{matrix} was to be quantized and is not" for matrix in sorted(expected - quantized)]
