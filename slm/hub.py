@@ -176,8 +176,10 @@ def open_snapshot(name: HubName, first: str, most: int, missing: str) -> Snapsho
         raise HubError(name, f"its {first} has {size:,} bytes, {most:,} at most; it was not downloaded")
     # The client finds the copy in the cache later, without a connection, only if it is asked for the branch now.
     path = _download(name, first, name.asked)
-    if path.parents[up].name != commit:
-        raise HubError(name, "it changed on the hub a moment ago; run the same command again")
+    if (
+        path.parents[up].name != commit
+    ):  # it changed meanwhile, or it is the copy of before, because the hub did not answer
+        path = _download(name, first, commit)
     return Snapshot(name, commit, path, path.parents[up], sizes)
 
 
@@ -258,8 +260,9 @@ def _translate(error: BaseException, name: HubName, file: str | None) -> HubErro
         return HubError(name, f"it has no revision {name.asked}; check its branches and tags on {hub}")
     if isinstance(error, errors.EntryNotFoundError):
         return HubError(name, f"no {file or 'such file'} in this repository; its owner must push it again, whole")
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-        return HubError(name, _refusal(error.response.status_code, str(error.server_message or "")))
+    response = getattr(error, "response", None)  # also of an error of the HTTP library
+    if response is not None:
+        return HubError(name, _refusal(response.status_code, str(getattr(error, "server_message", None) or "")))
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachable(name, "HF_HUB_OFFLINE is set", "unset it where there is a connection")
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):

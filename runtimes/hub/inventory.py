@@ -10,9 +10,10 @@ from enum import Enum
 from pathlib import Path
 
 from runtimes.bundle.location import bundle_path, exported_names, pulled_bundles, pulled_names, shipped_names
-from runtimes.bundle.manifest import MANIFEST_FILE
+from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.hub.record import read_record, record_path
+from runtimes.pack.envelope import read_signature
 from slm.errors import SlmxError
 from slm.ownership import BUNDLE, foreign_file
 
@@ -135,7 +136,12 @@ def remove_bundle(entry: Entry) -> None:
 
     record = record_path(entry.path)
     if entry.path.is_file():
-        entry.path.unlink()
+        bundle = Bundle.open(entry.path)
+        beside = [bundle.beside(VERIFICATION_FILE, ".verification.json")]
+        if read_signature(bundle.signature_path) is not None:
+            beside.append(bundle.signature_path)
+        for path in (entry.path, *beside):
+            path.unlink(missing_ok=True)
     else:
         with lock_folder(entry.path):
             remove_folder(entry.path, BUNDLE)

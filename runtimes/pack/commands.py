@@ -11,7 +11,7 @@ import typer
 from runtimes.bundle.location import bundle_path
 from slm.errors import UsageError, needs
 
-BUNDLE = "A bundle: a folder, an archive, or the name of a shipped one (nano, micro)."
+BUNDLE = "A bundle: a folder, an archive, or a name that slmx list shows."
 
 
 def _log(line: str) -> None:

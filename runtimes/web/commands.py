@@ -21,7 +21,7 @@ def web(
         list[Path] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders, archives, or names of shipped bundles (nano, micro); several give a menu. "
+            help="Folders, archives, or names that slmx list shows; several give a menu. "
             "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
         ),
     ] = None,

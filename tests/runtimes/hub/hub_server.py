@@ -281,6 +281,10 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.wfile.write(part)
 
+    def whoami(self, query: dict[str, list[str]], body: bytes) -> None:
+        token = {"displayName": "test", "role": "write" if self._token() == MEMBER else "read"}
+        self._send(200, {"type": "user", "name": "me", "auth": {"type": "access_token", "accessToken": token}})
+
     def create(self, query: dict[str, list[str]], body: bytes) -> None:
         values = json.loads(body)
         name = f"{values['organization']}/{values['name']}"
@@ -364,6 +368,7 @@ ROUTES: tuple[tuple[str, Any], ...] = (
     (rf"/api/models/{REPOSITORY}/commit/(.+)", Handler.commit),
     (rf"/api/models/{REPOSITORY}/branch/(.+)", Handler.create_branch),
     (rf"/api/models/{REPOSITORY}(?:/revision/(.+))?", Handler.model_info),
+    (r"/api/whoami-v2", Handler.whoami),
     (r"/api/repos/create", Handler.create),
     (r"/api/validate-yaml", Handler.validate_yaml),
     (rf"/{REPOSITORY}\.git/info/lfs/objects/batch", Handler.lfs_batch),

@@ -152,6 +152,34 @@ def test_a_refusal_is_one_line(hub: Hub, client: Client, status: int, reason: st
     assert client.refuses("pull", NAME) == f"{NAME}: {reason}"
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_of_a_file_is_one_line_too(hub: Hub, client: Client, status: int) -> None:
+    hub.faults.status[f"/{NAME}/resolve/"] = status
+    assert client.refuses("pull", NAME).startswith(f"{NAME}: ")
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_down_for_a_moment_is_asked_again(hub: Hub, client: Client) -> None:
+    hub.faults.status[f"/{NAME}/resolve/"] = 503
+    pulling = client.start("pull", NAME)
+    while not hub.asked("HEAD"):
+        time.sleep(0.01)
+    hub.faults.status.clear()
+    assert pulling.communicate()[0] == f"{client.pulled}\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_pull_that_is_stopped_leaves_nothing(hub: Hub, client: Client, number: int, code: int) -> None:
+    hub.faults.hang[MODEL] = 1000
+    pulling = client.start("pull", NAME)
+    assert hub.faults.hangs.wait(30)
+    pulling.send_signal(number)
+    assert pulling.communicate()[0] == ""
+    assert pulling.returncode == code
+    assert not client.data.exists()
+
+
 def test_a_token_that_is_not_valid(client: Client) -> None:
     line = client.refuses("pull", NAME, HF_TOKEN="hf_old")
     assert line == f"{NAME}: the hub does not accept your login; log in with: hf auth login"

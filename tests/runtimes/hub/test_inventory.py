@@ -112,7 +112,13 @@ def test_other_bundles_of_an_owner_stay(slmx: Slmx, pulled: Path) -> None:
 def test_an_exported_bundle_goes(slmx: Slmx, name: str) -> None:
     copy_of(MICRO, MINE)
     Path(shutil.make_archive("bundles/packed", "zip", NANO)).rename("bundles/packed.slmx")
+    Path("bundles/packed.slmx.verification.json").write_text("{}")
+    Path("bundles/packed.slmx.sig").write_text("mine")
     assert slmx("rm", name, "--yes").code == 0
+    beside = {path.name for path in Path("bundles").iterdir()} - {"mine", "packed.slmx"}
+    assert beside == {"packed.slmx.sig"} | ({"packed.slmx.verification.json"} if "mine" in name else set())
+    for path in beside:
+        Path("bundles", path).unlink()
     assert [path.name for path in Path("bundles").iterdir()] == ["packed.slmx" if "mine" in name else "mine"]
 
 

@@ -89,6 +89,15 @@ def test_a_new_commit_replaces_the_bundle_and_brings_only_what_changed(hub: Hub,
 
 
 @pytest.mark.slow
+def test_an_old_copy_in_the_cache_is_not_taken_for_the_newest(hub: Hub, client: Client) -> None:
+    client.works("pull", NAME)
+    new = hub.repositories[NAME].commit(files_of(MICRO))
+    hub.faults.status[f"/{NAME}/resolve/main/"] = 401  # then the client takes the manifest from its cache
+    assert client.works("pull", NAME)[0] == f"pulled {NAME}, commit {new[:12]}"
+    assert snapshot(client.pulled) == snapshot(MICRO)
+
+
+@pytest.mark.slow
 def test_a_branch_and_a_place_of_ones_own(hub: Hub, client: Client) -> None:
     hub.repositories[NAME].commit(files_of(MICRO), "refs/pr/1")
     assert client.works("pull", f"{NAME}@refs/pr/1", "--out", "mine")[1] == "now: slmx generate --bundle mine"
