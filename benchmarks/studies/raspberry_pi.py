@@ -168,6 +168,7 @@ def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
         sizes = {name: len(Bundle.open(path).model_bytes(of)) for name, (path, of) in exported.items()}
         sizes["fp16"] = sizes["fp32"]  # onnxruntime makes float32 of it when it loads the model
         for cpu in cpus:
+            emulated_speed(machine, cpu, exported["fp32"][0])  # Python compiles its modules in the first run
             counted[cpu] = {}
             for variant, (path, of) in exported.items():
                 counted[cpu][variant] = count_token(machine, counter, cpu, path, of)
