@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,14 @@ def export(
     mobile: Annotated[bool, typer.Option("--mobile", help="Add .ort, for onnxruntime's mobile builds.")] = False,
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Add TorchScript.")] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="Add torch.export's .pt2.")] = False,
+    executorch: Annotated[
+        bool, typer.Option("--executorch", help="Add executorch's .pte, for phones; not part of --all.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Add every variant.")] = False,
     fp32: Annotated[bool, typer.Option(help="Keep the float32 variant in the bundle.")] = True,
     target: Annotated[
-        str | None, typer.Option(help="any, x86, x86-vnni, pi4, pi5 or web: adds its variant and makes it the default.")
+        str | None,
+        typer.Option(help="any, x86, x86-vnni, pi3, pi4, pi5 or web: adds its variant and makes it the default."),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the one that ships with slmx.")] = None,
     random_init: Annotated[bool, typer.Option("--random-init", help="Random weights, for benchmarks only.")] = False,
@@ -49,6 +54,9 @@ def export(
         from runtimes.bundle.summary import variant_lines
         from runtimes.bundle.variants import VARIANTS
 
+    if executorch:
+        with needs("executorch"):
+            import_module("executorch.exir")
     asked = {
         "fp32": fp32,
         "int8": int8,
@@ -72,6 +80,7 @@ def export(
         int8_recipe=int8_recipe,
         int8_exclude=tuple(name.strip() for name in int8_exclude.split(",") if name.strip()),
         untrained=random_init,
+        executorch=executorch,
         eval_text=text,
         force=force,
     )

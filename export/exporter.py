@@ -14,10 +14,12 @@ from typing import Any
 
 from export.card import licence_of, model_card, source_of
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
+from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
 from export.formats.blockwise import BLOCK_RECIPES, check_blocks, quantize_blockwise
+from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
 from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, head_name, matrix_names
@@ -59,6 +61,7 @@ DESCRIPTIONS = {
     JSON_FILE: "tokenizer, for Hugging Face tokenizers",
     RANKS_FILE: "tokenizer ranks, for tiktoken",
     "README.md": "model card",
+    EXECUTORCH_FILE: "float32 program with KV cache, for executorch on phones",
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
 AUTO = ("auto",)
@@ -81,6 +84,7 @@ class ExportSettings:
         int8_recipe: How to quantize; None takes the target's recipe.
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
         untrained: Whether to export random weights, which needs no checkpoint.
+        executorch: Whether to add a program for executorch, which slmx itself does not run.
         eval_text: Stories to compare on; None samples stories from the model.
         force: Whether a bundle in `out` may be replaced.
     """
@@ -93,6 +97,7 @@ class ExportSettings:
     int8_recipe: str | None = None
     int8_exclude: tuple[str, ...] = ()
     untrained: bool = False
+    executorch: bool = False
     eval_text: Path | None = None
     force: bool = False
 
@@ -215,6 +220,8 @@ class _Export:
                 path.unlink()
             if path.parent.is_dir() and not any(path.parent.iterdir()):
                 path.parent.rmdir()
+        if self.settings.executorch:
+            self._executorch()
         return self._describe(variants)
 
     def _check(self, name: str, kept_float: Sequence[str] = (), source: Path | None = None) -> Figures:
@@ -314,6 +321,15 @@ class _Export:
         self.log("pt2: exporting the program and comparing with PyTorch")
         export_pt2(self.model, self.paths["pt2"])
         return self._entry("pt2", self._check("pt2"))
+
+    def _executorch(self) -> None:
+        self.log("executorch: lowering the program and comparing with PyTorch")
+        path = self.folder / EXECUTORCH_FILE
+        path.parent.mkdir(exist_ok=True)
+        export_executorch(self.model, path)
+        self.log(
+            f"executorch: largest logit difference {check_executorch(path, self.model):.1e}, the same greedy tokens"
+        )
 
     def _describe(self, variants: dict[str, VariantEntry]) -> Manifest:
         """Writes the other files of the bundle, and the manifest last."""

@@ -12,19 +12,20 @@ import typer
 
 from benchmarks.pi.checks import FAILED, Result, check, expect
 from benchmarks.pi.machine import BOARDS, cache_folder, prepare
+from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import usable_cores
 from slm.cli import COMMANDS
 from slm.errors import SlmxError, UsageError
 
 PRESET = "nano"
-VARIANTS = ("fp32", "int8", "int4", "fp16", "portable", "mobile")
 
 
 def export_variants(out: Path) -> Path:
     """Exports nano with every variant that onnxruntime runs."""
     from export.exporter import ExportSettings, export_bundle
 
-    export_bundle(ExportSettings(preset=PRESET, out=out, variants=VARIANTS), lambda line: typer.echo(line, err=True))
+    names = tuple(name for name, variant in VARIANTS.items() if variant.runner == "onnxruntime")
+    export_bundle(ExportSettings(preset=PRESET, out=out, variants=names), lambda line: typer.echo(line, err=True))
     return out
 
 
