@@ -181,7 +181,8 @@ def generate(
 
         part = None if shard is None else Shard.read(shard)
         job = PromptsJob(prompts, out, settings, count, part, force)
-        if write_stories(_open_generator(bundle, variant, threads, allow_special, require_signature), job):
+        generator = _open_generator(bundle, variant, threads, allow_special, require_signature)
+        if write_stories(generator, job, lambda line: typer.echo(line, err=True)):
             raise typer.Exit(1)
         return
     if logprobs and not as_json:

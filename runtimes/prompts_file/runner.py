@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import typer
 
 from runtimes.engine.batcher import Batcher
 from runtimes.engine.generator import SLOTS, Generator
@@ -69,12 +68,13 @@ def best_slots(generator: Generator) -> int:
     return SLOTS if memory is None else max(1, min(SLOTS, memory // CACHE_SHARE // row))
 
 
-def write_stories(generator: Generator, job: PromptsJob) -> int:
+def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str], None]) -> int:
     """Writes the stories of a file of prompts. A run that was stopped goes on where it was.
 
     Args:
         generator: The model.
         job: What to write.
+        report: Called with each line about the end of the run.
 
     Returns:
         The number of rows that are errors, those of earlier runs included.
@@ -107,18 +107,15 @@ def write_stories(generator: Generator, job: PromptsJob) -> int:
                 run.write()
             except (KeyboardInterrupt, SystemExit):
                 file.close()
-                typer.echo(f"stopped: {file.done.rows:,} stories are in {job.out}; the same command goes on", err=True)
+                report(f"stopped: {file.done.rows:,} stories are in {job.out}; the same command goes on")
                 raise
             finally:
                 file.close()
         finally:
             reader.close()
-    typer.echo(run.summary(), err=True)
+    report(run.summary())
     if file.done.failed:
-        typer.echo(
-            f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error",
-            err=True,
-        )
+        report(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
     return file.done.failed
 
 

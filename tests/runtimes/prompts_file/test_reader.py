@@ -128,7 +128,7 @@ def test_a_line_has_the_options_of_the_command_line_unless_it_has_others() -> No
 
 
 def test_a_line_can_have_an_id() -> None:
-    names = [{"id": "x"}, {"id": 5}, {"id": None}, {}, {"id": [1]}, {"id": "x", "n": 0}]
+    names: list[dict[str, object]] = [{"id": "x"}, {"id": 5}, {"id": None}, {}, {"id": [1]}, {"id": "x", "n": 0}]
     found = [read_line(Line(7, json.dumps({"prompt": "A", **name}).encode()), True, DEFAULTS) for name in names]
     assert [line.id for line in found] == ["x", 5, 7, 7, 7, "x"]
     assert [bool(line.error) for line in found] == [False, False, False, False, True, True]
