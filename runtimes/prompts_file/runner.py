@@ -40,7 +40,7 @@ class PromptsJob:
         force: Whether stories of another run are replaced.
 
     Raises:
-        UsageError: A line cannot have these settings, or a shard has no seed.
+        UsageError: A line cannot have these settings, a shard has no seed, or both files are the same.
     """
 
     prompts: Path
@@ -53,6 +53,8 @@ class PromptsJob:
     def __post_init__(self) -> None:
         if self.shard is not None and self.settings.get("seed") is None:
             raise UsageError("--shard needs --seed: give all shards the same, so that together they are one run")
+        if self.out.resolve() == self.prompts.resolve():
+            raise UsageError(f"--out {self.out}: this is the file of prompts; choose another --out")
         self.defaults()
 
     def defaults(self) -> Fields:

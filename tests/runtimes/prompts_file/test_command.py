@@ -169,6 +169,8 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "--shard takes I/N" in slmx.refuses(*whole, "--seed", "1", "--shard", "3/2", code=2)
     assert "--shard needs --seed" in slmx.refuses(*whole, "--shard", "1/2", code=2)
     assert "n must be a whole number from 1 to 64" in slmx.refuses(*whole, "-n", "65", code=2)
+    same = (*begin, "--prompts", prompts, "--out", "p.txt", "--force")
+    assert "this is the file of prompts" in slmx.refuses(*same, code=2)
     assert "no.txt: No such file" in slmx.refuses(*begin, "--prompts", "no.txt", "--out", "o.jsonl")
     assert "not a regular file" in slmx.refuses(*begin, "--prompts", prompts, "--out", "/dev/null")
     assert "Is a directory" in slmx.refuses(*begin, "--prompts", tmp_path, "--out", "o.jsonl")
