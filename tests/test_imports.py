@@ -41,7 +41,7 @@ LIGHT_SLM = {
 }
 # These rooms also write folders. The modules need filelock, which no story needs.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
-WRITING_ROOMS = {"hub", "pack", "web"}
+WRITING_ROOMS = {"hub", "pack", "prompts_file", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 # What the modules of a room may import beside that, from its extra.
 ROOM_NEEDS = {
