@@ -9,11 +9,12 @@ from runtimes.engine.generator import Generator
 from runtimes.requests.chat import ChatRequest, read_chat
 from runtimes.requests.fields import Bounds
 from runtimes.requests.stories import Begun, begin_stories
-from runtimes.serve.answers import Choice, Work, aside, is_long, read_body, serve
+from runtimes.serve.answers import Choice, serve
 from runtimes.serve.errors import response_to
 from runtimes.serve.scheduler import Update
 from runtimes.serve.scoring import chat_logprobs, scored
 from runtimes.serve.state import state_of
+from runtimes.serve.work import Work, aside, is_long, read_body
 from slm.errors import SlmxError
 
 

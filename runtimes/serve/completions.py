@@ -9,11 +9,12 @@ from starlette.responses import Response
 
 from runtimes.requests.completion import CompletionRequest, read_completion
 from runtimes.requests.stories import begin_stories
-from runtimes.serve.answers import Choice, Work, aside, is_long, read_body, serve
+from runtimes.serve.answers import Choice, serve
 from runtimes.serve.errors import response_to
 from runtimes.serve.scheduler import Update
 from runtimes.serve.scoring import CompletionLogprobs, Scored, scored
 from runtimes.serve.state import state_of
+from runtimes.serve.work import Work, aside, is_long, read_body
 from slm.errors import SlmxError
 
 
