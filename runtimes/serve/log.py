@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
 LOG = logging.getLogger("slmx.serve")
-LONGEST_PATH = 200
+LONGEST = 200
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,14 @@ def log_request(entry: Entry) -> None:
 
 
 def plain_path(raw_path: bytes) -> str:
-    """Returns a path for the log: printable ASCII, without the query, and cut."""
-    path = raw_path[: LONGEST_PATH + 1].partition(b"?")[0].decode("ascii", "backslashreplace")
-    shown = "".join(char if "!" <= char <= "~" else "?" for char in path)
-    return shown if len(shown) <= LONGEST_PATH else f"{shown[:LONGEST_PATH]}..."
+    """Returns a path for the log, without the query."""
+    return printable(raw_path[: LONGEST + 1].partition(b"?")[0].decode("ascii", "backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Returns what a client sent for the log: printable ASCII without spaces, and cut."""
+    shown = "".join(char if "!" <= char <= "~" else "?" for char in text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 class JsonLines(logging.Formatter):

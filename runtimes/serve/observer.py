@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtimes.serve.errors import CLIENT_GONE, SERVER_ERROR, error_response
-from runtimes.serve.log import LOG, Entry, log_request, plain_path
+from runtimes.serve.log import LOG, Entry, log_request, plain_path, printable
 from runtimes.serve.metrics import HttpFigures
 
 # Headers of every answer that does not set them itself.
@@ -88,7 +88,7 @@ class Observer:
         self._figures.requests[route, status] += 1
         if route in STORY_ROUTES:
             self._figures.seconds.add(seconds)
-        address, path = client[0] if client else "-", plain_path(scope["raw_path"])
+        address, path = printable(client[0]) if client else "-", plain_path(scope["raw_path"])
         log_request(Entry(address, scope["method"], path, status, seconds, state.get("tokens"), request))
 
 

@@ -31,6 +31,7 @@ from runtimes.serve.refusals import (
 LINGER_SECONDS = 2.0  # in which a client that was refused can read why
 MOST_IGNORED = 2**26  # bytes after which a client that goes on sending is cut off
 CHUNK_OVERHEAD = 8  # how much larger than a body its chunks may be: a chunk of one byte has six
+READ_AT_ONCE = 2**16  # bytes; asyncio's 256 KiB of small chunks would hold the event loop too long
 LEAST_READ = 2**15  # bytes that a slow client must read in the time of the limit
 BODY_HEADERS = (b"content-length", b"transfer-encoding")
 
@@ -70,11 +71,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal: Refusal | None = None
         self._unread = 0  # bytes of answers when a slow client was last looked at
 
-    # The connection
-
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begins a connection, or refuses it if there are too many."""
         super().connection_made(transport)
+        transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]
         self._figures.connections += 1
         most = self._limits.connections
         if len(self.connections) > 2 * most:
@@ -97,8 +97,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_reader()
-
-    # What arrives
 
     def data_received(self, data: bytes) -> None:
         """Reads a part of a request."""
@@ -175,8 +173,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._ignored < 0:
             self._refuse(self._refusal or NO_HTTP)
 
-    # What is sent
-
     def pause_writing(self) -> None:
         """Waits for a client that reads slowly."""
         super().pause_writing()
@@ -203,8 +199,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._ignore(self._limits.receive_seconds)
         else:
             self.transport.close()
-
-    # The end of bad connections
 
     @property
     def _answering(self) -> bool:

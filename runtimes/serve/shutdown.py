@@ -20,9 +20,12 @@ from runtimes.serve.guard import ServeSettings
 from runtimes.serve.log import LOG
 from runtimes.serve.protocol import BoundedProtocol
 from runtimes.serve.scheduler import Scheduler
+from runtimes.serve.start import BACKLOG
 from runtimes.serve.state import ServerState
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+# asyncio accepts so many connections before it looks at those that are open: closed ones must not look like a crowd.
+ACCEPTED_AT_ONCE = 8
 LAST_SECONDS = 5  # after the stories have ended, in which answers are sent
 
 
@@ -53,6 +56,7 @@ class StoryServer(uvicorn.Server):
             proxy_headers=trust_proxy,
             forwarded_allow_ips="127.0.0.1,::1",
             server_header=False,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=limits.idle_seconds,
             timeout_graceful_shutdown=LAST_SECONDS,
         )
@@ -84,6 +88,12 @@ class StoryServer(uvicorn.Server):
         if self._stopping.requested:
             os._exit(128 + number)
         self._stopping.requested = self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept connections."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has shortened the queue of the kernel to ACCEPTED_AT_ONCE
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets the stories end, and then the connections."""

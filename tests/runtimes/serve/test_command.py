@@ -13,14 +13,20 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
+from typer.core import TyperOption
+
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.serve.start import Listener, listen, model_name
+from slm.cli import LazyGroup
 from slm.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.serve.processes import slmx_serve
 
 KEY = "a-key-of-the-tests"
+DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"
+DOCUMENT = (DOCUMENTS / "server.md").read_text("utf-8")
+FILES = (DOCUMENTS / "server" / "slmx.service", DOCUMENTS / "server" / "nginx.conf")
 HAS_IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text() != ""
 
 
@@ -46,6 +52,45 @@ def test_the_url_goes_to_stdout_and_the_rest_to_stderr(tmp_path: Path) -> None:
     assert told[0].split() == ["nano", "int8,", "8", "stories", "at", "the", "same", "time"]
     assert "for this machine only, with no key" in told[2]
     assert "Ctrl-C" in told[3]
+
+
+@pytest.mark.slow
+def test_the_example_of_the_document_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    with slmx_serve(tmp_path, "nano") as server:
+        exec(example.replace("http://127.0.0.1:8000", server.url), {})
+    assert len(capsys.readouterr().out) > 100
+
+
+def test_the_document_names_the_options_that_exist() -> None:
+    existing = {name for option in command_options() for name in option.opts if name.startswith("--")}
+    named = set(re.findall(r"`(--[a-z-]+)", DOCUMENT))
+    assert named <= existing
+    limits = {name for name in existing if name.startswith("--max") or name.endswith("-seconds")}
+    assert limits <= named
+    defaults = {option.opts[0]: option.default for option in command_options()}
+    for name, told in re.findall(r"^\| `(--[a-z-]+)` \| (\d+(?: [KM]iB)?) \|", DOCUMENT, re.MULTILINE):
+        number, _, unit = told.partition(" ")
+        assert defaults[name] == int(number) * {"": 1, "KiB": 2**10, "MiB": 2**20}[unit], name
+    lines = [line for file in FILES for line in file.read_text("utf-8").splitlines() if "slmx serve" in line]
+    used = {name for line in lines for name in re.findall(r"--[a-z-]+", line)}
+    assert used
+    assert used <= existing
+
+
+def command_options() -> list[TyperOption]:
+    """The options of `slmx serve`."""
+    command = LazyGroup().get_command(None, "serve")
+    assert command is not None
+    return [option for option in command.params if isinstance(option, TyperOption)]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd")
+def test_the_unit_leaves_little_to_attack() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(FILES[0])]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    (exposure,) = re.findall(r"Overall exposure level for slmx.service: ([0-9.]+)", ran.stdout)
+    assert float(exposure) <= 2.0
 
 
 @pytest.mark.slow

@@ -176,6 +176,18 @@ def test_more_connections_get_503_and_do_not_disturb_a_stream() -> None:
         stream.close()
 
 
+def test_many_connections_that_come_and_go_are_no_crowd() -> None:
+    with serving_whole(limits=Limits(connections=64)) as server:
+        for number in range(3000):
+            with server.connect() as client:
+                if number % 2:
+                    client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"[: number % 50])
+        assert server.ask().status_code == 200
+        server.http.close()
+        wait_until(lambda: server.figures.connections == 0)
+        assert server.figures.refused["connections"] == 0
+
+
 def test_the_limit_of_open_files_is_raised_as_far_as_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource
 

@@ -160,6 +160,13 @@ def test_a_path_cannot_forge_the_log(raw: bytes, shown: str) -> None:
     assert len(plain_path(raw)) <= 203
 
 
+def test_an_address_of_a_proxy_cannot_forge_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with serving_whole(trust_proxy=True) as server, caplog.at_level("INFO", "slmx.serve"):
+        server.http.get("/healthz", headers={"X-Forwarded-For": "10.0.0.1 GET /v1/forged 200"})
+        wait_until(lambda: bool(requests_in(caplog)))
+    assert " GET /v1/forged" not in requests_in(caplog)[0].getMessage()
+
+
 def test_the_log_goes_to_stderr_and_errors_keep_their_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
     before = (root.handlers, root.level, LOG.level, uvicorn.level, logging.raiseExceptions)

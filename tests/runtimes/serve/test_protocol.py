@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
@@ -366,6 +369,47 @@ def test_connections_that_come_and_go_leave_nothing_behind(app: Echo) -> None:
         wait_until(lambda: server.figures.connections == 0)
         wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
         assert status_of(server.send(LAST)) == 200
+
+
+PARTS = (
+    *(b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n", b"GET /early HTTP/1.0\r\n", b"HEAD /empty HTTP/1.1\r\n", b"\r\n"),
+    *(b"Host: x\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"),
+    *(
+        b"Connection: Upgrade\r\n",
+        b"Upgrade: h2c\r\n",
+        b"Expect: 100-continue\r\n",
+        b"3\r\nabc\r\n",
+        b"0\r\n\r\n",
+        b"abc",
+    ),
+)
+ANYTHING = st.lists(st.one_of(st.sampled_from(PARTS), st.binary(max_size=20)), min_size=1, max_size=12)
+
+
+@pytest.fixture(scope="module")
+def hardened() -> Iterator[Running]:
+    """A server that loses patience at once."""
+    with running(Echo(), Limits(receive_seconds=0.02, write_seconds=0.5, idle_seconds=1)) as server:
+        yield server
+
+
+@given(sent=ANYTHING, closes_half=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_sent_gets_answers_in_http_and_leaves_no_connection(
+    hardened: Running, sent: list[bytes], closes_half: bool
+) -> None:
+    answered = b""
+    with hardened.connect() as client, suppress(ConnectionError):
+        for part in sent:
+            client.sendall(part)
+        if closes_half:
+            client.shutdown(socket.SHUT_WR)
+        answered = client.recv(2**16)
+    if answered:
+        assert re.match(
+            rb"HTTP/1\.1 (100 Continue|200 OK|400 Bad Request|401 Unauthorized|408 Request Timeout)\r\n", answered
+        )
+    wait_until(lambda: hardened.figures.connections == 0)
 
 
 @pytest.mark.slow
