@@ -116,7 +116,7 @@ def main(
     eval_text: Annotated[Path | None, typer.Option(help="Stories that the model was not trained on.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped nano.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="A recipe, q8, int4, q8-block-N or int4-block-N; repeat for more.")
+        list[str] | None, typer.Option(help="A recipe, or q8, int4, q8-block-N, int4-block-N; default: all without N.")
     ] = None,
     windows: Annotated[int, typer.Option(min=1, help="The number of context windows to read.")] = 64,
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of the speed measurement, 2 or more; 0: none.")] = 15,
@@ -130,6 +130,8 @@ def main(
         found = read_models(read, rounds, steps)
         typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
         return
+    if rounds == 1:
+        raise typer.BadParameter("give 2 or more, or 0 for no speed", param_hint="--rounds")
     if eval_text is None:
         raise typer.BadParameter("give a file with stories", param_hint="--eval-text")
     with tempfile.TemporaryDirectory() as name:
