@@ -61,6 +61,13 @@ def count_token(machine: Machine, counter: Counter, cpu: str, bundle: Path, vari
     return {"token": round(token), "start": round(counts[SHORT] - SHORT * token)}
 
 
+def _warm_up(machine: Machine, cpu: str) -> None:
+    """Runs a story, because Python compiles its modules in the first run."""
+    done = answer(machine.slmx(cpu, "generate", PROMPT, "--json", "--max-tokens", "2"), machine.environment, SECONDS)
+    if done.returncode:
+        raise SlmxError(f"slmx generate on {cpu}: {done.stderr.strip()}")
+
+
 def emulated_speed(machine: Machine, cpu: str, bundle: Path) -> dict[str, Any]:
     """Runs `slmx doctor --report` there. Its speeds are those of the emulator."""
     done = answer(machine.slmx(cpu, "doctor", "--report", "--bundle", str(bundle)), machine.environment, SECONDS)
@@ -176,7 +183,7 @@ def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
         sizes = {name: len(Bundle.open(path).model_bytes(of)) for name, (path, of) in exported.items()}
         sizes["fp16"] = sizes["fp32"]  # onnxruntime makes float32 of it when it loads the model
         for cpu in cpus:
-            emulated_speed(machine, cpu, exported["fp32"][0])  # Python compiles its modules in the first run
+            _warm_up(machine, cpu)
             counted[cpu] = {}
             for variant, (path, of) in exported.items():
                 counted[cpu][variant] = count_token(machine, counter, cpu, path, of)
