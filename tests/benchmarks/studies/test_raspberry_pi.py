@@ -39,10 +39,11 @@ def test_the_pages_have_the_tables_of_the_report(report: dict[str, Any]) -> None
     assert count_table(report) in (DOCS / "export.md").read_text("utf-8")
 
 
-def test_every_processor_and_variant_was_counted(report: dict[str, Any]) -> None:
+def test_every_processor_was_counted_with_the_same_variants(report: dict[str, Any]) -> None:
     assert list(report["counted"]) == list(CPUS)
     for row in report["counted"].values():
-        assert set(row) == {*COUNTED, *(f"int8 {recipe}" for recipe in RECIPES)} == set(report["bytes"])
+        assert set(row) == set(report["bytes"]) >= {"fp32", "int8", *(f"int8 {recipe}" for recipe in RECIPES)}
+        assert {name.split()[0] for name in row} <= set(COUNTED)
         assert all(0 < figures["token"] < figures["start"] for figures in row.values())
 
 
