@@ -97,6 +97,6 @@ def main() -> None:
         typer.echo(f"slmx: {where}{': ' if where else ''}{error.strerror}", err=True)
         raise SystemExit(1) from None
     except Exception:
-        if signals.interrupted:  # an import that Ctrl-C stops fails in many ways
-            raise SystemExit(130) from None
+        if signals.number:  # an import that a signal stops fails in many ways
+            raise SystemExit(128 + signals.number) from None
         raise
