@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from slm.disk import sync
+from slm.disk import sync, write_errors
 from slm.errors import SlmxError
 from slm.json_reader import read_limited
 
@@ -45,7 +45,7 @@ def make_keys(name: Path) -> tuple[Path, Path]:
 
     Raises:
         SlmxError: One of them exists already.
-        OSError: One of them cannot be written. None is left.
+        WriteError: One of them cannot be written. None is left.
     """
     private, public = (name.with_name(f"{name.name}.{ending}") for ending in ("key", "pub"))
     for path in (private, public):
@@ -70,6 +70,11 @@ def make_keys(name: Path) -> tuple[Path, Path]:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with write_errors(path):
+        _create(path, content, mode)
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

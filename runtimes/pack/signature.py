@@ -34,7 +34,7 @@ def sign_bundle(bundle: Bundle, key: Path) -> Path:
     Raises:
         SlmxError: The key cannot be used, a file of the bundle is missing, changed or not listed, the bundle is one
             inside the package, or another file has the name of the signature.
-        OSError: The signature cannot be written.
+        WriteError: The signature cannot be written.
     """
     path = bundle.signature_path
     if bundle.path.parent == SHIPPED_BUNDLES:

@@ -231,6 +231,12 @@ def test_a_full_disk_is_one_line(slmx: Slmx, bundle: Path, monkeypatch: pytest.M
     assert slmx.refuses_unchanged("pack", bundle, "--out", "a.slmx") == line
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder where nobody can make a file")
+def test_a_folder_where_no_file_can_be_made_is_one_line(slmx: Slmx, bundle: Path) -> None:
+    line = slmx.refuses_unchanged("pack", bundle, "--out", "/proc/x.slmx")
+    assert line == "/proc/x.slmx: cannot write (No such file or directory); use another folder"
+
+
 def test_what_is_too_large_for_one_file_is_refused(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from runtimes.pack.envelope import Envelope, signed_bytes, stated_hashes, statem
 from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.packing import unpack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
+from slm.disk import WORK_NAME
 from slm.errors import SlmxError
 from slm.hashing import sha256_of, sha256_of_bytes
 from tests import bundles
@@ -446,9 +447,23 @@ def test_a_signature_that_cannot_be_written_is_one_line(
     slmx: Slmx, packed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied", f"{packed}.sig")
+        raise PermissionError(13, "Permission denied", f"{packed.parent}/{WORK_NAME}-abc")
 
     before = sha256_of(packed)
     monkeypatch.setattr("tempfile.mkstemp", refuse)
-    assert slmx.refuses("sign", packed, "--key", keys[0]) == f"{packed}.sig: Permission denied"
+    assert slmx.refuses("sign", packed, "--key", keys[0]) == (
+        f"{packed}.sig: cannot write (Permission denied); use another folder"
+    )
     assert sha256_of(packed) == before
+
+
+def test_a_full_disk_under_a_signature_is_not_called_standard_output(
+    slmx: Slmx, packed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    assert slmx.refuses("sign", packed, "--key", keys[0]) == (
+        f"{packed}.sig: cannot write (No space left on device); free space there, or use another folder"
+    )
