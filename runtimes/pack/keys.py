@@ -44,7 +44,7 @@ def make_keys(name: Path) -> tuple[Path, Path]:
         The files of the private and of the public key.
 
     Raises:
-        SlmxError: One of them exists already.
+        SlmxError: One of them exists already, or the passphrase is empty.
         WriteError: One of them cannot be written. None is left.
     """
     private, public = (name.with_name(f"{name.name}.{ending}") for ending in ("key", "pub"))
@@ -52,8 +52,12 @@ def make_keys(name: Path) -> tuple[Path, Path]:
         if os.path.lexists(path):
             raise SlmxError(f"{path}: exists already, and a key is never replaced; choose another --out")
     passphrase = os.environ.get(PASSPHRASE)
+    if passphrase == "":
+        raise SlmxError(
+            f"{PASSPHRASE}: set, but empty; set it to a passphrase, or unset it for a key that is not encrypted"
+        )
     encryption: KeySerializationEncryption = NoEncryption()
-    if passphrase:
+    if passphrase is not None:
         encryption = BestAvailableEncryption(os.fsencode(passphrase))
     key = ec.generate_private_key(ec.SECP256R1())
     try:

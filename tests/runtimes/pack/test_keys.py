@@ -94,6 +94,13 @@ def test_a_key_that_cannot_be_written_leaves_nothing(
     assert [name for name in snapshot(tmp_path) if not name.startswith(WORK_NAME)] == []
 
 
+def test_an_empty_passphrase_makes_no_key(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSPHRASE, "")
+    assert slmx.refuses_unchanged("keygen") == (
+        f"{PASSPHRASE}: set, but empty; set it to a passphrase, or unset it for a key that is not encrypted"
+    )
+
+
 def test_an_encrypted_key_needs_its_passphrase(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
