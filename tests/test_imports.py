@@ -29,6 +29,8 @@ LIGHT_SLM = {
     "slm.folder_kind",
     "slm.hashing",
     "slm.hub",
+    "slm.hub_errors",
+    "slm.hub_name",
     "slm.install",
     "slm.json_reader",
     "slm.metrics",

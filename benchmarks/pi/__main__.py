@@ -47,8 +47,9 @@ def main(
     for name in chosen:
         if name not in BOARDS:
             raise UsageError(f"unknown processor {name!r}: choose from {', '.join(BOARDS)}")
-    machine = prepare(cache or cache_folder(), extras="serve" if "serve" in COMMANDS else "")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        extras = "serve" if "serve" in COMMANDS else ""
+        machine = prepare(cache or cache_folder(), Path(folder) / "site", extras)
         expected = expect(bundle or export_variants(Path(folder) / PRESET))
         checked = pool.map(lambda name: _checked(name, list(check(machine, name, expected))), chosen)
         results = [result for found in checked for result in found]

@@ -98,8 +98,11 @@ class Packages:
         target.mkdir(parents=True, exist_ok=True)
         for archive in archives:
             if paths:
-                tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE, check=True).stdout
                 members = [f"./{path}" for path in paths]
-                subprocess.run(["tar", "--extract", "--directory", target, *members], input=tar, check=True)
+                with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpacked:
+                    tar = ["tar", "--extract", "--directory", str(target), *members]
+                    done = subprocess.run(tar, stdin=unpacked.stdout, stderr=subprocess.PIPE, text=True)
+                if done.returncode or unpacked.returncode:
+                    raise SlmxError(f"unpacking {archive.name} failed: {done.stderr.strip() or 'a damaged package'}")
             else:
                 run(["dpkg-deb", "--extract", str(archive), str(target)], f"unpacking {archive.name}")

@@ -67,11 +67,12 @@ def cache_folder() -> Path:
     return Path(base) / "slmx-pi"
 
 
-def prepare(folder: Path, extras: str = "") -> Machine:
-    """Makes the emulated machine. The wheel is built again each time, and the rest is kept.
+def prepare(folder: Path, site: Path, extras: str = "") -> Machine:
+    """Makes the emulated machine. The emulator and Debian's files are kept for the next time.
 
     Args:
-        folder: The folder to keep it in, such as `cache_folder()`.
+        folder: The folder to keep them in, such as `cache_folder()`.
+        site: A folder that does not exist, for our wheel and what it needs.
         extras: Extras of slmx to install too, such as "serve"; empty for none.
 
     Returns:
@@ -79,7 +80,9 @@ def prepare(folder: Path, extras: str = "") -> Machine:
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    return Machine(_qemu(folder), _root(folder), _site(folder, extras))
+    machine = Machine(_qemu(folder), _root(folder), site.absolute())
+    _install(machine.site, extras)
+    return machine
 
 
 def once(target: Path, make: Callable[[Path], None]) -> Path:
@@ -119,10 +122,8 @@ def _root(folder: Path) -> Path:
     return once(folder / f"root-{RELEASE}", make)
 
 
-def _site(folder: Path, extras: str) -> Path:
+def _install(site: Path, extras: str) -> None:
     """Builds our wheel and installs it as pip on a Raspberry Pi would, with the versions of constraints.txt."""
-    site = folder / "site"
-    shutil.rmtree(site, ignore_errors=True)
     with tempfile.TemporaryDirectory() as name:
         wheel = build_wheel(Path(name))
         platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in reversed(C_LIBRARIES)]
@@ -131,7 +132,6 @@ def _site(folder: Path, extras: str) -> Path:
         constraints = [f"--constraint={SOURCE / 'constraints.txt'}", "--no-compile", f"--target={site}"]
         wanted = f"{wheel}[{extras}]" if extras else str(wheel)
         run([*pip, *settings, "--platform=manylinux2014_aarch64", *constraints, wanted], "installing aarch64 wheels")
-    return site
 
 
 def build_wheel(target: Path) -> Path:

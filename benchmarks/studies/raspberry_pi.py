@@ -61,6 +61,13 @@ def count_token(machine: Machine, counter: Counter, cpu: str, bundle: Path, vari
     return {"token": round(token), "start": round(counts[SHORT] - SHORT * token)}
 
 
+def _warm_up(machine: Machine, cpu: str) -> None:
+    """Runs a story, because Python compiles its modules in the first run."""
+    done = answer(machine.slmx(cpu, "generate", PROMPT, "--json", "--max-tokens", "2"), machine.environment, SECONDS)
+    if done.returncode:
+        raise SlmxError(f"slmx generate on {cpu}: {done.stderr.strip()}")
+
+
 def emulated_speed(machine: Machine, cpu: str, bundle: Path) -> dict[str, Any]:
     """Runs `slmx doctor --report` there. Its speeds are those of the emulator."""
     done = answer(machine.slmx(cpu, "doctor", "--report", "--bundle", str(bundle)), machine.environment, SECONDS)
@@ -104,13 +111,19 @@ def estimates(counted: dict[str, dict[str, dict[str, float]]], sizes: dict[str, 
     }
 
 
-def tables(report: dict[str, Any]) -> str:
-    """Returns Markdown: the counts, the estimates, and the rows of owners."""
+def count_table(report: dict[str, Any]) -> str:
+    """Returns Markdown: thousands of instructions of a token."""
     names = list(report["bytes"])
-    lines = ["| a token, thousands of instructions | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    lines = ["| instructions of a token, thousands | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
     for cpu, row in report["counted"].items():
         lines.append(f"| {cpu} | " + " | ".join(f"{row[name]['token'] / 1e3:,.0f}" for name in names) + " |")
-    lines += ["", "| tokens/s | " + " | ".join(names) + " | |", "|---|" + "---:|" * len(names) + "---|"]
+    return "\n".join(lines)
+
+
+def speed_table(report: dict[str, Any]) -> str:
+    """Returns Markdown: tokens per second of the boards, estimated or measured."""
+    names = list(report["bytes"])
+    lines = ["| tokens/s | " + " | ".join(names) + " | |", "|---|" + "---:|" * len(names) + "---|"]
     for board, row in report["estimates"].items():
         cells = (f"{row[name][0]:,} to {row[name][1]:,}" for name in names)
         lines.append(f"| {board} | " + " | ".join(cells) + " | estimated |")
@@ -158,19 +171,19 @@ def main(
                 raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
         report = _measure(chosen, cache or cache_folder())
     out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    typer.echo(tables(report))
+    typer.echo(f"{count_table(report)}\n\n{speed_table(report)}")
 
 
 def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
-    machine, counter = prepare(cache), build_counter(cache)
+    counter = build_counter(cache)
     counted: dict[str, dict[str, dict[str, float]]] = {}
     emulated: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        exported = export_bundles(Path(name))
+        machine, exported = prepare(cache, Path(name) / "site"), export_bundles(Path(name))
         sizes = {name: len(Bundle.open(path).model_bytes(of)) for name, (path, of) in exported.items()}
         sizes["fp16"] = sizes["fp32"]  # onnxruntime makes float32 of it when it loads the model
         for cpu in cpus:
-            emulated_speed(machine, cpu, exported["fp32"][0])  # Python compiles its modules in the first run
+            _warm_up(machine, cpu)
             counted[cpu] = {}
             for variant, (path, of) in exported.items():
                 counted[cpu][variant] = count_token(machine, counter, cpu, path, of)

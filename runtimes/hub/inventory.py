@@ -36,7 +36,7 @@ class Entry:
         path: Its folder or archive.
         bytes: Size of all its files on the disk.
         date: When it was pulled or exported, in UTC, such as 2026-11-30T12:00:00+00:00; None for a shipped one.
-        source: The repository and the commit of a pulled one, or else what its manifest says that it was trained on.
+        source: The repository and the commit if it was pulled, or else what its manifest says that it was trained on.
         variants: Its variants, the default first.
         problem: Why it cannot be opened; None if it can. Then it has no variants.
     """
@@ -74,7 +74,7 @@ def _entry(name: str, origin: Origin, path: Path) -> Entry:
     else:
         default = bundle.manifest.default
         variants = tuple(sorted(bundle.manifest.variants, key=lambda variant: variant != default))
-        record = read_record(path, bundle.manifest_sha256) if origin is Origin.PULLED else None
+        record = None if origin is Origin.SHIPPED else read_record(path, bundle.manifest_sha256)
         source = bundle.manifest.checkpoint.source
         if record is not None:
             date, source = record.date, f"{record.hub}/{record.repository} at {record.commit[:12]}"

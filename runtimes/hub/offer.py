@@ -16,7 +16,9 @@ from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
 from slm.atomic import atomic_folder
 from slm.errors import SlmxError, needs
 from slm.hashing import sha256_of_bytes
-from slm.hub import HubError, HubName, HubUnreachable, Snapshot, open_snapshot
+from slm.hub import Snapshot, open_snapshot
+from slm.hub_errors import HubError, HubUnreachable
+from slm.hub_name import HubName
 from slm.ownership import BUNDLE
 
 Report = Callable[[str], None]

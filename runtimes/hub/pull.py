@@ -15,7 +15,9 @@ from runtimes.hub.offer import Loose, Offer, Packed, Report
 from runtimes.hub.record import Record, read_record, write_record
 from slm.disk import write_file
 from slm.errors import SlmxError, UsageError, needs
-from slm.hub import HubError, HubName, HubUnreachable, hub_address
+from slm.hub import hub_address
+from slm.hub_errors import HubError, HubUnreachable
+from slm.hub_name import HubName
 from slm.locks import lock_folder, one_line
 from slm.ownership import BUNDLE, foreign_file
 
@@ -102,30 +104,37 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
         if held.is_from(name, settings.file, commit=True) and settings.key is None:
             report(f"{name} is up to date")
             return target
-        try:
-            offer: Offer = Loose(name) if settings.file is None else Packed(name, settings.file)
-        except HubUnreachable as error:
-            if not held.is_from(name, settings.file):
-                raise
+        offer = _find_offer(name, settings.file)
+        offline = offer if isinstance(offer, HubUnreachable) else offer.snapshot.offline
+        if offline is not None and held.is_from(name, settings.file):
             _check_signature(target, settings.key)
-            report(f"{name}: {error.why}; the copy that is here stays")
+            report(f"{name}: {offline.why}; the copy that is here stays")
             return target
+        if isinstance(offer, HubUnreachable):
+            raise offer
         signature = None if settings.key is None else offer.signature(settings.key)
-        commit, offline = offer.snapshot.commit, offer.snapshot.offline
         if held.manifest_sha256 == offer.manifest_sha256:
             if signature is not None:
                 with one_line(target):
                     write_file(target / SIGNATURE_FILE, signature)
-            report(f"{name}: {offline.why}; the copy that is here stays" if offline else f"{name} is up to date")
+            report(f"{name} is up to date")
         else:
             _check_place(target, name, settings.out is None or held.record is not None)
             offer.write(target, signature, report)
             source = f" from the cache, because {offline.why}" if offline else ""
-            report(f"pulled {name}, commit {commit[:12]}{source}")
+            report(f"pulled {name}, commit {offer.snapshot.commit[:12]}{source}")
         record = _record_of(offer, settings.file)
         if held.record is None or replace(held.record, date=record.date) != record:
             write_record(target, record)
     return target
+
+
+def _find_offer(name: HubName, file: str | None) -> Offer | HubUnreachable:
+    """Returns what the hub or the cache offers; the error if there is no connection and nothing in the cache."""
+    try:
+        return Loose(name) if file is None else Packed(name, file)
+    except HubUnreachable as error:
+        return error
 
 
 def _check_signature(target: Path, key: Path | None) -> None:

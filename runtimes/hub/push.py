@@ -11,7 +11,9 @@ from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATUR
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.pack.envelope import read_signature
 from slm.errors import SlmxError, UsageError
-from slm.hub import LOG_IN, HubError, HubName, hub_address, hub_errors, look, open_snapshot
+from slm.hub import hub_address, look, open_snapshot
+from slm.hub_errors import LOG_IN, HubError, hub_errors
+from slm.hub_name import HubName
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete

@@ -10,7 +10,9 @@ from typing import Any
 
 from slm.errors import SlmxError, UsageError
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.hub import HubError, HubName, HubUnreachable, open_snapshot
+from slm.hub import open_snapshot
+from slm.hub_errors import HubError, HubUnreachable
+from slm.hub_name import HubName
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.json_reader import read_json

@@ -15,10 +15,11 @@ pytestmark = [pytest.mark.pi, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def machine(request: pytest.FixtureRequest) -> Machine:
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     if request.config.getoption("markexpr") != "pi":
         pytest.skip("emulation takes minutes: make pi-check, or pytest -m pi")
-    return prepare(cache_folder(), extras="serve" if "serve" in COMMANDS else "")
+    site = tmp_path_factory.mktemp("emulated") / "site"
+    return prepare(cache_folder(), site, extras="serve" if "serve" in COMMANDS else "")
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,7 @@ def test_without_the_tools_of_debian_one_line_says_so(monkeypatch: pytest.Monkey
 def test_the_mirror_is_the_one_of_this_machine(
     monkeypatch: pytest.MonkeyPatch, listing: str, found: str | None
 ) -> None:
-    monkeypatch.setattr(debian.shutil, "which", lambda tool: f"/usr/bin/{tool}")
+    monkeypatch.setattr("shutil.which", lambda tool: f"/usr/bin/{tool}")
     monkeypatch.setattr(debian, "run", lambda command, doing: listing)
     if found is None:
         with pytest.raises(SlmxError, match="apt knows no mirror of Debian"):

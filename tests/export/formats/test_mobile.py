@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 import pytest
 from onnxruntime.tools.ort_format_model.ort_model_processor import OrtFormatModelProcessor
@@ -94,7 +96,7 @@ def page_loop(session: ort.InferenceSession, bundle: Bundle, ids: list[int]) -> 
         logits = np.zeros((1, len(ids), config.vocab_size), np.float32)
         mask[0, length : length + len(ids)] = 1
         binding = session.io_binding()
-        fed = {"input_ids": new, "position_ids": positions, "attention_mask": mask}
+        fed: dict[str, npt.NDArray[Any]] = {"input_ids": new, "position_ids": positions, "attention_mask": mask}
         for number, buffer in enumerate(cache):
             part = f"{number // 2}.{'value' if number % 2 else 'key'}"
             fed[f"past_key_values.{part}"] = buffer

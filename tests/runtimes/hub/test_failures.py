@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.bundles import snapshot
-from tests.hubs import LARGE, MODEL, NAME, NANO, RUN, Client, files_of, with_large_file
+from tests.hubs import LARGE, MICRO, MODEL, NAME, NANO, RUN, Client, files_of, with_large_file
 from tests.runtimes.hub.hub_server import READER, Hub
 
 NOWHERE = "http://127.0.0.1:9"
@@ -116,6 +116,12 @@ def test_without_a_network_the_copies_of_before_are_enough(hub: Hub, client: Cli
     assert snapshot(client.here / "second") == snapshot(NANO)
     empty = away | {"HF_HOME": str(client.cache / "empty")}
     assert client.works("pull", NAME, **empty)[0].endswith("the copy that is here stays")
+    client.works("pull", NAME, "--out", "third", HF_HOME=str(client.cache / "second"))
+    new = hub.repositories[NAME].commit(files_of(MICRO))
+    client.works("pull", NAME)
+    old = away | {"HF_HOME": str(client.cache / "second")}
+    assert client.works("pull", NAME, **old)[0].endswith("the copy that is here stays"), "it is newer than the cache"
+    assert client.record["commit"] == new
     assert client.refuses("pull", f"{NAME}@other", **empty).startswith(
         f"{NAME}@other: {NOWHERE} cannot be reached, and"
     )

@@ -73,6 +73,15 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     assert table[5].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
 
 
+def test_a_bundle_that_was_pulled_to_another_place_says_where_it_came_from(slmx: Slmx) -> None:
+    copy_of(NANO, MINE)
+    manifest = sha256_of(MINE / "manifest.json")
+    write_record(MINE, Record("https://hub", NAME, "main", "c" * 40, "2026-11-30T12:00:00+00:00", manifest))
+    assert listed(slmx)["mine"]["source"] == f"https://hub/{NAME} at {'c' * 12}"
+    slmx("rm", "mine", "--yes")
+    assert list(MINE.parent.iterdir()) == []
+
+
 def test_a_damaged_bundle_is_listed_as_damaged(slmx: Slmx, pulled: Path) -> None:
     (pulled / "manifest.json").write_text("{}")
     entry = listed(slmx)[NAME]

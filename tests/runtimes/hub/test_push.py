@@ -112,7 +112,7 @@ def test_without_a_login_the_line_says_how_to_log_in(hub: Hub, client: Client) -
 
 @pytest.mark.slow
 def test_the_login_of_the_client_is_enough(hub: Hub, client: Client) -> None:
-    log_in = [Path(sys.executable).with_name("hf"), "auth", "login", "--token", MEMBER]
+    log_in = [str(Path(sys.executable).with_name("hf")), "auth", "login", "--token", MEMBER]
     subprocess.run(log_in, env=os.environ | client.env, check=True, capture_output=True, timeout=60)
     client.works("push", "nano", MINE)
     assert held(hub) == files_of(NANO)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm.hub import HubName
+from slm.hub_name import HubName
 
 
 @pytest.mark.parametrize(
