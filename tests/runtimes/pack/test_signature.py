@@ -292,7 +292,7 @@ def test_a_change_of_any_byte_of_a_signature_changes_nothing_that_is_signed(
     payload = statement("nano", hashes)
     private = read_private_key(keys[0])
     content = bytearray(Envelope(payload, sign_bytes(private, signed_bytes(payload)), None).to_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
+    place = data.draw(st.integers(0, 10**6)) % len(content)  # the length of a signature differs each time
     content[place] ^= data.draw(st.integers(1, 255))
     try:
         changed = Envelope.read(bytes(content))
