@@ -23,7 +23,7 @@ from runtimes.types import (
     Settings,
     read_settings,
 )
-from slm.disk import write_file
+from slm.disk import write_errors, write_file
 from slm.errors import SlmxError, UsageError, needs
 from slm.terminal import LiveRate, is_terminal, styled
 
@@ -263,7 +263,8 @@ def _save(path: Path | None, stories: Iterable[Completion]) -> None:
 def _write_text(path: Path, text: str) -> None:
     content = f"{text}\n".encode()
     if path.exists() and not path.is_file():
-        path.write_bytes(content)  # a device or a pipe
+        with write_errors(path):
+            path.write_bytes(content)  # a device or a pipe
     else:
         write_file(path, content)
 

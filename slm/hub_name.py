@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from slm.json_reader import is_plain_name
 
 NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+# Parts between slashes, of which none begins with a dot (git-check-ref-format).
+REVISION = re.compile(r"\w[\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 NEWEST = "main"
 
 
@@ -29,7 +31,7 @@ class HubName:
         match = NAME.fullmatch(text)
         if match is None or not all(is_plain_name(part) for part in match[1].split("/")):
             return None
-        return cls(match[1], match[2])
+        return cls(match[1], match[2]) if match[2] is None or is_revision(match[2]) else None
 
     def __str__(self) -> str:
         return self.repository if self.revision is None else f"{self.repository}@{self.revision}"
@@ -38,3 +40,8 @@ class HubName:
     def asked(self) -> str:
         """The revision, or the branch that stands for None."""
         return self.revision or NEWEST
+
+
+def is_revision(text: str) -> bool:
+    """Returns whether git can have a branch or tag of this name, in Latin letters, digits, `_`, `-`, `.` and `/`."""
+    return REVISION.fullmatch(text) is not None and ".." not in text and not text.endswith((".", ".lock"))

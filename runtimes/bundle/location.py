@@ -102,7 +102,8 @@ def _not_found(path: Path, name: str) -> SlmxError:
     exported, pulled = exported_names(), pulled_names()
     short = {full.partition("/")[2] for full in pulled}
     known = {*shipped_names(), *exported, *(f"{BUNDLES}/{one}" for one in exported), *pulled, *short}
-    if near := get_close_matches(name, sorted(known), n=2):
+    same = [one for one in sorted(known) if _folded(one) == _folded(name)][:2]
+    if near := same or get_close_matches(name, sorted(known), n=2):
         return SlmxError(f"{name}: no such path, and no bundle of this name; did you mean {' or '.join(near)}?")
     owner, _, rest = name.partition("/")
     if is_plain_name(owner) and is_plain_name(rest) and owner != str(BUNDLES) and not Path(owner).is_dir():
@@ -111,6 +112,11 @@ def _not_found(path: Path, name: str) -> SlmxError:
             f"and slmx pull {name} brings it if it is on the hub"
         )
     return wrong_kind(path, Kind.BUNDLE)
+
+
+def _folded(name: str) -> str:
+    """Returns a name without the ending of an archive and without the difference of small and capital letters."""
+    return name.casefold().removesuffix(ARCHIVE_SUFFIX)
 
 
 def find_bundle(bundle: Path | None) -> Path:

@@ -13,7 +13,7 @@ from runtimes.pack.envelope import read_signature
 from slm.errors import SlmxError, UsageError
 from slm.hub import hub_address, look, open_snapshot
 from slm.hub_errors import LOG_IN, HubError, hub_errors
-from slm.hub_name import HubName
+from slm.hub_name import HubName, is_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -53,13 +53,15 @@ def push_bundle(settings: PushSettings, report: Report) -> str:
         The address of the page of the repository.
 
     Raises:
-        UsageError: The name is none of a repository.
+        UsageError: The name is none of a repository, or the revision is no name of a branch.
         HubError: There is no login, or the hub cannot be reached or refuses.
         SlmxError: The bundle is not whole, or the repository holds something else. Nothing was sent.
     """
     name = HubName.find(settings.name)
     if name is None or name.revision is not None:
         raise UsageError(f"{settings.name}: no name of a repository; name it as OWNER/NAME, a branch with --revision")
+    if settings.revision is not None and not is_revision(settings.revision):
+        raise UsageError(f"--revision {settings.revision!a}: no name of a branch; name one such as main or v1.0")
     name = HubName(name.repository, settings.revision)
     bundle = Bundle.open(settings.bundle)
     if problems := bundle.problems():

@@ -62,7 +62,7 @@ def keygen(
 ) -> None:
     """Make a pair of keys: NAME.key to sign, which nobody else may have, and NAME.pub to check signatures.
 
-    If the environment variable SLMX_KEY_PASSPHRASE is set, NAME.key is encrypted with it.
+    If the environment variable SLMX_KEY_PASSPHRASE is set, NAME.key is encrypted with it. It may not be empty.
     """
     if out.name in ("", ".."):
         raise UsageError(f"--out {out}: give a name, such as --out mine")
@@ -85,4 +85,4 @@ def sign(
         from runtimes.bundle.store import Bundle
         from runtimes.pack.signature import sign_bundle
 
-    typer.echo(str(sign_bundle(Bundle.open(bundle_path(bundle)), key)))
+    typer.echo(str(sign_bundle(Bundle.open(bundle_path(bundle)), key, _log)))

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from slm.disk import sync
+from slm.disk import sync, write_errors
 from slm.errors import SlmxError
 from slm.json_reader import read_limited
 
@@ -44,16 +44,20 @@ def make_keys(name: Path) -> tuple[Path, Path]:
         The files of the private and of the public key.
 
     Raises:
-        SlmxError: One of them exists already.
-        OSError: One of them cannot be written. None is left.
+        SlmxError: One of them exists already, or the passphrase is empty.
+        WriteError: One of them cannot be written. None is left.
     """
     private, public = (name.with_name(f"{name.name}.{ending}") for ending in ("key", "pub"))
     for path in (private, public):
         if os.path.lexists(path):
             raise SlmxError(f"{path}: exists already, and a key is never replaced; choose another --out")
     passphrase = os.environ.get(PASSPHRASE)
+    if passphrase == "":
+        raise SlmxError(
+            f"{PASSPHRASE}: set, but empty; set it to a passphrase, or unset it for a key that is not encrypted"
+        )
     encryption: KeySerializationEncryption = NoEncryption()
-    if passphrase:
+    if passphrase is not None:
         encryption = BestAvailableEncryption(os.fsencode(passphrase))
     key = ec.generate_private_key(ec.SECP256R1())
     try:
@@ -70,6 +74,11 @@ def make_keys(name: Path) -> tuple[Path, Path]:
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with write_errors(path):
+        _create(path, content, mode)
+
+
+def _create(path: Path, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         with os.fdopen(descriptor, "wb") as file:

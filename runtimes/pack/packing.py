@@ -88,13 +88,21 @@ def _check_out(bundle: Bundle, out: Path, replace: bool) -> Bundle | None:
         The bundle that it holds; None if there is no file.
 
     Raises:
-        SlmxError: It is no archive of a bundle, or that of another bundle and `replace` is false.
+        SlmxError: It is inside the bundle, it is a symbolic link or no archive of a bundle, or it is the archive of
+            another bundle and `replace` is false.
     """
+    if not bundle.is_archive and out.resolve().is_relative_to(bundle.path.resolve()):
+        raise SlmxError(
+            f"{out}: inside the bundle, which would then hold a file that is not its own; choose another --out"
+        )
     if out.is_dir():
         raise SlmxError(f"{out}: a folder stands where the file should go; choose another --out")
     if not out.absolute().parent.is_dir():
         raise SlmxError(f"{out.absolute().parent}: no such folder; make it, or choose another --out")
     beside = out.with_name(f"{out.name}.sig")
+    for path in (out, beside):
+        if path.is_symlink():
+            raise SlmxError(f"{path}: a symbolic link, and slmx pack does not write through one; choose another --out")
     if beside.exists() and beside != bundle.signature_path and read_signature(beside) is None:
         raise SlmxError(f"{beside}: not a signature of a bundle, so it is not replaced; choose another --out")
     if not out.exists():

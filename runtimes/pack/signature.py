@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -20,32 +21,42 @@ from slm.disk import write_file
 from slm.errors import SlmxError
 from slm.json_reader import read_limited
 
+Log = Callable[[str], None]
 
-def sign_bundle(bundle: Bundle, key: Path) -> Path:
+
+def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path:
     """Checks every file of a bundle and signs it. An earlier signature is replaced.
 
     Args:
         bundle: The bundle.
         key: The file of the private key.
+        log: Called with a line if another key made the signature that is replaced.
 
     Returns:
         The file of the signature.
 
     Raises:
         SlmxError: The key cannot be used, a file of the bundle is missing, changed or not listed, the bundle is one
-            inside the package, or another file has the name of the signature.
-        OSError: The signature cannot be written.
+            inside the package, or another file or a symbolic link has the name of the signature.
+        WriteError: The signature cannot be written.
     """
     path = bundle.signature_path
     if bundle.path.parent == SHIPPED_BUNDLES:
         raise SlmxError(f"{bundle.path}: a bundle inside the package; pack it with slmx pack, and sign that file")
-    if path.exists() and read_signature(path) is None:
+    if path.is_symlink():
+        raise SlmxError(f"{path}: a symbolic link, and slmx sign does not write through one; move it away")
+    earlier = read_signature(path)
+    if path.exists() and earlier is None:
         raise SlmxError(f"{path}: not a signature of a bundle, so it is not replaced; move it away")
     private = read_private_key(key)
     bundle.check_whole()
     payload = statement(bundle.manifest.preset, _hashes(bundle))
     envelope = Envelope(payload, sign_bytes(private, signed_bytes(payload)), key_id(private.public_key()))
     write_file(path, envelope.to_bytes())
+    if earlier is not None:
+        replaced = Envelope.read(earlier)
+        if not is_signed(private.public_key(), signed_bytes(replaced.payload), replaced.signature):
+            log(f"{path}: replaces a signature that another key made")
     return path
 
 

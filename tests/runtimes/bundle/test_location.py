@@ -74,6 +74,10 @@ def test_a_name_of_two_owners_is_ambiguous() -> None:
         ("someone/talse", "someone/tales"),
         ("bundles/miné", "bundles/mine"),
         ("bundles/packd.slmx", "bundles/packed.slmx"),
+        ("MINE", "mine"),
+        ("Someone/TALES", "someone/tales"),
+        ("packed", "packed.slmx"),
+        ("bundles/PACKED", "bundles/packed.slmx"),
     ],
 )
 def test_a_mistyped_name_names_the_nearest(typed: str, meant: str) -> None:

@@ -158,7 +158,9 @@ def test_a_repository_without_a_bundle(hub: Hub, client: Client) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["nano", "a/b/c", "../up", "a/b@", "-x/y", "a/..", "a/b c"])
+@pytest.mark.parametrize(
+    "name", ["nano", "a/b/c", "../up", "a/b@", "-x/y", "a/..", "a/b c", "a/b@../..", "a/b@x/../y", "a/b@/x"]
+)
 def test_what_is_no_name_of_a_repository_is_wrong_usage(client: Client, name: str) -> None:
     assert client.misused("pull", "--", name) == (
         f"{name}: no name of a repository; name it as OWNER/NAME or OWNER/NAME@REVISION"

@@ -75,7 +75,9 @@ def test_a_key_is_never_replaced(slmx: Slmx, tmp_path: Path, name: str, kind: st
 def test_a_key_that_cannot_be_written_leaves_nothing(
     slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert slmx.refuses_unchanged("keygen", "--out", "none/mine") == "none/mine.key: No such file or directory"
+    assert slmx.refuses_unchanged("keygen", "--out", "none/mine") == (
+        "none/mine.key: cannot write (No such file or directory); use another folder"
+    )
     assert slmx.refuses_unchanged("keygen", "--out", "..", code=2) == "--out ..: give a name, such as --out mine"
     assert slmx.refuses_unchanged("keygen", "--out", ".", code=2) == "--out .: give a name, such as --out mine"
     calls = iter([None, OSError(28, "No space left on device")])
@@ -86,8 +88,17 @@ def test_a_key_that_cannot_be_written_leaves_nothing(
 
     monkeypatch.setattr("os.fsync", fail)
     monkeypatch.setattr("runtimes.pack.keys.sync", lambda folder: None)
-    assert "No space left on device" in slmx.refuses("keygen")
+    assert slmx.refuses("keygen") == (
+        "slmx.pub: cannot write (No space left on device); free space there, or use another folder"
+    )
     assert [name for name in snapshot(tmp_path) if not name.startswith(WORK_NAME)] == []
+
+
+def test_an_empty_passphrase_makes_no_key(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSPHRASE, "")
+    assert slmx.refuses_unchanged("keygen") == (
+        f"{PASSPHRASE}: set, but empty; set it to a passphrase, or unset it for a key that is not encrypted"
+    )
 
 
 def test_an_encrypted_key_needs_its_passphrase(

@@ -187,6 +187,30 @@ def test_a_file_that_is_no_packed_bundle_is_never_replaced(slmx: Slmx, bundle: P
     )
 
 
+def test_a_bundle_is_not_packed_into_itself(
+    slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(bundle)
+    rest = "inside the bundle, which would then hold a file that is not its own; choose another --out"
+    for out in (bundle / "in.slmx", bundle / "none" / "in.slmx", tmp_path / "link" / "in.slmx", bundle):
+        assert slmx.refuses_unchanged("pack", bundle, "--out", out) == f"{out}: {rest}"
+        assert slmx.refuses_unchanged("pack", tmp_path / "link", "--out", out, "--force") == f"{out}: {rest}"
+    monkeypatch.chdir(bundle)
+    assert slmx.refuses_unchanged("pack", ".") == f"{bundle.name}.slmx: {rest}"
+
+
+@pytest.mark.parametrize("link", ["ln.slmx", "ln.slmx.sig"])
+def test_nothing_is_written_through_a_symbolic_link(slmx: Slmx, bundle: Path, tmp_path: Path, link: str) -> None:
+    line = f"{link}: a symbolic link, and slmx pack does not write through one; choose another --out"
+    pack(synthetic_bundle(tmp_path / "other", {}), tmp_path / "a.slmx")
+    for target in ("a.slmx", "missing"):
+        (tmp_path / link).symlink_to(target)
+        for force in ((), ("--force",)):
+            assert slmx.refuses_unchanged("pack", bundle, "--out", "ln.slmx", *force) == line
+        assert not (tmp_path / "missing").exists()
+        (tmp_path / link).unlink()
+
+
 def test_another_bundle_is_replaced_only_with_force(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
     other = synthetic_bundle(tmp_path / "other", {})
     assert slmx("pack", other, "--out", "a.slmx").code == 0
@@ -229,6 +253,12 @@ def test_a_full_disk_is_one_line(slmx: Slmx, bundle: Path, monkeypatch: pytest.M
     monkeypatch.setattr(packing, "write_archive", fail)
     line = "a.slmx: cannot write (No space left on device); nothing was changed there"
     assert slmx.refuses_unchanged("pack", bundle, "--out", "a.slmx") == line
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder where nobody can make a file")
+def test_a_folder_where_no_file_can_be_made_is_one_line(slmx: Slmx, bundle: Path) -> None:
+    line = slmx.refuses_unchanged("pack", bundle, "--out", "/proc/x.slmx")
+    assert line == "/proc/x.slmx: cannot write (No such file or directory); use another folder"
 
 
 def test_what_is_too_large_for_one_file_is_refused(

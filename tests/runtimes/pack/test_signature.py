@@ -19,9 +19,10 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import Envelope, signed_bytes, stated_hashes, statement
-from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
+from runtimes.pack.keys import is_signed, key_id, make_keys, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.packing import unpack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
+from slm.disk import WORK_NAME
 from slm.errors import SlmxError
 from slm.hashing import sha256_of, sha256_of_bytes
 from tests import bundles
@@ -148,6 +149,17 @@ def test_a_changed_a_missing_and_an_extra_file_are_one_line(slmx: Slmx, bundle: 
     assert ran.stdout.splitlines()[1:] == [
         f"FAILED: {bundle}: 'notes.txt' is not listed in manifest.json; take it out of the bundle"
     ]
+
+
+def test_a_story_needs_only_the_files_that_it_uses(slmx: Slmx, bundle: Path, keys: Keys) -> None:
+    sign_bundle(Bundle.open(bundle), keys[0])
+    told = ("generate", "Once", "--bundle", bundle, "--require-signature", keys[1], "--max-tokens", "3")
+    (bundle / "README.md").write_text("changed", "utf-8")
+    (bundle / "notes.txt").write_text("mine", "utf-8")
+    assert slmx(*told).code == 0
+    tokenizer = bundle / "tokenizer.tiktoken"
+    tokenizer.write_bytes(tokenizer.read_bytes() + b"\n")
+    assert "not the file that manifest.json lists" in slmx.refuses(*told)
 
 
 def test_a_changed_a_missing_and_an_extra_file_of_an_archive_are_one_line(
@@ -280,7 +292,7 @@ def test_a_change_of_any_byte_of_a_signature_changes_nothing_that_is_signed(
     payload = statement("nano", hashes)
     private = read_private_key(keys[0])
     content = bytearray(Envelope(payload, sign_bytes(private, signed_bytes(payload)), None).to_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
+    place = data.draw(st.integers(0, 10**6)) % len(content)  # the length of a signature differs each time
     content[place] ^= data.draw(st.integers(1, 255))
     try:
         changed = Envelope.read(bytes(content))
@@ -446,9 +458,45 @@ def test_a_signature_that_cannot_be_written_is_one_line(
     slmx: Slmx, packed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
-        raise PermissionError(13, "Permission denied", f"{packed}.sig")
+        raise PermissionError(13, "Permission denied", f"{packed.parent}/{WORK_NAME}-abc")
 
     before = sha256_of(packed)
     monkeypatch.setattr("tempfile.mkstemp", refuse)
-    assert slmx.refuses("sign", packed, "--key", keys[0]) == f"{packed}.sig: Permission denied"
+    assert slmx.refuses("sign", packed, "--key", keys[0]) == (
+        f"{packed}.sig: cannot write (Permission denied); use another folder"
+    )
     assert sha256_of(packed) == before
+
+
+def test_a_full_disk_under_a_signature_is_not_called_standard_output(
+    slmx: Slmx, packed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    assert slmx.refuses("sign", packed, "--key", keys[0]) == (
+        f"{packed}.sig: cannot write (No space left on device); free space there, or use another folder"
+    )
+
+
+def test_a_signature_of_another_key_is_replaced_with_a_word(slmx: Slmx, signed: Path, keys: Keys) -> None:
+    assert slmx("sign", signed, "--key", keys[0]).stderr == "", "the same key"
+    place = signature_of(signed)
+    other = make_keys(signed.parent / "other")
+    assert slmx("sign", signed, "--key", other[0]).stderr == f"{place}: replaces a signature that another key made\n"
+    assert slmx("sign", signed, "--key", other[0]).stderr == ""
+    require_signature(Bundle.open(signed), other[1])
+
+
+def test_a_signature_is_not_written_through_a_symbolic_link(
+    slmx: Slmx, bundle: Path, keys: Keys, tmp_path: Path
+) -> None:
+    sign_bundle(Bundle.open(bundle), keys[0])
+    (bundle / SIGNATURE_FILE).rename(tmp_path / "theirs")
+    for target in ("theirs", "missing"):
+        (bundle / SIGNATURE_FILE).symlink_to(tmp_path / target)
+        line = f"{bundle / SIGNATURE_FILE}: a symbolic link, and slmx sign does not write through one; move it away"
+        assert slmx.refuses_unchanged("sign", bundle, "--key", keys[0]) == line
+        (bundle / SIGNATURE_FILE).unlink()
+    assert not (tmp_path / "missing").exists()
