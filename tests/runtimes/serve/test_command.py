@@ -154,6 +154,11 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
         (("--threads", "0"), 2, "threads"),
         (("missing",), 1, "missing"),
         (("nano", "nano"), 2, "are both the model nano"),
+        (("--grace", "inf"), 2, "--grace inf: give a number of seconds up to 1,000,000"),
+        (("--grace", "1e10"), 2, "--grace 1e+10: give"),
+        (("--request-seconds", "nan"), 2, "--request-seconds nan: give"),
+        (("--receive-seconds", "inf"), 2, "--receive-seconds inf: give"),
+        (("--write-seconds", "nan"), 2, "--write-seconds nan: give"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(
