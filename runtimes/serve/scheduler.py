@@ -22,6 +22,7 @@ __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingEr
 
 SLOTS = 8
 QUEUE = 64
+TURN_SECONDS = 5.0  # for which a story runs at least if clients share a slot
 LEAST_WAIT, MOST_WAIT = 1.0, 60.0  # seconds after which a client may try again
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,9 @@ log = logging.getLogger(__name__)
 class Scheduler:
     """Writes the stories of all clients of one model. Its methods may be called from any thread.
 
-    Stories join the others at the next step. Each client gets the same share of the slots. A story that fails ends with
-    an error, and the others go on.
+    Stories join the others at the next step. Each client gets the same share of the slots. If a client waits while
+    another has more than its share, a story of that one is set aside between two steps and goes on later. If there are
+    fewer slots than clients, they take turns. A story that fails ends with an error, and the others go on.
 
     Args:
         generator: The model. The caller closes it, after `drain`.
@@ -137,7 +139,7 @@ class Scheduler:
         """Returns what the scheduler does now, and its totals."""
         batcher = self._batcher
         with self._condition:
-            stories = [work for work in self._running if isinstance(work, Story)]
+            stories = [item.work for job in self._jobs for item in job.unended if isinstance(item.work, Story)]
             return SchedulerFigures(
                 slots=self.slots,
                 queue=self.queue,
@@ -199,13 +201,37 @@ class Scheduler:
             for job in self._stopped:
                 self._interrupt(job)
             self._stopped.clear()
-            while self._batcher.free and (item := self._queue.take()) is not None:
+            while (self._batcher.free or self._make_room()) and (item := self._queue.take()) is not None:
                 item.began = perf_counter()
                 self._running[item.work] = item
                 if isinstance(item.work, TextScore):
                     self._scores.append(item)
                 if not item.ended:
                     self._batcher.add(item.work)
+        return True
+
+    def _make_room(self) -> bool:
+        """Sets a story of the client with the most running ones aside, if another client should have its slot.
+
+        Returns:
+            Whether there is room now.
+        """
+        queue, now = self._queue, perf_counter()
+        fewest = queue.fewest()
+        if fewest is None:
+            return False
+        written = [item for item in self._running.values() if item.is_written]
+        if not written:
+            return False
+        item = max(written, key=lambda item: (queue.running(item.client), -item.began))
+        ahead = queue.running(item.client) - fewest
+        if ahead < 1 or (ahead == 1 and now - item.began < TURN_SECONDS):
+            return False
+        assert isinstance(item.work, Story)
+        self._batcher.set_aside(item.work)
+        del self._running[item.work]
+        item.ran += now - item.began
+        queue.put_back(item)
         return True
 
     def _interrupt(self, job: Job) -> None:
@@ -256,7 +282,7 @@ class Scheduler:
         self._fresh[job] = None
         if self._running.pop(work, None) is not None:
             self._queue.ended(item)
-            self._story_seconds += 0.1 * (perf_counter() - item.began - self._story_seconds)
+            self._story_seconds += 0.1 * (item.ran + perf_counter() - item.began - self._story_seconds)
         if isinstance(work, Story):
             self._tokens += len(work.ids)
             self._stories["error" if work.error is not None else str(work.finish_reason)] += 1
