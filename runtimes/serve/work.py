@@ -97,9 +97,9 @@ class Work:
         """
         scheduler, prompts = self.scheduler, self.begun.prompt_ids if self.scores_prompts else []
         stories = [] if self.score_only else self.begun.stories
-        count, room = len(stories) + len(prompts), scheduler.slots + scheduler.queue
-        if count > room:
-            raise RequestError(f"{count} stories and scores in one request, {room} are possible: ask for fewer", "n")
+        count, most = len(stories) + len(prompts), scheduler.most
+        if count > most:
+            raise RequestError(f"{count} stories and scores in one request, {most} are possible: ask for fewer", "n")
         if stories:
             follower.jobs.append(scheduler.submit(stories, client, follower.notify))
         top = self.asked.config.top_logprobs
