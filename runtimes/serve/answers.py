@@ -52,7 +52,10 @@ class Form(Protocol):
 
 
 class Answer:
-    """Answers a request in one shape. The number of tokens that were written is `request.state.tokens`."""
+    """Answers a request in one shape. `request.state.tokens` is the number of tokens that were written.
+
+    `request.state.outcome` is the code of the error that ended a stream, whose status was sent before.
+    """
 
     def __init__(self, request: Request, work: Work, form: Form) -> None:
         self._request = request
@@ -87,9 +90,11 @@ class Answer:
             async for part in self._events(follower):
                 yield part
         except ClientGoneError:
+            self._request.state.outcome = "client_gone"
             return
         except SlmxError as error:
             _, type_, code, _ = describe(error)
+            self._request.state.outcome = code
             yield event(error_body(str(error), type_, None, code))
         yield DONE
 
