@@ -110,7 +110,8 @@ def check_host(hosts: Hosts, headers: Headers) -> Response | None:
     """Returns the refusal of a request that does not name this server; None if it does."""
     named = headers.getlist("host")
     if len(named) != 1:
-        return error_response(400, f"{len(named)} headers Host: send one", code="invalid_host")
+        problem = f"there are {len(named)} headers Host: send one" if named else "the header Host is missing: send it"
+        return error_response(400, problem, code="invalid_host")
     if hosts.allow(named[0]):
         return None
     return error_response(

@@ -48,6 +48,20 @@ def test_a_body_up_to_the_limit_is_read(small: Whole) -> None:
     assert status_of(small.send(chunked(padded(2000)) + b"0\r\n\r\n")) == 200
 
 
+def test_http_1_0_gets_whole_answers_and_no_chunks(small: Whole) -> None:
+    plain = request(prompt="Once", max_tokens=2).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    answered = small.send(plain)
+    assert status_of(answered) == 200
+    assert b"transfer-encoding" not in answered.lower()
+    answered = small.send(request(prompt="Once", stream=True).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert error_of(answered) == (400, "invalid_value")
+    assert b"stream needs HTTP/1.1" in answered
+    assert b"transfer-encoding" not in answered.lower()
+    answered = small.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
+    assert error_of(answered) == (400, "invalid_host")
+    assert b"the header Host is missing: send it" in answered
+
+
 @pytest.mark.parametrize("path", [b"/v1/completions", b"/v1/chat/completions", b"/nothing", b"/v1/models"])
 def test_a_larger_content_length_gets_413(small: Whole, path: bytes) -> None:
     head = HEAD.replace(b"/v1/completions", path)
