@@ -92,5 +92,5 @@ async def show_http_error(request: Request, error: Exception) -> Response:
     status, message = error.status_code, error.detail
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} is not possible here: {allowed} is"
+        message = f"{request.method} is not possible here: send one of {allowed}"
     return error_response(status, message, INVALID_REQUEST, code=CODES.get(status), headers=error.headers)

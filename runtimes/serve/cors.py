@@ -38,5 +38,6 @@ class Origins(CORSMiddleware):
             return answer
         reason = bytes(answer.body).decode("ascii").rpartition("CORS ")[2]
         headers = {name: value for name, value in answer.headers.items() if name not in OF_CONTENT}
-        message = f"this page may not ask here ({reason}): --cors ORIGIN of slmx serve adds an origin; methods are GET and POST"
+        advice = "--cors ORIGIN of slmx serve adds an origin; methods are GET and POST"
+        message = f"this page may not ask here ({reason}): {advice}"
         return error_response(400, message, code="cors_refused", headers=headers)

@@ -148,7 +148,7 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
         (("--cors", "*"), 2, "--cors '*': give one exact origin"),
         (("--allow-host", "a b"), 2, "--allow-host 'a b': give a name"),
         (("--host", "nowhere.invalid"), 1, "--host 'nowhere.invalid': no such address"),
-        (("--host", "192.0.2.1"), 1, "--host 192.0.2.1 --port 0: Cannot assign requested address"),
+        (("--host", "192.0.2.1"), 1, "--host 192.0.2.1 --port 0: Cannot assign requested address; choose"),
         (("--connections", "100000"), 1, "100000 connections need 200128 open files"),
         (("--variant", "int4"), 1, "no variant 'int4'"),
         (("--threads", "0"), 2, "threads"),

@@ -384,9 +384,7 @@ def test_a_full_queue_takes_all_stories_of_a_request_or_none(
     second.result()
 
 
-def test_a_client_cannot_fill_the_queue(
-    generator: Generator, start: Callable[..., Scheduler], steps: Steps
-) -> None:
+def test_a_client_cannot_fill_the_queue(generator: Generator, start: Callable[..., Scheduler], steps: Steps) -> None:
     scheduler, many, one = start(2, 16), Client("many"), Client("one")
     assert scheduler.most == 16
     short = GenerationConfig(2)
