@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 MAX_DEPTH = 16
+SHOWN_KEY = 60  # characters of a key in a message
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
@@ -53,7 +54,12 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
         depth += 1 if match.group() in b"[{" else -1
         if depth > max_depth:
             raise ValueError(f"more than {max_depth} levels of brackets")
-    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # Python's advice is not for the writer of the JSON
+            raise ValueError("a number has too many digits") from None
+        raise
 
 
 def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
@@ -90,7 +96,11 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key is there twice")
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:SHOWN_KEY]!a} is there twice")
+            seen.add(key)
     return values
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from runtimes.requests.errors import RequestError
 from runtimes.requests.kinds import Anything, Bias, Choice, Flag, Ids, Number, Only, Schema, Text, Texts, Whole, wrong
 from runtimes.requests.messages import Messages
 from runtimes.requests.table import Field, Table
@@ -69,7 +70,9 @@ class Prompts:
         """Returns the prompts."""
         if isinstance(value, str):
             return (Text().read(name, value),)
-        if not isinstance(value, list) or not value:
+        if value == []:
+            raise RequestError(f"{name} is an empty list: it must hold at least one prompt", name)
+        if not isinstance(value, list):
             raise wrong(name, "a text, a list of texts, a list of ids, or a list of such lists", value)
         if isinstance(value[0], int | float):
             return (Ids(None, 1).read(name, value),)

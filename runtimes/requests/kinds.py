@@ -225,6 +225,8 @@ class Bias:
                 raise RequestError(
                     f'{name} must have the ids of tokens as its keys, such as {{"42": -5}}, not {shown(key)}', name
                 )
+            if int(key) in found:
+                raise RequestError(f"{name} has two values for the token {int(key)}: send one", name)
             found[int(key)] = number.read(f"{name}[{key}]", item)
         return found
 

@@ -94,7 +94,9 @@ class Messages:
 def _message(name: str, value: object) -> Message:
     role = value.get("role") if isinstance(value, Mapping) else None
     if role in ("tool", "function"):
-        raise RequestError(f"{name}.role: {_UNUSED}", f"{name}.role", "unsupported_value")
+        raise RequestError(
+            f"{name}.role: these models call no {role}s; leave out its messages", f"{name}.role", "unsupported_value"
+        )
     found = MESSAGE.read(name, value)
     role = "system" if found["role"] == "developer" else found["role"]
     return Message(cast("Role", role), str(found["content"]))

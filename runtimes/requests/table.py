@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtimes.requests.errors import RequestError
-from runtimes.requests.kinds import Kind, Schema, shown, wrong
+from runtimes.requests.kinds import Kind, Schema, shown
 from slm.json_reader import is_plain_name
 
 LONGEST_NAME = 100
@@ -67,7 +67,7 @@ class Table:
             RequestError: It is no object, or a field is unknown, missing, of another kind or out of its range.
         """
         if not isinstance(value, Mapping):
-            raise wrong(name or "the request", "a JSON object", value)
+            raise RequestError(f"{name or 'the request'} must be a JSON object, not {shown(value)}", name or None)
         known = {field.name: field for field in self.fields}
         start = f"{name}." if name else ""
         for key in value:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from runtimes.requests.errors import RequestError
 from runtimes.serve.errors import ClientGoneError, describe, error_body
 from runtimes.serve.following import Follower
 from runtimes.serve.scheduler import Scheduler, Update
@@ -52,7 +53,10 @@ class Form(Protocol):
 
 
 class Answer:
-    """Answers a request in one shape. The number of tokens that were written is `request.state.tokens`."""
+    """Answers a request in one shape. `request.state.tokens` is the number of tokens that were written.
+
+    `request.state.outcome` is the code of the error that ended a stream, whose status was sent before.
+    """
 
     def __init__(self, request: Request, work: Work, form: Form) -> None:
         self._request = request
@@ -87,9 +91,11 @@ class Answer:
             async for part in self._events(follower):
                 yield part
         except ClientGoneError:
+            self._request.state.outcome = "client_gone"
             return
         except SlmxError as error:
             _, type_, code, _ = describe(error)
+            self._request.state.outcome = code
             yield event(error_body(str(error), type_, None, code))
         yield DONE
 
@@ -172,8 +178,11 @@ async def serve(request: Request, work: Work, form: Form) -> Response:
     """Queues the work of a request and answers it.
 
     Raises:
+        RequestError: A stream is asked for over HTTP/1.0.
         SlmxError: As in `Work.submit`; also as in `Follower.updates` and `Work.record`, if the answer is no stream.
     """
+    if work.asked.stream and request.scope["http_version"] == "1.0":  # it has no chunks (RFC 9112, section 6.1)
+        raise RequestError("stream needs HTTP/1.1: leave it out, or set your client or proxy to HTTP/1.1", "stream")
     answer = Answer(request, work, form)
     follower = Follower(request.receive, state_of(request).request_seconds)
     try:

@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from runtimes.serve.chat import chat_completions
 from runtimes.serve.completions import completions
+from runtimes.serve.cors import Origins
 from runtimes.serve.errors import INVALID_REQUEST, error_response
 from runtimes.serve.guard import Guard, ServeSettings
 from runtimes.serve.metrics import CONTENT_TYPE, HttpFigures, measure_lag, render
@@ -38,13 +38,7 @@ def build_app(state: ServerState, settings: ServeSettings) -> Starlette:
         settings: What protects the server.
     """
     figures = HttpFigures()
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=settings.origins,
-        allow_methods=("GET", "POST"),
-        allow_headers=("*",),
-        expose_headers=("x-request-id", "retry-after"),
-    )
+    origins = Middleware(Origins, settings.origins, settings.hosts)
     app = Starlette(
         routes=[
             Route("/v1/completions", completions, methods=["POST"]),
@@ -57,7 +51,7 @@ def build_app(state: ServerState, settings: ServeSettings) -> Starlette:
         ],
         middleware=[
             Middleware(Observer, figures),
-            *([cors] if settings.origins else []),
+            *([origins] if settings.origins else []),
             Middleware(Guard, settings),
         ],
         exception_handlers={HTTPException: show_http_error},
@@ -98,5 +92,5 @@ async def show_http_error(request: Request, error: Exception) -> Response:
     status, message = error.status_code, error.detail
     if status == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} is not possible here: {allowed} is"
+        message = f"{request.method} is not possible here: send one of {allowed}"
     return error_response(status, message, INVALID_REQUEST, code=CODES.get(status), headers=error.headers)

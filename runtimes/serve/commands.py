@@ -14,6 +14,7 @@ from runtimes.bundle.location import bundle_path, find_bundle
 from slm.errors import UsageError, needs
 
 KEY_VARIABLE = "SLMX_API_KEY"
+MOST_SECONDS = 1_000_000  # far below what timers of the system can hold
 
 
 def serve(
@@ -86,6 +87,15 @@ def serve(
         from runtimes.serve.start import listen, open_models, raise_descriptor_limit
         from runtimes.serve.state import ServerState
 
+    seconds_of = {
+        "--request-seconds": request_seconds,
+        "--receive-seconds": receive_seconds,
+        "--write-seconds": write_seconds,
+        "--grace": grace,
+    }
+    for option, seconds in seconds_of.items():
+        if not seconds <= MOST_SECONDS:  # also if it is NaN
+            raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
     variable = api_key_env or KEY_VARIABLE
     value = os.environ.get(variable)
     if api_key_env and value is None:

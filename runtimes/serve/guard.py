@@ -64,23 +64,15 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refusal = self._check_host(headers) or self._check_key(scope, headers) or self._check_size(headers)
+        refusal = (
+            check_host(self._settings.hosts, headers) or self._check_key(scope, headers) or self._check_size(headers)
+        )
         if refusal is None and self._settings.stopping.requested and is_api(scope["path"], API_PREFIX):
             refusal = response_to(StoppingError())
         if refusal is not None:
             await refusal(scope, receive, send)
         else:
             await self._app(scope, self._bounded(receive), send)
-
-    def _check_host(self, headers: Headers) -> Response | None:
-        hosts = headers.getlist("host")
-        if len(hosts) != 1:
-            return error_response(400, f"{len(hosts)} headers Host: send one", code="invalid_host")
-        if self._settings.hosts.allow(hosts[0]):
-            return None
-        return error_response(
-            403, "the header Host names another server: --allow-host NAME of slmx serve adds a name", code="wrong_host"
-        )
 
     def _check_key(self, scope: Scope, headers: Headers) -> Response | None:
         keys = self._settings.keys
@@ -112,6 +104,19 @@ class Guard:
             return message
 
         return bounded
+
+
+def check_host(hosts: Hosts, headers: Headers) -> Response | None:
+    """Returns the refusal of a request that does not name this server; None if it does."""
+    named = headers.getlist("host")
+    if len(named) != 1:
+        problem = f"there are {len(named)} headers Host: send one" if named else "the header Host is missing: send it"
+        return error_response(400, problem, code="invalid_host")
+    if hosts.allow(named[0]):
+        return None
+    return error_response(
+        403, "the header Host names another server: --allow-host NAME of slmx serve adds a name", code="wrong_host"
+    )
 
 
 def is_api(path: str, *more: str) -> bool:

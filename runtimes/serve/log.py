@@ -24,6 +24,7 @@ class Entry:
         seconds: From the end of the headers to the end of the answer.
         tokens: Tokens written; None if the request wrote no story.
         request: The id of the request, which the answer has as x-request-id.
+        outcome: The code of the error that ended a stream, whose status was sent before; None if none did.
     """
 
     client: str
@@ -33,13 +34,15 @@ class Entry:
     seconds: float
     tokens: int | None
     request: str
+    outcome: str | None = None
 
 
 def log_request(entry: Entry) -> None:
     """Writes the line of a request."""
+    status = f"{entry.status}" if entry.outcome is None else f"{entry.status} {entry.outcome}"
     tokens = "" if entry.tokens is None else f" {entry.tokens} tokens"
     milliseconds = round(1000 * entry.seconds, 1)
-    line = f"{entry.client} {entry.method} {entry.path} {entry.status} {milliseconds} ms{tokens} {entry.request}"
+    line = f"{entry.client} {entry.method} {entry.path} {status} {milliseconds} ms{tokens} {entry.request}"
     fields = {name: value for name, value in asdict(entry).items() if value is not None and name != "seconds"}
     LOG.info("%s", line, extra={"fields": {**fields, "ms": milliseconds}})
 

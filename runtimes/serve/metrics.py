@@ -53,6 +53,7 @@ class HttpFigures:
     Attributes:
         requests: Answered requests, by route and status.
         refused: Connections that were closed before a request was read or an answer was sent whole, by reason.
+        streams_failed: Streams that had begun and that an error ended, by its code.
         connections: Connections that are open now.
         in_progress: Requests that are answered now.
         first_token: Seconds from a request to the first token of a stream.
@@ -63,6 +64,7 @@ class HttpFigures:
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
+    streams_failed: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     in_progress: int = 0
     first_token: Histogram = field(default_factory=lambda: Histogram(LONG))
@@ -149,9 +151,11 @@ def _model_lines(models: Mapping[str, SchedulerFigures]) -> list[str]:
 def _http_lines(http: HttpFigures) -> list[str]:
     requests = [(labels(route=route, status=status), count) for (route, status), count in sorted(http.requests.items())]
     refused = [(labels(reason=reason), count) for reason, count in sorted(http.refused.items())]
+    failed = [(labels(reason=reason), count) for reason, count in sorted(http.streams_failed.items())]
     return [
         *metric("slmx_http_requests_total", "Answered requests.", "counter", requests),
         *metric("slmx_http_requests_in_progress", "Requests answered now.", "gauge", [("", http.in_progress)]),
+        *metric("slmx_streams_failed_total", "Streams that an error ended, after status 200.", "counter", failed),
         *metric("slmx_connections", "Open connections.", "gauge", [("", http.connections)]),
         *metric("slmx_connections_refused_total", "Connections closed by a limit.", "counter", refused),
         *http.first_token.lines("slmx_time_to_first_token_seconds", "From a request to the first token of its stream."),

@@ -86,10 +86,13 @@ class Observer:
         status = state.get("refused") or seen.status or CLIENT_GONE
         route = route_of(scope["path"])
         self._figures.requests[route, status] += 1
+        outcome = state.get("outcome")
+        if outcome is not None:
+            self._figures.streams_failed[outcome] += 1
         if route in STORY_ROUTES:
             self._figures.seconds.add(seconds)
         address, path = printable(client[0]) if client else "-", plain_path(scope["raw_path"])
-        log_request(Entry(address, scope["method"], path, status, seconds, state.get("tokens"), request))
+        log_request(Entry(address, scope["method"], path, status, seconds, state.get("tokens"), request, outcome))
 
 
 def route_of(path: str) -> str:

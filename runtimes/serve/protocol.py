@@ -7,6 +7,7 @@ read. `BoundedProtocol` uses internals of uvicorn. It was tried with the version
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -19,13 +20,13 @@ from runtimes.serve.limits import Limits
 from runtimes.serve.log import Entry, log_request
 from runtimes.serve.metrics import HttpFigures
 from runtimes.serve.refusals import (
-    NO_HTTP,
     NO_UPGRADE,
     Refusal,
     large_body,
     large_headers,
     late_request,
     many_connections,
+    no_http,
 )
 
 LINGER_SECONDS = 2.0  # in which a client that was refused can read why
@@ -171,7 +172,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what the parser stopped at."""
         if self._ignored < 0:
-            self._refuse(self._refusal or NO_HTTP)
+            self._refuse(self._refusal or no_http(str(sys.exc_info()[1] or msg)))
 
     def pause_writing(self) -> None:
         """Waits for a client that reads slowly."""

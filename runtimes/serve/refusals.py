@@ -38,15 +38,23 @@ class Refusal:
         return STATUS_LINE[self.status] + lines + b"\r\n" + body
 
 
-NO_HTTP = Refusal(400, "invalid_http", "this is not HTTP/1.1")
 NO_UPGRADE = Refusal(
     400, "no_upgrade", "a request with a body cannot have the header Upgrade: set your client to HTTP/1.1"
 )
 
 
+def no_http(reason: str) -> Refusal:
+    """Returns the refusal of bytes that are no request.
+
+    Args:
+        reason: What the parser says of them. It holds nothing that the client sent.
+    """
+    return Refusal(400, "invalid_http", f"this is not HTTP/1.1: {reason}")
+
+
 def large_headers(limits: Limits) -> Refusal:
     """Returns the refusal of headers that are too many or too large."""
-    possible = f"{limits.headers} of together {limits.header_bytes:,} bytes are possible"
+    possible = f"at most {limits.headers} headers and {limits.header_bytes:,} bytes in all are possible"
     return Refusal(431, "headers_too_large", f"the headers are too large: {possible}")
 
 

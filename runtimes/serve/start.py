@@ -70,7 +70,8 @@ def listen(host: str, port: int) -> Listener:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SlmxError(f"port {port}: another program uses it; choose another --port") from None
-        raise SlmxError(f"--host {host} --port {port}: {error.strerror}; choose others") from None
+        problem = str(error.strerror).partition(" (while ")[0]  # Python adds the address
+        raise SlmxError(f"--host {host} --port {port}: {problem}; choose others") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     found = listener.getsockname()
     return Listener(listener, found[0], found[1])

@@ -29,12 +29,19 @@ async def read_body(request: Request) -> object:
     """Returns the JSON value of a request.
 
     Raises:
-        RequestError: The body is not JSON, or is not said to be.
+        RequestError: The body is not JSON, is not said to be, or is compressed.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RequestError(
             "the body must be JSON: send it with the header Content-Type: application/json",
+            code="unsupported_media_type",
+            status=415,
+        )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise RequestError(
+            "the body must not be compressed: send it without the header Content-Encoding",
             code="unsupported_media_type",
             status=415,
         )
@@ -97,9 +104,9 @@ class Work:
         """
         scheduler, prompts = self.scheduler, self.begun.prompt_ids if self.scores_prompts else []
         stories = [] if self.score_only else self.begun.stories
-        count, room = len(stories) + len(prompts), scheduler.slots + scheduler.queue
-        if count > room:
-            raise RequestError(f"{count} stories and scores in one request, {room} are possible: ask for fewer", "n")
+        count, most = len(stories) + len(prompts), scheduler.most
+        if count > most:
+            raise RequestError(f"{count} stories and scores in one request, {most} are possible: ask for fewer", "n")
         if stories:
             follower.jobs.append(scheduler.submit(stories, client, follower.notify))
         top = self.asked.config.top_logprobs

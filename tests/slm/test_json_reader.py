@@ -24,7 +24,7 @@ def test_what_is_no_number_is_refused(content: bytes) -> None:
 
 def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:
     assert parse_json(b'{"a": {"b": 1}, "b": 2}') == {"a": {"b": 1}, "b": 2}
-    with pytest.raises(ValueError, match="a key is there twice"):
+    with pytest.raises(ValueError, match="the key 'b' is there twice"):
         parse_json(b'[{"a": {"b": 1, "b": 1}}]')
 
 

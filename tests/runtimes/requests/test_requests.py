@@ -101,7 +101,7 @@ def test_a_prompt_has_four_forms(prompt: object, expected: object) -> None:
     [
         (None, "prompt is missing"),
         (3, "prompt must be a text, a list of texts, a list of ids, or a list of such lists, not 3"),
-        ([], "prompt must be a text, a list of texts, a list of ids, or a list of such lists, not a list of 0"),
+        ([], "prompt is an empty list: it must hold at least one prompt"),
         ([[]], "prompt[0] must be a list of at least 1 ids, not a list of 0"),
         (["a", 1], "prompt[1] must be a text, not 1"),
         ([1, "a"], "prompt[1] must be a whole number from 0 to 2147483647 (the id of a token), not 'a'"),
@@ -200,6 +200,7 @@ def test_every_field_with_a_range_is_in_the_list_of_ranges() -> None:
         ({"ban_words": ["two words"]}, "ban_words", "ban_words: a banned word holds only letters"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "logit_bias must have the ids of tokens as its keys"),
         ({"logit_bias": {"\u0663": 1}}, "logit_bias", "logit_bias must have the ids of tokens as its keys"),
+        ({"logit_bias": {"05": 1, "5": 2}}, "logit_bias", "logit_bias has two values for the token 5"),
         ({"logit_bias": {"3": 101}}, "logit_bias[3]", "logit_bias[3] must be a number from -100 to 100, not 101"),
         ({"stop": ["a", "b\0"]}, "stop[1]", "stop[1] must not hold the NUL character"),
         ({"temperature": HUGE}, "temperature", "temperature must be a number from 0 to 100 (0 takes the most likely "
@@ -278,7 +279,7 @@ def test_messages_are_read() -> None:
         (
             {"messages": [{"role": "tool", "content": "x", "tool_call_id": "y"}]},
             "messages[0].role",
-            "messages[0].role: ",
+            "messages[0].role: these models call no tools; leave out its messages",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},

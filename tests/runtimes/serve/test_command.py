@@ -148,12 +148,17 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
         (("--cors", "*"), 2, "--cors '*': give one exact origin"),
         (("--allow-host", "a b"), 2, "--allow-host 'a b': give a name"),
         (("--host", "nowhere.invalid"), 1, "--host 'nowhere.invalid': no such address"),
-        (("--host", "192.0.2.1"), 1, "--host 192.0.2.1 --port 0: Cannot assign requested address"),
+        (("--host", "192.0.2.1"), 1, "--host 192.0.2.1 --port 0: Cannot assign requested address; choose"),
         (("--connections", "100000"), 1, "100000 connections need 200128 open files"),
         (("--variant", "int4"), 1, "no variant 'int4'"),
         (("--threads", "0"), 2, "threads"),
         (("missing",), 1, "missing"),
         (("nano", "nano"), 2, "are both the model nano"),
+        (("--grace", "inf"), 2, "--grace inf: give a number of seconds up to 1,000,000"),
+        (("--grace", "1e10"), 2, "--grace 1e+10: give"),
+        (("--request-seconds", "nan"), 2, "--request-seconds nan: give"),
+        (("--receive-seconds", "inf"), 2, "--receive-seconds inf: give"),
+        (("--write-seconds", "nan"), 2, "--write-seconds nan: give"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(

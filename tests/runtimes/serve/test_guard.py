@@ -197,6 +197,22 @@ def test_an_origin_that_is_not_listed_is_never_reflected(locked: Whole, origin: 
     assert "access-control-allow-origin" not in response.headers
 
 
+def test_a_refused_preflight_has_the_shape_of_errors(locked: Whole) -> None:
+    ask = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    assert code_of(locked.http.options("/v1/completions", headers=ask)) == (400, "cors_refused")
+    ask = {"Origin": ORIGIN, "Access-Control-Request-Method": "DELETE"}
+    refused = locked.http.options("/v1/completions", headers=ask)
+    assert code_of(refused) == (400, "cors_refused")
+    assert "(method)" in refused.json()["error"]["message"]
+
+
+def test_a_preflight_to_another_name_is_refused(locked: Whole) -> None:
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST", "Host": "evil.com"}
+    response = locked.http.options("/v1/completions", headers=headers)
+    assert code_of(response) == (403, "wrong_host")
+    assert "access-control-allow-origin" not in response.headers
+
+
 def test_a_page_cannot_post_what_needs_no_preflight(server: Whole) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         response = server.http.post("/v1/completions", content=b'{"prompt":"a"}', headers={"Content-Type": kind})

@@ -48,6 +48,40 @@ def test_a_body_up_to_the_limit_is_read(small: Whole) -> None:
     assert status_of(small.send(chunked(padded(2000)) + b"0\r\n\r\n")) == 200
 
 
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n", b"Invalid char in url path"),
+        (HEAD + b"Content-Length: 1\r\nContent-Length: 1\r\n\r\na", b"Duplicate Content-Length"),
+        (b"GET / HTTP/1.1\nHost: localhost\n\n", b"Expected CRLF"),
+        (b"FOO / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"Invalid method"),
+    ],
+)
+def test_what_is_no_http_is_told_why(small: Whole, raw: bytes, reason: bytes) -> None:
+    answered = small.send(raw)
+    assert error_of(answered) == (400, "invalid_http")
+    assert b"this is not HTTP/1.1: " + reason in answered
+
+
+def test_a_wrong_method_is_told_the_possible_ones(small: Whole) -> None:
+    message = small.http.post("/v1/models").json()["error"]["message"]
+    assert message == "POST is not possible here: send one of GET, HEAD"
+
+
+def test_http_1_0_gets_whole_answers_and_no_chunks(small: Whole) -> None:
+    plain = request(prompt="Once", max_tokens=2).replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    answered = small.send(plain)
+    assert status_of(answered) == 200
+    assert b"transfer-encoding" not in answered.lower()
+    answered = small.send(request(prompt="Once", stream=True).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+    assert error_of(answered) == (400, "invalid_value")
+    assert b"stream needs HTTP/1.1" in answered
+    assert b"transfer-encoding" not in answered.lower()
+    answered = small.send(b"GET /v1/models HTTP/1.0\r\n\r\n")
+    assert error_of(answered) == (400, "invalid_host")
+    assert b"the header Host is missing: send it" in answered
+
+
 @pytest.mark.parametrize("path", [b"/v1/completions", b"/v1/chat/completions", b"/nothing", b"/v1/models"])
 def test_a_larger_content_length_gets_413(small: Whole, path: bytes) -> None:
     head = HEAD.replace(b"/v1/completions", path)

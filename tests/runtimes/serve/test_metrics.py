@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 from runtimes.serve.log import LOG, JsonLines, configure_log, plain_path
 from runtimes.serve.metrics import Histogram, HttpFigures, measure_lag, render
 from runtimes.serve.scheduler import SchedulerFigures
-from tests.runtimes.serve.apps import KEY, Whole, keyed, serving_whole
+from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
 from tests.runtimes.serve.sockets import wait_until
 
 # The text format, https://prometheus.io/docs/instrumenting/exposition_formats
@@ -134,6 +134,24 @@ def test_a_request_is_one_line_without_prompt_and_key(server: Whole, caplog: pyt
     assert fields.keys() >= {"time", "level", "client", "method", "path", "status", "ms", "request"}
     assert "secret" not in line + json.dumps(fields)
     assert KEY not in line + json.dumps(fields)
+
+
+def test_a_stream_that_fails_is_logged_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with serving_whole(seconds=0.2) as server, caplog.at_level("INFO", "slmx.serve"):
+        assert "request_timeout" in server.ask(**ENDLESS, stream=True).text
+        wait_until(lambda: bool(requests_in(caplog)))
+        (record,) = requests_in(caplog)
+        assert "POST /v1/completions 200 request_timeout " in record.getMessage()
+        assert json.loads(JsonLines().format(record))["outcome"] == "request_timeout"
+        found = samples(server.http.get("/metrics").text)
+    assert found['slmx_streams_failed_total{reason="request_timeout"}'] == 1
+
+
+def test_a_client_that_leaves_a_stream_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with serving_whole() as server, caplog.at_level("INFO", "slmx.serve"):
+        with server.http.stream("POST", "/v1/completions", json={**ENDLESS, "stream": True}) as got:
+            next(got.iter_lines())
+        wait_until(lambda: "POST /v1/completions 200 client_gone " in caplog.text)
 
 
 def test_a_client_that_is_gone_is_logged_as_499(server: Whole, caplog: pytest.LogCaptureFixture) -> None:
