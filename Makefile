@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check pi-check bundle web web-bench train-nano train-micro clean
+.PHONY: story test test-fast check pi-check sign-interop bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -31,6 +31,12 @@ check: .venv/dev
 # It needs Debian's apt-get, and no root.
 pi-check: .venv/dev
 	$(BIN)/python -m benchmarks.pi
+
+# Lets sigstore's model-signing and slmx verify each other's signatures. It needs an environment of its own.
+sign-interop: .venv/dev
+	test -x .venv/model-signing/bin/python || $(PYTHON) -m venv .venv/model-signing
+	.venv/model-signing/bin/python -m pip install --quiet --disable-pip-version-check model-signing pyOpenSSL
+	SLMX_MODEL_SIGNING=.venv/model-signing $(BIN)/python -m pytest tests/runtimes/pack/test_interop.py
 
 # Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
 bundle: .venv/export

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from slm.errors import SlmxError, UsageError
 
 if TYPE_CHECKING:
-    from numbers import Integral, Real
-from typing import Unpack
+    from typing import Unpack
 
 FinishReason = Literal["stop", "length", "exhausted", "interrupted"]
 
@@ -29,12 +28,30 @@ def check_number(name: str, value: object, whole: bool = False) -> None:
         raise UsageError(f"{name} must be {kind}, not {ascii(value)[:80]}")
 
 
+def check_least(name: str, value: object, least: int) -> None:
+    """Raises UsageError unless a value is a whole number from `least` on."""
+    check_number(name, value, whole=True)
+    if isinstance(value, Integral) and value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
+
+
 def as_texts(name: str, value: object) -> tuple[str, ...]:
     """Returns one text or several as a tuple; UsageError if a value is neither."""
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
         raise UsageError(f"{name} must be a text or a list of texts, not {ascii(value)[:80]}")
     return tuple(texts)
+
+
+def as_ids(name: str, value: object) -> tuple[int, ...]:
+    """Returns the ids of tokens as a tuple; UsageError if a value is no list of whole numbers from 0 on."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise UsageError(f"{name} must be a list of ids, not {ascii(value)[:80]}")
+    for token in value:
+        check_number(f"{name}: an id", token, whole=True)
+        if not 0 <= token <= LARGEST_ID:
+            raise UsageError(f"{name}: an id must lie from 0 to {LARGEST_ID}, not {token}")
+    return tuple(map(int, value))
 
 
 def check_prompt(text: str) -> int:
@@ -176,6 +193,10 @@ class GenerationConfig:
             beginning of the prompt and the last half are read again, because learned positions cannot be shifted.
             With "slide" the prompt itself may be longer than the context.
         logprobs: Records the log-probability of each id.
+        top_logprobs: Records the log-probabilities of this many most likely ids at each position. 0 is off.
+        stop_token_ids: The story ends before the first of these ids that is chosen.
+        ignore_eos: Whether the story goes on after the end of the text. Then this end is an id of the story without
+            text.
 
     Raises:
         UsageError: A value is outside its range.
@@ -185,15 +206,21 @@ class GenerationConfig:
     stop: Sequence[str] = ()
     on_full: str = "stop"
     logprobs: bool = False
+    top_logprobs: int = 0
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop", as_texts("stop", self.stop))
+        object.__setattr__(self, "stop_token_ids", as_ids("stop token ids", self.stop_token_ids))
+        check_least("top logprobs", self.top_logprobs, 0)
         if self.max_tokens is not None:
-            check_number("max tokens", self.max_tokens, whole=True)
-        if not isinstance(self.logprobs, bool):
-            raise UsageError(f"logprobs must be True or False, not {ascii(self.logprobs)[:80]}")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UsageError(f"max tokens must be at least 1, not {self.max_tokens}")
+            check_least("max tokens", self.max_tokens, 1)
+        for name in ("logprobs", "ignore_eos"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(
+                    f"{name.replace('_', ' ')} must be True or False, not {ascii(getattr(self, name))[:80]}"
+                )
         if self.on_full not in ON_FULL:
             raise UsageError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
         if "" in self.stop:
@@ -207,6 +234,9 @@ class Settings(TypedDict, total=False):
     stop: Sequence[str]
     on_full: str
     logprobs: bool
+    top_logprobs: int
+    stop_token_ids: Sequence[int]
+    ignore_eos: bool
     temperature: float
     top_k: int
     top_p: float
@@ -245,12 +275,13 @@ class GenerationStats:
         tokens: Number of ids written after the prompt.
         finish_reason: "stop" (end of text or a stop string) or "length" (max tokens or the context), as in OpenAI's
             interface; "exhausted" if the rules forbid every id; "interrupted" if the story has not ended.
-        stop: The exact reason: "end of text", "stop string", "max tokens", "context full",
+        stop: The exact reason: "end of text", "stop string", "stop token", "max tokens", "context full",
             "rules that forbid every token" or "interrupted".
         stop_string: The stop string that was written, or None.
         seed: The seed that was used.
         time_to_first_token: Seconds from the start to the first id.
         decode_seconds: Seconds from the first id to the last.
+        reused_prompt_tokens: Number of ids of the prompt that were copied from another story or prompt, not read.
     """
 
     prompt_tokens: int
@@ -261,6 +292,7 @@ class GenerationStats:
     seed: int
     time_to_first_token: float
     decode_seconds: float
+    reused_prompt_tokens: int = 0
 
     @property
     def tokens_per_second(self) -> float:
@@ -278,6 +310,8 @@ class Completion:
         ids: The ids of the written text, without the end of the text.
         stats: The figures of the story.
         logprobs: Natural logarithms of the ids' probabilities before all rules, if they were asked for.
+        top_logprobs: For each id the most likely ids at its position, the most likely first, with the natural
+            logarithms of their probabilities before all rules, if they were asked for.
     """
 
     prompt: str
@@ -285,6 +319,7 @@ class Completion:
     ids: list[int]
     stats: GenerationStats
     logprobs: list[float]
+    top_logprobs: list[dict[int, float]] = field(default_factory=list)
 
     @property
     def full_text(self) -> str:

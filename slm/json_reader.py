@@ -13,6 +13,8 @@ MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+# On Windows these names are devices, also with an ending.
+DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
 # The last quote is optional. Otherwise the search would start again at each quote of a string that has no end.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -21,8 +23,8 @@ _T = TypeVar("_T")
 
 
 def is_plain_name(name: str) -> bool:
-    """Returns whether every system accepts a file name: Latin letters, digits, `_`, `-`, and dots inside."""
-    return PLAIN_PART.fullmatch(name) is not None
+    """Returns whether every system accepts a file name: Latin letters, digits, `_`, `-`, dots inside, and no device."""
+    return PLAIN_PART.fullmatch(name) is not None and DEVICE.fullmatch(name) is None
 
 
 def is_plain_text(text: str) -> bool:
@@ -64,7 +66,17 @@ def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: As in `parse_json`, or the file is larger than `max_bytes` or not a regular file.
+        ValueError: As in `parse_json` and `read_limited`.
+    """
+    return parse_json(read_limited(path, max_bytes), max_depth)
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Returns the content of a file from an untrusted source.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is larger than `max_bytes` or not a regular file.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
@@ -72,7 +84,7 @@ def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"more than {max_bytes:,} bytes")
-    return parse_json(content, max_depth)
+    return content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

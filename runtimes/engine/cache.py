@@ -156,6 +156,11 @@ class SharedCache:
         self._bindings: dict[int, ort.IOBinding] = {}
         self._binding = self._bind_rows(1)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the keys and values of one row."""
+        return sum(value[0].nbytes for value in self._values)
+
     def _bind(self, ids: IdArray, positions: IdArray, logits: FloatArray, rows: slice) -> ort.IOBinding:
         """Binds inputs and outputs for consecutive rows of the buffers."""
         binding = self._session.io_binding()
@@ -211,6 +216,8 @@ class SharedCache:
     def step_rows(self, tokens: Sequence[int], lengths: Sequence[int]) -> FloatArray:
         """Runs one id in each of the first rows; returns logits [n, vocab] in a buffer that the next step reuses."""
         count = len(tokens)
+        if count == 1:  # without arrays of one number, which take longer
+            return self.step(tokens[0], lengths[0])[None]
         self._ids[:count, 0] = tokens
         self._positions[:count, 0] = lengths
         self._mask[np.arange(count), lengths] = 1
@@ -234,6 +241,13 @@ class SharedCache:
         twin = self.empty(1)
         twin.fill(0, self, 0, length)
         return twin
+
+    def run_by(self, other: SharedCache) -> SharedCache:
+        """Returns a view of the same memory that runs the onnxruntime session of another cache."""
+        view = copy.copy(self)
+        view._session, view._bindings = other._session, {}
+        view._binding = view._bind_rows(1)
+        return view
 
     def empty(self, rows: int) -> SharedCache:
         """Returns a separate cache of the same onnxruntime session, without positions."""

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal, overload
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
-from runtimes.engine.session import Session, default_threads, shared_length
-from runtimes.engine.story import Story, slide
+from runtimes.engine.prompt import read_prompt
+from runtimes.engine.session import Session, default_threads, one_thread_rows, shared_length
+from runtimes.engine.story import Story
 from runtimes.engine.stream import Stream
 from runtimes.types import (
     MAX_STORIES,
@@ -19,6 +20,7 @@ from runtimes.types import (
     GenerationConfig,
     SamplingParams,
     Settings,
+    check_least,
     check_number,
     check_prompt,
     read_settings,
@@ -67,9 +69,7 @@ class Generator:
         allow_special: bool = False,
         slots: int = SLOTS,
     ) -> None:
-        check_number("slots", slots, whole=True)
-        if slots < 1:
-            raise UsageError(f"slots must be at least 1, not {slots}")
+        check_least("slots", slots, 1)
         self.bundle = bundle
         self.allow_special = allow_special
         self.slots = slots
@@ -138,7 +138,7 @@ class Generator:
             self._idle.append(session)
 
     def pool(self, rows: int) -> Pool:
-        """Returns an empty pool for `rows` stories, at most `slots`. It uses more threads if there are many rows.
+        """Returns an empty pool for `rows` stories, at most `slots`. A step of many rows uses more threads.
 
         Raises:
             SlmxError: The generator is closed, or the variant writes one story at a time.
@@ -149,7 +149,8 @@ class Generator:
             threads = default_threads(self.bundle.config, rows) if self._chosen_threads is None else self.threads
             if threads not in self._models:
                 self._models[threads] = self._open(rows)
-            return Pool(self._models[threads], rows)
+            few = self._models[self.threads] if self.threads < threads else None
+            return Pool(self._models[threads], rows, few, one_thread_rows(self.bundle.config))
 
     def damaged(self) -> SlmxError:
         """Returns the error for logits that are NaN or infinite."""
@@ -177,43 +178,33 @@ class Generator:
         """
         return self.tokenizer.decode(ids)
 
-    def encode(self, prompt: str, on_full: str = "stop") -> list[int]:
-        """Returns the token that begins every story, followed by the ids of a prompt.
+    def encode(self, prompt: str | Sequence[int], on_full: str = "stop") -> list[int]:
+        """Returns the ids that the model reads for a prompt. Arguments and errors are those of `read_prompt`."""
+        return read_prompt(self.tokenizer, prompt, self.bundle.config.block_size, on_full, self.allow_special)
+
+    def story(self, prompt: str | Sequence[int], config: GenerationConfig, sampling: SamplingParams) -> Story:
+        """Returns the state of a new story.
 
         Args:
-            prompt: A text.
-            on_full: "slide" keeps the beginning and the end of a prompt that is longer than the context.
+            prompt: A text, or the ids of its tokens. The token that begins every story is put in front of ids that do
+                not begin with it.
+            config: Where the story ends.
+            sampling: How ids are chosen.
 
         Raises:
-            SlmxError: The prompt is not valid Unicode, or is longer than the context.
+            SlmxError: As in `encode`, or the vocabulary lacks an id of `stop_token_ids` or `logit_bias`.
         """
-        size = check_prompt(prompt)
-        block_size, start = self.bundle.config.block_size, [self.tokenizer.begin]
-        # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
-        longest = block_size * self.tokenizer.longest_token
-        if on_full == "slide":
-            if size > 2 * longest:
-                head, tail = self.tokenize(prompt[:longest]), self.tokenize(prompt[-longest:])
-                return slide([*start, *head], tail, block_size)
-            ids = [*start, *self.tokenize(prompt)]
-            return slide(ids, [], block_size) if len(ids) > block_size else ids
-        ids = [*start, *self.tokenize(prompt)] if size <= longest else []
-        if not ids or len(ids) > block_size:
-            tokens = f"{len(ids)} tokens long with its start token" if ids else f"far too long ({size:,} bytes)"
-            raise SlmxError(
-                f"the prompt is {tokens}, the context holds {block_size} tokens; shorten it, or use --on-full slide"
-            )
-        return ids
-
-    def story(self, prompt: str, config: GenerationConfig, sampling: SamplingParams) -> Story:
-        """Returns the state of a new story; errors as in `encode`."""
         ids = self.encode(prompt, config.on_full)
+        text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
+        for name, named in (("logit bias", sampling.rules.logit_bias), ("stop token ids", config.stop_token_ids)):
+            if max(named, default=0) >= self.tokenizer.vocab_size:
+                raise SlmxError(f"{name}: no id {max(named)}; ids go up to {self.tokenizer.vocab_size - 1}")
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
         starts_text = all(token >= end for token in ids)  # special tokens only
         drop_space = self.tokenizer.drops_space and starts_text
         words = tuple(sampling.rules.ban_words)
-        banned = self._banned_words(words).begin(prompt) if words else None
-        return Story(prompt, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space, banned)
+        banned = self._banned_words(words).begin(text) if words else None
+        return Story(text, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space, banned)
 
     def stream(
         self,

@@ -28,12 +28,16 @@ class Penalties:
     Args:
         rules: The rules.
         prompt: Ids of the prompt.
-        end: Id of the end of the text; None for no such id.
+        end: Id or ids that end the text; None for no such id.
         banned: The rule of `rules.ban_words`; None if there are none.
     """
 
     def __init__(
-        self, rules: LogitsRules, prompt: Iterable[int], end: int | None, banned: BannedWordsRule | None = None
+        self,
+        rules: LogitsRules,
+        prompt: Iterable[int],
+        end: int | list[int] | None,
+        banned: BannedWordsRule | None = None,
     ) -> None:
         if rules.ban_words and banned is None:
             raise ValueError("banned words need a BannedWordsRule, which knows the bytes of the ids")

@@ -18,19 +18,31 @@ class Pool:
     Args:
         session: A session of the model. Its own sequence is not used.
         slots: The largest number of sequences. A slot takes no memory for positions that were never filled.
+        few: A session of the same model with fewer threads, which takes the steps of few rows; None if there is none.
+        few_rows: The most rows of such a step.
 
     Raises:
         SlmxError: The graph of this model takes one sequence only.
     """
 
-    def __init__(self, session: Session, slots: int) -> None:
-        cache = session._cache
-        if not isinstance(cache, SharedCache):
-            raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")
+    def __init__(self, session: Session, slots: int, few: Session | None = None, few_rows: int = 0) -> None:
+        self._session = session
         self._config = session.config
-        self._cache = cache.empty(slots)
+        self._cache = self._few = _shared(session).empty(slots)
+        self._few_rows = few_rows
+        if few is not None:
+            self._few = self._cache.run_by(_shared(few))
         self.slots = slots
         self.ids: list[list[int]] = []
+
+    def another(self, slots: int) -> Pool:
+        """Returns an empty pool of the same model."""
+        return Pool(self._session, slots)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row whose positions are all filled."""
+        return self._cache.row_bytes
 
     def best_prefix(self, ids: Sequence[int]) -> tuple[int, int]:
         """Returns the row with the longest common beginning with `ids`, and its length; (0, 0) if there are no rows."""
@@ -38,12 +50,13 @@ class Pool:
         longest = max(shared, default=0)
         return (shared.index(longest) if shared else 0), longest
 
-    def add(self, source: int = 0, length: int = 0) -> int:
+    def add(self, source: int = 0, length: int = 0, pool: Pool | None = None) -> int:
         """Adds a sequence after the last row.
 
         Args:
             source: The row to copy positions from.
             length: The number of first positions to copy.
+            pool: The pool of the source; default: this one.
 
         Returns:
             The new row.
@@ -51,24 +64,31 @@ class Pool:
         Raises:
             SlmxError: All slots are taken, or the source has fewer positions.
         """
-        row = len(self.ids)
+        row, theirs = len(self.ids), pool or self
         if row == self.slots:
             raise SlmxError(f"all {self.slots} slots are taken: wait until a story ends, or open more slots")
         if length:
-            if not (0 <= source < row and 0 < length <= len(self.ids[source])):
+            if not (0 <= source < len(theirs.ids) and 0 < length <= len(theirs.ids[source])):
                 raise SlmxError(f"row {source} has no {length} positions to copy")
-            self._cache.fill(row, self._cache, source, length)
-        self.ids.append(self.ids[source][:length] if length else [])
+            self._cache.fill(row, theirs._cache, source, length)
+        self.ids.append(theirs.ids[source][:length] if length else [])
         return row
 
     def prefill(self, row: int, ids: Sequence[int] | IdArray) -> FloatArray:
         """Appends ids to one row in one run; returns the logits [vocab] after the last. Raises as `Session.prefill`."""
+        last: FloatArray = self._append(row, ids, last_only=True)[-1]
+        return last
+
+    def score(self, row: int, ids: Sequence[int] | IdArray) -> FloatArray:
+        """Appends ids to one row in one run; returns the logits [n, vocab] after each id. Raises as `prefill`."""
+        return self._append(row, ids, last_only=False)
+
+    def _append(self, row: int, ids: Sequence[int] | IdArray, last_only: bool) -> FloatArray:
         sequence = self.ids[row]
         array = as_row(ids, len(sequence), self._config)
-        logits = self._cache.append(array, len(sequence), last_only=True, row=row)
+        logits = self._cache.append(array, len(sequence), last_only, row)
         sequence += array.tolist()
-        last: FloatArray = logits[-1]
-        return last
+        return logits
 
     def rewind(self, row: int, length: int) -> None:
         """Removes all but the first `length` positions of a row."""
@@ -92,7 +112,8 @@ class Pool:
         lengths = [len(sequence) for sequence in self.ids]
         for extreme in (min(tokens), max(tokens)):
             check_step(extreme, max(lengths), self._config)
-        logits = self._cache.step_rows(tokens, lengths)
+        cache = self._few if len(tokens) <= self._few_rows else self._cache
+        logits = cache.step_rows(tokens, lengths)
         for sequence, token in zip(self.ids, tokens, strict=True):
             sequence.append(token)
         return logits
@@ -105,3 +126,10 @@ class Pool:
             self._cache.fill(row, self._cache, last, len(self.ids[last]))
         del self.ids[last]
         self._cache.rewind(0, last)
+
+
+def _shared(session: Session) -> SharedCache:
+    """Returns the cache of a session; SlmxError if its graph takes one sequence only."""
+    if not isinstance(session._cache, SharedCache):
+        raise SlmxError("this variant writes one story at a time; take fp32 or int8 for several")
+    return session._cache

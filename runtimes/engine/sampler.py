@@ -101,7 +101,7 @@ class Sampler:
     Args:
         sampling: How to choose.
         prompt: Ids of the prompt. The repetition penalty and the n-gram rule also count them.
-        end: Id of the end of the text, which `min_tokens` forbids; None for no such id.
+        end: Id or ids that end the text, which `min_tokens` forbids; None for no such id.
         banned: The rule of the banned words of `sampling`; None if there are none.
     """
 
@@ -109,7 +109,7 @@ class Sampler:
         self,
         sampling: SamplingParams,
         prompt: Iterable[int] = (),
-        end: int | None = None,
+        end: int | list[int] | None = None,
         banned: BannedWordsRule | None = None,
     ) -> None:
         self.sampling = sampling

@@ -19,9 +19,14 @@ if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch
 ONE_THREAD_PARAMETERS = 6_000_000
 
 
+def one_thread_rows(config: GPTConfig) -> int:
+    """Returns the most rows of a step that one thread takes faster than several; 0 for a large model."""
+    return (ONE_THREAD_PARAMETERS - 1) // config.parameters
+
+
 def default_threads(config: GPTConfig, rows: int = 1) -> int:
     """Returns the threads for a step of `rows` rows: one for little work, or else the usable cores, at most four."""
-    return 1 if rows * config.parameters < ONE_THREAD_PARAMETERS else min(4, usable_cores())
+    return 1 if rows <= one_thread_rows(config) else min(4, usable_cores())
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -149,8 +154,17 @@ class Session:
         Raises:
             SlmxError: As in `prefill`.
         """
-        self.rewind(min(shared_length(self.ids, ids), max(0, len(ids) - 1)))
-        return self.prefill(ids[len(self.ids) :])
+        return self.prefill(ids[self.share(ids) :])
+
+    def share(self, ids: Sequence[int]) -> int:
+        """Removes every position after the beginning that the sequence has in common with these ids.
+
+        Returns:
+            The number of positions that remain. The last id is never among them, so `prefill` returns its logits.
+        """
+        shared = min(shared_length(self.ids, ids), max(0, len(ids) - 1))
+        self.rewind(shared)
+        return shared
 
     def reset(self) -> None:
         """Removes every position."""

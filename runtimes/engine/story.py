@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from runtimes.engine.logprobs import log_total, most_likely
 from runtimes.engine.penalties import FloatArray, NoTokenLeftError
 from runtimes.engine.sampler import Sampler, system_seed
 from runtimes.engine.stops import StopStrings
@@ -18,12 +16,6 @@ from runtimes.types import Completion, FinishReason, GenerationConfig, Generatio
 
 if TYPE_CHECKING:
     from runtimes.engine.banned_words import BannedWordsRule
-
-
-def log_probability(logits: FloatArray, token: int) -> float:
-    """Returns the natural logarithm of an id's probability in the model itself, before all sampling rules."""
-    highest = logits.max()
-    return float(logits[token] - highest) - math.log(float(np.exp(logits - highest).sum(dtype=np.float64)))
 
 
 def slide(prompt_ids: list[int], ids: list[int], block_size: int) -> list[int]:
@@ -36,7 +28,7 @@ class Story:
 
     The caller runs the model. It calls `start`, reads `prompt_ids`, and passes the last logits to `accept`. While
     `finish_reason` is None, it then runs `ids[-1]`, or reads `window` again if it is not None, and so on.
-    Not thread-safe.
+    `reused_prompt_tokens` is set by the caller. `error` is the reason if an error ended the story. Not thread-safe.
 
     Args:
         prompt: The text that was given.
@@ -67,12 +59,17 @@ class Story:
         self.seed = system_seed() if sampling.seed is None else sampling.seed
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.top_logprobs: list[dict[int, float]] = []
+        self.reused_prompt_tokens = 0
+        self.error: Exception | None = None
         self.window: list[int] | None = None
         self.finish_reason: FinishReason | None = None
         self._stop = "interrupted"
         self._config = config
-        self._sampler = Sampler(replace(sampling, seed=self.seed), prompt_ids, end, banned)
+        self._ends = frozenset(config.stop_token_ids) | (frozenset() if config.ignore_eos else {end})
+        self._sampler = Sampler(replace(sampling, seed=self.seed), prompt_ids, list(self._ends), banned)
         self._end = end
+        self._records = config.logprobs or config.top_logprobs > 0
         self._token_bytes = token_bytes
         self._block_size = block_size
         self._drop_space = drop_space
@@ -106,11 +103,12 @@ class Story:
         self._last = time.perf_counter()
         if not self.ids:
             self._first = self._last
-        if token == self._end:
-            return self._finish("stop", "end of text")
+        if token in self._ends:
+            ends_text = token == self._end and not self._config.ignore_eos
+            return self._finish("stop", "end of text" if ends_text else "stop token")
         self.ids.append(token)
-        if self._config.logprobs:
-            self.logprobs.append(log_probability(logits, token))
+        if self._records:
+            self._record(logits, token)
         piece = self._decoder.decode(self._text_of(token))
         if self._stops is not None:
             piece = self._stops.push(piece)
@@ -130,6 +128,14 @@ class Story:
             self._pieces.append(piece)
         return piece
 
+    def _record(self, logits: FloatArray, token: int) -> None:
+        """Records the log-probabilities that were asked for."""
+        total = log_total(logits)
+        if self._config.logprobs:
+            self.logprobs.append(float(logits[token]) - total)
+        if self._config.top_logprobs:
+            self.top_logprobs.append(most_likely(logits, self._config.top_logprobs, total))
+
     def _text_of(self, token: int) -> bytes:
         text = self._token_bytes(token)
         if self._drop_space and text:
@@ -140,6 +146,11 @@ class Story:
     def interrupt(self) -> str:
         """Ends the story now if it has not ended, and returns the text that was held back."""
         return self._finish("interrupted", "interrupted") if self.finish_reason is None else ""
+
+    def fail(self, error: Exception) -> str:
+        """Ends the story now because of an error, which is kept, and returns the text that was held back."""
+        self.error = error
+        return self.interrupt()
 
     def _finish(self, reason: FinishReason, stop: str, piece: str = "") -> str:
         """Records why the story ends, and returns the last piece of its text."""
@@ -162,5 +173,8 @@ class Story:
             seed=self.seed,
             time_to_first_token=self._first - self._started,
             decode_seconds=self._last - self._first,
+            reused_prompt_tokens=self.reused_prompt_tokens,
         )
-        return Completion(self.prompt, "".join(self._pieces), list(self.ids), stats, list(self.logprobs))
+        return Completion(
+            self.prompt, "".join(self._pieces), list(self.ids), stats, list(self.logprobs), list(self.top_logprobs)
+        )

@@ -100,7 +100,8 @@ def _write(generator: Generator, story: Story, reuse: bool) -> collections.abc.G
         if not reuse:
             session.reset()
         story.start()
-        logits = session.read(story.prompt_ids)
+        story.reused_prompt_tokens = session.share(story.prompt_ids)
+        logits = session.prefill(story.prompt_ids[story.reused_prompt_tokens :])
         while True:
             piece = story.accept(logits)
             if piece:

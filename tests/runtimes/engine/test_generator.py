@@ -111,6 +111,61 @@ def test_the_bound_on_bytes_refuses_no_prompt_that_fits(generator: Generator) ->
     assert special.encode(END_OF_TEXT * (size - 1)) == [tokenizer.end_of_text] * size
 
 
+def test_a_prompt_may_be_ids(generator: Generator) -> None:
+    config, text = GenerationConfig(9), "Zoë saw 100% of #1"
+    expected = generator.story(text, config, GREEDY)
+    for ids in (generator.tokenize(text), generator.encode(text), tuple(generator.encode(text))):
+        one = generator.story(ids, config, GREEDY)
+        assert (one.prompt, one.prompt_ids) == (text, expected.prompt_ids)
+    empty = generator.story([], config, GREEDY)
+    assert (empty.prompt, empty.prompt_ids) == ("", [generator.tokenizer.begin])
+    twice = [generator.tokenizer.begin] * 2
+    assert generator.story(twice, config, GREEDY).prompt_ids == twice
+
+
+def test_banned_words_know_the_text_of_a_prompt_of_ids(generator: Generator) -> None:
+    sampling = SamplingParams(0.0, rules=LogitsRules(ban_words=["cat"], logit_bias={generator.tokenize("t")[0]: 100}))
+    stories = [
+        generator.story(prompt, GenerationConfig(1), sampling) for prompt in ("The ca", generator.tokenize("The ca"))
+    ]
+    logits = np.zeros(generator.tokenizer.vocab_size, np.float32)
+    for one in stories:
+        one.accept(logits)
+    assert stories[0].ids == stories[1].ids != generator.tokenize("t")
+
+
+def test_ids_that_slide_are_those_of_the_whole(generator: Generator) -> None:
+    size, ids = generator.bundle.config.block_size, list(range(1, 100))
+    begin = generator.tokenizer.begin
+    assert generator.encode(ids, "slide") == slide([begin, *ids], [], size)
+    assert generator.encode(ids[: size - 1]) == [begin, *ids[: size - 1]]
+    with pytest.raises(SlmxError, match=f"^the prompt is {size + 1} tokens long .* context holds {size} tokens"):
+        generator.encode(ids[:size])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "line"),
+    [
+        ([1, 400], "prompt: no token has the id 400; ids go from 0 to 399"),
+        ([1, -1], "prompt: an id must lie from 0 to 2147483647, not -1"),
+        ([1, True], "prompt: an id must be a whole number, not True"),
+        ([[1]], "prompt: an id must be a whole number, not [1]"),
+        ([1.0], "prompt: an id must be a whole number, not 1.0"),
+    ],
+)
+def test_ids_that_are_none_are_refused(generator: Generator, prompt: list[int], line: str) -> None:
+    with pytest.raises(SlmxError) as caught:
+        generator.encode(prompt)
+    assert str(caught.value) == line
+
+
+def test_ids_that_the_vocabulary_lacks_are_refused_before_the_story_begins(generator: Generator) -> None:
+    with pytest.raises(SlmxError, match=r"^stop token ids: no id 400; ids go up to 399$"):
+        generator.story("", GenerationConfig(stop_token_ids=[3, 400]), GREEDY)
+    with pytest.raises(SlmxError, match=r"^logit bias: no id 400; ids go up to 399$"):
+        generator.story("", GenerationConfig(), SamplingParams(rules=LogitsRules(logit_bias={400: 1.0})))
+
+
 def test_bytes_that_are_no_text_are_refused(generator: Generator) -> None:
     for take in (generator.stream, generator.tokenize):
         with pytest.raises(SlmxError, match="not UTF-8 text"):

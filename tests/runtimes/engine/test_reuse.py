@@ -48,11 +48,14 @@ def test_a_prompt_that_shares_its_beginning_reuses_the_cache(generator: Generato
     alone = "".join(generator.stream("One day a big dog", GenerationConfig(10), GREEDY))
     list(generator.stream("One day a cat", GenerationConfig(10), GREEDY))
     runs.clear()
-    again = "".join(generator.stream("One day a big dog", GenerationConfig(10), GREEDY))
-    list(generator.stream("One day a big dog", GenerationConfig(1), GREEDY, reuse=False))
+    reusing = generator.stream("One day a big dog", GenerationConfig(10), GREEDY)
+    again = "".join(reusing)
+    fresh = generator.stream("One day a big dog", GenerationConfig(1), GREEDY, reuse=False)
+    list(fresh)
     shared = len(generator.encode("One day a"))
     whole = len(generator.encode("One day a big dog"))
     assert runs == [whole - shared, whole]
+    assert [stream.stats.reused_prompt_tokens for stream in (reusing, fresh)] == [shared, 0]
     assert again == alone
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.story import Story, slide
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
+from slm.errors import SlmxError
 
 GREEDY = SamplingParams(temperature=0.0)
 BYTES = 256  # ids below are bytes, END is the end of the text
@@ -195,6 +196,68 @@ def test_log_probabilities_are_the_models_own() -> None:
     expected = 1 - np.log(np.e + BYTES)
     np.testing.assert_allclose(one.completion().logprobs, [expected, expected], atol=1e-6)
     assert written(story(GenerationConfig(2)), b"ab").logprobs == []
+
+
+def test_the_most_likely_ids_are_recorded_with_their_log_probabilities() -> None:
+    one = story(
+        GenerationConfig(2, top_logprobs=3, logprobs=True), sampling=SamplingParams(0.0, rules=LogitsRules(1.5))
+    )
+    logits = logits_for(97)
+    logits[[5, 40]] = 0.5
+    one.accept(logits)
+    one.accept(np.zeros(BYTES + 1, np.float32))
+    total = np.log(np.e + 2 * np.exp(0.5) + BYTES - 2)
+    first, second = one.completion().top_logprobs
+    assert list(first) == [97, 5, 40]
+    np.testing.assert_allclose([*first.values()], [1 - total, 0.5 - total, 0.5 - total], atol=1e-6)
+    assert first[97] == pytest.approx(one.logprobs[0])
+    np.testing.assert_allclose([*second.values()], [-np.log(BYTES + 1)] * 3, atol=1e-6)
+
+
+def test_if_more_ids_are_asked_for_than_there_are_all_are_recorded() -> None:
+    one = story(GenerationConfig(1, top_logprobs=1000))
+    one.accept(logits_for(7))
+    (found,) = one.completion().top_logprobs
+    assert list(found) == [7, *[token for token in range(BYTES + 1) if token != 7]]
+    assert one.completion().logprobs == []
+
+
+def test_it_stops_before_an_id_that_ends_it() -> None:
+    found = written(story(GenerationConfig(stop_token_ids=[98, 120], top_logprobs=1)), [*b"aab"])
+    assert (found.completion_text, found.ids, len(found.top_logprobs)) == ("aa", [*b"aa"], 2)
+    assert (found.stats.finish_reason, found.stats.stop) == ("stop", "stop token")
+    assert written(story(GenerationConfig(stop_token_ids=[98])), [97, END]).stats.stop == "end of text"
+
+
+def test_it_goes_on_after_the_end_of_the_text_if_that_is_ignored() -> None:
+    tokens = {97: b"a", END: b""}
+    for stop, said, ids in (((), "max tokens", [97, END, END, 97]), ((END,), "stop token", [97])):
+        config = GenerationConfig(4, ignore_eos=True, stop_token_ids=stop)
+        one = Story("p", [END], config, GREEDY, END, tokens.__getitem__, 64)
+        found = written(one, [97, END, END, 97])
+        assert (found.ids, found.stats.stop) == (ids, said)
+        assert found.completion_text == "a" * ids.count(97)
+
+
+def test_before_the_least_number_of_tokens_no_id_may_end_it() -> None:
+    logits = np.zeros(BYTES + 1, np.float32)
+    logits[[END, 98, 97]] = 3, 2, 1
+    for ignore, first in ((False, 97), (True, END)):
+        config = GenerationConfig(9, stop_token_ids=[98], ignore_eos=ignore)
+        rules = LogitsRules(min_tokens=2)
+        one = Story("p", [END], config, SamplingParams(0.0, rules=rules), END, lambda token: b"x", 64)
+        one.accept(logits)
+        one.accept(logits)
+        assert one.ids == [first, first]
+        one.accept(logits)
+        assert (one.finish_reason, one.ids) == ((None, [END] * 3) if ignore else ("stop", [97] * 2))
+
+
+def test_a_story_that_fails_keeps_what_it_has_and_the_error() -> None:
+    one, error = story(GenerationConfig(stop=["bcd"])), SlmxError("no memory")
+    list(pieces(one, b"abc"))
+    assert one.fail(error) == "bc"
+    assert (one.error, one.finish_reason, one.completion().completion_text) == (error, "interrupted", "abc")
 
 
 def test_a_completion_does_not_change_when_the_story_goes_on() -> None:

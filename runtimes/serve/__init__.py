@@ -1,0 +1,1 @@
+"""`slmx serve`: an HTTP server that writes the stories of many clients together."""
