@@ -73,12 +73,19 @@ class CompletionLogprobs:
             found["tokens"].append(shown)
             found["token_logprobs"].append(None if logprob is None else finite(logprob))
             found["top_logprobs"].append(None if logprob is None else self._most_likely(shown, logprob, top))
-            found["text_offset"].append(self._offset)
             content = self._texts.tokenizer.token_bytes(token)
             if self._drop_space and content:
                 self._drop_space, content = False, content.removeprefix(b" ")
-            self._offset += len(self._decoder.decode(content))
+            found["text_offset"].append(self._advance(content))
         return found
+
+    def _advance(self, content: bytes) -> int:
+        """Adds the bytes of a token, and returns where its text begins: after a character that it leaves incomplete."""
+        incomplete, _ = self._decoder.getstate()
+        text, begin = self._decoder.decode(content), self._offset
+        self._offset += len(text)
+        alone = content.decode("utf-8", "replace")
+        return begin + len(text) - len(alone) if incomplete and text.endswith(alone) else begin
 
     def _most_likely(self, shown: str, logprob: float, top: dict[int, float]) -> dict[str, float]:
         """Returns the most likely tokens and the token itself. Of tokens that look alike the most likely one counts."""
