@@ -67,13 +67,12 @@ def cache_folder() -> Path:
     return Path(base) / "slmx-pi"
 
 
-def prepare(folder: Path, site: Path, extras: str = "") -> Machine:
+def prepare(folder: Path, site: Path) -> Machine:
     """Makes the emulated machine. The emulator and Debian's files are kept for the next time.
 
     Args:
         folder: The folder to keep them in, such as `cache_folder()`.
         site: A folder that does not exist, for our wheel and what it needs.
-        extras: Extras of slmx to install too, such as "serve"; empty for none.
 
     Returns:
         The machine.
@@ -81,7 +80,7 @@ def prepare(folder: Path, site: Path, extras: str = "") -> Machine:
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     machine = Machine(_qemu(folder), _root(folder), site.absolute())
-    _install(machine.site, extras)
+    _install(machine.site)
     return machine
 
 
@@ -122,16 +121,18 @@ def _root(folder: Path) -> Path:
     return once(folder / f"root-{RELEASE}", make)
 
 
-def _install(site: Path, extras: str) -> None:
-    """Builds our wheel and installs it as pip on a Raspberry Pi would, with the versions of constraints.txt."""
+def _install(site: Path) -> None:
+    """Builds our wheel and installs it with the server, as pip there would, in the versions of constraints.txt."""
     with tempfile.TemporaryDirectory() as name:
         wheel = build_wheel(Path(name))
         platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in reversed(C_LIBRARIES)]
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
         settings = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
         constraints = [f"--constraint={SOURCE / 'constraints.txt'}", "--no-compile", f"--target={site}"]
-        wanted = f"{wheel}[{extras}]" if extras else str(wheel)
-        run([*pip, *settings, "--platform=manylinux2014_aarch64", *constraints, wanted], "installing aarch64 wheels")
+        run(
+            [*pip, *settings, "--platform=manylinux2014_aarch64", *constraints, f"{wheel}[serve]"],
+            "installing aarch64 wheels",
+        )
 
 
 def build_wheel(target: Path) -> Path:
