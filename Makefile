@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check bundle web web-bench train-nano train-micro clean
+.PHONY: story test test-fast check pi-check sign-interop bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -15,7 +15,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi"
 
 # The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev
@@ -26,6 +26,17 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Writes stories on emulated Raspberry Pis: the wheel of this tree, the aarch64 wheels of PyPI, and Debian's Python.
+# It needs Debian's apt-get, and no root.
+pi-check: .venv/dev
+	$(BIN)/python -m benchmarks.pi
+
+# Lets sigstore's model-signing and slmx verify each other's signatures. It needs an environment of its own.
+sign-interop: .venv/dev
+	test -x .venv/model-signing/bin/python || $(PYTHON) -m venv .venv/model-signing
+	.venv/model-signing/bin/python -m pip install --quiet --disable-pip-version-check model-signing pyOpenSSL
+	SLMX_MODEL_SIGNING=.venv/model-signing $(BIN)/python -m pytest tests/runtimes/pack/test_interop.py
 
 # Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
 bundle: .venv/export

@@ -50,6 +50,7 @@ def bench(
     import shlex
     import sys
 
+    from runtimes.bundle.location import bundle_path
     from slm.atomic import remove_folder
     from slm.locks import lock_folder
     from slm.ownership import REPORT, check_only_ours, check_replaceable
@@ -70,7 +71,7 @@ def bench(
     old = None if against is None else read_report(against)
     settings = BenchSettings(
         out=out,
-        bundles=tuple(bundles or ()),
+        bundles=tuple(map(bundle_path, bundles or ())),
         presets=_names(presets),
         variants=_names(variants),
         threads=threads,

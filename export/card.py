@@ -46,8 +46,8 @@ A {shape.family} shaped story model of {shape.parameters:,} parameters: {shape.n
 ## Variants
 
 Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). The number in brackets is the rise over
-the float model. int8 and int4 read the text in two ways, in whole windows and token by token; the way with the larger
-rise is shown. "Same" is the share of positions whose likeliest token is the float model's.
+the float model. int8, q8 and int4 read the text in two ways, in whole windows and token by token; the way with the
+larger rise is shown. "Same" is the share of positions whose likeliest token is the float model's.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
 | variant | bytes | against PyTorch | bits per byte |

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -15,16 +16,21 @@ from slm.errors import UsageError, needs
 def export(
     preset: Annotated[str | None, typer.Option(help="Model shape; default: the checkpoint's, or nano.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Add dynamic int8.")] = False,
-    int4: Annotated[bool, typer.Option("--int4", help="Add int4 weights with an int8 head.")] = False,
+    q8: Annotated[bool, typer.Option("--q8", help="Add weights in 8 bits by blocks.")] = False,
+    int4: Annotated[bool, typer.Option("--int4", help="Add weights in 4 bits by blocks, with an 8-bit head.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Add float16 storage, for the web.")] = False,
     portable: Annotated[bool, typer.Option("--portable", help="Add a graph of standard operators only.")] = False,
     mobile: Annotated[bool, typer.Option("--mobile", help="Add .ort, for onnxruntime's mobile builds.")] = False,
     torchscript: Annotated[bool, typer.Option("--torchscript", help="Add TorchScript.")] = False,
     pt2: Annotated[bool, typer.Option("--pt2", help="Add torch.export's .pt2.")] = False,
+    executorch: Annotated[
+        bool, typer.Option("--executorch", help="Add executorch's .pte, for phones; not part of --all.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Add every variant.")] = False,
     fp32: Annotated[bool, typer.Option(help="Keep the float32 variant in the bundle.")] = True,
     target: Annotated[
-        str | None, typer.Option(help="any, x86, x86-vnni, pi4, pi5 or web: adds its variant and makes it the default.")
+        str | None,
+        typer.Option(help="any, x86, x86-vnni, pi3, pi4, pi5 or web: adds its variant and makes it the default."),
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Default: the one that ships with slmx.")] = None,
     random_init: Annotated[bool, typer.Option("--random-init", help="Random weights, for benchmarks only.")] = False,
@@ -48,9 +54,13 @@ def export(
         from runtimes.bundle.summary import variant_lines
         from runtimes.bundle.variants import VARIANTS
 
+    if executorch:
+        with needs("executorch"):
+            import_module("executorch.exir")
     asked = {
         "fp32": fp32,
         "int8": int8,
+        "q8": q8,
         "int4": int4,
         "fp16": fp16,
         "portable": portable,
@@ -70,6 +80,7 @@ def export(
         int8_recipe=int8_recipe,
         int8_exclude=tuple(name.strip() for name in int8_exclude.split(",") if name.strip()),
         untrained=random_init,
+        executorch=executorch,
         eval_text=text,
         force=force,
     )
@@ -97,15 +108,18 @@ def verify(
         str | None,
         typer.Option(help="Other runtimes that must write our greedy tokens: optimum, genai, or optimum,genai."),
     ] = None,
+    key: Annotated[
+        Path | None, typer.Option(help="Check the signature first, with this public key: NAME.pub of slmx keygen.")
+    ] = None,
 ) -> None:
     """Check the hash of every file, that no file is missing or extra, and that every graph opens.
 
-    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest.
-
-    Nothing is written for an archive, or for a bundle inside the installed package.
+    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest, or to
+    FILE.verification.json, beside a packed bundle. It is not written for a bundle inside the installed package.
     """
     from export.interop.registry import find_runtimes
     from runtimes.bundle.location import SHIPPED_BUNDLES
+    from runtimes.bundle.manifest import MANIFEST_FILE
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
 
@@ -116,6 +130,12 @@ def verify(
         raise UsageError("--trust, --checkpoint and --text need --quality")
     others = [] if runtimes is None else find_runtimes(runtimes)
     opened = Bundle.open(find_bundle(bundle))
+    signed_with = None
+    if key is not None:
+        with needs("sign"):
+            from runtimes.pack.signature import require_signature
+        signed_with = require_signature(opened, key)
+        typer.echo(f"signed with {key}, over {opened.store.location(MANIFEST_FILE)}")
     if others:
         from export.interop.compare import compare_runtimes, onnx_variants
 
@@ -157,7 +177,9 @@ def verify(
         typer.echo(f"{check.files} files, every hash matches")
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": judgement, "runtimes": comparison}
-        write_verification(opened, check, {name: part.as_dict() for name, part in parts.items() if part}, log)
+        further = {name: part.as_dict() for name, part in parts.items() if part}
+        signature = {} if signed_with is None else {"signature": {"key_sha256": signed_with}}
+        write_verification(opened, check, signature | further, log)
     failed = (judgement is not None and any(judgement.failures.values())) or (
         comparison is not None and comparison.failed
     )

@@ -7,23 +7,28 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from export.card import licence_of, model_card, source_of
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
+from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
+from export.formats.blockwise import BLOCK_RECIPES, check_blocks, quantize_blockwise
+from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
 from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
-from export.formats.quantize import INT4_BLOCK, Int8Recipe, check_int4, get_recipe, quantize_int4, quantize_int8
+from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.targets import Target, get_target
+from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import (
@@ -56,6 +61,7 @@ DESCRIPTIONS = {
     JSON_FILE: "tokenizer, for Hugging Face tokenizers",
     RANKS_FILE: "tokenizer ranks, for tiktoken",
     "README.md": "model card",
+    EXECUTORCH_FILE: "float32 program with KV cache, for executorch on phones",
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
 AUTO = ("auto",)
@@ -78,6 +84,7 @@ class ExportSettings:
         int8_recipe: How to quantize; None takes the target's recipe.
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
         untrained: Whether to export random weights, which needs no checkpoint.
+        executorch: Whether to add a program for executorch, which slmx itself does not run.
         eval_text: Stories to compare on; None samples stories from the model.
         force: Whether a bundle in `out` may be replaced.
     """
@@ -90,6 +97,7 @@ class ExportSettings:
     int8_recipe: str | None = None
     int8_exclude: tuple[str, ...] = ()
     untrained: bool = False
+    executorch: bool = False
     eval_text: Path | None = None
     force: bool = False
 
@@ -176,8 +184,9 @@ class _Export:
                 f"{checkpoint.folder}: heads of {self.config.head_dim} channels; onnxruntime's GroupQueryAttention "
                 f"needs a multiple of {multiple}: export --no-fp32 --portable alone, or train with another --n-head"
             )
-        if "int4" in settings.variants:
-            check_int4(self.config)
+        for name in BLOCK_RECIPES:
+            if name in settings.variants:
+                check_blocks(name, self.config)
         known = matrix_names(self.config)
         unknown = [name for name in settings.int8_exclude if name not in known and settings.int8_exclude != AUTO]
         if unknown:
@@ -194,10 +203,11 @@ class _Export:
         self.float_model = FloatModel(
             self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text)
         )
-        makers = {
+        makers: dict[str, Callable[[], VariantEntry]] = {
             "fp32": self._fp32,
             "int8": self._int8,
-            "int4": self._int4,
+            "q8": partial(self._blocks, "q8"),
+            "int4": partial(self._blocks, "int4"),
             "fp16": self._fp16,
             "portable": self._portable,
             "mobile": self._mobile,
@@ -210,6 +220,8 @@ class _Export:
                 path.unlink()
             if path.parent.is_dir() and not any(path.parent.iterdir()):
                 path.parent.rmdir()
+        if self.settings.executorch:
+            self._executorch()
         return self._describe(variants)
 
     def _check(self, name: str, kept_float: Sequence[str] = (), source: Path | None = None) -> Figures:
@@ -278,11 +290,11 @@ class _Export:
             "nothing was published"
         )
 
-    def _int4(self) -> VariantEntry:
-        self.log("int4: quantizing and reading the text, whole and token by token")
-        head = replace(self.recipe, table=True)
-        quantize_int4(self.paths["fp32"], self.paths["int4"], head)
-        return self._entry("int4", self._check("int4"), settings={"block_size": INT4_BLOCK, "head": head.name})
+    def _blocks(self, name: str) -> VariantEntry:
+        self.log(f"{name}: quantizing and reading the text, whole and token by token")
+        recipe = BLOCK_RECIPES[name]
+        quantize_blockwise(self.paths["fp32"], self.paths[name], recipe)
+        return self._entry(name, self._check(name), settings=recipe.settings)
 
     def _fp16(self) -> VariantEntry:
         self.log("fp16: storing weights in 16 bits and reading the text")
@@ -295,7 +307,7 @@ class _Export:
         return self._entry("portable", self._check("portable"), opset=PORTABLE_OPSET)
 
     def _mobile(self) -> VariantEntry:
-        source = "int8" if "int8" in self.settings.variants else "fp32"
+        source = next((name for name in ("int8", "q8") if name in self.settings.variants), "fp32")
         self.log(f"mobile: converting {source} and reading the text")
         export_mobile(self.paths[source], self.paths["mobile"])
         return self._entry("mobile", self._check("mobile", source=self.paths[source]), of=source)
@@ -309,6 +321,15 @@ class _Export:
         self.log("pt2: exporting the program and comparing with PyTorch")
         export_pt2(self.model, self.paths["pt2"])
         return self._entry("pt2", self._check("pt2"))
+
+    def _executorch(self) -> None:
+        self.log("executorch: lowering the program and comparing with PyTorch")
+        path = self.folder / EXECUTORCH_FILE
+        path.parent.mkdir(exist_ok=True)
+        export_executorch(self.model, path)
+        self.log(
+            f"executorch: largest logit difference {check_executorch(path, self.model):.1e}, the same greedy tokens"
+        )
 
     def _describe(self, variants: dict[str, VariantEntry]) -> Manifest:
         """Writes the other files of the bundle, and the manifest last."""
@@ -337,6 +358,7 @@ class _Export:
             versions={name: version(name) for name in PACKAGES} | {"opset": OPSET, "ir": IR_VERSION},
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
+            chat=template_for(checkpoint.tokenizer.settings),
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
         manifest = replace(manifest, files=_list_files(folder))

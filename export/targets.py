@@ -31,8 +31,9 @@ _ALL = (
     Target("any", "u8-tensor", "int8", "right on every processor, fastest or nearly so on all that were measured"),
     Target("x86", "u8-tensor", "int8", "without VNNI signed weights saturate 16-bit sums, unsigned ones do not"),
     Target("x86-vnni", "s8-tensor", "int8", "nothing saturates, and signed weights are faster"),
-    Target("pi4", "s8-channel", "int8", "fastest on Cortex-A72, where nothing saturates and int4 is slower than fp32"),
-    Target("pi5", "u8-tensor", "int8", "as fast on Cortex-A76 as s8-tensor, and closer to the float model"),
+    Target("pi3", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A53"),
+    Target("pi4", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A72"),
+    Target("pi5", "u8-tensor", "int8", "as few instructions on Cortex-A76 as s8-tensor, and right on every processor"),
     Target("web", "u8-tensor", "fp16", "int8 is slower than float32 in WebAssembly; 16 bits halve the download"),
 )
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}

@@ -28,8 +28,8 @@ def load(
     """Opens a bundle to write stories with.
 
     Args:
-        bundle: Its folder or archive, or the name of one that ships with slmx. The default is the shipped nano; the
-            folder bundles/ of the current folder is not searched.
+        bundle: Its folder or archive, or a name that `slmx list` shows; nothing is downloaded. The default is the
+            shipped nano, also where the current folder has a bundles/nano.
         variant: A name in its manifest; default: the one for its target.
         threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
         allow_special: Whether special tokens in a prompt, such as `<|endoftext|>`, have their own ids. If not, they are

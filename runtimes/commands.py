@@ -1,4 +1,4 @@
-"""The commands that run a bundle: `slmx generate`, `slmx doctor` and `slmx info`."""
+"""The command that writes stories: `slmx generate`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_HELP, find_bundle
-from runtimes.types import MAX_STORIES, Completion, GenerationConfig, LogitsRules, SamplingParams, read_settings
-from slm.disk import write_file
-from slm.errors import SlmxError, UsageError
+from runtimes.types import (
+    MAX_STORIES,
+    Completion,
+    GenerationConfig,
+    LogitsRules,
+    SamplingParams,
+    Settings,
+    read_settings,
+)
+from slm.disk import write_errors, write_file
+from slm.errors import SlmxError, UsageError, needs
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
@@ -121,11 +129,28 @@ def generate(
     logprobs: Annotated[
         bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
     ] = GenerationConfig.logprobs,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the text to a new file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the stories of a file: .txt or .jsonl, one prompt a line; - is stdin."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --prompts: the .jsonl of the stories. The same command goes on with it.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="With --prompts: only part I, from 1, of N parts of the file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="With --prompts: replace the stories of another run.")] = False,
 ) -> None:
     """Write a story with onnxruntime. The text goes to stdout while it is written."""
-    config, sampling = read_settings(
+    settings = Settings(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
         stop=stop or (),
@@ -143,6 +168,23 @@ def generate(
         seed=seed,
         logprobs=logprobs,
     )
+    config, sampling = read_settings(**settings)
+    if prompts is None and (out is not None or shard is not None or force):
+        raise UsageError("--out, --shard and --force are for a file of prompts: add --prompts FILE")
+    if prompts is not None:
+        if prompt or prompt_file or interactive or save or as_json:
+            raise UsageError("--prompts has its own output: drop the prompt, --prompt-file, -i, --save and --json")
+        if out is None:
+            raise UsageError("--prompts needs a file for the stories: add --out stories.jsonl")
+        from runtimes.prompts_file.reader import Shard
+        from runtimes.prompts_file.runner import PromptsJob, write_stories
+
+        part = None if shard is None else Shard.read(shard)
+        job = PromptsJob(prompts, out, settings, count, part, force)
+        generator = _open_generator(bundle, variant, threads, allow_special, require_signature)
+        if write_stories(generator, job, lambda line: typer.echo(line, err=True)):
+            raise typer.Exit(1)
+        return
     if logprobs and not as_json:
         raise UsageError("--logprobs shows in JSON only: add --json")
     if interactive and (as_json or count > 1 or prompt == ["-"]):
@@ -154,12 +196,10 @@ def generate(
         raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
-    from runtimes.bundle.store import Bundle
     from runtimes.engine.batch import Batch
-    from runtimes.engine.generator import Generator
     from runtimes.engine.interactive import InteractiveStory
 
-    generator = Generator(Bundle.open(find_bundle(bundle)), variant, threads, allow_special)
+    generator = _open_generator(bundle, variant, threads, allow_special, require_signature)
     if interactive:
         _write_in_turns(InteractiveStory(generator, config, sampling), beginning, save)
         return
@@ -187,6 +227,21 @@ def generate(
         raise typer.Exit(130)
 
 
+def _open_generator(
+    bundle: Path | None, variant: str | None, threads: int | None, allow_special: bool, key: Path | None
+) -> Generator:
+    """Opens a bundle to write with. If `key` is given, the bundle must have a signature of it."""
+    from runtimes.bundle.store import Bundle
+    from runtimes.engine.generator import Generator
+
+    opened = Bundle.open(find_bundle(bundle))
+    if key is not None:
+        with needs("sign"):
+            from runtimes.pack import signature
+        signature.require_signature(opened, key)
+    return Generator(opened, variant, threads, allow_special)
+
+
 def _check_new_file(path: Path) -> None:
     """Raise OSError unless a file can be written here, and SlmxError if there is one. Leaves no new file."""
     path = path.resolve()
@@ -208,7 +263,8 @@ def _save(path: Path | None, stories: Iterable[Completion]) -> None:
 def _write_text(path: Path, text: str) -> None:
     content = f"{text}\n".encode()
     if path.exists() and not path.is_file():
-        path.write_bytes(content)  # a device or a pipe
+        with write_errors(path):
+            path.write_bytes(content)  # a device or a pipe
     else:
         write_file(path, content)
 
@@ -277,57 +333,3 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
         figures = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
     line = f"{figures} ({where})"
     typer.echo(styled(line, dim=True) if is_terminal() else line, err=True)
-
-
-def doctor(
-    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
-) -> None:
-    """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
-    from runtimes.bundle.store import Bundle
-    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
-    from runtimes.system.machine import describe_machine
-
-    found = look()
-    for name, value in describe_machine().items():
-        typer.echo(f"{name:<12} {value}")
-    typer.echo(f"{'limits':<12} {limits()}")
-    typer.echo(f"{'memory':<12} {'unknown' if found.memory is None else f'{found.memory / 2**20:,.0f} MiB available'}")
-    if found.board:
-        typer.echo(f"{'board':<12} {found.board}")
-    fatal = fatal_traps(found)
-    for line in (*fatal, *traps(found)):
-        typer.echo(f"{'trap':<12} {line}")
-    if fatal:
-        raise typer.Exit(1)
-    opened = Bundle.open(find_bundle(bundle))
-    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
-    measured = quickest(opened)
-    for name, samples in measured.items():
-        typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
-    best, default = next(iter(measured)), opened.variants[0]
-    target = opened.manifest.target
-    note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
-    typer.echo(f"quickest     {best} ({note})")
-
-
-def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
-    """Check every file of a bundle and show what it holds."""
-    from runtimes.bundle.store import Bundle
-    from runtimes.bundle.summary import variant_lines
-
-    opened = Bundle.open(find_bundle(bundle))
-    opened.check_all()
-    manifest, c = opened.manifest, opened.config
-    typer.echo(
-        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
-        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
-    )
-    typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
-    typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
-    for line in variant_lines(manifest):
-        typer.echo(line)
-    typer.echo(f"default for {manifest.target}: {manifest.default}")
-    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
-    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
-    typer.echo(f"{len(manifest.files)} files, every hash matches")
-    typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

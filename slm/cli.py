@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from importlib import import_module
 
 import typer
 from typer.core import TyperGroup
 
+from slm.disk import WriteError
 from slm.errors import SlmxError
 from slm.signals import signals_end_as_exceptions
 
@@ -21,10 +23,19 @@ COMMANDS = {
     "import": ("slm.commands", "import_model"),
     "export": ("export.commands", "export"),
     "verify": ("export.commands", "verify"),
-    "info": ("runtimes.commands", "info"),
+    "info": ("runtimes.checks.commands", "info"),
     "generate": ("runtimes.commands", "generate"),
     "web": ("runtimes.web.commands", "web"),
-    "doctor": ("runtimes.commands", "doctor"),
+    "serve": ("runtimes.serve.commands", "serve"),
+    "pack": ("runtimes.pack.commands", "pack"),
+    "unpack": ("runtimes.pack.commands", "unpack"),
+    "keygen": ("runtimes.pack.commands", "keygen"),
+    "sign": ("runtimes.pack.commands", "sign"),
+    "list": ("runtimes.hub.commands", "list_bundles"),
+    "pull": ("runtimes.hub.commands", "pull"),
+    "push": ("runtimes.hub.commands", "push"),
+    "rm": ("runtimes.hub.commands", "remove"),
+    "doctor": ("runtimes.checks.commands", "doctor"),
     "bench": ("benchmarks.commands", "bench"),
     "compare": ("benchmarks.commands", "compare"),
     "presets": ("slm.commands", "presets"),
@@ -84,10 +95,23 @@ def main() -> None:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = error.filename or ("standard output" if error.errno == errno.ENOSPC else "")
-        typer.echo(f"slmx: {where}{': ' if where else ''}{error.strerror}", err=True)
+        where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")
+        said = f"{where}{': ' if where else ''}{error.strerror}"
+        typer.echo(f"slmx: {error if isinstance(error, WriteError) else said}", err=True)
         raise SystemExit(1) from None
     except Exception:
-        if signals.interrupted:  # an import that Ctrl-C stops fails in many ways
-            raise SystemExit(130) from None
+        if signals.number:  # an import that a signal stops fails in many ways
+            raise SystemExit(128 + signals.number) from None
         raise
+
+
+def _stdout_is_full() -> bool:
+    """Returns whether standard output is a file on a full disk, or a device that takes nothing."""
+    try:
+        os.write(1, b"")
+        if sys.platform == "win32":
+            return False
+        disk = os.fstatvfs(1)
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    return disk.f_blocks > 0 and disk.f_bavail == 0  # a pipe has no blocks

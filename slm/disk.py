@@ -10,8 +10,10 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 # The names of slmx's temporary files and folders begin with this.
 WORK_NAME = ".slmx-work"
@@ -19,23 +21,63 @@ MOUNTS = Path("/proc/self/mountinfo")
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class WriteError(OSError):
+    """A file cannot be written. `filename` is the file that the caller named."""
+
+    def __str__(self) -> str:
+        advice = "free space there, or use another folder" if self.errno in FULL else "use another folder"
+        return f"{self.filename}: cannot write ({self.strerror}); {advice}"
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError into a WriteError of `path`, unless it names another file. A temporary file is no other one.
+
+    Args:
+        path: The file that is written inside the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
+        ours = named in (path, path.parent, path.resolve(), path.resolve().parent) or named.name.startswith(WORK_NAME)
+        if error.strerror is None or not ours:
+            raise
+        raise WriteError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears complete or not at all.
+    """Writes a file that appears complete or not at all; arguments and errors as in `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file that takes the name of `path` when the block ends without an error.
 
     Args:
         path: The file. An existing file is replaced, and its permissions are kept. A symbolic link is resolved.
-        content: The bytes of the file.
+
+    Yields:
+        An empty file to write.
 
     Raises:
-        OSError: The file cannot be written. An existing file is unchanged.
+        WriteError: The file cannot be written. An existing file is unchanged.
     """
-    path = path.resolve()
+    with write_errors(path), _atomic_file(path.resolve()) as file:
+        yield file
+
+
+@contextmanager
+def _atomic_file(path: Path) -> Iterator[IO[bytes]]:
     descriptor, name = tempfile.mkstemp(prefix=f"{WORK_NAME}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()

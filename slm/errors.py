@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from slm.signals import interrupt_exits
+from slm.signals import signals_exit
 
 
 class SlmxError(Exception):
@@ -22,9 +22,9 @@ class UsageError(SlmxError):
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Within it, modules are imported: a missing package becomes the pip line that brings it, and Ctrl-C exits."""
+    """Within it, modules are imported: a missing package becomes the pip line that brings it, and a signal exits."""
     try:
-        with interrupt_exits():
+        with signals_exit():
             yield
     except ModuleNotFoundError as error:
         from slm.install import pip_line

@@ -10,6 +10,10 @@ from slm.errors import SlmxError
 from slm.json_reader import read_json
 
 MAX_JSON_BYTES = 2**24
+# The ending of the files that `slmx pack` writes.
+PACKED_SUFFIX = ".slmx"
+ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
+MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -21,6 +25,7 @@ class Kind(Enum):
     RUN = "a training run"
     HUGGING_FACE = "a Hugging Face folder"
     BUNDLE = "a bundle"
+    PACKED = "a packed bundle"
     DATA_SET = "a prepared data set"
     REPORT = "a report of slmx bench"
     TEXT = "a text of stories"
@@ -45,6 +50,8 @@ ADVICE = {
     (Kind.BUNDLE, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
     (Kind.BUNDLE, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
     (Kind.BUNDLE, Kind.TEXT): "slmx generate --bundle {path} takes it",
+    (Kind.PACKED, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
+    (Kind.PACKED, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
     (Kind.DATA_SET, Kind.CHECKPOINT): "slmx train --text {path} --out NEW makes one",
     (Kind.DATA_SET, Kind.BUNDLE): "slmx train --text {path} --out NEW makes a checkpoint to export",
     (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
@@ -56,6 +63,7 @@ OTHERWISE = {
     Kind.BUNDLE: "slmx export --out {out} makes one",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
+    Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
 
 
@@ -69,7 +77,7 @@ def find_kind(path: Path) -> Kind:
         OSError: The folder cannot be read.
     """
     if not path.is_dir():
-        return Kind.FILE if path.exists() else Kind.MISSING
+        return Kind.MISSING if not path.exists() else Kind.PACKED if _is_packed(path) else Kind.FILE
     if "variants" in _keys(path / "manifest.json"):
         return Kind.BUNDLE
     if (path / "dataset.json").is_file():
@@ -131,10 +139,22 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         advice = ADVICE[kind, wanted].format(path=shlex.quote(str(path)))
     else:
         out = shlex.quote(str(path)) if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
-        advice = OTHERWISE[wanted].format(out=out)
+        packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
+        advice = OTHERWISE[Kind.PACKED if packed else wanted].format(out=out)
     if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
         return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
+
+
+def _is_packed(path: Path) -> bool:
+    """Returns whether a file is one of `slmx pack`: a zip archive that begins with the manifest of a bundle."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(ZIP_HEADER + len(MANIFEST))[ZIP_HEADER:] == MANIFEST
+    except OSError:
+        return False
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 MAX_DEPTH = 16
+SHOWN_KEY = 60  # characters of a key in a message
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+# On Windows these names are devices, also with an ending.
+DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
 # The last quote is optional. Otherwise the search would start again at each quote of a string that has no end.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
@@ -21,8 +24,8 @@ _T = TypeVar("_T")
 
 
 def is_plain_name(name: str) -> bool:
-    """Returns whether every system accepts a file name: Latin letters, digits, `_`, `-`, and dots inside."""
-    return PLAIN_PART.fullmatch(name) is not None
+    """Returns whether every system accepts a file name: Latin letters, digits, `_`, `-`, dots inside, and no device."""
+    return PLAIN_PART.fullmatch(name) is not None and DEVICE.fullmatch(name) is None
 
 
 def is_plain_text(text: str) -> bool:
@@ -51,7 +54,12 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
         depth += 1 if match.group() in b"[{" else -1
         if depth > max_depth:
             raise ValueError(f"more than {max_depth} levels of brackets")
-    return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    try:
+        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except ValueError as error:
+        if "set_int_max_str_digits" in str(error):  # Python's advice is not for the writer of the JSON
+            raise ValueError("a number has too many digits") from None
+        raise
 
 
 def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
@@ -64,7 +72,17 @@ def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: As in `parse_json`, or the file is larger than `max_bytes` or not a regular file.
+        ValueError: As in `parse_json` and `read_limited`.
+    """
+    return parse_json(read_limited(path, max_bytes), max_depth)
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """Returns the content of a file from an untrusted source.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is larger than `max_bytes` or not a regular file.
     """
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
@@ -72,13 +90,17 @@ def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise ValueError(f"more than {max_bytes:,} bytes")
-    return parse_json(content, max_depth)
+    return content
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
-        raise ValueError("a key is there twice")
+        seen = set[str]()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"the key {key[:SHOWN_KEY]!a} is there twice")
+            seen.add(key)
     return values
 
 

@@ -41,7 +41,7 @@ class Listing:
 # Checkpoints of version 0.1.0 do not list the state of the optimizer.
 CHECKPOINT = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
 DATA_SET = Listing("dataset.json", "files")
-BUNDLE = Listing("manifest.json", "files", unlisted=("verification.json",))
+BUNDLE = Listing("manifest.json", "files", unlisted=("verification.json", "model.sig"))
 REPORT = Listing("files.json", "files")
 SITE = Listing("site.json", "listing")
 

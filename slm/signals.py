@@ -19,22 +19,22 @@ class Signals:
     """What the handlers of this process know.
 
     Attributes:
-        interrupted: Whether Ctrl-C was pressed.
+        number: The number of the signal that last ended the work with an exception; 0 if there was none.
         handled: When the main thread last handled a signal, by `time.monotonic`.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.number = 0
         self.handled = 0.0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         """The handler of SIGINT."""
-        self.interrupted, self.handled = True, time.monotonic()
+        self.number, self.handled = number, time.monotonic()
         signal.default_int_handler(number, frame)
 
     def end(self, number: int, frame: FrameType | None) -> None:
         """The handler of SIGTERM and SIGHUP."""
-        self.handled = time.monotonic()
+        self.number, self.handled = number, time.monotonic()
         raise SystemExit(128 + number)
 
     def watch(self, pipe: int) -> None:
@@ -57,20 +57,33 @@ class Signals:
 
 
 @contextmanager
-def interrupt_exits() -> Iterator[None]:
-    """Within it, Ctrl-C ends the process at once, with nothing to clean up: for imports.
+def signals_exit() -> Iterator[None]:
+    """Within it, a signal that ends the command line ends the process at once, with nothing to clean up: for imports.
 
     An import that an exception stops leaves modules half loaded, and some libraries suppress the exception.
     """
-    elsewhere = threading.current_thread() is not threading.main_thread()
-    if elsewhere or signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN):  # ignored in the background of a shell
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    before = {number: signal.getsignal(number) for number in _ending_numbers()}
+    mine = [number for number, old in before.items() if _raises(old)]  # a shell ignores SIGINT in the background
+    for number in mine:
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in mine:
+            signal.signal(number, before[number])
+
+
+def _raises(handler: object) -> bool:
+    """Returns whether a handler of a signal raises an exception, and does nothing else."""
+    return handler is signal.default_int_handler or isinstance(getattr(handler, "__self__", None), Signals)
+
+
+def _ending_numbers() -> list[signal.Signals]:
+    names = ("SIGTERM", "SIGHUP", "SIGINT")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]  # Windows has no SIGHUP
 
 
 @contextmanager
@@ -81,9 +94,7 @@ def signals_end_as_exceptions() -> Iterator[Signals]:
     in a call of a library.
     """
     signals = Signals()
-    handlers = {"SIGTERM": signals.end, "SIGHUP": signals.end, "SIGINT": signals.interrupt}
-    numbers = {getattr(signal, name): handler for name, handler in handlers.items() if hasattr(signal, name)}
-    defaults = {number: signal.getsignal(number) for number in numbers}
+    defaults = {number: signal.getsignal(number) for number in _ending_numbers()}
     mine = [number for number, old in defaults.items() if old in (signal.SIG_DFL, signal.default_int_handler)]
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -92,7 +103,7 @@ def signals_end_as_exceptions() -> Iterator[Signals]:
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
     threading.Thread(target=signals.watch, args=(read,), name="signals", daemon=True).start()
     for number in mine:
-        signal.signal(number, numbers[number])
+        signal.signal(number, signals.interrupt if number == signal.SIGINT else signals.end)
     try:
         yield signals
     finally:

@@ -93,8 +93,23 @@ class Tokenizer:
         """
         if not allow_special:
             return self._engine.encode(self._prefixed(text))
+        return self.encode_parts(self._special_pattern.split(text))
+
+    def encode_parts(self, parts: Iterable[str]) -> list[int]:
+        """Encodes texts with special tokens between them.
+
+        Args:
+            parts: A text, a special token, a text, a special token, and so on. A text may be empty. Special tokens in a
+                text are plain text.
+
+        Returns:
+            The ids.
+
+        Raises:
+            KeyError: The tokenizer does not have a special token.
+        """
         ids: list[int] = []
-        for number, part in enumerate(self._special_pattern.split(text)):
+        for number, part in enumerate(parts):
             if number % 2:
                 ids.append(self.specials[part])
             else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import SlmxError
-from slm.json_reader import Fields, read_json
+from slm.json_reader import Fields, parse_json, read_limited
 from slm.sentencepiece import BYTES, SPACE
 from slm.tokenizer import JSON_FILE, Tokenizer
 from slm.tokenizer_settings import SCHEMES, TokenizerSettings
@@ -18,11 +18,20 @@ def load_merges(folder: Path) -> list[tuple[str, str]]:
     """Reads the merges of a folder's `tokenizer.json`, in the order they were learned; SlmxError if that fails."""
     path = folder / JSON_FILE
     try:
-        return read_merges(Fields(read_json(path, MAX_JSON_BYTES)).object("model"))
+        content = read_limited(path, MAX_JSON_BYTES)
     except OSError as error:
         raise SlmxError(f"{path}: cannot read the merges ({error.strerror}); copy the folder again") from error
     except ValueError as error:
         raise SlmxError(f"{path}: cannot read the merges ({error}); copy the folder again") from error
+    return parse_merges(content, str(path))
+
+
+def parse_merges(content: bytes, where: str) -> list[tuple[str, str]]:
+    """Reads the merges of a `tokenizer.json` of which the content is given; `where` names it in the SlmxError."""
+    try:
+        return read_merges(Fields(parse_json(content)).object("model"))
+    except ValueError as error:
+        raise SlmxError(f"{where}: cannot read the merges ({error}); copy the folder again") from error
 
 
 def read_merges(model: Fields) -> list[tuple[str, str]]:

@@ -28,6 +28,9 @@ LIGHT_SLM = {
     "slm.errors",
     "slm.folder_kind",
     "slm.hashing",
+    "slm.hub",
+    "slm.hub_errors",
+    "slm.hub_name",
     "slm.install",
     "slm.json_reader",
     "slm.metrics",
@@ -38,12 +41,20 @@ LIGHT_SLM = {
     "slm.tokenizer",
     "slm.tokenizer_settings",
 }
-# `runtimes.web` also writes folders. These modules need filelock, which the extra [web] brings.
+# These rooms also write folders. The modules need filelock, which no story needs.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
+WRITING_ROOMS = {"hub", "pack", "prompts_file", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
-WEB_NEEDS = {"brotli", "filelock"}
+# What the modules of a room may import beside that, from its extra.
+ROOM_NEEDS = {
+    "hub": {"huggingface_hub"},
+    "pack": {"cryptography"},
+    "serve": {"httptools", "starlette", "uvicorn"},
+    "web": {"brotli"},
+}
 HEAVY = {
     "accelerate",
+    "cryptography",
     "datasets",
     "google",
     "onnx",
@@ -69,8 +80,9 @@ def modules(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-def is_web(path: Path) -> bool:
-    return path.is_relative_to(ROOT / "runtimes" / "web")
+def room(path: Path) -> str:
+    """The room of a module in `runtimes`."""
+    return path.relative_to(ROOT / "runtimes").parts[0]
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
@@ -107,16 +119,15 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
     ours = {name for name in imported(ast.walk(tree)) if name.split(".")[0] in PACKAGES}
     assert {name.split(".")[0] for name in ours} <= MAY_IMPORT[package]
     if package == "runtimes":
-        light = LIGHT_SLM | (FOLDER_WRITERS if is_web(path) else set())
+        light = LIGHT_SLM | (FOLDER_WRITERS if room(path) in WRITING_ROOMS else set())
         assert {name for name in ours if name.startswith("slm")} <= light
 
 
 @pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
-    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= RUNTIME_NEEDS | (
-        {"typer"} if path.name == "commands.py" else WEB_NEEDS if is_web(path) else set()
-    )
+    needs = RUNTIME_NEEDS | ROOM_NEEDS.get(room(path), set()) | ({"typer"} if path.name == "commands.py" else set())
+    assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= needs
 
 
 @pytest.mark.parametrize("name", sorted(LIGHT_SLM | FOLDER_WRITERS))

@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import runtimes  # noqa: F401
 from benchmarks.report.record import Round
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
@@ -54,6 +58,13 @@ class Peer(Protocol):
         """
 
 
+class Reader(Peer, Protocol):
+    """A peer that also gives its logits, so that its quality can be measured."""
+
+    def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
+        """Return the logits float32 [ids, vocab] after each of the ids, from an empty context."""
+
+
 @dataclass(frozen=True)
 class PeerKind:
     """A runtime with a number format. It describes the files of the runtime and how to open them.
@@ -69,6 +80,7 @@ class PeerKind:
         weights: The files in its folder that hold the model.
         exact: Whether weights and arithmetic are float32. Then it writes the same ids as PyTorch.
         any_shape: Whether it reads every shape that slmx exports. If not, it reads plain GPT-2 shapes only.
+        reads: Whether what `open` returns is a `Reader`.
     """
 
     name: str
@@ -80,6 +92,7 @@ class PeerKind:
     weights: tuple[str, ...] = ()
     exact: bool = False
     any_shape: bool = False
+    reads: bool = False
 
     @property
     def missing(self) -> list[str]:

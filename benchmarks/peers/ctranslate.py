@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 import ctranslate2
+import numpy as np
+import numpy.typing as npt
 
 from benchmarks.report.record import Round
 from export.formats.suppress_output import suppress_output
@@ -54,6 +56,12 @@ class CTranslate2:
         ids, whole = self._write(start, new_tokens)
         _, first = self._write(start, 1)
         return Round([ids], first, max(0.0, whole - first), [])
+
+    def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
+        """Return the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
+        batch = self._generator.forward_batch([[self._tokens[i] for i in ids]])
+        logits: npt.NDArray[np.float32] = np.array(batch, np.float32)[0]
+        return logits
 
 
 def open_peer(folder: Path, threads: int) -> CTranslate2:

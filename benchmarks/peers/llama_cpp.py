@@ -55,10 +55,21 @@ class LlamaCpp:
     def _reset(self) -> None:
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
 
-    def logits(self, prompt: list[int]) -> npt.NDArray[np.float32]:
-        """Return the logits float32 [vocab] after a prompt."""
+    def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
+        """Return the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
         self._reset()
-        return self._decode(prompt).copy()
+        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
+        try:
+            batch.n_tokens = len(ids)
+            for place, token in enumerate(ids):
+                batch.token[place], batch.pos[place], batch.logits[place] = token, place, 1
+                batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
+            if llama_cpp.llama_decode(self._context, batch):
+                raise SlmxError("llama.cpp cannot decode; request no more ids than the context holds")
+            logits = llama_cpp.llama_get_logits(self._context)
+            return np.ctypeslib.as_array(logits, (len(ids), self._vocab_size)).copy()
+        finally:
+            llama_cpp.llama_batch_free(batch)
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
         """Write exactly `new_tokens` ids after a prompt; see `Peer`."""

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.peers import Peer, PeerKind
+from benchmarks.report.families import SAME_WEIGHTS
 from slm.errors import SlmxError
 
 
@@ -18,12 +19,13 @@ def _kind(
     writers: tuple[str, ...] = (),
     install: str,
     weights: tuple[str, ...],
-    exact: bool = True,
     any_shape: bool = False,
+    reads: bool = False,
 ) -> PeerKind:
     """Return a kind whose `prepare` and `open_peer` are in a module of this package.
 
-    `setting` is the last argument of its `prepare`; the other arguments are the fields of `PeerKind`.
+    `setting` is the last argument of its `prepare`; the other arguments are the fields of `PeerKind`. It is exact if
+    it has the weights of fp32.
     """
     settings = () if setting is None else (setting,)
 
@@ -34,7 +36,8 @@ def _kind(
         peer: Peer = import_module(f"benchmarks.peers.{module}").open_peer(folder, threads)
         return peer
 
-    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact, any_shape)
+    exact = SAME_WEIGHTS.get(name) == "fp32"
+    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact, any_shape, reads)
 
 
 _ALL = (
@@ -47,7 +50,7 @@ _ALL = (
             writers=("gguf",),
             install="pip install llama-cpp-python gguf",
             weights=("model.gguf",),
-            exact=kind == "F32",
+            reads=True,
         )
         for kind in ("F32", "Q8_0", "Q4_0")
     ),
@@ -66,7 +69,6 @@ _ALL = (
             modules=("onnxruntime_genai",),
             install="pip install onnxruntime-genai",
             weights=("model.onnx",),
-            exact=variant == "fp32",
             any_shape=True,
         )
         for variant in ("fp32", "int8")
@@ -80,7 +82,7 @@ _ALL = (
             writers=("transformers",),
             install="pip install ctranslate2 transformers",
             weights=("model.bin",),
-            exact=quantization == "float32",
+            reads=True,
         )
         for quantization in ("float32", "int8")
     ),

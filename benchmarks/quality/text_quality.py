@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from benchmarks.report.record import TORCH_RUNNERS
-from export.checks.fidelity import measure_fidelity
+from export.checks.fidelity import IdArray, measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import float_session, open_session
@@ -65,19 +65,24 @@ class Target(Protocol):
     def config(self) -> GPTConfig:
         """The model's shape."""
 
-    def path(self, runner: str) -> Path:
-        """Return the path that a runner opens."""
+
+# Reads windows of ids (inputs, and the id after each) and returns the negative log-likelihood of the latter in nats.
+ReadWindows = Callable[[IdArray, IdArray], float | None]
 
 
-def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
-    """Measure the quality of the float model and of PyTorch runners and variants on a text.
+def judged(
+    target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows] | None = None
+) -> TextQuality:
+    """Measure the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
-    A variant that computes differently when it decodes (int8, int4) is measured in both ways. The worse figure is used.
+    A variant whose gate says so (int8, q8, int4) is measured in both ways of reading. The worse figure is used.
+    Peers read whole windows.
 
     Args:
         target: The model.
         runners: The names of the runners.
         text: A file of stories.
+        peers: How to read the text with each peer. A peer that returns None has no figures.
 
     Raises:
         SlmxError: The text cannot be read or is too short.
@@ -91,11 +96,16 @@ def judged(target: Target, runners: Iterable[str], text: Path) -> TextQuality:
         if runner in TORCH_RUNNERS:
             bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
-        session = open_session(runner, target.path(runner), target.config, trusted=target.trusted)
+        session = open_session(runner, target.bundle.model_file(runner), target.config, trusted=target.trusted)
         ways = (False, True) if VARIANTS[runner].gate.decode else (False,)
         found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
         worst = max(found, key=lambda way: way.bpb_increase)
         bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
+    for name, peer in (peers or {}).items():
+        total = peer(float_model.reference.inputs, float_model.reference.targets)
+        if total is not None:
+            bits[name] = float_model.reference.bits_per_byte(total)
+            increase[name] = bits[name] / float_model.float_bits_per_byte - 1
     return TextQuality(float_model.float_bits_per_byte, math.exp(nats), bleu(target, text), bits, increase)
 
 
@@ -123,7 +133,7 @@ def bleu(target: Target, text: Path) -> float | None:
 def _float_session(target: Target) -> Session:
     """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time, or else of PyTorch."""
     if "fp32" in target.bundle.manifest.variants:
-        return Session.open(target.path("fp32"), target.config)
+        return Session.open(target.bundle.model_file("fp32"), target.config)
     return float_session(target.checkpoint.model)
 
 

@@ -1,30 +1,39 @@
-"""Figures that articles publish for story models of these sizes, compared with what is measured here.
+"""Figures that the model card of these presets publishes, compared with what is measured here.
 
-The claims are repeated as they were published. Rules find the claims that cannot be true, and explain why.
+The figures are repeated as they were published. Rules find those that cannot hold, and one note explains them.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from benchmarks.report.fields import Table, three_figures
+from benchmarks.report.fields import three_figures
+from benchmarks.report.headline import in_a_list
 from benchmarks.report.leaderboard import main_results
 from benchmarks.report.record import Report
+from benchmarks.report.tables import Table
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
+SOURCE = (
+    "Published: the model card uayushdubey/Small_Language_Model_to_Generate_Short_Stories on Hugging Face, its table "
+    '"Benchmark Results".'
+)
 OUR_RUNNER = "int8"
 MEGABYTE = 1e6
-# Number formats and their bytes per weight, from wide to narrow.
-FORMATS = (("float32", 4.0), ("float16", 2.0), ("int8", 1.0), ("4 bits", 0.5), ("2 bits", 0.25))
+HOUR = 3600.0
+FLOAT_BYTES = 4
 # The largest distance from 1 of the product of two rounded figures.
 ROUNDING = 0.1
+# The mark of a published figure that cannot hold.
+MARK = " *"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A preset's figures as in articles; None if a figure is unknown. 1 MB is 10^6 bytes."""
+    """A preset's figures, as they are published; None if a figure is unknown. 1 MB is 10^6 bytes."""
 
     bleu: float | None = None
     perplexity: float | None = None
@@ -32,6 +41,7 @@ class Row:
     ms_per_token: float | None = None
     memory_mb: float | None = None
     training_seconds: float | None = None
+    gpu_memory_gb: float | None = None
     size_mb: float | None = None
     tokens_per_second: float | None = None
 
@@ -43,14 +53,15 @@ TITLES = {
     "ms_per_token": "ms per token",
     "memory_mb": "memory, MB",
     "training_seconds": "training time",
+    "gpu_memory_gb": "GPU memory in training, GB",
     "size_mb": "model size, MB",
     "tokens_per_second": "tokens/s",
 }
 CLAIMS = {
-    "nano": Row(18.2, 68.5, None, 3.2, 12, None, 1.6, 2150),
-    "micro": Row(21.7, 52.3, None, 5.8, 28, None, 4.8, 1820),
-    "small": Row(26.4, 38.9, None, 12.4, 89, None, 18.5, 1240),
-    "medium": Row(29.1, 32.4, None, 28.7, 287, None, 95.2, 890),
+    "nano": Row(18.2, 68.5, None, 3.2, 12, 0.8 * HOUR, 0.5, 1.6, 2150),
+    "micro": Row(21.7, 52.3, None, 5.8, 28, 1.5 * HOUR, 0.8, 4.8, 1820),
+    "small": Row(26.4, 38.9, None, 12.4, 89, 4.2 * HOUR, 1.2, 18.5, 1240),
+    "medium": Row(29.1, 32.4, None, 28.7, 287, 12.3 * HOUR, 2.4, 95.2, 890),
 }
 
 
@@ -75,94 +86,92 @@ def duration(seconds: float) -> str:
     """Return seconds as readable text: 42 s, 7 min, 3.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds < HOUR / 2 else f"{seconds / HOUR:.1f} h"
 
 
-def _cell(key: str, row: Row, missing: str) -> str:
+def _published(value: float) -> str:
+    """Return a figure as it was published, without digits that were not."""
+    return f"{value:,g}"
+
+
+def _cell(key: str, row: Row, missing: str, show: Callable[[float], str]) -> str:
     value: float | None = getattr(row, key)
     if value is None:
         return missing
-    return duration(value) if key == "training_seconds" else three_figures(value)
+    return duration(value) if key == "training_seconds" else show(value)
 
 
 def literature_table(report: Report) -> Table:
     """Return a table with a column for each preset, and for each figure a measured and a published row."""
     ours = {preset: measured(report, preset) for preset in CLAIMS}
+    wrong = impossible(report)
     rows = []
     for key in (entry.name for entry in fields(Row)):
-        rows.append([TITLES[key], "measured", *(_cell(key, ours[preset], "not measured") for preset in CLAIMS)])
-        rows.append(["", "published", *(_cell(key, CLAIMS[preset], "not given") for preset in CLAIMS)])
+        figures = [_cell(key, ours[preset], "not measured", three_figures) for preset in CLAIMS]
+        rows.append([TITLES[key], "measured", *figures])
+        published = [
+            _cell(key, claim, "not given", _published) + (MARK if (preset, key) in wrong else "")
+            for preset, claim in CLAIMS.items()
+        ]
+        rows.append(["", "published", *published])
     caption = (
-        f"Measured: {OUR_RUNNER} at its best number of threads; BLEU, perplexity and bits per byte: the float model."
+        f"{SOURCE} Measured: {OUR_RUNNER} at its best number of threads; BLEU, perplexity and bits per byte: the float "
+        "model. Training was on the CPU."
     )
     return Table(caption, ["", "", *CLAIMS], rows, [True, True, *(False for _ in CLAIMS)])
 
 
-def speed_note(preset: str, claim: Row) -> str | None:
-    """Return a note if tokens per second and milliseconds per token contradict each other: their product is 1000."""
-    if claim.ms_per_token is None or claim.tokens_per_second is None:
-        return None
-    times = claim.ms_per_token * claim.tokens_per_second / 1000
-    if abs(times - 1) <= ROUNDING:
-        return None
-    return (
-        f"{preset}: {three_figures(claim.ms_per_token)} ms per token is "
-        f"{three_figures(1000 / claim.ms_per_token)} tokens/s; the {three_figures(claim.tokens_per_second)} tokens/s "
-        f"published are {three_figures(times)} times that, so both cannot be measurements of the same run."
-    )
+def impossible(report: Report) -> dict[tuple[str, str], float]:
+    """Return the published figures that cannot hold, by preset and field.
 
-
-def size_note(preset: str, claim: Row, parameters: int) -> str | None:
-    """Return a note if a file has less than four bytes per parameter, so that it cannot hold float32 weights."""
-    if claim.size_mb is None or claim.size_mb * MEGABYTE >= 4 * parameters:
-        return None
-    each = claim.size_mb * MEGABYTE / parameters
-    fits = next((f"room for {name} at most" for name, size in FORMATS if size <= each), "room for no number format")
-    return (
-        f"{preset}: {claim.size_mb} MB for {parameters:,} parameters is {each:.2f} bytes each, {fits}; "
-        f"in float32 they take {4 * parameters / MEGABYTE:.1f} MB."
-    )
-
-
-def memory_note(preset: str, claim: Row, base_bytes: int | None) -> str | None:
-    """Return a note if a claim states less memory than the interpreter and the runtime need.
-
-    `base_bytes` is the memory of these two on this machine; None if it was not measured.
+    The value says how far they are off: how many times more tokens per second than the time per token allows, the bytes
+    per parameter of the file, or the megabytes that Python with onnxruntime takes here before it opens a model.
     """
-    if base_bytes is None or claim.memory_mb is None or claim.memory_mb * MEGABYTE >= base_bytes:
-        return None
-    return (
-        f"{preset}: {claim.memory_mb:g} MB of memory is less than the {base_bytes / MEGABYTE:.0f} MB that Python with "
-        "onnxruntime takes here before it opens a model."
-    )
+    base = base_bytes(report)
+    found: dict[tuple[str, str], float] = {}
+    for preset, claim in CLAIMS.items():
+        if claim.ms_per_token and claim.tokens_per_second:
+            product = claim.ms_per_token * claim.tokens_per_second / 1000
+            if abs(product - 1) > ROUNDING:
+                found[preset, "tokens_per_second"] = product
+        parameters = PRESETS[preset].config.parameters
+        if claim.size_mb and claim.size_mb * MEGABYTE < FLOAT_BYTES * parameters:
+            found[preset, "size_mb"] = claim.size_mb * MEGABYTE / parameters
+        if claim.memory_mb and base is not None and claim.memory_mb * MEGABYTE < base:
+            found[preset, "memory_mb"] = base / MEGABYTE
+    return found
 
 
-def perplexity_note(report: Report) -> str | None:
-    """Return a note if the presets have different vocabularies, so that their perplexities cannot be compared."""
-    sizes = sorted({PRESETS[preset].config.vocab_size for preset in CLAIMS})
-    if len(sizes) < 2:
-        return None
+def base_bytes(report: Report) -> int | None:
+    """Return the memory of Python with onnxruntime before a model is opened; None if it was not measured."""
     known = [
-        f"{preset} {model.bits_per_byte:.4f}"
-        for preset in CLAIMS
-        if (model := report.models.get(preset)) is not None and model.bits_per_byte is not None
-    ]
-    values = f": {', '.join(known)}" if known else ""
-    return (
-        f"Perplexity is per token, and these presets have vocabularies of {', '.join(map(str, sizes[:-1]))} and "
-        f"{sizes[-1]} tokens, so their perplexities cannot be compared. Bits per byte can be compared{values}."
-    )
-
-
-def notes(report: Report) -> list[str]:
-    """Return a sentence for each published figure that cannot be true, and for figures that cannot be compared."""
-    bases = [
         result.imports_bytes
         for result in report.results
         if result.imports_bytes and result.case.runner in VARIANTS and not VARIANTS[result.case.runner].is_torch
     ]
-    base = min(bases, default=None)
-    found = [speed_note(preset, claim) for preset, claim in CLAIMS.items()]
-    found += [size_note(preset, claim, PRESETS[preset].config.parameters) for preset, claim in CLAIMS.items()]
-    found += [memory_note(preset, claim, base) for preset, claim in CLAIMS.items()]
-    return [note for note in (*found, perplexity_note(report)) if note is not None]
+    return min(known, default=None)
+
+
+def note(report: Report) -> str:
+    """Return one note: which published figures cannot hold and why, and which cannot be compared."""
+    wrong = impossible(report)
+    reasons = []
+    for key, words in (
+        ("tokens_per_second", "the tokens/s of {presets} are {low} to {high} times what the ms per token allow"),
+        ("size_mb", "the files of {presets} have {low} to {high} bytes per parameter, and float32 takes 4"),
+        (
+            "memory_mb",
+            "the memory of {presets} is less than the {high} MB that Python with onnxruntime takes here alone",
+        ),
+    ):
+        values = {preset: value for (preset, field), value in wrong.items() if field == key}
+        if values:
+            low, high = (three_figures(end(values.values())) for end in (min, max))
+            reasons.append(words.format(presets=in_a_list(list(values)), low=low, high=high))
+    starred = f"*: cannot hold: {'; '.join(reasons)}. " if reasons else ""
+    sizes = sorted({PRESETS[preset].config.vocab_size for preset in CLAIMS})
+    vocabularies = in_a_list([f"{size:,}" for size in sizes])
+    return (
+        f"{starred}Perplexity is per token, and these presets have vocabularies of {vocabularies} tokens, so their "
+        "perplexities cannot be compared with each other. Bits per byte can."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,6 @@ from benchmarks.report.metrics import METRICS, Metric, noise
 from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
 from slm.errors import SlmxError
-
-# The number of listed names of cases that only one report has.
-LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -85,23 +83,33 @@ class Comparison:
         return [printable(line) for line in (*fails, *worse)]
 
     def lines(self) -> list[str]:
-        """Return the comparison as readable lines: warnings, changes beyond the noise, and the counts of the rest."""
+        """Return readable lines: warnings, what both reports have, changes beyond the noise, and counts of the rest."""
         moved = [change for change in self.changes if change.beyond_noise]
         lines = [f"warning: {warning}" for warning in self.warnings]
+        common = list(dict.fromkeys([*(change.case for change in self.changes), *(case for case, _ in self.broken)]))
+        lines.append(f"in both reports: {_counted(common)}: {_runners(common)}")
         for better in (True, False):
             lines += [change.line() for change in moved if change.better is better]
         lines.append(f"{len(self.changes) - len(moved)} of {len(self.changes)} figures are within the noise")
-        lines += _only("old", self.only_old) + _only("new", self.only_new)
+        for which, cases in (("old", self.only_old), ("new", self.only_new)):
+            if cases:
+                lines.append(f"only in the {which} report: {_counted(cases)}, which cannot be compared")
         return [printable(line) for line in lines]
 
 
-def _only(which: str, cases: Sequence[Case]) -> list[str]:
-    """Return a line that counts the cases of one report and names their runners, or none without a case."""
-    if not cases:
-        return []
-    names = list(dict.fromkeys(f"{case.preset} {case.runner}" for case in cases))
-    listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED} more" if len(names) > LISTED else "")
-    return [f"only in the {which} report: {len(cases)} case{'s' * (len(cases) > 1)} of {listed}"]
+def _counted(cases: Sequence[Case]) -> str:
+    """Return the number of cases, and how many of each model if there are several."""
+    counts = Counter(case.preset for case in cases)
+    each = f" ({', '.join(f'{preset} {count}' for preset, count in counts.items())})" if len(counts) > 1 else ""
+    return f"{len(cases)} case{'s' * (len(cases) > 1)}{each}"
+
+
+def _runners(cases: Sequence[Case]) -> str:
+    """Return the models of cases, each with its runners."""
+    found: dict[str, list[str]] = {}
+    for case in cases:
+        found.setdefault(case.preset, []).append(case.runner)
+    return "; ".join(f"{preset} {', '.join(dict.fromkeys(runners))}" for preset, runners in found.items())
 
 
 def label(case: Case) -> str:
@@ -133,8 +141,12 @@ def compare_reports(old: Report, new: Report) -> Comparison:
     after = {result.case: result for result in new.results if result.status == MEASURED}
     failed = {result.case: result.note for result in new.results if result.status == FAILED}
     broken = [(case, failed[case]) for case in before if case in failed]
+    sides = (("old", before), ("new", after))
     if not before.keys() & (after.keys() | failed.keys()):
-        raise SlmxError("the two reports measured no case in common; measure both with the same settings")
+        have = [f"{which}: {label(next(iter(cases)))}" if cases else f"{which}: none" for which, cases in sides]
+        raise SlmxError(
+            f"the two reports measured no case in common ({'; '.join(have)}); measure both with the same settings"
+        )
     differ = [
         f"{name}: {old.machine.get(name, 'unknown')} before, {new.machine.get(name, 'unknown')} now"
         for name in dict.fromkeys((*old.machine, *new.machine))

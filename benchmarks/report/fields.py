@@ -1,13 +1,14 @@
-"""The only list of the figures that a report shows for a result. Every printer makes its tables from it."""
+"""The only list of the figures that a report shows for a result. All tables are made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from benchmarks.report.leaderboard import float_ratio, main_results, main_setting, measured, presets_of
-from benchmarks.report.metrics import first_token
-from benchmarks.report.record import MEASURED, Report, Result
+from benchmarks.report.families import title_of
+from benchmarks.report.leaderboard import float_ratio, quality_increase, quality_kept
+from benchmarks.report.metrics import DECODE, DISK, FIRST_TOKEN, MEMORY, Metric, first_token
+from benchmarks.report.record import Report, Result
 from slm.json_reader import as_plain_text
 
 Value = str | int | float | None
@@ -24,9 +25,10 @@ class Field:
         unit: Its unit in tables; empty if it has none.
         get: Returns its value; None if there is none.
         show: Returns a value as readable text.
-        main: Whether it is in the short tables.
-        setting: Whether it is a setting by which the cases of one runner differ.
+        main: Whether it is in the table of a model's main figures.
+        detail: Whether it is in the table of all cases.
         words: Whether it holds words, not numbers.
+        metric: The metric by which its best values are found; None if none is better than another.
     """
 
     key: str
@@ -35,8 +37,9 @@ class Field:
     get: Callable[[Report, Result], Value]
     show: Callable[[Value], str] = str
     main: bool = False
-    setting: bool = False
+    detail: bool = False
     words: bool = False
+    metric: Metric | None = None
 
     @property
     def heading(self) -> str:
@@ -47,23 +50,6 @@ class Field:
         """Return the value as readable text; empty if there is none."""
         value = self.get(report, result)
         return "" if value is None else self.show(value)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of readable text.
-
-    Attributes:
-        caption: A sentence above the table.
-        headings: A heading for each column.
-        rows: Rows with a cell for each column.
-        words: For each column, whether it holds words, not numbers.
-    """
-
-    caption: str
-    headings: list[str]
-    rows: list[list[str]]
-    words: list[bool]
 
 
 def three_figures(value: float) -> str:
@@ -83,16 +69,12 @@ def _number(value: Value) -> str:
     return three_figures(float(value or 0))
 
 
-def _whole(value: Value) -> str:
-    return f"{int(value or 0):,}"
-
-
 def _share(value: Value) -> str:
-    return f"{float(value or 0):.0%}"
+    return f"{float(value or 0) * 100:.0f} %"
 
 
 def _change(value: Value) -> str:
-    return f"{float(value or 0):+.2%}"
+    return f"{float(value or 0) * 100:+.2f} %"
 
 
 def _bits(value: Value) -> str:
@@ -139,115 +121,61 @@ def libraries_bytes(result: Result) -> int | None:
     return result.imports_bytes - result.interpreter_bytes
 
 
+def _megabytes(value: Value) -> str:
+    return three_figures(float(value or 0) / 1e6)
+
+
+def _runner(value: Value) -> str:
+    return title_of(str(value))
+
+
+def percent(value: Value) -> str:
+    """Return a share with one decimal place, or with two if one would give 100."""
+    one, two = (round(100 * float(value or 0), digits) for digits in (1, 2))
+    return f"{one:.1f} %" if one < 100 else f"{two:.2f} %" if two < 100 else "100 %"
+
+
 FIELDS = (
-    Field("preset", "preset", "", lambda report, result: result.case.preset, main=True, words=True),
-    Field("runner", "runner", "", lambda report, result: result.case.runner, main=True, words=True),
-    Field("threads", "threads", "", lambda report, result: result.case.threads, main=True),
-    Field("prompt_tokens", "prompt", "tokens", lambda report, result: result.case.prompt_tokens, setting=True),
-    Field("depth_tokens", "depth", "tokens", lambda report, result: result.case.depth, setting=True),
-    Field("batch", "batch", "", lambda report, result: result.case.batch, setting=True),
-    Field("decode_tokens_per_s", "decode", "tokens/s", _decode, _number, main=True),
-    Field("decode_spread", "spread", "±", _spread, _share, main=True),
-    Field("times_float", "times torch eager", "", float_ratio, _times, main=True),
-    Field("load_s", "load", "s", lambda report, result: result.load_seconds, _number),
-    Field("ttft_ms", "TTFT", "ms", _first_token, _number, main=True),
-    Field("prefill_tokens_per_s", "prefill", "tokens/s", _prefill, _number),
-    Field("tpot_p50_ms", "TPOT p50", "ms", _step(50), _number),
-    Field("tpot_p95_ms", "TPOT p95", "ms", _step(95), _number),
-    Field("tpot_p99_ms", "TPOT p99", "ms", _step(99), _number),
-    Field("peak_rss_mib", "peak RSS", "MiB", lambda report, result: _mebibytes(result.peak_bytes), _number, main=True),
+    Field("preset", "preset", "", lambda report, result: result.case.preset, words=True),
     Field(
-        "interpreter_mib",
-        "interpreter's part",
+        "runner", "runner", "", lambda report, result: result.case.runner, _runner, main=True, detail=True, words=True
+    ),
+    Field("threads", "threads", "", lambda report, result: result.case.threads, main=True, detail=True),
+    Field("prompt_tokens", "prompt", "", lambda report, result: result.case.prompt_tokens, detail=True),
+    Field("depth_tokens", "depth", "", lambda report, result: result.case.depth, detail=True),
+    Field("batch", "batch", "", lambda report, result: result.case.batch, detail=True),
+    Field("decode_tokens_per_s", "tokens/s", "", _decode, _number, main=True, detail=True, metric=DECODE),
+    Field("decode_spread", "±", "", _spread, _share, main=True, detail=True),
+    Field("times_float", "times PyTorch", "", float_ratio, _times, main=True),
+    Field("load_s", "load", "s", lambda report, result: result.load_seconds, _number, detail=True),
+    Field("ttft_ms", "first token", "ms", _first_token, _number, main=True, detail=True, metric=FIRST_TOKEN),
+    Field("prefill_tokens_per_s", "prefill, tokens/s", "", _prefill, _number, detail=True),
+    Field("tpot_p50_ms", "p50", "ms", _step(50), _number, detail=True),
+    Field("tpot_p95_ms", "p95", "ms", _step(95), _number, detail=True),
+    Field("tpot_p99_ms", "p99", "ms", _step(99), _number, detail=True),
+    Field(
+        "peak_rss_mib",
+        "memory",
         "MiB",
-        lambda report, result: _mebibytes(result.interpreter_bytes),
+        lambda report, result: _mebibytes(result.peak_bytes),
         _number,
+        main=True,
+        detail=True,
+        metric=MEMORY,
     ),
     Field(
-        "libraries_mib", "libraries' part", "MiB", lambda report, result: _mebibytes(libraries_bytes(result)), _number
+        "interpreter_mib", "interpreter", "MiB", lambda report, result: _mebibytes(result.interpreter_bytes), _number
     ),
-    Field("disk_bytes", "on disk", "bytes", lambda report, result: result.disk_bytes, _whole, main=True),
+    Field("libraries_mib", "libraries", "MiB", lambda report, result: _mebibytes(libraries_bytes(result)), _number),
+    Field("disk_bytes", "on disk", "MB", lambda report, result: result.disk_bytes, _megabytes, main=True, metric=DISK),
     Field(
         "weights_mib", "weights read per step", "MiB", lambda report, result: _mebibytes(result.weight_bytes), _number
     ),
     Field("ceiling_share", "share of bandwidth", "", lambda report, result: report.ceiling_share(result), _share),
     Field("bits_per_byte", "bits per byte", "", lambda report, result: result.bits_per_byte, _bits),
-    Field(
-        "bpb_increase",
-        "increase of bits per byte",
-        "",
-        lambda report, result: result.bpb_increase,
-        _change,
-        main=True,
-    ),
-    Field("agreement", "greedy agreement", "", lambda report, result: result.agreement, _share),
+    Field("bpb_increase", "increase of bits per byte", "", quality_increase, _change),
+    Field("quality", "quality", "", quality_kept, percent, main=True),
+    Field("agreement", "equal ids", "", lambda report, result: result.agreement, _share, detail=True),
     Field("status", "status", "", lambda report, result: result.status, words=True),
     Field("note", "note", "", lambda report, result: result.note or None, words=True),
 )
-
-
-def table(caption: str, report: Report, results: Sequence[Result], fields: Iterable[Field]) -> Table:
-    """Return a table with a row for each result. Fields of which no result has a value are left out."""
-    kept: list[tuple[Field, list[str]]] = []
-    for field in fields:
-        cells = [field.cell(report, result) for result in results]
-        if any(cells):
-            kept.append((field, cells))
-    rows = [list(row) for row in zip(*(cells for _, cells in kept), strict=True)]
-    return Table(caption, [field.heading for field, _ in kept], rows, [field.words for field, _ in kept])
-
-
-def main_table(report: Report) -> Table:
-    """Return the main figures of every model and runner at its best number of threads."""
-    presets = presets_of(report)
-    results = [result for preset in presets for result in main_results(report, preset).values()]
-    settings = {preset: str(found) for preset in presets if (found := main_setting(report, preset)) is not None}
-    same = len(set(settings.values())) == 1
-    shown = settings.values() if same else (f"{preset}: {setting}" for preset, setting in settings.items())
-    caption = next(iter(shown)) if same else "; ".join(shown)
-    caption = f"Each runner at its best number of threads; {caption}." if caption else "Nothing was measured."
-    return table(caption, report, results, [field for field in FIELDS if field.main])
-
-
-def short_table(report: Report) -> Table:
-    """Return every measured case, with the settings that differ between cases and the main figures."""
-    results = measured(report)
-    fields = [
-        field
-        for field in FIELDS
-        if field.main or (field.setting and len({field.get(report, result) for result in results}) > 1)
-    ]
-    return table("Every measured case.", report, results, fields)
-
-
-def full_table(report: Report) -> Table:
-    """Return every measured case with every figure that any of them has."""
-    return table(
-        "Every measured case; medians of all rounds. TTFT: time to the first token; TPOT: time per output token.",
-        report,
-        measured(report),
-        [field for field in FIELDS if field.key != "status"],
-    )
-
-
-def trouble_table(report: Report) -> Table:
-    """Return every case that failed or was skipped, with the reason."""
-    results = [result for result in report.results if result.status != MEASURED]
-    wanted = ("preset", "runner", "threads", "prompt_tokens", "depth_tokens", "batch", "status", "note")
-    return table("Failed and skipped cases.", report, results, [field for field in FIELDS if field.key in wanted])
-
-
-def machine_table(report: Report) -> Table:
-    """Return the machine and the models that the report was measured on, and the command."""
-    rows = [
-        ["created", report.created],
-        ["command", report.command],
-        *([key, value] for key, value in report.machine.items()),
-    ]
-    for threads, bandwidth in report.bandwidth.items():
-        rows.append([f"read bandwidth, {threads} thread{'s' * (threads != '1')}", f"{bandwidth / 1e9:.1f} GB/s"])
-    rows.append(["quality measured on", report.text or "nothing"])
-    for name, model in report.models.items():
-        weights = "trained" if model.trained else "random weights"
-        rows.append([f"model {name}", f"{model.parameters:,} parameters, {weights}"])
-    return Table("The machine and the models.", ["", ""], rows, [True, True])

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.report import claims
-from benchmarks.report.charts import CHARTS, svg
-from benchmarks.report.fields import full_table, machine_table, main_table, trouble_table
-from benchmarks.report.leaderboard import verdict
+from benchmarks.report.chart_style import style_sheet
+from benchmarks.report.charts import CHARTS, panel
+from benchmarks.report.headline import caveats, headlines, opening
+from benchmarks.report.parts import END, facts, folded_parts
 from benchmarks.report.record import Report
+from benchmarks.report.tables import main_table
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 
 
 def to_html(report: Report) -> str:
-    """Return the page, the most important part first. Each chart is drawn twice, for light and for dark screens."""
+    """Return the page: the sentence and its picture, the table, the charts, and the folded parts."""
     from jinja2 import Environment, StrictUndefined
 
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    drawn = [chart for chart in CHARTS if chart.presets(report)]
+    figures = []
+    for chart in CHARTS:
+        presets = chart.presets(report)
+        if presets:
+            title = chart.title(report, presets)
+            figures.append((title, chart.caption, [panel(chart, report, preset) for preset in presets]))
     return template.from_string(TEMPLATE.read_text("utf-8")).render(
         report=report,
-        verdict=verdict(report),
+        facts=facts(report),
+        headlines=headlines(report),
+        opening=opening(report),
+        caveats=caveats(report),
         main=main_table(report),
-        literature=claims.literature_table(report),
-        notes=claims.notes(report),
-        charts=[(chart, {theme: svg(chart, report, theme) for theme in ("light", "dark")}) for chart in drawn],
-        full=full_table(report),
-        trouble=trouble_table(report),
-        machine=machine_table(report),
+        figures=figures,
+        parts=folded_parts(report),
+        end=END,
+        colours={theme: style_sheet(theme) for theme in ("light", "dark")},
     )

@@ -1,4 +1,4 @@
-"""Ranks the runners, each at its best number of threads, and finds where a peer is better than our variants.
+"""Ranks the runners, each at its best number of threads.
 
 "Ours" are the variants of a bundle. PyTorch is the float model that they are compared with. Every other runner is a
 peer.
@@ -6,11 +6,12 @@ peer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from benchmarks.report.metrics import DECODE, METRICS, Metric, noise
-from benchmarks.report.record import MEASURED, TORCH_EAGER, TORCH_RUNNERS, Case, Report, Result
+from benchmarks.report.families import SAME_WEIGHTS, SLMX, family_of, is_ours
+from benchmarks.report.metrics import DECODE
+from benchmarks.report.record import MEASURED, TORCH_RUNNERS, Case, Report, Result
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
@@ -31,16 +32,6 @@ def setting_of(case: Case) -> Setting:
     return Setting(case.batch, case.depth, case.prompt_tokens)
 
 
-def is_ours(runner: str) -> bool:
-    """Return whether a runner is a variant of a bundle."""
-    return runner in VARIANTS
-
-
-def is_peer(runner: str) -> bool:
-    """Return whether a runner is neither a variant of a bundle nor PyTorch."""
-    return not is_ours(runner) and runner not in TORCH_RUNNERS
-
-
 def measured(report: Report) -> list[Result]:
     """Return the results of measured cases. Samples of a failed case do not count."""
     return [result for result in report.results if result.status == MEASURED]
@@ -52,16 +43,14 @@ def presets_of(report: Report) -> list[str]:
     return [name for name in PRESETS if name in found] + [name for name in found if name not in PRESETS]
 
 
-def runners_of(report: Report) -> list[str]:
-    """Return the runners with a speed: ours first, then the others, each group in the report's order."""
-    found = list(dict.fromkeys(result.case.runner for result in measured(report) if result.decode is not None))
-    return sorted(found, key=lambda runner: not is_ours(runner))
+def speed(result: Result) -> float:
+    """Return the decoded tokens per second; 0 if they were not measured."""
+    return result.decode.median if result.decode is not None else 0.0
 
 
 def fastest(results: Iterable[Result]) -> Result | None:
     """Return the result that decodes the most tokens per second; None if none has a speed."""
-    speeds = [(result.decode.median, result) for result in results if result.decode is not None]
-    return max(speeds, key=lambda pair: pair[0])[1] if speeds else None
+    return max((result for result in results if result.decode is not None), key=speed, default=None)
 
 
 def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, Result]:
@@ -71,23 +60,15 @@ def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, 
         if result.case.preset == preset and setting_of(result.case) == setting and result.decode is not None:
             groups.setdefault(result.case.runner, []).append(result)
     best = [found for found in map(fastest, groups.values()) if found is not None]
-    return {
-        found.case.runner: found for found in sorted(best, key=lambda one: -(one.decode.median if one.decode else 0))
-    }
-
-
-def _runners_by_setting(report: Report, preset: str, counts: Callable[[str], bool]) -> dict[Setting, set[str]]:
-    """Return which runners, of those that count, have a speed under each setting."""
-    found: dict[Setting, set[str]] = {}
-    for result in measured(report):
-        if result.case.preset == preset and result.decode is not None and counts(result.case.runner):
-            found.setdefault(setting_of(result.case), set()).add(result.case.runner)
-    return found
+    return {found.case.runner: found for found in sorted(best, key=speed, reverse=True)}
 
 
 def main_setting(report: Report, preset: str) -> Setting | None:
     """Return the setting under which most runners have a speed; the easiest if several do. None without any speed."""
-    runners = _runners_by_setting(report, preset, lambda runner: True)
+    runners: dict[Setting, set[str]] = {}
+    for result in measured(report):
+        if result.case.preset == preset and result.decode is not None:
+            runners.setdefault(setting_of(result.case), set()).add(result.case.runner)
     return min(runners, key=lambda setting: (-len(runners[setting]), setting), default=None)
 
 
@@ -97,104 +78,91 @@ def main_results(report: Report, preset: str) -> dict[str, Result]:
     return {} if setting is None else at_best_threads(report, preset, setting)
 
 
+def recommended(runners: Iterable[str]) -> str | None:
+    """Return the variant that slmx prefers among these runners; None if none of them is a variant."""
+    return min(filter(is_ours, runners), key=lambda runner: VARIANTS[runner].preference, default=None)
+
+
+def ours(report: Report, preset: str) -> Result | None:
+    """Return the result of the recommended variant under the main setting; None if no variant was measured."""
+    results = main_results(report, preset)
+    runner = recommended(results)
+    return None if runner is None else results[runner]
+
+
+def in_order(runners: Iterable[str]) -> list[str]:
+    """Return runners in the order of tables: the recommended variant, our other variants, then all others.
+
+    Within a group they keep the order in which they are given.
+    """
+    given = list(runners)
+    first = recommended(given)
+    return sorted(given, key=lambda runner: (runner != first, not is_ours(runner)))
+
+
+def families(results: Mapping[str, Result]) -> dict[str, list[Result]]:
+    """Return results by the names of their families, without ours."""
+    found: dict[str, list[Result]] = {}
+    for runner, result in results.items():
+        if family_of(runner) != SLMX:
+            found.setdefault(family_of(runner).name, []).append(result)
+    return found
+
+
+def contenders(results: Mapping[str, Result]) -> list[Result]:
+    """Return the runners that charts compare: the recommended variant, and the fastest of each other family.
+
+    The fastest comes first.
+    """
+    first = recommended(results)
+    chosen = [fastest(group) for group in families(results).values()]
+    chosen += [results[first]] if first is not None else []
+    return sorted((result for result in chosen if result is not None), key=speed, reverse=True)
+
+
+def deep_setting(report: Report, preset: str) -> Setting | None:
+    """Return the setting with the fullest context in which the recommended variant writes one story.
+
+    It has the prompt of the main setting. It is None if no such setting was measured.
+    """
+    setting, own = main_setting(report, preset), ours(report, preset)
+    if setting is None or own is None:
+        return None
+    found = [
+        setting_of(result.case)
+        for result in measured(report)
+        if result.case.preset == preset and result.case.runner == own.case.runner and result.decode is not None
+    ]
+    same_work = [one for one in found if (one.batch, one.prompt_tokens) == (setting.batch, setting.prompt_tokens)]
+    deepest = max(same_work, key=lambda one: one.depth)
+    return deepest if deepest.depth > setting.depth else None
+
+
 def float_ratio(report: Report, result: Result) -> float | None:
-    """Return the decode speed relative to eager PyTorch at its best number of threads; None if one is unknown."""
+    """Return the decode speed relative to the fastest PyTorch runner under the same setting; None if one is unknown."""
     others = at_best_threads(report, result.case.preset, setting_of(result.case))
-    return DECODE.gain(result, others[TORCH_EAGER]) if TORCH_EAGER in others else None
+    torch = fastest(others[runner] for runner in TORCH_RUNNERS if runner in others)
+    return None if torch is None else DECODE.gain(result, torch)
 
 
-def _best(metric: Metric, results: Iterable[Result]) -> Result | None:
-    found = [(samples.median, result) for result in results if (samples := metric.samples(result)) is not None]
-    if not found:
-        return None
-    return (max if metric.more_is_better else min)(found, key=lambda pair: pair[0])[1]
+def quality_increase(report: Report, result: Result) -> float | None:
+    """Return the increase of bits per byte relative to the float model; None if it is unknown.
 
-
-class Lead(NamedTuple):
-    """A result of another runner that is `ratio` times better than our best variant's under the same setting."""
-
-    ratio: float
-    other: Result
-    ours: Result
-
-
-def _leads(report: Report, preset: str, runner: str, metric: Metric) -> tuple[list[Lead], int]:
-    """Return where a runner is better than our best variant, and the number of settings in which both were measured.
-
-    The largest lead comes first.
+    A peer that computes with the weights of a variant has the quality of that variant.
     """
-    of_preset = [result for result in measured(report) if result.case.preset == preset]
-    leads, settings = [], 0
-    for setting in sorted({setting_of(result.case) for result in of_preset}):
-        same = [result for result in of_preset if setting_of(result.case) == setting]
-        ours = _best(metric, [result for result in same if is_ours(result.case.runner)])
-        other = _best(metric, [result for result in same if result.case.runner == runner])
-        if ours is None or other is None:
-            continue
-        settings += 1
-        ratio = metric.gain(other, ours)
-        if ratio is not None and ratio > 1:
-            leads.append(Lead(ratio, other, ours))
-    return sorted(leads, key=lambda lead: -lead.ratio), settings
+    if result.bpb_increase is not None:
+        return result.bpb_increase
+    variant = SAME_WEIGHTS.get(result.case.runner)
+    equal = (variant, *TORCH_RUNNERS) if variant == "fp32" else (variant,)
+    known = (
+        other.bpb_increase
+        for other in report.results
+        if other.case.preset == result.case.preset and other.case.runner in equal and other.bpb_increase is not None
+    )
+    return next(known, None)
 
 
-def _clause(metric: Metric, leads: list[Lead], settings: int) -> str:
-    ratio, other, ours = leads[0]
-    text = f"{ratio:.2f}x {metric.comparative} than {ours.case.runner}"
-    theirs, own = metric.samples(other), metric.samples(ours)
-    if theirs is not None and own is not None and abs(ratio - 1) <= noise(theirs, own):
-        text += ", which is within the noise"
-    if settings > 1:
-        text = f"up to {text}"
-    return text if len(leads) == settings else f"{text} (in {len(leads)} of {settings} settings)"
-
-
-def _sentence(report: Report, preset: str, runner: str) -> str | None:
-    """Return where a runner is better than our best variant, and the quality of both; None if it is nowhere better."""
-    found = [(metric, *_leads(report, preset, runner, metric)) for metric in METRICS]
-    clauses = [_clause(metric, leads, settings) for metric, leads, settings in found if leads]
-    if not clauses:
-        return None
-    increases: dict[str, float] = {}
-    for _, leads, _ in found:
-        for result in leads[0][1:] if leads else ():
-            if result.bpb_increase is not None:
-                increases[result.case.runner] = result.bpb_increase
-    text = f"On {preset}, {runner} is {', '.join(clauses)}."
-    if runner in increases and len(increases) > 1:
-        figures = ", ".join(f"{name} {increase:+.2%}" for name, increase in increases.items())
-        text += f" Increase of the bits per byte: {figures}."
-    return text
-
-
-def _has_peer(report: Report, preset: str) -> bool:
-    """Return whether a peer was measured on a model under the same setting as one of our variants."""
-    ours, peers = (_runners_by_setting(report, preset, counts) for counts in (is_ours, is_peer))
-    return bool(ours.keys() & peers.keys())
-
-
-def verdict(report: Report) -> list[str]:
-    """Return where PyTorch or a peer is better than the best of our variants, a sentence for each model and runner.
-
-    If no peer is better, or if none was measured, a last sentence says so.
-    """
-    presets, runners = presets_of(report), runners_of(report)
-    if all(map(is_ours, runners)) or not any(map(is_ours, runners)):
-        return ["No other runtime was measured beside our variants."]
-    found = {
-        (preset, runner): sentence
-        for preset in presets
-        for runner in runners
-        if not is_ours(runner) and (sentence := _sentence(report, preset, runner)) is not None
-    }
-    sentences = list(found.values())
-    if not any(map(is_peer, runners)):
-        return [*sentences, "No other runtime was measured beside our variants."]
-    compared = [preset for preset in presets if _has_peer(report, preset)]
-    if not compared:
-        return [*sentences, "No other runtime was measured under the same setting as our variants."]
-    if not any(is_peer(runner) for _, runner in found):
-        where = "No" if len(compared) == len(presets) else f"On {', '.join(compared)}, no"
-        end = "peer beats the best of our variants in speed, time to first token, memory or disk space."
-        sentences.append(f"{where} {end}")
-    return sentences
+def quality_kept(report: Report, result: Result) -> float | None:
+    """Return the float model's bits per byte divided by the runner's; None if unknown. 1 is the full quality."""
+    increase = quality_increase(report, result)
+    return None if increase is None else 1 / (1 + increase)

@@ -23,7 +23,7 @@ class Metric:
         more_is_better: Whether a larger value is better.
         better: The word for an improvement.
         worse: The word for a deterioration.
-        comparative: The words for a better runner, as in "is 1.10x `comparative` than".
+        topic: The words for it in a sentence, as in "is ahead in memory".
         samples: Returns the samples of a result; None if it was not measured.
     """
 
@@ -33,7 +33,7 @@ class Metric:
     more_is_better: bool
     better: str
     worse: str
-    comparative: str
+    topic: str
     samples: Callable[[Result], Samples | None]
 
     def gain(self, first: Result, second: Result) -> float | None:
@@ -42,6 +42,13 @@ class Metric:
         if one is None or other is None:
             return None
         return one.median / other.median if self.more_is_better else other.median / one.median
+
+    def lead(self, first: Result, second: Result) -> float | None:
+        """Return how many times better `first` is than `second`; None if it is not better by more than the noise."""
+        gain, one, other = self.gain(first, second), self.samples(first), self.samples(second)
+        if gain is None or one is None or other is None:
+            return None
+        return gain if gain - 1 > noise(one, other) else None
 
 
 def _single(value: int | None) -> Samples | None:
@@ -53,8 +60,8 @@ def first_token(result: Result) -> Samples | None:
     return Samples(result.first_token_seconds) if result.first_token_seconds else None
 
 
-DECODE = Metric("decode", "tokens/s", 1, True, "faster", "slower", "faster", lambda result: result.decode)
-FIRST_TOKEN = Metric("first token", "ms", 1000, False, "faster", "slower", "quicker to the first token", first_token)
+DECODE = Metric("decode", "tokens/s", 1, True, "faster", "slower", "speed", lambda result: result.decode)
+FIRST_TOKEN = Metric("first token", "ms", 1000, False, "faster", "slower", "time to the first token", first_token)
 MEMORY = Metric(
     "peak memory",
     "MiB",
@@ -62,12 +69,10 @@ MEMORY = Metric(
     False,
     "smaller",
     "larger",
-    "smaller in memory",
+    "memory",
     lambda result: _single(result.peak_bytes),
 )
-DISK = Metric(
-    "disk", "MiB", 2**-20, False, "smaller", "larger", "smaller on disk", lambda result: _single(result.disk_bytes)
-)
+DISK = Metric("disk", "MB", 1e-6, False, "smaller", "larger", "size", lambda result: _single(result.disk_bytes))
 METRICS = (DECODE, FIRST_TOKEN, MEMORY, DISK)
 
 

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
 
-from benchmarks.report import claims
-from benchmarks.report.fields import (
-    FIELDS,
-    Table,
-    full_table,
-    machine_table,
-    main_table,
-    printable,
-    short_table,
-    trouble_table,
-)
-from benchmarks.report.leaderboard import verdict
-from benchmarks.report.record import Report
+from benchmarks.report.charts import SPEED, Picture
+from benchmarks.report.fields import FIELDS, printable
+from benchmarks.report.headline import Headline, caveats, headlines, opening, other_warnings
+from benchmarks.report.parts import END, Part, facts, folded_parts
+from benchmarks.report.record import FAILED, SKIPPED, Report
+from benchmarks.report.tables import Table, main_table, trouble_table
 
 if TYPE_CHECKING:
     import rich.table
@@ -54,73 +48,135 @@ def _markdown_cell(text: str) -> str:
 def _markdown_table(table: Table) -> list[str]:
     if not table.rows:
         return []
-    rows = [table.headings, *table.rows]
-    lines = [f"| {' | '.join(map(_markdown_cell, row))} |" for row in rows]
+    heads = [_markdown_cell(heading) for heading in table.headings]
     rule = "|".join("---" if words else "---:" for words in table.words)
-    return [_markdown_cell(table.caption), "", lines[0], f"|{rule}|", *lines[1:], ""]
+    lines = [f"| {' | '.join(heads)} |", f"|{rule}|"]
+    for row, cells in enumerate(table.rows):
+        shown = [
+            f"**{_markdown_cell(cell)}**" if (row, column) in table.best else _markdown_cell(cell)
+            for column, cell in enumerate(cells)
+        ]
+        lines.append(f"| {' | '.join(shown)} |")
+    return [*lines, "", *([_markdown_cell(table.caption), ""] if table.caption else [])]
 
 
 def _list(sentences: Sequence[str]) -> list[str]:
     return [*(f"- {_markdown_cell(sentence)}" for sentence in sentences), ""] if sentences else []
 
 
-def _part(heading: str, *blocks: list[str]) -> list[str]:
-    lines = [line for block in blocks for line in block]
-    return [f"## {heading}", "", *lines] if lines else []
+def _sentence(headline: Headline) -> str:
+    """Return a sentence with its figure in bold."""
+    start, end = headline.text.split(headline.figure, 1)
+    return f"{_markdown_cell(start)}**{headline.figure}**{_markdown_cell(end)}"
 
 
-def to_markdown(report: Report, charts: Sequence[tuple[str, str]] = ()) -> str:
-    """Return the report in Markdown, the most important part first.
+def _picture(picture: Picture) -> list[str]:
+    title = html.escape(picture.title)
+    return [
+        "<picture>",
+        f'<source media="(prefers-color-scheme: dark)" srcset="{picture.dark}">',
+        f'<img alt="{title}" src="{picture.light}">',
+        "</picture>",
+        "",
+        _markdown_cell(picture.caption),
+        "",
+    ]
 
-    `charts` are the titles and the file names of the pictures in the same folder.
+
+def _folded(part: Part) -> list[str]:
+    tables = [line for table in part.tables for line in _markdown_table(table)]
+    return [f"<details><summary>{html.escape(part.title)}</summary>", "", *tables, *_list(part.notes), "</details>", ""]
+
+
+def to_markdown(report: Report, pictures: Mapping[str, Picture] | None = None, note: str = "") -> str:
+    """Return the report in Markdown: the sentence and its picture, the table, the charts, and the folded parts.
+
+    Args:
+        report: The report.
+        pictures: The pictures by the names of their charts, with paths relative to the Markdown file.
+        note: A paragraph after the sentences.
     """
-    pictures = [f"![{title}]({file})\n" for title, file in charts]
+    shown, sentences = pictures or {}, headlines(report)
+    first = [_sentence(sentences[0]) if sentences else opening(report), ""]
+    charts = [picture for name, picture in shown.items() if name != SPEED.name]
     lines = [
         "# slmx benchmark",
         "",
-        *_part("Where another runtime is better", _list(verdict(report))),
-        *_part("Warnings", _list(report.warnings)),
-        *_part("Main figures", _markdown_table(main_table(report))),
-        *_part(
-            "Published figures",
-            _markdown_table(claims.literature_table(report)),
-            _list(claims.notes(report)),
-        ),
-        *_part("Charts", pictures),
-        *_part("All cases", _markdown_table(full_table(report))),
-        *_part("Failed and skipped", _markdown_table(trouble_table(report))),
-        *_part("Machine", _markdown_table(machine_table(report))),
-        "The JSON file of this report has every raw sample.",
+        *first,
+        *[*(f"- {_sentence(sentence)}" for sentence in sentences[1:]), ""],
+        *(f"> {_markdown_cell(caveat)}\n" for caveat in caveats(report)),
+        _markdown_cell(f"Machine: {facts(report)}."),
+        "",
+        *([note, ""] if note else []),
+        *(_picture(shown[SPEED.name]) if SPEED.name in shown else []),
+        *(["## All runners", "", *_markdown_table(main)] if (main := main_table(report)).rows else []),
+        *(["## Charts", ""] if charts else []),
+        *(line for one in charts for line in (f"### {_markdown_cell(one.title)}", "", *_picture(one))),
+        "## Details",
+        "",
+        *(line for part in folded_parts(report) for line in _folded(part)),
+        END,
     ]
     return "\n".join(lines) + "\n"
 
 
-def _rich_table(table: Table) -> rich.table.Table:
+def _widths(table: Table) -> list[int]:
+    """Return the least width of each column, in which no word and no number is cut. Words in cells may be cut."""
+    widths = []
+    for column, (heading, words) in enumerate(zip(table.headings, table.words, strict=True)):
+        cells = [] if words and column else [len(printable(row[column])) for row in table.rows]
+        widths.append(max([*map(len, heading.split()), *cells, 1]))
+    return widths
+
+
+def _rich_table(table: Table, width: int) -> tuple[rich.table.Table, int]:
+    """Return a table for a terminal of this width, and the number of its last columns that have no room."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, title=Text(table.caption), title_justify="left", pad_edge=False)
-    for heading, words in zip(table.headings, table.words, strict=True):
-        drawn.add_column(Text(heading), justify="left" if words else "right", overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(Text(printable(cell)) for cell in row))
-    return drawn
+    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
+    widths = _widths(table)
+    room = [sum(widths[: number + 1]) + 3 * number + 2 <= width for number in range(len(widths))]
+    count = max(2, sum(room)) if len(widths) > 2 else len(widths)
+    columns = list(zip(table.headings, table.words, widths, strict=True))[:count]
+    for number, (heading, words, least) in enumerate(columns):
+        justify: Literal["left", "right"] = "left" if words else "right"
+        drawn.add_column(Text(heading), justify=justify, overflow="fold", min_width=least, no_wrap=not number)
+    for row, cells in enumerate(table.rows):
+        styles = ["bold" if (row, column) in table.best else "" for column in range(count)]
+        drawn.add_row(*(Text(printable(cell), style) for cell, style in zip(cells[:count], styles, strict=True)))
+    return drawn, len(widths) - count
 
 
 def print_report(report: Report) -> None:
-    """Print to stdout where another runtime is better, the warnings, the main figures, the cases and the failures."""
+    """Print to stdout the sentences and what can change them, the table, the failed cases and the other warnings."""
     from rich.console import Console
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PIPE_WIDTH)
-    for sentence in verdict(report):
-        console.print(printable(sentence), markup=False, soft_wrap=True)
-    for warning in report.warnings:
-        console.print(printable(f"warning: {warning}"), markup=False, soft_wrap=True, style="yellow")
-    main, cases = main_table(report), short_table(report)
-    more = [cases] if len(cases.rows) > len(main.rows) else []
-    for table in (main, *more, trouble_table(report)):
-        if table.rows:
-            console.print(_rich_table(table))
+
+    def line(text: str, style: str = "") -> None:
+        console.print(printable(text), markup=False, soft_wrap=True, style=style)
+
+    line(opening(report), "bold")
+    for sentence in headlines(report)[1:]:
+        line(sentence.text)
+    for caveat in caveats(report):
+        line(f"warning: {caveat}", "yellow")
+    main = main_table(report)
+    if main.rows:
+        table, left_out = _rich_table(main, console.width)
+        console.print(table)
+        if left_out:
+            line(f"{left_out} more column{'s' * (left_out > 1)} in the report", "dim")
+        line(main.caption, "dim")
+    failed = trouble_table(report, FAILED)
+    if failed.rows:
+        console.print(_rich_table(failed, console.width)[0])
+    skipped = sum(result.status == SKIPPED for result in report.results)
+    if skipped:
+        line(f"{skipped} case{'s' * (skipped > 1)} skipped; the report says why", "dim")
+    for warning in other_warnings(report):
+        line(f"note: {warning}", "dim")

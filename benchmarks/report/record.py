@@ -19,6 +19,7 @@ MOST_TOKENS = 2**31
 MOST_BYTES = 2**62
 SECONDS = (1e-12, 1e12)
 BANDWIDTH = (1.0, 1e18)
+INCREASE = (-0.999, 1e9)
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ class Result:
         for name in ("interpreter_bytes", "imports_bytes", "peak_bytes", "disk_bytes", "weight_bytes"):
             if not 0 <= (getattr(self, name) or 0) <= MOST_BYTES:
                 raise ValueError(f"{name} is {getattr(self, name)}")
+        if not INCREASE[0] <= (self.bpb_increase or 0) <= INCREASE[1]:
+            raise ValueError(f"bpb_increase is {self.bpb_increase}")
 
     @property
     def decode(self) -> Samples | None:
@@ -160,6 +163,7 @@ class Model:
         bits_per_byte: Bits per byte of the float model on the report's text.
         perplexity: Perplexity per token of the float model on the report's text.
         bleu: BLEU of its greedy continuations of the text's stories.
+        context_tokens: The length of its context.
     """
 
     parameters: int
@@ -168,6 +172,7 @@ class Model:
     bits_per_byte: float | None = None
     perplexity: float | None = None
     bleu: float | None = None
+    context_tokens: int | None = None
 
 
 @dataclass(frozen=True)

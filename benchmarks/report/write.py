@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.report.charts import write_pngs
+from benchmarks.report.charts import write_pictures
 from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.record import Report
@@ -13,18 +13,18 @@ from slm.ownership import REPORT, write_listing
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
-    """Write report.json, .jsonl, .csv, .md and .html, and a PNG file of each chart that has data.
+    """Write report.json, .jsonl, .csv, .md and .html, and two SVG files of each chart that has data.
 
     Raises:
         SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
     """
     with atomic_folder(folder, REPORT, replace) as work:
-        charts = list(write_pngs(report, work))
+        pictures = write_pictures(report, work)
         texts = {
             "report.json": report.to_json(),
             "report.jsonl": to_jsonl(report),
             "report.csv": to_csv(report),
-            "report.md": to_markdown(report, charts),
+            "report.md": to_markdown(report, pictures),
             "report.html": to_html(report),
         }
         for name, text in texts.items():

@@ -1,6 +1,6 @@
 """Writes a report as docs/benchmarks.md, with its charts and samples.
 
-python -m benchmarks.report.write_docs REPORT.json
+python -m benchmarks.report.write_docs REPORT.json --note "The models are ..."
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.report.charts import write_pngs
+from benchmarks.report.charts import write_pictures
 from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report
@@ -19,12 +19,18 @@ from benchmarks.report.record import Report
 CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanoseconds
 
 
-def write_docs(report: Report, docs: Path) -> None:
-    """Write benchmarks.md, benchmarks.json and PNG charts. Times are rounded to the clock's nanosecond."""
+def write_docs(report: Report, docs: Path, note: str = "") -> None:
+    """Write benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
+
+    Times are rounded to the clock's nanosecond.
+    """
     folder = docs / "benchmarks"
     folder.mkdir(exist_ok=True)
-    charts = [(title, f"benchmarks/{file}") for title, file in write_pngs(report, folder)]
-    (docs / "benchmarks.md").write_text(to_markdown(report, charts), "utf-8")
+    pictures = {
+        name: replace(picture, light=f"{folder.name}/{picture.light}", dark=f"{folder.name}/{picture.dark}")
+        for name, picture in write_pictures(report, folder).items()
+    }
+    (docs / "benchmarks.md").write_text(to_markdown(report, pictures, note), "utf-8")
     rounded = [
         replace(result, token_seconds=[round(seconds, CLOCK_DIGITS) for seconds in result.token_seconds])
         for result in report.results
@@ -35,9 +41,10 @@ def write_docs(report: Report, docs: Path) -> None:
 def main(
     report: Annotated[Path, typer.Argument(help="The report.json of a slmx bench run.")],
     docs: Annotated[Path, typer.Option(help="The folder of the documents.")] = Path("docs"),
+    note: Annotated[str, typer.Option(help="A paragraph below the sentences, such as which models they are of.")] = "",
 ) -> None:
     """Write the documents of a report."""
-    write_docs(read_report(report), docs)
+    write_docs(read_report(report), docs, note)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from benchmarks.report.compare import label
 from benchmarks.report.fields import printable
 from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, TORCH_RUNNERS, Case, Model, Report, Result
+from benchmarks.report.warnings import STOPPED
 from benchmarks.run import cases, measure
 from benchmarks.run.environment import busy_now, environment, read_bandwidth
 from benchmarks.run.output_check import ExpectedOutput
+from benchmarks.run.peer_quality import readers
 from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
 from benchmarks.run.runners import Job
@@ -118,8 +120,6 @@ class Bench:
         self._complete = False
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
-            if bundle.path.is_file():
-                raise SlmxError(f"{bundle.path}: an archive; unpack it and give the folder")
             bundle.check_all()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
@@ -232,6 +232,7 @@ class Bench:
                 bits_per_byte=quality.bits_per_byte,
                 perplexity=quality.perplexity,
                 bleu=quality.bleu,
+                context_tokens=target.config.block_size,
             )
             self._expect(target, runners)
         for (target, runners), quality in zip(targets, qualities, strict=True):
@@ -247,7 +248,7 @@ class Bench:
             text=self._text,
             models=self._models,
             results=self._results,
-            warnings=[*self._warnings, *(() if self._complete else ("stopped before all cases were measured",))],
+            warnings=[*self._warnings, *(() if self._complete else (STOPPED,))],
         )
 
     def _warn(self, warning: str) -> None:
@@ -266,7 +267,7 @@ class Bench:
         found = self._resume_log.get(key, TextQuality)
         if found is None:
             self._meter.log(f"{target.name}: reading {text} with every runner")
-            found = judged(target, runners, text)
+            found = judged(target, runners, text, readers(target, self._peers, self._warn))
             self._resume_log.put(key, found)
         return found
 
@@ -342,8 +343,6 @@ class Bench:
             facts: dict[str, float | int | None] = {
                 "disk_bytes": target.disk_bytes(case.runner),
                 "weight_bytes": target.weight_bytes(case.runner),
-                "bits_per_byte": quality.runner_bits_per_byte.get(case.runner),
-                "bpb_increase": quality.runner_bpb_increase.get(case.runner),
             }
         else:
             try:
@@ -352,6 +351,10 @@ class Bench:
                 return measure.Entry(case, None, note=str(error), status=FAILED)
             size = sum(file.stat().st_size for file in peer.files(path))
             facts = {"disk_bytes": size, "weight_bytes": size}
+        facts |= {
+            "bits_per_byte": quality.runner_bits_per_byte.get(case.runner),
+            "bpb_increase": quality.runner_bpb_increase.get(case.runner),
+        }
         job = Job(
             runner=case.runner,
             peer=peer is not None,
@@ -363,6 +366,7 @@ class Bench:
             history=history,
             prompt=prompt,
             new_tokens=case.new_tokens,
+            packed=peer is None and case.runner in VARIANTS and target.bundle.is_archive,
         )
         return measure.Entry(case, job, facts)
 

@@ -15,7 +15,7 @@ from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
 RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
-QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "int4")
+QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "q8", "int4")
 # Runners that are also measured with other prompts, depths and batches.
 VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch))
 PROMPT, LONG_PROMPT = 16, 200
@@ -132,5 +132,5 @@ def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
     if case.runner == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
         return "torch.compile needs a C++ compiler; install one, such as g++"
     if case.batch > 1 and case.runner in (*TORCH_RUNNERS, "portable"):
-        return "runs one sequence at a time; fp32, int8, int4, fp16 and mobile run several"
+        return "runs one sequence at a time; fp32, int8, q8, int4, fp16 and mobile run several"
     return None

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.peers import PeerKind
+from benchmarks.report.warnings import busy_before
 from runtimes.checks.doctor import limits
 from runtimes.system.machine import CGROUP, describe_machine, memory_bytes
 
@@ -148,4 +149,4 @@ def busy_now(seconds: float = 1.0) -> str | None:
     watch.start()
     time.sleep(seconds)
     share = watch.others()
-    return None if share is None else f"before the run other processes used {share:.0%} of the cores"
+    return None if share is None else busy_before(share)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
 from benchmarks.report.typed_json import from_json
+from benchmarks.report.warnings import busy_during
 from benchmarks.run.environment import BusyWatch
 from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.runners import Job, Loaded, Measured
@@ -188,7 +189,9 @@ class Group:
                 others = watch.others()
                 if others is not None:
                     busy.append((number + 1, others))
-            self.warnings += _busy_lines(self._entries[0].case, busy)
+            if busy:
+                case = self._entries[0].case
+                self.warnings.append(busy_during(case.preset, setting_of(case), busy))
 
     def _load(self, entry: Entry, stack: ExitStack) -> None:
         if entry.job is None:
@@ -242,13 +245,3 @@ class Group:
                 worker.close()
             blank: dict[str, Any] = {"first_token_seconds": [], "decode_seconds": [], "token_seconds": []}
             self._results[case] = replace(self._results[case], status=FAILED, note=str(error), **blank)
-
-
-def _busy_lines(case: Case, busy: Sequence[tuple[int, float]]) -> list[str]:
-    """Return a warning if other processes disturbed rounds of a group. `case` is any of its cases."""
-    if not busy:
-        return []
-    rounds = ", ".join(str(number) for number, _ in busy)
-    most = max(share for _, share in busy)
-    where = f"round{'s' * (len(busy) > 1)} {rounds}"
-    return [f"{case.preset}, {setting_of(case)}: other processes used up to {most:.0%} of the cores in {where}"]

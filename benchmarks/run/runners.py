@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.report.record import TORCH_COMPILED, TORCH_RUNNERS, Round
+from runtimes.bundle.variants import VARIANTS
 
 if TYPE_CHECKING:
     from runtimes.engine.session import Session
-
-ONNX_SUFFIXES = (".onnx", ".ort")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Job:
     Attributes:
         runner: The name of the runner.
         peer: Whether the runner is a peer.
-        path: The folder of a peer, the file of a variant, or the checkpoint for PyTorch.
+        path: The folder of a peer, the file of a variant or the archive that holds it, or the checkpoint for PyTorch.
         trusted: Whether a TorchScript or .pt2 file at `path` may be read. Reading it can run code.
         shape: The fields of the model's `GPTConfig`.
         threads: The number of threads.
@@ -36,6 +35,7 @@ class Job:
         history: The ids in the context before the prompt.
         prompt: The ids of the prompt.
         new_tokens: The number of ids to write.
+        packed: Whether `path` is the archive of a bundle.
     """
 
     runner: str
@@ -48,6 +48,12 @@ class Job:
     history: list[int]
     prompt: list[int]
     new_tokens: int
+    packed: bool = False
+
+    @property
+    def is_onnx(self) -> bool:
+        """Whether onnxruntime runs it without a peer."""
+        return not self.peer and self.runner in VARIANTS and not VARIANTS[self.runner].is_torch
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def import_runner(job: Job) -> None:
 
         for module in find_peer(job.runner).modules:
             importlib.import_module(module)
-    elif Path(job.path).suffix in ONNX_SUFFIXES:
+    elif job.is_onnx:
         importlib.import_module("runtimes.engine.cache")
     else:
         import torch
@@ -106,13 +112,18 @@ def _open_session(job: Job) -> Session:
     from slm.presets import GPTConfig
 
     config = GPTConfig.from_dict(job.shape, "job")
-    if path.suffix in ONNX_SUFFIXES:
+    file: Path | bytes = path
+    if job.packed:
+        from runtimes.bundle.store import Bundle
+
+        file = Bundle.open(path).model_file(job.runner)
+    if job.is_onnx:
         from runtimes.engine.session import Session
 
-        return Session.open(path, config, job.threads)
+        return Session.open(file, config, job.threads)
     from export.checks.torch_session import open_session
 
-    return open_session(job.runner, path, config, job.threads, trusted=job.trusted)
+    return open_session(job.runner, file, config, job.threads, trusted=job.trusted)
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +28,8 @@ from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, get_preset
-from slm.tokenizer_json import load_merges
+from slm.tokenizer import JSON_FILE
+from slm.tokenizer_json import parse_merges
 from slm.untrained import untrained_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,20 +69,23 @@ class Target:
 
     @property
     def training_seconds(self) -> float | None:
-        """The duration of the training; None if the checkpoint does not record it."""
-        seconds = self.checkpoint.record.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        """The duration of the training and of those that it started from; None if the checkpoint records none."""
+        known = list(_durations(self.checkpoint.record))
+        return sum(known) if known else None
 
     def path(self, runner: str) -> Path:
-        """Return the path that a runner opens: the checkpoint for PyTorch, or else the file of the variant."""
+        """Return what a runner opens: the checkpoint for PyTorch, or the file of the variant or the archive with it."""
         if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
+        if self.bundle.is_archive:
+            return self.bundle.path
         return self.bundle.path / self.bundle.manifest.variants[runner].file
 
     def disk_bytes(self, runner: str) -> int:
         """Return the size of the runner's weights on disk."""
-        path = self.path(runner)
-        return (path / WEIGHTS_FILE if path.is_dir() else path).stat().st_size
+        if runner in TORCH_RUNNERS:
+            return (self.checkpoint.folder / WEIGHTS_FILE).stat().st_size
+        return self.bundle.manifest.files[self.bundle.manifest.variants[runner].file].bytes
 
     def weight_bytes(self, runner: str) -> int:
         """Return the approximate bytes of weights that a step reads. It reads only one row of the position table."""
@@ -104,6 +108,15 @@ class Target:
                     reason = lines[-1] if lines else f"exit code {ran.returncode}"
                     raise SlmxError(f"cannot prepare its files: {printable(reason)}")
         return folder
+
+
+def _durations(record: object) -> Iterator[float]:
+    """Yield the seconds of a training, and of each training before it whose weights it continued with."""
+    while isinstance(record, dict):
+        seconds, origin = record.get("seconds"), record.get("init")
+        if isinstance(seconds, int | float):
+            yield float(seconds)
+        record = origin.get("record") if isinstance(origin, dict) else None
 
 
 def worker_environment(**added: str) -> dict[str, str]:
@@ -194,8 +207,9 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
         raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again without --no-fp32")
     if not folder.is_dir():
         with atomic_folder(folder) as fresh:
-            model = read_weights(bundle.model_path("fp32"), bundle.config)
-            save_checkpoint(fresh, preset, model, bundle.tokenizer(), load_merges(bundle.path), {})
+            model = read_weights(bundle.model_file("fp32"), bundle.config)
+            merges = parse_merges(bundle.read(JSON_FILE), bundle.store.location(JSON_FILE))
+            save_checkpoint(fresh, preset, model, bundle.tokenizer(), merges, {})
     return folder
 
 

@@ -3,13 +3,14 @@
     python -m benchmarks.studies.quantization --eval-text FILE
     python -m benchmarks.studies.quantization --eval-text FILE --reader "valgrind --tool=none -q python"
     python -m benchmarks.studies.quantization --eval-text FILE --reader READER
+    python -m benchmarks.studies.quantization --eval-text FILE --rounds 0 --model q8-block-32 --model q8-block-64
 
 READER is for example "qemu-aarch64 -cpu cortex-a72 -L ROOT ROOT/bin/python3".
 
 The quality depends on the processor. With AVX2, products of U8 and S8 saturate 16-bit sums. With VNNI they do not. A
 reader is a command that starts Python on another processor. valgrind emulates a processor with AVX2 and without
 AVX-512, and qemu emulates an ARM core. A reader needs only numpy, onnxruntime and tiktoken. Compare speeds under
-emulation only with each other.
+emulation only with each other. With --rounds 0, speed is not measured, as on a machine that is busy.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,15 +39,17 @@ from slm.presets import GPTConfig
 
 ARRAYS = "reading.npz"
 SHAPE = "shape.json"
-FLOAT, INT4 = "fp32", "int4"
+FLOAT = "fp32"
+BLOCKS = (16, 32, 64, 128)
 
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
+    from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
     from export.formats.fused import export_onnx
-    from export.formats.quantize import DEFAULT_RECIPE, RECIPES, get_recipe, quantize_int4, quantize_int8
+    from export.formats.quantize import RECIPES, get_recipe, quantize_int8
     from slm.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
@@ -66,9 +69,14 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8")
     fp32 = folder / f"{FLOAT}.onnx"
     export_onnx(loaded.model, fp32)
-    for name in models or (INT4, *RECIPES):
-        if name == INT4:
-            quantize_int4(fp32, folder / f"{INT4}.onnx", get_recipe(DEFAULT_RECIPE))
+    in_blocks = BLOCK_RECIPES | {
+        f"{name}-block-{block}": replace(recipe, largest_block=block)
+        for name, recipe in BLOCK_RECIPES.items()
+        for block in BLOCKS
+    }
+    for name in models or (*BLOCK_RECIPES, *RECIPES):
+        if name in in_blocks:
+            quantize_blockwise(fp32, folder / f"{name}.onnx", in_blocks[name])
         else:
             quantize_int8(fp32, folder / f"{name}.onnx", get_recipe(name))
 
@@ -78,7 +86,7 @@ def _shape(folder: Path) -> GPTConfig:
 
 
 def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Return quality and greedy speed on one thread of every model in a folder, with numpy and onnxruntime only."""
+    """Return quality and, with rounds, greedy speed on one thread of every model in a folder. It needs no torch."""
     arrays = np.load(folder / ARRAYS)
     logits = arrays["logits"]
     reading = Reference(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
@@ -98,17 +106,20 @@ def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
     def timed(session: Session) -> Callable[[], float]:
         return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
 
-    for name, samples in alternate({name: timed(session) for name, session in sessions.items()}, rounds).items():
-        found[name]["seconds"] = samples.values
+    if rounds:
+        for name, samples in alternate({name: timed(session) for name, session in sessions.items()}, rounds).items():
+            found[name]["seconds"] = samples.values
     return found
 
 
 def main(
     eval_text: Annotated[Path | None, typer.Option(help="Stories that the model was not trained on.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped nano.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A recipe, or int4; repeat for more. Default: all.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="A recipe, or q8, int4, q8-block-N, int4-block-N; default: all without N.")
+    ] = None,
     windows: Annotated[int, typer.Option(min=1, help="The number of context windows to read.")] = 64,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds of the speed measurement.")] = 15,
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds of the speed measurement, 2 or more; 0: none.")] = 15,
     steps: Annotated[int, typer.Option(min=1, help="Tokens in a round.")] = 200,
     reader: Annotated[str | None, typer.Option(help="A command that starts Python on another processor.")] = None,
     read: Annotated[Path | None, typer.Option(hidden=True)] = None,
@@ -119,6 +130,8 @@ def main(
         found = read_models(read, rounds, steps)
         typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
         return
+    if rounds == 1:
+        raise typer.BadParameter("give 2 or more, or 0 for no speed", param_hint="--rounds")
     if eval_text is None:
         raise typer.BadParameter("give a file with stories", param_hint="--eval-text")
     with tempfile.TemporaryDirectory() as name:
@@ -130,17 +143,18 @@ def main(
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
         done = subprocess.run([*command, *settings], stdout=subprocess.PIPE, check=True)
         result: dict[str, Any] = json.loads(done.stdout)
-    typer.echo(
-        "| model | bytes | bpb increase, windows | bpb increase, decode | KL, decode | agreement | steps/s, fp32 = 1 |"
-    )
-    typer.echo("|---|---|---|---|---|---|---|")
-    float_seconds = float(np.median(result["models"][FLOAT]["seconds"]))
+    heading = "| model | bytes | bpb increase, windows | bpb increase, decode | KL, decode | agreement |"
+    typer.echo(heading + " steps/s, fp32 = 1 |" * bool(rounds))
+    typer.echo("|---" * (7 if rounds else 6) + "|")
     for model_name, row in result["models"].items():
         windows_row, decode = row["windows"], row["decode"]
-        typer.echo(
+        line = (
             f"| {model_name} | {row['bytes']:,} | {windows_row['bpb_increase']:+.3%} | {decode['bpb_increase']:+.3%} | "
-            f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} | {float_seconds / np.median(row['seconds']):.2f} |"
+            f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} |"
         )
+        if rounds:
+            line += f" {np.median(result['models'][FLOAT]['seconds']) / np.median(row['seconds']):.2f} |"
+        typer.echo(line)
     if json_file is not None:
         record = {"machine": describe_machine(), "reader": reader, "windows": windows, "steps": steps, **result}
         json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -97,7 +97,7 @@ def open_model(name: str, folder: Path) -> Generator:
         SlmxError: There is no model of that name, or it cannot be exported.
     """
     location = bundle_path(name)
-    if find_kind(location) in (Kind.BUNDLE, Kind.FILE):
+    if find_kind(location) in (Kind.BUNDLE, Kind.PACKED, Kind.FILE):
         return load(location)
     settings = ExportSettings(None, folder / "bundle", find_checkpoint(Path(name)), ("int8",))
     exported, _ = export_bundle(settings, lambda line: typer.echo(f"{name}: {line}", err=True))

@@ -123,8 +123,8 @@ class FloatModel:
         """Returns the same model on the first part of the text only, for searches."""
         return FloatModel(self.model, self.text, max_tokens)
 
-    def compare(self, path: Path, decode: bool = True) -> Comparison:
-        """Reads the text with an ONNX file, in whole windows and, with `decode`, also token by token.
+    def compare(self, file: Path | bytes, decode: bool = True) -> Comparison:
+        """Reads the text with an ONNX file or its content, in whole windows and, with `decode`, also token by token.
 
         Returns:
             The differences from the float model.
@@ -132,7 +132,7 @@ class FloatModel:
         Raises:
             SlmxError: The file cannot be opened, or its logits are NaN or infinite.
         """
-        session = Session.open(path, self.model.config)
+        session = Session.open(file, self.model.config)
         ways = [
             measure_fidelity(session, self.reference, self.float_bits_per_byte, token_by_token)
             for token_by_token in ((False, True) if decode else (False,))

@@ -37,22 +37,22 @@ Log = Callable[[str], None]
 
 def check_variant(
     name: str,
-    path: Path,
+    file: Path | bytes,
     float_model: FloatModel,
     *,
     trusted: bool,
     kept_float: Sequence[str] = (),
-    source: Path | None = None,
+    source: Path | bytes | None = None,
 ) -> Figures:
     """Measures what the gate of a variant needs: parity and greedy tokens, or the fidelity on the text.
 
     Args:
         name: The variant.
-        path: Its file.
+        file: Its file, or the content of it.
         float_model: The model that it is compared with, and the text.
         trusted: Whether a PyTorch file may be loaded, which can run code that the file holds.
         kept_float: Matrices that must stay in float.
-        source: The ONNX file that a converted one (mobile) must agree with, token by token.
+        source: The ONNX file, or its content, that a converted one (mobile) must agree with, token by token.
 
     Returns:
         The figures of the variant.
@@ -64,22 +64,22 @@ def check_variant(
     gate = variant.gate
     difference, same, bits, quality, operators = None, None, None, None, None
     if gate.parity is not None:
-        forward = open_forward(name, path, model.config, trusted=trusted)
+        forward = open_forward(name, file, model.config, trusted=trusted)
         difference = parity(model, forward, chunked_batches=name != "fp32")
-        same = same_greedy_tokens(model, name, path, trusted=trusted)
+        same = same_greedy_tokens(model, name, file, trusted=trusted)
     if name == "fp32":
-        bits = float_model.compare(path, decode=False).windows.bits_per_byte
+        bits = float_model.compare(file, decode=False).windows.bits_per_byte
     if gate.bpb_increase is not None:
-        quality = float_model.compare(path, gate.decode)
+        quality = float_model.compare(file, gate.decode)
     if source is not None:
-        same = _agree(path, source, model.config)
+        same = _agree(file, source, model.config)
     if variant.is_onnx:
-        counted = check_operators(name, path, model.config, list(kept_float))
+        counted = check_operators(name, file, model.config, list(kept_float))
         operators = Operators(counted["quantized"], counted["float"], counted["nodes"], tuple(counted["wrong"]))
     return Figures(difference, same, bits, quality, operators)
 
 
-def _agree(one: Path, other: Path, config: GPTConfig) -> bool:
+def _agree(one: Path | bytes, other: Path | bytes, config: GPTConfig) -> bool:
     prompt = np.random.default_rng(1).integers(0, config.vocab_size, min(8, config.block_size // 2)).tolist()
     count = config.block_size - len(prompt)
     return greedy_tokens(Session.open(one, config), prompt, count) == greedy_tokens(
@@ -164,10 +164,10 @@ def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, tru
             not_read.append(name)
             continue
         log(f"{name}: checking")
-        made_of = bundle.model_path(entry.of) if entry.of in bundle.manifest.variants else None
+        made_of = bundle.model_file(entry.of) if entry.of in bundle.manifest.variants else None
         figures[name] = check_variant(
             name,
-            bundle.model_path(name),
+            bundle.model_file(name),
             float_model,
             trusted=trusted,
             kept_float=entry.kept_float,
@@ -196,7 +196,7 @@ def _float_model(bundle: Bundle, checkpoint: Path | None) -> tuple[GPT, str]:
     if checkpoint is None:
         if "fp32" not in bundle.manifest.variants:
             raise SlmxError(f"{bundle.path}: no fp32 variant to compare with; name the model with --checkpoint DIR")
-        return read_weights(bundle.model_path("fp32"), bundle.config), "the weights of its fp32 graph"
+        return read_weights(bundle.model_file("fp32"), bundle.config), "the weights of its fp32 graph"
     loaded = load_checkpoint(checkpoint)
     if sha256_of(loaded.folder / "model.safetensors") != made_from.sha256:
         raise SlmxError(f"{bundle.path}: not made from {checkpoint}; name its own checkpoint, or none")

@@ -9,17 +9,18 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, matrix_names
+from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, load_graph, matrix_names
+from runtimes.bundle.variants import VARIANTS
 from slm.presets import GPTConfig
 
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
-# onnxruntime's quantizers add these endings to a matrix's name for its values.
-QUANTIZED_ENDINGS = ("_quantized", "_Q4")
+# onnxruntime's quantizer and `export.formats.blockwise` add these endings to a matrix's name for its values.
+QUANTIZED_ENDINGS = ("_quantized", "_Q8", "_Q4")
 # They add these endings for the scale and the zero point of the values.
 PARAMETER_ENDINGS = ("_scale", "_zero_point")
 
 
-def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
+def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
     """Counts the matrices that are quantized and those that are not, and checks that they are the requested ones.
 
     A quantized matrix must not be multiplied in float, and no float copy of it may be stored. The token table may be
@@ -28,7 +29,7 @@ def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[s
 
     Args:
         name: The variant's name.
-        path: Its ONNX file.
+        file: Its ONNX file, or the content of it.
         config: The model's shape.
         kept_float: Names of the matrices that must stay in float.
 
@@ -36,8 +37,8 @@ def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[s
         `quantized` and `float`, the numbers of matrices; `nodes`, the number of nodes after onnxruntime's optimization;
         and `wrong`, one sentence for each fault.
     """
-    graph = onnx.load(path).graph
-    expected = set(matrix_names(config)) - set(kept_float) if name in ("int8", "int4") else set()
+    graph = load_graph(file).graph
+    expected = set() if VARIANTS[name].is_float else set(matrix_names(config)) - set(kept_float)
     quantized = {_matrix(node.input[1]) for node in graph.node if node.op_type in QUANTIZED_OPERATORS}
     stored = {tensor.name for tensor in graph.initializer}
     wrong = [f"{matrix} was to be quantized and is not" for matrix in sorted(expected - quantized)]
@@ -48,7 +49,7 @@ def check_operators(name: str, path: Path, config: GPTConfig, kept_float: list[s
         if len(copies) != 1:
             wrong.append(f"{'the token table' if config.tied else table} is stored {len(copies)} times")
     floats = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] not in quantized]
-    return {"quantized": len(quantized), "float": len(floats), "nodes": optimized_nodes(path), "wrong": wrong}
+    return {"quantized": len(quantized), "float": len(floats), "nodes": optimized_nodes(file), "wrong": wrong}
 
 
 def _matrix(name: str) -> str:
@@ -58,11 +59,11 @@ def _matrix(name: str) -> str:
     return name
 
 
-def optimized_nodes(path: Path) -> int:
-    """Returns the number of nodes of a graph after onnxruntime has optimized it for this processor."""
+def optimized_nodes(file: Path | bytes) -> int:
+    """Returns the nodes of an ONNX file or its content, after onnxruntime has optimized it for this processor."""
     with tempfile.TemporaryDirectory() as name:
         options = ort.SessionOptions()
         options.optimized_model_filepath = str(Path(name) / "optimized.onnx")
         options.log_severity_level = 3
-        ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         return len(onnx.load(Path(name) / "optimized.onnx").graph.node)

@@ -20,12 +20,12 @@ GREEDY_TOKENS = 48
 COMMON_LOGIT = 10.0  # logits of story models hardly exceed it; those of larger models reach several times as much
 
 
-def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool = False) -> Forward:
+def open_forward(variant: str, file: Path | bytes, config: GPTConfig, *, trusted: bool = False) -> Forward:
     """Opens a variant as one function of ids and past. ONNX files run on one thread.
 
     Args:
         variant: The variant's name.
-        path: Its file.
+        file: Its file, or the content of it.
         config: The model's shape.
         trusted: Whether a TorchScript or .pt2 file may be loaded.
 
@@ -33,12 +33,12 @@ def open_forward(variant: str, path: Path, config: GPTConfig, *, trusted: bool =
         SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
     """
     if VARIANTS[variant].is_torch:
-        return load_forward(variant, path, trusted=trusted)
-    return _onnx_forward(path, config)
+        return load_forward(variant, file, trusted=trusted)
+    return _onnx_forward(file, config)
 
 
-def _onnx_forward(path: Path, config: GPTConfig) -> Forward:
-    session = open_onnx(path, threads=1)
+def _onnx_forward(file: Path | bytes, config: GPTConfig) -> Forward:
+    session = open_onnx(file, threads=1)
     past_names, present_names = cache_names(config.n_layer)
 
     def forward(input_ids: Tensor, past: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -106,7 +106,7 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
     return worst
 
 
-def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = False) -> bool:
+def same_greedy_tokens(model: GPT, variant: str, file: Path | bytes, *, trusted: bool = False) -> bool:
     """Returns whether a session of a variant continues a random prompt with the same ids as PyTorch.
 
     Raises:
@@ -116,5 +116,5 @@ def same_greedy_tokens(model: GPT, variant: str, path: Path, *, trusted: bool = 
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
-    session = open_session(variant, path, config, trusted=trusted)
+    session = open_session(variant, file, config, trusted=trusted)
     return greedy_tokens(session, prompt, count) == generate_greedy(model, prompt, count)

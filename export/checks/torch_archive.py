@@ -69,14 +69,14 @@ _EMPTY = frozenset(
 )
 
 
-def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
+def check_torch_archive(variant: str, where: Path | str, file: IO[bytes]) -> None:
     """Refuses a TorchScript or .pt2 file that holds something that slmx does not write.
 
     The archive is read by the class that PyTorch's loaders use, so that both see the same members.
 
     Args:
         variant: "torchscript" or "pt2".
-        path: The file's name, for error messages.
+        where: The file's name, for error messages.
         file: The open file. It is at its start again when this function returns.
 
     Raises:
@@ -90,7 +90,7 @@ def check_torch_archive(variant: str, path: Path, file: IO[bytes]) -> None:
         first_line = (str(error).splitlines() or [""])[0]
         reason = f"is no archive that slmx writes ({type(error).__name__}: {first_line[:80]})"
     if reason is not None:
-        raise SlmxError(f"{path}: {reason}; it was not loaded. Export the bundle again with slmx export")
+        raise SlmxError(f"{where}: {reason}; it was not loaded. Export the bundle again with slmx export")
     file.seek(0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,12 +104,12 @@ class ForwardCache:
         return twin
 
 
-def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
+def load_forward(variant: str, file: Path | bytes, *, trusted: bool) -> Forward:
     """Loads the module of a TorchScript or .pt2 file.
 
     Args:
         variant: "torchscript" or "pt2".
-        path: The file.
+        file: The file, or its content.
         trusted: Whether this process exported the file, or the user trusts its origin. PyTorch runs the program in it.
 
     Returns:
@@ -117,33 +118,34 @@ def load_forward(variant: str, path: Path, *, trusted: bool) -> Forward:
     Raises:
         SlmxError: The file is not trusted, it holds something that slmx does not write, or PyTorch cannot load it.
     """
+    where = variant if isinstance(file, bytes) else file
     if not trusted:
-        raise SlmxError(f"{path}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
-    with path.open("rb") as file, suppress_output():
-        check_torch_archive(variant, path, file)
+        raise SlmxError(f"{where}: PyTorch can run code from this file; add --trust if you trust who made the bundle")
+    with io.BytesIO(file) if isinstance(file, bytes) else file.open("rb") as opened, suppress_output():
+        check_torch_archive(variant, where, opened)
         try:
             if variant == "pt2":
                 # It takes 75 MiB, which must not count as memory of the float model in a benchmark.
                 from torch.export.pt2_archive._package import load_pt2
 
                 # torch.export.load falls back to an older format, which it unpickles.
-                module: Forward = load_pt2(file).exported_programs["model"].module()
+                module: Forward = load_pt2(opened).exported_programs["model"].module()
                 return module
-            scripted: Forward = torch.jit.load(path)  # type: ignore[no-untyped-call]
+            scripted: Forward = torch.jit.load(opened if isinstance(file, bytes) else file)  # type: ignore[no-untyped-call]
             return scripted
         except Exception as error:  # PyTorch's readers raise many kinds of exceptions for a damaged file
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SlmxError(f"{path}: PyTorch cannot load this ({reason}); export it again") from error
+            raise SlmxError(f"{where}: PyTorch cannot load this ({reason}); export it again") from error
 
 
 def open_session(
-    variant: str, path: Path, config: GPTConfig, threads: int | None = None, *, trusted: bool = False
+    variant: str, file: Path | bytes, config: GPTConfig, threads: int | None = None, *, trusted: bool = False
 ) -> Session:
     """Opens a session of the file of any variant.
 
     Args:
         variant: The variant's name.
-        path: Its file.
+        file: Its file, or the content of it.
         config: The model's shape.
         threads: Threads of onnxruntime; None chooses by the model's size. PyTorch's number of threads is a setting of
             the process, so set it before.
@@ -153,8 +155,8 @@ def open_session(
         SlmxError: The file is not trusted, or it cannot be opened.
     """
     if not VARIANTS[variant].is_torch:
-        return Session.open(path, config, threads)
-    cache = ForwardCache(load_forward(variant, path, trusted=trusted), config)
+        return Session.open(file, config, threads)
+    cache = ForwardCache(load_forward(variant, file, trusted=trusted), config)
     return Session(cache, config, default_threads(config) if threads is None else threads)
 
 

@@ -267,21 +267,27 @@ def weight_names(config: GPTConfig) -> dict[str, tuple[str, bool]]:
     return names
 
 
-def read_weights(path: Path, config: GPTConfig) -> GPT:
+def load_graph(file: Path | bytes) -> onnx.ModelProto:
+    """Reads an ONNX file, given by its path or its content."""
+    return onnx.load_model_from_string(file) if isinstance(file, bytes) else onnx.load(file)
+
+
+def read_weights(file: Path | bytes, config: GPTConfig) -> GPT:
     """Reads a GPT from a float32 graph that `build_decoder` made.
 
     Args:
-        path: The ONNX file.
+        file: The ONNX file, or its content.
         config: The model's shape.
 
     Raises:
         SlmxError: The graph lacks a weight of a model of this shape.
     """
-    stored = {tensor.name: tensor for tensor in onnx.load(path).graph.initializer}
+    stored = {tensor.name: tensor for tensor in load_graph(file).graph.initializer}
     names = weight_names(config)
     missing = sorted(set(names) - set(stored))
     if missing:
-        raise SlmxError(f"{path}: holds no {missing[0]} to compare with; name the model with --checkpoint DIR")
+        where = "fp32" if isinstance(file, bytes) else file
+        raise SlmxError(f"{where}: holds no {missing[0]} to compare with; name the model with --checkpoint DIR")
     state: dict[str, torch.Tensor] = {}
     for name, (parameter, transposed) in names.items():
         tensor = torch.from_numpy(numpy_helper.to_array(stored[name]).copy())

@@ -1,4 +1,4 @@
-"""Quantizes a graph: dynamic int8, which quantizes activations at run time, and int4 in blocks of weights."""
+"""Quantizes a graph to dynamic int8, which quantizes activations at run time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
 from export.formats.suppress_output import suppress_output
 from slm.errors import SlmxError
-from slm.presets import GPTConfig
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,6 @@ def get_recipe(name: str) -> Int8Recipe:
     if name not in RECIPES:
         raise SlmxError(f"unknown int8 recipe {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]
-
-
-INT4_BLOCK = 32
 
 
 def weight_names(model: Path) -> list[str]:
@@ -117,28 +112,6 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
         else:
             _quantize_embedding(model.graph)
         onnx.save_model(model, target)
-
-
-def check_int4(config: GPTConfig) -> None:
-    """Raises SlmxError if the number of rows of a matrix is not a multiple of 32."""
-    for rows in (config.n_embd, config.n_head * config.head_dim, config.inner):
-        if rows % INT4_BLOCK:
-            raise SlmxError(f"int4 needs widths that its blocks of {INT4_BLOCK} divide, not {rows}; use --int8")
-
-
-def quantize_int4(source: Path, target: Path, table: Int8Recipe) -> None:
-    """Writes the int4 form of a float graph. Blocks of 32 weights share a scale, and products are computed in int8.
-
-    Args:
-        source: The float32 graph.
-        target: Where the int4 graph is written.
-        table: The recipe by which the head becomes int8. It loses more with 4 bits than any other matrix.
-    """
-    quantize_int8(source, target, table, only={TOKEN_TABLE, UNTIED_HEAD})
-    with suppress_output():
-        quantizer = MatMulNBitsQuantizer(onnx.load(target), block_size=INT4_BLOCK, is_symmetric=True, accuracy_level=4)
-        quantizer.process()
-    onnx.save_model(quantizer.model.model, target)
 
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:

@@ -1,36 +1,126 @@
-"""Where bundles are: those that ship with slmx, and those that `slmx export` writes."""
+"""Where bundles are: those that ship with slmx, those that `slmx export` writes, and those that `slmx pull` brings.
+
+Every command that takes a bundle finds it with `find_bundle` or `bundle_path`.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
+from slm.errors import SlmxError
+from slm.folder_kind import Kind, wrong_kind
+from slm.json_reader import is_plain_name
 
 # Folder for exports, relative to the current folder; each export is stored under the name of its preset.
 BUNDLES = Path("bundles")
 # The bundles inside the package, each in a folder of its name.
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
 DEFAULT_BUNDLE = "nano"
+ARCHIVE_SUFFIX = ".slmx"
 BUNDLE_HELP = (
-    "Bundle: a folder, an archive, or the name of a shipped one (nano, micro). "
+    "Bundle: a folder, an archive, or a name that slmx list shows. "
     "Default: bundles/nano in the current folder if it exists, else the shipped nano."
 )
 
 
+def pulled_bundles() -> Path:
+    """The folder where `slmx pull` puts bundles, each in OWNER/NAME. It may be missing.
+
+    It is in the user's folder for data: $XDG_DATA_HOME, by default ~/.local/share (specifications.freedesktop.org,
+    "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %LOCALAPPDATA%.
+    """
+    variable, default = ("LOCALAPPDATA", "~/AppData/Local") if os.name == "nt" else ("XDG_DATA_HOME", "~/.local/share")
+    stated = os.environ.get(variable, "")
+    return Path(stated if os.path.isabs(stated) else os.path.expanduser(default)) / "slmx" / "bundles"
+
+
+def shipped_names() -> dict[str, Path]:
+    """The folders of the shipped bundles by name."""
+    return {path.name: path for path in _bundles_in(SHIPPED_BUNDLES)}
+
+
+def exported_names() -> dict[str, Path]:
+    """The bundles in `bundles` of the current folder, by the name of the folder or archive."""
+    return {path.name: path for path in _bundles_in(BUNDLES)}
+
+
+def pulled_names() -> dict[str, Path]:
+    """The folders of the pulled bundles, by OWNER/NAME."""
+    owners = sorted(path for path in _entries(pulled_bundles()) if is_plain_name(path.name))
+    return {f"{owner.name}/{path.name}": path for owner in owners for path in _bundles_in(owner)}
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Returns what is in a folder; nothing if it cannot be read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _bundles_in(folder: Path) -> Iterator[Path]:
+    for path in sorted(_entries(folder)):
+        is_archive = path.suffix == ARCHIVE_SUFFIX and path.is_file()
+        if not path.name.startswith(".") and (is_archive or (path / MANIFEST_FILE).is_file()):
+            yield path
+
+
 def bundle_path(bundle: str | Path) -> Path:
-    """Where a bundle is that is given by its path or by the name of a shipped one.
+    """Where a bundle is that is given by its path or by its name. Nothing is downloaded.
+
+    A path that exists is taken before a name. Names are those of shipped bundles ("nano"), then those in `bundles` of
+    the current folder, then OWNER/NAME of pulled ones, and NAME alone if only one owner has it.
 
     Args:
-        bundle: A folder, an archive or a name, such as "nano". A path that exists is taken before a name.
+        bundle: A folder, an archive or a name.
+
+    Raises:
+        SlmxError: There is no such path and no such name, or several owners have the name.
     """
-    path, shipped = Path(bundle), SHIPPED_BUNDLES / bundle
-    is_name = str(bundle) == path.name and (shipped / MANIFEST_FILE).is_file()
-    return shipped if is_name and not path.exists() else path
+    path, name = Path(bundle), Path(bundle).as_posix()
+    if path.exists():
+        return path
+    for named in (shipped_names, exported_names, pulled_names):
+        if name in (found := named()):
+            return found[name]
+    owned = {full: place for full, place in pulled_names().items() if full.partition("/")[2] == name}
+    if len(owned) > 1:
+        raise SlmxError(f"{name}: there are {' and '.join(owned)}; name one of them")
+    if owned:
+        return next(iter(owned.values()))
+    raise _not_found(path, name)
+
+
+def _not_found(path: Path, name: str) -> SlmxError:
+    """Makes the error for a bundle that is neither a path nor a name. It says which names are nearest."""
+    from difflib import get_close_matches
+
+    exported, pulled = exported_names(), pulled_names()
+    short = {full.partition("/")[2] for full in pulled}
+    known = {*shipped_names(), *exported, *(f"{BUNDLES}/{one}" for one in exported), *pulled, *short}
+    same = [one for one in sorted(known) if _folded(one) == _folded(name)][:2]
+    if near := same or get_close_matches(name, sorted(known), n=2):
+        return SlmxError(f"{name}: no such path, and no bundle of this name; did you mean {' or '.join(near)}?")
+    owner, _, rest = name.partition("/")
+    if is_plain_name(owner) and is_plain_name(rest) and owner != str(BUNDLES) and not Path(owner).is_dir():
+        return SlmxError(
+            f"{name}: no such path, and no bundle of this name; slmx list shows what is here, "
+            f"and slmx pull {name} brings it if it is on the hub"
+        )
+    return wrong_kind(path, Kind.BUNDLE)
+
+
+def _folded(name: str) -> str:
+    """Returns a name without the ending of an archive and without the difference of small and capital letters."""
+    return name.casefold().removesuffix(ARCHIVE_SUFFIX)
 
 
 def find_bundle(bundle: Path | None) -> Path:
-    """Where the bundle is that a command opens.
+    """Where the bundle is that a command opens; SlmxError as in `bundle_path`.
 
     By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
     else the one inside the package.

@@ -7,10 +7,12 @@ value, because a bundle may come from an untrusted source.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
+from runtimes.bundle.chat_template import STORY_TEMPLATE, ChatTemplate
 from runtimes.bundle.figures import Figures, read_figures
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
@@ -22,10 +24,14 @@ from slm.tokenizer_settings import DEFAULT_SETTINGS, TokenizerSettings
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
 MANIFEST_FILE = "manifest.json"
-# The result of `slmx verify`. It is in the folder of the manifest and is not part of the bundle.
+# The result of `slmx verify` and the signature of `slmx sign`. They are in the folder of the manifest, and they are not
+# part of the bundle. Beside an archive `x.slmx` they are `x.slmx.verification.json` and `x.slmx.sig`.
 VERIFICATION_FILE = "verification.json"
+SIGNATURE_FILE = "model.sig"
+COMPANIONS = (VERIFICATION_FILE, SIGNATURE_FILE)
 
 MAX_MANIFEST_BYTES = 2**20
+MAX_PATH = 255
 MAX_FILE_BYTES = 2**31  # the limit of protobuf, and so of an ONNX file
 MAX_CACHE_BYTES = 2**32
 MAX_SIZES = {"block_size": 2**17, "vocab_size": 2**20, "n_layer": 512, "n_head": 512, "n_embd": 2**15}
@@ -123,6 +129,7 @@ class Manifest:
         versions: Packages that made the bundle, and the versions of ONNX that it uses.
         files: Every file of the bundle except the manifest, by name relative to the bundle.
         tokenizer: How the tokenizer splits text, and its special tokens.
+        chat: How the messages of a chat become the beginning of a text.
     """
 
     preset: str
@@ -135,6 +142,7 @@ class Manifest:
     versions: Mapping[str, bool | int | str]
     files: Mapping[str, FileEntry]
     tokenizer: TokenizerSettings = DEFAULT_SETTINGS
+    chat: ChatTemplate = STORY_TEMPLATE
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
@@ -170,8 +178,8 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, with its digest, ready to be written."""
         values = {"format_version": FORMAT_VERSION, **plain(self)} | {"shape": self.shape.to_dict()}
-        del values["tokenizer"]
-        values |= self.tokenizer.listed()
+        del values["tokenizer"], values["chat"]
+        values |= self.tokenizer.listed() | self.chat.listed()
         return (json.dumps({"digest": digest_of(values), **values}, indent=1) + "\n").encode("utf-8")
 
 
@@ -194,8 +202,7 @@ def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
 
 def _read_whole(fields: Fields, version: int) -> Manifest:
     files = {name: _read_file(fields.object("files"), name) for name in fields.object("files")}
-    if len({name.casefold() for name in files}) < len(files):
-        raise ValueError("two files have names that some systems take for one")
+    _check_names(files)
     listed = fields.object("variants")
     variants = {name: _read_variant(listed, name, version) for name in listed}
     unlisted = [entry.file for entry in variants.values() if entry.file not in files]
@@ -204,6 +211,7 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
     default = fields.name("default")
     if default not in variants:
         raise ValueError(f"its default variant {default} is not listed")
+    tokenizer = TokenizerSettings.read(fields)
     checkpoint, judged_on = fields.object("checkpoint"), fields.object("judged_on")
     return Manifest(
         preset=fields.name("preset"),
@@ -220,8 +228,24 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         variants=variants,
         versions=fields.scalars("versions"),
         files=files,
-        tokenizer=TokenizerSettings.read(fields),
+        tokenizer=tokenizer,
+        chat=ChatTemplate.read(fields, tokenizer),
     )
+
+
+def is_plain_path(name: str) -> bool:
+    """Returns whether a name is a path below a folder on every system, with `/` between its parts."""
+    return len(name) <= MAX_PATH and all(is_plain_name(part) for part in name.split("/"))
+
+
+def _check_names(files: Collection[str]) -> None:
+    """Raises ValueError if some systems take two names for one, or a name for the folder of another one."""
+    names = [name.casefold() for name in (MANIFEST_FILE, *COMPANIONS, *files)]
+    if len(set(names)) < len(names):
+        raise ValueError("two files have names that some systems take for one")
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    if folders & set(names):
+        raise ValueError(f"{min(folders & set(names))} is a file and a folder")
 
 
 def _read_shape(fields: Fields) -> GPTConfig:
@@ -238,9 +262,9 @@ def _read_shape(fields: Fields) -> GPTConfig:
 
 def _read_file(files: Fields, name: str) -> FileEntry:
     """Returns the entry of a file. Its name must be a path below the bundle on every system."""
-    if len(name) > 255 or not all(is_plain_name(part) for part in name.split("/")):
+    if not is_plain_path(name):
         raise ValueError(f"the file name {name[:80]!a} is not a plain path below the bundle")
-    if name in (MANIFEST_FILE, VERIFICATION_FILE):
+    if name in (MANIFEST_FILE, *COMPANIONS):
         raise ValueError(f"it lists {name}, which is no part of a bundle")
     entry = files.object(name)
     return FileEntry(entry.text("what"), entry.integer("bytes", most=MAX_FILE_BYTES), entry.sha256("sha256"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, VERIFICATION_FILE, Manifest
+from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, wrong_kind
@@ -107,6 +107,25 @@ class Bundle:
         return cls(path, store, Manifest.read(content, store.location(MANIFEST_FILE)), sha256_of_bytes(content))
 
     @property
+    def is_archive(self) -> bool:
+        """Whether the bundle is an archive."""
+        return not isinstance(self.store, FolderStore)
+
+    @property
+    def signature_path(self) -> Path:
+        """Where the signature of `slmx sign` is: in the folder, or beside the archive."""
+        return self.beside(SIGNATURE_FILE, ".sig")
+
+    def beside(self, name: str, ending: str) -> Path:
+        """Returns the path of a file that is not part of the bundle.
+
+        Args:
+            name: Its name in the folder of a bundle.
+            ending: What its name has after that of an archive.
+        """
+        return self.path.with_name(f"{self.path.name}{ending}") if self.is_archive else self.path / name
+
+    @property
     def config(self) -> GPTConfig:
         """The shape of the model."""
         return self.manifest.shape
@@ -152,6 +171,13 @@ class Bundle:
             )
         return content
 
+    def manifest_bytes(self) -> bytes:
+        """Returns the bytes of the manifest; SlmxError if they are no longer those that were opened."""
+        content = self.store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
+        if sha256_of_bytes(content) != self.manifest_sha256:
+            raise SlmxError(f"{self.store.location(MANIFEST_FILE)}: changed meanwhile; run the command again")
+        return content
+
     def model_bytes(self, variant: str | None = None) -> bytes:
         """Returns the checked model file of a variant, which is chosen as in `choose`; SlmxError as there."""
         return self.read(self.manifest.variants[self.choose(variant)].file)
@@ -159,6 +185,15 @@ class Bundle:
     def model_location(self, variant: str | None = None) -> str:
         """Returns where a variant's model file is, for messages. It is chosen as in `choose`; SlmxError as there."""
         return self.store.location(self.manifest.variants[self.choose(variant)].file)
+
+    def model_file(self, variant: str | None = None) -> Path | bytes:
+        """Returns a variant's model file for a library: its path, or its content if the bundle is an archive.
+
+        The file is checked as in `model_path`; arguments and errors as there.
+        """
+        if self.is_archive:
+            return self.read(self.manifest.variants[self._any(variant)].file)
+        return self.model_path(variant)
 
     def model_path(self, variant: str | None = None) -> Path:
         """Returns the path of a variant's model file, for libraries that open files by themselves.
@@ -171,12 +206,17 @@ class Bundle:
         Raises:
             SlmxError: As in `read`, or the bundle is an archive, which has no paths.
         """
-        name = variant if variant is not None and variant in self.manifest.variants else self.choose(variant)
+        name = self._any(variant)
         if not isinstance(self.store, FolderStore):
-            raise SlmxError(f"{self.path}: an archive, and {name} is needed as a file; unpack it and name the folder")
+            raise SlmxError(
+                f"{self.path}: an archive, and {name} is needed as a file; slmx unpack makes a folder of it"
+            )
         file = self.manifest.variants[name].file
         self.read(file)
         return self.store.path(file)
+
+    def _any(self, variant: str | None) -> str:
+        return variant if variant is not None and variant in self.manifest.variants else self.choose(variant)
 
     def tokenizer(self) -> Tokenizer:
         """Returns the tokenizer, from the rank file; SlmxError if it has another number of tokens than the model."""
@@ -191,7 +231,8 @@ class Bundle:
 
     def extra_files(self) -> list[str]:
         """Returns the names of the files in the bundle that the manifest does not list."""
-        known = {MANIFEST_FILE, VERIFICATION_FILE, *self.manifest.files}
+        beside = () if self.is_archive else COMPANIONS
+        known = {MANIFEST_FILE, *beside, *self.manifest.files}
         return [name for name in self.store.names() if name not in known]
 
     def problems(self) -> list[str]:
@@ -205,6 +246,11 @@ class Bundle:
         for name in self.extra_files():
             found.append(f"{self.path}: {name!a} is not listed in {MANIFEST_FILE}; take it out of the bundle")
         return found
+
+    def check_whole(self) -> None:
+        """Reads every listed file; SlmxError for the first line of `problems`, also for a file that is not listed."""
+        for line in self.problems():
+            raise SlmxError(line)
 
     def check_all(self) -> None:
         """Reads every listed file; SlmxError for the first one that is missing or changed. Other files are allowed."""

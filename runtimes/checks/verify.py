@@ -1,6 +1,7 @@
 """The checks of `slmx verify` that need no optional packages: hashes, the set of files, and that every graph opens.
 
-The result is written beside the manifest, as `verification.json`. The manifest itself never changes.
+The result is written beside the manifest, as `verification.json`, or beside `x.slmx`, as `x.slmx.verification.json`.
+The bundle itself never changes.
 """
 
 from __future__ import annotations
@@ -71,19 +72,16 @@ def check_structure(bundle: Bundle, log: Log) -> StructureCheck:
 
 
 def write_verification(bundle: Bundle, check: StructureCheck, further: Mapping[str, Any], log: Log) -> None:
-    """Writes the result beside the manifest. If that is not possible, it logs a line.
+    """Writes the result in the folder of a bundle or beside its archive. If that is not possible, it logs a line.
 
     Args:
         bundle: The bundle that was checked.
         check: The result of `check_structure`.
-        further: What options of `slmx verify` found, by option: "quality" and "runtimes".
+        further: What options of `slmx verify` found: "signature", "quality" and "runtimes".
         log: Called with the line.
     """
     found = asdict(check) | dict(further)
-    path = bundle.path / VERIFICATION_FILE
-    if not bundle.path.is_dir():
-        log(f"{bundle.path}: an archive, which stays as it is; {VERIFICATION_FILE} was not written")
-        return
+    path = bundle.beside(VERIFICATION_FILE, f".{VERIFICATION_FILE}")
     try:
         write_file(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:

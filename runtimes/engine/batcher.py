@@ -101,6 +101,11 @@ class Batcher:
         elif isinstance(work, Story) and work in self._sliding:
             self._sliding.remove(work)
 
+    def set_aside(self, story: Story) -> None:
+        """Removes a story that has ids and has not ended. If it is added again, it goes on where it was."""
+        self.drop(story)
+        story.set_aside()
+
     def step(self) -> list[tuple[Story, str]]:
         """Reads at most one part of the prompts that wait, and then takes one step with all rows.
 

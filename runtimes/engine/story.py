@@ -76,6 +76,7 @@ class Story:
         self._length = len(prompt_ids)  # positions that the model has read when `accept` is called
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._stops = StopStrings(config.stop) if config.stop else None
+        self._kept: list[int] | None = None  # what remained when the context was full the last time
         self._pieces: list[str] = []
         self._started = self._first = self._last = time.perf_counter()
 
@@ -120,7 +121,7 @@ class Story:
             self._length += 1
             self.window = None
         elif self._config.on_full == "slide":
-            self.window = slide(self.prompt_ids, self.ids, self._block_size)
+            self.window = self._kept = slide(self.prompt_ids, self.ids, self._block_size)
             self._length = len(self.window)
         else:
             return self._finish("length", "context full", piece)
@@ -142,6 +143,11 @@ class Story:
             self._drop_space = False
             return text.removeprefix(b" ")
         return text
+
+    def set_aside(self) -> None:
+        """Makes `window` all that the model has read and the last id, so that the story can leave its row."""
+        kept = self.prompt_ids if self._kept is None else self._kept
+        self.window = [*kept, *self.ids[len(self.ids) - (self._length - len(kept)) :]]
 
     def interrupt(self) -> str:
         """Ends the story now if it has not ended, and returns the text that was held back."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from statistics import median
 from time import perf_counter
 
 from runtimes.engine.batcher import PROMPT_PART, Batcher
@@ -22,21 +23,28 @@ __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingEr
 
 SLOTS = 8
 QUEUE = 64
+TURN_SECONDS = 5.0  # for which a story runs at least if clients share a slot
+OTHERS_SHARE = 8  # one place in this many of the queue is kept from each client, for the others
 LEAST_WAIT, MOST_WAIT = 1.0, 60.0  # seconds after which a client may try again
+RECENT_STORIES = 31  # the median of their seconds is how long a story takes
 log = logging.getLogger(__name__)
 
 
 class Scheduler:
     """Writes the stories of all clients of one model. Its methods may be called from any thread.
 
-    Stories join the others at the next step. Each client gets the same share of the slots. A story that fails ends with
-    an error, and the others go on.
+    Stories join the others at the next step. Each client gets the same share of the slots. If a client waits while
+    another has more than its share, a story of that one is set aside between two steps and goes on later. If there are
+    fewer slots than clients, they take turns. A story that fails ends with an error, and the others go on.
 
     Args:
         generator: The model. The caller closes it, after `drain`.
         slots: The most stories that run at the same time, at most `generator.slots`.
         queue: The most stories that wait.
         prompt_part: The most positions of prompts that are read between two steps.
+
+    Attributes:
+        most: The most stories of one client that run and wait. An eighth of the queue is kept for others.
 
     Raises:
         SlmxError: The variant writes one story at a time, or a number is out of range.
@@ -50,6 +58,7 @@ class Scheduler:
         self._batcher = Batcher(generator, slots, prompt_part)
         self.slots = self._batcher.slots
         self.queue = queue
+        self.most = self.slots + queue - queue // OTHERS_SHARE
         self._condition = threading.Condition()  # it guards what follows, except what only the thread uses
         self._queue: FairQueue[Item] = FairQueue()
         self._running: dict[Story | TextScore, Item] = {}
@@ -59,7 +68,7 @@ class Scheduler:
         self._draining = self._ended = False
         self._stories: Counter[str] = Counter()
         self._tokens = self._cancelled = 0
-        self._story_seconds = 0.0  # a moving average
+        self._story_seconds: deque[float] = deque(maxlen=RECENT_STORIES)
         self._scores: list[Item] = []  # running texts; only the thread uses them, and what follows
         self._fresh: dict[Job, None] = {}  # jobs with something to publish
         self._thread = threading.Thread(target=self._run, name=f"slmx-{generator.variant}", daemon=True)
@@ -82,7 +91,7 @@ class Scheduler:
         Raises:
             QueueFullError: There is no room for them now.
             StoppingError: `drain` was called.
-            UsageError: There are no stories, or more than the slots and the queue hold together.
+            UsageError: There are no stories, or more than `most`.
         """
         for story in stories:
             story.start()
@@ -106,16 +115,17 @@ class Scheduler:
         return self._submit([TextScore(self.generator.encode(text), top_logprobs)], client, notify)
 
     def _submit(self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None]) -> Job:
-        room, count = self.slots + self.queue, len(works)
-        if not 1 <= count <= room:
-            raise UsageError(f"{count} stories in one request: ask for 1 to {room}")
+        count = len(works)
+        if not 1 <= count <= self.most:
+            raise UsageError(f"{count} stories in one request: ask for 1 to {self.most}")
         job = Job(client, works, notify, self._cancel)
         with self._condition:
             if self._draining:
                 raise StoppingError
             waiting = len(self._queue)
-            if waiting + len(self._running) + count > room:
-                seconds = self._story_seconds * (waiting + count) / self.slots
+            held = sum(len(other.unended) for other in self._jobs if other.client == client)
+            if held + count > self.most or waiting + len(self._running) + count > self.slots + self.queue:
+                seconds = median(self._story_seconds or [0.0]) * (waiting + count) / self.slots
                 raise QueueFullError(waiting, min(max(seconds, LEAST_WAIT), MOST_WAIT))
             self._queue.add(job.unended)
             self._jobs[job] = None
@@ -140,7 +150,7 @@ class Scheduler:
         """Returns what the scheduler does now, and its totals."""
         batcher = self._batcher
         with self._condition:
-            stories = [work for work in self._running if isinstance(work, Story)]
+            stories = [item.work for job in self._jobs for item in job.unended if isinstance(item.work, Story)]
             return SchedulerFigures(
                 slots=self.slots,
                 queue=self.queue,
@@ -203,13 +213,37 @@ class Scheduler:
             for job in self._stopped:
                 self._interrupt(job)
             self._stopped.clear()
-            while self._batcher.free and (item := self._queue.take()) is not None:
+            while (self._batcher.free or self._make_room()) and (item := self._queue.take()) is not None:
                 item.began = perf_counter()
                 self._running[item.work] = item
                 if isinstance(item.work, TextScore):
                     self._scores.append(item)
                 if not item.ended:
                     self._batcher.add(item.work)
+        return True
+
+    def _make_room(self) -> bool:
+        """Sets a story of the client with the most running ones aside, if another client should have its slot.
+
+        Returns:
+            Whether there is room now.
+        """
+        queue, now = self._queue, perf_counter()
+        fewest = queue.fewest()
+        if fewest is None:
+            return False
+        written = [item for item in self._running.values() if item.is_written]
+        if not written:
+            return False
+        item = max(written, key=lambda item: (queue.running(item.client), -item.began))
+        ahead = queue.running(item.client) - fewest
+        if ahead < 1 or (ahead == 1 and now - item.began < TURN_SECONDS):
+            return False
+        assert isinstance(item.work, Story)
+        self._batcher.set_aside(item.work)
+        del self._running[item.work]
+        item.ran += now - item.began
+        queue.put_back(item)
         return True
 
     def _interrupt(self, job: Job) -> None:
@@ -264,7 +298,7 @@ class Scheduler:
         self._fresh[job] = None
         if self._running.pop(work, None) is not None:
             self._queue.ended(item)
-            self._story_seconds += 0.1 * (perf_counter() - item.began - self._story_seconds)
+            self._story_seconds.append(item.ran + perf_counter() - item.began)
         if isinstance(work, Story):
             self._tokens += len(work.ids)
             self._stories["error" if work.error is not None else str(work.finish_reason)] += 1

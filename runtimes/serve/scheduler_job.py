@@ -46,7 +46,8 @@ class Item:
     work: Story | TextScore
     pieces: list[str] = field(default_factory=list)  # text that is not part of an update
     sent: int = 0  # ids that are part of an update
-    began: float = 0.0  # when it began to run
+    began: float = 0.0  # when it began to run, or went on
+    ran: float = 0.0  # seconds for which it ran before
 
     @property
     def client(self) -> str:
@@ -57,6 +58,11 @@ class Item:
     def ended(self) -> bool:
         """Whether no more follows."""
         return self.work.done if isinstance(self.work, TextScore) else self.work.finish_reason is not None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether it is a story that has ids and whose ids have all been read, so that it can be set aside."""
+        return isinstance(self.work, Story) and bool(self.work.ids) and self.work.window is None
 
     def update(self) -> Update:
         """Returns what is new since the last update."""

@@ -39,7 +39,7 @@ class FairQueue(Generic[Item]):
     """Items of several clients in the order in which they run. Not thread-safe.
 
     The next item is the first one of the client with the fewest running items. Of several such clients, the one that
-    has waited longest since its last turn is next. So a client with many items delays another by one turn at most.
+    has waited longest since its last turn is next.
     """
 
     def __init__(self) -> None:
@@ -69,6 +69,20 @@ class FairQueue(Generic[Item]):
         self._running[client] += 1
         self._count -= 1
         return item
+
+    def running(self, client: str) -> int:
+        """Returns the number of running items of a client."""
+        return self._running[client]
+
+    def fewest(self) -> int | None:
+        """Returns the number of running items of the client that is next; None if no item waits."""
+        return min((self._running[client] for client in self._waiting), default=None)
+
+    def put_back(self, item: Item) -> None:
+        """Lets a running item wait before the others of its client, which is then the last of its equals."""
+        self.ended(item)
+        self._waiting[item.client] = deque([item, *self._waiting.pop(item.client, ())])
+        self._count += 1
 
     def ended(self, item: Item) -> None:
         """Tells that a running item has ended."""

@@ -9,6 +9,10 @@ from pathlib import Path
 
 PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
+# ARM's numbers of its processors (MIDR_EL1 in their manuals). Linux shows no name of them in /proc/cpuinfo.
+ARM, CPU_PARTS = "0x41", {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
+THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
+FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
 # Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -55,6 +59,31 @@ def cpu_features(fields: dict[str, str]) -> list[str]:
     return [name for name in FEATURES if name in flags]
 
 
+def cpu_name(fields: dict[str, str]) -> str:
+    """Returns the name of a processor from its fields; "" if they do not tell it."""
+    part = CPU_PARTS.get(fields.get("CPU part", "")) if fields.get("CPU implementer") == ARM else None
+    return part or fields.get("model name", "")
+
+
+def temperature(path: Path = THERMAL) -> float | None:
+    """Returns the temperature of the processor in degrees Celsius, or None if it cannot be read."""
+    value = _read_number(path)
+    return None if value is None else value / 1000
+
+
+def top_megahertz(path: Path = FREQUENCY) -> float | None:
+    """Returns the highest frequency of the first core in MHz, or None if it cannot be read."""
+    value = _read_number(path)
+    return None if value is None else value / 1000
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        return int(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def describe_machine() -> dict[str, str]:
     """Returns CPU, instruction sets that affect speed, usable cores, system, Python and package versions."""
     import platform
@@ -62,7 +91,7 @@ def describe_machine() -> dict[str, str]:
 
     fields = cpu_fields()
     found = {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_name(fields) or platform.processor() or platform.machine(),
         "features": " ".join(cpu_features(fields)) or "unknown",
         "cores": str(usable_cores()),
         "system": platform.platform(),

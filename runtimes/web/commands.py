@@ -21,14 +21,16 @@ def web(
         list[Path] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders, archives, or names of shipped bundles (nano, micro); several give a menu. "
+            help="Folders, archives, or names that slmx list shows; several give a menu. "
             "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
         ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the site; default: site, or with --serve a temporary one.")
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="int8, fp16, fp32 or int4; default: the first of these.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="int8, fp16, fp32, q8 or int4; default: the first of these.")
+    ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the site on this machine until Ctrl-C.")] = False,
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="With --serve; default: the first free one from 8000.")

@@ -12,42 +12,15 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
+from runtimes.web.files import HEADERS, open_file
 from slm.errors import SlmxError
-from slm.json_reader import is_plain_name
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8000
 PORTS_TO_TRY = 100
-INDEX = "index.html"
 CHUNK = 2**18
 IDLE_SECONDS = 30  # after which a connection is closed
-
-TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".gz": "application/gzip",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".json": "application/json",
-    ".md": "text/markdown; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-    ".wasm": "application/wasm",
-    ".webmanifest": "application/manifest+json",
-}
-# The packed copies of a file, the smallest first: the name of the coding in HTTP, and the suffix of the copy.
-CODINGS = (("br", ".br"), ("gzip", ".gz"))
-HEADERS = {
-    "Cache-Control": "no-cache",
-    # With these three the page is cross-origin isolated, which threads in WebAssembly need.
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Vary": "Accept-Encoding",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 class SiteServer(ThreadingHTTPServer):
@@ -118,57 +91,18 @@ class SiteHandler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def _answer(self, with_body: bool) -> None:
-        path = self._find()
-        if path is None:
+        accepted, tag = self.headers.get("Accept-Encoding", ""), self.headers.get("If-None-Match")
+        found = open_file(self.server.folder, self.path, accepted, tag)
+        if found is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
-        coding, copy = _choose_copy(path, self.headers.get("Accept-Encoding", ""))
-        try:
-            file = copy.open("rb")
-        except OSError:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        with file:
-            found = os.fstat(file.fileno())
-            tag = f'"{found.st_mtime_ns:x}-{found.st_size:x}{coding[:1]}"'
-            unchanged = self.headers.get("If-None-Match") == tag
-            self.send_response(HTTPStatus.NOT_MODIFIED if unchanged else HTTPStatus.OK)
-            self.send_header("ETag", tag)
-            if not unchanged:
-                self.send_header("Content-Type", TYPES.get(path.suffix, "application/octet-stream"))
-                self.send_header("Content-Length", str(found.st_size))
-                if coding:
-                    self.send_header("Content-Encoding", coding)
+        with found.file as file:
+            self.send_response(found.status)
+            for name, value in found.headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            while with_body and not unchanged and (chunk := file.read(CHUNK)):
+            while with_body and found.status == HTTPStatus.OK and (chunk := file.read(CHUNK)):
                 self.wfile.write(chunk)
-
-    def _find(self) -> Path | None:
-        """Returns the file for the address of the request; None if there is none in the folder of the site."""
-        try:
-            address = unquote_to_bytes(self.path.split("?", 1)[0].split("#", 1)[0]).decode("ascii")
-        except UnicodeDecodeError:
-            return None
-        if not address.startswith("/"):
-            return None
-        parts = (address[1:] or INDEX).split("/")
-        path = self.server.folder.joinpath(*parts) if all(map(is_plain_name, parts)) else None
-        if path is None or not path.is_file():
-            return None
-        return path if path.resolve().is_relative_to(self.server.folder.resolve()) else None
-
-
-def _choose_copy(path: Path, accepted: str) -> tuple[str, Path]:
-    """Returns the coding and the path of the smallest form of a file that the browser accepts."""
-    offered = {}
-    for item in accepted.split(","):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        offered[name] = not any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for parameter in parameters)
-    for coding, suffix in CODINGS:
-        copy = path.with_name(path.name + suffix)
-        if offered.get(coding) and copy.is_file():
-            return coding, copy
-    return "", path
 
 
 def serve(server: SiteServer, log: Callable[[str], None]) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import brotli
-import filelock  # noqa: F401  # slm.atomic needs it, and imports it late
 
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
 from runtimes.web.models import TOKENIZER_FILE, SiteModel
 from slm.atomic import atomic_folder
@@ -140,7 +139,7 @@ def _add_model(folder: _Folder, model: SiteModel, log: Callable[[str], None]) ->
     log(f"{model.name}: packing {model.variant}, {model.bytes / 1e6:,.1f} MB")
     bundle, home = model.bundle, f"models/{model.name}"
     manifest = bundle.manifest
-    folder.add(f"{home}/{MANIFEST_FILE}", bundle.store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES))
+    folder.add(f"{home}/{MANIFEST_FILE}", bundle.manifest_bytes())
     for name in (model.file, TOKENIZER_FILE, *([CARD] if CARD in manifest.files else [])):
         folder.add(f"{home}/{name}", bundle.read(name))
     return {

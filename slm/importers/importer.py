@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from slm.errors import SlmxError, UsageError
-from slm.folder_kind import Kind, find_kind
+from slm.folder_kind import Kind, find_kind, wrong_kind
+from slm.hub import open_snapshot
+from slm.hub_errors import HubError, HubUnreachable
+from slm.hub_name import HubName
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.json_reader import read_json
 from slm.presets import GPTConfig
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
-# What a Hugging Face folder needs of a repository.
+WEIGHTS = "*.safetensors"
+# What a Hugging Face folder needs of a repository, besides its config.json.
 HUB_FILES = (
-    *("config.json", "*.safetensors", "*.safetensors.index.json", "README.md"),
+    *(WEIGHTS, "*.safetensors.index.json", "README.md"),
     *("*token*.json", "vocab.json", "merges.txt"),
 )
+BUNDLE_FILE = "manifest.json"
+HUB_CONFIG = "config.json"
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
 LLAMA2C_TOKENIZER = "tokenizer.bin"
@@ -71,8 +76,8 @@ def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPT
     path = Path(settings.source)
     if path.exists():
         foreign = _read(path, settings, report)
-    elif HUB_NAME.fullmatch(settings.source):
-        folder, repository = _download(settings.source)
+    elif name := HubName.find(settings.source):
+        folder, repository = _download(name)
         foreign = _read(folder, settings, report)
         foreign = replace(foreign, record={**foreign.record, "repository": repository})
     else:
@@ -102,6 +107,8 @@ def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -
 
         _refuse(settings, "a GGUF file", "tokenizer", "shape", "n_head")
         return read_gguf(path, settings.block_size)
+    if find_kind(path) is Kind.PACKED:
+        raise wrong_kind(path, Kind.HUGGING_FACE)
     if head.startswith((ZIP, PICKLE)):
         from slm.importers.pytorch_file import read_pytorch
 
@@ -181,26 +188,19 @@ def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
     return import_tokenizer(path, config if isinstance(config, dict) else {})
 
 
-def _download(name: str) -> tuple[Path, str]:
+def _download(name: HubName) -> tuple[Path, str]:
     """Downloads what a repository of the Hugging Face hub holds of a model; returns the folder and the exact name."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
     from slm.importers.hugging_face_weights import PICKLED_FILE
 
-    repository, _, revision = name.partition("@")
     try:
-        folder = Path(snapshot_download(repository, revision=revision or None, allow_patterns=list(HUB_FILES)))
-        if not any(folder.glob("*.safetensors")):
-            snapshot_download(repository, revision=folder.name, allow_patterns=[PICKLED_FILE])
-    except OSError as error:  # also what the hub answers
-        is_refused = isinstance(error, HfHubHTTPError) and not isinstance(error, LocalEntryNotFoundError)
-        what = (
-            "the hub refuses it: check the name, or log in with the command hf auth login"
-            if is_refused
-            else "no such path here, and the Hugging Face hub cannot be reached: check the path, or the connection"
-        )
-        raise SlmxError(f"{name}: {what}") from None
-    except HFValidationError:
-        raise SlmxError(f"{name}: neither a path nor a name of the Hugging Face hub; check it") from None
-    return folder, f"{repository}@{folder.name}"
+        snapshot = open_snapshot(name, HUB_CONFIG, MAX_JSON_BYTES, "it is no model for slmx import")
+        files = [file for file in snapshot.sizes if any(fnmatch(file, form) for form in HUB_FILES) and "/" not in file]
+        if not any(fnmatch(file, WEIGHTS) for file in files):
+            if BUNDLE_FILE in snapshot.sizes:
+                raise HubError(name, f"a bundle of slmx, which needs no import: slmx pull {name} brings it")
+            files += [file for file in snapshot.sizes if file == PICKLED_FILE]
+        for file in files:
+            snapshot.fetch(file)
+    except HubUnreachable as error:
+        raise SlmxError(f"{name}: no such path here, and {error.reason}") from None
+    return snapshot.folder, f"{name.repository}@{snapshot.commit}"

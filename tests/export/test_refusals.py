@@ -161,7 +161,7 @@ def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_
         if line.startswith(stage):
             raise KeyboardInterrupt
 
-    variants = ("fp32", "int8", "int4", "fp16", "torchscript", "pt2")
+    variants = ("fp32", "int8", "q8", "int4", "fp16", "torchscript", "pt2")
     with bundles.brief_judge(), pytest.raises(KeyboardInterrupt):
         export_bundle(ExportSettings("nano", out, tiny_checkpoint, variants, force=True), interrupt)
     assert bundles.snapshot(tmp_path) == before

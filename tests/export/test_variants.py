@@ -18,7 +18,7 @@ from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
-from export.formats.quantize import INT4_BLOCK
+from export.formats.blockwise import BLOCK_RECIPES, HEAD_BITS
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
@@ -75,7 +75,7 @@ def path_of(bundle: Bundle, variant: str) -> Path:
 def test_all_of_them_are_there_and_the_default_is_int8(bundle: Bundle) -> None:
     assert list(bundle.manifest.variants) == list(VARIANTS)
     assert bundle.manifest.default == bundle.variants[0] == "int8"
-    assert set(bundle.variants) == {"fp32", "int8", "int4", "fp16", "portable", "mobile"}
+    assert set(bundle.variants) == {"fp32", "int8", "q8", "int4", "fp16", "portable", "mobile"}
     assert all(path_of(bundle, name).is_file() for name in VARIANTS)
 
 
@@ -139,31 +139,27 @@ def test_fp16_is_half_the_bytes_and_nearly_the_same(bundle: Bundle) -> None:
     assert quality.windows.kl < 1e-4
 
 
-def test_int4_keeps_the_table_in_int8_and_stores_blocks_of_the_rest(bundle: Bundle) -> None:
-    graph = onnx.load(path_of(bundle, "int4")).graph
-    blocks = [node for node in graph.node if node.op_type == "MatMulNBits"]
-    assert len(blocks) == 4 * bundle.config.n_layer
-    for node in blocks:
-        settings = {attribute.name: attribute.i for attribute in node.attribute}
-        assert (settings["bits"], settings["block_size"], settings["accuracy_level"]) == (4, INT4_BLOCK, 4)
-    assert [node.input[1] for node in graph.node if node.op_type == "MatMulInteger"] == ["wte.weight_t_quantized"]
-    assert check_operators("int4", path_of(bundle, "int4"), bundle.config, [])["wrong"] == []
-    quality = bundle.manifest.variants["int4"].figures.quality
+@pytest.mark.parametrize("variant", BLOCK_RECIPES)
+def test_weights_in_blocks_are_checked_and_described(bundle: Bundle, variant: str) -> None:
+    graph = onnx.load(path_of(bundle, variant)).graph
+    assert not [node for node in graph.node if node.op_type in ("MatMul", "MatMulInteger")]
+    entry, recipe = bundle.manifest.variants[variant], BLOCK_RECIPES[variant]
+    assert entry.settings == {"bits": recipe.bits, "largest_block": recipe.largest_block, "head_bits": HEAD_BITS}
+    assert entry.figures.operators is not None
+    assert entry.figures.operators.quantized == 4 * bundle.config.n_layer + 1
+    assert check_operators(variant, path_of(bundle, variant), bundle.config, [])["wrong"] == []
+    quality, limit = entry.figures.quality, VARIANTS[variant].gate.bpb_increase
     assert quality is not None
+    assert limit is not None
     assert quality.decode is not None
     assert quality.decode.kl > 0
+    assert quality.worst_bpb_increase <= limit
 
 
-@pytest.mark.parametrize("recipe", ["u8-tensor-float-table", "s8-channel"])
-def test_int4_stores_its_table_in_int8_whatever_the_recipe(slmx: Slmx, tiny_checkpoint: Path, recipe: str) -> None:
-    with bundles.brief_judge():
-        ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int4", "--int8-recipe", recipe, "--out", "b")
-    assert ran.code == 0
-    entry = Bundle.open(Path("b")).manifest.variants["int4"]
-    assert entry.settings == {"block_size": INT4_BLOCK, "head": recipe.removesuffix("-float-table")}
-    operators = entry.figures.operators
-    assert operators is not None
-    assert (operators.quantized, operators.float) == (9, 0)
+def test_q8_is_closer_to_float_than_int8_and_int4(bundle: Bundle) -> None:
+    found = {name: bundle.manifest.variants[name].figures.quality for name in ("q8", "int8", "int4")}
+    kl = {name: quality.worst.kl for name, quality in found.items() if quality is not None}
+    assert kl["q8"] < kl["int8"] < kl["int4"]
 
 
 def test_a_context_of_one_token_is_refused(slmx: Slmx, checkpoint: Checkpoint) -> None:
@@ -174,14 +170,13 @@ def test_a_context_of_one_token_is_refused(slmx: Slmx, checkpoint: Checkpoint) -
     assert line.endswith("a context of one token predicts nothing; train with --block-size 2 or more")
 
 
-def test_int4_refuses_a_width_that_its_blocks_do_not_divide(slmx: Slmx, checkpoint: Checkpoint) -> None:
-    config = GPTConfig(
-        block_size=16, vocab_size=checkpoint.tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=INT4_BLOCK + 16
-    )
+@pytest.mark.parametrize("variant", BLOCK_RECIPES)
+def test_a_width_that_no_block_divides_is_refused(slmx: Slmx, checkpoint: Checkpoint, variant: str) -> None:
+    config = GPTConfig(block_size=16, vocab_size=checkpoint.tokenizer.vocab_size, n_layer=1, n_head=3, n_embd=24)
     folder = bundles.folder("odd")
     save_checkpoint(folder, "nano", GPT(config).eval(), checkpoint.tokenizer, checkpoint.merges, {})
-    line = slmx.refuses("export", "--checkpoint", folder, "--int4")
-    assert line == "int4 needs widths that its blocks of 32 divide, not 48; use --int8"
+    line = slmx.refuses("export", "--checkpoint", folder, f"--{variant}")
+    assert line == f"{variant} needs widths that its blocks of 16 divide, not 24; use --int8"
 
 
 def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_graph(
@@ -209,6 +204,17 @@ def test_mobile_lists_the_operators_it_needs(bundle: Bundle) -> None:
     assert not any(line.startswith("#") for line in lines)
 
 
+def test_mobile_is_made_from_q8_if_there_is_no_int8(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    with bundles.brief_judge():
+        ran = slmx("export", "--checkpoint", tiny_checkpoint, "--q8", "--mobile", "--no-fp32", "--out", "b")
+    assert ran.code == 0
+    manifest = Bundle.open(Path("b")).manifest
+    assert manifest.default == manifest.variants["mobile"].of == "q8"
+    operators = Path("b/mobile/model.required_operators.config").read_text("utf-8")
+    assert "MatMulNBits" in operators
+    assert "DynamicQuantizeMatMul" not in operators
+
+
 def test_portable_has_standard_operators_only(bundle: Bundle) -> None:
     model = onnx.load(path_of(bundle, "portable"))
     onnx.checker.check_model(model, full_check=True)
@@ -217,7 +223,7 @@ def test_portable_has_standard_operators_only(bundle: Bundle) -> None:
     assert sum(node.op_type == "Attention" for node in model.graph.node) == bundle.config.n_layer
 
 
-@pytest.mark.parametrize("variant", ["fp32", "int8", "int4", "fp16"])
+@pytest.mark.parametrize("variant", ["fp32", "int8", "q8", "int4", "fp16"])
 def test_the_others_pass_the_checker_too(bundle: Bundle, variant: str) -> None:
     onnx.checker.check_model(onnx.load(path_of(bundle, variant)))
 

@@ -12,7 +12,7 @@ import pytest
 
 from slm import atomic
 from slm.atomic import atomic_folder, remove_folder
-from slm.disk import WORK_NAME, write_file
+from slm.disk import WORK_NAME, WriteError, atomic_file, write_file
 from slm.errors import SlmxError
 from slm.ownership import foreign_file, write_listing
 from tests.slm.folders import LISTING, below, replace_it, run, write
@@ -190,6 +190,17 @@ def test_a_file_is_replaced_whole_or_not_at_all(home: Path, monkeypatch: pytest.
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert below(home) == ["a.json"]
+
+
+def test_a_file_that_cannot_be_written_is_named_and_not_its_temporary_file(home: Path) -> None:
+    (home / "file").write_bytes(b"")
+    for path, reason in ((home / "none" / "a", "No such file or directory"), (home / "file" / "a", "Not a directory")):
+        with pytest.raises(WriteError) as caught:
+            write_file(path, b"1")
+        assert str(caught.value) == f"{path}: cannot write ({reason}); use another folder"
+    with pytest.raises(FileNotFoundError) as other, atomic_file(home / "a"):
+        (home / "deep" / "other").read_bytes()
+    assert other.value.filename == str(home / "deep" / "other")
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"files": 3}', b'{"files": {"a": {}}}', b"[" * 100_000])

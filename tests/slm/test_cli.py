@@ -79,3 +79,32 @@ def test_handlers_are_as_before_when_the_command_has_ended(monkeypatch: pytest.M
         cli.main()
     assert not ended.value.code
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)] == before
+
+
+# A command that fails as on a full disk, in a place that nobody knows.
+FULL = """
+from slm import cli
+
+def fail() -> None:
+    raise OSError(28, "No space left on device")
+
+def tell() -> None:
+    print("told", flush=True)
+
+cli.COMMANDS |= {"fail": ("__main__", "fail"), "tell": ("__main__", "tell")}
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [("fail", "slmx: No space left on device"), ("tell", "slmx: standard output: No space left on device")],
+)
+def test_only_standard_output_is_called_so(command: str, line: str) -> None:
+    target = "/dev/full" if command == "tell" else os.devnull
+    with open(target, "w") as output:
+        started = [sys.executable, "-c", FULL, command]
+        ran = subprocess.run(started, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert ran.stderr.splitlines()[0] == line
+    assert ran.returncode in (1, 120)  # 120 if Python itself flushes it again at the end

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +42,8 @@ def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     write(found[Kind.REPORT] / "files.json", {"files": {}})
     write(found[Kind.FOLDER] / "notes.json", {"a": "b"})
     write(found[Kind.FILE], {"a": "b"})
+    with zipfile.ZipFile(found[Kind.PACKED], "w") as packed:
+        packed.write(found[Kind.BUNDLE] / "manifest.json", "manifest.json")
     found[Kind.EMPTY].mkdir()
     return found
 
@@ -79,6 +83,26 @@ def test_the_message_is_as_a_shell_reads_it(places: dict[Kind, Path]) -> None:
     empty = places[Kind.EMPTY]
     line = f"{empty}: no bundle here (an empty folder); slmx export --out '{empty}' makes one"
     assert str(wrong_kind(empty, Kind.BUNDLE)) == line
+
+
+def test_a_missing_packed_bundle_leads_to_the_command_that_makes_one() -> None:
+    line = "a b.slmx: no bundle here (no such file or folder); slmx pack BUNDLE --out 'a b.slmx' makes one"
+    assert str(wrong_kind(Path("a b.slmx"), Kind.BUNDLE)) == line
+
+
+def test_a_packed_bundle_is_known_by_its_first_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "b"
+    for content, kind in {
+        b"PK\3\4" + bytes(26) + b"manifest.json": Kind.PACKED,
+        b"PK\3\4" + bytes(26) + b"manifest.jso": Kind.FILE,
+        b"PK\3\4" + bytes(25) + b"manifest.json": Kind.FILE,
+        b"": Kind.FILE,
+    }.items():
+        path.write_bytes(content)
+        assert find_kind(path) is kind
+    path.unlink()
+    os.mkfifo(path)
+    assert find_kind(path) is Kind.FILE, "a pipe is not read"
 
 
 def test_a_bundle_without_its_manifest_is_not_taken_for_a_hugging_face_folder(places: dict[Kind, Path]) -> None:

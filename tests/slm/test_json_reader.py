@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from slm.json_reader import MAX_DEPTH, MAX_TEXT, as_plain_text, is_plain_text, parse_json
+from slm.json_reader import MAX_DEPTH, MAX_TEXT, as_plain_text, is_plain_name, is_plain_text, parse_json
 
 
 def test_brackets_in_texts_are_no_depth() -> None:
@@ -24,7 +24,7 @@ def test_what_is_no_number_is_refused(content: bytes) -> None:
 
 def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:
     assert parse_json(b'{"a": {"b": 1}, "b": 2}') == {"a": {"b": 1}, "b": 2}
-    with pytest.raises(ValueError, match="a key is there twice"):
+    with pytest.raises(ValueError, match="the key 'b' is there twice"):
         parse_json(b'[{"a": {"b": 1, "b": 1}}]')
 
 
@@ -33,3 +33,15 @@ def test_text_for_a_terminal_holds_no_control_characters() -> None:
     assert as_plain_text(odd) == "é ?[31m ? ?1m ? ?"
     assert is_plain_text(as_plain_text(odd))
     assert len(as_plain_text("x" * 5000)) == MAX_TEXT
+
+
+@pytest.mark.parametrize(
+    "name", ["con", "PRN", "aux.json", "NUL.tar.gz", "com0", "LPT9.txt", "a.", "-a", ".a", "a b", ""]
+)
+def test_a_name_that_some_system_refuses_is_not_plain(name: str) -> None:
+    assert not is_plain_name(name)
+
+
+@pytest.mark.parametrize("name", ["console", "auxiliary.json", "nul_", "com", "com10", "a-con", "_", "a" * 100])
+def test_a_name_that_looks_like_a_device_is_plain(name: str) -> None:
+    assert is_plain_name(name)

@@ -36,8 +36,11 @@ with signals_end_as_exceptions():
 print("ends")
 """
 IMPORTING = """
+import signal
 from slm.errors import needs
-with needs("export"):
+from slm.signals import signals_end_as_exceptions
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+with signals_end_as_exceptions(), needs("export"):
     print("imports", flush=True)
     try:
         import time
@@ -45,6 +48,25 @@ with needs("export"):
     except BaseException:
         print("suppressed", flush=True)
 """
+# A command whose import turns every exception into an ImportError, as the C++ part of onnxruntime does.
+FAILING = """
+import signal, time
+from slm import cli
+
+def load() -> None:
+    print("imports", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException as error:
+        raise ImportError("initialization failed") from error
+
+cli.COMMANDS["load"] = ("__main__", "load")
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, under which the tests may run, ignores it
+import sys
+sys.argv = ["slmx", "load"]
+cli.main()
+"""
+ENDING = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 
 
 @contextmanager
@@ -83,8 +105,17 @@ def test_signals_that_are_handled_end_nothing_early() -> None:
         assert process.returncode == 0
 
 
-def test_ctrl_c_during_imports_ends_at_once_and_says_nothing() -> None:
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_during_imports_ends_at_once_and_says_nothing(number: signal.Signals) -> None:
     with started(IMPORTING, "imports") as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         assert process.communicate(timeout=10) == ("", "")
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_an_import_that_fails_because_of_a_signal_says_nothing(number: signal.Signals) -> None:
+    with started(FAILING, "imports") as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=10) == ("", "")
+        assert process.returncode == 128 + number

@@ -9,11 +9,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
-from benchmarks.peers import PeerKind, run_steps
+from benchmarks.peers import PeerKind, Reader, run_steps
 from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
 from export.exporter import ExportSettings, export_bundle
@@ -186,13 +187,22 @@ def test_transformers_computes_the_same_from_the_folder_and_it_comes_back(arch: 
     assert all(torch.equal(back[name], tensor) for name, tensor in checkpoint.model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_0"])
-def test_llama_cpp_gives_logits_like_the_float_models(kind: str) -> None:
-    installed(f"llama.cpp {kind}")
-    from benchmarks.peers.llama_cpp import open_peer
+READERS = {"llama.cpp F32": 0.9999, "llama.cpp Q8_0": 0.999, "llama.cpp Q4_0": 0.95}
+READERS |= {"CTranslate2 float32": 0.9999, "CTranslate2 int8": 0.999}
 
-    logits = torch.from_numpy(open_peer(prepared(f"llama.cpp {kind}"), 1).logits(prompts()[0]))
-    with torch.inference_mode():
-        expected = nano().model(torch.tensor([prompts()[0]]))[0, -1]
-    least = {"F32": 0.9999, "Q8_0": 0.999, "Q4_0": 0.98}[kind]
-    assert float(torch.corrcoef(torch.stack((logits, expected)))[0, 1]) > least
+
+def test_the_registry_names_the_peers_that_read() -> None:
+    assert {name for name, kind in PEERS.items() if kind.reads} == READERS.keys()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_peer_that_reads_gives_logits_like_the_float_models_after_each_id(name: str) -> None:
+    reader = cast(Reader, installed(name).open(prepared(name), 1))
+    for _ in range(2):  # the second reading begins with an empty context too
+        logits = torch.from_numpy(reader.read(prompts()[1]))
+        with torch.inference_mode():
+            expected = nano().model(torch.tensor([prompts()[1]]))[0]
+        assert logits.shape == expected.shape
+        pairs = zip(logits, expected, strict=True)
+        alike = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
+        assert sum(alike) / len(alike) > READERS[name]

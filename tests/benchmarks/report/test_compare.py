@@ -88,15 +88,18 @@ def test_common_cases_are_compared_by_four_criteria() -> None:
     assert "slower: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: decode 5,000 -> 4,000 tokens/s" in text
     assert "first token 0.400 -> 0.500 ms (1.25x, noise" in text
     assert "2 of 4 figures are within the noise" in text
-    assert "only in the old report: 1 case of nano fp32" in text
-    assert "only in the new report: 1 case of nano llama.cpp Q8_0" in text
+    assert found.lines()[0] == "in both reports: 1 case: nano int8"
+    assert found.lines()[-2:] == [
+        "only in the old report: 1 case, which cannot be compared",
+        "only in the new report: 1 case, which cannot be compared",
+    ]
     assert len(found.regressions(0.1)) == 2
     assert found.regressions(0.3) == []
 
 
 def test_what_got_better_is_no_regression() -> None:
     found = compare_reports(report([result("int8")]), report([result("int8", speed=9000)]))
-    assert found.lines()[0].startswith("faster: nano int8")
+    assert found.lines()[1].startswith("faster: nano int8")
     assert found.regressions(0) == []
 
 
@@ -129,20 +132,28 @@ def test_another_machine_is_a_warning_for_each_difference() -> None:
     ]
 
 
-def test_reports_without_a_common_case_are_refused() -> None:
-    with pytest.raises(SlmxError, match="no case in common; measure both with the same settings"):
-        compare_reports(report([result("int8")]), report([result("int8", threads=2)]))
+def test_reports_without_a_common_case_are_refused_with_what_each_has() -> None:
+    one, two = report([result("int8")]), report([result("int8", threads=2)])
+    with pytest.raises(SlmxError) as error:
+        compare_reports(one, two)
+    assert str(error.value) == (
+        "the two reports measured no case in common (old: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new; "
+        "new: nano int8, 2 threads, prompt 4, depth 0, batch 1, 65 new); measure both with the same settings"
+    )
+    with pytest.raises(SlmxError, match=r"new: none\)"):
+        compare_reports(one, report([]))
 
 
-def test_what_only_one_report_has_is_counted_and_named_once() -> None:
-    common = result("int8")
-    variants = [result("fp32", threads=threads, depth=depth) for threads in (1, 2) for depth in (0, 64)]
-    names = [f"peer {number}" for number in range(10)]
-    peers = [replace(common, case=replace(common.case, runner=name)) for name in names]
-    found = compare_reports(report([common, *variants]), report([common, *peers]))
-    assert found.lines()[-2:] == [
-        "only in the old report: 4 cases of nano fp32",
-        f"only in the new report: 10 cases of {', '.join(f'nano {name}' for name in names[:8])} and 2 more",
+def test_what_both_reports_have_is_listed_and_the_rest_is_counted() -> None:
+    common = [result(runner, preset) for preset in ("nano", "micro") for runner in ("int8", "fp32")]
+    more = [result("fp32", "micro", threads=threads, depth=64) for threads in (1, 2)]
+    peers = [replace(common[0], case=replace(common[0].case, runner=f"peer {number}")) for number in range(10)]
+    found = compare_reports(report([*common, *more, result("fp32", "medium")]), report([*common, *peers]))
+    lines = found.lines()
+    assert lines[0] == "in both reports: 4 cases (nano 2, micro 2): nano int8, fp32; micro int8, fp32"
+    assert lines[-2:] == [
+        "only in the old report: 3 cases (micro 2, medium 1), which cannot be compared",
+        "only in the new report: 10 cases, which cannot be compared",
     ]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.commands import compare
@@ -230,6 +230,7 @@ SOUND = report([replace(result("int8"), token_seconds=[0.1, 0.2]), result("torch
 PLACES = places(json.loads(SOUND.to_json()))
 
 
+@settings(deadline=None)
 @given(where=st.sampled_from(PLACES), value=JSON, old=st.booleans())
 def test_a_report_with_any_one_value_changed_is_refused_or_can_be_used(
     where: tuple[str | int, ...], value: object, old: bool
@@ -284,5 +285,5 @@ def test_compare_refuses_a_damaged_report_in_one_line(slmx: Slmx, tmp_path: Path
 
 def test_a_page_of_a_report_of_the_first_format_shows_its_figures() -> None:
     page = to_html(report_from_json(VERSION_1))
-    assert "+0.18%" in page
+    assert "99.8 %" in page
     assert "254" in page  # tokens per second

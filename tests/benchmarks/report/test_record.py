@@ -54,3 +54,9 @@ def test_a_case_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:
 def test_a_sample_of_no_time_is_refused(name: str, seconds: float) -> None:
     with pytest.raises(ValueError, match="a sample is"):
         Result(CASE, **{name: [0.1, seconds]})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("increase", [-1.0, -2.0, 1e10])
+def test_a_quality_that_cannot_be_is_refused(increase: float) -> None:
+    with pytest.raises(ValueError, match="bpb_increase is"):
+        Result(CASE, bpb_increase=increase)

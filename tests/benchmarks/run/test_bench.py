@@ -71,7 +71,7 @@ def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
         assert result.disk_bytes is not None
         assert result.bpb_increase is not None
         assert report.ceiling_share(result) is not None
-        if runner not in ("int8", "int4", "mobile"):
+        if runner not in ("int8", "q8", "int4", "mobile"):
             assert result.agreement == 1
     assert {(depth, batch) for _, depth, batch in found} == {(0, 1), (0, 8)}
     model = report.models["nano"]
@@ -304,9 +304,19 @@ def test_a_worker_reads_such_files_only_when_they_are_trusted(bundle: Path, vari
         open_runner(replace(job, trusted=False))
 
 
-def test_an_archive_is_refused_in_one_line(slmx: Slmx, bundle: Path, tmp_path: Path) -> None:
+def test_an_archive_is_measured_as_its_folder(bundle: Path, tmp_path: Path, meter: Meter, corpus_file: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "a bundle é 50%#"), "zip", bundle))
-    assert slmx.refuses("bench", archive) == f"{archive}: an archive; unpack it and give the folder"
+    found = []
+    for path in (bundle, archive):
+        settings = brief(tmp_path / f"out {path.suffix}", path, "int8", "torchscript")
+        run = Bench(replace(settings, quick=True, trust=True, text=corpus_file), meter)
+        run.run()
+        results = run.report().results
+        assert {(result.status, result.note) for result in results} == {(MEASURED, "")}
+        known = [(r.case, r.disk_bytes, r.weight_bytes, r.bits_per_byte, r.bpb_increase, r.agreement) for r in results]
+        found.append((known, run.report().models["nano"].bleu))
+    assert found[0] == found[1]
+    assert not list(tmp_path.rglob("model_int8.onnx")), "nothing was unpacked"
 
 
 def test_a_log_of_other_content_is_measured_again(bundle: Path, tmp_path: Path, meter: Meter) -> None:

@@ -92,3 +92,17 @@ def test_a_converter_that_fails_is_reported_in_one_line(
 def test_a_name_with_control_characters_is_shown_without_them(bundle: Path, tmp_path: Path) -> None:
     folder = bundles.copy_of(bundle, tmp_path / "a\x1b[31m\udce9")
     assert target_names([Bundle.open(folder)], ["nano"]) == [f"{tmp_path}/a?[31m?"]
+
+
+def of_record(target: Target, record: dict[str, object]) -> float | None:
+    return replace(target, checkpoint=replace(target.checkpoint, record=record)).training_seconds
+
+
+def test_the_training_time_is_the_sum_of_all_trainings(target: Target) -> None:
+    first: dict[str, object] = {"seconds": 4445.2, "init": None}
+    second: dict[str, object] = {"seconds": 1161.1, "init": {"config_sha256": "0", "record": first}}
+    assert of_record(target, first) == 4445.2
+    assert of_record(target, second) == pytest.approx(5606.3)
+    assert of_record(target, {"seconds": 1, "init": {"record": second}}) == pytest.approx(5607.3)
+    assert of_record(target, {"init": {"record": "damaged"}}) is None
+    assert of_record(target, {"seconds": 5, "init": "nano"}) == 5

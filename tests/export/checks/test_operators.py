@@ -38,7 +38,7 @@ def bundle(request: pytest.FixtureRequest, stories: list[str]) -> Bundle:
     folder = bundles.folder("checkpoint é %#")
     save_checkpoint(folder, "nano", bundles.random_model(config), tokenizer, merges, {})
     out = bundles.folder("bundle é %#") / "b"
-    variants = ("fp32", "int8", "int4", "fp16", "portable", "mobile")
+    variants = ("fp32", "int8", "q8", "int4", "fp16", "portable", "mobile")
     with bundles.brief_judge():
         export_bundle(ExportSettings(None, out, folder, variants), lambda line: None)
     return Bundle.open(out)
@@ -51,11 +51,11 @@ def test_every_variant_is_exported_and_passes(bundle: Bundle) -> None:
         if operators is not None:
             counts = operators.quantized, operators.float
             matrices = len(matrix_names(bundle.config))
-            assert counts == ((matrices, 0) if name in ("int8", "int4") else (0, matrices))
+            assert counts == ((matrices, 0) if name in ("int8", "q8", "int4") else (0, matrices))
 
 
 def test_a_second_copy_of_the_table_is_found_under_each_of_its_names(bundle: Bundle, tmp_path: Path) -> None:
-    for name in ("fp32", "int8", "int4", "fp16", "portable"):
+    for name in ("fp32", "int8", "q8", "int4", "fp16", "portable"):
         graph = onnx.load(bundle.path / VARIANTS[name].file)
         in_float = name in ("fp32", "fp16", "portable")
         copy = onnx.numpy_helper.from_array(np.zeros((2, 2), np.float32), f"wte.weight_t{'_quantized' * in_float}")

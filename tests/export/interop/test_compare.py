@@ -25,7 +25,7 @@ from tests.export.interop.wrong_tokens import PLACE
 
 pytestmark = pytest.mark.slow
 
-ONNX = ["int8", "fp32", "int4", "fp16", "portable"]
+ONNX = ["int8", "fp32", "q8", "int4", "fp16", "portable"]
 HEADING = "runtime      variant      greedy tokens, compared with those of slmx"
 # `slmx` in a process that cannot import the packages of its first argument.
 WITHOUT = """

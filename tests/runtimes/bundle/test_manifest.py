@@ -190,7 +190,8 @@ BAD_NAMES = [
     "..\\secret", "a\0b", "a\nb", "a\x1b[0m", "é.txt",
     "e\u0301.txt", "\u2024\u2024/secret", "a b", ".hidden", "onnx/.git", "trailing.", "CON:", "a" * 300,
     "/".join(["a" * 60] * 5), "~/x", "$HOME",
-    "manifest.json", "verification.json",
+    "manifest.json", "verification.json", "model.sig", "MANIFEST.json", "Model.Sig", "manifest.json/a", "model.sig/a",
+    "con", "NUL.txt", "onnx/aux.json", "Com1/a", "lpt9.tar.gz",
 ]  # fmt: skip
 
 
@@ -202,6 +203,12 @@ def test_a_file_name_that_could_leave_the_folder_is_refused(name: str) -> None:
 def test_two_names_that_some_systems_take_for_one_are_refused() -> None:
     line = refusal(with_value("files|Tokenizer.TIKTOKEN", STORED["files"]["tokenizer.tiktoken"]))
     assert "two files have names that some systems take for one" in line
+
+
+@pytest.mark.parametrize("name", ["onnx", "ONNX", "tokenizer.tiktoken/a", "Tokenizer.TIKTOKEN/a/b"])
+def test_a_file_that_is_the_folder_of_another_one_is_refused(name: str) -> None:
+    line = refusal(with_value(f"files|{name}", STORED["files"]["tokenizer.tiktoken"]))
+    assert "is a file and a folder" in line
 
 
 @pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", "", "a/b", "a\\b", ".x", "x" * 200, "nano\n", "é", "C:"])

@@ -71,7 +71,7 @@ def test_each_size_that_is_another_one_is_found(
         without_metadata(bundle)
     restate(bundle, **sizes)
     opened = Bundle.open(bundle)
-    for name in ("fp32", "int8", "int4", "fp16", "portable"):
+    for name in ("fp32", "int8", "q8", "int4", "fp16", "portable"):
         path = opened.model_path(name)
         if not metadata and list(sizes) == ["block_size"]:
             Session.open(path, opened.config)  # inputs and outputs do not show the context

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +14,16 @@ import pytest
 
 from runtimes.bundle.store import Bundle
 from runtimes.checks.doctor import Findings, fatal_traps, look, quickest, traps
-from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+from runtimes.system.machine import (
+    cpu_features,
+    cpu_fields,
+    cpu_name,
+    cpu_quota,
+    memory_bytes,
+    temperature,
+    top_megahertz,
+    usable_cores,
+)
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -64,6 +75,34 @@ def test_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:
     assert cpu_features(cpu_fields(cpuinfo)) == ["avx2", "avx512_vnni"]
     cpuinfo.write_text("Features\t: fp asimd asimddp\n", "utf-8")
     assert cpu_features(cpu_fields(cpuinfo)) == ["asimddp"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"CPU implementer": "0x41", "CPU part": "0xd03"}, "Cortex-A53"),
+        ({"CPU implementer": "0x41", "CPU part": "0xd08", "model name": "ARMv8 Processor rev 3"}, "Cortex-A72"),
+        ({"CPU implementer": "0x41", "CPU part": "0xd0b"}, "Cortex-A76"),
+        ({"CPU implementer": "0x61", "CPU part": "0xd03"}, ""),
+        ({"CPU implementer": "0x41", "CPU part": "0xfff", "model name": "Some CPU"}, "Some CPU"),
+        ({"model name": "Some CPU"}, "Some CPU"),
+        ({}, ""),
+    ],
+)
+def test_an_arm_processor_is_named_by_its_number(fields: dict[str, str], name: str) -> None:
+    """Linux on a Raspberry Pi gives no model name."""
+    assert cpu_name(fields) == name
+
+
+def test_temperature_and_frequency_are_read_if_the_system_tells_them(tmp_path: Path) -> None:
+    file = tmp_path / "value"
+    assert temperature(file) is top_megahertz(file) is None
+    file.write_text("48312\n", "utf-8")
+    assert temperature(file) == 48.312
+    file.write_text("1800000\n", "utf-8")
+    assert top_megahertz(file) == 1800
+    file.write_text("none\n", "utf-8")
+    assert temperature(file) is None
 
 
 def test_a_healthy_machine_has_no_trap() -> None:
@@ -123,3 +162,35 @@ def test_the_command_says_which_variant_is_best(slmx: Slmx, tiny_checkpoint: Pat
     told = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
     assert {"cpu", "cores", "memory", "limits", "onnxruntime", "int8", "fp32"} <= set(told)
     assert told["quickest"].split()[0] in ("int8", "fp32")
+
+
+def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+    ran = slmx("doctor", "--bundle", bundle.path, "--report")
+    assert ran.code == 0
+    *lines, last = ran.stdout.splitlines()
+    row = json.loads(last)
+    assert row["doctor"] == 1
+    assert row["machine"] == platform.machine()
+    assert row["python"] == platform.python_version()
+    assert set(row["versions"]) == {"slmx", "onnxruntime", "numpy", "tiktoken"}
+    assert (row["model"], row["bundle"]) == (bundle.manifest.preset, bundle.manifest_sha256)
+    assert set(row["variants"]) == {"fp32", "int8"}
+    shown = dict(line.split(maxsplit=1) for line in lines)
+    for name, figures in row["variants"].items():
+        assert set(figures) == {"tokens_per_second", "spread"}
+        assert shown[name].startswith(f"{figures['tokens_per_second']:,.0f} tokens/s")
+    assert 0 < row["seconds"] < 600
+
+
+def test_the_report_names_neither_this_machine_nor_its_folders(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint), "--report")
+    last = ran.stdout.splitlines()[-1]
+    assert platform.node() not in last
+    assert str(Path.home()) not in last
+    assert str(bundles.tiny_bundle(tiny_checkpoint).parent) not in last
+
+
+def test_without_report_no_json_is_printed(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
+    assert ran.stdout.splitlines()[-1].startswith("quickest")

@@ -135,7 +135,15 @@ def test_whoever_comes_and_goes_each_story_is_the_one_it_would_be_alone(
             if story.finish_reason is None:
                 dropped.add(story)
 
-    for action in [add, *data.draw(st.lists(st.sampled_from([add, add, step, step, step, step, drop]), max_size=40))]:
+    def set_aside() -> None:
+        """Sets a story aside; it goes on later, after others that wait."""
+        if written := [story for story in keys if story.ids and story.finish_reason is None and story not in dropped]:
+            story = data.draw(st.sampled_from(written))
+            batcher.set_aside(story)
+            batcher.add(story)
+
+    actions = [add, add, step, step, step, step, drop, set_aside]
+    for action in [add, *data.draw(st.lists(st.sampled_from(actions), max_size=40))]:
         action()
     while batcher.running:
         step()
@@ -150,6 +158,20 @@ def test_whoever_comes_and_goes_each_story_is_the_one_it_would_be_alone(
             assert texts[story] == expected.completion_text
             assert (found.stats.stop, found.stats.prompt_tokens) == (expected.stats.stop, expected.stats.prompt_tokens)
             np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [2, 4], ids=["stop", "slide"])
+def test_a_story_that_is_set_aside_after_every_id_is_the_same(generator: Generator, config: int) -> None:
+    batcher = Batcher(generator, 1)
+    story = generator.story(LONG, CONFIGS[config], SamplingParams(1.0, seed=1))
+    while story.finish_reason is None:
+        batcher.add(story)
+        before = len(story.ids)
+        while len(story.ids) == before and story.finish_reason is None:
+            batcher.step()
+        batcher.set_aside(story)
+        assert batcher.running == 0
+    assert story.ids == alone(generator, LONG, config, 1).ids
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])

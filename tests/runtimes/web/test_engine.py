@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
-from export.formats.quantize import RECIPES, get_recipe, quantize_int4, quantize_int8
+from export.formats.quantize import RECIPES, quantize_int8
 from runtimes.bundle.store import Bundle
 from runtimes.engine.session import Session
 from slm.model import GPT
@@ -82,13 +83,14 @@ def test_logits_of_every_rounded_graph(tmp_path: Path) -> None:
     for architecture in ("gpt2", "llama with grouped heads"):
         config = ARCHITECTURES[architecture]
         graph = written(tmp_path, architecture, bundles.random_model(config))
-        for recipe in RECIPES:
-            target = graph.with_name(f"{recipe}.onnx")
-            quantize_int8(graph, target, get_recipe(recipe))
-            cases.append(case(f"{architecture} {recipe}", target, config, ROUNDED))
-        target = graph.with_name("q4.onnx")
-        quantize_int4(graph, target, get_recipe("u8-tensor"))
-        cases.append(case(f"{architecture} int4", target, config, ROUNDED))
+        for int8 in RECIPES.values():
+            target = graph.with_name(f"{int8.name}.onnx")
+            quantize_int8(graph, target, int8)
+            cases.append(case(f"{architecture} {int8.name}", target, config, ROUNDED))
+        for name, recipe in BLOCK_RECIPES.items():
+            target = graph.with_name(f"{name}.onnx")
+            quantize_blockwise(graph, target, recipe)
+            cases.append(case(f"{architecture} {name}", target, config, ROUNDED))
     run_node(tmp_path / "cases.json", cases, "engine/graphs")
 
 

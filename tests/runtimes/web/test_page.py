@@ -76,6 +76,7 @@ def test_words_come_at_reading_pace_and_stop_ends_the_story_where_the_reader_is(
     assert 5 <= page.locator("#story .word").count() < 40
     page.wait_for_timeout(500)
     assert page.locator("#story").inner_text() == story
+    assert "tokens/s" in page.locator("#figures").inner_text()
 
 
 def test_go_on_try_again_and_undo(page: Page, host: str) -> None:

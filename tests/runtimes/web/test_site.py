@@ -231,7 +231,7 @@ def test_a_bundle_without_a_variant_for_browsers_is_refused_with_the_command_tha
 
 @pytest.mark.usefixtures("small_page")
 def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Slmx, tmp_path: Path) -> None:
-    assert list(WEB_VARIANTS) == ["int8", "fp16", "fp32", "int4"]
+    assert list(WEB_VARIANTS) == ["int8", "fp16", "fp32", "q8", "int4"]
     bundle = copy_of(NANO, tmp_path / "bundle")
     add_variant(bundle, "fp16", 10)
     edit_manifest(bundle, default="fp16")
@@ -240,7 +240,9 @@ def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Sl
     assert "model_fp16.onnx: not the file" in ran.stderr, "its hash is wrong, but it was chosen"
     line = slmx.refuses("web", "bundle", "--variant", "int4")
     assert line == "bundle: no variant int4: for browsers it holds int8, fp16"
-    assert "browsers run int8, fp16, fp32, int4" in slmx.refuses("web", "bundle", "--variant", "torchscript", code=2)
+    assert "browsers run int8, fp16, fp32, q8, int4" in slmx.refuses(
+        "web", "bundle", "--variant", "torchscript", code=2
+    )
 
 
 def test_a_bundle_that_was_exported_for_the_web_gives_its_default(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ export interface Handlers {
   progress: (loaded: number, total: number) => void;
   ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
   pieces: (pieces: readonly Piece[]) => void;
-  done: (result: StoryResult, heapBytes: number) => void;
+  done: (result: StoryResult) => void;
+  figures: (result: StoryResult, heapBytes: number) => void;
   stalled: () => void;
   notKept: (message: string) => void;
   failed: (kind: FailureKind, message: string) => void;
@@ -22,6 +23,7 @@ export class ModelClient {
   private worker: Worker | null = null;
   private watch = 0; // the timer that runs while a model loads
   private task = 0;
+  private stoppedTask = 0;
 
   /** @param handlers What the page does when the worker reports something. */
   constructor(handlers: Handlers) {
@@ -58,8 +60,9 @@ export class ModelClient {
     this.send({ type: "write", id: this.task, parts, sampling, maxTokens });
   }
 
-  /** Ends the present story. What the worker still reports about it is ignored. */
+  /** Ends the present story. Of what the worker still reports about it, only the figures are passed on. */
   stop(): void {
+    this.stoppedTask = this.task;
     this.task += 1;
     this.send({ type: "stop" });
   }
@@ -86,7 +89,8 @@ export class ModelClient {
       case "pieces":
         return message.id === this.task ? handlers.pieces(message.pieces) : undefined;
       case "done":
-        return message.id === this.task ? handlers.done(message.result, message.heapBytes) : undefined;
+        if (message.id === this.task || message.id === this.stoppedTask) handlers.figures(message.result, message.heapBytes);
+        return message.id === this.task ? handlers.done(message.result) : undefined;
     }
   }
 }

@@ -59,7 +59,8 @@ class Page {
       progress: (loaded, total) => this.showProgress(loaded, total),
       ready: (model, info, shape) => this.modelReady(model, info, shape),
       pieces: (pieces) => this.reveal.push(pieces),
-      done: (result, heapBytes) => this.reveal.end(() => this.written(result, heapBytes)),
+      done: (result) => this.reveal.end(() => this.written(result)),
+      figures: (result, heapBytes) => this.figures.showResult(result, heapBytes),
       stalled: () => {
         const action = { label: "Reload", run: () => location.reload() };
         this.notices.show("stalled", "Nothing has arrived for 15 seconds. Wait, or load the page again.", action);
@@ -199,10 +200,9 @@ class Page {
     this.finish("Stopped.");
   }
 
-  private written(result: StoryResult, heapBytes: number): void {
+  private written(result: StoryResult): void {
     const nothing = result.tokens === 0;
     if (nothing) this.story.dropEmpty();
-    this.figures.showResult(result, heapBytes);
     this.finish(endingOf(result, this.shape?.blockSize ?? 0, nothing));
   }
 

@@ -1,0 +1,210 @@
+"""The tables of a report, as text. Every printer shows the same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report.families import title_of
+from benchmarks.report.fields import FIELDS, Field, percent, three_figures
+from benchmarks.report.headline import filled, times
+from benchmarks.report.leaderboard import (
+    at_best_threads,
+    deep_setting,
+    families,
+    in_order,
+    main_results,
+    main_setting,
+    measured,
+    ours,
+    presets_of,
+    quality_kept,
+    setting_of,
+    speed,
+)
+from benchmarks.report.metrics import DECODE, METRICS, Metric
+from benchmarks.report.record import Report, Result
+
+QUALITY = (
+    "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw. "
+    "A peer with the same weights has the same quality."
+)
+BEST = "Bold: the best of the column, and what is equal to it within the noise, but no more than a tenth behind."
+# The largest distance from the best that can count as equal to it.
+FARTHEST = 0.1
+# Figures of the first model in the table of several models.
+FIRST_MODEL = ("ttft_ms", "peak_rss_mib", "disk_bytes", "quality")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of readable text.
+
+    Attributes:
+        caption: Sentences that say what it shows.
+        headings: A heading for each column. The first column names the row.
+        rows: Rows with a cell for each column.
+        words: For each column, whether it holds words, not numbers.
+        best: The places (row, column) of the best figures.
+    """
+
+    caption: str
+    headings: list[str]
+    rows: list[list[str]]
+    words: list[bool]
+    best: frozenset[tuple[int, int]] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its heading, its cells, and the places of its best cells."""
+
+    heading: str
+    cells: list[str]
+    words: bool = False
+    best: frozenset[int] = frozenset()
+
+
+def _joined(caption: str, columns: Iterable[_Column]) -> Table:
+    """Return the table of the columns that have a cell."""
+    kept = [column for column in columns if any(column.cells)]
+    return Table(
+        caption,
+        [column.heading for column in kept],
+        [list(row) for row in zip(*(column.cells for column in kept), strict=True)],
+        [column.words for column in kept],
+        frozenset((row, number) for number, column in enumerate(kept) for row in column.best),
+    )
+
+
+def _best_rows(metric: Metric | None, results: Sequence[Result | None]) -> frozenset[int]:
+    """Return the rows of the best result and of those that are equal to it. Without two figures, none is marked."""
+    known = [one for one in results if metric is not None and one is not None and metric.samples(one) is not None]
+    if metric is None or len(known) < 2:
+        return frozenset()
+    best = next(one for one in known if all((metric.gain(one, other) or 0) >= 1 for other in known))
+
+    def equal(one: Result) -> bool:
+        return metric.lead(best, one) is None and (metric.gain(best, one) or 0) <= 1 + FARTHEST
+
+    return frozenset(row for row, one in enumerate(results) if one in known and one is not None and equal(one))
+
+
+def _column(report: Report, results: Sequence[Result | None], field: Field, heading: str = "") -> _Column:
+    cells = ["" if result is None else field.cell(report, result) for result in results]
+    return _Column(heading or field.heading, cells, field.words, _best_rows(field.metric, results))
+
+
+def _setting_words(report: Report, presets: Sequence[str]) -> str:
+    settings = {preset: str(found) for preset in presets if (found := main_setting(report, preset)) is not None}
+    if len(set(settings.values())) == 1:
+        return next(iter(settings.values()))
+    return "; ".join(f"{preset}: {setting}" for preset, setting in settings.items())
+
+
+def preset_table(report: Report, preset: str) -> Table:
+    """Return the main figures of a model: a row for each runner at its best number of threads, ours first."""
+    found = main_results(report, preset)
+    results = [found[runner] for runner in in_order(found)]
+    columns = [_column(report, results, field) for field in FIELDS if field.main]
+    setting = deep_setting(report, preset)
+    if setting is not None:
+        deep = at_best_threads(report, preset, setting)
+        at_depth = [deep.get(result.case.runner) for result in results]
+        cells = ["" if result is None else three_figures(speed(result)) for result in at_depth]
+        heading = f"tokens/s {filled(report, preset, setting.depth)}"
+        place = next(number for number, column in enumerate(columns) if column.heading == "times PyTorch")
+        columns.insert(place, _Column(heading, cells, best=_best_rows(DECODE, at_depth)))
+    caption = f"{preset}, {_setting_words(report, [preset])}. Each runner is at its best number of threads."
+    return _joined(f"{caption} {BEST} {QUALITY}" if results else "Nothing was measured.", columns)
+
+
+def main_table(report: Report) -> Table:
+    """Return the one table that a report begins with: the figures of its model, or the speeds of all its models.
+
+    For several models, the other figures are those of the first.
+    """
+    presets = [preset for preset in presets_of(report) if main_results(report, preset)]
+    if len(presets) < 2:
+        return preset_table(report, presets[0] if presets else "")
+    found = {preset: main_results(report, preset) for preset in presets}
+    runners = in_order(dict.fromkeys(runner for preset in presets for runner in found[preset]))
+    by_key = {field.key: field for field in FIELDS}
+    columns = [_Column("runner", [title_of(runner) for runner in runners], words=True)]
+    for preset in presets:
+        results = [found[preset].get(runner) for runner in runners]
+        columns.append(_column(report, results, by_key["decode_tokens_per_s"], f"{preset}, tokens/s"))
+    first = [found[presets[0]].get(runner) for runner in runners]
+    columns += [_column(report, first, by_key[key], f"{presets[0]}: {by_key[key].heading}") for key in FIRST_MODEL]
+    caption = f"Each runner at its best number of threads, {_setting_words(report, presets)}. {BEST} {QUALITY}"
+    return _joined(caption, columns)
+
+
+def leads_table(report: Report) -> Table:
+    """Return where a runner of another family is better than our recommended variant by more than the noise."""
+    rows = []
+    for preset in presets_of(report):
+        own = ours(report, preset)
+        if own is None:
+            continue
+        for results in families(main_results(report, preset)).values():
+            for result in results:
+                for metric in METRICS:
+                    lead, theirs, mine = metric.lead(result, own), metric.samples(result), metric.samples(own)
+                    if lead is None or theirs is None or mine is None:
+                        continue
+                    figures = [f"{three_figures(one.median * metric.scale)} {metric.unit}" for one in (theirs, mine)]
+                    known = [quality_kept(report, one) for one in (result, own)]
+                    qualities = ["" if kept is None else percent(kept) for kept in known]
+                    name = title_of(result.case.runner)
+                    rows.append([preset, name, metric.topic, *figures, times(lead), *qualities])
+    headings = ["preset", "runner", "ahead in", "its figure", "slmx", "times", "its quality", "slmx: quality"]
+    caption = "Each runner is compared with the recommended variant. Differences within the noise are left out."
+    return Table(caption, headings, rows, [True, True, True, *[False] * 5])
+
+
+def case_table(report: Report, preset: str) -> Table:
+    """Return every measured case of a model."""
+    results = [result for result in measured(report) if result.case.preset == preset]
+    runners = in_order(dict.fromkeys(result.case.runner for result in results))
+    results.sort(key=lambda result: (*setting_of(result.case), runners.index(result.case.runner), result.case.threads))
+    caption = (
+        "Medians of all rounds. p50, p95, p99: 50, 95 and 99 percent of the tokens take no longer. "
+        "Equal ids: the share of leading greedy ids that are equal to the float model's."
+    )
+    return _joined(caption, [_column(report, results, field, field.heading) for field in FIELDS if field.detail])
+
+
+def trouble_table(report: Report, status: str) -> Table:
+    """Return every case with a status, "failed" or "skipped", and the reason. Cases with one reason share a row."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in report.results:
+        if result.status == status:
+            groups.setdefault((result.case.preset, result.case.runner, result.note), []).append(result)
+    rows = [
+        [preset, title_of(runner), "; ".join(dict.fromkeys(_work(result) for result in results)), note]
+        for (preset, runner, note), results in groups.items()
+    ]
+    return Table("", ["preset", "runner", "cases", "reason"], rows, [True, True, True, True])
+
+
+def _work(result: Result) -> str:
+    case = result.case
+    return f"{case.threads} thread{'s' * (case.threads > 1)}, {setting_of(case)}"
+
+
+def machine_table(report: Report) -> Table:
+    """Return the machine and the models that the report was measured on, and the command."""
+    rows = [
+        ["created", report.created],
+        ["command", report.command],
+        *([key, value] for key, value in report.machine.items()),
+    ]
+    for threads, bandwidth in report.bandwidth.items():
+        rows.append([f"read bandwidth, {threads} thread{'s' * (threads != '1')}", f"{bandwidth / 1e9:.1f} GB/s"])
+    rows.append(["quality measured on", report.text or "nothing"])
+    for name, model in report.models.items():
+        weights = "trained" if model.trained else "random weights"
+        quality = "" if model.bits_per_byte is None else f", {model.bits_per_byte:.4f} bits per byte"
+        rows.append([f"model {name}", f"{model.parameters:,} parameters, {weights}{quality}"])
+    return Table("", ["", ""], rows, [True, True])

@@ -1,0 +1,208 @@
+"""Counts instructions on emulated Raspberry Pis and estimates real boards: python -m benchmarks.studies.raspberry_pi.
+
+qemu counts every instruction that `slmx generate` runs for a short and for a long greedy story. The difference, divided
+by the tokens between them, is a token. Everything else is the start: Python, onnxruntime, the model and the prompt.
+benchmarks/pi/boards.py has the formula of the estimates. Rows that owners of boards sent are kept:
+
+    slmx doctor --report --bundle BUNDLE | tail -n 1 > row.json                       # on the board
+    python -m benchmarks.studies.raspberry_pi --add row.json --out docs/raspberry-pi.json
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.pi.boards import BOARDS, CORES, estimate
+from benchmarks.pi.counter import Counter, build_counter
+from benchmarks.pi.machine import BOARDS as CPUS
+from benchmarks.pi.machine import Machine, answer, cache_folder, prepare
+from benchmarks.studies.command import check_folder, command_line, run
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
+from runtimes.system.machine import describe_machine
+from slm.errors import SlmxError, UsageError
+
+STUDY = "raspberry_pi"
+PRESET = "nano"
+PROMPT = "Once upon a time"
+SHORT, LONG = 16, 80  # tokens of the two stories
+# .ort holds the kernels of int8.
+COUNTED = tuple(name for name, variant in VARIANTS.items() if variant.runner == "onnxruntime" and variant.is_onnx)
+RECIPES = ("s8-tensor", "u8-channel", "s8-channel")  # besides u8-tensor, which the bundle's int8 is
+SECONDS = 1800.0
+
+
+def count_token(machine: Machine, counter: Counter, cpu: str, bundle: Path, variant: str) -> dict[str, float]:
+    """Counts the instructions of a token and of everything before the first step.
+
+    Args:
+        machine: The emulated machine.
+        counter: The emulator that counts.
+        cpu: qemu's name of the processor.
+        bundle: The bundle.
+        variant: Its variant.
+
+    Returns:
+        `token` and `start`.
+    """
+    counts = {}
+    for tokens in (SHORT, LONG):
+        options = ("--bundle", str(bundle), "--variant", variant, "--threads", "1", "--max-tokens", str(tokens))
+        program = machine.program("generate", PROMPT, "--json", "--temperature", "0", *options)
+        counts[tokens], printed = counter.count(cpu, machine.root, program, machine.environment)
+        if len(json.loads(printed)["ids"]) != tokens:
+            raise SlmxError(f"{bundle} {variant}: the greedy story has fewer than {tokens} tokens")
+    token = (counts[LONG] - counts[SHORT]) / (LONG - SHORT)
+    return {"token": round(token), "start": round(counts[SHORT] - SHORT * token)}
+
+
+def _warm_up(machine: Machine, cpu: str) -> None:
+    """Runs a story, because Python compiles its modules in the first run."""
+    done = answer(machine.slmx(cpu, "generate", PROMPT, "--json", "--max-tokens", "2"), machine.environment, SECONDS)
+    if done.returncode:
+        raise SlmxError(f"slmx generate on {cpu}: {done.stderr.strip()}")
+
+
+def emulated_speed(machine: Machine, cpu: str, bundle: Path) -> dict[str, Any]:
+    """Runs `slmx doctor --report` there. Its speeds are those of the emulator."""
+    done = answer(machine.slmx(cpu, "doctor", "--report", "--bundle", str(bundle)), machine.environment, SECONDS)
+    if done.returncode:
+        raise SlmxError(f"slmx doctor on {cpu}: {done.stderr.strip()}")
+    variants: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])["variants"]
+    return variants
+
+
+def export_bundles(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Exports nano with every variant, and with other int8 recipes.
+
+    Args:
+        folder: An empty folder.
+
+    Returns:
+        Bundle and variant by name: the name of the variant, or "int8 " and the recipe.
+    """
+    from export.exporter import ExportSettings, export_bundle
+
+    def log(line: str) -> None:
+        typer.echo(line, err=True)
+
+    export_bundle(ExportSettings(PRESET, folder / PRESET, variants=COUNTED), log)
+    found = {variant: (folder / PRESET, variant) for variant in COUNTED}
+    for recipe in RECIPES:
+        export_bundle(ExportSettings(PRESET, folder / recipe, variants=("int8",), int8_recipe=recipe), log)
+        found[f"int8 {recipe}"] = (folder / recipe, "int8")
+    return found
+
+
+def estimates(counted: dict[str, dict[str, dict[str, float]]], sizes: dict[str, int]) -> dict[str, dict[str, Any]]:
+    """Estimates every variant on every board."""
+    return {
+        board.name: {
+            name: [round(value) for value in estimate(board, row["token"], sizes[name])]
+            for name, row in counted[board.cpu].items()
+        }
+        for board in BOARDS
+        if board.cpu in counted
+    }
+
+
+def count_table(report: dict[str, Any]) -> str:
+    """Returns Markdown: thousands of instructions of a token."""
+    names = list(report["bytes"])
+    lines = ["| instructions of a token, thousands | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for cpu, row in report["counted"].items():
+        lines.append(f"| {cpu} | " + " | ".join(f"{row[name]['token'] / 1e3:,.0f}" for name in names) + " |")
+    return "\n".join(lines)
+
+
+def speed_table(report: dict[str, Any]) -> str:
+    """Returns Markdown: tokens per second of the boards, estimated or measured."""
+    names = list(report["bytes"])
+    lines = ["| tokens/s | " + " | ".join(names) + " | |", "|---|" + "---:|" * len(names) + "---|"]
+    for board, row in report["estimates"].items():
+        cells = (f"{row[name][0]:,} to {row[name][1]:,}" for name in names)
+        lines.append(f"| {board} | " + " | ".join(cells) + " | estimated |")
+    for sent in report["measured"]:
+        cells = (_measured(sent["variants"].get(name)) for name in names)
+        lines.append(f"| {sent['board'] or sent['cpu']} | " + " | ".join(cells) + " | measured |")
+    return "\n".join(lines)
+
+
+def _measured(figures: dict[str, float] | None) -> str:
+    return "" if figures is None else f"{figures['tokens_per_second']:,.0f} +-{figures['spread']:.0%}"
+
+
+def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
+    """Adds rows of `slmx doctor --report` to a report. SlmxError if a file holds none."""
+    try:
+        report: dict[str, Any] = json.loads(out.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SlmxError(f"{out}: not a report of this command ({error}); make one without --add first") from None
+    for path in rows:
+        try:
+            row = json.loads(path.read_text("utf-8"))
+            if row["doctor"] != 1 or not row["variants"]:
+                raise ValueError("another format")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SlmxError(f"{path}: not a row of slmx doctor --report ({error})") from None
+        report["measured"].append(row)
+    return report
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="JSON file for the report.")] = Path("raspberry-pi.json"),
+    add: Annotated[list[Path] | None, typer.Option(help="Add this row of slmx doctor --report; repeat.")] = None,
+    cpu: Annotated[list[str] | None, typer.Option(help="A processor; repeat for more. Default: all three.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where the emulators and Debian's files are kept.")] = None,
+) -> None:
+    """Count the instructions of a token on each processor, and estimate the speed of the boards."""
+    check_folder(out)
+    if add:
+        report = add_rows(out, add)
+    else:
+        chosen = cpu or list(CPUS)
+        for name in chosen:
+            if name not in CPUS:
+                raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
+        report = _measure(chosen, cache or cache_folder())
+    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    typer.echo(f"{count_table(report)}\n\n{speed_table(report)}")
+
+
+def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
+    counter = build_counter(cache)
+    counted: dict[str, dict[str, dict[str, float]]] = {}
+    emulated: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        machine, exported = prepare(cache, Path(name) / "site"), export_bundles(Path(name))
+        sizes = {name: len(Bundle.open(path).model_bytes(of)) for name, (path, of) in exported.items()}
+        sizes["fp16"] = sizes["fp32"]  # onnxruntime makes float32 of it when it loads the model
+        for cpu in cpus:
+            _warm_up(machine, cpu)
+            counted[cpu] = {}
+            for variant, (path, of) in exported.items():
+                counted[cpu][variant] = count_token(machine, counter, cpu, path, of)
+                typer.echo(f"{cpu} {variant}: {counted[cpu][variant]}", err=True)
+            emulated[cpu] = emulated_speed(machine, cpu, exported["fp32"][0])
+    return {
+        "command": command_line(STUDY),
+        "machine": describe_machine(),
+        "prompt": PROMPT,
+        "tokens": [SHORT, LONG],
+        "bytes": sizes,
+        "counted": counted,
+        "emulated": emulated,
+        "cores": {cpu: vars(core) for cpu, core in CORES.items()},
+        "boards": [vars(board) for board in BOARDS],
+        "estimates": estimates(counted, sizes),
+        "measured": [],
+    }
+
+
+if __name__ == "__main__":
+    run(STUDY, main)

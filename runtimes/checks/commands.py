@@ -1,0 +1,75 @@
+"""The commands that look at this machine and at a bundle: `slmx doctor` and `slmx info`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Print everything as one JSON line last, to send to others.")
+    ] = False,
+) -> None:
+    """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
+    from runtimes.bundle.store import Bundle
+    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
+    from runtimes.system.machine import describe_machine
+
+    found = look()
+    for name, value in describe_machine().items():
+        typer.echo(f"{name:<12} {value}")
+    typer.echo(f"{'limits':<12} {limits()}")
+    typer.echo(f"{'memory':<12} {'unknown' if found.memory is None else f'{found.memory / 2**20:,.0f} MiB available'}")
+    if found.board:
+        typer.echo(f"{'board':<12} {found.board}")
+    fatal = fatal_traps(found)
+    for line in (*fatal, *traps(found)):
+        typer.echo(f"{'trap':<12} {line}")
+    if fatal:
+        raise typer.Exit(1)
+    opened = Bundle.open(find_bundle(bundle))
+    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
+    started = time.perf_counter()
+    measured = quickest(opened)
+    seconds = time.perf_counter() - started
+    for name, samples in measured.items():
+        typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
+    best, default = next(iter(measured)), opened.variants[0]
+    target = opened.manifest.target
+    note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
+    typer.echo(f"quickest     {best} ({note})")
+    if report:
+        from runtimes.checks.report import report_row
+
+        typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
+
+
+def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
+    """Check every file of a bundle and show what it holds."""
+    from runtimes.bundle.store import Bundle
+    from runtimes.bundle.summary import variant_lines
+
+    opened = Bundle.open(find_bundle(bundle))
+    opened.check_all()
+    manifest, c = opened.manifest, opened.config
+    typer.echo(
+        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
+        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
+    )
+    typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
+    typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
+    for line in variant_lines(manifest):
+        typer.echo(line)
+    typer.echo(f"default for {manifest.target}: {manifest.default}")
+    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
+    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
+    typer.echo(f"{len(manifest.files)} files, every hash matches")
+    typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

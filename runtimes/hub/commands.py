@@ -1,0 +1,109 @@
+"""The commands for bundles here and on a hub: `slmx pull`, `push`, `list` and `rm`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runtimes.bundle.location import BUNDLE_HELP, bundle_path
+from slm.errors import UsageError, needs
+from slm.json_reader import as_plain_text
+
+if TYPE_CHECKING:
+    from runtimes.hub.inventory import Entry
+
+HUB_NAME_HELP = "Repository on the Hugging Face hub: OWNER/NAME"
+
+
+def _log(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def pull(
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help=f"{HUB_NAME_HELP}.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle; default: a place where every command finds its name.")
+    ] = None,
+    file: Annotated[
+        str | None, typer.Option(help="Take this archive of the repository, such as nano.slmx of slmx pack.")
+    ] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
+) -> None:
+    """Bring a bundle from the hub: only the files that its manifest lists, each checked. docs/hub.md tells more."""
+    with needs("hub"):
+        from runtimes.hub.pull import PullSettings, pull_bundle
+
+    folder = pull_bundle(PullSettings(name, out, file, require_signature), _log)
+    typer.echo(str(folder))
+    _log(f"now: slmx generate --bundle {shlex.quote(str(out or name.partition('@')[0]))}")
+
+
+def push(
+    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP.partition(" Default")[0])],
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help=f"{HUB_NAME_HELP}; made if it is missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; default: main. A missing one is made.")] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace what is in the repository even if it is no bundle.")
+    ] = False,
+) -> None:
+    """Send a bundle to the hub. The branch then holds exactly its files, and its model card is the page."""
+    from runtimes.hub.push import PushSettings, push_bundle
+
+    address = push_bundle(PushSettings(bundle_path(bundle), name, revision, private, force), _log)
+    typer.echo(address)
+    _log(f"now: slmx pull {name}{'' if revision is None else f'@{revision}'}")
+
+
+def list_bundles(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+    """Show the bundles that are here: shipped ones, those in bundles/ of this folder, and pulled ones."""
+    from runtimes.hub.inventory import list_bundles as find
+
+    entries = find()
+    if as_json:
+        values = [asdict(entry) | {"origin": entry.origin.value, "path": str(entry.path)} for entry in entries]
+        typer.echo(json.dumps(values, indent=1))
+        return
+    rows = [("name", "origin", "MB", "date", "variants", "source"), *map(_row, entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        name, origin, megabytes, date, variants = (row[column].ljust(widths[column]) for column in range(5))
+        typer.echo("  ".join((name, origin, megabytes.strip().rjust(widths[2]), date, variants, row[5])).rstrip())
+
+
+def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
+    return (
+        as_plain_text(entry.name),
+        entry.origin.value,
+        f"{entry.bytes / 1e6:,.1f}",
+        (entry.date or "")[:10],
+        ",".join(entry.variants),
+        as_plain_text(f"damaged: {entry.problem}" if entry.problem else entry.source or ""),
+    )
+
+
+def remove(
+    name: Annotated[str, typer.Argument(help="A name that slmx list shows, or its path.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a pulled bundle, or one in bundles/ of this folder, if every file in it is as slmx wrote it."""
+    from runtimes.hub.inventory import find_entry, remove_bundle
+
+    entry = find_entry(name)
+    question = f"remove {entry.path} ({entry.origin.value}, {entry.bytes / 1e6:,.1f} MB)?"
+    if not yes:
+        if not sys.stdin or not sys.stdin.isatty():
+            raise UsageError(f"{question} add --yes")
+        if not typer.confirm(question, err=True):
+            raise typer.Exit(1)
+    remove_bundle(entry)
+    _log(f"removed {entry.path}")

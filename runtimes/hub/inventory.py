@@ -1,0 +1,153 @@
+"""Which bundles are on this machine, and the removal of one: `slmx list` and `slmx rm`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+
+from runtimes.bundle.location import bundle_path, exported_names, pulled_bundles, pulled_names, shipped_names
+from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.store import Bundle
+from runtimes.hub.record import read_record, record_path
+from runtimes.pack.envelope import read_signature
+from slm.errors import SlmxError
+from slm.ownership import BUNDLE, foreign_file
+
+
+class Origin(Enum):
+    """How a bundle came to this machine."""
+
+    SHIPPED = "shipped"
+    EXPORTED = "exported"
+    PULLED = "pulled"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A bundle on this machine.
+
+    Attributes:
+        name: The name that commands accept.
+        origin: How it came here.
+        path: Its folder or archive.
+        bytes: Size of all its files on the disk.
+        date: When it was pulled or exported, in UTC, such as 2026-11-30T12:00:00+00:00; None for a shipped one.
+        source: The repository and the commit if it was pulled, or else what its manifest says that it was trained on.
+        variants: Its variants, the default first.
+        problem: Why it cannot be opened; None if it can. Then it has no variants.
+    """
+
+    name: str
+    origin: Origin
+    path: Path
+    bytes: int
+    date: str | None
+    source: str | None
+    variants: tuple[str, ...]
+    problem: str | None = None
+
+
+def list_bundles() -> list[Entry]:
+    """Returns the shipped bundles, those in `bundles` of the current folder, and the pulled ones. Nothing is hashed."""
+    return list(_entries())
+
+
+def _entries() -> Iterator[Entry]:
+    tables = {Origin.SHIPPED: shipped_names(), Origin.EXPORTED: exported_names(), Origin.PULLED: pulled_names()}
+    for origin, table in tables.items():
+        for name, path in table.items():
+            yield _entry(name, origin, path)
+
+
+def _entry(name: str, origin: Origin, path: Path) -> Entry:
+    date = None if origin is Origin.SHIPPED else _written(path)
+    source, problem = None, None
+    variants: tuple[str, ...] = ()
+    try:
+        bundle = Bundle.open(path)
+    except SlmxError as error:
+        problem = str(error)
+    else:
+        default = bundle.manifest.default
+        variants = tuple(sorted(bundle.manifest.variants, key=lambda variant: variant != default))
+        record = None if origin is Origin.SHIPPED else read_record(path, bundle.manifest_sha256)
+        source = bundle.manifest.checkpoint.source
+        if record is not None:
+            date, source = record.date, f"{record.hub}/{record.repository} at {record.commit[:12]}"
+    return Entry(name, origin, path, _size(path), date, source, variants, problem)
+
+
+def _written(path: Path) -> str | None:
+    with suppress(OSError):
+        changed = (path if path.is_file() else path / MANIFEST_FILE).stat().st_mtime
+        return datetime.fromtimestamp(changed, timezone.utc).isoformat(timespec="seconds")
+    return None
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def find_entry(name: str) -> Entry:
+    """Finds a bundle that can be removed.
+
+    Args:
+        name: A name as in `slmx list`, or the path of a bundle in it.
+
+    Raises:
+        SlmxError: It is none of these bundles, it ships with slmx, or it holds a file that slmx did not write.
+    """
+    path = bundle_path(name)
+    for entry in _entries():
+        if entry.path.absolute() != path.absolute():
+            continue
+        if entry.origin is Origin.SHIPPED:
+            raise SlmxError(f"{name}: it is a part of slmx itself, which pip removes")
+        if path.is_symlink():
+            raise SlmxError(f"{path}: a link to a bundle; delete the link yourself")
+        if foreign := _foreign(path):
+            raise SlmxError(f"{path}: {foreign} was added or changed there, so nothing was removed; delete it yourself")
+        return entry
+    raise SlmxError(f"{name}: slmx removes only bundles that slmx list shows; delete this one yourself")
+
+
+def _foreign(path: Path) -> str | None:
+    """Finds a file that was not there when slmx wrote a bundle, or was changed since; None if there is none."""
+    if path.is_dir():
+        return foreign_file(path, BUNDLE)
+    problems = Bundle.open(path).problems()
+    return problems[0] if problems else None
+
+
+def remove_bundle(entry: Entry) -> None:
+    """Removes a bundle that `find_entry` found, and the record of where it came from.
+
+    Raises:
+        SlmxError: Another process writes it, or added a file meanwhile. It is kept.
+        OSError: It cannot be deleted.
+    """
+    from slm.atomic import remove_folder
+    from slm.locks import lock_folder
+
+    record = record_path(entry.path)
+    if entry.path.is_file():
+        bundle = Bundle.open(entry.path)
+        beside = [bundle.beside(VERIFICATION_FILE, ".verification.json")]
+        if read_signature(bundle.signature_path) is not None:
+            beside.append(bundle.signature_path)
+        for path in (entry.path, *beside):
+            path.unlink(missing_ok=True)
+    else:
+        with lock_folder(entry.path):
+            remove_folder(entry.path, BUNDLE)
+        if entry.path.exists():
+            raise SlmxError(f"{entry.path}: another program wrote there meanwhile; it was not removed")
+    record.unlink(missing_ok=True)
+    if entry.path.is_relative_to(pulled_bundles()):
+        with suppress(OSError):  # the folder of an owner that has other bundles stays
+            entry.path.parent.rmdir()

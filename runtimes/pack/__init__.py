@@ -1,0 +1,1 @@
+"""One file to carry: `slmx pack`, `unpack`, `keygen` and `sign`."""

@@ -1,0 +1,142 @@
+"""Writes the archive of a bundle, and the folder of an archive. The signature goes along, in the file beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
+from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from runtimes.bundle.store import Bundle
+from runtimes.pack.envelope import read_signature
+from slm.atomic import atomic_folder
+from slm.disk import atomic_file, write_file
+from slm.errors import SlmxError
+from slm.folder_kind import PACKED_SUFFIX
+from slm.locks import one_line
+from slm.ownership import BUNDLE
+
+HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers
+
+Log = Callable[[str], None]
+
+
+def default_archive(bundle: Path) -> Path:
+    """Returns where the archive of a bundle goes: `mine.slmx` in the current folder for `bundles/mine`."""
+    name = bundle.resolve().name
+    return Path(f"{name.removesuffix(Path(name).suffix) if bundle.is_file() else name}{PACKED_SUFFIX}")
+
+
+def pack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> int:
+    """Writes a bundle as one file. The same bundle gives the same bytes. It appears whole or not at all.
+
+    Args:
+        bundle: A bundle, also an archive of another program.
+        out: The file.
+        replace: Whether the archive of another bundle in `out` is replaced. Other files never are.
+        log: Called with a line about what stands beside `out`.
+
+    Returns:
+        The size of the file, in bytes.
+
+    Raises:
+        SlmxError: A file of the bundle is missing, changed or not listed, the bundle is too large for one file, or
+            `out` cannot be written or replaced.
+    """
+    signature = _signature(bundle, log)
+    held = _check_out(bundle, out, replace)
+    bundle.check_whole()
+    total = sum(entry.bytes + HEADERS for entry in bundle.manifest.files.values())
+    if total > MAX_BYTES - 2**20 or len(bundle.manifest.files) >= MAX_ENTRIES:
+        raise SlmxError(
+            f"{bundle.path}: {total:,} bytes in {len(bundle.manifest.files):,} files, more than one file holds; "
+            "export it with fewer variants"
+        )
+    with one_line(out), atomic_file(out) as file:
+        write_archive(file, _files(bundle))
+    written = Bundle.open(out)
+    if signature is not None:
+        with one_line(out):
+            write_file(written.signature_path, signature)
+    elif held is not None and held.manifest_sha256 != bundle.manifest_sha256 and held.signature_path.exists():
+        log(f"{held.signature_path}: the signature of the file that was replaced; sign again, or delete it")
+    return out.stat().st_size
+
+
+def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
+    yield MANIFEST_FILE, bundle.manifest_bytes()
+    for name in sorted(bundle.manifest.files):
+        yield name, bundle.read(name)
+
+
+def _signature(bundle: Bundle, log: Log) -> bytes | None:
+    """Returns the signature of a bundle, which is not checked here; None if it has none."""
+    path = bundle.signature_path
+    if not os.path.lexists(path):
+        return None
+    content = read_signature(path)
+    if content is None:
+        log(f"{path}: not a signature, so it stays here")
+    return content
+
+
+def _check_out(bundle: Bundle, out: Path, replace: bool) -> Bundle | None:
+    """Checks that a file may be written.
+
+    Returns:
+        The bundle that it holds; None if there is no file.
+
+    Raises:
+        SlmxError: It is inside the bundle, it is a symbolic link or no archive of a bundle, or it is the archive of
+            another bundle and `replace` is false.
+    """
+    if not bundle.is_archive and out.resolve().is_relative_to(bundle.path.resolve()):
+        raise SlmxError(
+            f"{out}: inside the bundle, which would then hold a file that is not its own; choose another --out"
+        )
+    if out.is_dir():
+        raise SlmxError(f"{out}: a folder stands where the file should go; choose another --out")
+    if not out.absolute().parent.is_dir():
+        raise SlmxError(f"{out.absolute().parent}: no such folder; make it, or choose another --out")
+    beside = out.with_name(f"{out.name}.sig")
+    for path in (out, beside):
+        if path.is_symlink():
+            raise SlmxError(f"{path}: a symbolic link, and slmx pack does not write through one; choose another --out")
+    if beside.exists() and beside != bundle.signature_path and read_signature(beside) is None:
+        raise SlmxError(f"{beside}: not a signature of a bundle, so it is not replaced; choose another --out")
+    if not out.exists():
+        return None
+    try:
+        held = Bundle.open(out)
+    except SlmxError:
+        raise SlmxError(
+            f"{out}: a file that is no packed bundle, and slmx never replaces such a file; choose another --out"
+        ) from None
+    if not replace and held.manifest_sha256 != bundle.manifest_sha256:
+        raise SlmxError(f"{out}: holds another bundle; choose another --out, or --force to replace it")
+    return held
+
+
+def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
+    """Writes the folder of an archive. It appears whole or not at all, and nothing is written if a check fails.
+
+    Args:
+        bundle: An archive.
+        out: The folder.
+        replace: Whether a bundle in `out` is replaced.
+        log: Called with a line about what stands beside the archive.
+
+    Raises:
+        SlmxError: A file is missing, changed or not listed, or `out` cannot be written or replaced.
+    """
+    if not bundle.is_archive:
+        raise SlmxError(f"{bundle.path}: a folder already; slmx unpack takes a file that slmx pack made")
+    bundle.check_whole()
+    signature = _signature(bundle, log)
+    with atomic_folder(out, BUNDLE, replace) as fresh:
+        for name, content in _files(bundle):
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            (fresh / name).write_bytes(content)
+        if signature is not None:
+            (fresh / SIGNATURE_FILE).write_bytes(signature)

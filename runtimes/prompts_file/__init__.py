@@ -1,0 +1,1 @@
+"""Stories for the prompts of a file: `slmx generate --prompts`."""

@@ -1,0 +1,228 @@
+"""Writes the stories of all lines, several at the same time, in the order of the lines."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.engine.batcher import Batcher
+from runtimes.engine.generator import SLOTS, Generator
+from runtimes.engine.sampler import system_seed
+from runtimes.engine.scoring import TextScore
+from runtimes.engine.story import Story
+from runtimes.prompts_file.lines import Fields, default_fields, read_line
+from runtimes.prompts_file.progress import Progress
+from runtimes.prompts_file.reader import Line, PromptsReader, Shard
+from runtimes.prompts_file.record import Checkpoint
+from runtimes.prompts_file.units import Unit, as_row, begin_units
+from runtimes.prompts_file.writer import StoriesFile
+from runtimes.system.machine import memory_bytes
+from runtimes.types import Settings
+from slm.errors import SlmxError, UsageError
+from slm.locks import lock_folder
+
+WINDOW = 4  # stories of each slot that are begun and not yet in the file
+CACHE_SHARE = 4  # the caches of all slots take at most the available memory divided by this
+
+
+@dataclass(frozen=True)
+class PromptsJob:
+    """What `slmx generate --prompts` is asked for.
+
+    Attributes:
+        prompts: The file of prompts; `-` is standard input.
+        out: The file of stories.
+        settings: The settings of a line that has no others.
+        n: The number of stories for each prompt.
+        shard: The part of the file; None is all of it.
+        force: Whether stories of another run are replaced.
+
+    Raises:
+        UsageError: A line cannot have these settings, a shard has no seed, or both files are the same.
+    """
+
+    prompts: Path
+    out: Path
+    settings: Settings
+    n: int = 1
+    shard: Shard | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shard is not None and self.settings.get("seed") is None:
+            raise UsageError("--shard needs --seed: give all shards the same, so that together they are one run")
+        if self.out.resolve() == self.prompts.resolve():
+            raise UsageError(f"--out {self.out}: this is the file of prompts; choose another --out")
+        self.defaults()
+
+    def defaults(self) -> Fields:
+        """Returns the fields of a line that has no others."""
+        return default_fields(self.settings, self.n)
+
+
+def best_slots(generator: Generator) -> int:
+    """Returns how many stories to write at the same time: as many as a pool has, if the memory is enough."""
+    c = generator.bundle.config
+    row = 2 * c.n_layer * c.kv_heads * c.head_dim * c.block_size * 4
+    memory = memory_bytes()
+    return SLOTS if memory is None else max(1, min(SLOTS, memory // CACHE_SHARE // row))
+
+
+def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str], None]) -> int:
+    """Writes the stories of a file of prompts. A run that was stopped goes on where it was.
+
+    Args:
+        generator: The model.
+        job: What to write.
+        report: Called with each line about the end of the run.
+
+    Returns:
+        The number of rows that are errors, those of earlier runs included.
+
+    Raises:
+        SlmxError: The output is not of this run, its disk is full, another process writes it, or the input is another.
+        OSError: The input cannot be read.
+        KeyboardInterrupt: Ctrl-C was pressed. What to do next was told.
+        SystemExit: A signal ended the run, in the same way.
+    """
+    out = job.out.resolve()
+    with lock_folder(out):
+        reader = PromptsReader(job.prompts, job.shard, out.parent)
+        try:
+            settings = {
+                "bundle": generator.bundle.manifest_sha256,
+                "variant": generator.variant,
+                "allow_special": generator.allow_special,
+                "lines": "json" if reader.is_json else "text",
+                "shard": None if job.shard is None else f"{job.shard.number}/{job.shard.count}",
+                "part": None if job.shard is None else [reader.start, reader.stop],
+                "seed": job.settings.get("seed"),
+                **job.defaults(),
+            }
+            file = StoriesFile(out, settings, system_seed(), job.force)
+            waiting = _read_again(reader, file)
+            file.open()
+            try:
+                run = _Run(generator, job, reader, file, waiting)
+                run.write()
+            except (KeyboardInterrupt, SystemExit):
+                file.close()
+                report(f"stopped: {file.done.rows:,} stories are in {job.out}; the same command goes on")
+                raise
+            finally:
+                file.close()
+        finally:
+            reader.close()
+    report(run.summary())
+    if file.done.failed:
+        report(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
+    return file.done.failed
+
+
+def _read_again(reader: PromptsReader, file: StoriesFile) -> deque[Line]:
+    """Reads the lines that an earlier run has read. Returns those whose stories are not all known to be written.
+
+    Raises:
+        SlmxError: They are not the same lines.
+    """
+    waiting: deque[Line] = deque()
+    if file.last is None:
+        return waiting
+    while reader.taken < file.last.line:
+        line = reader.take()
+        if line is None:
+            break
+        if line.number >= file.done.line and not line.is_blank:
+            waiting.append(line)
+    if (reader.taken, reader.sha256) != (file.last.line, file.last.sha256):
+        raise SlmxError(
+            f"{file.path}: its stories are of another input: the first {file.last.line:,} lines of {reader.name} are "
+            "not the same; choose another --out, or add --force to begin anew"
+        )
+    return waiting
+
+
+class _Run:
+    """A run in progress."""
+
+    def __init__(
+        self, generator: Generator, job: PromptsJob, reader: PromptsReader, file: StoriesFile, waiting: deque[Line]
+    ) -> None:
+        self._generator = generator
+        self._job = job
+        self._defaults = job.defaults()
+        self._reader = reader
+        self._file = file
+        self._waiting = waiting
+        self._slots = min(best_slots(generator), generator.slots)
+        self._batcher = Batcher(generator, self._slots, prompt_part=None)
+        self._units: deque[Unit] = deque()  # in the order of their rows
+        self._begun: deque[Story | TextScore] = deque()  # not yet in the batcher
+        self._after = (file.done.line, file.done.index)
+        total = None if reader.stop is None else reader.stop - reader.start
+        self._progress = Progress(total, max(0, file.done.line - reader.start))
+
+    def write(self) -> None:
+        """Writes until the input ends; raises as `write_stories`."""
+        try:
+            while True:
+                self._fill()
+                if self._batcher.running:
+                    self._batcher.step()
+                if not self._write_ready() and not self._batcher.running and not self._begun:
+                    return
+        finally:
+            self._progress.end()
+
+    def _fill(self) -> None:
+        """Begins stories until all slots are taken, or too many wait to be written, or no line is there."""
+        while self._batcher.free:
+            if self._begun:
+                work = self._begun.popleft()
+                if isinstance(work, Story):
+                    work.start()
+                self._batcher.add(work)
+                continue
+            idle = not self._batcher.running and not self._units
+            if len(self._units) >= WINDOW * self._slots or not self._take(wait=idle):
+                return
+
+    def _take(self, wait: bool) -> bool:
+        """Takes a line and begins its stories. Returns False if there is none."""
+        line = self._waiting.popleft() if self._waiting else self._reader.take(wait)
+        if line is None:
+            return False
+        if line.is_blank:
+            return True
+        asked = read_line(line, self._reader.is_json, self._defaults)
+        units = begin_units(asked, self._generator, self._file.seed, self._job.n)
+        units = [unit for unit in units if (line.number, unit.index) > self._after]
+        self._units += units
+        scores = {id(unit.score): unit.score for unit in units if unit.score is not None and not unit.score.done}
+        self._begun += scores.values()
+        self._begun += [unit.story for unit in units if unit.story is not None]
+        return True
+
+    def _write_ready(self) -> bool:
+        """Writes the rows that are ready and have none before them that is not. Returns whether there were any."""
+        rows = []
+        while self._units and self._units[0].ready:
+            unit = self._units.popleft()
+            rows.append(as_row(unit, self._generator))
+            self._progress.tokens += 0 if unit.story is None else len(unit.story.ids)
+        if rows:
+            self._file.write(rows, Checkpoint(self._reader.taken, self._reader.sha256))
+            self._progress.rows += len(rows)
+            self._progress.show(self._file.done.line - self._reader.start, self._file.done.failed)
+        return bool(rows)
+
+    def summary(self) -> str:
+        """Returns what the run has done, in one line."""
+        done, progress = self._file.done, self._progress
+        new = "" if progress.rows == done.rows else f" ({progress.rows:,} of them new)"
+        return (
+            f"{done.rows:,} stories in {self._job.out}{new}, {progress.tokens:,} tokens, {progress.rate:,.0f} tokens/s "
+            f"({self._generator.variant}, seed {self._file.seed}, {self._slots} at the same time)"
+        )

@@ -1,0 +1,134 @@
+"""The command that serves stories over HTTP: `slmx serve`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtimes.bundle.location import bundle_path, find_bundle
+from slm.errors import UsageError, needs
+
+KEY_VARIABLE = "SLMX_API_KEY"
+MOST_SECONDS = 1_000_000  # far below what timers of the system can hold
+
+
+def serve(
+    bundles: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[BUNDLE]...",
+            help="Folders, archives, or names of shipped bundles (nano, micro); each is a model of that name. "
+            "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 and :: are all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    variant: Annotated[str | None, typer.Option(help="Default: the one for each bundle's target.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each model; default: by its size.")] = None,
+    max_batch: Annotated[
+        int, typer.Option(min=1, max=1024, help="Most stories of a model that are written at the same time.")
+    ] = 8,
+    queue: Annotated[
+        int, typer.Option(min=0, max=100_000, help="Most stories of a model that wait; more get 429.")
+    ] = 64,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help=f"Variable with the key or keys; default: {KEY_VARIABLE}.")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server in the header Host; repeat.")
+    ] = None,
+    cors: Annotated[
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Let pages of this origin ask; repeat.")
+    ] = None,
+    trust_proxy: Annotated[
+        bool, typer.Option("--trust-proxy", help="A proxy on this machine tells clients' addresses (X-Forwarded-For).")
+    ] = False,
+    site: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Show this page at /: a folder that slmx web wrote."),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a story; default: until it or the context ends.")
+    ] = None,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a prompt; default: the context.")
+    ] = None,
+    max_prompts: Annotated[int, typer.Option(min=1, help="Most prompts of a request.")] = 64,
+    max_n: Annotated[int, typer.Option(min=1, help="Most stories for each prompt.")] = 16,
+    max_logprobs: Annotated[int, typer.Option(min=0, help="Most likely tokens that a request may ask for.")] = 20,
+    max_stop: Annotated[int, typer.Option(min=0, help="Most stop strings of a request.")] = 16,
+    max_body: Annotated[int, typer.Option(min=1024, max=2**30, help="Most bytes of a request's body.")] = 2**20,
+    max_headers: Annotated[
+        int, typer.Option(min=1024, max=2**20, help="Most bytes of a request's first line and headers.")
+    ] = 2**14,
+    connections: Annotated[int, typer.Option(min=1, max=100_000, help="Most open connections; more get 503.")] = 256,
+    request_seconds: Annotated[float, typer.Option(min=0.001, help="Most time of a request.")] = 600.0,
+    receive_seconds: Annotated[float, typer.Option(min=0.001, help="Most time in which a request arrives.")] = 20.0,
+    write_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Most time in which a client reads a part of an answer.")
+    ] = 30.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds in which stories may end after a stop.")] = 30.0,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+) -> None:
+    """Serve stories to OpenAI clients until Ctrl-C; docs/server.md tells how, and how to protect the server."""
+    with needs("serve"):
+        from runtimes.requests.fields import Bounds
+        from runtimes.serve.access import hosts_for, read_keys, read_origins
+        from runtimes.serve.app import build_app
+        from runtimes.serve.guard import ServeSettings
+        from runtimes.serve.limits import Limits
+        from runtimes.serve.log import configure_log
+        from runtimes.serve.shutdown import StoryServer
+        from runtimes.serve.start import listen, open_models, raise_descriptor_limit
+        from runtimes.serve.state import ServerState
+
+    seconds_of = {
+        "--request-seconds": request_seconds,
+        "--receive-seconds": receive_seconds,
+        "--write-seconds": write_seconds,
+        "--grace": grace,
+    }
+    for option, seconds in seconds_of.items():
+        if not seconds <= MOST_SECONDS:  # also if it is NaN
+            raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
+    variable = api_key_env or KEY_VARIABLE
+    value = os.environ.get(variable)
+    if api_key_env and value is None:
+        raise UsageError(f"--api-key-env {api_key_env}: there is no such variable; export {api_key_env}=KEY sets it")
+    keys, origins = read_keys(variable, value), read_origins(cors or ())
+    if site is not None and not (site / "index.html").is_file():
+        raise UsageError(f"--site {site}: no index.html in it; slmx web --out {site} writes a page")
+    listener = listen(host, port)
+    if not (listener.is_loopback or keys):
+        listener.socket.close()
+        raise UsageError(
+            f"--host {host}: other machines could ask without a key; set one: export {variable}=$(openssl rand -hex 24)"
+        )
+    settings = ServeSettings(
+        hosts_for(host, listener.address, socket.gethostname(), allow_host or ()),
+        keys,
+        origins,
+        Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
+        site,
+    )
+    raise_descriptor_limit(connections)
+    paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
+    models = open_models(paths, variant, threads, max_batch, queue)
+    bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
+    state = ServerState(models, bounds, request_seconds, int(time.time()))
+    server = StoryServer(build_app(state, settings), grace, trust_proxy)
+    for name, scheduler in models.items():
+        told = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
+        typer.echo(f"{name:<12} {told}", err=True)
+    reach = "this machine only" if listener.is_loopback else "all machines that reach it"
+    protected = f"a key of {variable}" if keys else "no key"
+    typer.echo(f"{'address':<12} {listener.address} port {listener.port}, for {reach}, with {protected}", err=True)
+    typer.echo(f"{'stop':<12} Ctrl-C", err=True)
+    typer.echo(listener.url)
+    configure_log(log_json)
+    server.run([listener.socket])

@@ -1,0 +1,86 @@
+"""docs/raspberry-pi.md shows the figures of docs/raspberry-pi.json, and rows of owners are added to it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.pi.boards import BOARDS, CORES
+from benchmarks.pi.machine import BOARDS as CPUS
+from benchmarks.studies.raspberry_pi import COUNTED, RECIPES, add_rows, count_table, estimates, speed_table
+from slm.errors import SlmxError
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+REPORT, PAGE = DOCS / "raspberry-pi.json", DOCS / "raspberry-pi.md"
+ROW = {
+    "doctor": 1,
+    "board": "Raspberry Pi 4 Model B Rev 1.4",
+    "cpu": "Cortex-A72",
+    "variants": {"int8": {"tokens_per_second": 1234.5, "spread": 0.02}},
+}
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(REPORT.read_text("utf-8"))
+    return found
+
+
+def test_the_pages_have_the_tables_of_the_report(report: dict[str, Any]) -> None:
+    text = PAGE.read_text("utf-8")
+    assert count_table(report) in text
+    assert speed_table(report) in text
+    assert count_table(report) in (DOCS / "export.md").read_text("utf-8")
+
+
+def test_every_processor_was_counted_with_the_same_variants(report: dict[str, Any]) -> None:
+    assert list(report["counted"]) == list(CPUS)
+    for row in report["counted"].values():
+        assert set(row) == set(report["bytes"]) >= {"fp32", "int8", *(f"int8 {recipe}" for recipe in RECIPES)}
+        assert {name.split()[0] for name in row} <= set(COUNTED)
+        assert all(0 < figures["token"] < figures["start"] for figures in row.values())
+
+
+def test_the_estimates_follow_from_the_counts(report: dict[str, Any]) -> None:
+    assert report["estimates"] == estimates(report["counted"], report["bytes"])
+    assert report["cores"] == {cpu: vars(core) for cpu, core in CORES.items()}
+    assert report["boards"] == [vars(board) for board in BOARDS]
+
+
+def test_the_page_names_the_constants_of_the_formula() -> None:
+    text = PAGE.read_text("utf-8")
+    for cpu, core in CORES.items():
+        assert f"| {cpu.title()} | {core.low:g} | {core.high} |" in text
+    for board in BOARDS:
+        name = board.name.removeprefix("Raspberry Pi ")
+        assert f"| {name} | {board.hertz / 1e9:.1f} | {board.bandwidth / 1e9:.1f}e9 |" in text
+
+
+def test_an_owners_row_is_added_and_marked_as_measured(tmp_path: Path) -> None:
+    out, row = tmp_path / "report.json", tmp_path / "row.json"
+    shutil.copyfile(REPORT, out)
+    row.write_text(json.dumps(ROW), "utf-8")
+    command = [sys.executable, "-m", "benchmarks.studies.raspberry_pi", "--add", str(row), "--out", str(out)]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    last = ran.stdout.splitlines()[-1]
+    assert last.startswith("| Raspberry Pi 4 Model B Rev 1.4 |")
+    assert "| 1,234 +-2% |" in last
+    assert last.endswith("| measured |")
+    assert json.loads(out.read_text("utf-8"))["measured"] == [ROW]
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"doctor": 2, "variants": {"int8": {}}}', '{"doctor": 1}'])
+def test_a_file_that_is_no_row_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    row = tmp_path / "row.json"
+    row.write_text(content, "utf-8")
+    with pytest.raises(SlmxError, match="not a row of slmx doctor --report"):
+        add_rows(REPORT, [row])
+    with pytest.raises(SlmxError, match="not a report of this command"):
+        add_rows(tmp_path / "none.json", [row])

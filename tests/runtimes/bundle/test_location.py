@@ -1,0 +1,139 @@
+"""A bundle is found by its path, or else by its name, in every command in the same way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtimes import load
+from runtimes.bundle.location import SHIPPED_BUNDLES, bundle_path, pulled_bundles
+from slm.errors import SlmxError
+from tests.bundles import Slmx, copy_of
+
+NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"
+EXPORTED = Path("bundles") / "mine"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and an empty folder of pulled bundles."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def pulled(name: str) -> Path:
+    """A bundle as `slmx pull` leaves it."""
+    return copy_of(NANO, pulled_bundles() / name)
+
+
+def test_names_of_shipped_exported_and_pulled_bundles() -> None:
+    copy_of(MICRO, EXPORTED)
+    one = pulled("someone/tales")
+    assert bundle_path("nano") == NANO
+    assert bundle_path("mine") == EXPORTED
+    assert bundle_path("someone/tales") == bundle_path("tales") == one
+    assert load("tales").bundle.path == one
+
+
+def test_a_path_that_exists_is_taken_before_a_name() -> None:
+    pulled("someone/tales")
+    for name in ("nano", "tales", "someone/tales"):
+        Path(name).mkdir(parents=True)
+        assert bundle_path(name) == Path(name)
+
+
+def test_the_order_of_names_is_shipped_exported_pulled() -> None:
+    other = pulled("someone/nano")
+    pulled("someone/mine")
+    copy_of(MICRO, Path("bundles") / "nano")
+    copy_of(MICRO, EXPORTED)
+    assert bundle_path("nano") == NANO
+    assert bundle_path("mine") == EXPORTED
+    assert bundle_path("someone/nano") == other
+
+
+def test_a_name_of_two_owners_is_ambiguous() -> None:
+    pulled("a/tales")
+    pulled("b/tales")
+    with pytest.raises(SlmxError, match=r"^tales: there are a/tales and b/tales; name one of them$"):
+        bundle_path("tales")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("nanno", "nano"),
+        ("mien", "mine"),
+        ("tale", "tales"),
+        ("someone/talse", "someone/tales"),
+        ("bundles/miné", "bundles/mine"),
+        ("bundles/packd.slmx", "bundles/packed.slmx"),
+        ("MINE", "mine"),
+        ("Someone/TALES", "someone/tales"),
+        ("packed", "packed.slmx"),
+        ("bundles/PACKED", "bundles/packed.slmx"),
+    ],
+)
+def test_a_mistyped_name_names_the_nearest(typed: str, meant: str) -> None:
+    copy_of(MICRO, EXPORTED)
+    (EXPORTED.parent / "packed.slmx").touch()
+    pulled("someone/tales")
+    with pytest.raises(SlmxError) as error:
+        bundle_path(typed)
+    assert str(error.value).startswith(f"{typed}: no such path, and no bundle of this name; did you mean {meant}")
+
+
+def test_a_name_as_on_a_hub_says_how_to_bring_it() -> None:
+    with pytest.raises(SlmxError) as error:
+        bundle_path("roneneldan/stories")
+    assert str(error.value) == (
+        "roneneldan/stories: no such path, and no bundle of this name; slmx list shows what is here, "
+        "and slmx pull roneneldan/stories brings it if it is on the hub"
+    )
+    for path in ("bundles/xyz", "/no/where", "xyz"):
+        with pytest.raises(SlmxError, match="no bundle here"):
+            bundle_path(path)
+
+
+def test_files_that_another_pull_is_making_have_no_name() -> None:
+    pulled("someone/tales").rename(pulled_bundles() / "someone" / ".slmx-work-tales")
+    with pytest.raises(SlmxError):
+        bundle_path("someone/.slmx-work-tales")
+
+
+def test_where_pulled_bundles_are(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pulled_bundles() == home / "data" / "slmx" / "bundles"
+    monkeypatch.setenv("HOME", str(home))
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_DATA_HOME", ignored)
+        assert pulled_bundles() == home / ".local" / "share" / "slmx" / "bundles"
+
+
+@given(st.text("ab/.@~\\\0\n -é", max_size=12))
+def test_no_name_leads_elsewhere(name: str) -> None:
+    try:
+        found = bundle_path(name)
+    except SlmxError:
+        return
+    assert found == Path(name)
+    assert found.exists()
+
+
+@pytest.mark.slow
+def test_every_command_that_takes_a_bundle_takes_a_name(slmx: Slmx) -> None:
+    bundle = pulled("someone/tales")
+    story = ("--max-tokens", "3", "--seed", "1")
+    assert slmx("generate", "Once", "--bundle", "tales", *story).code == 0
+    assert slmx("info", "someone/tales").stdout.startswith("nano: ")
+    assert slmx("verify", "tales").stdout.endswith("every hash matches\n")
+    assert slmx("web", "tales", "--out", "site").code == 0
+    assert slmx("bench", "someone/talse").stderr.endswith("did you mean someone/tales?\n")
+    shutil.rmtree(bundle)
+    for command in (("generate", "--bundle"), ("info",), ("verify",), ("web",), ("doctor", "--bundle"), ("bench",)):
+        assert slmx(*command, "someone/tales").stderr.endswith("brings it if it is on the hub\n")

@@ -1,0 +1,112 @@
+"""The file of stories: rows are whole or absent, and only the same run goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runtimes.prompts_file.record import Checkpoint
+from runtimes.prompts_file.writer import Row, StoriesFile
+from slm.errors import SlmxError
+
+SETTINGS: dict[str, object] = {"bundle": "a", "seed": 1, "temperature": 0.9}
+SHA = "0" * 64
+
+
+def row(line: int, index: int = 0, failed: bool = False) -> Row:
+    values = {"line": line, "index": index} | ({"error": "x"} if failed else {"text": "é"})
+    return Row(line, index, json.dumps(values).encode() + b"\n", failed)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The file of a run that wrote the rows of two lines."""
+    path = tmp_path / "o.jsonl"
+    file = StoriesFile(path, SETTINGS, 0, False)
+    file.open()
+    file.write([row(1), row(1, 1, True)], Checkpoint(3, SHA))
+    file.write([row(3)], Checkpoint(4, SHA))
+    file.close()
+    return path
+
+
+def refused(path: Path, **changes: object) -> str:
+    before = path.read_bytes()
+    with pytest.raises(SlmxError) as caught:
+        StoriesFile(path, SETTINGS | changes, 0, False)
+    assert path.read_bytes() == before
+    return str(caught.value)
+
+
+def test_the_same_run_goes_on(out: Path) -> None:
+    file = StoriesFile(out, SETTINGS, 0, False)
+    assert (file.done.line, file.done.index, file.done.rows, file.done.failed) == (3, 0, 3, 1)
+    assert file.last == Checkpoint(3, SHA)
+    assert file.done.first_failed == 1
+    before = out.read_bytes()
+    file.open()
+    file.write([row(5)], Checkpoint(6, SHA))
+    file.close()
+    assert out.read_bytes() == before + row(5).content
+    assert StoriesFile(out, SETTINGS, 0, False).done.rows == 4
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_a_torn_last_row_is_cut_off(out: Path, cut: int) -> None:
+    whole = out.read_bytes()
+    out.write_bytes(whole[:-cut])
+    file = StoriesFile(out, SETTINGS, 0, False)
+    file.open()
+    file.close()
+    assert out.read_bytes() == whole[: -len(row(3).content)]
+
+
+def test_a_torn_record_is_cut_off(out: Path) -> None:
+    record = out.with_name("o.jsonl.run")
+    record.write_bytes(record.read_bytes() + b'{"line": 9, "sha')
+    assert StoriesFile(out, SETTINGS, 0, False).last == Checkpoint(3, SHA)
+
+
+def test_rows_that_the_record_does_not_know_are_cut_off(out: Path) -> None:
+    """After a power cut the rows can be on the disk, and the record not yet."""
+    whole = out.read_bytes()
+    out.write_bytes(whole + row(4).content)
+    file = StoriesFile(out, SETTINGS, 0, False)
+    file.open()
+    file.close()
+    assert out.read_bytes() == whole
+
+
+def test_other_settings_are_refused(out: Path) -> None:
+    assert refused(out, temperature=0.5) == (
+        f"{out}: holds stories of another run: its temperature was 0.9, now 0.5; choose another --out, or add --force "
+        "to begin anew"
+    )
+    assert "its bundle was" in refused(out, bundle="b")
+    assert "its stop was null, now" in refused(out, stop=["a"])
+    assert StoriesFile(out, SETTINGS | {"seed": None}, 99, False).seed == 1
+
+
+def test_a_file_of_someone_else_is_refused(out: Path) -> None:
+    whole = out.read_bytes()
+    out.write_bytes(b"notes\n" + whole)
+    assert "row 1 is not one that slmx wrote" in refused(out)
+    out.write_bytes(whole + row(1).content + row(4).content)
+    assert "row 4 is not one that slmx wrote" in refused(out)
+    out.write_bytes(whole)
+    record = out.with_name("o.jsonl.run")
+    record.write_text("notes\n")
+    assert "not the record of a run" in refused(out)
+    record.unlink()
+    assert "exists already, without the record of a run" in refused(out)
+
+
+def test_force_begins_anew(out: Path) -> None:
+    file = StoriesFile(out, SETTINGS | {"temperature": 0.5}, 0, True)
+    assert (file.done.rows, file.last) == (0, None)
+    file.open()
+    file.close()
+    assert out.read_bytes() == b""
+    assert StoriesFile(out, SETTINGS | {"temperature": 0.5}, 0, False).done.rows == 0
