@@ -64,7 +64,6 @@ class Scheduler:
         self._running: dict[Story | TextScore, Item] = {}
         self._jobs: dict[Job, None] = {}  # those that have not ended
         self._stopped: list[Job] = []  # those whose work must end now
-        self._changed = False  # whether something waits, is stopped or has ended since the last look at it
         self._draining = self._ended = False
         self._stories: Counter[str] = Counter()
         self._tokens = self._cancelled = 0
@@ -129,7 +128,6 @@ class Scheduler:
                 raise QueueFullError(waiting, min(max(seconds, LEAST_WAIT), MOST_WAIT))
             self._queue.add(job.unended)
             self._jobs[job] = None
-            self._changed = True
             self._condition.notify_all()
         return job
 
@@ -143,7 +141,6 @@ class Scheduler:
         """Takes the waiting stories of a job out of the queue, and tells the thread to end its work."""
         self._queue.remove(job.client, lambda item: item.job is job)
         self._stopped.append(job)
-        self._changed = True
         self._condition.notify_all()
 
     def figures(self) -> SchedulerFigures:
@@ -186,7 +183,7 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            while (self._running and not self._changed) or self._start_waiting():
+            while (self._running and not self._queue and not self._stopped) or self._start_waiting():
                 try:
                     self._publish(self._batcher.step())
                 except Exception as error:
@@ -209,7 +206,6 @@ class Scheduler:
                 if self._draining:
                     return False
                 self._condition.wait()
-            self._changed = False
             for job in self._stopped:
                 self._interrupt(job)
             self._stopped.clear()
@@ -273,7 +269,6 @@ class Scheduler:
                 ended[item] = None
         if ended:
             with self._condition:
-                self._changed = True
                 for item in ended:
                     self._end(item)
         now = perf_counter()
