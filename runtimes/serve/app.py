@@ -91,6 +91,6 @@ async def show_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, message = error.status_code, error.detail
     if status == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # starlette's order is random
         message = f"{request.method} is not possible here: send one of {allowed}"
     return error_response(status, message, INVALID_REQUEST, code=CODES.get(status), headers=error.headers)

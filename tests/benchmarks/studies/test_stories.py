@@ -93,7 +93,7 @@ def test_what_is_no_page_and_no_model_is_refused_in_one_line(
         ("--out", mine, bundle): (1, "has no place for notes"),
         ("--out", tmp_path / "no" / "page.md", bundle): (2, "its folder does not exist"),
         ("--out", tmp_path / "page.md", bundle, bundle): (2, "two models have one name"),
-        ("--out", tmp_path / "page.md", tmp_path / "missing"): (1, "no slmx checkpoint here"),
+        ("--out", tmp_path / "page.md", tmp_path / "missing"): (1, "missing: no bundle"),
     }
     for args, (code, message) in refused.items():
         assert page(*args) == code
