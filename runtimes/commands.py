@@ -24,7 +24,7 @@ from runtimes.types import (
     read_settings,
 )
 from slm.disk import write_errors, write_file
-from slm.errors import SlmxError, UsageError, needs
+from slm.errors import SlmxError, UsageError
 from slm.terminal import LiveRate, is_terminal, styled
 
 if TYPE_CHECKING:
@@ -231,15 +231,10 @@ def _open_generator(
     bundle: Path | None, variant: str | None, threads: int | None, allow_special: bool, key: Path | None
 ) -> Generator:
     """Opens a bundle to write with. If `key` is given, the bundle must have a signature of it."""
-    from runtimes.bundle.store import Bundle
     from runtimes.engine.generator import Generator
+    from runtimes.pack.open_signed import open_signed
 
-    opened = Bundle.open(find_bundle(bundle))
-    if key is not None:
-        with needs("sign"):
-            from runtimes.pack import signature
-        signature.require_signature(opened, key)
-    return Generator(opened, variant, threads, allow_special)
+    return Generator(open_signed(find_bundle(bundle), key), variant, threads, allow_special)
 
 
 def _check_new_file(path: Path) -> None:

@@ -13,8 +13,9 @@ from runtimes.bundle.manifest import SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
 from runtimes.hub.offer import Loose, Offer, Packed, Report
 from runtimes.hub.record import Record, read_record, write_record
+from runtimes.pack.open_signed import open_signed
 from slm.disk import write_file
-from slm.errors import SlmxError, UsageError, needs
+from slm.errors import SlmxError, UsageError
 from slm.hub import hub_address
 from slm.hub_errors import HubError, HubUnreachable
 from slm.hub_name import HubName
@@ -107,7 +108,7 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
         offer = _find_offer(name, settings.file)
         offline = offer if isinstance(offer, HubUnreachable) else offer.snapshot.offline
         if offline is not None and held.is_from(name, settings.file):
-            _check_signature(target, settings.key)
+            open_signed(target, settings.key)
             report(f"{name}: {offline.why}; the copy that is here stays")
             return target
         if isinstance(offer, HubUnreachable):
@@ -135,14 +136,6 @@ def _find_offer(name: HubName, file: str | None) -> Offer | HubUnreachable:
         return Loose(name) if file is None else Packed(name, file)
     except HubUnreachable as error:
         return error
-
-
-def _check_signature(target: Path, key: Path | None) -> None:
-    """Checks the signature of the bundle that is here; SlmxError if a key is given and has not signed it."""
-    if key is not None:
-        with needs("sign"):
-            from runtimes.pack.signature import require_signature
-        require_signature(Bundle.open(target), key)
 
 
 @contextmanager

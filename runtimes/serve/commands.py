@@ -22,7 +22,7 @@ def serve(
         list[Path] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders, archives, or names of shipped bundles (nano, micro); each is a model of that name. "
+            help="Folders, archives, or names that slmx list shows; each is a model of that name. "
             "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
         ),
     ] = None,
@@ -30,6 +30,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
     variant: Annotated[str | None, typer.Option(help="Default: the one for each bundle's target.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of each model; default: by its size.")] = None,
+    require_signature: Annotated[
+        Path | None,
+        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
     max_batch: Annotated[
         int, typer.Option(min=1, max=1024, help="Most stories of a model that are written at the same time.")
     ] = 8,
@@ -118,13 +122,13 @@ def serve(
     )
     raise_descriptor_limit(connections)
     paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
-    models = open_models(paths, variant, threads, max_batch, queue)
+    models = open_models(paths, require_signature, variant, threads, max_batch, queue)
     bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
     state = ServerState(models, bounds, request_seconds, int(time.time()))
     server = StoryServer(build_app(state, settings), grace, trust_proxy)
     for name, scheduler in models.items():
-        told = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
-        typer.echo(f"{name:<12} {told}", err=True)
+        what = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
+        typer.echo(f"{name:<12} {what}", err=True)
     reach = "this machine only" if listener.is_loopback else "all machines that reach it"
     protected = f"a key of {variable}" if keys else "no key"
     typer.echo(f"{'address':<12} {listener.address} port {listener.port}, for {reach}, with {protected}", err=True)

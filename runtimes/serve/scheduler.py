@@ -17,7 +17,7 @@ from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
 from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
 from runtimes.types import check_least
-from slm.errors import SlmxError, UsageError
+from slm.errors import UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
 
@@ -249,7 +249,7 @@ class Scheduler:
             if isinstance(item.work, Story):
                 item.pieces.append(item.work.interrupt())
             else:
-                item.work.error = SlmxError("stopped before the whole text was scored")
+                item.work.error = StoppingError()
             self._end(item)
 
     def _publish(self, advanced: list[tuple[Story, str]]) -> None:

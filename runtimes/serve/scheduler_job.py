@@ -34,7 +34,7 @@ class Update:
     logprobs: list[float]
     top_logprobs: list[dict[int, float]]
     completion: Completion | None = None
-    error: str | None = None
+    error: SlmxError | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -67,7 +67,7 @@ class Item:
     def update(self) -> Update:
         """Returns what is new since the last update."""
         work, sent = self.work, self.sent
-        error = None if work.error is None else _told(work.error)
+        error = None if work.error is None else _foreseen(work.error)
         if isinstance(work, TextScore):
             return Update(self.index, "", work.ids[1:], work.logprobs, work.top_logprobs, None, error)
         text = "".join(self.pieces)
@@ -78,8 +78,9 @@ class Item:
         return Update(self.index, text, work.ids[sent:], logprobs, top, completion, error)
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, SlmxError) else f"internal error ({type(error).__name__}): {error}"
+def _foreseen(error: Exception) -> SlmxError:
+    """Returns the error itself, or one line about an error that nothing foresaw."""
+    return error if isinstance(error, SlmxError) else SlmxError(f"internal error ({type(error).__name__}): {error}")
 
 
 class Job:

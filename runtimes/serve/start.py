@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
+from runtimes.pack.open_signed import open_signed
 from runtimes.serve.scheduler import Scheduler
 from slm.errors import SlmxError, UsageError
 from slm.json_reader import is_plain_name
@@ -104,12 +105,13 @@ def raise_descriptor_limit(connections: int) -> None:
 
 
 def open_models(
-    paths: Sequence[Path], variant: str | None, threads: int | None, slots: int, queue: int
+    paths: Sequence[Path], key: Path | None, variant: str | None, threads: int | None, slots: int, queue: int
 ) -> dict[str, Scheduler]:
     """Opens bundles and starts their models.
 
     Args:
         paths: Folders or archives of bundles. The name of each is the name of its model.
+        key: The file of the public key with which every bundle must be signed; None requires no signature.
         variant: The variant of every model; None is the default of each bundle.
         threads: Threads of each model; None is by its size.
         slots: The most stories of a model at the same time.
@@ -119,12 +121,12 @@ def open_models(
         The schedulers by the names of their models, in the order of the paths.
 
     Raises:
-        SlmxError: A path is no bundle, or as in `Generator` and `Scheduler`.
+        SlmxError: As in `open_signed`, `Generator` and `Scheduler`.
         UsageError: Two models have the same name.
     """
     bundles: dict[str, Bundle] = {}
     for path in paths:
-        bundle = Bundle.open(path)
+        bundle = open_signed(path, key)
         name = model_name(path, bundle)
         if name in bundles:
             raise UsageError(

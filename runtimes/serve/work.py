@@ -117,10 +117,12 @@ class Work:
 
         Raises:
             ModelError: An error ended the story.
-            StoppingError: The server stopped before the story began.
+            StoppingError: The server stopped before the story began, or before the whole prompt was scored.
         """
+        if isinstance(update.error, StoppingError):
+            raise update.error
         if update.error is not None:
-            raise ModelError(update.error)
+            raise ModelError(str(update.error))
         if place >= self.first_score:
             self.scores[place - self.first_score] = scored(update.ids, update.logprobs, update.top_logprobs)
         elif update.completion is not None and is_cut(update.completion) and not update.completion.ids:
