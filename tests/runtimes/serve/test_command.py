@@ -175,6 +175,14 @@ def test_a_key_that_is_too_short_is_one_line(slmx: Slmx, monkeypatch: pytest.Mon
     assert slmx.refuses("serve", code=2).startswith("the key in SLMX_API_KEY must have 8 to 512 letters")
 
 
+def test_a_bundle_that_is_not_signed_is_not_served_if_a_signature_is_required(slmx: Slmx, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography", reason="needs the extra [sign]")
+    key = tmp_path / "mine"
+    assert slmx("keygen", "--out", key).code == 0
+    public = key.with_suffix(".pub")
+    assert "not signed" in slmx.refuses("serve", "nano", "--port", "0", "--require-signature", public)
+
+
 def test_a_site_needs_a_page(slmx: Slmx, tmp_path: Path) -> None:
     line = slmx.refuses("serve", "--site", tmp_path, code=2)
     assert line == f"--site {tmp_path}: no index.html in it; slmx web --out {tmp_path} writes a page"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,14 @@ def test_stories_are_cut_when_the_server_stops(small_server: Served, monkeypatch
         assert only["error"]["code"] == "stopping"
         stopping.join()
     assert small_server.ask(status=503, prompt="Once")["error"]["code"] == "stopping"
+
+
+def test_a_score_is_cut_when_the_server_stops(small_server: Served) -> None:
+    with begun(small_server, prompt="Once"), ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(small_server.ask, status=503, prompt="One day", echo=True, max_tokens=0, logprobs=0)
+        small_server.wait_until(lambda: small_server.scheduler.figures().waiting == 1)
+        small_server.scheduler.drain(0.05)
+        assert asked.result()["error"]["code"] == "stopping"
 
 
 def test_a_model_that_fails_is_an_error_of_the_server(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
