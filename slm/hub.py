@@ -16,7 +16,7 @@ from slm.errors import needs
 from slm.hub_errors import HubCut, HubError, HubUnreachable, hub_errors
 from slm.hub_name import HubName
 
-# A download whose connection is cut is tried so often. The client does so too, but not for every way of a cut.
+# A download whose connection is cut is tried this many times. The client retries too, but not after every kind of cut.
 TRIES = 3
 PAUSE = 1.0  # seconds between two tries
 
@@ -72,7 +72,7 @@ def open_snapshot(name: HubName, first: str, most: int, missing: str) -> Snapsho
 
     Args:
         name: The repository and the revision.
-        first: The file that tells what else is needed.
+        first: The file that lists what else is needed.
         most: The largest size of that file in bytes.
         missing: What to say of a repository that does not hold the file.
 

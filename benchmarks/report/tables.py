@@ -29,7 +29,7 @@ QUALITY = (
     "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw. "
     "A peer with the same weights has the same quality."
 )
-BEST = "Bold: the best of the column, and what is equal to it within the noise, but no more than a tenth behind."
+BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."
 # The largest distance from the best that can count as equal to it.
 FARTHEST = 0.1
 # Figures of the first model in the table of several models.

@@ -49,7 +49,7 @@ class BlockRecipe:
         return {"bits": self.bits, "largest_block": self.largest_block, "head_bits": HEAD_BITS}
 
 
-# docs/export.md has the measurements behind these choices.
+# docs/export.md has the measurements that led to these choices.
 BLOCK_RECIPES = {"q8": BlockRecipe(8, 64), "int4": BlockRecipe(4, 128)}
 
 

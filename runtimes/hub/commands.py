@@ -38,7 +38,7 @@ def pull(
         typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
     ] = None,
 ) -> None:
-    """Bring a bundle from the hub: only the files that its manifest lists, each checked. docs/hub.md tells more."""
+    """Bring a bundle from the hub: only the files that its manifest lists, each checked; docs/hub.md explains more."""
     with needs("hub"):
         from runtimes.hub.pull import PullSettings, pull_bundle
 

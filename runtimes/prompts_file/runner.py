@@ -84,7 +84,7 @@ def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str],
     Raises:
         SlmxError: The output is not of this run, its disk is full, another process writes it, or the input is another.
         OSError: The input cannot be read.
-        KeyboardInterrupt: Ctrl-C was pressed. What to do next was told.
+        KeyboardInterrupt: Ctrl-C was pressed. A line said what to do next.
         SystemExit: A signal ended the run, in the same way.
     """
     out = job.out.resolve()

@@ -32,7 +32,7 @@ class Form(Protocol):
         prefix: The beginning of an id.
         name: The `object` of an answer.
         event_name: The `object` of an event.
-        extra: What an answer has besides, and a stream in its first event.
+        extra: Fields that an answer has in addition. A stream has them in its first event.
     """
 
     prefix: str

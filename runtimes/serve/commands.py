@@ -50,7 +50,8 @@ def serve(
         list[str] | None, typer.Option(metavar="ORIGIN", help="Let pages of this origin ask; repeat.")
     ] = None,
     trust_proxy: Annotated[
-        bool, typer.Option("--trust-proxy", help="A proxy on this machine tells clients' addresses (X-Forwarded-For).")
+        bool,
+        typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For of a proxy on this machine."),
     ] = False,
     site: Annotated[
         Path | None,
@@ -79,7 +80,7 @@ def serve(
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds in which stories may end after a stop.")] = 30.0,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:
-    """Serve stories to OpenAI clients until Ctrl-C; docs/server.md tells how, and how to protect the server."""
+    """Serve stories to OpenAI clients until Ctrl-C; docs/server.md explains how, and how to protect the server."""
     with needs("serve"):
         from runtimes.requests.fields import Bounds
         from runtimes.serve.access import hosts_for, read_keys, read_origins

@@ -53,7 +53,7 @@ def error_response(
         type: The class of the error: `INVALID_REQUEST`, `SERVER_ERROR` or "rate_limit_error".
         param: The field that is wrong.
         code: A short name of the problem.
-        headers: Headers of the answer, besides those of its content.
+        headers: Headers of the answer, in addition to those of its content.
     """
     return JSONResponse(error_body(message, type, param, code), status, headers)
 

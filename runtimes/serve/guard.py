@@ -25,7 +25,7 @@ CLIENT_DIGITS = 16
 
 @dataclass
 class Stopping:
-    """Whether the server was told to stop."""
+    """Whether the server is stopping."""
 
     requested: bool = False
 
@@ -37,10 +37,10 @@ class ServeSettings:
     Attributes:
         hosts: The names under which clients may ask.
         keys: The keys; none are needed if there are none.
-        origins: The origins of pages that may ask from a browser, besides the server's own.
+        origins: The origins of pages that may ask from a browser, in addition to the server's own.
         limits: What one client may take.
         site: The folder of a site to show; None for no page.
-        stopping: Whether the server was told to stop.
+        stopping: Whether the server is stopping.
     """
 
     hosts: Hosts
@@ -52,7 +52,7 @@ class ServeSettings:
 
 
 class Guard:
-    """Refuses what may not reach a handler, and tells the handlers who asks, as `request.state.client`."""
+    """Refuses what may not reach a handler, and sets `request.state.client` for the handlers."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The limits of the server, besides those of one request's fields (`runtimes.requests.fields.Bounds`)."""
+"""The limits of the server, other than those of one request's fields (`runtimes.requests.fields.Bounds`)."""
 
 from __future__ import annotations
 

@@ -166,7 +166,7 @@ def _http_lines(http: HttpFigures) -> list[str]:
 
 
 def _process_lines() -> list[str]:
-    """Returns the memory and the descriptors of this process, where Linux tells them."""
+    """Returns the memory and the descriptors of this process, if Linux shows them."""
     try:
         pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
         descriptors = len(os.listdir("/proc/self/fd"))

@@ -138,7 +138,7 @@ class Scheduler:
                 self._stop(job)
 
     def _stop(self, job: Job) -> None:
-        """Takes the waiting stories of a job out of the queue, and tells the thread to end its work."""
+        """Takes the waiting stories of a job out of the queue, and makes the thread end its work."""
         self._queue.remove(job.client, lambda item: item.job is job)
         self._stopped.append(job)
         self._condition.notify_all()

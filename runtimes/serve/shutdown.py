@@ -38,7 +38,7 @@ class StoryServer(uvicorn.Server):
     Args:
         app: As `build_app` returns it.
         grace: The most seconds for the stories that run or wait.
-        trust_proxy: Whether a proxy on this machine tells the addresses of clients in X-Forwarded-For.
+        trust_proxy: Whether the addresses of clients are read from X-Forwarded-For of a proxy on this machine.
     """
 
     def __init__(self, app: Starlette, grace: float, trust_proxy: bool = False) -> None:

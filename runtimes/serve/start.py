@@ -19,7 +19,7 @@ from slm.json_reader import is_plain_name
 BACKLOG = 2048
 # The kernel keeps up to twice as much of an answer that a client does not read.
 SEND_BUFFER = 2**17
-OTHER_DESCRIPTORS = 128  # files of the process besides connections
+OTHER_DESCRIPTORS = 128  # files of the process other than connections
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ async def read_body(request: Request) -> object:
     """Returns the JSON value of a request.
 
     Raises:
-        RequestError: The body is not JSON, is not said to be, or is compressed.
+        RequestError: The body is not JSON, its Content-Type is not JSON, or it is compressed.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
