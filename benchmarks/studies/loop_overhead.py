@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -27,6 +27,7 @@ from benchmarks.run import cases
 from benchmarks.run.bench import Bench, BenchSettings
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
+from benchmarks.studies.figures import Figure, at_least, at_most, table
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.decode_time import decode_seconds
@@ -66,16 +67,6 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
     print(name, time.perf_counter() - started)
 """
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A measured value and its goal."""
-
-    name: str
-    value: str
-    goal: str
-    reached: bool | None = None
 
 
 class Runs(Protocol):
@@ -265,20 +256,6 @@ def prompt_of(subject: Target) -> list[int]:
     return [tokenizer.begin, *tokenizer.encode(PROMPT)]
 
 
-def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """Return a figure that should be at most its goal."""
-    if goal is None:
-        return Figure(name, form.format(value), "")
-    return Figure(name, form.format(value), f"<= {form.format(goal)}", value <= goal)
-
-
-def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """Return a figure that should be at least its goal."""
-    if goal is None:
-        return Figure(name, form.format(value), "")
-    return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
-
-
 def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
     """Measure cold start and peak memory of `slmx generate` with int8."""
     starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
@@ -334,10 +311,7 @@ def main(
         raw |= starts
     row, raw["soak"] = soak_figure(smallest, SOAK_STORIES)
     figures.append(row)
-    typer.echo("| figure | measured | goal | |\n|---|---|---|---|")
-    for figure in figures:
-        mark = {None: "", True: "reached", False: "NOT reached"}[figure.reached]
-        typer.echo(f"| {figure.name} | {figure.value} | {figure.goal} | {mark} |")
+    typer.echo(table(figures))
     typer.echo("\nimports: " + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in raw["imports"].items()))
     if json_file is not None:
         record = {

@@ -1,0 +1,1 @@
+"""Measures `slmx serve` and other servers on the same weights. `python -m benchmarks.studies.serving` runs it."""

@@ -1,0 +1,39 @@
+"""Figures with their goals, and the table that shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured value and its goal."""
+
+    name: str
+    value: str
+    goal: str
+    reached: bool | None = None
+
+
+def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:
+    """Return a figure that should be at most its goal."""
+    if goal is None:
+        return Figure(name, form.format(value), "")
+    return Figure(name, form.format(value), f"<= {form.format(goal)}", value <= goal)
+
+
+def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
+    """Return a figure that should be at least its goal."""
+    if goal is None:
+        return Figure(name, form.format(value), "")
+    return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
+
+
+def table(figures: Iterable[Figure]) -> str:
+    """Return a Markdown table of figures."""
+    lines = ["| figure | measured | goal | |", "|---|---|---|---|"]
+    for figure in figures:
+        mark = {None: "", True: "reached", False: "NOT reached"}[figure.reached]
+        lines.append(f"| {figure.name} | {figure.value} | {figure.goal} | {mark} |")
+    return "\n".join(lines)
