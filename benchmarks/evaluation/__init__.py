@@ -1,0 +1,1 @@
+"""`slmx evaluate`: what a model is worth, and what a variant costs. A bundle needs onnxruntime and numpy only."""

@@ -1,0 +1,102 @@
+"""The model that is evaluated: a variant of a bundle, or a checkpoint in PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtimes.bundle.location import bundle_path
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
+from runtimes.engine.session import Session
+from slm.errors import UsageError, needs
+from slm.folder_kind import Kind, find_kind
+from slm.hashing import sha256_of
+from slm.presets import GPTConfig
+from slm.tokenizer import Tokenizer
+
+PYTORCH = "pytorch"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated.
+
+    Attributes:
+        name: How tables name it, such as `nano int8`.
+        source: The name or the path that was given.
+        variant: The variant, or `pytorch`.
+        session: Reads ids. Nothing else uses it.
+        tokenizer: The model's tokenizer.
+        config: The model's shape.
+        file_bytes: The size of the model's file.
+        sha256: The hash of the model's file.
+        rounds_by_run: Whether its rounding depends on how many ids are read together, as in dynamic int8.
+    """
+
+    name: str
+    source: str
+    variant: str
+    session: Session
+    tokenizer: Tokenizer
+    config: GPTConfig
+    file_bytes: int
+    sha256: str
+    rounds_by_run: bool
+
+
+def open_subject(model: str, variant: str | None, threads: int | None = None) -> Subject:
+    """Opens a model to evaluate.
+
+    Args:
+        model: The folder of a checkpoint or of a run, or a bundle: its folder, its archive, or a name.
+        variant: The variant of a bundle. None takes its default.
+        threads: Threads of onnxruntime. None chooses by the model's size.
+
+    Raises:
+        SlmxError: It is neither, or it cannot be opened.
+        UsageError: A variant of a checkpoint was asked for.
+    """
+    if find_kind(Path(model)) in (Kind.CHECKPOINT, Kind.RUN):
+        if variant not in (None, PYTORCH):
+            raise UsageError(f"--variant {variant}: {model} is a checkpoint, which has no variants; name a bundle")
+        return _checkpoint(model, threads)
+    bundle = Bundle.open(bundle_path(model))
+    chosen = bundle.choose(variant)
+    session = Session.open(bundle.model_bytes(chosen), bundle.config, threads, bundle.model_location(chosen))
+    file = bundle.manifest.files[bundle.manifest.variants[chosen].file]
+    return Subject(
+        f"{bundle.path.stem if bundle.is_archive else bundle.path.name} {chosen}",
+        model,
+        chosen,
+        session,
+        bundle.tokenizer(),
+        bundle.config,
+        file.bytes,
+        file.sha256,
+        not VARIANTS[chosen].independent_rows,
+    )
+
+
+def _checkpoint(path: str, threads: int | None) -> Subject:
+    with needs("export"):
+        import torch
+
+        from export.checks.torch_session import float_session
+        from runtimes.engine.session import default_threads
+        from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
+    opened = load_checkpoint(Path(path))
+    config = opened.model.config
+    torch.set_num_threads(default_threads(config) if threads is None else threads)
+    weights = opened.folder / WEIGHTS_FILE
+    return Subject(
+        f"{Path(path).resolve().name} {PYTORCH}",
+        path,
+        PYTORCH,
+        float_session(opened.model, threads),
+        opened.tokenizer,
+        config,
+        weights.stat().st_size,
+        sha256_of(weights),
+        False,
+    )

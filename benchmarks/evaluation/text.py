@@ -1,0 +1,97 @@
+"""The text that models are evaluated on: stories, their ids, and the story of each id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from slm.data.corpus import TokenStream, encode_stories
+from slm.data.sources import read_stories
+from slm.errors import SlmxError
+from slm.hashing import sha256_of_bytes
+from slm.tokenizer import Tokenizer
+
+IdArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StoryText:
+    """Stories to evaluate on.
+
+    Attributes:
+        name: Where they are from.
+        stories: The stories.
+    """
+
+    name: str
+    stories: tuple[str, ...]
+
+    @classmethod
+    def read(cls, sources: list[str], most: int | None = None) -> StoryText:
+        """Reads the stories of files or folders.
+
+        Args:
+            sources: Texts or tables.
+            most: The number of stories to keep from the start; None keeps all.
+
+        Raises:
+            SlmxError: A source cannot be read, or there are no stories.
+        """
+        stories = tuple(read_stories(sources))[:most]
+        name = ", ".join(Path(source).name for source in sources)
+        if not stories:
+            raise SlmxError(f"{name}: no stories in it; give --text a file of stories")
+        return cls(name, stories)
+
+    @cached_property
+    def sha256(self) -> str:
+        """A hash of the stories."""
+        return sha256_of_bytes("\0".join(self.stories).encode())
+
+    @cached_property
+    def bytes_of(self) -> npt.NDArray[np.float64]:
+        """UTF-8 bytes of each story, float64 [stories]."""
+        return np.array([len(story.encode()) for story in self.stories], np.float64)
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """The ids of a text in one stream, as in training.
+
+    Attributes:
+        text: The text.
+        stream: The ids of all stories.
+        owners: The story to which each predicted id belongs, int64 [n - 1]. What begins a story ends the one before it.
+    """
+
+    text: StoryText
+    stream: TokenStream
+    owners: IdArray
+
+    @classmethod
+    def encode(cls, text: StoryText, tokenizer: Tokenizer) -> EncodedText:
+        """Encodes the stories of a text."""
+        stream = encode_stories(text.stories, tokenizer)
+        ids = np.asarray(stream.ids[:]).astype(np.int64)
+        starts = ids == tokenizer.begin
+        owners = np.cumsum(starts) - 1
+        owners[1:][starts[1:]] -= 1
+        return cls(text, stream, owners[1:])
+
+    @cached_property
+    def ids(self) -> IdArray:
+        """The ids, int64 [n]."""
+        return np.asarray(self.stream.ids[:]).astype(np.int64)
+
+    def by_story(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Adds up values of the first predicted ids by story: float64 [m] to float64 [stories], for m up to n - 1."""
+        totals = np.bincount(self.owners[: len(values)], values, len(self.text.stories))
+        return totals.astype(np.float64)
+
+    def sizes(self, count: int) -> npt.NDArray[np.float64]:
+        """Returns how many of the first `count` predicted ids belong to each story, float64 [stories]."""
+        return self.by_story(np.ones(count))
