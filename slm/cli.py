@@ -19,7 +19,7 @@ COMMANDS = {
     "prepare": ("slm.commands", "prepare"),
     "train": ("slm.commands", "train"),
     "average": ("slm.commands", "average"),
-    "evaluate": ("slm.commands", "evaluate"),
+    "evaluate": ("benchmarks.evaluation.commands", "evaluate"),
     "import": ("slm.commands", "import_model"),
     "export": ("export.commands", "export"),
     "verify": ("export.commands", "verify"),

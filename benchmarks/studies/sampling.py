@@ -26,8 +26,8 @@ import torch
 import typer
 from torch.nn import functional as F
 
+from benchmarks.evaluation.continuations import SENTENCE_END, Excerpt, Vocabulary, choose_excerpts, cut, describe
 from benchmarks.studies.command import check_folder, command_line, run
-from benchmarks.studies.continuations import SENTENCE_END, Excerpt, Vocabulary, choose_excerpts, cut, describe
 from benchmarks.studies.distance import Distance, Floats, distances
 from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle

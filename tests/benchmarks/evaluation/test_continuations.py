@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.studies.continuations import (
+from benchmarks.evaluation.continuations import (
     COMMON_WORDS,
     Vocabulary,
     choose_excerpts,

@@ -1,0 +1,107 @@
+"""The command `slmx evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from slm.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmarks.evaluation.reading import Advance
+
+REPORT = "evaluation.md"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")],
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", "--data", help="Held-out stories, or a folder from slmx prepare; repeat for more."),
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="loss, pairs, stories or novelty; repeat, or use commas. Default: loss, with --text."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="Variant of a bundle, or all; repeat for more. Default: the bundle's.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another model, or a variant of MODEL, to compare with on the same text.")
+    ] = None,
+    training: Annotated[
+        list[str] | None, typer.Option(help="The stories of the training, for novelty and unknown words.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=2, help="Beginnings of stories, for stories and novelty.")] = 100,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read for loss; default: all.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first story.")] = 1,
+    language: Annotated[str, typer.Option(help="Figures that know English are left out for others.")] = "english",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the result. The same command goes on with one that was stopped.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure what a model is worth on stories, and what a variant costs, with intervals."""
+    import json
+    from dataclasses import asdict
+
+    from benchmarks.evaluation.run import Settings, finite
+    from benchmarks.evaluation.run import evaluate as run
+    from benchmarks.evaluation.tables import tables
+    from slm.disk import write_file
+    from slm.locks import lock_folder
+
+    suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
+    if not suites:
+        if not text:
+            raise UsageError("--text FILE is needed, stories to read; or --suite pairs, which needs no text")
+        suites = ("loss",)
+    settings = Settings(
+        model,
+        tuple(variant or ()),
+        against,
+        tuple(text or ()),
+        tuple(training or ()),
+        suites,
+        count,
+        max_tokens,
+        seed,
+        language,
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    with _Bars() as bars:
+        if out is None:
+            found = run(settings, None, bars.begin)
+        else:
+            with lock_folder(out):
+                found = run(settings, out, bars.begin)
+                write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+    typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
+
+
+class _Bars:
+    """Progress on stderr: a bar on a terminal, a line for each part in a log."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._console = Console(stderr=True)
+        self._bars = Progress(console=self._console, transient=True, disable=not self._console.is_terminal)
+
+    def __enter__(self) -> _Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def begin(self, name: str, steps: int) -> Advance:
+        """Shows a part of the work; returns what counts its steps."""
+        if not self._console.is_terminal:
+            self._console.print(name, soft_wrap=True, highlight=False, markup=False)
+        task = self._bars.add_task(name, total=steps)
+        return lambda count: self._bars.advance(task, count)

@@ -1,0 +1,236 @@
+"""Runs the suites on the models that are evaluated, and keeps what is done."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.evaluation.continuations import Vocabulary
+from benchmarks.evaluation.loss import measure_difference, measure_loss, ways_of, work
+from benchmarks.evaluation.novelty import TrainingText, measure_novelty
+from benchmarks.evaluation.pairs import KINDS, make_pairs, measure_pairs
+from benchmarks.evaluation.reading import Advance
+from benchmarks.evaluation.stories import Ending, measure_stories, openings, true_endings, write_endings
+from benchmarks.evaluation.subject import Subject, open_subject
+from benchmarks.evaluation.text import StoryText
+from runtimes.bundle.location import bundle_path
+from runtimes.bundle.store import Bundle
+from runtimes.bundle.variants import VARIANTS
+from runtimes.types import SamplingParams
+from slm.disk import write_file
+from slm.errors import SlmxError, UsageError
+from slm.json_reader import read_json
+
+SUITES = ("loss", "stories", "pairs", "novelty")
+WITH_TEXT = ("loss", "stories", "novelty")
+TRUE = "true stories"
+EVERY = "all"
+RESULT = "evaluation.json"
+MAX_RESULT_BYTES = 2**28
+ENGLISH = "english"
+# Called with the name of a part and the number of its steps; returns what to call after each of them.
+Begin = Callable[[str, int], Advance]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is evaluated, and how.
+
+    Attributes:
+        model: A checkpoint, a run or a bundle.
+        variants: The variants of a bundle; empty for its default, `all` for all that onnxruntime runs.
+        against: Another model, or another variant of `model`, that each is compared with.
+        text: Held-out stories.
+        training: The stories that the model was trained on, for the suites that ask what is new.
+        suites: The suites to run.
+        count: The number of beginnings of stories.
+        max_tokens: The most ids that the suite `loss` predicts; None for all of the text.
+        seed: The seed of the first story.
+        language: The language of the text. Figures that know English are left out for others.
+    """
+
+    model: str
+    variants: tuple[str, ...] = ()
+    against: str | None = None
+    text: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ("loss", "pairs")
+    count: int = 100
+    max_tokens: int | None = None
+    seed: int = 1
+    language: str = ENGLISH
+
+    def __post_init__(self) -> None:
+        for suite in self.suites:
+            if suite not in SUITES:
+                raise UsageError(f"--suite {suite}: there are {', '.join(SUITES)}")
+        lacking = [suite for suite in self.suites if suite in WITH_TEXT and not self.text]
+        if lacking:
+            raise UsageError(f"the suite {lacking[0]} needs --text FILE, stories that the model was not trained on")
+        if "novelty" in self.suites and not self.training:
+            raise UsageError("the suite novelty needs --training FILE, the stories that the model was trained on")
+        if "pairs" in self.suites and self.language != ENGLISH:
+            raise UsageError("the suite pairs knows English only; leave it out with --suite")
+
+
+@dataclass
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        settings: The settings, with the hashes of the models and the texts.
+        results: Figures by model and suite. `true stories` has the figures of the true endings.
+        differences: Figures of each model against `against`, by model.
+        endings: The endings of each model, and the true ones, for the same beginnings.
+    """
+
+    settings: dict[str, Any]
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    differences: dict[str, Any] = field(default_factory=dict)
+    endings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+def variants_of(model: str, variants: Iterable[str]) -> list[str | None]:
+    """Returns the variants to evaluate; None is the default, or a checkpoint."""
+    wanted = list(variants)
+    if EVERY not in wanted:
+        return [*wanted] or [None]
+    return [*Bundle.open(bundle_path(model)).variants]
+
+
+def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
+    """Runs the suites.
+
+    Args:
+        settings: What is evaluated.
+        out: A folder for the result. What it has of a run with the same settings is not measured again. None keeps
+            nothing.
+        begin: Tells about progress.
+
+    Raises:
+        SlmxError: A model or a text cannot be read, or `out` has a result of other settings.
+    """
+    subjects = [open_subject(settings.model, variant) for variant in variants_of(settings.model, settings.variants)]
+    other = _other(settings)
+    everyone = subjects if other is None else [*subjects, other]
+    text = StoryText.read([*settings.text]) if settings.text else None
+    identity = asdict(settings) | {
+        "hashes": {subject.name: subject.sha256 for subject in everyone},
+        "text hash": None if text is None else text.sha256,
+    }
+    run = _Run(settings, _load(out, identity), out, begin)
+    for subject in subjects:
+        run.measure(subject, text)
+    if other is not None and text is not None and "loss" in settings.suites:
+        for subject in subjects:
+            run.compare(subject, other, text)
+    if text is not None and not {"stories", "novelty"}.isdisjoint(settings.suites):
+        run.write(everyone, text)
+    return run.found
+
+
+def _other(settings: Settings) -> Subject | None:
+    if settings.against is None:
+        return None
+    is_variant = settings.against in VARIANTS and not Path(settings.against).exists()
+    return open_subject(settings.model, settings.against) if is_variant else open_subject(settings.against, None)
+
+
+class _Run:
+    def __init__(self, settings: Settings, found: Evaluation, out: Path | None, begin: Begin) -> None:
+        self.settings, self.found, self._out, self._begin = settings, found, out, begin
+
+    def _keep(self, results: dict[str, Any], name: str, measure: Callable[[], object]) -> None:
+        """Measures something that was not measured yet, and saves it."""
+        if name not in results:
+            results[name] = measure()
+            _save(self._out, self.found)
+
+    def measure(self, subject: Subject, text: StoryText | None) -> None:
+        """Runs the suites that read."""
+        results = self.found.results.setdefault(subject.name, {"bytes": subject.file_bytes})
+        if "loss" in self.settings.suites and text is not None and "loss" not in results:
+            most = self.settings.max_tokens
+            advance = self._begin(f"loss of {subject.name}", work(subject, text, most, ways_of(subject)))
+            self._keep(results, "loss", lambda: measure_loss(subject, text, most, advance))
+        if "pairs" in self.settings.suites and "pairs" not in results:
+            count = sum(len(make_pairs(kind)) for kind in KINDS)
+            advance = self._begin(f"pairs of {subject.name}", count)
+            self._keep(results, "pairs", lambda: measure_pairs(subject, advance))
+
+    def compare(self, subject: Subject, other: Subject, text: StoryText) -> None:
+        """Compares a model with another one."""
+        name = f"{subject.name} against {other.name}"
+        if name in self.found.differences:
+            return
+        most = self.settings.max_tokens
+        advance = self._begin(name, work(subject, text, most, ways_of(subject, other)))
+        self._keep(self.found.differences, name, lambda: measure_difference(subject, other, text, most, advance))
+
+    def write(self, subjects: list[Subject], text: StoryText) -> None:
+        """Runs the suites that write."""
+        settings = self.settings
+        excerpts = openings(text.stories, settings.count, subjects)
+        true = true_endings(excerpts)
+        written = self.found.endings
+        self._keep(written, TRUE, lambda: [asdict(ending) for ending in true])
+        for subject in subjects:
+            if subject.name not in written:
+                advance = self._begin(f"stories of {subject.name}", len(excerpts))
+                rows = write_endings(subject, excerpts, SamplingParams(), settings.seed, advance)
+                self._keep(written, subject.name, lambda rows=rows: [asdict(row) for row in rows])  # type: ignore[misc]
+        endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
+        known = StoryText.read([*settings.training]).stories if settings.training else text.stories
+        if "stories" in settings.suites:
+            vocabulary = Vocabulary.of(known)
+            for name, ours in endings.items():
+                results = self.found.results.setdefault(name, {})
+                self._keep(
+                    results,
+                    "stories",
+                    lambda ours=ours: measure_stories(ours, true, vocabulary, settings.language == ENGLISH),  # type: ignore[misc]
+                )
+        if "novelty" in settings.suites:
+            self._begin("training text", 1)
+            training = TrainingText(known)
+            for name, ours in endings.items():
+                results = self.found.results.setdefault(name, {})
+                texts = [ending.text for ending in ours]
+                self._keep(results, "novelty", lambda texts=texts: measure_novelty(texts, training))  # type: ignore[misc]
+
+
+def _save(out: Path | None, found: Evaluation) -> None:
+    if out is not None:
+        content = json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False)
+        write_file(out / RESULT, content.encode() + b"\n")
+
+
+def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
+    """Returns what a folder has of a run with the same settings, or an empty result."""
+    settings = json.loads(json.dumps(settings))
+    if out is None or not (path := out / RESULT).exists():
+        return Evaluation(settings)
+    found = read_json(path, MAX_RESULT_BYTES)
+    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
+        raise SlmxError(f"{path}: not a result of slmx evaluate; give another --out")
+    before = found["settings"]
+    changed = [name for name, value in settings.items() if before.get(name) != value and name != "suites"]
+    if changed:
+        raise SlmxError(f"{path}: made with another {', '.join(changed)}; give another --out")
+    try:
+        return Evaluation(settings, found["results"], found["differences"], found["endings"])
+    except KeyError as error:
+        raise SlmxError(f"{path}: it has no {error}; give another --out") from None
+
+
+def finite(value: object) -> object:
+    """Replaces NaN and infinity, which JSON has not, by None."""
+    if isinstance(value, dict):
+        return {name: finite(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,156 @@
+"""Markdown tables of an evaluation. A terminal shows them as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.evaluation.novelty import LARGEST_N
+from benchmarks.evaluation.reading import Way
+from benchmarks.evaluation.run import TRUE, Evaluation
+
+UNKNOWN = "-"
+SHOWN_N = (1, 2, 3, 4, 6, 8, 12, LARGEST_N)
+PERCENT = (
+    "of at least the measured words",
+    "ends properly",
+    "repeated 4-grams",
+    "unknown words",
+    "names kept",
+    "answers to oneself",
+)
+
+
+def tables(found: Evaluation) -> str:
+    """Returns all tables of an evaluation, each after its heading."""
+    parts = [
+        *_loss(found.results),
+        *_differences(found.differences),
+        *_pairs(found.results),
+        *_stories(found.results),
+        *_novelty(found.results),
+    ]
+    return "\n\n".join(parts)
+
+
+def interval(estimate: Mapping[str, Any] | None, form: str = ".4f", factor: float = 1.0) -> str:
+    """Returns a figure with the half width of its interval, such as `0.7446 ± 0.0120`."""
+    if estimate is None or estimate.get("value") is None:
+        return UNKNOWN
+    value = factor * estimate["value"]
+    if estimate.get("low") is None:
+        return format(value, form)
+    return f"{value:{form}} ± {factor * (estimate['high'] - estimate['low']) / 2:{form}}"
+
+
+def _table(heading: str, note: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    rows = [list(row) for row in rows]
+    if not rows:
+        return []
+    columns = list(columns)
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return [f"## {heading}", *[note] * bool(note), "\n".join(lines)]
+
+
+def _loss(results: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, suites in results.items():
+        for way in Way:
+            figures = suites.get("loss", {}).get(way.value)
+            if figures is not None:
+                perplexity = f"{figures['perplexity']['value']:.3f}"
+                cells = [interval(figures["bits per byte"]), interval(figures["nats per token"]), perplexity]
+                rows.append([name, way.value, *cells, f"{figures['tokens']:,}"])
+    note = "Smaller is better. ± is half of the 95 % interval, clustered by story."
+    columns = ("model", "read in", "bits per byte", "nats per token", "perplexity", "tokens")
+    return _table("Loss", note, columns, rows) + _positions(results)
+
+
+def _positions(results: Mapping[str, Any]) -> list[str]:
+    curves = {name: suites["loss"]["by position"] for name, suites in results.items() if "loss" in suites}
+    if not curves:
+        return []
+    longest = max(curves.values(), key=len)
+    columns = ["model", *(_range(group) for group in longest)]
+    rows = [[name, *(f"{group['nats']:.2f}" for group in curve)] for name, curve in curves.items()]
+    rows = [row + [UNKNOWN] * (len(columns) - len(row)) for row in rows]
+    return _table("Loss by position", "Nats per token after so many tokens of the window.", columns, rows)
+
+
+def _range(group: Mapping[str, int]) -> str:
+    return f"{group['from']}" if group["from"] == group["to"] else f"{group['from']}-{group['to']}"
+
+
+def _differences(differences: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, ways in differences.items():
+        for way, figures in ways.items():
+            share = f"{interval(figures['share'], '+.2f', 100).replace('± +', '± ')} %"
+            told = "cannot be told from 0" if figures["contains zero"] else "differs"
+            cells = [share, told, f"{figures['smallest difference']:.5f}"]
+            late = figures.get("divergence, 99 %")
+            cells.append(UNKNOWN if late is None else f"{interval(figures['divergence'], '.5f')}; {late:.4f}")
+            same = figures.get("same most likely token")
+            cells.append(UNKNOWN if same is None else f"{100 * same['value']:.2f} %")
+            change = figures.get("change, root mean square")
+            cells.append(UNKNOWN if change is None else f"{100 * change:.3f} %")
+            rows.append([name, way, *cells])
+    note = (
+        "Both models predict the same text. The smallest difference in bits per byte would have been found with a "
+        "chance of 80 %. The change is that of the true token's probability."
+    )
+    columns = (
+        "models",
+        "read in",
+        "more bits per byte",
+        "95 %",
+        "smallest difference",
+        "KL divergence in nats, mean; 99 %",
+        "same most likely token",
+        "change, root mean square",
+    )
+    return _table("Differences", note, columns, rows)
+
+
+def _pairs(results: Mapping[str, Any]) -> list[str]:
+    found = {name: suites["pairs"] for name, suites in results.items() if "pairs" in suites}
+    kinds = list(next(iter(found.values()), {}))
+    cells = {
+        name: [f"{interval(pairs[kind]['accuracy'], '.1f', 100)} %" for kind in kinds] for name, pairs in found.items()
+    }
+    note = "The share of pairs of which the right text is more likely. Chance is 50 %, a person is near 100 %."
+    return _table("Pairs of sentences", note, ("model", *kinds), [[name, *row] for name, row in cells.items()])
+
+
+def _stories(results: Mapping[str, Any]) -> list[str]:
+    found = {name: suites["stories"] for name, suites in results.items() if "stories" in suites}
+    if not found:
+        return []
+    names = sorted(found, key=lambda name: name == TRUE)
+    figures = dict.fromkeys(figure for name in names for figure in found[name])
+    rows = [[figure, *(_cell(figure, found[name].get(figure)) for name in names)] for figure in figures]
+    note = "Endings for the beginnings of held-out stories. The column of the true stories is the line to come near to."
+    return _table("Stories", note, ("figure", *names), rows)
+
+
+def _cell(figure: str, value: object) -> str:
+    factor, unit = (100.0, " %") if figure in PERCENT else (1.0, "")
+    form = ".1f" if unit else ".3f"
+    if isinstance(value, dict):
+        return UNKNOWN if value.get("value") is None else interval(value, form, factor) + unit
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{factor * value:{form}}{unit}" if isinstance(value, float) else UNKNOWN
+
+
+def _novelty(results: Mapping[str, Any]) -> list[str]:
+    rows = []
+    for name, suites in sorted(results.items(), key=lambda item: item[0] == TRUE):
+        figures = suites.get("novelty")
+        if figures is not None:
+            shares = [f"{interval(figures['new n-grams'][str(n)], '.1f', 100)} %" for n in SHOWN_N]
+            rows.append([name, *shares, f"{figures['mean longest copy']:.1f}", str(figures["longest copy"]["words"])])
+    note = "The share of n-grams that the training text does not have, and the longest copies in words."
+    columns = ("model", *(f"n = {n}" for n in SHOWN_N), "mean longest copy", "longest copy")
+    return _table("Novelty", note, columns, rows)
