@@ -1,9 +1,7 @@
-"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `evaluate`, `import`, `presets`."""
+"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `import`, `presets`."""
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -172,46 +170,6 @@ def average(
     result = write_average(checkpoints, text, out, force, Console(stderr=True))
     typer.echo(f"{result.bits_per_byte:.4f} bits per byte", err=True)
     typer.echo(str(out))
-
-
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a checkpoint or of a run.")],
-    text: Annotated[
-        list[str],
-        typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
-    ],
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read; default: all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Measure loss, perplexity and bits per byte of a checkpoint on a text."""
-    with needs("train"):
-        from rich.console import Console
-
-        from slm.checkpoint import load_checkpoint
-        from slm.train.evaluate import evaluate as run
-        from slm.train.evaluate import read_stream
-
-    opened = load_checkpoint(checkpoint)
-    stream = read_stream(text, opened)
-    block_size = opened.model.config.block_size
-    max_windows = None if max_tokens is None else max(1, max_tokens // block_size)
-    result = run(opened.model, stream, max_windows, console=Console(stderr=True))
-    figures = {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
-        "tokens": result.tokens,
-        "stories": stream.stories,
-    }
-    if as_json:
-        finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        typer.echo(json.dumps({"checkpoint": str(opened.folder), "text": text} | finite))
-        return
-    typer.echo(f"{'checkpoint':<14} {opened.folder}")
-    typer.echo(f"{'loss':<14} {result.loss:.4f} nats per token")
-    typer.echo(f"{'perplexity':<14} {result.perplexity:.3f} per token")
-    typer.echo(f"{'bits per byte':<14} {result.bits_per_byte:.4f}")
-    typer.echo(f"{'read':<14} {result.tokens:,} tokens in windows of {block_size}, of {stream.stories:,} stories")
 
 
 def import_model(

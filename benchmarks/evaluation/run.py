@@ -117,7 +117,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     subjects = [open_subject(settings.model, variant) for variant in variants_of(settings.model, settings.variants)]
     other = _other(settings)
     everyone = subjects if other is None else [*subjects, other]
-    text = StoryText.read([*settings.text]) if settings.text else None
+    text = StoryText.read(settings.text) if settings.text else None
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
@@ -184,7 +184,7 @@ class _Run:
                 rows = write_endings(subject, excerpts, SamplingParams(), settings.seed, advance)
                 self._keep(written, subject.name, lambda rows=rows: [asdict(row) for row in rows])  # type: ignore[misc]
         endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
-        known = StoryText.read([*settings.training]).stories if settings.training else text.stories
+        known = StoryText.read(settings.training).stories if settings.training else text.stories
         if "stories" in settings.suites:
             vocabulary = Vocabulary.of(known)
             for name, ours in endings.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from slm.data.corpus import TokenStream, encode_stories
+from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
 from slm.errors import SlmxError
 from slm.hashing import sha256_of_bytes
@@ -31,17 +33,18 @@ class StoryText:
     stories: tuple[str, ...]
 
     @classmethod
-    def read(cls, sources: list[str], most: int | None = None) -> StoryText:
+    def read(cls, sources: Sequence[str]) -> StoryText:
         """Reads the stories of files or folders.
 
         Args:
-            sources: Texts or tables.
-            most: The number of stories to keep from the start; None keeps all.
+            sources: Texts or tables, or one prepared data set, of which the validation split is read.
 
         Raises:
             SlmxError: A source cannot be read, or there are no stories.
         """
-        stories = tuple(read_stories(sources))[:most]
+        stories = tuple(
+            _held_out(sources[0]) if len(sources) == 1 and is_dataset(sources[0]) else read_stories(sources)
+        )
         name = ", ".join(Path(source).name for source in sources)
         if not stories:
             raise SlmxError(f"{name}: no stories in it; give --text a file of stories")
@@ -95,3 +98,14 @@ class EncodedText:
     def sizes(self, count: int) -> npt.NDArray[np.float64]:
         """Returns how many of the first `count` predicted ids belong to each story, float64 [stories]."""
         return self.by_story(np.ones(count))
+
+
+def _held_out(folder: str) -> Iterator[str]:
+    """Yields the stories of a data set's validation split."""
+    dataset = Dataset.open(Path(folder))
+    ids = np.asarray(dataset.valid.ids[:])
+    tokenizer = dataset.tokenizer
+    for part in np.split(ids, np.flatnonzero(ids == tokenizer.begin)):
+        kept = part[part < tokenizer.end_of_text]
+        if len(kept):
+            yield tokenizer.decode(kept.tolist())

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.command import run
 from benchmarks.evaluation.continuations import Excerpt, Vocabulary
+from benchmarks.studies.command import run
 from benchmarks.studies.sampling import GRID, JUDGED, Meter, Text, judged_bits, main, name_of
 from runtimes.types import SamplingParams
 from slm.checkpoint import Checkpoint, load_checkpoint
