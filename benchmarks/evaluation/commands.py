@@ -35,6 +35,7 @@ def evaluate(
         list[str] | None, typer.Option(help="The stories of the training, for novelty and unknown words.")
     ] = None,
     count: Annotated[int, typer.Option(min=2, help="Beginnings of stories, for stories and novelty.")] = 100,
+    words: Annotated[int, typer.Option(min=5, help="Words of each ending that are measured.")] = 60,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read for loss; default: all.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first story.")] = 1,
     language: Annotated[str, typer.Option(help="Figures that know English are left out for others.")] = "english",
@@ -66,6 +67,7 @@ def evaluate(
         tuple(training or ()),
         suites,
         count,
+        words,
         max_tokens,
         seed,
         language,

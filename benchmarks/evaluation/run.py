@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks.evaluation.loss import measure_difference, measure_loss, ways_of
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.pairs import KINDS, make_pairs, measure_pairs
 from benchmarks.evaluation.reading import Advance
-from benchmarks.evaluation.stories import Ending, measure_stories, openings, true_endings, write_endings
+from benchmarks.evaluation.stories import WORDS, Ending, measure_stories, openings, true_endings, write_endings
 from benchmarks.evaluation.subject import Subject, open_subject
 from benchmarks.evaluation.text import StoryText
 from runtimes.bundle.location import bundle_path
@@ -48,6 +49,7 @@ class Settings:
         training: The stories that the model was trained on, for the suites that ask what is new.
         suites: The suites to run.
         count: The number of beginnings of stories.
+        words: The number of words of each ending that are measured.
         max_tokens: The most ids that the suite `loss` predicts; None for all of the text.
         seed: The seed of the first story.
         language: The language of the text. Figures that know English are left out for others.
@@ -60,6 +62,7 @@ class Settings:
     training: tuple[str, ...] = ()
     suites: tuple[str, ...] = ("loss", "pairs")
     count: int = 100
+    words: int = WORDS
     max_tokens: int | None = None
     seed: int = 1
     language: str = ENGLISH
@@ -174,7 +177,7 @@ class _Run:
     def write(self, subjects: list[Subject], text: StoryText) -> None:
         """Runs the suites that write."""
         settings = self.settings
-        excerpts = openings(text.stories, settings.count, subjects)
+        excerpts = openings(text.stories, settings.count, subjects, settings.words)
         true = true_endings(excerpts)
         written = self.found.endings
         self._keep(written, TRUE, lambda: [asdict(ending) for ending in true])
@@ -182,25 +185,22 @@ class _Run:
             if subject.name not in written:
                 advance = self._begin(f"stories of {subject.name}", len(excerpts))
                 rows = write_endings(subject, excerpts, SamplingParams(), settings.seed, advance)
-                self._keep(written, subject.name, lambda rows=rows: [asdict(row) for row in rows])  # type: ignore[misc]
+                self._keep(written, subject.name, partial(list, map(asdict, rows)))
         endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
         known = StoryText.read(settings.training).stories if settings.training else text.stories
+        english, words = settings.language == ENGLISH, settings.words
         if "stories" in settings.suites:
             vocabulary = Vocabulary.of(known)
             for name, ours in endings.items():
                 results = self.found.results.setdefault(name, {})
-                self._keep(
-                    results,
-                    "stories",
-                    lambda ours=ours: measure_stories(ours, true, vocabulary, settings.language == ENGLISH),  # type: ignore[misc]
-                )
+                measure = partial(measure_stories, ours, true, vocabulary, english, words)
+                self._keep(results, "stories", measure)
         if "novelty" in settings.suites:
             self._begin("training text", 1)
             training = TrainingText(known)
             for name, ours in endings.items():
                 results = self.found.results.setdefault(name, {})
-                texts = [ending.text for ending in ours]
-                self._keep(results, "novelty", lambda texts=texts: measure_novelty(texts, training))  # type: ignore[misc]
+                self._keep(results, "novelty", partial(measure_novelty, [ending.text for ending in ours], training))
 
 
 def _save(out: Path | None, found: Evaluation) -> None:
@@ -214,7 +214,10 @@ def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
     settings = json.loads(json.dumps(settings))
     if out is None or not (path := out / RESULT).exists():
         return Evaluation(settings)
-    found = read_json(path, MAX_RESULT_BYTES)
+    try:
+        found = read_json(path, MAX_RESULT_BYTES)
+    except ValueError:
+        found = None
     if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
         raise SlmxError(f"{path}: not a result of slmx evaluate; give another --out")
     before = found["settings"]

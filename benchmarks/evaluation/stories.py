@@ -55,7 +55,7 @@ class Ending:
     ended: bool
 
 
-def openings(stories: Iterable[str], count: int, subjects: Sequence[Subject], words: int = WORDS) -> list[Excerpt]:
+def openings(stories: Iterable[str], count: int, subjects: Sequence[Subject], words: int) -> list[Excerpt]:
     """Takes the first stories that can be compared: they fit the context of every model and have enough words.
 
     Raises:
@@ -86,7 +86,7 @@ def true_endings(excerpts: Sequence[Excerpt]) -> list[Ending]:
 
 
 def measure_stories(
-    endings: Sequence[Ending], true: Sequence[Ending], vocabulary: Vocabulary, english: bool, words: int = WORDS
+    endings: Sequence[Ending], true: Sequence[Ending], vocabulary: Vocabulary, english: bool, words: int
 ) -> dict[str, Any]:
     """Measures endings.
 

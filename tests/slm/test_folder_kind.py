@@ -148,7 +148,6 @@ def test_a_run_without_a_checkpoint_is_a_run(tmp_path: Path) -> None:
 
 
 NEEDS_CHECKPOINT: dict[str, Callable[[Path], list[str | Path]]] = {
-    "evaluate": lambda path: ["evaluate", path, "--text", "s.txt"],
     "average": lambda path: ["average", path, path, "--text", "s.txt", "--out", "new"],
     "train --init": lambda path: ["train", "--init", path, "--text", "s.txt", "--out", "new"],
     "export": lambda path: ["export", "--checkpoint", path],

@@ -76,4 +76,4 @@ def test_an_interval_of_equal_values_has_no_width() -> None:
 @pytest.mark.parametrize(("hits", "low", "high"), [(0, 0.0, 0.2775), (10, 0.7225, 1.0), (5, 0.2366, 0.7634)])
 def test_wilson_is_that_of_the_literature(hits: int, low: float, high: float) -> None:
     estimate = share(hits, 10)
-    assert (estimate.low, estimate.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert [estimate.low, estimate.high] == pytest.approx([low, high], abs=1e-4)

@@ -1,0 +1,111 @@
+"""`slmx evaluate`: what it prints, keeps, continues and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.evaluation import run as evaluation
+from slm.checkpoint import load_checkpoint
+from slm.data.corpus import encode_stories
+from slm.data.prepare import PrepareSettings, prepare
+from slm.train.evaluate import evaluate
+from tests.bundles import Slmx, tiny_bundle
+from tests.runs import QUIET
+
+pytestmark = pytest.mark.slow
+
+
+def figures(slmx: Slmx, *arguments: str | Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(slmx("evaluate", *arguments, "--json").stdout)
+    return found
+
+
+def test_a_checkpoint_has_the_figures_of_training(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, stories: list[str]
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    expected = evaluate(checkpoint.model, encode_stories(stories, checkpoint.tokenizer))
+    (result,) = figures(slmx, tiny_checkpoint, "--text", corpus_file)["results"].values()
+    assert result["loss"]["windows"]["bits per byte"]["value"] == pytest.approx(expected.bits_per_byte, abs=1e-4)
+    assert result["loss"]["windows"]["tokens"] == expected.tokens
+    printed = slmx("evaluate", tiny_checkpoint, "--data", corpus_file).stdout
+    assert f"| windows | {expected.bits_per_byte:.4f} ± " in printed
+
+
+def test_the_validation_split_of_a_data_set_is_read(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    dataset = prepare(PrepareSettings((str(corpus_file),), "nano", tmp_path / "set", tokenizer=tiny_checkpoint), QUIET)
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    expected = evaluate(checkpoint.model, dataset.valid)
+    (result,) = figures(slmx, tiny_checkpoint, "--text", tmp_path / "set")["results"].values()
+    assert result["loss"]["windows"]["tokens"] == expected.tokens
+    assert result["loss"]["windows"]["bits per byte"]["value"] == pytest.approx(expected.bits_per_byte, abs=1e-4)
+
+
+def test_every_suite_of_every_variant_and_the_same_again(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a folder \u00e9"
+    options: list[str | Path] = [
+        tiny_bundle(tiny_checkpoint),
+        "--variant",
+        "all",
+        "--against",
+        "fp32",
+        "--text",
+        corpus_file,
+    ]
+    options += [
+        "--training",
+        corpus_file,
+        "--suite",
+        "loss,stories,novelty",
+        "--count",
+        "3",
+        "--words",
+        "5",
+        "--max-tokens",
+        "300",
+    ]
+    found = figures(slmx, *options, "--out", out)
+    names = [name for name in found["results"] if name != evaluation.TRUE]
+    assert [name.split()[-1] for name in names] == ["int8", "fp32"]
+    assert all({"loss", "stories", "novelty"} <= set(found["results"][name]) for name in names)
+    assert {"stories", "novelty"} == set(found["results"][evaluation.TRUE])
+    assert len(found["differences"]) == 2
+    report = (out / "evaluation.md").read_text("utf-8")
+    for heading in ("## Loss", "## Differences", "## Stories", "## Novelty"):
+        assert heading in report
+    monkeypatch.setattr(evaluation, "measure_loss", None)  # nothing is measured again
+    monkeypatch.setattr(evaluation, "write_endings", None)
+    assert figures(slmx, *options, "--out", out) == found
+    assert "made with another count" in slmx.refuses("evaluate", *options, "--count", "4", "--out", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("nano",), "--text FILE is needed", 2),
+        (("nano", "--suite", "poems"), "--suite poems: there are loss, stories, pairs, novelty", 2),
+        (("nano", "--suite", "stories"), "the suite stories needs --text FILE", 2),
+        (("nano", "--suite", "novelty", "--text", "a.txt"), "the suite novelty needs --training FILE", 2),
+        (("nano", "--suite", "pairs", "--language", "german"), "the suite pairs knows English only", 2),
+        (("nano", "--text", "nowhere.txt"), "nowhere.txt: cannot read the text (", 1),
+        (("nowhere", "--text", "a.txt"), "nowhere", 1),
+        (("nano", "--variant", "int3", "--suite", "pairs"), "int3", 1),
+    ],
+)
+def test_what_is_missing_is_one_line(slmx: Slmx, arguments: tuple[str, ...], message: str, code: int) -> None:
+    assert message in slmx.refuses("evaluate", *arguments, code=code)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{}", '{"settings": {}}', "not JSON", '{"settings": 3}'])
+def test_another_result_in_the_folder_is_one_line(slmx: Slmx, tmp_path: Path, content: str) -> None:
+    (tmp_path / "evaluation.json").write_text(content)
+    assert "evaluation.json" in slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path)
+    assert (tmp_path / "evaluation.json").read_text() == content

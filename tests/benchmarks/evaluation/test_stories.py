@@ -1,0 +1,90 @@
+"""The figures of stories count what they say, and tell controls from true stories."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.evaluation.continuations import Vocabulary, choose_excerpts
+from benchmarks.evaluation.stories import (
+    Ending,
+    answers_to_oneself,
+    measure_stories,
+    openings,
+    readability,
+    true_endings,
+    write_endings,
+)
+from benchmarks.evaluation.subject import open_subject
+from runtimes import load
+from runtimes.types import SamplingParams
+from slm.errors import SlmxError
+from tests.benchmarks.evaluation.test_loss import ignore
+
+TALES = [
+    f"Once upon a time, {name} had a {thing}. {name} was happy. One day, {name} lost the {thing}. "
+    f'"Where is my {thing}?" asked {name}. "Here it is," said Mom. {name} hugged Mom and said thank you. '
+    "They went home and played together."
+    for name in ("Tom", "Lily", "Ben", "Mia", "Sam")
+    for thing in ("ball", "red hat", "small toy", "cookie")
+]
+
+
+def measured(endings: list[Ending], true: list[Ending]) -> dict[str, object]:
+    return measure_stories(endings, true, Vocabulary.of(TALES), english=True, words=15)
+
+
+def test_the_true_endings_are_their_own_best() -> None:
+    true = true_endings(choose_excerpts(TALES, 100, 15, lambda story: True))
+    found = measured(true, true)
+    assert found["endings"] == len(TALES)
+    assert found["BLEU"]["value"] == pytest.approx(100)  # type: ignore[index]
+    assert found["chrF"]["value"] == pytest.approx(100)  # type: ignore[index]
+    assert "tok:13a" in found["BLEU"]["signature"]  # type: ignore[index]
+    assert found["ends properly"]["value"] == 1  # type: ignore[index]
+    assert found["unknown words"]["value"] == 0  # type: ignore[index]
+    assert found["readability"]["value"] is not None  # type: ignore[index]
+
+
+def test_other_languages_have_no_english_figures() -> None:
+    true = true_endings(choose_excerpts(TALES, 100, 15, lambda story: True))
+    found = measure_stories(true, true, Vocabulary.of(TALES), english=False, words=15)
+    assert {"readability", "answers to oneself"}.isdisjoint(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('"Hi," said Tom. "Hello," replied Ben.', [False]),
+        ('"Hi," said Tom. "Hello," replied Tom.', [True]),
+        ('"Hi," Tom said. "Hello," Tom answered.', [True]),
+        ('"Hi," Tom said. "Hello," Lily replied. "Bye," replied Lily.', [False, True]),
+        ('"Hi," said Tom. "Bye," said Tom.', []),
+        ("Tom replied.", []),
+    ],
+)
+def test_answers_to_oneself(text: str, expected: list[bool]) -> None:
+    assert answers_to_oneself(text) == expected
+
+
+def test_readability_is_that_of_its_formula() -> None:
+    assert readability("The cat sat. The dog ran.") == pytest.approx(4.71 * 3 + 0.5 * 3 - 21.43)
+    assert math.isnan(readability("..."))
+
+
+@pytest.mark.slow
+def test_endings_are_those_of_generate() -> None:
+    subject = open_subject("nano", "int8")
+    excerpts = openings(TALES, 3, [subject], 15)
+    found = write_endings(subject, excerpts, SamplingParams(), 7, ignore)
+    with load("nano", "int8") as generator:
+        for number, (ending, excerpt) in enumerate(zip(found, excerpts, strict=True)):
+            expected = generator.generate(excerpt.opening, seed=7 + number)
+            assert (ending.opening, ending.text) == (excerpt.opening, expected.completion_text)
+            assert ending.ended == (expected.stats.finish_reason == "stop")
+
+
+def test_texts_without_a_story_to_compare_are_one_line() -> None:
+    with pytest.raises(SlmxError, match="no story that fits"):
+        openings(["Short."], 3, [], 60)
