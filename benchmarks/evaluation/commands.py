@@ -39,6 +39,9 @@ def evaluate(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read for loss; default: all.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first story.")] = 1,
     language: Annotated[str, typer.Option(help="Figures that know English are left out for others.")] = "english",
+    controls: Annotated[
+        bool, typer.Option("--controls", help="Measure bad endings too: shuffled, repeated, copied, other names.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result. The same command goes on with one that was stopped.")
     ] = None,
@@ -71,6 +74,7 @@ def evaluate(
         max_tokens,
         seed,
         language,
+        controls,
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.continuations import Vocabulary
+from benchmarks.evaluation.controls import CONTROLS
 from benchmarks.evaluation.loss import measure_difference, measure_loss, ways_of, work
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.pairs import KINDS, make_pairs, measure_pairs
@@ -53,6 +54,7 @@ class Settings:
         max_tokens: The most ids that the suite `loss` predicts; None for all of the text.
         seed: The seed of the first story.
         language: The language of the text. Figures that know English are left out for others.
+        controls: Whether bad endings are measured too, to show which figures notice them.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Settings:
     max_tokens: int | None = None
     seed: int = 1
     language: str = ENGLISH
+    controls: bool = False
 
     def __post_init__(self) -> None:
         for suite in self.suites:
@@ -186,14 +189,16 @@ class _Run:
                 advance = self._begin(f"stories of {subject.name}", len(excerpts))
                 rows = write_endings(subject, excerpts, SamplingParams(), settings.seed, advance)
                 self._keep(written, subject.name, partial(list, map(asdict, rows)))
-        endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
         known = StoryText.read(settings.training).stories if settings.training else text.stories
+        for name, control in CONTROLS.items() if settings.controls else ():
+            self._keep(written, name, partial(list, map(asdict, control.write(excerpts, known))))
+        endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
         english, words = settings.language == ENGLISH, settings.words
         if "stories" in settings.suites:
             vocabulary = Vocabulary.of(known)
             for name, ours in endings.items():
                 results = self.found.results.setdefault(name, {})
-                measure = partial(measure_stories, ours, true, vocabulary, english, words)
+                measure = partial(measure_stories, ours, true, vocabulary, subjects[0], english, words)
                 self._keep(results, "stories", measure)
         if "novelty" in settings.suites:
             self._begin("training text", 1)

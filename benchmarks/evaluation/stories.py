@@ -29,9 +29,11 @@ from benchmarks.evaluation.intervals import Estimate, mean, share
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.writing import Written, write
+from runtimes.engine.loss import log_softmax, negative_log_likelihood
 from runtimes.types import SamplingParams
 
 WORDS = 60  # of an ending that are measured
+READ_BY_FIRST = "bits per byte, read by the first model"
 MOST_OF_SELF_BLEU = 50  # endings; the time grows with the square of their number
 # A quotation and who says it: "..." said Tom. / "..." Tom said. / "..." she asked.
 _SPEECH = "said|says|asked|replied|answered|shouted|cried|yelled|whispered"
@@ -85,8 +87,30 @@ def true_endings(excerpts: Sequence[Excerpt]) -> list[Ending]:
     return [Ending(excerpt.opening, excerpt.ending, True) for excerpt in excerpts]
 
 
+def read_endings(subject: Subject, endings: Sequence[Ending]) -> list[float]:
+    """Returns the bits per byte of each ending after its opening, as far as the context of the model reaches."""
+    found, tokenizer = [], subject.tokenizer
+    for ending in endings:
+        opening = [tokenizer.begin, *tokenizer.encode(ending.opening)]
+        ids = [*opening, *tokenizer.encode(ending.text)][: subject.config.block_size + 1]
+        after = len(opening) - 1
+        size = len(tokenizer.decode_bytes(ids[len(opening) :]))
+        if not size:
+            continue
+        subject.session.reset()
+        logits = subject.session.score(ids[:-1])[after:]
+        targets = np.array(ids[len(opening) :], np.int64)
+        found.append(negative_log_likelihood(log_softmax(logits), targets) / math.log(2) / size)
+    return found
+
+
 def measure_stories(
-    endings: Sequence[Ending], true: Sequence[Ending], vocabulary: Vocabulary, english: bool, words: int
+    endings: Sequence[Ending],
+    true: Sequence[Ending],
+    vocabulary: Vocabulary,
+    reader: Subject,
+    english: bool,
+    words: int,
 ) -> dict[str, Any]:
     """Measures endings.
 
@@ -94,6 +118,7 @@ def measure_stories(
         endings: The endings of a model, or the true ones.
         true: The true endings of the same beginnings.
         vocabulary: The words of the training text.
+        reader: The model that reads all endings. It finds its own ones and repetitions likely.
         english: Whether the figures that know English are measured.
         words: The number of words of each ending that are measured.
 
@@ -111,6 +136,7 @@ def measure_stories(
     for name in rows[0] if rows else ():
         found[name] = _mean([row[name] for row in rows]).to_json()
     found |= _pooled(pieces)
+    found[READ_BY_FIRST] = _mean(read_endings(reader, endings)).to_json()
     if english:
         found |= _english([ending.text for ending in endings])
     return found | overlap(endings, true)

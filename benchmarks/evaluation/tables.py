@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.evaluation.controls import CONTROLS, verdicts
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
@@ -29,6 +30,7 @@ def tables(found: Evaluation) -> str:
         *_pairs(found.results),
         *_stories(found.results),
         *_novelty(found.results),
+        *_controls(found.results),
     ]
     return "\n\n".join(parts)
 
@@ -127,7 +129,7 @@ def _stories(results: Mapping[str, Any]) -> list[str]:
     found = {name: suites["stories"] for name, suites in results.items() if "stories" in suites}
     if not found:
         return []
-    names = sorted(found, key=lambda name: name == TRUE)
+    names = sorted(found, key=_place)
     figures = dict.fromkeys(figure for name in names for figure in found[name])
     rows = [[figure, *(_cell(figure, found[name].get(figure)) for name in names)] for figure in figures]
     note = "Endings for the beginnings of held-out stories. The column of the true stories is the line to come near to."
@@ -146,7 +148,7 @@ def _cell(figure: str, value: object) -> str:
 
 def _novelty(results: Mapping[str, Any]) -> list[str]:
     rows = []
-    for name, suites in sorted(results.items(), key=lambda item: item[0] == TRUE):
+    for name, suites in sorted(results.items(), key=lambda item: _place(item[0])):
         figures = suites.get("novelty")
         if figures is not None:
             shares = [f"{interval(figures['new n-grams'][str(n)], '.1f', 100)} %" for n in SHOWN_N]
@@ -154,3 +156,15 @@ def _novelty(results: Mapping[str, Any]) -> list[str]:
     note = "The share of n-grams that the training text does not have, and the longest copies in words."
     columns = ("model", *(f"n = {n}" for n in SHOWN_N), "mean longest copy", "longest copy")
     return _table("Novelty", note, columns, rows)
+
+
+def _place(name: str) -> int:
+    """Models come first, then the true stories, then the controls."""
+    return 2 if name in CONTROLS else int(name == TRUE)
+
+
+def _controls(results: Mapping[str, Any]) -> list[str]:
+    told = {True: "yes", False: "no: the figure is blind to it"}
+    rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in verdicts(results).items()]
+    note = "Bad endings that are made on purpose. A figure counts only if it puts its control last."
+    return _table("Controls", note, ("control", "figure", "last"), rows)

@@ -6,7 +6,9 @@ import math
 
 import pytest
 
-from benchmarks.evaluation.continuations import Vocabulary, choose_excerpts
+from benchmarks.evaluation.continuations import Excerpt, Vocabulary, choose_excerpts
+from benchmarks.evaluation.controls import CONTROLS, verdicts
+from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.stories import (
     Ending,
     answers_to_oneself,
@@ -32,7 +34,7 @@ TALES = [
 
 
 def measured(endings: list[Ending], true: list[Ending]) -> dict[str, object]:
-    return measure_stories(endings, true, Vocabulary.of(TALES), english=True, words=15)
+    return measure_stories(endings, true, Vocabulary.of(TALES), open_subject("nano", None), english=True, words=15)
 
 
 def test_the_true_endings_are_their_own_best() -> None:
@@ -49,7 +51,7 @@ def test_the_true_endings_are_their_own_best() -> None:
 
 def test_other_languages_have_no_english_figures() -> None:
     true = true_endings(choose_excerpts(TALES, 100, 15, lambda story: True))
-    found = measure_stories(true, true, Vocabulary.of(TALES), english=False, words=15)
+    found = measure_stories(true, true, Vocabulary.of(TALES), open_subject("nano", None), english=False, words=15)
     assert {"readability", "answers to oneself"}.isdisjoint(found)
 
 
@@ -71,6 +73,29 @@ def test_answers_to_oneself(text: str, expected: list[bool]) -> None:
 def test_readability_is_that_of_its_formula() -> None:
     assert readability("The cat sat. The dog ran.") == pytest.approx(4.71 * 3 + 0.5 * 3 - 21.43)
     assert math.isnan(readability("..."))
+
+
+@pytest.mark.slow
+def test_each_control_is_last_where_it_should_be_and_nowhere_hidden() -> None:
+    nano = open_subject("nano", None)
+    excerpts = choose_excerpts(TALES, 100, 15, lambda story: True)
+    openings = [Excerpt(f"One day, {name} was in the garden.", "") for name in ("Ann", "Bob", "Kim", "Joe")]
+    training = [ending.opening + ending.text for ending in write_endings(nano, openings, SamplingParams(), 9, ignore)]
+    true = true_endings(excerpts)
+    columns = {"true stories": true, "nano": write_endings(nano, excerpts, SamplingParams(), 1, ignore)}
+    columns |= {name: control.write(excerpts, training) for name, control in CONTROLS.items()}
+    known = TrainingText(training)
+    results = {
+        name: {
+            "stories": measure_stories(endings, true, Vocabulary.of(TALES), nano, english=True, words=15),
+            "novelty": measure_novelty([ending.text for ending in endings], known),
+        }
+        for name, endings in columns.items()
+    }
+    assert verdicts(results) == dict.fromkeys(CONTROLS, True)
+    blind = {name: {"stories": {"names kept": {"value": 0.5}}} for name in ("nano", "swapped names")}
+    blind["nano"]["stories"]["names kept"]["value"] = 0.1
+    assert verdicts(blind) == {"swapped names": False}
 
 
 @pytest.mark.slow
