@@ -51,8 +51,8 @@ web:
 web-bench: .venv/dev
 	$(BIN)/python -m benchmarks.studies.browser --out docs/browser.json --pictures docs/browser
 
-# Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories; the first file of TEXT alone
-# is what micro was trained on. On one core, each takes about two hours.
+# Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories. On one quiet core, each takes
+# about two hours.
 TEXT ?= tinystories-train.txt tinystories-train-2.txt tinystories-train-3.txt
 VALID ?= tinystories-valid.txt
 PREPARE := $(BIN)/slmx prepare --valid $(VALID) --no-clean --licence "TinyStories (Eldan & Li, 2023), CDLA-Sharing-1.0"
@@ -63,11 +63,8 @@ train-nano: .venv/dev
 	$(TRAIN) --preset nano --arch llama --text data/nano --steps 20000 --out runs/nano
 
 train-micro: .venv/dev
-	$(PREPARE) $(firstword $(TEXT)) --preset micro --out data/micro
-	$(TRAIN) --preset micro --text data/micro --steps 6000 --out runs/micro-first
-	$(TRAIN) --init runs/micro-first --text data/micro --learning-rate 1e-3 --steps 1400 --seed 2 --eval-every 500 \
-		--out runs/micro-second
-	$(BIN)/slmx average runs/micro-first runs/micro-second --text data/micro --out runs/micro
+	$(PREPARE) $(TEXT) --preset micro --out data/micro
+	$(TRAIN) --preset micro --arch llama --text data/micro --steps 8500 --out runs/micro
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"
