@@ -129,6 +129,6 @@ def find_bundle(bundle: Path | None) -> Path:
         return bundle_path(bundle)
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
-        print(f"bundle: {exported} (--bundle {DEFAULT_BUNDLE} uses the shipped one)", file=sys.stderr)
+        print(f"bundle: {exported} (the shipped one has the name {DEFAULT_BUNDLE})", file=sys.stderr)
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

@@ -221,8 +221,10 @@ class _Run:
     def summary(self) -> str:
         """Returns what the run has done, in one line."""
         done, progress = self._file.done, self._progress
+        if done.rows and not progress.rows:
+            return f"nothing to do: all {done.rows:,} rows are in {self._job.out}"
         new = "" if progress.rows == done.rows else f" ({progress.rows:,} of them new)"
         return (
-            f"{done.rows:,} stories in {self._job.out}{new}, {progress.tokens:,} tokens, {progress.rate:,.0f} tokens/s "
+            f"{done.rows:,} rows in {self._job.out}{new}, {progress.tokens:,} tokens, {progress.rate:,.0f} tokens/s "
             f"({self._generator.variant}, seed {self._file.seed}, {self._slots} at the same time)"
         )
