@@ -16,6 +16,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 SHOWN = 60  # characters of a wrong value in a message
 SHOWN_BITS = 64
+ENDLESS = "a number of more than 300 digits"  # only such a number of JSON is infinite
 NO_NUL = r"^[^\u0000]*$"
 ID_KEY = re.compile("[0-9]{1,9}")
 
@@ -45,7 +46,7 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return str(value) if value.bit_length() <= SHOWN_BITS else f"a number of {value.bit_length():,} bits"
     if isinstance(value, float):
-        return repr(value)
+        return ENDLESS if math.isinf(value) else repr(value)
     if isinstance(value, str):
         return ascii(value) if len(value) <= SHOWN else f"{value[:SHOWN]!a}... ({len(value):,} characters)"
     if isinstance(value, Mapping):
