@@ -7,6 +7,7 @@ read. `BoundedProtocol` uses internals of uvicorn. It was tried with the version
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -77,6 +78,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begins a connection, or refuses it if there are too many."""
         super().connection_made(transport)
         transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]
+        # asyncio sets this only on sockets whose protocol is named, and those of `socket.create_server` have none.
+        # Without it, the second part of an answer waits for the client to confirm the first, 40 ms on Linux.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._figures.connections += 1
         most = self._limits.connections
         if len(self.connections) > 2 * most:

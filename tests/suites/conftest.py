@@ -6,7 +6,6 @@ These tests have an environment of their own, `make suites`, without torch. Ther
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

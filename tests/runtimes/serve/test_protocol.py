@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from runtimes.serve.limits import Limits
+from runtimes.serve.protocol import BoundedProtocol
 from tests.runtimes.serve.sockets import (
     Echo,
     Running,
@@ -62,6 +63,21 @@ def test_requests_share_a_connection(server: Running, app: Echo) -> None:
         client.sendall(LAST)
         assert status_of(read_all(client)) == 200
     assert app.bodies == [b"one", b"two", b"abcde", b""]
+
+
+def test_no_part_of_an_answer_waits_for_the_client_to_confirm_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    class Watched(BoundedProtocol):
+        def on_message_complete(self) -> None:
+            connection = self.transport.get_extra_info("socket")
+            found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().on_message_complete()
+
+    monkeypatch.setattr("tests.runtimes.serve.sockets.BoundedProtocol", Watched)
+    with running(Echo()) as watched:
+        watched.send(LAST)
+    assert found == [1]
 
 
 @pytest.mark.parametrize("begin", [b"G", GET[:-2], POST + b"A: b\r\n"], ids=["a letter", "a header", "headers"])
