@@ -189,7 +189,11 @@ def _shared(bounds: Bounds) -> tuple[Field, ...]:
             LogitsRules.no_repeat_ngram,
         ),
         Field("logit_bias", Bias(MOST_BIASES, 100), "Is added to the logits of these tokens."),
-        Field("ban_words", Texts(MOST_BANNED, Text(MAX_WORD_LENGTH, 1)), "Words that are never written, in any case."),
+        Field(
+            "ban_words",
+            Texts(MOST_BANNED, Text(MAX_WORD_LENGTH, 1)),
+            "Words that are never written, in any case: letters, digits, apostrophes.",
+        ),
         Field("return_token_ids", Flag(), "Whether the answer has the ids of the prompt and of the text.", False),
         Field("user", Text(LONGEST_MODEL_NAME), "A name of the client's user. It changes nothing."),
     )
