@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -27,7 +27,7 @@ class AnswerTransport:
         self.close = close
 
 
-def announcing(cycle: RequestResponseCycle) -> Callable[[Any], Awaitable[None]]:
+def announcing(cycle: RequestResponseCycle) -> Callable[[Any], Coroutine[Any, Any, None]]:
     """Returns the `send` of an answer. It announces the end of the connection if the connection is not kept.
 
     A connection is not kept if its request has not arrived as a whole when the answer begins. Without the header, a

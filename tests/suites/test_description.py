@@ -14,7 +14,7 @@ from tests.suites.conftest import KEY
 
 pytest.importorskip("schemathesis", reason="needs the extra [suites]")
 
-pytestmark = pytest.mark.suites
+pytestmark = [pytest.mark.suites, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 FULL = "SLMX_FULL_SUITES"  # if this variable is set, there are at least 10,000 requests

@@ -11,7 +11,7 @@ import pytest
 
 from tests.suites.conftest import KEY
 
-pytestmark = pytest.mark.suites
+pytestmark = [pytest.mark.suites, pytest.mark.slow]
 
 FOLDER = Path(__file__).parent / "node"
 NODE = shutil.which("node")
