@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._in_head = False
         self.cycle.transport = AnswerTransport(self.transport, self.close_after_answer)  # type: ignore[assignment]
-        self.cycle.send = announcing(self.cycle)  # type: ignore[method-assign]
+        self.cycle.send = announcing(self.cycle)  # type: ignore[method-assign, assignment]
         if self.expect_100_continue or self.parser.should_upgrade():
             # After an early answer nobody knows whether the body follows, and after `Upgrade` the parser stops.
             self.cycle.keep_alive = False
