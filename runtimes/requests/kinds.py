@@ -19,7 +19,7 @@ SHOWN = 60  # characters of a wrong value in a message
 SHOWN_BITS = 64
 ENDLESS = "a number of more than 300 digits"  # only such a number of JSON is infinite
 NO_NUL = r"^[^\u0000]*$"
-ID_KEY = re.compile("[0-9]{1,9}")
+ID_KEY = re.compile("0|[1-9][0-9]{0,8}")
 
 
 class Kind(Protocol[_T_co]):
@@ -227,8 +227,6 @@ class Bias:
                 raise RequestError(
                     f'{name} must have the ids of tokens as its keys, such as {{"42": -5}}, not {shown(key)}', name
                 )
-            if int(key) in found:
-                raise RequestError(f"{name} has two values for the token {int(key)}: send one", name)
             found[int(key)] = number.read(f"{name}[{key}]", item)
         return found
 
@@ -236,7 +234,7 @@ class Bias:
         """Returns the limits."""
         return {
             "type": "object",
-            "propertyNames": {"pattern": f"^{ID_KEY.pattern}$"},
+            "propertyNames": {"pattern": f"^({ID_KEY.pattern})$"},
             "additionalProperties": {"type": "number", "minimum": -self.most, "maximum": self.most},
             "maxProperties": self.entries,
         }
