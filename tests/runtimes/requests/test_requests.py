@@ -145,7 +145,7 @@ RANGES: list[tuple[str, list[object], list[object], str]] = [
     ("stop", ["x", [], ["x"] * 16, "x" * 500], [["x"] * 17, 3], "a text or a list of at most 16 texts"),
     ("stop", [], ["", "x" * 501], "a text of 1 to 500 characters"),
     ("stop_token_ids", [[], [0] * 64], [[0] * 65, "3", 3], "a list of 0 to 64 ids"),
-    ("logit_bias", [{}, {"0": 100, "999999999": -100}], [[], "x", {"00": 1}, {str(i): 0 for i in range(1001)}],
+    ("logit_bias", [{}, {"0": 100, "999999999": -100}], [[], "x", {str(i): 0 for i in range(1001)}],
      "an object of at most 1,000 ids of tokens and their numbers"),
     ("ban_words", ["wolf", ["wolf", "don't"]], [3, ["a"] * 101], "a text or a list of at most 100 texts"),
     ("model", ["nano"], [3, "x" * 201], "a text"),
