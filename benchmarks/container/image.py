@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.container.containerfile import Stage
 from benchmarks.pi.debian import Packages, find_mirror, run
 from benchmarks.pi.machine import SOURCE, build_wheel, host_architecture, wheel_settings
+from slm.errors import SlmxError
 
 # What debian:trixie-slim holds, and what it leaves out.
 BASE = ("?or(?essential,?priority(required))", "apt")
@@ -95,12 +96,22 @@ def compressed_size(folder: Path, *parts: str) -> int:
     Args:
         folder: The folder that holds them.
         parts: Their names; without any, all that is there.
+
+    Raises:
+        SlmxError: A file cannot be read.
     """
     tar = ["tar", "--create", "--sort=name", f"--directory={folder}", *(parts or ["."])]
-    with subprocess.Popen(tar, stdout=subprocess.PIPE) as packing:
-        packed = subprocess.Popen(["gzip", "-6"], stdin=packing.stdout, stdout=subprocess.PIPE)
+    gzip, size = ["gzip", "-6"], 0
+    with (
+        subprocess.Popen(tar, stdout=subprocess.PIPE) as packing,
+        subprocess.Popen(gzip, stdin=packing.stdout, stdout=subprocess.PIPE) as packed,
+    ):
         assert packed.stdout is not None
-        return sum(len(block) for block in iter(lambda: packed.stdout.read(2**20), b""))
+        while block := packed.stdout.read(2**20):
+            size += len(block)
+    if packing.returncode or packed.returncode:
+        raise SlmxError(f"packing {folder} failed")
+    return size
 
 
 def _context(folder: Path) -> Path:

@@ -74,6 +74,8 @@ def test_the_size_is_that_of_all_bytes_packed(tmp_path: Path) -> None:
     small = compressed_size(tmp_path)
     assert 0 < small < 2**12
     assert compressed_size(tmp_path, "zeros") < 2**12
+    with pytest.raises(SlmxError, match=r"packing .* failed"):
+        compressed_size(tmp_path, "missing")
 
 
 def test_it_needs_root_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
