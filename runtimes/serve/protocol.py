@@ -80,7 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
         transport.max_size = READ_AT_ONCE  # type: ignore[attr-defined]
         # asyncio sets this only on sockets whose protocol is named, and those of `socket.create_server` have none.
         # Without it, the second part of an answer waits for the client to confirm the first, 40 ms on Linux.
-        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError):  # the client is gone
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._figures.connections += 1
         most = self._limits.connections
         if len(self.connections) > 2 * most:
