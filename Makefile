@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check pi-check sign-interop bundle web web-bench train-nano train-micro clean
+.PHONY: story test test-fast check pi-check container-check suites sign-interop bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -15,7 +15,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi and not suites"
 
 # The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev
@@ -37,6 +37,22 @@ sign-interop: .venv/dev
 	test -x .venv/model-signing/bin/python || $(PYTHON) -m venv .venv/model-signing
 	.venv/model-signing/bin/python -m pip install --quiet --disable-pip-version-check model-signing pyOpenSSL
 	SLMX_MODEL_SIGNING=.venv/model-signing $(BIN)/python -m pytest tests/runtimes/pack/test_interop.py
+
+# Assembles the container of docs/server from Debian's packages and tries it, without a container engine. It needs Debian's
+# apt-get and root.
+container-check: .venv/dev
+	$(BIN)/python -m benchmarks.container
+
+# Real clients and test suites against slmx serve: OpenAI's for JavaScript, LangChain's tests, Schemathesis. They need an
+# environment of their own, which has no torch, and Node.js 20 or newer with npm. SLMX_FULL_SUITES=1 makes 10,000 requests.
+suites: .venv/suites/ready
+	cd tests/suites/node && npm ci --ignore-scripts --no-audit --no-fund
+	.venv/suites/bin/python -m pytest -c tests/suites/pytest.ini tests/suites
+
+.venv/suites/ready: pyproject.toml constraints.txt
+	test -x .venv/suites/bin/python || $(PYTHON) -m venv .venv/suites
+	.venv/suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[suites]"
+	@touch $@
 
 # Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
 bundle: .venv/export

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import bundle_path, find_bundle
+from slm.counted import count_stories
 from slm.errors import SlmxError, UsageError, needs
 
 KEY_VARIABLE = "SLMX_API_KEY"
@@ -127,7 +128,7 @@ def serve(
         page, shown = {}, f"none: {error}"
     server = StoryServer(build_app(state, settings, page), grace, trust_proxy)
     for name, scheduler in models.items():
-        what = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
+        what = f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
         typer.echo(f"{name:<12} {what}", err=True)
     reach = "this machine only" if listener.is_loopback else "all machines that reach it"
     protected = f"a key of {variable}" if keys else "no key"
