@@ -154,7 +154,7 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
         (("--variant", "int4"), 1, "no variant 'int4'"),
         (("--threads", "0"), 2, "threads"),
         (("missing",), 1, "missing"),
-        (("nano", "nano"), 2, "are both the model nano"),
+        (("nano", "nano"), 2, "both give the model name nano"),
         (("--grace", "inf"), 2, "--grace inf: give a number of seconds up to 1,000,000"),
         (("--grace", "1e10"), 2, "--grace 1e+10: give"),
         (("--request-seconds", "nan"), 2, "--request-seconds nan: give"),
