@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check pi-check sign-interop bundle web web-bench train-nano train-micro clean
+.PHONY: story test test-fast check pi-check container-check suites sign-interop bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	$(BIN)/slmx generate "Once upon a time"
@@ -15,7 +15,7 @@ bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force
 
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not heavy and not browser and not pi and not suites"
 
 # The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev
@@ -38,6 +38,22 @@ sign-interop: .venv/dev
 	.venv/model-signing/bin/python -m pip install --quiet --disable-pip-version-check model-signing pyOpenSSL
 	SLMX_MODEL_SIGNING=.venv/model-signing $(BIN)/python -m pytest tests/runtimes/pack/test_interop.py
 
+# Assembles the container of docs/server from Debian's packages and tries it, without a container engine. It needs Debian's
+# apt-get and root.
+container-check: .venv/dev
+	$(BIN)/python -m benchmarks.container
+
+# Real clients and test suites against slmx serve: OpenAI's for JavaScript, LangChain's tests, Schemathesis. They need an
+# environment of their own, which has no torch, and Node.js 20 or newer with npm. SLMX_FULL_SUITES=1 makes 10,000 requests.
+suites: .venv/suites/ready
+	cd tests/suites/node && npm ci --ignore-scripts --no-audit --no-fund
+	.venv/suites/bin/python -m pytest -c tests/suites/pytest.ini tests/suites
+
+.venv/suites/ready: pyproject.toml constraints.txt
+	test -x .venv/suites/bin/python || $(PYTHON) -m venv .venv/suites
+	.venv/suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[suites]"
+	@touch $@
+
 # Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
@@ -51,8 +67,8 @@ web:
 web-bench: .venv/dev
 	$(BIN)/python -m benchmarks.studies.browser --out docs/browser.json --pictures docs/browser
 
-# Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories; the first file of TEXT alone
-# is what micro was trained on. On one core, each takes about two hours.
+# Train the shipped models again (docs/training.md). TEXT and VALID are files of TinyStories. On one quiet core, each takes
+# about two hours.
 TEXT ?= tinystories-train.txt tinystories-train-2.txt tinystories-train-3.txt
 VALID ?= tinystories-valid.txt
 PREPARE := $(BIN)/slmx prepare --valid $(VALID) --no-clean --licence "TinyStories (Eldan & Li, 2023), CDLA-Sharing-1.0"
@@ -63,11 +79,8 @@ train-nano: .venv/dev
 	$(TRAIN) --preset nano --arch llama --text data/nano --steps 20000 --out runs/nano
 
 train-micro: .venv/dev
-	$(PREPARE) $(firstword $(TEXT)) --preset micro --out data/micro
-	$(TRAIN) --preset micro --text data/micro --steps 6000 --out runs/micro-first
-	$(TRAIN) --init runs/micro-first --text data/micro --learning-rate 1e-3 --steps 1400 --seed 2 --eval-every 500 \
-		--out runs/micro-second
-	$(BIN)/slmx average runs/micro-first runs/micro-second --text data/micro --out runs/micro
+	$(PREPARE) $(TEXT) --preset micro --out data/micro
+	$(TRAIN) --preset micro --arch llama --text data/micro --steps 8500 --out runs/micro
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import variant_rows
 from slm.json_reader import MAX_TEXT, as_plain_text
@@ -11,6 +12,8 @@ from slm.json_reader import MAX_TEXT, as_plain_text
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     """Returns the model card as Markdown: what the model is, its data and licence, its figures, how to run it.
+
+    It begins with the header that hubs read.
 
     Args:
         manifest: The manifest of the bundle. Only the entry of the model card may be missing.
@@ -33,7 +36,9 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
-    return f"""# slmx {manifest.preset}
+    return f"""{card_header(made_from.licence)}
+
+# slmx {manifest.preset}
 
 A {shape.family} shaped story model of {shape.parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads,
 {shape.n_embd} channels, a vocabulary of {shape.vocab_size} tokens and a context of {shape.block_size}.

@@ -12,6 +12,7 @@ MAX_DEPTH = 16
 SHOWN_KEY = 60  # characters of a key in a message
 MAX_TEXT = 1000
 MAX_INTEGER = 2**63 - 1
+MOST_DIGITS = 1000  # of a whole number; the largest float has 309, and Python refuses 4,301 with advice for programmers
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 # On Windows these names are devices, also with an ending.
@@ -45,6 +46,9 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
         content: UTF-8 text, with or without a byte order mark. The caller limits its length.
         max_depth: The deepest nesting of arrays and objects.
 
+    Returns:
+        The value. A number that no float can hold, such as 1e999, is infinite.
+
     Raises:
         ValueError: The bytes are not JSON, repeat a key of an object, hold NaN or Infinity, or have more than
             `max_depth` levels.
@@ -54,12 +58,12 @@ def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
         depth += 1 if match.group() in b"[{" else -1
         if depth > max_depth:
             raise ValueError(f"more than {max_depth} levels of brackets")
-    try:
-        return json.loads(content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
-    except ValueError as error:
-        if "set_int_max_str_digits" in str(error):  # Python's advice is not for the writer of the JSON
-            raise ValueError("a number has too many digits") from None
-        raise
+    return json.loads(
+        content.decode("utf-8-sig"),
+        object_pairs_hook=_unique_keys,
+        parse_int=_whole_number,
+        parse_constant=_refuse_constant,
+    )
 
 
 def read_json(path: Path, max_bytes: int, max_depth: int = MAX_DEPTH) -> object:
@@ -102,6 +106,11 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
                 raise ValueError(f"the key {key[:SHOWN_KEY]!a} is there twice")
             seen.add(key)
     return values
+
+
+def _whole_number(digits: str) -> int | float:
+    """Returns a whole number. One of very many digits is infinite, as 1e999 is, so that its reader names its place."""
+    return int(digits) if len(digits) <= MOST_DIGITS else float(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:

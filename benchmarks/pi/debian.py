@@ -31,7 +31,7 @@ def find_mirror() -> str:
     """Returns the address of Debian's packages that this machine's apt uses. SlmxError if there is none."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
-            raise SlmxError(f"no {tool}: the emulated Raspberry Pi is made of Debian's packages; run this on Debian")
+            raise SlmxError(f"no {tool}: this is made of Debian's packages; run it on Debian")
     for line in run(TARGETS, "reading the sources of apt").splitlines():
         origin, codename, address = line.split(maxsplit=2)
         if origin == "Debian" and "-" not in codename:

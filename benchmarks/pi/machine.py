@@ -125,14 +125,20 @@ def _install(site: Path) -> None:
     """Builds our wheel and installs it with the server, as pip there would, in the versions of constraints.txt."""
     with tempfile.TemporaryDirectory() as name:
         wheel = build_wheel(Path(name))
-        platforms = [f"--platform=manylinux_2_{minor}_aarch64" for minor in reversed(C_LIBRARIES)]
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        settings = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp", *platforms]
         constraints = [f"--constraint={SOURCE / 'constraints.txt'}", "--no-compile", f"--target={site}"]
-        run(
-            [*pip, *settings, "--platform=manylinux2014_aarch64", *constraints, f"{wheel}[serve]"],
-            "installing aarch64 wheels",
-        )
+        run([*pip, *wheel_settings("aarch64"), *constraints, f"{wheel}[serve]"], "installing aarch64 wheels")
+
+
+def wheel_settings(machine: str) -> list[str]:
+    """Returns the options of pip for the wheels that run on RELEASE.
+
+    Args:
+        machine: Linux's name of the architecture, such as "aarch64".
+    """
+    platforms = [*(f"manylinux_2_{minor}_{machine}" for minor in reversed(C_LIBRARIES)), f"manylinux2014_{machine}"]
+    settings = ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp"]
+    return [*settings, *(f"--platform={platform}" for platform in platforms)]
 
 
 def build_wheel(target: Path) -> Path:

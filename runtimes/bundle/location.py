@@ -27,6 +27,10 @@ BUNDLE_HELP = (
 )
 
 
+class UnknownBundleError(SlmxError):
+    """A bundle is neither a path nor a name, and no name is like it. The message says how to make or bring one."""
+
+
 def pulled_bundles() -> Path:
     """The folder where `slmx pull` puts bundles, each in OWNER/NAME. It may be missing.
 
@@ -79,6 +83,7 @@ def bundle_path(bundle: str | Path) -> Path:
         bundle: A folder, an archive or a name.
 
     Raises:
+        UnknownBundleError: There is no such path and no such name, and no name is like it.
         SlmxError: There is no such path and no such name, or several owners have the name.
     """
     path, name = Path(bundle), Path(bundle).as_posix()
@@ -107,11 +112,11 @@ def _not_found(path: Path, name: str) -> SlmxError:
         return SlmxError(f"{name}: no such path, and no bundle of this name; did you mean {' or '.join(near)}?")
     owner, _, rest = name.partition("/")
     if is_plain_name(owner) and is_plain_name(rest) and owner != str(BUNDLES) and not Path(owner).is_dir():
-        return SlmxError(
+        return UnknownBundleError(
             f"{name}: no such path, and no bundle of this name; slmx list shows what is here, "
             f"and slmx pull {name} brings it if it is on the hub"
         )
-    return wrong_kind(path, Kind.BUNDLE)
+    return UnknownBundleError(str(wrong_kind(path, Kind.BUNDLE)))
 
 
 def _folded(name: str) -> str:
@@ -129,6 +134,6 @@ def find_bundle(bundle: Path | None) -> Path:
         return bundle_path(bundle)
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
-        print(f"bundle: {exported} (--bundle {DEFAULT_BUNDLE} uses the shipped one)", file=sys.stderr)
+        print(f"bundle: {exported} (the shipped one has the name {DEFAULT_BUNDLE})", file=sys.stderr)
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

@@ -9,7 +9,14 @@ from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 
-from runtimes.bundle.location import bundle_path, exported_names, pulled_bundles, pulled_names, shipped_names
+from runtimes.bundle.location import (
+    UnknownBundleError,
+    bundle_path,
+    exported_names,
+    pulled_bundles,
+    pulled_names,
+    shipped_names,
+)
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.hub.record import read_record, record_path
@@ -102,7 +109,10 @@ def find_entry(name: str) -> Entry:
     Raises:
         SlmxError: It is none of these bundles, it ships with slmx, or it holds a file that slmx did not write.
     """
-    path = bundle_path(name)
+    try:
+        path = bundle_path(name)
+    except UnknownBundleError:
+        raise SlmxError(f"{name}: no such path, and no bundle of this name; slmx list shows what is here") from None
     for entry in _entries():
         if entry.path.absolute() != path.absolute():
             continue

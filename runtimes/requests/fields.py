@@ -12,6 +12,7 @@ from runtimes.requests.messages import Messages
 from runtimes.requests.table import Field, Table
 from runtimes.types import LARGEST_ID, ON_FULL, GenerationConfig, LogitsRules, SamplingParams
 from runtimes.words import MAX_WORD_LENGTH
+from slm.counted import counted
 
 LONGEST_MODEL_NAME = 200
 LARGEST_SEED = 2**63 - 1
@@ -77,7 +78,7 @@ class Prompts:
         if isinstance(value[0], int | float):
             return (Ids(None, 1).read(name, value),)
         if len(value) > self.most:
-            raise wrong(name, f"at most {self.most} prompts", value)
+            raise wrong(name, f"at most {counted(self.most, 'prompt')}", value)
         one: Ids | Text = Ids(None, 1) if isinstance(value[0], list) else Text()
         return tuple(one.read(f"{name}[{number}]", item) for number, item in enumerate(value))
 
@@ -188,7 +189,11 @@ def _shared(bounds: Bounds) -> tuple[Field, ...]:
             LogitsRules.no_repeat_ngram,
         ),
         Field("logit_bias", Bias(MOST_BIASES, 100), "Is added to the logits of these tokens."),
-        Field("ban_words", Texts(MOST_BANNED, Text(MAX_WORD_LENGTH, 1)), "Words that are never written, in any case."),
+        Field(
+            "ban_words",
+            Texts(MOST_BANNED, Text(MAX_WORD_LENGTH, 1)),
+            "Words that are never written, in any case: letters, digits, apostrophes.",
+        ),
         Field("return_token_ids", Flag(), "Whether the answer has the ids of the prompt and of the text.", False),
         Field("user", Text(LONGEST_MODEL_NAME), "A name of the client's user. It changes nothing."),
     )

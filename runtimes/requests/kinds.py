@@ -10,14 +10,16 @@ from typing import Any, Protocol, TypeVar
 
 from runtimes.requests.errors import RequestError
 from runtimes.types import LARGEST_ID
+from slm.counted import counted
 
 Schema = dict[str, Any]
 _T_co = TypeVar("_T_co", covariant=True)
 
 SHOWN = 60  # characters of a wrong value in a message
 SHOWN_BITS = 64
+ENDLESS = "a number of more than 300 digits"  # only such a number of JSON is infinite
 NO_NUL = r"^[^\u0000]*$"
-ID_KEY = re.compile("[0-9]{1,9}")
+ID_KEY = re.compile("0|[1-9][0-9]{0,8}")
 
 
 class Kind(Protocol[_T_co]):
@@ -45,11 +47,11 @@ def shown(value: object) -> str:
     if isinstance(value, int):
         return str(value) if value.bit_length() <= SHOWN_BITS else f"a number of {value.bit_length():,} bits"
     if isinstance(value, float):
-        return repr(value)
+        return ENDLESS if math.isinf(value) else repr(value)
     if isinstance(value, str):
         return ascii(value) if len(value) <= SHOWN else f"{value[:SHOWN]!a}... ({len(value):,} characters)"
     if isinstance(value, Mapping):
-        return f"an object with {len(value):,} fields"
+        return f"an object with {counted(len(value), 'field')}"
     return f"a list of {len(value):,}" if isinstance(value, list) else type(value).__name__
 
 
@@ -174,7 +176,7 @@ class Texts:
         if isinstance(value, str):
             return (self.text.read(name, value),)
         if not isinstance(value, list) or len(value) > self.most:
-            raise wrong(name, f"a text or a list of at most {self.most} texts", value)
+            raise wrong(name, f"a text or a list of at most {counted(self.most, 'text')}", value)
         return tuple(self.text.read(f"{name}[{number}]", item) for number, item in enumerate(value))
 
     def schema(self) -> Schema:
@@ -225,8 +227,6 @@ class Bias:
                 raise RequestError(
                     f'{name} must have the ids of tokens as its keys, such as {{"42": -5}}, not {shown(key)}', name
                 )
-            if int(key) in found:
-                raise RequestError(f"{name} has two values for the token {int(key)}: send one", name)
             found[int(key)] = number.read(f"{name}[{key}]", item)
         return found
 
@@ -234,7 +234,7 @@ class Bias:
         """Returns the limits."""
         return {
             "type": "object",
-            "propertyNames": {"pattern": f"^{ID_KEY.pattern}$"},
+            "propertyNames": {"pattern": f"^({ID_KEY.pattern})$"},
             "additionalProperties": {"type": "number", "minimum": -self.most, "maximum": self.most},
             "maxProperties": self.entries,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -22,13 +22,13 @@ from runtimes.serve.metrics import CONTENT_TYPE, HttpFigures, measure_lag, rende
 from runtimes.serve.models import get_model, list_models
 from runtimes.serve.observer import Observer
 from runtimes.serve.openapi import openapi
-from runtimes.serve.site import Site
+from runtimes.serve.page import Page, PageFile
 from runtimes.serve.state import ServerState, state_of
 
 CODES = {405: "method_not_allowed", 413: "body_too_large"}
 
 
-def build_app(state: ServerState, settings: ServeSettings) -> Starlette:
+def build_app(state: ServerState, settings: ServeSettings, page: Mapping[str, PageFile] | None = None) -> Starlette:
     """Returns the application.
 
     Its `app.state` has `server`, the given state, `settings` and `http`, the figures of the event loop.
@@ -36,6 +36,7 @@ def build_app(state: ServerState, settings: ServeSettings) -> Starlette:
     Args:
         state: The models and the bounds of requests.
         settings: What protects the server.
+        page: The files of the page by address; None for no page.
     """
     figures = HttpFigures()
     origins = Middleware(Origins, settings.origins, settings.hosts)
@@ -58,7 +59,7 @@ def build_app(state: ServerState, settings: ServeSettings) -> Starlette:
         lifespan=_lifespan,
     )
     app.router.redirect_slashes = False
-    app.router.default = Site(settings.site)
+    app.router.default = Page(page or {})
     app.state.server, app.state.settings, app.state.http = state, settings, figures
     return app
 

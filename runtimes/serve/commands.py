@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import bundle_path, find_bundle
-from slm.errors import UsageError, needs
+from slm.counted import count_stories
+from slm.errors import SlmxError, UsageError, needs
 
 KEY_VARIABLE = "SLMX_API_KEY"
 MOST_SECONDS = 1_000_000  # far below what timers of the system can hold
@@ -53,10 +54,6 @@ def serve(
         bool,
         typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For of a proxy on this machine."),
     ] = False,
-    site: Annotated[
-        Path | None,
-        typer.Option(exists=True, file_okay=False, help="Show this page at /: a folder that slmx web wrote."),
-    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most tokens of a story; default: until it or the context ends.")
     ] = None,
@@ -88,6 +85,7 @@ def serve(
         from runtimes.serve.guard import ServeSettings
         from runtimes.serve.limits import Limits
         from runtimes.serve.log import configure_log
+        from runtimes.serve.page import load_page
         from runtimes.serve.shutdown import StoryServer
         from runtimes.serve.start import listen, open_models, raise_descriptor_limit
         from runtimes.serve.state import ServerState
@@ -106,8 +104,6 @@ def serve(
     if api_key_env and value is None:
         raise UsageError(f"--api-key-env {api_key_env}: there is no such variable; export {api_key_env}=KEY sets it")
     keys, origins = read_keys(variable, value), read_origins(cors or ())
-    if site is not None and not (site / "index.html").is_file():
-        raise UsageError(f"--site {site}: no index.html in it; slmx web --out {site} writes a page")
     listener = listen(host, port)
     if not (listener.is_loopback or keys):
         listener.socket.close()
@@ -119,20 +115,26 @@ def serve(
         keys,
         origins,
         Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
-        site,
     )
     raise_descriptor_limit(connections)
     paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
     models = open_models(paths, require_signature, variant, threads, max_batch, queue)
     bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
     state = ServerState(models, bounds, request_seconds, int(time.time()))
-    server = StoryServer(build_app(state, settings), grace, trust_proxy)
+    try:
+        page = load_page()
+        shown = f"{listener.url}/ in a browser" if page else ""
+    except SlmxError as error:  # the API needs no page
+        page, shown = {}, f"none: {error}"
+    server = StoryServer(build_app(state, settings, page), grace, trust_proxy)
     for name, scheduler in models.items():
-        what = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
+        what = f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
         typer.echo(f"{name:<12} {what}", err=True)
     reach = "this machine only" if listener.is_loopback else "all machines that reach it"
     protected = f"a key of {variable}" if keys else "no key"
     typer.echo(f"{'address':<12} {listener.address} port {listener.port}, for {reach}, with {protected}", err=True)
+    if shown:
+        typer.echo(f"{'page':<12} {shown}", err=True)
     typer.echo(f"{'stop':<12} Ctrl-C", err=True)
     typer.echo(listener.url)
     configure_log(log_json)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -39,7 +38,6 @@ class ServeSettings:
         keys: The keys; none are needed if there are none.
         origins: The origins of pages that may ask from a browser, in addition to the server's own.
         limits: What one client may take.
-        site: The folder of a site to show; None for no page.
         stopping: Whether the server is stopping.
     """
 
@@ -47,7 +45,6 @@ class ServeSettings:
     keys: Keys = field(default_factory=Keys)
     origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    site: Path | None = None
     stopping: Stopping = field(default_factory=Stopping)
 
 

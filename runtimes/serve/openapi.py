@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from runtimes.requests.fields import chat_table, completion_table
 from runtimes.requests.table import Table
+from runtimes.serve.guard import ServeSettings
 from runtimes.serve.openapi_schemas import SCHEMAS, Schema, ref
 from runtimes.serve.state import ServerState, state_of
 
@@ -34,11 +35,17 @@ OF_A_POST = (*OF_ANY_REQUEST, 404, 413, 415, 429, 500)
 
 async def openapi(request: Request) -> Response:
     """Answers with the description of this server."""
-    return JSONResponse(describe(state_of(request)))
+    settings: ServeSettings = request.app.state.settings
+    return JSONResponse(describe(state_of(request), bool(settings.keys)))
 
 
-def describe(state: ServerState) -> dict[str, Any]:
-    """Returns the description of a server: its models, and its bounds as the ranges of the fields."""
+def describe(state: ServerState, needs_key: bool) -> dict[str, Any]:
+    """Returns the description of a server: its models, and its bounds as the ranges of the fields.
+
+    Args:
+        state: The models and the bounds.
+        needs_key: Whether requests need a key.
+    """
     names = [*state.models]
     requests = {
         "CompletionRequest": _request(completion_table(state.bounds), names),
@@ -53,7 +60,7 @@ def describe(state: ServerState) -> dict[str, Any]:
             "description": "Writes stories with small language models, with the interface of OpenAI.",
         },
         "servers": [{"url": "/"}],
-        "security": [{"key": []}, {}],
+        "security": [{"key": []}] if needs_key else [{"key": []}, {}],
         "paths": {
             "/v1/completions": {"post": _post("createCompletion", "Continue prompts, or score texts.", "Completion")},
             "/v1/chat/completions": {"post": _post("createChatCompletion", "Answer a chat.", "ChatCompletion")},

@@ -130,7 +130,7 @@ def open_models(
         name = model_name(path, bundle)
         if name in bundles:
             raise UsageError(
-                f"{bundles[name].path} and {path} are both the model {name}: give a copy of one another name"
+                f"{bundles[name].path} and {path} both give the model name {name}: copy one of them to another name"
             )
         bundles[name] = bundle
     return {

@@ -103,14 +103,21 @@ def _path_of(folder: Path, address: str) -> Path | None:
         return None
 
 
-def _choose_copy(path: Path, accepted: str) -> tuple[str, Path]:
-    """Returns the coding and the path of the smallest form of a file that the browser accepts."""
-    offered = {}
+def accepted_codings(accepted: str) -> frozenset[str]:
+    """Returns the codings of HTTP that a header Accept-Encoding allows, in lower case."""
+    found = set()
     for item in accepted.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        offered[name] = not any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for parameter in parameters)
+        if not any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for parameter in parameters):
+            found.add(name)
+    return frozenset(found)
+
+
+def _choose_copy(path: Path, accepted: str) -> tuple[str, Path]:
+    """Returns the coding and the path of the smallest form of a file that the browser accepts."""
+    codings = accepted_codings(accepted)
     for coding, suffix in CODINGS:
         copy = path.with_name(path.name + suffix)
-        if offered.get(coding) and copy.is_file():
+        if coding in codings and copy.is_file():
             return coding, copy
     return "", path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,38 @@ def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
         "licence of the source",
         "trained on",
     ]
+
+
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [
+        (None, {}),
+        ("MIT", {"license": "mit"}),
+        ("TinyStories (Eldan & Li, 2023), CDLA-Sharing-1.0", {"license": "cdla-sharing-1.0"}),
+        ("mit; stories of my own, CC-BY-4.0", {"license": ["mit", "cc-by-4.0"]}),
+        ("MIT; mit", {"license": "mit"}),
+        ("mit, Apache-2.0", {"license": ["mit", "apache-2.0"]}),
+        ("mit, with one exception", {"license": "other", "license_name": "mit, with one exception"}),
+        ("mit; my own", {"license": "other", "license_name": "mit; my own"}),
+        ('"quoted": - [x] # é', {"license": "other", "license_name": '"quoted": - [x] # é'}),
+        ("other", {"license": "other", "license_name": "other"}),
+    ],
+)
+def test_a_hub_reads_the_header_of_the_card(licence: str | None, expected: dict[str, object]) -> None:
+    from huggingface_hub import ModelCard
+
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    card = ModelCard(model_card(replace(manifest, checkpoint=replace(manifest.checkpoint, licence=licence)), TRAINED))
+    rest = {"library_name": "slmx", "pipeline_tag": "text-generation", "tags": ["onnx", "slmx", "story"]}
+    assert card.data.to_dict() == expected | rest  # type: ignore[no-untyped-call]
+    assert card.text.lstrip().startswith("# slmx nano")
+
+
+@pytest.mark.parametrize("name", ["nano", "micro"])
+def test_the_card_of_a_shipped_bundle_has_its_licence(name: str) -> None:
+    from huggingface_hub import ModelCard
+
+    assert ModelCard.load(SHIPPED_BUNDLES / name / "README.md").data.license == "cdla-sharing-1.0"
 
 
 def test_the_card_counts_the_tokens_of_every_training() -> None:

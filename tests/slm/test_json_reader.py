@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
-from slm.json_reader import MAX_DEPTH, MAX_TEXT, as_plain_text, is_plain_name, is_plain_text, parse_json
+from slm.json_reader import MAX_DEPTH, MAX_TEXT, MOST_DIGITS, as_plain_text, is_plain_name, is_plain_text, parse_json
 
 
 def test_brackets_in_texts_are_no_depth() -> None:
@@ -20,6 +21,12 @@ def test_brackets_in_texts_are_no_depth() -> None:
 def test_what_is_no_number_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="is no number"):
         parse_json(content)
+
+
+def test_a_whole_number_of_very_many_digits_is_infinite() -> None:
+    assert parse_json(b"[" + b"9" * MOST_DIGITS + b"]") == [10**MOST_DIGITS - 1]
+    assert parse_json(b'{"a": 1' + b"0" * 100_000 + b"}") == {"a": math.inf}
+    assert parse_json(b"-1" + b"0" * MOST_DIGITS) == -math.inf
 
 
 def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:

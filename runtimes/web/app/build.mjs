@@ -1,4 +1,5 @@
-// Builds the page into slmx_web/, which `slmx web` copies: `npm run build`. The same sources give the same bytes.
+// Builds the pages into slmx_web/: that of `slmx web` and that of `slmx serve`. `npm run build` calls it. The same sources
+// give the same bytes.
 //
 //     node build.mjs [SRC OUT]     other folders, for the tests of this script
 import { copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -25,12 +26,14 @@ const common = {
 };
 // The built script, its source and its format. Firefox runs service workers that are no modules, so sw.js is none.
 const SCRIPTS = [
-  ["app.js", "page/page.ts", "esm"],
+  ["app.js", "page/main.ts", "esm"],
+  ["server.js", "server/main.ts", "esm"],
   ["worker.js", "worker.ts", "esm"],
   ["fallback.js", "engine/fallback.ts", "esm"],
   ["sw.js", "site/service-worker.ts", "iife"],
+  ["farewell.js", "site/farewell.ts", "iife"],
 ];
-const PAGE_FILES = ["index.html", "style.css", "icon.svg"];
+const PAGE_FILES = ["style.css", "icon.svg"];
 
 // The software in the built files, and the files with its licences. onnxruntime's are from its package for Python of the
 // same version, because the package for the web has none.
@@ -48,11 +51,27 @@ for (const [name, source, format] of SCRIPTS) {
   const { metafile } = await build({ ...common, entryPoints, format, metafile: true, outfile: join(out, name) });
   check(name, Object.keys(metafile.inputs));
 }
+const template = readFileSync(join(src, "page", "index.html"), "utf8");
+for (const [name, words] of Object.entries(JSON.parse(readFileSync(join(src, "page", "pages.json"), "utf8")))) {
+  writeFileSync(join(out, name), filled(template, words));
+}
 for (const name of PAGE_FILES) copyFileSync(join(src, "page", name), join(out, name));
 // nginx sends .mjs files with a type that browsers refuse for a script.
 copyFileSync(join(ort, "ort-wasm-simd-threaded.mjs"), join(out, "ort-wasm-simd-threaded.js"));
 pack(join(ort, "ort-wasm-simd-threaded.wasm"), join(out, "ort-wasm-simd-threaded.wasm.br"));
 writeFileSync(join(out, "LICENSES.txt"), licences());
+
+/** Puts words into the places of a template. Throws if a word or a place is missing. */
+function filled(template, words) {
+  const unused = new Set(Object.keys(words));
+  const page = template.replace(/\{\{(\w+)\}\}/g, (_, place) => {
+    if (!(place in words)) throw new Error(`pages.json has no ${place}`);
+    unused.delete(place);
+    return words[place];
+  });
+  if (unused.size > 0) throw new Error(`index.html has no place for ${[...unused].join(", ")}`);
+  return page;
+}
 
 /** The name of a package with its version. */
 function named(name) {

@@ -44,7 +44,7 @@ def test_without_the_tools_of_debian_one_line_says_so(monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlmxError) as caught:
         debian.find_mirror()
-    assert str(caught.value).startswith("no apt-get: the emulated Raspberry Pi is made of Debian's packages")
+    assert str(caught.value).startswith("no apt-get: this is made of Debian's packages")
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,10 @@ def test_on_a_terminal_it_asks(slmx: Slmx, monkeypatch: pytest.MonkeyPatch, answ
 def test_a_mistyped_name_names_the_nearest(slmx: Slmx, pulled: Path) -> None:
     assert "did you mean tales" in slmx.refuses("rm", "talse", "--yes")
     assert record_path(pulled).exists()
+
+
+@pytest.mark.parametrize("name", ["zzz", "bundles/zzz", "zzz.slmx", "owner/zzz"])
+def test_a_name_like_no_other_is_told_to_look_at_the_list(slmx: Slmx, name: str) -> None:
+    assert slmx.refuses("rm", name, "--yes") == (
+        f"{name}: no such path, and no bundle of this name; slmx list shows what is here"
+    )

@@ -9,6 +9,7 @@ import pytest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.keys import make_keys
 from runtimes.pack.packing import pack_bundle
+from runtimes.pack.signature import sign_bundle
 from tests import bundles
 
 
@@ -35,3 +36,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def other_keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The files of another pair of keys."""
     return make_keys(tmp_path_factory.mktemp("other keys") / "theirs")
+
+
+@pytest.fixture(params=["folder", "archive"])
+def signed(request: pytest.FixtureRequest, bundle: Path, packed: Path, keys: tuple[Path, Path]) -> Path:
+    """A bundle with its signature, as a folder and as an archive."""
+    path = bundle if request.param == "folder" else packed
+    sign_bundle(Bundle.open(path), keys[0])
+    return path

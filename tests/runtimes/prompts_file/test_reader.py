@@ -145,7 +145,7 @@ def test_a_line_can_have_an_id() -> None:
         (b'{"prompt": "\\ud800"}', "prompt must be valid Unicode"),
         (b'{"prompt": "A", "seed": NaN}', "not JSON: NaN is no number"),
         (b"[" * 5000, "not JSON: more than 16 levels of brackets"),
-        (b'{"prompt": "A", "n": ' + b"9" * 5000 + b"}", "not JSON: "),
+        (b'{"prompt": "A", "n": ' + b"9" * 5000 + b"}", "n must be a whole number from 1 to 64, not a number of more"),
     ],
 )
 def test_a_wrong_line_says_why(content: bytes, message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from runtimes.serve.access import Hosts, Keys
 from runtimes.serve.app import build_app
 from runtimes.serve.guard import ServeSettings
 from runtimes.serve.limits import Limits
+from runtimes.serve.page import PageFile
 from runtimes.serve.scheduler import Scheduler
 from runtimes.serve.shutdown import StoryServer
 from runtimes.serve.start import listen
@@ -76,13 +77,15 @@ def serving_whole(
     seconds: float = 60.0,
     grace: float = 0.0,
     trust_proxy: bool = False,
+    page: Mapping[str, PageFile] | None = None,
+    port: int = 0,
 ) -> Iterator[Whole]:
     """Serves the shipped nano inside the block."""
     scheduler = Scheduler(nano(), slots, queue)
     state = ServerState({"nano": scheduler}, bounds or Bounds(), seconds, int(time.time()))
-    app = build_app(state, settings or ServeSettings(LOCAL, limits=limits or Limits()))
+    app = build_app(state, settings or ServeSettings(LOCAL, limits=limits or Limits()), page)
     server = StoryServer(app, grace, trust_proxy)
-    listener = listen("127.0.0.1", 0)
+    listener = listen("127.0.0.1", port)
     thread = threading.Thread(target=server.run, args=([listener.socket],))
     thread.start()
     wait_until(lambda: server.started)

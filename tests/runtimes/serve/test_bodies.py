@@ -9,6 +9,7 @@ pytest.importorskip("starlette", reason="needs the extra [serve]")
 from tests.runtimes.serve.servers import Served
 
 JSON = {"Content-Type": "application/json"}
+SEED = f"a whole number from 0 to {2**63 - 1}"
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
@@ -21,7 +22,14 @@ JSON = {"Content-Type": "application/json"}
         (b'{"prompt": "x", "seed": 1e999}', "seed must be a whole number"),
         (b'{"prompt": "x", "temperature": Infinity}', "Infinity is no number"),
         (b'{"prompt": "x", "temperature": 1e999}', "temperature must be a number from 0 to 100"),
-        (b'{"prompt": "x", "seed": 1' + b"0" * 5000 + b"}", "a number has too many digits"),
+        (
+            b'{"prompt": "x", "seed": 1' + b"0" * 5000 + b"}",
+            f"seed must be {SEED}, not a number of more than 300 digits",
+        ),
+        (
+            b'{"prompt": "x", "seed": -1' + b"0" * 2000 + b"}",
+            f"seed must be {SEED}, not a number of more than 300 digits",
+        ),
         (b'{"prompt": "x", "seed": 1, "seed": 2}', "the key 'seed' is there twice"),
         (b'{"prompt": "\xff"}', "the body is not JSON that can be read: 'utf-8' codec can't decode"),
         (b'{"prompt": "\\ud800"}', "half of a surrogate pair"),

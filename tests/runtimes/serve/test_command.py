@@ -51,7 +51,8 @@ def test_the_url_goes_to_stdout_and_the_rest_to_stderr(tmp_path: Path) -> None:
         told = server.told().splitlines()
     assert told[0].split() == ["nano", "int8,", "8", "stories", "at", "the", "same", "time"]
     assert "for this machine only, with no key" in told[2]
-    assert "Ctrl-C" in told[3]
+    assert told[3].split() == ["page", f"{server.url}/", "in", "a", "browser"]
+    assert "Ctrl-C" in told[4]
 
 
 @pytest.mark.slow
@@ -112,7 +113,7 @@ def test_the_log_has_a_json_object_on_each_line(tmp_path: Path) -> None:
     with slmx_serve(tmp_path, "nano", "--log-json") as server:
         httpx.get(f"{server.url}/v1/models")
         assert server.end() == 0
-        lines = server.told().splitlines()[3:]
+        lines = server.told().splitlines()[4:]
     assert all(line.startswith("{") and line.endswith("}") for line in lines)
     assert '"path": "/v1/models", "status": 200' in lines[-1]
 
@@ -153,7 +154,7 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
         (("--variant", "int4"), 1, "no variant 'int4'"),
         (("--threads", "0"), 2, "threads"),
         (("missing",), 1, "missing"),
-        (("nano", "nano"), 2, "are both the model nano"),
+        (("nano", "nano"), 2, "both give the model name nano"),
         (("--grace", "inf"), 2, "--grace inf: give a number of seconds up to 1,000,000"),
         (("--grace", "1e10"), 2, "--grace 1e+10: give"),
         (("--request-seconds", "nan"), 2, "--request-seconds nan: give"),
@@ -181,11 +182,6 @@ def test_a_bundle_that_is_not_signed_is_not_served_if_a_signature_is_required(sl
     assert slmx("keygen", "--out", key).code == 0
     public = key.with_suffix(".pub")
     assert "not signed" in slmx.refuses("serve", "nano", "--port", "0", "--require-signature", public)
-
-
-def test_a_site_needs_a_page(slmx: Slmx, tmp_path: Path) -> None:
-    line = slmx.refuses("serve", "--site", tmp_path, code=2)
-    assert line == f"--site {tmp_path}: no index.html in it; slmx web --out {tmp_path} writes a page"
 
 
 def test_a_taken_port_is_one_line(slmx: Slmx) -> None:

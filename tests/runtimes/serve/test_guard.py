@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import gzip
 import hmac
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -296,60 +294,6 @@ def test_health_tells_of_a_model_that_ended(server: Whole, monkeypatch: pytest.M
     monkeypatch.setattr(type(server.scheduler), "alive", False)
     response = server.http.get("/healthz")
     assert (response.status_code, response.json()) == (503, {"status": "failed", "models": ["nano"]})
-
-
-# The page
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Path:
-    """A folder that looks like a site."""
-    folder = tmp_path / "site"
-    folder.mkdir()
-    (folder / "index.html").write_text("<p>page</p>")
-    (folder / "app.js").write_text("let x = 1")
-    (folder / "app.js.gz").write_bytes(gzip.compress(b"let x = 1"))
-    (folder / "empty.txt").write_text("")
-    (tmp_path / "secret.txt").write_text("secret")
-    (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
-    return folder
-
-
-def test_the_files_of_the_page_are_public(site: Path) -> None:
-    with serving_whole(settings=keyed(site=site)) as server:
-        page = server.http.get("/")
-        assert (page.status_code, page.text) == (200, "<p>page</p>")
-        assert page.headers["content-type"] == "text/html; charset=utf-8"
-        assert page.headers["cross-origin-embedder-policy"] == "require-corp"
-        assert page.headers["cache-control"] == "no-cache"
-        packed = server.http.get("/app.js", headers={"Accept-Encoding": "gzip"})
-        assert (packed.headers["content-encoding"], packed.text) == ("gzip", "let x = 1")
-        again = server.http.get("/app.js", headers={"Accept-Encoding": "gzip", "If-None-Match": packed.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-        head = server.http.head("/app.js", headers={"Accept-Encoding": ""})
-        assert (head.headers["content-length"], head.content) == ("9", b"")
-        assert server.http.get("/empty.txt").content == b""
-        assert code_of(server.http.get("/v1/models")) == (401, "invalid_api_key")
-        assert server.http.get("/v1/models", headers=bearer(KEY)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/../secret.txt",
-        "/%2e%2e/secret.txt",
-        "/..%2fsecret.txt",
-        "//etc/passwd",
-        "/link.txt",
-        "/.git",
-        "/%00",
-        "/app.js/",
-    ],
-)
-def test_no_file_outside_the_site_is_shown(site: Path, path: str) -> None:
-    with serving_whole(settings=ServeSettings(LOCAL, site=site)) as server:
-        answered = server.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-    assert error_of(answered) == (404, "unknown_url")
 
 
 # Who asks

@@ -8,6 +8,8 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra [serve]")
 
+from runtimes.serve.guard import ServeSettings
+from tests.runtimes.serve.apps import KEY, keyed, serving_whole
 from tests.runtimes.serve.servers import Json, Served
 
 TEXT = {"prompt": "Once"}
@@ -91,3 +93,11 @@ def test_the_bounds_and_the_models_are_part_of_the_description(server: Served, d
     fields = description["components"]["schemas"]["CompletionRequest"]["properties"]
     assert fields["n"]["maximum"] == server.state.bounds.n
     assert fields["model"]["enum"] == ["nano", None]
+
+
+@pytest.mark.parametrize(("settings", "expected"), [(None, [{"key": []}, {}]), (keyed(), [{"key": []}])])
+def test_the_description_says_whether_a_key_is_needed(settings: ServeSettings | None, expected: list[Json]) -> None:
+    with serving_whole(settings=settings) as server:
+        found = server.http.get("/openapi.json", headers={"Authorization": f"Bearer {KEY}"}).json()
+    assert found["security"] == expected
+    assert found["paths"]["/healthz"]["get"]["security"] == []

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from runtimes.bundle.store import Bundle
-from runtimes.web.assets import BUILT, NAMES
+from runtimes.web.assets import NAMES
+from runtimes.web.installed import BUILT
 from runtimes.web.models import MAX_MODEL_BYTES, WEB_VARIANTS, choose_models
 from slm.disk import WORK_NAME
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
@@ -265,8 +266,8 @@ def test_a_model_that_is_too_large_for_a_tab_is_refused(slmx: Slmx, tmp_path: Pa
 
 
 def test_a_page_that_is_not_installed_is_one_line(slmx: Slmx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("runtimes.web.assets.BUILT", tmp_path / "nowhere")
-    monkeypatch.setattr("runtimes.web.assets.PACKAGE", "slmx_web_that_is_not_there")
+    monkeypatch.setattr("runtimes.web.installed.BUILT", tmp_path / "nowhere")
+    monkeypatch.setattr("runtimes.web.installed.PACKAGE", "slmx_web_that_is_not_there")
     ran = slmx(*SITE)
     assert ran.code == 1
     assert ran.stderr.splitlines()[-1] == (
@@ -284,7 +285,7 @@ def test_a_page_that_is_not_whole_is_one_line(
         (page / "worker.js").unlink()
     else:
         (page / "ort-wasm-simd-threaded.wasm.br").write_bytes(content)
-    monkeypatch.setattr("runtimes.web.assets.BUILT", page)
+    monkeypatch.setattr("runtimes.web.installed.BUILT", page)
     ran = slmx(*SITE)
     assert ran.code == 1
     assert "the files of the web page are not whole" in ran.stderr.splitlines()[-1]
@@ -296,6 +297,6 @@ def test_an_installed_page_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
     here = read_page()
     shutil.copytree(BUILT, tmp_path / "slmx_web")
-    monkeypatch.setattr("runtimes.web.assets.BUILT", tmp_path / "nowhere")
+    monkeypatch.setattr("runtimes.web.installed.BUILT", tmp_path / "nowhere")
     monkeypatch.syspath_prepend(tmp_path)
     assert read_page() == here

@@ -1,1 +1,1 @@
-"""The built files of the web page that `slmx web` copies. `npm run build` makes them from the sources beside."""
+"""The built files of the pages of `slmx web` and `slmx serve`. `npm run build` makes them from the sources beside."""

@@ -2,8 +2,11 @@
 import type { EngineInfo, Sampling, Shape, StoryResult } from "./engine/types.ts";
 import type { SiteErrorKind } from "./site/loader.ts";
 
-/** A part of a story: text that a person typed, or ids that the model wrote. */
-export type Part = { text: string } | { ids: readonly number[] };
+/** A part of a story. `ids` are there if the same model wrote it in this browser. */
+export interface Part {
+  text: string;
+  ids?: readonly number[];
+}
 
 /** Text that the model wrote, with the ids that it came from. The ids of an incomplete character come with the text that completes it. */
 export interface Piece {
@@ -22,7 +25,7 @@ export interface ModelEntry {
 }
 
 /** What went wrong, so that the page can say what to do. */
-export type FailureKind = SiteErrorKind | "memory" | "prompt" | "engine" | "unsupported";
+export type FailureKind = SiteErrorKind | "memory" | "prompt" | "engine" | "unsupported" | "server";
 
 export type ToWorker =
   | { type: "load"; model: string }

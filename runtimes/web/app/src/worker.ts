@@ -74,7 +74,7 @@ async function load(name: string): Promise<void> {
 function idsOf(parts: readonly Part[], running: Engine): number[] {
   const ids = [running.shape.begin];
   for (const part of parts) {
-    if ("ids" in part) ids.push(...part.ids);
+    if (part.ids) ids.push(...part.ids);
     else for (const id of running.encode(part.text)) ids.push(id);
   }
   const most = running.shape.blockSize;

@@ -21,8 +21,8 @@ export class Figures {
     this.about = about;
   }
 
-  /** Shows a model that is loaded. */
-  showModel(model: ModelEntry, info: EngineInfo): void {
+  /** Shows a model that is ready. `info` is null if it runs on the server. */
+  showModel(model: ModelEntry, info: EngineInfo | null): void {
     this.model = model;
     this.info = info;
     this.result = null;
@@ -32,7 +32,7 @@ export class Figures {
   }
 
   /** Shows the figures of a passage. */
-  showResult(result: StoryResult, heapBytes: number): void {
+  showResult(result: StoryResult, heapBytes = 0): void {
     this.result = result;
     if (this.info) this.info.heapBytes = heapBytes;
     this.update();
@@ -46,13 +46,14 @@ export class Figures {
 
   private update(): void {
     const { model, info, result } = this;
-    if (!model || !info) return;
-    const parts = [`${model.name} ${model.variant}, ${megabytes(model.bytes)}`, `${megabytes(info.heapBytes)} of memory`];
-    if (info.path !== "zero-copy") parts.push(`slow path: ${info.reason ?? "the quick one is not available"}`);
+    if (!model) return;
+    const parts = [`${model.name} ${model.variant}${info ? `, ${megabytes(model.bytes)}` : " on this server"}`];
+    if (info) parts.push(`${megabytes(info.heapBytes)} of memory`);
+    if (info && info.path !== "zero-copy") parts.push(`slow path: ${info.reason ?? "the quick one is not available"}`);
     if (result && result.tokens > 1 && result.decodeMs > 0) {
       parts.unshift(`${Math.round(((result.tokens - 1) * 1000) / result.decodeMs).toLocaleString("en")} tokens/s`);
-      parts.push(`seed ${result.seed}`);
     }
+    if (result) parts.push(`seed ${result.seed}`);
     if (this.offline) parts.push(this.offline);
     this.line.textContent = parts.join(" · ");
   }

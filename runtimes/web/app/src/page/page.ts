@@ -1,30 +1,36 @@
 /** The page: it connects the story, the settings and the model. */
-import type { EngineInfo, Sampling, Shape, StoryResult } from "../engine/types.ts";
+import type { EngineInfo, Sampling, StoryResult } from "../engine/types.ts";
 import type { FailureKind, ModelEntry } from "../protocol.ts";
 import { Announcer } from "./announcer.ts";
+import type { Handlers, StoryClient } from "./client.ts";
+import { element, show } from "./dom.ts";
+import { showExamples } from "./examples.ts";
 import { Figures } from "./figures.ts";
 import { keep, recall } from "./memory.ts";
-import { ModelClient } from "./model_client.ts";
 import { Notices } from "./notices.ts";
-import { watchOffline } from "./offline.ts";
 import { Reveal } from "./reveal.ts";
 import { type Link, readLink, SettingsForm, writeLink } from "./settings.ts";
-import { Story } from "./story.ts";
-import { ADVICE, EXAMPLES, endingOf, megabytes, millions } from "./texts.ts";
-
-/** Finds an element of index.html. */
-function element<T extends HTMLElement>(id: string, kind: new () => T): T {
-  const found = document.getElementById(id);
-  if (!(found instanceof kind)) throw new Error(`index.html has no ${kind.name} #${id}`);
-  return found;
-}
+import { copyText, downloadText } from "./sharing.ts";
+import { type Passage, Story } from "./story.ts";
+import { ADVICE, endingOf, megabytes, millions } from "./texts.ts";
 
 const KEEP_EVERY = 1000; // milliseconds, while the story grows
 
 type State = "loading" | "ready" | "writing" | "failed";
 
+/** Where the models run, and what the page says and does about it. */
+export interface Place {
+  /** Opens the way to the models. */
+  open: (handlers: Handlers) => StoryClient;
+  /** The sentences below the title when a model is ready. */
+  tagline: (model: ModelEntry) => string;
+  /** Called once, when the first model is ready or has failed. */
+  settled: (figures: Figures, notices: Notices) => void;
+}
+
 /** The whole page. */
-class Page {
+export class Page {
+  private readonly place: Place;
   private readonly prompt = element("prompt", HTMLTextAreaElement);
   private readonly writeButton = element("write", HTMLButtonElement);
   private readonly modelMenu = element("model", HTMLSelectElement);
@@ -43,22 +49,29 @@ class Page {
     },
     () => this.settings.pace,
   );
-  private readonly client: ModelClient;
+  private readonly client: StoryClient;
   private state: State = "loading";
   private waiting = false; // whether Write was pressed before the model was there
   private model: ModelEntry | null = null;
-  private shape: Shape | null = null;
+  private blockSize = 0; // tokens that the model can read
   private wanted = ""; // the name of the model that was asked for last
   private shared = ""; // a link to the first passage
+  private replaced: { passage: Passage; shared: string } | null = null; // what "Try again" took away
   private isSettled = false;
   private keeping = 0; // the timer of the next keep
 
-  constructor() {
-    this.client = new ModelClient({
+  /** @param place Where the models run. */
+  constructor(place: Place) {
+    this.place = place;
+    this.client = place.open({
       models: (models) => this.showModels(models),
       progress: (loaded, total) => this.showProgress(loaded, total),
-      ready: (model, info, shape) => this.modelReady(model, info, shape),
-      pieces: (pieces) => this.reveal.push(pieces),
+      ready: (model, info, blockSize) => this.modelReady(model, info, blockSize),
+      waiting: () => this.showEnding("The server writes other stories first. This one waits for its turn."),
+      pieces: (pieces) => {
+        this.showEnding("");
+        this.reveal.push(pieces);
+      },
       done: (result) => this.reveal.end(() => this.written(result)),
       figures: (result, heapBytes) => this.figures.showResult(result, heapBytes),
       stalled: () => {
@@ -73,7 +86,11 @@ class Page {
     });
     this.listen();
     element("unstarted", HTMLParagraphElement).remove();
-    this.showExamples();
+    showExamples(element("examples", HTMLElement), (example) => {
+      this.prompt.value = example;
+      this.write();
+      this.writeButton.focus();
+    });
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) this.settings.pace = "instant";
     this.wanted = this.begin();
     this.client.load(this.wanted);
@@ -117,9 +134,9 @@ class Page {
     });
     on("retry", () => this.retry());
     on("undo", () => this.undo());
-    on("copy", () => void this.copy(this.story.text, "The story is copied."));
+    on("copy", () => void copyText(this.story.text, "The story is copied.", this.notices));
     on("share", () => this.share());
-    on("download", () => this.download());
+    on("download", () => downloadText(this.story.text));
     on("new", () => this.newStory());
     this.modelMenu.addEventListener("change", () => this.changeModel(this.modelMenu.value));
     window.addEventListener("keydown", (event) => {
@@ -184,6 +201,7 @@ class Page {
     const name = this.model?.name ?? "";
     if (this.story.isFresh) this.shared = writeLink(this.story.beginning, name, { ...settings, seed });
     this.notices.hide("prompt");
+    this.replaced = null;
     const parts = this.story.partsFor(name);
     this.story.openModel(name);
     this.client.write(parts, sampling, settings.maxTokens);
@@ -196,14 +214,14 @@ class Page {
   private stop(): void {
     this.client.stop();
     this.reveal.stop();
-    this.story.dropEmpty();
+    this.dropEmpty();
     this.finish("Stopped.");
   }
 
   private written(result: StoryResult): void {
     const nothing = result.tokens === 0;
     if (nothing) this.story.dropEmpty();
-    this.finish(endingOf(result, this.shape?.blockSize ?? 0, nothing));
+    this.finish(endingOf(result, this.blockSize, nothing));
   }
 
   private finish(ending: string): void {
@@ -215,8 +233,11 @@ class Page {
 
   private retry(): void {
     if (this.state !== "ready" || !this.story.canUndo || !this.settingsAreRight()) return;
+    const [passage] = this.story.saved.slice(-1);
+    const { shared } = this;
     this.story.removeLast();
     this.generate(randomSeed()); // with a seed of the settings, it would write the same again
+    this.replaced = passage ? { passage, shared } : null;
     this.writeButton.focus();
   }
 
@@ -257,32 +278,14 @@ class Page {
 
   private share(): void {
     const link = new URL(this.shared, location.href.split("#")[0]).href;
-    void this.copy(link, "A link is copied. It holds the beginning, the settings and the seed of the first passage.");
+    void copyText(link, "A link is copied. It holds the beginning, the settings and the seed of the first passage.", this.notices);
   }
 
-  private async copy(text: string, done: string): Promise<void> {
-    try {
-      await navigator.clipboard.writeText(text);
-      this.notices.show("copied", done);
-    } catch {
-      this.notices.show("copied", `This page may not use the clipboard. Copy this: ${text}`);
-    }
-  }
-
-  private download(): void {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([`${this.story.text}\n`], { type: "text/plain" }));
-    link.download = "story.txt";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-  }
-
-  private modelReady(model: ModelEntry, info: EngineInfo, shape: Shape): void {
+  private modelReady(model: ModelEntry, info: EngineInfo | null, blockSize: number): void {
     this.model = model;
-    this.shape = shape;
+    this.blockSize = blockSize;
     this.modelMenu.value = this.wanted = model.name;
-    element("tagline", HTMLParagraphElement).textContent =
-      `A language model of ${millions(model.parameters)} parameters runs in this page. What you type stays here.`;
+    element("tagline", HTMLParagraphElement).textContent = this.place.tagline(model);
     for (const key of ["failed", "stalled"]) this.notices.hide(key);
     this.enter("ready");
     this.figures.showModel(model, info);
@@ -292,27 +295,36 @@ class Page {
     this.settled();
   }
 
-  /** Registers the service worker once the model is loaded, or has failed: before, it would take time from the model. */
   private settled(): void {
     if (this.isSettled) return;
     this.isSettled = true;
-    watchOffline((words) => this.figures.showOffline(words), this.notices);
+    this.place.settled(this.figures, this.notices);
   }
 
   private failed(kind: FailureKind, message: string): void {
-    this.reveal.stop();
+    this.reveal.flush();
     this.waiting = false;
     const wasWriting = this.state === "writing";
     if (kind === "prompt" || wasWriting) {
-      this.story.dropEmpty();
+      this.dropEmpty();
       this.giveBackPrompt();
       this.enter("ready");
+      this.showEnding("");
+      this.keep();
       this.notices.show("prompt", message);
+      element("notices", HTMLDivElement).scrollIntoView({ block: "nearest" });
       return;
     }
     this.enter("failed");
     this.settled();
     this.notices.show("failed", [message, ADVICE[kind]].filter(Boolean).join(" "), { label: "Reload", run: () => location.reload() });
+  }
+
+  /** Removes a passage of which nothing was written. The one that it was to replace comes back. */
+  private dropEmpty(): void {
+    if (!this.story.dropEmpty() || !this.replaced) return;
+    this.story.open(this.replaced.passage);
+    this.shared = this.replaced.shared;
   }
 
   /** Puts the person's last words back into the field, to be changed. */
@@ -330,9 +342,6 @@ class Page {
   /** Shows what can be done now. */
   private update(): void {
     const { state, story } = this;
-    const show = (id: string, shown: boolean): void => {
-      element(id, HTMLElement).hidden = !shown;
-    };
     const begun = !story.isEmpty;
     const still = begun && state !== "writing";
     show("loading", state === "loading");
@@ -364,23 +373,6 @@ class Page {
     element("loading-text", HTMLParagraphElement).textContent = text;
   }
 
-  private showExamples(): void {
-    const list = document.querySelector("#examples ul");
-    for (const example of EXAMPLES) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = example;
-      button.addEventListener("click", () => {
-        this.prompt.value = example;
-        this.write();
-        this.writeButton.focus();
-      });
-      const item = document.createElement("li");
-      item.append(button);
-      list?.append(item);
-    }
-  }
-
   private showEnding(text: string): void {
     const ending = element("ending", HTMLParagraphElement);
     ending.textContent = text;
@@ -409,5 +401,3 @@ class Page {
 function randomSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
 }
-
-new Page();

@@ -38,15 +38,20 @@ export class Reveal {
     this.wake();
   }
 
-  /** Forgets the text that has not been shown. Returns whether there was any. */
-  stop(): boolean {
-    const held = this.queue.length > 0;
+  /** Shows at once what has not been shown. */
+  flush(): void {
+    const held = this.queue;
+    this.stop();
+    if (held.length > 0) this.show(held);
+  }
+
+  /** Forgets the text that has not been shown. */
+  stop(): void {
     this.queue = [];
     this.ended = null;
     this.budget = 1;
     cancelAnimationFrame(this.frame);
     this.frame = 0;
-    return held;
   }
 
   private wake(): void {

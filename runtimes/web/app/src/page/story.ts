@@ -1,7 +1,10 @@
 /** The story on the page: what a person wrote, what the model wrote, and how both are shown. */
 import type { Part, Piece } from "../protocol.ts";
 
-/** A passage of the story. `ids` are those that the model wrote, and `model` is its name; a person's text has none. */
+/**
+ * A passage of the story. `model` is the name of the model that wrote it, and `ids` are what it wrote if it ran in the
+ * browser. A person's text has none.
+ */
 export interface Passage {
   by: "person" | "model";
   text: string;
@@ -41,7 +44,9 @@ export class Story {
 
   /** The passages as a model reads them. What another model wrote is text, because its ids have other meanings. */
   partsFor(model: string): Part[] {
-    return this.passages.map((passage) => (passage.by === "model" && passage.model === model ? { ids: passage.ids } : { text: passage.text }));
+    return this.passages.map(({ by, text, ids, model: writer }) =>
+      by === "model" && writer === model && ids.length > 0 ? { text, ids } : { text },
+    );
   }
 
   /** Whether the next passage is the first one of a model. */
@@ -97,10 +102,12 @@ export class Story {
     return this.passages.length > 1 && this.passages.at(-1)?.by === "person" ? this.removeLast().trim() : "";
   }
 
-  /** Removes the last passage of the model if it is empty. */
-  dropEmpty(): void {
+  /** Removes the last passage of the model if it is empty. Returns whether it was. */
+  dropEmpty(): boolean {
     const last = this.passages.at(-1);
-    if (last?.by === "model" && last.ids.length === 0) this.removeLast();
+    const isEmpty = last?.by === "model" && last.ids.length === 0 && last.text === "";
+    if (isEmpty) this.removeLast();
+    return isEmpty;
   }
 
   /** Removes the last passage and returns its text. */
@@ -111,7 +118,8 @@ export class Story {
     return text;
   }
 
-  private open(passage: Passage): void {
+  /** Adds a passage. */
+  open(passage: Passage): void {
     this.passages.push(passage);
     const span = document.createElement("span");
     span.className = passage.by === "person" ? "yours" : "passage";

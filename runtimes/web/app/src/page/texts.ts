@@ -2,14 +2,6 @@
 import type { StoryResult } from "../engine/types.ts";
 import type { FailureKind } from "../protocol.ts";
 
-/** Beginnings to click. */
-export const EXAMPLES = [
-  "Once upon a time",
-  "The little dragon could not sleep",
-  "Lily found a key under the old tree",
-  "One rainy day, Tom and his dog",
-];
-
 /** What to do about the failures whose message does not say it. */
 export const ADVICE: Partial<Record<FailureKind, string>> = {
   memory: "Close other tabs, or choose a smaller model.",

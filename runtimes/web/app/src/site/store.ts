@@ -42,12 +42,12 @@ export function cacheName(site: Site): string {
 }
 
 /** Returns whether a cache is of the same site, in any version. */
-export function isOfSite(site: Site, name: string): boolean {
+export function isOfSite(site: Pick<Site, "base">, name: string): boolean {
   const prefix = prefixOf(site);
   return name.startsWith(prefix) && VERSION.test(name.slice(prefix.length));
 }
 
-function prefixOf(site: Site): string {
+function prefixOf(site: Pick<Site, "base">): string {
   return `slmx:${site.base.pathname}:`;
 }
 

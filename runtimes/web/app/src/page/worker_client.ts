@@ -1,24 +1,12 @@
 /** The worker that runs the model, as the page sees it. */
-import type { EngineInfo, Sampling, Shape, StoryResult } from "../engine/types.ts";
-import type { FailureKind, FromWorker, ModelEntry, Part, Piece, ToWorker } from "../protocol.ts";
+import type { Sampling } from "../engine/types.ts";
+import type { FromWorker, Part, ToWorker } from "../protocol.ts";
+import type { Handlers, StoryClient } from "./client.ts";
 
 const LONGEST_SILENCE = 15_000; // milliseconds
 
-/** What the page does when the worker reports something. */
-export interface Handlers {
-  models: (models: readonly ModelEntry[]) => void;
-  progress: (loaded: number, total: number) => void;
-  ready: (model: ModelEntry, info: EngineInfo, shape: Shape) => void;
-  pieces: (pieces: readonly Piece[]) => void;
-  done: (result: StoryResult) => void;
-  figures: (result: StoryResult, heapBytes: number) => void;
-  stalled: () => void;
-  notKept: (message: string) => void;
-  failed: (kind: FailureKind, message: string) => void;
-}
-
 /** Sends the worker its tasks and passes on what belongs to the present one. */
-export class ModelClient {
+export class WorkerClient implements StoryClient {
   private readonly handlers: Handlers;
   private worker: Worker | null = null;
   private watch = 0; // the timer that runs while a model loads
@@ -54,7 +42,6 @@ export class ModelClient {
     this.watch = window.setTimeout(() => this.handlers.stalled(), LONGEST_SILENCE);
   }
 
-  /** Writes on from the parts of a story. */
   write(parts: readonly Part[], sampling: Sampling, maxTokens: number | null): void {
     this.task += 1;
     this.send({ type: "write", id: this.task, parts, sampling, maxTokens });
@@ -81,7 +68,7 @@ export class ModelClient {
       case "progress":
         return handlers.progress(message.loaded, message.total);
       case "ready":
-        return handlers.ready(message.model, message.info, message.shape);
+        return handlers.ready(message.model, message.info, message.shape.blockSize);
       case "not kept":
         return handlers.notKept(message.message);
       case "failed":

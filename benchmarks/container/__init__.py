@@ -1,0 +1,1 @@
+"""The container of docs/server/Containerfile, assembled and tried without a container engine."""

@@ -1,0 +1,28 @@
+"""Where the built pages are: in a clone in `runtimes/web/app`, elsewhere in the package slmx-web."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from slm.errors import SlmxError
+
+PACKAGE = "slmx_web"
+BUILT = Path(__file__).parent / "app" / PACKAGE
+MARK = "index.html"  # a file that every version of the pages has
+INSTALL = "in a clone of slmx, run pip install ./runtimes/web/app"
+
+
+def find_page_folder() -> Path | None:
+    """Returns the folder with the built files; None if they are not installed."""
+    if (BUILT / MARK).is_file():
+        return BUILT
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def page_is_damaged(folder: Path) -> SlmxError:
+    """Returns the error that says that files of a folder are missing or damaged."""
+    return SlmxError(f"{folder}: the files of the web page are not whole; install them again: {INSTALL}")

@@ -1,0 +1,372 @@
+"""The page of `slmx serve` in a real Chromium: its stories come from the API of the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="needs the extra [serve]")
+
+from runtimes.serve.page import load_page
+from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
+from tests.runtimes.serve.sockets import wait_until
+from tests.runtimes.serve.test_limits import request
+from tests.runtimes.web.browser import IN_CHROMIUM, WRITTEN, is_loaded, plain_host, set_values, works_offline, write
+from tests.runtimes.web.test_page import AXE
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
+
+pytestmark = IN_CHROMIUM
+SETTINGS = {"seed": "7", "maxTokens": "60", "temperature": "0.8", "topP": "0.9", "topK": "30"}
+FIELDS = {"seed": 7, "max_tokens": 60, "temperature": 0.8, "top_p": 0.9, "top_k": 30}
+NOTICE = ".notice[data-key=prompt]"
+
+
+@contextmanager
+def serving_page(**options: Any) -> Iterator[Whole]:  # noqa: ANN401  # those of serving_whole
+    """Serves the shipped nano with the page."""
+    with serving_whole(page=load_page(), **options) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Whole]:
+    """A server without a key. The tests leave no story running."""
+    with serving_page() as server:
+        yield server
+
+
+def opened(page: Page, url: str, *, instant: bool = True) -> None:
+    """Opens the page and waits until it can write."""
+    page.goto(url)
+    is_loaded(page)
+    if instant:
+        page.locator("#pace").evaluate("element => { element.value = 'instant'; }")
+
+
+def make_endless(page: Page) -> None:
+    """Lets the page ask for stories that go on until they are stopped, and count as others do."""
+
+    def change(route: Route) -> None:
+        fields = json.loads(route.request.post_data or "") | {**ENDLESS, "prompt": "Once"}
+        route.continue_(post_data=json.dumps(fields))
+
+    page.route("**/v1/completions", change)
+
+
+def story_of(server: Whole, prompt: str, **fields: object) -> str:
+    """The story that the API writes."""
+    answer = server.ask(prompt=prompt, **{**FIELDS, **fields})
+    return prompt + str(answer.json()["choices"][0]["text"])
+
+
+def test_a_story_is_that_of_the_api_with_the_same_seed(page: Page, server: Whole) -> None:
+    page.goto(server.url)
+    assert write(page, **SETTINGS) == story_of(server, "Once upon a time")
+    figures = page.locator("#figures").inner_text()
+    assert re.fullmatch(r"[\d,]+ tokens/s · nano int8 on this server · seed 7", figures)
+    assert page.locator("#ending").inner_text() == "Stopped at the length that you set."
+    assert "runs on this server" in page.locator("#tagline").inner_text()
+    assert page.locator("#key-form").count() == 0
+
+
+def test_the_seed_of_a_story_without_one_is_shown_and_is_in_the_link(context: BrowserContext, server: Whole) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(server.url)
+    story = write(page, "Tom had a red ball.", maxTokens="40")
+    (seed,) = re.findall(r"seed (\d+)", page.locator("#figures").inner_text())
+    answer = server.ask(prompt="Tom had a red ball.", seed=int(seed), max_tokens=40)
+    assert f"Tom had a red ball.{answer.json()['choices'][0]['text']}" == story
+    page.click("#share")
+    page.wait_for_selector(".notice[data-key=copied]")
+    link = page.evaluate("navigator.clipboard.readText()")
+    assert f"s={seed}" in link
+    other = context.new_page()
+    opened(other, link)
+    other.click("#write")
+    other.wait_for_selector(WRITTEN)
+    assert other.locator("#story").inner_text() == story
+
+
+def test_go_on_try_again_undo_and_a_reload(page: Page, server: Whole) -> None:
+    page.goto(server.url)
+    first = write(page, maxTokens="12")
+    page.fill("#prompt", "Then a dragon came.")
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    page.click("#retry")
+    page.wait_for_selector(WRITTEN)
+    assert page.locator("#story").inner_text().startswith(f"{first} Then a dragon came.")
+    page.reload()
+    is_loaded(page)
+    page.click("#undo")
+    assert page.locator("#story").inner_text() == first
+    assert page.input_value("#prompt") == "Then a dragon came."
+
+
+def test_go_on_continues_the_whole_text(page: Page, server: Whole) -> None:
+    page.goto(server.url)
+    first = write(page, **SETTINGS)
+    page.fill("#prompt", "Then a dragon came.")
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    second = story_of(server, f"{first} Then a dragon came.")
+    assert page.locator("#story").inner_text() == second
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    assert page.locator("#story").inner_text() == story_of(server, second)
+
+
+def test_nothing_of_the_offline_page_is_loaded_and_nothing_of_another_origin(
+    context: BrowserContext, server: Whole
+) -> None:
+    requests: list[str] = []
+    context.on("request", lambda request: requests.append(request.url))
+    page = context.new_page()
+    page.goto(server.url)
+    write(page, maxTokens="8")
+    assert {urlsplit(url).netloc for url in requests} == {urlsplit(server.url).netloc}
+    assert {urlsplit(url).path for url in requests} <= {
+        "/",
+        "/server.js",
+        "/style.css",
+        "/icon.svg",
+        "/v1/models",
+        "/v1/completions",
+    }
+    assert page.evaluate("navigator.serviceWorker.getRegistrations().then((found) => found.length)") == 0
+
+
+def test_a_key_is_asked_for_and_a_wrong_one_again(context: BrowserContext, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving_page(settings=keyed()) as server:
+        addresses: list[str] = []
+        said: list[str] = []
+        context.on("request", lambda request: addresses.append(request.url))
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.goto(server.url)
+        page.wait_for_selector("#key-form")
+        assert page.evaluate("document.activeElement.id") == "key"
+        assert page.get_by_label("Key of the server").get_attribute("type") == "password"
+        assert page.locator("#key").get_attribute("autocomplete") == "off"
+        assert page.locator("#loading").is_hidden()
+        page.keyboard.type("a-wrong-key")
+        page.keyboard.press("Enter")
+        page.locator("#key-why", has_text="This key is wrong").wait_for()
+        assert page.locator("#key").get_attribute("aria-invalid") == "true"
+        assert page.input_value("#key") == ""
+        assert page.evaluate("sessionStorage.getItem('slmx-key')") is None
+        page.keyboard.type(KEY)
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#key-form", state="detached")
+        assert page.evaluate("document.activeElement.id") == "prompt"
+        authorized = server.http.post(
+            "/v1/completions",
+            json={"prompt": "Once upon a time", **FIELDS},
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+        expected = authorized.json()["choices"][0]["text"]
+        assert write(page, **SETTINGS) == f"Once upon a time{expected}"
+        page.reload()
+        is_loaded(page)
+        assert page.locator("#key-form").count() == 0
+        assert page.evaluate("[Object.keys(localStorage).length, document.cookie]") == [0, ""]
+        other = context.new_page()  # another tab has another sessionStorage
+        other.goto(server.url)
+        other.wait_for_selector("#key-form")
+    everything = "".join((*addresses, *said, *capfd.readouterr()))
+    assert KEY not in everything
+    assert "a-wrong-key" not in everything
+
+
+def test_a_story_that_was_asked_for_before_the_key_is_written_after_it(page: Page) -> None:
+    with serving_page(settings=keyed()) as server:
+        page.goto(f"{server.url}#prompt=One+day&s=3&n=10")
+        page.wait_for_selector("#key-form")
+        page.click("#write")
+        assert page.locator("#write").inner_text() == "Waiting …"
+        page.fill("#key", KEY)
+        page.press("#key", "Enter")
+        page.wait_for_selector(WRITTEN)
+        assert page.locator("#story").inner_text().startswith("One day")
+
+
+def test_stop_ends_the_work_of_the_server(page: Page) -> None:
+    with serving_page() as server:
+        opened(page, server.url)
+        make_endless(page)
+        page.fill("#prompt", "Once")
+        page.click("#write")
+        page.locator("#story .word").nth(4).wait_for()
+        assert server.scheduler.figures().running == 1
+        page.keyboard.press("Escape")
+        assert page.locator("#ending").inner_text() == "Stopped."
+        wait_until(lambda: server.scheduler.figures().running == 0)
+        metrics = server.http.get("/metrics").text
+        assert re.search(r"slmx_stories_cancelled_total\{[^}]*\} 1\b", metrics), metrics
+        assert re.search(r"slmx_stories_running\{[^}]*\} 0\b", metrics), metrics
+        story = page.locator("#story").inner_text()
+        assert re.search(r"tokens/s .* seed \d+", page.locator("#figures").inner_text())
+        page.wait_for_timeout(200)
+        assert page.locator("#story").inner_text() == story
+        assert page.locator(".notice").count() == 0
+
+
+def test_words_come_at_reading_pace(page: Page, server: Whole) -> None:
+    opened(page, server.url, instant=False)
+    page.fill("#prompt", "Once upon a time")
+    page.click("#write")
+    page.locator("#story .word").nth(4).wait_for()
+    page.keyboard.press("Escape")
+    assert 5 <= page.locator("#story .word").count() < 40
+
+
+def test_a_full_queue_is_said_and_the_story_stays(page: Page) -> None:
+    with serving_page(slots=1, queue=1) as server:
+        opened(page, server.url)
+        story = write(page, maxTokens="8")
+        with server.connect() as first, server.connect() as second:
+            for client in (first, second):
+                client.sendall(request(**ENDLESS))
+            figures = server.scheduler.figures
+            wait_until(lambda: figures().running + figures().waiting == 2)
+            page.fill("#prompt", "Then it rained.")
+            page.click("#write")
+            page.wait_for_selector(NOTICE)
+            said = page.locator(f"{NOTICE} p").inner_text()
+            assert re.fullmatch(
+                r"The server has more stories to write than it takes\. Try again in \d+ seconds?\.", said
+            )
+            assert page.locator("#story").inner_text() == story
+            assert page.input_value("#prompt") == "Then it rained."
+            page.fill("#prompt", "")
+            page.click("#retry")
+            page.wait_for_selector(NOTICE)
+            wait_until(lambda: page.locator("#story").inner_text() == story)
+        wait_until(lambda: server.scheduler.figures().running == 0)
+        page.click("#write")
+        page.wait_for_selector(WRITTEN)
+        assert page.locator("#story").inner_text().startswith(story)
+        assert page.locator(NOTICE).count() == 0
+
+
+def test_a_text_that_is_too_long_is_given_back(page: Page, server: Whole) -> None:
+    opened(page, server.url)
+    prompt = "word " * 400
+    page.fill("#prompt", prompt)
+    page.click("#write")
+    page.wait_for_selector(NOTICE)
+    assert page.locator(f"{NOTICE} p").inner_text() == "The text is longer than this model can read. Shorten it."
+    assert page.input_value("#prompt").strip() == prompt.strip()
+
+
+def test_a_server_that_stops_in_a_story_is_said_and_the_text_stays(page: Page) -> None:
+    with serving_page() as server:
+        opened(page, server.url, instant=False)
+        make_endless(page)
+        page.fill("#prompt", "Once")
+        page.click("#write")
+        page.locator("#story .word").nth(4).wait_for()
+        ending = threading.Timer(0.1, lambda: setattr(server.server, "should_exit", True))
+        ending.start()
+        page.wait_for_selector(NOTICE)
+        ending.join()
+    assert re.match(r"The (server is stopping|connection to the server broke)", page.locator(NOTICE).inner_text())
+    assert page.locator("#story .word").count() >= 5
+    story = page.locator("#story").inner_text()
+    page.unroute_all()
+    page.click("#write")
+    page.locator(NOTICE, has_text="out of reach").wait_for()
+    assert page.locator("#story").inner_text() == story
+
+
+def test_a_server_that_is_gone_is_said_when_another_model_is_asked_for(page: Page) -> None:
+    page.route("**/v1/models", lambda route: route.abort())
+    with serving_page() as server:
+        page.goto(server.url)
+        notice = page.locator(".notice[data-key=failed]")
+        notice.wait_for()
+        assert notice.inner_text().startswith("The server is out of reach.")
+        page.unroute_all()
+        notice.locator("button").click()
+        is_loaded(page)
+        assert page.locator("#write").is_enabled()
+
+
+def test_the_offline_page_of_the_same_address_gives_way(context: BrowserContext, site: Path) -> None:
+    """A service worker kept the page of `slmx web`. Then `slmx serve` runs at the same address."""
+    page = context.new_page()
+    with plain_host(site) as (url, _):
+        page.goto(url)
+        story = write(page, maxTokens="12")
+        works_offline(page)
+    with serving_page(port=urlsplit(url).port) as server:
+        page.goto(server.url)
+        page.locator("h1", has_text="on this server").wait_for()
+        is_loaded(page)
+        assert page.locator("#story").inner_text() == story
+        assert page.evaluate("caches.keys()") == []
+        page.reload()
+        assert "on this server" in page.locator("h1").inner_text()
+        assert page.evaluate("navigator.serviceWorker.getRegistrations().then((found) => found.length)") == 0
+        page.click("#write")
+        page.locator("#figures", has_text="on this server").wait_for()
+
+
+def test_a_phone_of_320_pixels_shows_everything(chromium: Browser) -> None:
+    context = chromium.new_context(viewport={"width": 320, "height": 640}, reduced_motion="reduce")
+    with serving_page(settings=keyed()) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        page.wait_for_selector("#key-form")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        page.fill("#key", KEY)
+        page.press("#key", "Enter")
+        write(page, maxTokens="30")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+        page.fill("#prompt", "word " * 400)
+        page.click("#write")
+        page.wait_for_selector(NOTICE)
+        assert page.locator(NOTICE).evaluate("element => element.getBoundingClientRect().top") > -1  # rounding
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    context.close()
+
+
+@pytest.mark.skipif(not AXE.is_file(), reason="needs axe-core: npm ci in runtimes/web/app")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier(scheme: Literal["light", "dark"], chromium: Browser) -> None:
+    context = chromium.new_context(color_scheme=scheme, bypass_csp=True)
+    with serving_page(settings=keyed()) as server:
+        page = context.new_page()
+        page.goto(server.url)
+        page.add_script_tag(path=AXE)
+
+        def check() -> None:
+            found = page.evaluate("axe.run()")
+            assert [f"{item['id']}: {item['nodes'][0]['html']}" for item in found["violations"]] == []
+
+        page.wait_for_selector("#key-form")
+        check()
+        page.fill("#key", "a-wrong-key")
+        page.press("#key", "Enter")
+        page.locator("#key-why", has_text="wrong").wait_for()
+        check()
+        page.fill("#key", KEY)
+        page.press("#key", "Enter")
+        is_loaded(page)
+        set_values(page)
+        check()
+        write(page, maxTokens="30")
+        page.wait_for_timeout(500)  # the words have appeared
+        check()
+    context.close()
