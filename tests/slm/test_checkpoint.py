@@ -195,8 +195,7 @@ def test_what_ships_is_small_and_was_recorded(
     assert record["parameters"] == checkpoint.model.config.parameters == parameters
     assert record["best"]["bits_per_byte"] <= most_bits
     assert record["best"] == min(record["curve"], key=lambda point: point["bits_per_byte"])
-    splits = {item.get("split") or item["side"] for item in record["data"]}  # "side" is of data sets of format 1
-    assert splits in ({"train", "valid"}, {"training", "validation"})
+    assert {item["split"] for item in record["data"]} == {"train", "valid"}
     assert "CDLA-Sharing-1.0" in record["licence"]
     assert record["tokens_seen"] == record["steps_done"] * record["plan"]["batch_size"] * 256
     assert isinstance(record["plan"]["seed"], int)

@@ -14,10 +14,13 @@ from rich.console import Console
 from slm.checkpoint import load_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
 from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED
+from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.train.evaluate import Evaluation, evaluate
+from slm.train.evaluate import Evaluation, evaluate, read_stream
 
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "tinystories-valid.txt"
 CONFIG = GPTConfig(block_size=16, vocab_size=60, n_layer=1, n_head=1, n_embd=8)
 
 
@@ -110,3 +113,15 @@ def test_a_text_shorter_than_a_context_is_refused() -> None:
     with pytest.raises(SlmxError, match="16 tokens, shorter than one context of 16"):
         evaluate(zeroed_model(), stream_of([1] * 16, 16))
     assert evaluate(zeroed_model(), stream_of([1] * 17, 17)).bits_per_byte > 0
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("preset", sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir()))
+@pytest.mark.skipif(not SHARED.is_file(), reason="the validation text is not part of this repository")
+def test_the_shipped_checkpoints_reproduce_their_record(preset: str) -> None:
+    checkpoint = load_checkpoint(PRETRAINED / preset)
+    (source,) = (item for item in checkpoint.record["data"] if item["split"] == "valid")
+    if source["sha256"] != sha256_of(SHARED):
+        pytest.skip("the validation text here is not the recorded one")
+    found = evaluate(checkpoint.model, read_stream([str(SHARED)], checkpoint))
+    assert found.bits_per_byte == pytest.approx(checkpoint.record["best"]["bits_per_byte"], abs=2e-4)
