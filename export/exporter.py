@@ -27,7 +27,7 @@ from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
-from export.targets import Target, get_target
+from export.targets import RECIPE_NAMES, Target, get_target
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.location import BUNDLES
@@ -148,7 +148,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     if settings.untrained:
         if settings.checkpoint is not None:
-            raise UsageError("--random-init and --checkpoint exclude each other: drop one")
+            raise UsageError("random weights and a checkpoint exclude each other: drop one")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return load_checkpoint(untrained_checkpoint(settings.preset or "nano", work))
     if settings.checkpoint is not None:
@@ -283,7 +283,7 @@ class _Export:
             )
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
-        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
+        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit, RECIPE_NAMES)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
             f"{why}; what hurts most: {', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; "
@@ -349,7 +349,7 @@ class _Export:
             shape=self.config,
             checkpoint=MadeFrom(
                 sha256_of(checkpoint.folder / WEIGHTS_FILE),
-                self.settings.untrained,
+                self.settings.untrained or checkpoint.record.get("untrained") is True,
                 source_of(checkpoint.record),
                 licence_of(checkpoint.record),
             ),

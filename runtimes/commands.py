@@ -7,15 +7,18 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from runtimes.bundle.variants import VARIANTS
 from runtimes.types import (
     MAX_STORIES,
+    ON_FULL,
     Completion,
     GenerationConfig,
     LogitsRules,
@@ -26,6 +29,7 @@ from runtimes.types import (
 from slm.disk import write_errors, write_file
 from slm.errors import SlmxError, UsageError
 from slm.terminal import LiveRate, is_terminal, styled
+from slm.usage import one_of, panel
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator
@@ -77,79 +81,107 @@ def _parse_bias(pairs: list[str]) -> dict[int, float]:
     return biases
 
 
+def _complete_variant(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Completes the name of a variant from those of the bundle on the command line, or else from all."""
+    from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+
+    names = list(VARIANTS)
+    with suppress(SlmxError, OSError):
+        manifest = find_bundle(ctx.params.get("bundle"), say=False) / MANIFEST_FILE
+        names = list(Manifest.read(manifest.read_bytes(), str(manifest)).variants)
+    return [name for name in names if name.startswith(incomplete)]
+
+
+_model, _sampling, _limits = panel("Model"), panel("Sampling"), panel("Limits")
+_repetition, _prompts, _rare = panel("Words and repetition"), panel("Prompts from a file"), panel("Rare")
+
+
 def generate(
     prompt: Annotated[list[str] | None, typer.Argument(help="How the story begins; - reads standard input.")] = None,
-    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
-    variant: Annotated[str | None, typer.Option(help="Default: the one for the bundle's target.")] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=MAX_STORIES, help="Stories to write, many at a time.")
     ] = 1,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens to write; default: until the story or the context ends.")
-    ] = GenerationConfig.max_tokens,
-    min_tokens: Annotated[int, typer.Option(help="Fewest tokens before the story may end.")] = LogitsRules.min_tokens,
-    stop: Annotated[list[str] | None, typer.Option(help="Stop before this text; repeat for more.")] = None,
-    on_full: Annotated[
-        str, typer.Option(help="When the context is full: stop, or slide and continue.")
-    ] = GenerationConfig.on_full,
-    temperature: Annotated[float, typer.Option(help="0 takes the most likely token.")] = SamplingParams.temperature,
-    top_k: Annotated[int, typer.Option(help="Keep the k most likely tokens; 0 is off.")] = SamplingParams.top_k,
-    top_p: Annotated[
-        float, typer.Option(help="Keep the most likely tokens up to this total probability; 1 is off.")
-    ] = SamplingParams.top_p,
-    min_p: Annotated[
-        float, typer.Option(help="Keep tokens with this share of the highest probability; 0 is off.")
-    ] = SamplingParams.min_p,
-    repetition_penalty: Annotated[
-        float, typer.Option(help="Above 1 makes earlier tokens less likely; 1 is off.")
-    ] = LogitsRules.repetition_penalty,
-    presence_penalty: Annotated[
-        float, typer.Option(help="Subtracted from the logits of written tokens.")
-    ] = LogitsRules.presence_penalty,
-    frequency_penalty: Annotated[
-        float, typer.Option(help="Subtracted from a token's logit for each time it was written.")
-    ] = LogitsRules.frequency_penalty,
-    no_repeat_ngram: Annotated[
-        int, typer.Option(help="Never write the same n tokens twice; 0 is off.")
-    ] = LogitsRules.no_repeat_ngram,
-    logit_bias: Annotated[list[str] | None, typer.Option(help="ID=VALUE is added to a token's logit; repeat.")] = None,
-    ban_words: Annotated[
-        list[str] | None, typer.Option("--ban-word", help="Never write this word, in any case; repeat for more.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same story; default: random.")] = SamplingParams.seed,
-    allow_special: Annotated[
-        bool,
-        typer.Option("--allow-special", help="Read special tokens in the prompt, such as <|endoftext|>, as tokens."),
-    ] = False,
-    threads: Annotated[int | None, typer.Option(help="Number of threads; default: by model size.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Same seed, same story.", show_default="random")
+    ] = SamplingParams.seed,
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", help="Write the story in turns: you and the model.")
     ] = False,
-    logprobs: Annotated[
-        bool, typer.Option("--logprobs", help="With --json: each token's log-probability.")
-    ] = GenerationConfig.logprobs,
-    require_signature: Annotated[
-        Path | None,
-        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
-    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the text to a new file too.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a story instead of text.")] = False,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Write the stories of a file: .txt or .jsonl, one prompt a line; - is stdin."
+    bundle: Annotated[Path | None, _model(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
+    variant: Annotated[
+        str | None,
+        _model(
+            metavar="NAME",
+            autocompletion=_complete_variant,
+            help="Variant, such as int8; slmx info lists those of a bundle.",
+            show_default="the one for the bundle's target",
         ),
     ] = None,
+    threads: Annotated[int | None, _model(help="Number of threads.", show_default="by model size")] = None,
+    temperature: Annotated[float, _sampling(help="0 takes the most likely token.")] = SamplingParams.temperature,
+    top_k: Annotated[int, _sampling(help="Keep the k most likely tokens; 0 is off.")] = SamplingParams.top_k,
+    top_p: Annotated[
+        float, _sampling(help="Keep the most likely tokens up to this total probability; 1 is off.")
+    ] = SamplingParams.top_p,
+    min_p: Annotated[
+        float, _sampling(help="Keep tokens with this share of the highest probability; 0 is off.")
+    ] = SamplingParams.min_p,
+    max_tokens: Annotated[
+        int | None, _limits(help="Most tokens to write.", show_default="until the story or the context ends")
+    ] = GenerationConfig.max_tokens,
+    min_tokens: Annotated[int, _limits(help="Fewest tokens before the story may end.")] = LogitsRules.min_tokens,
+    stop: Annotated[list[str] | None, _limits(help="Stop before this text; repeat for more.")] = None,
+    on_full: Annotated[
+        str,
+        _limits(
+            **one_of("choice", ON_FULL, "When the context is full: stop, or slide and continue."),
+        ),
+    ] = GenerationConfig.on_full,
+    ban_words: Annotated[
+        list[str] | None, _repetition("--ban-word", help="Never write this word, in any case; repeat for more.")
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int, _repetition(help="Never write the same n tokens twice; 0 is off.")
+    ] = LogitsRules.no_repeat_ngram,
+    repetition_penalty: Annotated[
+        float, _repetition(help="Above 1 makes earlier tokens less likely; 1 is off.")
+    ] = LogitsRules.repetition_penalty,
+    presence_penalty: Annotated[
+        float, _repetition(help="Subtracted from the logits of written tokens.")
+    ] = LogitsRules.presence_penalty,
+    frequency_penalty: Annotated[
+        float, _repetition(help="Subtracted from a token's logit for each time it was written.")
+    ] = LogitsRules.frequency_penalty,
+    prompts: Annotated[
+        Path | None,
+        _prompts(metavar="FILE", help="Write the stories of a file: .txt or .jsonl, one prompt a line; - is stdin."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With --prompts: the .jsonl of the stories. The same command goes on with it.")
+        Path | None, _prompts(help="With --prompts: the .jsonl of the stories. The same command goes on with it.")
     ] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="With --prompts: only part I, from 1, of N parts of the file.")
+        str | None, _prompts(metavar="I/N", help="With --prompts: only part I, from 1, of N parts of the file.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="With --prompts: replace the stories of another run.")] = False,
+    force: Annotated[bool, _prompts("--force", help="With --prompts: replace the stories of another run.")] = False,
+    prompt_file: Annotated[Path | None, _rare(help="Read the prompt from a file.")] = None,
+    logprobs: Annotated[
+        bool, _rare("--logprobs", help="With --json: each token's log-probability.")
+    ] = GenerationConfig.logprobs,
+    logit_bias: Annotated[list[str] | None, _rare(help="ID=VALUE is added to a token's logit; repeat.")] = None,
+    allow_special: Annotated[
+        bool, _rare("--allow-special", help="Read special tokens in the prompt, such as <|endoftext|>, as tokens.")
+    ] = False,
+    require_signature: Annotated[
+        Path | None,
+        _rare(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
 ) -> None:
-    """Write a story with onnxruntime. The text goes to stdout while it is written."""
+    """Write a story, or the stories of a file of prompts.
+
+    The text goes to stdout while it is written.
+    """
     settings = Settings(
         max_tokens=max_tokens,
         min_tokens=min_tokens,

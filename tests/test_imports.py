@@ -40,6 +40,7 @@ LIGHT_SLM = {
     "slm.terminal",
     "slm.tokenizer",
     "slm.tokenizer_settings",
+    "slm.usage",
 }
 # These rooms also write folders. The modules need filelock, which no story needs.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}

@@ -9,16 +9,19 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 
 
 def doctor(
-    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
+    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Print everything as one JSON line last, to send to others.")
     ] = False,
 ) -> None:
-    """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
+    """Describe this machine, and measure which variant is fastest.
+
+    It shows processor, limits, memory, versions and known problems.
+    """
     from runtimes.bundle.store import Bundle
     from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine
@@ -52,8 +55,8 @@ def doctor(
         typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
 
 
-def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
-    """Check every file of a bundle and show what it holds."""
+def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None) -> None:
+    """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.summary import variant_lines
 

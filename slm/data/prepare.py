@@ -58,7 +58,7 @@ class PrepareSettings:
         force: Whether to replace a data set in `out`.
 
     Raises:
-        SlmxError: The preset is unknown, or a setting is out of range.
+        UsageError: The preset is unknown, or a setting is out of range.
     """
 
     sources: tuple[str, ...]
@@ -76,7 +76,7 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         get_preset(self.preset)
         if self.vocab_size is not None and not SMALLEST_VOCABULARY <= self.vocab_size <= LARGEST_VOCABULARY:
-            raise SlmxError(
+            raise UsageError(
                 f"--vocab-size {self.vocab_size} is out of range; it is {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY}"
             )
         if self.vocab_size is not None and self.tokenizer is not None:

@@ -153,7 +153,7 @@ def test_exports_of_one_checkpoint_are_the_same_bytes(slmx: Slmx, tiny_checkpoin
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
-@pytest.mark.parametrize("option", ["--text", "--eval-text"])
+@pytest.mark.parametrize("option", ["--text"])
 def test_a_text_of_any_name_is_judged_on_and_named(
     slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, option: str
 ) -> None:

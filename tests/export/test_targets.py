@@ -12,7 +12,7 @@ from export.formats.quantize import RECIPES
 from export.targets import TARGETS, get_target
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
+from slm.errors import UsageError
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -50,10 +50,11 @@ def test_no_default_saturates_where_it_may_run() -> None:
 
 
 def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
-    with pytest.raises(SlmxError) as caught:
+    with pytest.raises(UsageError) as caught:
         get_target("pi2")
-    assert str(caught.value) == "unknown target 'pi2': choose one of any, x86, x86-vnni, pi3, pi4, pi5, web"
-    assert slmx.refuses("export", "--target", "pi2") == str(caught.value)
+    near = "(did you mean pi5?)"
+    assert str(caught.value) == f"unknown target 'pi2' {near}: choose one of any, x86, x86-vnni, pi3, pi4, pi5, web"
+    assert slmx.refuses("export", "--target", "pi2", code=2) == f"--target: {caught.value}"
 
 
 @pytest.mark.parametrize(

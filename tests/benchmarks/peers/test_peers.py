@@ -146,7 +146,9 @@ def test_a_peer_is_found_by_its_name_and_a_runtimes_by_theirs() -> None:
     assert [kind.name for kind in find_peers("llama.cpp")] == ["llama.cpp F32", "llama.cpp Q8_0", "llama.cpp Q4_0"]
     assert find_peers("optimum") == [find_peer("optimum")] == [PEERS["optimum"]]
     for find in (find_peer, find_peers):
-        with pytest.raises(SlmxError, match=r"unknown peer 'llama': choose one of llama\.cpp F32, llama\.cpp Q8_0"):
+        with pytest.raises(
+            SlmxError, match=r"unknown peer 'llama' \(did you mean llama\.cpp\?\): choose one of llama\.cpp, optimum"
+        ):
             find("llama")
 
 

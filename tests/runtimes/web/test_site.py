@@ -240,7 +240,7 @@ def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Sl
     assert "model_fp16.onnx: not the file" in ran.stderr, "its hash is wrong, but it was chosen"
     line = slmx.refuses("web", "bundle", "--variant", "int4")
     assert line == "bundle: no variant int4: for browsers it holds int8, fp16"
-    assert "browsers run int8, fp16, fp32, q8, int4" in slmx.refuses(
+    assert "unknown variant for browsers 'torchscript': choose one of int8, fp16, fp32, q8, int4" in slmx.refuses(
         "web", "bundle", "--variant", "torchscript", code=2
     )
 

@@ -46,7 +46,7 @@ def test_the_figures_are_those_of_the_library(
     assert figures["perplexity"] == pytest.approx(expected.perplexity)
     assert figures["bits_per_byte"] == pytest.approx(expected.bits_per_byte)
     assert (figures["tokens"], figures["stories"]) == (expected.tokens, 300)
-    assert slmx(monkeypatch, "evaluate", tiny_checkpoint, "--data", corpus_file) == 0
+    assert slmx(monkeypatch, "evaluate", tiny_checkpoint, "--text", corpus_file) == 0
     out, err = capsys.readouterr()
     assert err == f"evaluating on {expected.tokens:,} tokens\n"
     assert f"bits per byte  {expected.bits_per_byte:.4f}\n" in out
