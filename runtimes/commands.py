@@ -26,6 +26,7 @@ from runtimes.types import (
     Settings,
     read_settings,
 )
+from slm.counted import count_stories, counted
 from slm.disk import write_errors, write_file
 from slm.errors import SlmxError, UsageError
 from slm.terminal import LiveRate, is_terminal, styled
@@ -348,15 +349,17 @@ def _as_json(generator: Generator, story: Completion) -> str:
 
 def _report(generator: Generator, stories: list[Completion]) -> None:
     first = stories[0].stats
-    where = f"{generator.variant}, seed {first.seed}, {generator.threads} thread(s)"
+    where = f"{generator.variant}, seed {first.seed}, {counted(generator.threads, 'thread')}"
     if len(stories) == 1:
         figures = (
-            f"{first.tokens} tokens, {first.tokens_per_second:,.0f} tokens/s, "
+            f"{counted(first.tokens, 'token')}, {first.tokens_per_second:,.0f} tokens/s, "
             f"{1000 * first.time_to_first_token:.1f} ms to the first, stopped by {first.stop}"
         )
     else:
         tokens = sum(story.stats.tokens for story in stories)
         seconds = max(story.stats.time_to_first_token + story.stats.decode_seconds for story in stories)
-        figures = f"{len(stories)} stories, {tokens} tokens, {tokens / seconds:,.0f} tokens/s together"
+        figures = (
+            f"{count_stories(len(stories))}, {counted(tokens, 'token')}, {tokens / seconds:,.0f} tokens/s together"
+        )
     line = f"{figures} ({where})"
     typer.echo(styled(line, dim=True) if is_terminal() else line, err=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slm.counted import count_stories
 from slm.data.stories import SEPARATORS
 from slm.errors import UsageError, needs
 from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS
@@ -261,7 +262,7 @@ def evaluate(
     typer.echo(f"{'loss':<14} {result.loss:.4f} nats per token")
     typer.echo(f"{'perplexity':<14} {result.perplexity:.3f} per token")
     typer.echo(f"{'bits per byte':<14} {result.bits_per_byte:.4f}")
-    typer.echo(f"{'read':<14} {result.tokens:,} tokens in windows of {block_size}, of {stream.stories:,} stories")
+    typer.echo(f"{'read':<14} {result.tokens:,} tokens in windows of {block_size}, of {count_stories(stream.stories)}")
 
 
 def import_model(

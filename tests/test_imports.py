@@ -24,6 +24,7 @@ MAY_IMPORT = {
 }
 LIGHT_SLM = {
     "slm.byte_level",
+    "slm.counted",
     "slm.disk",
     "slm.errors",
     "slm.folder_kind",

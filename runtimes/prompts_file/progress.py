@@ -6,6 +6,7 @@ import os
 import sys
 import time
 
+from slm.counted import counted
 from slm.terminal import styled
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 30.0
@@ -44,7 +45,7 @@ class Progress:
         if sys.stderr is None or now - self._shown < self._every:
             return
         self._shown = now
-        parts = [f"{lines:,} of {self._total:,} lines" if self._total is not None else f"{lines:,} lines"]
+        parts = [f"{lines:,} of {counted(self._total, 'line')}" if self._total is not None else counted(lines, "line")]
         parts.append(f"{self.rate:,.0f} tokens/s")
         if self._total is not None and lines > self._before:
             left = (self._total - lines) * (now - self._started) / (lines - self._before)

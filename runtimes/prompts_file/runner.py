@@ -20,6 +20,7 @@ from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
+from slm.counted import count_stories, counted
 from slm.errors import SlmxError, UsageError
 from slm.locks import lock_folder
 
@@ -109,7 +110,7 @@ def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str],
                 run.write()
             except (KeyboardInterrupt, SystemExit):
                 file.close()
-                report(f"stopped: {file.done.rows:,} stories are in {job.out}; the same command goes on")
+                report(f"stopped with {count_stories(file.done.rows)} in {job.out}; the same command goes on")
                 raise
             finally:
                 file.close()
@@ -223,6 +224,7 @@ class _Run:
         done, progress = self._file.done, self._progress
         new = "" if progress.rows == done.rows else f" ({progress.rows:,} of them new)"
         return (
-            f"{done.rows:,} stories in {self._job.out}{new}, {progress.tokens:,} tokens, {progress.rate:,.0f} tokens/s "
+            f"{count_stories(done.rows)} in {self._job.out}{new}, {counted(progress.tokens, 'token')}, "
+            f"{progress.rate:,.0f} tokens/s "
             f"({self._generator.variant}, seed {self._file.seed}, {self._slots} at the same time)"
         )

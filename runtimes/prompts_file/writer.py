@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.prompts_file.record import SUFFIX, Checkpoint, Record, Settings, difference, encode_settings
+from slm.counted import count_stories
 from slm.disk import sync
 from slm.errors import SlmxError
 from slm.json_reader import Fields, parse_json
@@ -197,7 +198,7 @@ class StoriesFile:
 
     def _unwritable(self, error: OSError) -> SlmxError:
         return SlmxError(
-            f"{self.path}: cannot write ({error.strerror}); its {self.done.rows:,} stories are kept; "
+            f"{self.path}: cannot write ({error.strerror}); it keeps {count_stories(self.done.rows)}; "
             "make room, and the same command goes on"
         )
 

@@ -12,6 +12,7 @@ from runtimes.requests.messages import Messages
 from runtimes.requests.table import Field, Table
 from runtimes.types import LARGEST_ID, ON_FULL, GenerationConfig, LogitsRules, SamplingParams
 from runtimes.words import MAX_WORD_LENGTH
+from slm.counted import counted
 
 LONGEST_MODEL_NAME = 200
 LARGEST_SEED = 2**63 - 1
@@ -77,7 +78,7 @@ class Prompts:
         if isinstance(value[0], int | float):
             return (Ids(None, 1).read(name, value),)
         if len(value) > self.most:
-            raise wrong(name, f"at most {self.most} prompts", value)
+            raise wrong(name, f"at most {counted(self.most, 'prompt')}", value)
         one: Ids | Text = Ids(None, 1) if isinstance(value[0], list) else Text()
         return tuple(one.read(f"{name}[{number}]", item) for number, item in enumerate(value))
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from runtimes.requests.errors import RequestError
 from runtimes.types import LARGEST_ID
+from slm.counted import counted
 
 Schema = dict[str, Any]
 _T_co = TypeVar("_T_co", covariant=True)
@@ -49,7 +50,7 @@ def shown(value: object) -> str:
     if isinstance(value, str):
         return ascii(value) if len(value) <= SHOWN else f"{value[:SHOWN]!a}... ({len(value):,} characters)"
     if isinstance(value, Mapping):
-        return f"an object with {len(value):,} fields"
+        return f"an object with {counted(len(value), 'field')}"
     return f"a list of {len(value):,}" if isinstance(value, list) else type(value).__name__
 
 
@@ -174,7 +175,7 @@ class Texts:
         if isinstance(value, str):
             return (self.text.read(name, value),)
         if not isinstance(value, list) or len(value) > self.most:
-            raise wrong(name, f"a text or a list of at most {self.most} texts", value)
+            raise wrong(name, f"a text or a list of at most {counted(self.most, 'text')}", value)
         return tuple(self.text.read(f"{name}[{number}]", item) for number, item in enumerate(value))
 
     def schema(self) -> Schema:

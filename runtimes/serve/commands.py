@@ -12,6 +12,7 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
+from slm.counted import count_stories
 from slm.errors import UsageError, needs
 from slm.usage import one_of, panel
 
@@ -138,7 +139,7 @@ def serve(
     state = ServerState(models, bounds, request_seconds, int(time.time()))
     server = StoryServer(build_app(state, settings), grace, trust_proxy)
     for name, scheduler in models.items():
-        what = f"{scheduler.generator.variant}, {scheduler.slots} stories at the same time"
+        what = f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
         typer.echo(f"{name:<12} {what}", err=True)
     reach = "this machine only" if listener.is_loopback else "all machines that reach it"
     protected = f"a key of {variable}" if keys else "no key"

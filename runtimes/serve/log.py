@@ -8,6 +8,8 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
+from slm.counted import counted
+
 LOG = logging.getLogger("slmx.serve")
 LONGEST = 200
 
@@ -40,7 +42,7 @@ class Entry:
 def log_request(entry: Entry) -> None:
     """Writes the line of a request."""
     status = f"{entry.status}" if entry.outcome is None else f"{entry.status} {entry.outcome}"
-    tokens = "" if entry.tokens is None else f" {entry.tokens} tokens"
+    tokens = "" if entry.tokens is None else f" {counted(entry.tokens, 'token')}"
     milliseconds = round(1000 * entry.seconds, 1)
     line = f"{entry.client} {entry.method} {entry.path} {status} {milliseconds} ms{tokens} {entry.request}"
     fields = {name: value for name, value in asdict(entry).items() if value is not None and name != "seconds"}

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from runtimes.serve.errors import INVALID_REQUEST, SERVER_ERROR, error_body
 from runtimes.serve.limits import Limits
+from slm.counted import counted
 
 
 @dataclass(frozen=True)
@@ -71,5 +72,5 @@ def late_request(limits: Limits) -> Refusal:
 
 def many_connections(limits: Limits) -> Refusal:
     """Returns the refusal of a connection while there are too many."""
-    message = f"{limits.connections} connections are open: try again later"
+    message = f"the server has {counted(limits.connections, 'connection')} and takes no more: try again later"
     return Refusal(503, "too_many_connections", message, SERVER_ERROR)

@@ -17,6 +17,7 @@ from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
 from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
 from runtimes.types import check_least
+from slm.counted import count_stories
 from slm.errors import UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
@@ -116,7 +117,7 @@ class Scheduler:
     def _submit(self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None]) -> Job:
         count = len(works)
         if not 1 <= count <= self.most:
-            raise UsageError(f"{count} stories in one request: ask for 1 to {self.most}")
+            raise UsageError(f"{count_stories(count)} in one request: ask for 1 to {self.most}")
         job = Job(client, works, notify, self._cancel)
         with self._condition:
             if self._draining:

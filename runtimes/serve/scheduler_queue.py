@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from slm.counted import count_stories
 from slm.errors import SlmxError
 
 
@@ -13,7 +14,7 @@ class QueueFullError(SlmxError):
     """Too many stories wait. `retry_after` is the number of seconds after which there may be room."""
 
     def __init__(self, waiting: int, retry_after: float) -> None:
-        super().__init__(f"{waiting} stories wait and the queue is full: try again in {retry_after:.0f} s")
+        super().__init__(f"the queue has no room ({count_stories(waiting)} waiting): try again in {retry_after:.0f} s")
         self.retry_after = retry_after
 
 

@@ -106,7 +106,7 @@ class Work:
         stories = [] if self.score_only else self.begun.stories
         count, most = len(stories) + len(prompts), scheduler.most
         if count > most:
-            raise RequestError(f"{count} stories and scores in one request, {most} are possible: ask for fewer", "n")
+            raise RequestError(f"{count} stories and scores in one request: ask for {most} or fewer", "n")
         if stories:
             follower.jobs.append(scheduler.submit(stories, client, follower.notify))
         top = self.asked.config.top_logprobs

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from slm.atomic import atomic_folder
+from slm.counted import count_stories, counted
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
 from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
@@ -169,10 +170,6 @@ def _print(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _stories(count: int) -> str:
-    return f"{count:,} {'story' if count == 1 else 'stories'}"
-
-
 class _Pipeline:
     """One preparation. It writes a file of clean stories for each split, and then makes the shards from these files."""
 
@@ -238,11 +235,13 @@ class _Pipeline:
             stories = read_stories([source], self.settings.field, counts=cleaner.counts)
             for number, story in enumerate(cleaner(stories)):
                 if number % 256 == 0:
-                    figures = _stories(cleaner.counts.read)
+                    figures = count_stories(cleaner.counts.read)
                     progress.update(task, completed=cleaner.counts.bytes_before - before, figures=figures)
                 yield story
             read = cleaner.counts.bytes_before - before
-            progress.update(task, completed=total or read, total=total or read, figures=_stories(cleaner.counts.read))
+            progress.update(
+                task, completed=total or read, total=total or read, figures=count_stories(cleaner.counts.read)
+            )
 
     def _put(self, file: TextIO, split: str, story: str) -> None:
         file.write(json.dumps(story, ensure_ascii=False) + "\n")
@@ -253,7 +252,7 @@ class _Pipeline:
         total = sum(self.counts.values())
         if not self.counts["valid"]:
             raise SlmxError(
-                f"no story for validation: {_stories(total)} {'is' if total == 1 else 'are'} too few "
+                f"no story for validation: {count_stories(total)} {'is' if total == 1 else 'are'} too few "
                 f"to hold one in {HELD_OUT_SHARE} out; "
                 "give some with --valid"
             )
@@ -315,13 +314,13 @@ class _Pipeline:
                 )
                 _print(
                     self.console,
-                    f"{split} sources: {_stories(counts['read'])}, {counts['kept']:,} kept; "
+                    f"{split} sources: {count_stories(counts['read'])}, {counts['kept']:,} kept; "
                     f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
                     f"too long and cut: {counts['cut']:,}",
                 )
         for split, entry in splits.items():
             _print(
                 self.console,
-                f"{split}: {_stories(entry['stories'])}, {entry['tokens']:,} tokens of {entry['bytes_per_token']:.2f} "
-                f"bytes, in {len(entry['shards'])} shard{'' if len(entry['shards']) == 1 else 's'}",
+                f"{split}: {count_stories(entry['stories'])}, {entry['tokens']:,} tokens "
+                f"of {entry['bytes_per_token']:.2f} bytes, in {counted(len(entry['shards']), 'shard')}",
             )

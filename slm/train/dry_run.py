@@ -11,6 +11,7 @@ from statistics import median
 
 from rich.console import Console
 
+from slm.counted import counted
 from slm.train.hardware import compiling
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
@@ -59,8 +60,8 @@ class Estimate:
         """Yields the figures as lines of text."""
         yield f"parameters  {self.parameters:,}"
         yield f"steps       {self.steps:,}, {self.tokens:,} tokens, {self.epochs:.1f} times the training text"
-        rate = self.tokens / self.steps / self.step_seconds
-        yield f"time        {duration(self.seconds)} at {rate:,.0f} tokens/s, {self.evaluations} evaluations included"
+        rate, evaluations = self.tokens / self.steps / self.step_seconds, counted(self.evaluations, "evaluation")
+        yield f"time        {duration(self.seconds)} at {rate:,.0f} tokens/s, {evaluations} included"
         yield f"memory      {self.memory_bytes / 2**20:,.0f} MiB"
         yield f"disk        {self.disk_bytes / 2**20:,.0f} MiB for checkpoints"
 

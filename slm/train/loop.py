@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slm.checkpoint import save_checkpoint, save_tensors
+from slm.counted import counted
 from slm.data.dataset import DATASET_FILE
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
@@ -237,7 +238,7 @@ class Trainer:
     def _print_estimate(self, rate: float) -> None:
         steps = self.plan.steps - self.step
         time_left = duration(steps * self.tokens_per_step / rate)
-        self._print(f"{steps:,} steps left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
+        self._print(f"{counted(steps, 'step')} left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
 
     def train_step(self) -> tuple[float, float]:
         """Does one update of the weights.
@@ -362,9 +363,9 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
     trainer = Trainer(settings, console)
     config, device = trainer.model.config, trainer.accelerator.device
     console.print(
-        f"{trainer.preset}: {config.parameters:,} parameters, {trainer.plan.steps:,} steps of "
+        f"{trainer.preset}: {config.parameters:,} parameters, {counted(trainer.plan.steps, 'step')} of "
         f"{trainer.tokens_per_step:,} tokens, {device.type}, {trainer.record()['precision']}, "
-        f"{trainer.accelerator.num_processes} process(es)"
+        f"{counted(trainer.accelerator.num_processes, 'process', 'processes')}"
     )
     if not trainer.run():
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from slm.counted import counted
 from slm.presets import GPTConfig
 
 MATMUL_SIZE = 2048
@@ -67,7 +68,7 @@ class Summary:
         """Yields the figures as lines of text."""
         yield f"{self.preset}: {self.bits_per_byte:.4f} bits per byte at best, {self.parameters:,} parameters"
         yield (
-            f"{self.tokens:,} tokens in {self.steps:,} steps, {self.tokens_per_second:,.0f} tokens/s, "
+            f"{self.tokens:,} tokens in {counted(self.steps, 'step')}, {self.tokens_per_second:,.0f} tokens/s, "
             f"{self.training_seconds:,.1f} s in steps; this command took {self.wall_seconds:,.1f} s"
         )
         yield (

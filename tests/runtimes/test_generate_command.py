@@ -58,7 +58,7 @@ def test_text_goes_to_stdout_and_one_line_of_figures_to_stderr(bundle: Path, tmp
     assert ran.stdout == story.full_text + "\n"
     (line,) = ran.stderr.splitlines()
     assert line.startswith(f"{len(story.ids)} tokens, ")
-    assert line.endswith(f"stopped by {story.stats.stop} (int8, seed 3, 1 thread(s))")
+    assert line.endswith(f"stopped by {story.stats.stop} (int8, seed 3, 1 thread)")
     assert list(tmp_path.iterdir()) == []
 
 

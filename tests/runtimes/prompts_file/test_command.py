@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from slm.counted import count_stories
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -87,7 +88,7 @@ def test_standard_input_gives_rows_while_it_is_open(bundle: Path, tmp_path: Path
     assert process.wait(60) == 130
     process.stdin.close()
     assert process.stderr is not None
-    assert b"stopped: 1 stories are in" in process.stderr.read()
+    assert b"stopped with 1 story in" in process.stderr.read()
     lines = "Once upon a time\nTom\n\nAnna\n"
     for shard in ((), ("--shard", "1/1", "--force")):
         whole = subprocess.run(
@@ -120,8 +121,8 @@ def test_on_a_full_disk_all_whole_rows_are_kept(bundle: Path, tmp_path: Path, sm
     line = slmx.refuses(*options, out)
     kept = out.read_bytes()
     assert line == (
-        f"{out}: cannot write (No space left on device); its {len(kept.splitlines())} stories are kept; make room, and "
-        "the same command goes on"
+        f"{out}: cannot write (No space left on device); it keeps {count_stories(len(kept.splitlines()))}; "
+        "make room, and the same command goes on"
     )
     assert kept
     assert whole.read_bytes().startswith(kept)
@@ -177,4 +178,4 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt"]
     ran = slmx(*whole, "--max-tokens", "3")
     assert (ran.code, ran.stdout) == (0, "")
-    assert ran.stderr.startswith("1 stories in o.jsonl, 3 tokens, ")
+    assert ran.stderr.startswith("1 story in o.jsonl, 3 tokens, ")

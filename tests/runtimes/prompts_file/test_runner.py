@@ -21,6 +21,7 @@ from runtimes.prompts_file.reader import Shard
 from runtimes.prompts_file.runner import PromptsJob, write_stories
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.types import Settings
+from slm.counted import count_stories
 from slm.errors import SlmxError, UsageError
 from tests import bundles
 
@@ -134,7 +135,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_with_the_same_bytes(
                 write(generator, prompts, out)
             stopped = out.read_bytes()
             assert (tmp_path / "whole.jsonl").read_bytes().startswith(stopped)
-            assert REPORTS[-1] == f"stopped: {len(rows(out))} stories are in {out}; the same command goes on"
+            assert REPORTS[-1] == f"stopped with {count_stories(len(rows(out)))} in {out}; the same command goes on"
         assert write(generator, prompts, out) == failed
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert write(generator, prompts, out) == failed

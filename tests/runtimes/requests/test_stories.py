@@ -49,7 +49,7 @@ def test_a_prompt_can_be_bounded(generator: Generator) -> None:
         begin(generator, Bounds(prompt_tokens=len(ids)), prompt=["Once", "Once upon a time"])
     assert (error.value.param, error.value.code) == ("prompt[1]", "context_length_exceeded")
     assert str(error.value) == (
-        f"prompt[1]: the prompt is {len(ids) + 1} tokens long with its start token, {len(ids)} are allowed; shorten it"
+        f"prompt[1]: the prompt is {len(ids) + 1} tokens long with its start token, the most is {len(ids)}; shorten it"
     )
 
 

@@ -148,7 +148,12 @@ def test_many_prompts_at_once_are_encoded_outside_the_event_loop(server: Served)
         ({"prompt": [[1], [400]]}, "prompt[1]", "invalid_value", "prompt[1]: no token has the id 400"),
         ({"prompt": "x", "logit_bias": {"400": 1}}, "logit_bias", "invalid_value", "no token has the id 400"),
         ({"prompt": "x", "stop_token_ids": [400]}, "stop_token_ids", "invalid_value", "no token has the id 400"),
-        ({"prompt": ["x"] * 40, "n": 2}, "n", "invalid_value", "80 stories and scores in one request, 60 are possible"),
+        (
+            {"prompt": ["x"] * 40, "n": 2},
+            "n",
+            "invalid_value",
+            "80 stories and scores in one request: ask for 60",
+        ),
     ],
 )
 def test_a_wrong_request_is_refused_in_the_shape_of_openai(

@@ -180,7 +180,7 @@ def test_a_full_queue_is_told_with_the_time_to_wait(small_server: Served, monkey
 
 def test_a_request_that_never_fits_is_not_told_to_try_again(small_server: Served) -> None:
     error = small_server.ask(status=400, prompt="Once", n=3)["error"]
-    assert error["message"] == "3 stories and scores in one request, 2 are possible: ask for fewer"
+    assert error["message"] == "3 stories and scores in one request: ask for 2 or fewer"
 
 
 def test_stories_are_cut_when_the_server_stops(small_server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
