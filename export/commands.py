@@ -12,6 +12,7 @@ import typer
 from export.interop.registry import RUNTIMES
 from export.targets import RECIPE_NAMES, TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from slm.counted import counted
 from slm.errors import UsageError, needs
 from slm.presets import PRESETS
 from slm.usage import one_of, panel, some_of
@@ -182,13 +183,13 @@ def verify(
             typer.echo(line)
         for name, wrong in judgement.failures.items():
             operators = judgement.figures[name].operators
-            counted = (
+            matrices = (
                 f"; matrices: {operators.quantized} quantized, {operators.float} float; "
                 f"nodes in the graph: {operators.nodes}"
                 if operators is not None
                 else ""
             )
-            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{counted}")
+            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{matrices}")
     else:
         for name in check.opened:
             typer.echo(f"{name}: opens, with the shape that the manifest lists")
@@ -203,7 +204,7 @@ def verify(
         for line in comparison.lines():
             typer.echo(line)
     if not check.problems:
-        typer.echo(f"{check.files} files, every hash matches")
+        typer.echo(f"{counted(check.files, 'file')}, every hash matches")
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": judgement, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}

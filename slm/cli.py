@@ -87,7 +87,7 @@ class LazyGroup(TyperGroup):
         assert isinstance(command, typer.core.TyperCommand)
         return command
 
-    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # noqa: ANN401  # types of click
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # types of click
         """Finds the command that the first argument names; UsageError if there is none."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise UsageError(f"unknown command {args[0][:80]!r}{did_you_mean(args[0], COMMANDS)}")

@@ -321,4 +321,4 @@ def presets() -> None:
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
         shipped = "ships with slmx" if (PRETRAINED / preset.name).is_dir() else ""
-        typer.echo(row.format(preset.name, *sizes, *counts, shipped).rstrip())
+        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, shipped).rstrip())

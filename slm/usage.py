@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 import typer
 
 from slm.errors import unknown
 
 # typer has its own copy of click in new versions and imports it in older ones. Both have these classes.
-ClickUsageError, ClickException = typer.BadParameter.__mro__[1:3]
+_Errors: TypeAlias = tuple[type[Exception], type[Exception]]
+ClickUsageError, ClickException = cast(_Errors, typer.BadParameter.__mro__[1:3])
 # How help shows an option that takes several names.
 NAMES = "NAME,..."
 # A wider list of choices would leave too few columns of 80 for the text beside it.

@@ -11,6 +11,7 @@ from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
+from slm.counted import counted
 from slm.errors import SlmxError, UsageError, unknown
 from slm.presets import GPTConfig
 
@@ -65,7 +66,7 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
     most = min(cores, MAX_THREADS)
     if counts[0] < 1 or counts[-1] > most:
         wrong = counts[0] if counts[0] < 1 else counts[-1]
-        raise UsageError(f"--threads {wrong}: this process may use {cores} cores; give 1 to {most}")
+        raise UsageError(f"--threads {wrong}: this process may use {counted(cores, 'core')}; give 1 to {most}")
     return tuple(counts)
 
 
@@ -80,7 +81,9 @@ def base_cases(
         SlmxError: The context is too short to measure anything.
     """
     if config.block_size < LEAST_CONTEXT:
-        raise SlmxError(f"{name}: a context of {config.block_size} tokens is too short; {LEAST_CONTEXT} are needed")
+        raise SlmxError(
+            f"{name}: a context of {counted(config.block_size, 'token')} is too short; {LEAST_CONTEXT} are needed"
+        )
     counts = tuple(threads)
     prompt = min(PROMPT, config.block_size // 4)
     new = min(new_tokens, config.block_size - prompt)

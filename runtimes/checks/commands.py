@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from slm.counted import counted
 
 
 def doctor(
@@ -64,15 +65,16 @@ def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_de
     opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(
-        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
-        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
+        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, "
+        f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, "
+        f"{counted(c.n_embd, 'channel')}, vocabulary {c.vocab_size:,}, context {c.block_size:,}"
     )
     typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
     typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
     for line in variant_lines(manifest):
         typer.echo(line)
     typer.echo(f"default for {manifest.target}: {manifest.default}")
-    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
+    typer.echo(f"judged on {counted(manifest.judged_on.tokens, 'token')}: {manifest.judged_on.text}")
     typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
-    typer.echo(f"{len(manifest.files)} files, every hash matches")
+    typer.echo(f"{counted(len(manifest.files), 'file')}, every hash matches")
     typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import bundle_path
+from slm.counted import counted
 from slm.errors import UsageError, needs
 
 BUNDLE = "A bundle: a folder, an archive, or a name that slmx list shows."
@@ -36,7 +37,9 @@ def pack(
     opened = Bundle.open(source)
     size = pack_bundle(opened, target, force, _log)
     typer.echo(str(target))
-    typer.echo(f"{len(opened.manifest.files) + 1} files, {size:,} bytes, manifest SHA-256 {opened.manifest_sha256}")
+    typer.echo(
+        f"{counted(len(opened.manifest.files) + 1, 'file')}, {size:,} bytes, manifest SHA-256 {opened.manifest_sha256}"
+    )
     _log(f"now: slmx generate --bundle {shlex.quote(str(target))}")
 
 

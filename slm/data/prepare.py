@@ -300,7 +300,7 @@ class _Pipeline:
         if writer.tokens < needed:
             hint = "" if split == "train" or self.settings.valid else ", or name a source with --valid"
             raise SlmxError(
-                f"the {split} split is {writer.tokens} tokens, shorter than one context of {needed - 1}: "
+                f"the {split} split is {counted(writer.tokens, 'token')}, shorter than one context of {needed - 1:,}: "
                 f"give more text{hint}, or a preset with a smaller block size"
             )
         return writer.close()

@@ -158,7 +158,7 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         c = preset.config
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
         shipped = ["ships", "with", "slmx"] if (PRETRAINED / name).is_dir() else []
-        assert line.split() == [name, *map(str, c.to_dict().values()), *counts, *shipped]
+        assert line.split() == [name, *(f"{size:,}" for size in c.to_dict().values()), *counts, *shipped]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])
