@@ -76,10 +76,8 @@ def export(
         from export.requirements import check_versions
 
         check_versions()
-        from export.exporter import ExportSettings, export_bundle
-        from export.targets import get_target
-        from runtimes.bundle.summary import variant_lines
-        from runtimes.bundle.variants import VARIANTS
+    from export.settings import ExportSettings, bundle_up_to_date
+    from runtimes.bundle.variants import VARIANTS
 
     if executorch:
         with needs("executorch"):
@@ -96,7 +94,7 @@ def export(
         "pt2": pt2,
     }
     if target is not None:
-        asked[get_target(target).default] = True
+        asked[TARGETS[target].default] = True
     chosen = [name for name in VARIANTS if asked[name] or (everything and (name != "fp32" or fp32 is not False))]
     settings = ExportSettings(
         preset=preset,
@@ -110,6 +108,13 @@ def export(
         eval_text=text,
         force=force,
     )
+    if (made := bundle_up_to_date(settings)) is not None:
+        typer.echo(str(made))
+        typer.echo(f"{made}: up to date", err=True)
+        return
+    with needs("export"):
+        from export.exporter import export_bundle
+        from runtimes.bundle.summary import variant_lines
     folder, manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
     typer.echo(str(folder))
     for line in variant_lines(manifest):

@@ -20,8 +20,9 @@ import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel
 from export.checks.parity import open_forward, parity, same_greedy_tokens
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.fused import export_onnx
+from export.settings import ExportSettings
 from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS

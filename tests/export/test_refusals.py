@@ -14,7 +14,8 @@ import pytest
 import export.checks.exclude
 import export.checks.gates
 import export.exporter
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle

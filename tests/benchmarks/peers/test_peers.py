@@ -17,7 +17,8 @@ import torch
 from benchmarks.peers import PeerKind, Reader, run_steps
 from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.errors import SlmxError
