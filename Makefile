@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 
 story: .venv/export bundles/nano/manifest.json
 	@$(BIN)/slmx generate "Once upon a time"
-	@printf '\n%s\n' "Next you can type:" \
+	@printf '\n%s\n%s\n%s\n%s\n' "Next you can type:" \
 		'  $(BIN)/slmx generate "One day"' '  $(BIN)/slmx generate -i' '  $(BIN)/slmx --help' >&2
 
 bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
