@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from slm.errors import SlmxError, UsageError
+from slm.folder_kind import require_file
 
 # Standard input that gives nothing for this many seconds is named, so that nobody wonders what the command waits for.
 SILENT_SECONDS = 1.0
@@ -25,12 +26,13 @@ def read_prompt(words: list[str], file: Path | None, piped: bool = True) -> str:
 
     Raises:
         UsageError: There are words and a file.
-        SlmxError: The text is not UTF-8, or standard input is closed.
+        SlmxError: The file is a folder or a bundle, the text is not UTF-8, or standard input is closed.
     """
     prompt = " ".join(words)
     if file is not None:
         if prompt:
             raise UsageError("a prompt and --prompt-file exclude each other: drop one")
+        require_file(file)
         content = file.read_bytes()
     elif prompt == "-" or (piped and not words and _is_piped()):
         content = _read_standard_input()
