@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runtimes.bundle.manifest import Manifest
-from runtimes.bundle.summary import variant_rows
+from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.counted import counted
 from slm.json_reader import MAX_TEXT, as_plain_text
 
@@ -48,12 +48,12 @@ A {shape.family} shaped story model of {shape.parameters:,} parameters: {layers}
 ## Variants
 
 Bits per byte of {counted(judged_on.tokens, "token")} ({judged_on.text}). The number in brackets is the rise over
-the float model. int8, q8 and int4 read the text in two ways, in whole windows and token by token; the way with the
-larger rise is shown. "Same" is the share of positions whose likeliest token is the float model's.
+the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token, as in
+writing. Compare figures of one column. "Same" is the share of positions whose likeliest token is the float model's.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
-| variant | bytes | against PyTorch | bits per byte |
-|---|---|---|---|
+| {" | ".join(HEADINGS)} |
+{"|---" * len(HEADINGS)}|
 {table}
 
 ## Run it

@@ -114,8 +114,10 @@ def export(
         return
     with needs("export"):
         from export.exporter import export_bundle
+        from export.stages import stages
         from runtimes.bundle.summary import variant_lines
-    folder, manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
+    with stages() as log:
+        folder, manifest = export_bundle(settings, log)
     typer.echo(str(folder))
     for line in variant_lines(manifest):
         typer.echo(line)
@@ -182,8 +184,10 @@ def verify(
     if quality and not check.problems:
         with needs("export"):
             from export.checks.gates import judge_bundle
+            from export.stages import stages
             from runtimes.bundle.summary import variant_lines
-        judgement = judge_bundle(opened, checkpoint, text, trust, log)
+        with stages() as say:
+            judgement = judge_bundle(opened, checkpoint, text, trust, say)
         for line in variant_lines(opened.manifest, judgement.figures):
             typer.echo(line)
         for name, wrong in judgement.failures.items():

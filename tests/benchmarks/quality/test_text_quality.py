@@ -74,5 +74,5 @@ def test_a_manifest_gives_the_figures_of_its_variants(tiny_checkpoint: Path) -> 
     assert quality is not None
     assert quality.decode is not None
     assert found.bits_per_byte == quality.float_bits_per_byte
-    worst = max(quality.windows.bpb_increase, quality.decode.bpb_increase)
-    assert found.runner_bpb_increase == {"torch eager": 0, "torch compiled": 0, "fp32": 0, "int8": worst}
+    windows = quality.windows.bpb_increase  # as peers read it
+    assert found.runner_bpb_increase == {"torch eager": 0, "torch compiled": 0, "fp32": 0, "int8": windows}
