@@ -25,7 +25,7 @@ def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = Non
     """
     if figures is None:
         figures = {name: entry.figures for name, entry in manifest.variants.items()}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, found in figures.items():
         size = f"{manifest.files[manifest.variants[name].file].bytes:,}"
         if (quality := found.quality) is not None:

@@ -227,8 +227,8 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
         ("--peers", "lama"): "unknown peer 'lama' (did you mean llama.cpp?): choose one of llama.cpp, optimum",
         ("--presets", "nano,pico"): "--presets: unknown preset 'pico' (did you mean micro?): choose one of nano",
     }
-    for options, line in misused.items():
-        assert slmx.refuses("bench", "--quick", *options, code=2).startswith(line)
+    for wrong, line in misused.items():
+        assert slmx.refuses("bench", "--quick", *wrong, code=2).startswith(line)
     refused = {
         ("--text", "none.txt"): "none.txt: no such file",
         ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",

@@ -13,7 +13,8 @@ import pytest
 
 from runtimes.bundle.store import Bundle
 from runtimes.web.assets import BUILT, NAMES
-from runtimes.web.models import MAX_MODEL_BYTES, WEB_VARIANTS, choose_models
+from runtimes.web.models import MAX_MODEL_BYTES, choose_models
+from runtimes.web.variants import WEB_VARIANTS
 from slm.disk import WORK_NAME
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
 from tests.runtimes.web.sites import MICRO, NANO, check_site, read_table, real_site, small_page
