@@ -9,7 +9,9 @@ TORCH ?= torch==2.13.0
 .PHONY: story test test-fast check pi-check container-check suites sign-interop bundle web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
-	$(BIN)/slmx generate "Once upon a time"
+	@$(BIN)/slmx generate "Once upon a time"
+	@printf '\n%s\n%s\n%s\n%s\n' "Next you can type:" \
+		'  $(BIN)/slmx generate "One day"' '  $(BIN)/slmx generate -i' '  $(BIN)/slmx --help' >&2
 
 bundles/nano/manifest.json: .venv/export $(wildcard slm/pretrained/nano/*)
 	$(BIN)/slmx export --preset nano --int8 --force

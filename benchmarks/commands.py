@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from slm.errors import UsageError, needs
+from slm.presets import PRESETS
+from slm.usage import NAMES, complete_last, panel, some_of
 
 INTERRUPTED = 130
 # A run that was stopped reports here, so that the report of a complete run stays.
@@ -19,33 +21,70 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+_measured, _comparison, _rare = panel("What is measured"), panel("Comparison"), panel("Rare")
+
+
+def _complete_peers(incomplete: str) -> list[str]:
+    """Completes the last of the peers that commas separate."""
+    from benchmarks.peers.registry import NO_PEERS, RUNTIMES
+
+    return complete_last((*RUNTIMES, NO_PEERS), incomplete)
+
+
+def _complete_variants(incomplete: str) -> list[str]:
+    """Completes the last of the variants that commas separate."""
+    from benchmarks.run.cases import RUNNERS
+
+    return complete_last(RUNNERS, incomplete)
+
+
 def bench(
     bundles: Annotated[list[Path] | None, typer.Argument(help="Bundles to measure.")] = None,
-    presets: Annotated[str | None, typer.Option(help="Presets, separated by commas; default: nano to medium.")] = None,
-    variants: Annotated[str | None, typer.Option(help="Variants, such as int8,fp32,torch eager; default: all.")] = None,
-    threads: Annotated[str | None, typer.Option(help="Threads, such as 1,2; default: one, and all cores.")] = None,
-    peers: Annotated[str | None, typer.Option(help="Runtimes, such as llama.cpp, or none; default: all.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few cases of nano: two minutes.")] = False,
-    text: Annotated[Path | None, typer.Option(help="Stories to measure quality on; default: the export's.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report and for the files that later runs reuse.")] = Path(
         "runs/bench"
     ),
-    rounds: Annotated[
-        int | None, typer.Option(min=5, help="Rounds of every case; default: 5, with --quick 15.")
+    text: Annotated[
+        Path | None, typer.Option(help="Stories to measure quality on.", show_default="the export's")
     ] = None,
-    against: Annotated[Path | None, typer.Option(help="The report.json of an earlier run, to compare with.")] = None,
+    presets: Annotated[
+        str | None,
+        _measured(**some_of("preset", list(PRESETS), "Presets."), show_default="nano to medium"),
+    ] = None,
+    variants: Annotated[
+        str | None,
+        _measured(
+            metavar=NAMES,
+            autocompletion=_complete_variants,
+            help="Variants of a bundle, torch eager and torch compiled.",
+            show_default="all",
+        ),
+    ] = None,
+    peers: Annotated[
+        str | None,
+        _measured(
+            metavar=NAMES,
+            autocompletion=_complete_peers,
+            help="Runtimes: llama.cpp, optimum, onnxruntime-genai, CTranslate2, OpenVINO, Hugging Face; or none.",
+            show_default="all",
+        ),
+    ] = None,
+    threads: Annotated[str | None, _measured(help="Threads, such as 1,2.", show_default="one, and all cores")] = None,
+    against: Annotated[Path | None, _comparison(help="The report.json of an earlier run, to compare with.")] = None,
     fail_over: Annotated[
-        str | None, typer.Option(help="With --against: exit code 1 if a figure is worse by more, such as 10%.")
+        str | None, _comparison(help="With --against: exit code 1 if a figure is worse by more, such as 10%.")
     ] = None,
+    rounds: Annotated[int | None, _rare(min=5, help="Rounds of every case.", show_default="5, with --quick 15")] = None,
     trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Also measure TorchScript and .pt2 of BUNDLES. Reading them can run their code."),
+        bool, _rare("--trust", help="Also measure TorchScript and .pt2 of BUNDLES. Reading them can run their code.")
     ] = False,
 ) -> None:
-    """Measure speed, memory and quality on this machine: PyTorch, every variant, other runtimes.
+    """Measure speed, memory and quality on this machine.
 
-    The same command continues a run that was stopped. The exit code is 1 if a case failed or became worse than
-    --fail-over allows. It is 130 after Ctrl-C, which keeps the measurements.
+    PyTorch, every variant and other runtimes are measured. The same command continues a run that was stopped.
+
+    The exit code is 1 if a case failed or became worse than --fail-over allows.
+    It is 130 after Ctrl-C, which keeps the measurements.
     """
     import shlex
     import sys
@@ -126,7 +165,10 @@ def compare(
         str, typer.Option(help="Exit code 1 if a figure is worse by more than this and than the noise.")
     ] = "10%",
 ) -> None:
-    """Compare two reports of slmx bench: which figures got better or worse by more than the noise."""
+    """Compare two reports of slmx bench.
+
+    It shows which figures got better or worse by more than the noise.
+    """
     from benchmarks.report.compare import compare_reports, share
     from benchmarks.report.reader import read_report
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
-from runtimes.bundle.summary import variant_rows
+from runtimes.bundle.summary import HEADINGS, variant_rows
+from slm.counted import counted
 from slm.json_reader import MAX_TEXT, as_plain_text
 
 
@@ -35,13 +36,14 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     ]
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
+    layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
     return f"""{card_header(made_from.licence)}
 
 # slmx {manifest.preset}
 
-A {shape.family} shaped story model of {shape.parameters:,} parameters: {shape.n_layer} layers, {shape.n_head} heads,
-{shape.n_embd} channels, a vocabulary of {shape.vocab_size} tokens and a context of {shape.block_size}.
+A {shape.family} shaped story model of {shape.parameters:,} parameters: {layers}, {heads},
+{counted(shape.n_embd, "channel")}, a vocabulary of {shape.vocab_size:,} tokens and a context of {shape.block_size:,}.
 
 {weights}| | |
 |---|---|
@@ -50,13 +52,13 @@ A {shape.family} shaped story model of {shape.parameters:,} parameters: {shape.n
 {training}
 ## Variants
 
-Bits per byte of {judged_on.tokens:,} tokens ({judged_on.text}). The number in brackets is the rise over
-the float model. int8, q8 and int4 read the text in two ways, in whole windows and token by token; the way with the
-larger rise is shown. "Same" is the share of positions whose likeliest token is the float model's.
+Bits per byte of {counted(judged_on.tokens, "token")} ({judged_on.text}). The number in brackets is the rise over
+the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token, as in
+writing. Compare figures of one column. "Same" is the share of positions whose likeliest token is the float model's.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
-| variant | bytes | against PyTorch | bits per byte |
-|---|---|---|---|
+| {" | ".join(HEADINGS)} |
+{"|---" * len(HEADINGS)}|
 {table}
 
 ## Run it

@@ -5,60 +5,85 @@ from __future__ import annotations
 import shlex
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from export.interop.registry import RUNTIMES
+from export.targets import RECIPE_NAMES, TARGETS
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from slm.counted import counted
 from slm.errors import UsageError, needs
+from slm.presets import PRESETS
+from slm.usage import one_of, panel, some_of
+
+_variants, _int8 = panel("Variants"), panel("Rare: how int8 quantizes")
+_quality = panel("Quality")
+
+
+def _add(flag: str, what: str) -> Any:  # noqa: ANN401  # what typer.Option returns
+    """Returns the option that adds a variant."""
+    return _variants(flag, help=f"Add {what}.")
 
 
 def export(
-    preset: Annotated[str | None, typer.Option(help="Model shape; default: the checkpoint's, or nano.")] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="Add dynamic int8.")] = False,
-    q8: Annotated[bool, typer.Option("--q8", help="Add weights in 8 bits by blocks.")] = False,
-    int4: Annotated[bool, typer.Option("--int4", help="Add weights in 4 bits by blocks, with an 8-bit head.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Add float16 storage, for the web.")] = False,
-    portable: Annotated[bool, typer.Option("--portable", help="Add a graph of standard operators only.")] = False,
-    mobile: Annotated[bool, typer.Option("--mobile", help="Add .ort, for onnxruntime's mobile builds.")] = False,
-    torchscript: Annotated[bool, typer.Option("--torchscript", help="Add TorchScript.")] = False,
-    pt2: Annotated[bool, typer.Option("--pt2", help="Add torch.export's .pt2.")] = False,
-    executorch: Annotated[
-        bool, typer.Option("--executorch", help="Add executorch's .pte, for phones; not part of --all.")
-    ] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Add every variant.")] = False,
-    fp32: Annotated[bool, typer.Option(help="Keep the float32 variant in the bundle.")] = True,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint or training run.", show_default="the one that ships with slmx")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default="the checkpoint's, or nano"),
+    ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="any, x86, x86-vnni, pi3, pi4, pi5 or web: adds its variant and makes it the default."),
+        typer.Option(
+            **one_of("target", list(TARGETS), "Machine to make the best variant for, and no other unless asked."),
+            show_default="any",
+        ),
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Default: the one that ships with slmx.")] = None,
-    random_init: Annotated[bool, typer.Option("--random-init", help="Random weights, for benchmarks only.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder of the bundle; default: bundles/PRESET.")] = None,
-    int8_recipe: Annotated[str | None, typer.Option(help="How to quantize; default: the target's.")] = None,
-    int8_exclude: Annotated[
-        str, typer.Option(help="Matrices to leave in float, separated by commas; auto finds them.")
-    ] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of the bundle.", show_default="bundles/NAME")] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", "--eval-text", help="Stories to compare on; default: the model's own.")
+        Path | None, typer.Option("--text", help="Stories to compare on.", show_default="the model's own")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle in --out.")] = False,
+    int8: Annotated[bool, _add("--int8", "dynamic int8")] = False,
+    q8: Annotated[bool, _add("--q8", "weights in 8 bits by blocks")] = False,
+    int4: Annotated[bool, _add("--int4", "weights in 4 bits by blocks, with an 8-bit head")] = False,
+    fp16: Annotated[bool, _add("--fp16", "float16 storage, for the web")] = False,
+    portable: Annotated[bool, _add("--portable", "a graph of standard operators only")] = False,
+    mobile: Annotated[bool, _add("--mobile", ".ort, for onnxruntime's mobile builds")] = False,
+    torchscript: Annotated[bool, _add("--torchscript", "TorchScript")] = False,
+    pt2: Annotated[bool, _add("--pt2", "torch.export's .pt2")] = False,
+    everything: Annotated[bool, _add("--all", "all of these")] = False,
+    executorch: Annotated[bool, _add("--executorch", "executorch's .pte, for phones; not part of --all")] = False,
+    fp32: Annotated[
+        bool | None,
+        _variants("--fp32/--no-fp32", help="Keep the float32 variant.", show_default="yes, with --target no"),
+    ] = None,
+    int8_recipe: Annotated[
+        str | None,
+        _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8."), show_default="the target's"),
+    ] = None,
+    int8_exclude: Annotated[
+        str, _int8(help="Matrices to leave in float, separated by commas; auto finds them.", show_default="none")
+    ] = "",
 ) -> None:
-    """Turn a checkpoint into a bundle of models, each compared with PyTorch; docs/export.md explains them."""
+    """Turn a checkpoint into a bundle, which writes stories.
+
+    A bundle holds the model in several forms (variants), each compared with PyTorch. docs/export.md explains them.
+    """
     with needs("export"):
         from export.requirements import check_versions
 
         check_versions()
-        from export.exporter import ExportSettings, export_bundle
-        from export.targets import get_target
-        from runtimes.bundle.summary import variant_lines
-        from runtimes.bundle.variants import VARIANTS
+    from export.settings import ExportSettings, bundle_up_to_date
+    from runtimes.bundle.variants import VARIANTS
 
     if executorch:
         with needs("executorch"):
             import_module("executorch.exir")
     asked = {
-        "fp32": fp32,
+        "fp32": (target is None) if fp32 is None else fp32,
         "int8": int8,
         "q8": q8,
         "int4": int4,
@@ -69,8 +94,8 @@ def export(
         "pt2": pt2,
     }
     if target is not None:
-        asked[get_target(target).default] = True
-    chosen = [name for name in VARIANTS if asked[name] or (everything and (name != "fp32" or fp32))]
+        asked[TARGETS[target].default] = True
+    chosen = [name for name in VARIANTS if asked[name] or (everything and (name != "fp32" or fp32 is not False))]
     settings = ExportSettings(
         preset=preset,
         out=out,
@@ -79,12 +104,20 @@ def export(
         target=target or "any",
         int8_recipe=int8_recipe,
         int8_exclude=tuple(name.strip() for name in int8_exclude.split(",") if name.strip()),
-        untrained=random_init,
         executorch=executorch,
         eval_text=text,
         force=force,
     )
-    folder, manifest = export_bundle(settings, lambda line: typer.echo(line, err=True))
+    if (made := bundle_up_to_date(settings)) is not None:
+        typer.echo(str(made))
+        typer.echo(f"{made}: up to date", err=True)
+        return
+    with needs("export"):
+        from export.exporter import export_bundle
+        from export.stages import stages
+        from runtimes.bundle.summary import variant_lines
+    with stages() as log:
+        folder, manifest = export_bundle(settings, log)
     typer.echo(str(folder))
     for line in variant_lines(manifest):
         typer.echo(line)
@@ -92,30 +125,34 @@ def export(
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None,
-    quality: Annotated[bool, typer.Option("--quality", help="Judge every variant again, as its export did.")] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="With --quality: read TorchScript and .pt2, which can run code.")
-    ] = False,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="With --quality: the float model; default: found from the bundle.")
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option("--text", "--eval-text", help="With --quality: stories to compare on; default: the model's own."),
-    ] = None,
-    runtimes: Annotated[
-        str | None,
-        typer.Option(help="Other runtimes that must write our greedy tokens: optimum, genai, or optimum,genai."),
-    ] = None,
+    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
     key: Annotated[
         Path | None, typer.Option(help="Check the signature first, with this public key: NAME.pub of slmx keygen.")
     ] = None,
+    runtimes: Annotated[
+        str | None,
+        typer.Option(
+            **some_of("runtime", list(RUNTIMES), "Other runtimes that must write our greedy tokens."),
+        ),
+    ] = None,
+    quality: Annotated[bool, _quality("--quality", help="Judge every variant again, as its export did.")] = False,
+    trust: Annotated[
+        bool, _quality("--trust", help="With --quality: read TorchScript and .pt2, which can run code.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, _quality(help="With --quality: the float model.", show_default="found from the bundle")
+    ] = None,
+    text: Annotated[
+        Path | None,
+        _quality("--text", help="With --quality: stories to compare on.", show_default="the model's own"),
+    ] = None,
 ) -> None:
-    """Check the hash of every file, that no file is missing or extra, and that every graph opens.
+    """Check a bundle: every hash, and that every graph opens.
 
-    The exit code is 1 if anything is wrong. The result is written to verification.json, beside the manifest, or to
-    FILE.verification.json, beside a packed bundle. It is not written for a bundle inside the installed package.
+    A missing file and an extra one are found too. The exit code is 1 if anything is wrong.
+
+    The result is written to verification.json beside the manifest, or to FILE.verification.json beside a packed bundle.
+    It is not written for a bundle inside the installed package.
     """
     from export.interop.registry import find_runtimes
     from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -147,19 +184,21 @@ def verify(
     if quality and not check.problems:
         with needs("export"):
             from export.checks.gates import judge_bundle
+            from export.stages import stages
             from runtimes.bundle.summary import variant_lines
-        judgement = judge_bundle(opened, checkpoint, text, trust, log)
+        with stages() as say:
+            judgement = judge_bundle(opened, checkpoint, text, trust, say)
         for line in variant_lines(opened.manifest, judgement.figures):
             typer.echo(line)
         for name, wrong in judgement.failures.items():
             operators = judgement.figures[name].operators
-            counted = (
+            matrices = (
                 f"; matrices: {operators.quantized} quantized, {operators.float} float; "
                 f"nodes in the graph: {operators.nodes}"
                 if operators is not None
                 else ""
             )
-            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{counted}")
+            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{matrices}")
     else:
         for name in check.opened:
             typer.echo(f"{name}: opens, with the shape that the manifest lists")
@@ -174,7 +213,7 @@ def verify(
         for line in comparison.lines():
             typer.echo(line)
     if not check.problems:
-        typer.echo(f"{check.files} files, every hash matches")
+        typer.echo(f"{counted(check.files, 'file')}, every hash matches")
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": judgement, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}

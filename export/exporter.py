@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -27,10 +27,10 @@ from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
-from export.targets import Target, get_target
+from export.settings import ExportSettings, default_out, digest_of_inputs
+from export.targets import RECIPE_NAMES, Target, get_target
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
-from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import (
     MANIFEST_FILE,
     FileEntry,
@@ -71,37 +71,6 @@ LONG_SEARCH = 50_000_000
 Log = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """What to export and where.
-
-    Attributes:
-        preset: Name of the model; None takes the checkpoint's.
-        out: Folder of the bundle; None is bundles/PRESET.
-        checkpoint: Folder of the checkpoint; None takes the one that ships with slmx.
-        variants: Names of the variants to make.
-        target: The kind of machine that the bundle is for.
-        int8_recipe: How to quantize; None takes the target's recipe.
-        int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
-        untrained: Whether to export random weights, which needs no checkpoint.
-        executorch: Whether to add a program for executorch, which slmx itself does not run.
-        eval_text: Stories to compare on; None samples stories from the model.
-        force: Whether a bundle in `out` may be replaced.
-    """
-
-    preset: str | None
-    out: Path | None = None
-    checkpoint: Path | None = None
-    variants: tuple[str, ...] = ("fp32",)
-    target: str = "any"
-    int8_recipe: str | None = None
-    int8_exclude: tuple[str, ...] = ()
-    untrained: bool = False
-    executorch: bool = False
-    eval_text: Path | None = None
-    force: bool = False
-
-
 def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     """Writes a bundle.
 
@@ -138,7 +107,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
             raise SlmxError(
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
-        out = settings.out or BUNDLES / checkpoint.preset
+        out = default_out(settings, checkpoint.preset)
         folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, target, log).write()
         Bundle.open(folder).check_all()
@@ -148,7 +117,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
 def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     if settings.untrained:
         if settings.checkpoint is not None:
-            raise UsageError("--random-init and --checkpoint exclude each other: drop one")
+            raise UsageError("random weights and a checkpoint exclude each other: drop one")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return load_checkpoint(untrained_checkpoint(settings.preset or "nano", work))
     if settings.checkpoint is not None:
@@ -283,7 +252,7 @@ class _Export:
             )
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
-        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit)
+        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit, RECIPE_NAMES)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
             f"{why}; what hurts most: {', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; "
@@ -349,7 +318,7 @@ class _Export:
             shape=self.config,
             checkpoint=MadeFrom(
                 sha256_of(checkpoint.folder / WEIGHTS_FILE),
-                self.settings.untrained,
+                self.settings.untrained or checkpoint.record.get("untrained") is True,
                 source_of(checkpoint.record),
                 licence_of(checkpoint.record),
             ),
@@ -359,6 +328,7 @@ class _Export:
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
             chat=template_for(checkpoint.tokenizer.settings),
+            inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder),
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
         manifest = replace(manifest, files=_list_files(folder))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slm.errors import SlmxError
+from slm.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,13 @@ _ALL = (
     Target("pi5", "u8-tensor", "int8", "as few instructions on Cortex-A76 as s8-tensor, and right on every processor"),
     Target("web", "u8-tensor", "fp16", "int8 is slower than float32 in WebAssembly; 16 bits halve the download"),
 )
+# The int8 recipes that --int8-recipe takes. benchmarks.studies.quantization measures all that there are.
+RECIPE_NAMES = ("u8-tensor", "s8-tensor", "u8-channel", "s8-channel")
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 
 def get_target(name: str) -> Target:
-    """Returns the target with a name; SlmxError if there is none, with the names that exist."""
+    """Returns the target with a name; UsageError if there is none, with the names that exist."""
     if name not in TARGETS:
-        raise SlmxError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}")
+        raise UsageError(unknown("target", name, list(TARGETS)))
     return TARGETS[name]

@@ -5,41 +5,59 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from slm import __version__
 from slm.disk import WriteError
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError, did_you_mean
 from slm.signals import signals_end_as_exceptions
+from slm.usage import ClickException, ClickUsageError, usage_line
 
-# Name of each command, in the order of --help: the module and the function that run it.
+# Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
+    "generate": ("runtimes.commands", "generate"),
+    "serve": ("runtimes.serve.commands", "serve"),
+    "web": ("runtimes.web.commands", "web"),
+    "list": ("runtimes.hub.commands", "list_bundles"),
+    "info": ("runtimes.checks.commands", "info"),
+    "verify": ("export.commands", "verify"),
+    "export": ("export.commands", "export"),
+    "import": ("slm.commands", "import_model"),
+    "rm": ("runtimes.hub.commands", "remove"),
+    "presets": ("slm.commands", "presets"),
     "prepare": ("slm.commands", "prepare"),
     "train": ("slm.commands", "train"),
-    "average": ("slm.commands", "average"),
     "evaluate": ("benchmarks.evaluation.commands", "evaluate"),
-    "import": ("slm.commands", "import_model"),
-    "export": ("export.commands", "export"),
-    "verify": ("export.commands", "verify"),
-    "info": ("runtimes.checks.commands", "info"),
-    "generate": ("runtimes.commands", "generate"),
-    "web": ("runtimes.web.commands", "web"),
-    "serve": ("runtimes.serve.commands", "serve"),
-    "pack": ("runtimes.pack.commands", "pack"),
-    "unpack": ("runtimes.pack.commands", "unpack"),
-    "keygen": ("runtimes.pack.commands", "keygen"),
-    "sign": ("runtimes.pack.commands", "sign"),
-    "list": ("runtimes.hub.commands", "list_bundles"),
+    "average": ("slm.commands", "average"),
     "pull": ("runtimes.hub.commands", "pull"),
     "push": ("runtimes.hub.commands", "push"),
-    "rm": ("runtimes.hub.commands", "remove"),
+    "pack": ("runtimes.pack.commands", "pack"),
+    "unpack": ("runtimes.pack.commands", "unpack"),
+    "sign": ("runtimes.pack.commands", "sign"),
+    "keygen": ("runtimes.pack.commands", "keygen"),
     "doctor": ("runtimes.checks.commands", "doctor"),
     "bench": ("benchmarks.commands", "bench"),
     "compare": ("benchmarks.commands", "compare"),
-    "presets": ("slm.commands", "presets"),
 }
+# The groups of commands in --help, in order, each with its first command in the order of COMMANDS.
+GROUPS = {
+    "generate": "Stories",
+    "list": "Models",
+    "presets": "Training",
+    "pull": "Sharing",
+    "doctor": "Measuring",
+}
+GREETING = """slmx writes short stories with small models that run on this machine.
+
+  slmx generate "Once upon a time"   writes a story
+  slmx train --text stories.txt --out runs/mine
+                                     makes your own model
+  slmx --help                        lists all commands; slmx COMMAND --help explains one"""
 
 # Turns of a loop for which a thread of PyTorch's OpenMP (GNU libgomp) waits actively for the others before it sleeps.
 # The default of 300,000 makes a training beside one busy program 1.6 times slower than this, and beside two 4 times
@@ -64,34 +82,69 @@ class LazyGroup(TyperGroup):
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_TURNS)
         module, function = COMMANDS[cmd_name]
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name)(getattr(import_module(module), function))
+        single.command(cmd_name, rich_help_panel=_group(cmd_name))(getattr(import_module(module), function))
         command = typer.main.get_command(single)
         assert isinstance(command, typer.core.TyperCommand)
         return command
 
-
-app = typer.Typer(
-    name="slmx",
-    cls=LazyGroup,
-    help="Train small GPT story models and run them on edge machines.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # types of click
+        """Finds the command that the first argument names; UsageError if there is none."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise UsageError(f"unknown command {args[0][:80]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
 
 
-@app.callback()
-def slmx() -> None:
+def _group(name: str) -> str | None:
+    """Returns the group of a command in --help: that of the last command before it that begins one."""
+    names = list(COMMANDS)
+    begun = [group for first, group in GROUPS.items() if names.index(first) <= names.index(name)]
+    return begun[-1] if begun else None
+
+
+app = typer.Typer(name="slmx", cls=LazyGroup, pretty_exceptions_enable=False)
+
+
+def _print_version(wanted: bool) -> None:
+    """Prints the versions of slmx and of the libraries that run models, then ends the command."""
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        for name in ("slmx", "onnxruntime", "torch"):
+            with suppress(PackageNotFoundError):
+                typer.echo(f"{name} {__version__ if name == 'slmx' else version(name)}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def slmx(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show versions and exit."),
+    ] = False,
+) -> None:
     """Train small GPT story models and run them on edge machines."""
+    if context.invoked_subcommand is None:
+        typer.echo(GREETING)
 
 
 def main() -> None:
-    """Runs the command line; a foreseeable failure is one line on stderr and exit code 1, or 2 for wrong usage."""
+    """Runs the command line. A failure that can be foreseen is one line on stderr.
+
+    The exit code is then 1, or 2 for wrong usage. That line names the command and its --help.
+    """
     try:
         with signals_end_as_exceptions() as signals:
-            app()
+            code = app(prog_name="slmx", standalone_mode=False)
+        raise SystemExit(code)
+    except ClickUsageError as error:
+        _fail(UsageError(usage_line(error)))
+    except ClickException as error:
+        _fail(SlmxError(usage_line(error)))
+    except typer.Abort:
+        _fail(SlmxError("stopped"))
     except SlmxError as error:
-        typer.echo(f"slmx: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+        _fail(error)
     except OSError as error:
         if error.strerror is None:
             raise
@@ -103,6 +156,14 @@ def main() -> None:
         if signals.number:  # an import that a signal stops fails in many ways
             raise SystemExit(128 + signals.number) from None
         raise
+
+
+def _fail(error: SlmxError) -> NoReturn:
+    """Ends the command with the line of an error on stderr."""
+    command = f"slmx {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in COMMANDS else "slmx"
+    is_usage = isinstance(error, UsageError)
+    typer.echo(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}", err=True)
+    raise SystemExit(error.exit_code) from None
 
 
 def _stdout_is_full() -> bool:

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from slm.data.stories import SEPARATORS
 from slm.errors import UsageError, needs
+from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS
+from slm.usage import one_of, panel
 
 if TYPE_CHECKING:
     from slm.presets import GPTConfig
 
 
+# The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
+_model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
+_HELD_OUT = "1 story in 20"
+_PRESET = "the preset's"
+_text = partial(typer.Option, help="Folder from slmx prepare (its validation split), or a source.")
+
+
 def prepare(
     sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, pipe, - or hub data set.")],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
-    preset: Annotated[str, typer.Option(help="Model shape, which sets vocabulary and context.")] = "nano",
-    valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
+    preset: Annotated[
+        str,
+        typer.Option(
+            **one_of("preset", list(PRESETS), "Model shape, which sets vocabulary and context."),
+        ),
+    ] = "nano",
+    valid: Annotated[list[str] | None, typer.Option(help="Validation source.", show_default=_HELD_OUT)] = None,
     licence: Annotated[str, typer.Option(help="Licence of the text, for the record.")] = "not stated",
-    field: Annotated[str, typer.Option(help="Column with the story, for tables.")] = "text",
-    separator: Annotated[str, typer.Option(help="What separates stories: auto, endoftext or blank.")] = "auto",
-    vocab_size: Annotated[int | None, typer.Option(help="Number of tokens; default: the preset's.")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="Checkpoint or data set whose tokenizer to use.")] = None,
-    clean: Annotated[bool, typer.Option(help="Repair mojibake; drop truncated stories.")] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace the data set in --out.")] = False,
+    field: Annotated[str, _rare(help="Column with the story, for tables.")] = "text",
+    separator: Annotated[
+        str,
+        _rare(
+            **one_of("separator", SEPARATORS, "What separates the stories of a text."),
+        ),
+    ] = "auto",
+    clean: Annotated[bool, _rare(help="Repair mojibake; drop truncated stories.")] = True,
+    vocab_size: Annotated[int | None, _rare(help="Number of tokens.", show_default=_PRESET)] = None,
+    tokenizer: Annotated[Path | None, _rare(help="Checkpoint or data set whose tokenizer to use.")] = None,
 ) -> None:
-    """Clean a corpus, learn its tokenizer and write token shards, unless they are up to date."""
+    """Make a data set of a text: clean it, learn its tokenizer.
+
+    A data set that is up to date is not written again.
+    """
     with needs("train"):
         from rich.console import Console
 
@@ -53,48 +77,74 @@ def prepare(
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the run.")],
-    text: Annotated[
-        list[str] | None, typer.Option("--text", "--data", help="Folder from slmx prepare, or a source.")
+    text: Annotated[list[str] | None, typer.Option("--text", help="Folder from slmx prepare, or a source.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default="nano")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Model shape; default: nano.")] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
-    valid: Annotated[list[str] | None, typer.Option(help="Validation source; default: 1 story in 20.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the text, for the record.")] = None,
-    arch: Annotated[str | None, typer.Option(help="gpt2 or llama; default: gpt2.")] = None,
-    block_size: Annotated[int | None, typer.Option(help="Context in tokens.")] = None,
-    n_layer: Annotated[int | None, typer.Option(help="Layers.")] = None,
-    n_head: Annotated[int | None, typer.Option(help="Attention heads.")] = None,
-    n_embd: Annotated[int | None, typer.Option(help="Channels.")] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Default: 20 tokens per parameter, or 4 epochs in fine-tuning.")
+        int | None,
+        typer.Option(
+            help="Updates of the weights.", show_default="20 tokens per parameter, or 4 epochs in fine-tuning"
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences in a step, over all processes.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Parts that a batch is computed in.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="muon or adamw.")] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak; default: the preset's, or a tenth of it in fine-tuning.")
-    ] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Weight decay of matrices; default 0.1.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Probability; default: the preset's.")] = None,
-    grad_clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; default 1.")] = None,
-    eval_every: Annotated[int | None, typer.Option(help="Steps between checkpoints; default 250.")] = None,
-    eval_tokens: Annotated[int | None, typer.Option(help="Validation tokens read each time; default 262144.")] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after this many evaluations without a better one.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and dropout; default 1.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto, fp32 or bf16; default: auto, which is bf16 if the hardware has it.")
-    ] = None,
-    compile: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Use torch.compile; default: if there is a C++ compiler."),
-    ] = None,
-    track: Annotated[list[str] | None, typer.Option(help="tensorboard or wandb; repeat for both.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few steps, print what the run will need, write nothing.")
     ] = False,
+    arch: Annotated[
+        str | None, _model(**one_of("architecture", ARCHITECTURES, "Architecture."), show_default="gpt2")
+    ] = None,
+    block_size: Annotated[int | None, _model(help="Context in tokens.", show_default=_PRESET)] = None,
+    n_layer: Annotated[int | None, _model(help="Layers.", show_default=_PRESET)] = None,
+    n_head: Annotated[int | None, _model(help="Attention heads.", show_default=_PRESET)] = None,
+    n_embd: Annotated[int | None, _model(help="Channels.", show_default=_PRESET)] = None,
+    batch_size: Annotated[
+        int | None, _steps(help="Sequences in a step, over all processes.", show_default=_PRESET)
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        _steps(help="Peak of the learning rate.", show_default="the preset's, or a tenth of it in fine-tuning"),
+    ] = None,
+    optimizer: Annotated[
+        str | None, _steps(**one_of("optimizer", OPTIMIZERS, "Optimizer."), show_default=_PRESET)
+    ] = None,
+    dropout: Annotated[
+        float | None, _steps(help="Probability that an activation is dropped.", show_default=_PRESET)
+    ] = None,
+    seed: Annotated[int | None, _steps(help="Seed of weights, batches and dropout.", show_default="1")] = None,
+    valid: Annotated[list[str] | None, _figures(help="Validation source.", show_default=_HELD_OUT)] = None,
+    eval_every: Annotated[int | None, _figures(help="Steps between checkpoints.", show_default="250")] = None,
+    patience: Annotated[
+        int | None,
+        _figures(help="Stop after this many evaluations without a better one; 0 is off.", show_default="0"),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        _figures(
+            **one_of("tracker", TRACKERS, "Send the figures there; repeat for both."),
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        _rare(**one_of("precision", PRECISIONS, "auto is bf16 if the hardware has it."), show_default="auto"),
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        _rare("--compile/--no-compile", help="Use torch.compile.", show_default="if there is a C++ compiler"),
+    ] = None,
+    accumulate: Annotated[int | None, _rare(help="Parts that a batch is computed in.", show_default="1")] = None,
+    weight_decay: Annotated[float | None, _rare(help="Weight decay of matrices.", show_default="0.1")] = None,
+    grad_clip: Annotated[float | None, _rare(help="Largest norm of the gradient.", show_default="1")] = None,
+    eval_tokens: Annotated[int | None, _rare(help="Validation tokens read each time.", show_default="262,144")] = None,
+    licence: Annotated[
+        str | None, _rare(help="Licence of the text, for the record.", show_default="the data set's")
+    ] = None,
 ) -> None:
-    """Train a preset, or fine-tune a checkpoint. Ctrl-C saves; --resume --out RUN continues exactly."""
+    """Train a model, or fine-tune a checkpoint.
+
+    Ctrl-C saves, and --resume --out RUN continues exactly. docs/training.md tells more.
+    """
     if dry_run and resume:
         raise UsageError("--dry-run is for a run that has not begun: drop --resume")
     with needs("train"):
@@ -154,14 +204,14 @@ def average(
     checkpoints: Annotated[
         list[Path], typer.Argument(help="Two or more checkpoints or runs; the record is that of the last.")
     ],
-    text: Annotated[
-        list[str],
-        typer.Option("--text", "--data", help="Folder from slmx prepare (its validation split), or a source."),
-    ],
+    text: Annotated[list[str], _text("--text")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
-    """Write the mean of several checkpoints of one training, which is often better than each of them."""
+    """Write the mean of several checkpoints of one training.
+
+    It is often better than each of them.
+    """
     with needs("train"):
         from rich.console import Console
 
@@ -181,10 +231,15 @@ def import_model(
     n_head: Annotated[int | None, typer.Option(min=1, help="For .pt: attention heads, if it does not tell.")] = None,
     shape: Annotated[Path | None, typer.Option(help="For .pt: JSON file with other parts of the shape.")] = None,
     block_size: Annotated[int | None, typer.Option(min=1, help="Shorter context, in tokens.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Licence of the model; default: what the source says.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the model.", show_default="what the source says")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
-    """Turn a model of Hugging Face, nanoGPT, llama2.c or llama.cpp into a checkpoint to export."""
+    """Turn a model of another tool into a checkpoint to export.
+
+    It reads models of Hugging Face, nanoGPT, llama2.c and llama.cpp. docs/import.md tells more.
+    """
     with needs("train"):
         from slm.importers.importer import ImportSettings
         from slm.importers.importer import import_model as run
@@ -212,9 +267,8 @@ def _export_command(checkpoint: Path, config: GPTConfig) -> str:
 
 
 def presets() -> None:
-    """List the model shapes, with their real parameter counts."""
+    """List the model shapes, and which have weights here."""
     from slm.folder_kind import PRETRAINED
-    from slm.presets import PRESETS
 
     row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
     heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
@@ -224,4 +278,4 @@ def presets() -> None:
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
         shipped = "ships with slmx" if (PRETRAINED / preset.name).is_dir() else ""
-        typer.echo(row.format(preset.name, *sizes, *counts, shipped).rstrip())
+        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, shipped).rstrip())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from slm.signals import signals_exit
@@ -18,6 +18,20 @@ class UsageError(SlmxError):
     """Options or settings that no run can take: a value out of its range, or two that exclude each other."""
 
     exit_code = 2
+
+
+def did_you_mean(given: str, names: Iterable[str]) -> str:
+    """Returns a question in brackets that names the choice nearest to what was given; nothing if none is near."""
+    from difflib import get_close_matches
+
+    choices = {name.casefold(): name for name in names}
+    near = get_close_matches(given.casefold(), choices, n=1)
+    return f" (did you mean {choices[near[0]]}?)" if near else ""
+
+
+def unknown(what: str, given: str, names: Sequence[str]) -> str:
+    """Returns the message for a name that is no choice: the nearest choice, if one is near, and all choices."""
+    return f"unknown {what} {given[:80]!r}{did_you_mean(given, names)}: choose one of {', '.join(names)}"
 
 
 @contextmanager

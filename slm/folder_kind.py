@@ -29,6 +29,7 @@ class Kind(Enum):
     DATA_SET = "a prepared data set"
     REPORT = "a report of slmx bench"
     TEXT = "a text of stories"
+    PROMPTS = "a file of prompts"
     FILE = "a file"
     EMPTY = "an empty folder"
     FOLDER = "a folder of another kind"
@@ -52,6 +53,7 @@ ADVICE = {
     (Kind.BUNDLE, Kind.TEXT): "slmx generate --bundle {path} takes it",
     (Kind.PACKED, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
     (Kind.PACKED, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
+    (Kind.PACKED, Kind.TEXT): "slmx generate --bundle {path} takes it",
     (Kind.DATA_SET, Kind.CHECKPOINT): "slmx train --text {path} --out NEW makes one",
     (Kind.DATA_SET, Kind.BUNDLE): "slmx train --text {path} --out NEW makes a checkpoint to export",
     (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
@@ -63,6 +65,7 @@ OTHERWISE = {
     Kind.BUNDLE: "slmx export --out {out} makes one",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
+    Kind.PROMPTS: "name a text file",
     Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
 
@@ -124,7 +127,7 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
 
     Args:
         path: Any path that is not of the kind `wanted`.
-        wanted: `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE` or `TEXT`.
+        wanted: `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
 
     Returns:
         The error, for the caller to raise.
@@ -135,8 +138,8 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
     kind = find_kind(path)
     if kind is Kind.FILE and find_kind(path.absolute().parent) is wanted:
         advice = f"name its folder, {shlex.quote(str(path.parent))}"
-    elif (kind, wanted) in ADVICE:
-        advice = ADVICE[kind, wanted].format(path=shlex.quote(str(path)))
+    elif advised := ADVICE.get((kind, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
+        advice = advised.format(path=shlex.quote(str(path)))
     else:
         out = shlex.quote(str(path)) if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
         packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
@@ -144,6 +147,12 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
     if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
         return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
+
+
+def require_file(path: Path) -> None:
+    """Raises SlmxError for a file of prompts that is a folder or a packed bundle. Any other path is left to `open`."""
+    if path.is_dir() or _is_packed(path):
+        raise wrong_kind(path, Kind.PROMPTS)
 
 
 def _is_packed(path: Path) -> bool:

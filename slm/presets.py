@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from slm.errors import SlmxError, UsageError
+from slm.errors import SlmxError, UsageError, unknown
 
 LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
 OPTIMIZERS = ("muon", "adamw")
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "silu")
 NORMS = ("layernorm", "rmsnorm")
 ARCHITECTURES = ("gpt2", "llama")
+PRECISIONS = ("auto", "fp32", "bf16")
+TRACKERS = ("tensorboard", "wandb")
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def as_architecture(config: GPTConfig, architecture: str) -> GPTConfig:
         UsageError: The architecture is unknown.
     """
     if architecture not in ARCHITECTURES:
-        raise UsageError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+        raise UsageError(unknown("architecture", architecture, ARCHITECTURES))
     config = GPTConfig(config.block_size, config.vocab_size, config.n_layer, config.n_head, config.n_embd)
     if architecture == "gpt2":
         return config
@@ -258,7 +260,7 @@ PRESETS: dict[str, Preset] = {preset.name: preset for preset in _ALL}
 
 
 def get_preset(name: str) -> Preset:
-    """Returns the preset with a name; SlmxError if there is none, with the names that exist."""
+    """Returns the preset with a name; UsageError if there is none, with the names that exist."""
     if name not in PRESETS:
-        raise SlmxError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        raise UsageError(unknown("preset", name, list(PRESETS)))
     return PRESETS[name]

@@ -12,6 +12,8 @@ import time
 
 import typer
 
+from slm.counted import counted
+
 EVERY = 0.1  # seconds between two figures
 
 
@@ -57,7 +59,7 @@ class LiveRate:
             # Index, then cursor up: this scrolls by a line if the cursor is on the last line, and keeps its column.
             self._send(f"\x1bD\x1b[A\x1b7\x1b[1;{lines - 1}r\x1b8")
         if self._lines:
-            line = styled(f"{tokens} tokens, {rate:,.0f} tokens/s", dim=True)
+            line = styled(f"{counted(tokens, 'token')}, {rate:,.0f} tokens/s", dim=True)
             self._send(f"\x1b7\x1b[{self._lines};1H\x1b[2K{line}\x1b8")
 
     @staticmethod

@@ -20,8 +20,9 @@ import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel
 from export.checks.parity import open_forward, parity, same_greedy_tokens
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.fused import export_onnx
+from export.settings import ExportSettings
 from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -32,6 +33,7 @@ from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
+from tests.error_lines import said
 from tests.shared import made_once
 
 JUDGED_TOKENS = 512
@@ -188,10 +190,9 @@ class Slmx:
         assert ran.code == code
         assert ran.stdout == ""
         talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
-        assert line.startswith("slmx: ")
         stages = tuple(f"{stage}:" for stage in (*VARIANTS, "files", "judging", "float model"))
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
-        return line.removeprefix("slmx: ")
+        return said(line, code)
 
     def refuses_unchanged(self, *args: str | Path, code: int = 1) -> str:
         """As `refuses`, for a command that must leave every file and folder below the working folder as it was."""

@@ -189,7 +189,7 @@ def run_slmx(
         [sys.executable, "-c", "from slm.cli import main; main()", *map(str, args)],
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-        input=input,
+        input=input or "",  # without it, the command would read what pytest was started with
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -15,6 +15,7 @@ import pytest
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.hashing import sha256_of
 from tests.bundles import copy_of, edit_manifest, snapshot
+from tests.error_lines import said
 from tests.runtimes.hub.hub_server import Files, Hub, running_hub
 
 NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"
@@ -97,8 +98,7 @@ class Client:
         assert snapshot(self.here) | snapshot(self.data) == before
         assert set(self.data.rglob("*")) == folders
         (line,) = ran.stderr.splitlines()
-        assert line.startswith("slmx: ")
-        return line.removeprefix("slmx: ")
+        return said(line, code)
 
     def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
         """Start a command."""

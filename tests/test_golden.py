@@ -18,9 +18,10 @@ import pytest
 from onnx import numpy_helper
 
 from export.checks.greedy import greedy_tokens
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.fused import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8
+from export.settings import ExportSettings
 from export.targets import get_target
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES

@@ -41,6 +41,8 @@ LIGHT_SLM = {
     "slm.terminal",
     "slm.tokenizer",
     "slm.tokenizer_settings",
+    "slm.usage",
+    "slm.word_wrap",
 }
 # These rooms also write folders. The modules need filelock, which no story needs.
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}

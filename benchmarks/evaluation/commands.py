@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.evaluation import SUITES
 from slm.errors import UsageError
+from slm.usage import panel, some_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.reading import Advance
@@ -15,39 +17,47 @@ if TYPE_CHECKING:
 REPORT = "evaluation.md"
 
 
+_stories, _output = panel("Stories"), panel("Output")
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")],
     text: Annotated[
-        list[str] | None,
-        typer.Option("--text", "--data", help="Held-out stories, or a folder from slmx prepare; repeat for more."),
+        list[str] | None, typer.Option(help="Held-out stories, or a folder from slmx prepare; repeat for more.")
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="loss, pairs, stories or novelty; repeat, or use commas. Default: loss, with --text."),
+        typer.Option(**some_of("suite", SUITES, "What is measured."), show_default="loss"),
     ] = None,
     variant: Annotated[
-        list[str] | None, typer.Option(help="Variant of a bundle, or all; repeat for more. Default: the bundle's.")
+        list[str] | None,
+        typer.Option(help="Variant of a bundle, or all; repeat for more.", show_default="the bundle's"),
     ] = None,
     against: Annotated[
         str | None, typer.Option(help="Another model, or a variant of MODEL, to compare with on the same text.")
     ] = None,
-    training: Annotated[
-        list[str] | None, typer.Option(help="The stories of the training, for novelty and unknown words.")
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens to read for the suite loss.", show_default="all")
     ] = None,
-    count: Annotated[int, typer.Option(min=2, help="Beginnings of stories, for stories and novelty.")] = 100,
-    words: Annotated[int, typer.Option(min=5, help="Words of each ending that are measured.")] = 60,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens to read for loss; default: all.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first story.")] = 1,
-    language: Annotated[str, typer.Option(help="Figures that know English are left out for others.")] = "english",
+    count: Annotated[int, _stories(min=2, help="Beginnings of stories.")] = 100,
+    words: Annotated[int, _stories(min=5, help="Words of each ending that are measured.")] = 60,
+    seed: Annotated[int, _stories(min=0, help="Seed of the first story.")] = 1,
+    training: Annotated[
+        list[str] | None, _stories(help="The stories of the training, for novelty and unknown words.")
+    ] = None,
+    language: Annotated[str, _stories(help="Figures that know English are left out for others.")] = "english",
     controls: Annotated[
-        bool, typer.Option("--controls", help="Measure bad endings too: shuffled, repeated, copied, other names.")
+        bool, _stories("--controls", help="Measure bad endings too: shuffled, repeated, copied, other names.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the result. The same command goes on with one that was stopped.")
+        Path | None, _output(help="Folder for the result. The same command goes on with one that was stopped.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure what a model is worth on stories, and what a variant costs, with intervals."""
+    """Measure what a model is worth and what a variant costs.
+
+    docs/quality.md explains the figures. Each has an interval.
+    """
     import json
     from dataclasses import asdict
 

@@ -27,7 +27,6 @@ from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
 from slm.json_reader import read_json
 
-SUITES = ("loss", "stories", "pairs", "novelty")
 WITH_TEXT = ("loss", "stories", "novelty")
 TRUE = "true stories"
 EVERY = "all"
@@ -71,9 +70,6 @@ class Settings:
     controls: bool = False
 
     def __post_init__(self) -> None:
-        for suite in self.suites:
-            if suite not in SUITES:
-                raise UsageError(f"--suite {suite}: there are {', '.join(SUITES)}")
         lacking = [suite for suite in self.suites if suite in WITH_TEXT and not self.text]
         if lacking:
             raise UsageError(f"the suite {lacking[0]} needs --text FILE, stories that the model was not trained on")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.peers import Peer, PeerKind
 from benchmarks.report.families import SAME_WEIGHTS
-from slm.errors import SlmxError
+from slm.errors import UsageError, unknown
 
 
 def _kind(
@@ -103,16 +103,20 @@ _ALL = (
     ),
 )
 PEERS: dict[str, PeerKind] = {kind.name: kind for kind in _ALL}
+# The runtimes by the names that stand for all their peers.
+RUNTIMES = tuple(dict.fromkeys(name.rpartition(" ")[0] or name for name in PEERS))
+# What --peers takes for none of them.
+NO_PEERS = "none"
 
 
 def find_peer(name: str) -> PeerKind:
-    """Return the peer with a name; SlmxError with all names if there is none."""
+    """Return the peer with a name; UsageError with all names if there is none."""
     if name not in PEERS:
-        raise SlmxError(f"unknown peer {name!r}: choose one of {', '.join(PEERS)}")
+        raise UsageError(unknown("peer", name, list(dict.fromkeys((*RUNTIMES, *PEERS, NO_PEERS)))))
     return PEERS[name]
 
 
 def find_peers(name: str) -> list[PeerKind]:
-    """Return the peer with a name, or all peers of a runtime: "llama.cpp" has three. SlmxError as in `find_peer`."""
+    """Return the peer with a name, or all peers of a runtime: "llama.cpp" has three. UsageError as in `find_peer`."""
     family = [kind for kind in PEERS.values() if kind.name.startswith(f"{name} ")]
     return family or [find_peer(name)]

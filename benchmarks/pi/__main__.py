@@ -21,7 +21,8 @@ PRESET = "nano"
 
 def export_variants(out: Path) -> Path:
     """Exports nano with every variant that onnxruntime runs."""
-    from export.exporter import ExportSettings, export_bundle
+    from export.exporter import export_bundle
+    from export.settings import ExportSettings
 
     names = tuple(name for name, variant in VARIANTS.items() if variant.runner == "onnxruntime")
     export_bundle(ExportSettings(preset=PRESET, out=out, variants=names), lambda line: typer.echo(line, err=True))

@@ -14,7 +14,6 @@ from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
-from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint
 from slm.data.sources import read_stories
@@ -97,10 +96,8 @@ def judged(
             bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
         session = open_session(runner, target.bundle.model_file(runner), target.config, trusted=target.trusted)
-        ways = (False, True) if VARIANTS[runner].gate.decode else (False,)
-        found = [measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, way) for way in ways]
-        worst = max(found, key=lambda way: way.bpb_increase)
-        bits[runner], increase[runner] = worst.bits_per_byte, worst.bpb_increase
+        found = measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, token_by_token=False)
+        bits[runner], increase[runner] = found.bits_per_byte, found.bpb_increase
     for name, peer in (peers or {}).items():
         total = peer(float_model.reference.inputs, float_model.reference.targets)
         if total is not None:
@@ -152,7 +149,7 @@ def from_manifest(bundle: Bundle) -> TextQuality:
         if quality is None:
             increase[name] = 0.0
             continue
-        bits[name], increase[name] = quality.worst.bits_per_byte, quality.worst_bpb_increase
+        bits[name], increase[name] = quality.windows.bits_per_byte, quality.windows.bpb_increase
         float_bits = quality.float_bits_per_byte
     return TextQuality(float_bits, runner_bits_per_byte=bits, runner_bpb_increase=increase)
 

@@ -12,6 +12,7 @@ from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.metrics import METRICS, Metric, noise
 from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
+from slm.counted import counted
 from slm.errors import SlmxError
 
 
@@ -114,7 +115,7 @@ def _runners(cases: Sequence[Case]) -> str:
 
 def label(case: Case) -> str:
     """Return a case in a few words."""
-    threads = "1 thread" if case.threads == 1 else f"{case.threads} threads"
+    threads = counted(case.threads, "thread")
     return f"{case.preset} {case.runner}, {threads}, {setting_of(case)}, {case.new_tokens} new"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from benchmarks.report.record import FORMAT_VERSION, Report
 from benchmarks.report.typed_json import from_json
 from slm.errors import SlmxError
+from slm.folder_kind import find_kind
 from slm.json_reader import parse_json
 
 MOST_BYTES = 256 * 2**20
@@ -22,6 +24,10 @@ def read_report(path: Path) -> Report:
         SlmxError: The file cannot be read, is larger than 256 MiB, is not a benchmark report, has a figure that is
             missing or impossible, or is of an unknown format version.
     """
+    if path.is_dir():
+        inside = next((path / name for name in ("report.json", "report/report.json") if (path / name).is_file()), None)
+        named = f"name {shlex.quote(str(inside))}" if inside else "give the report.json of a slmx bench run"
+        raise SlmxError(f"{path}: {find_kind(path).value}, not a file; {named}")
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)

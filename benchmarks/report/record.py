@@ -98,7 +98,7 @@ class Result:
         disk_bytes: Size of the weights on disk.
         weight_bytes: Bytes of weights that one step reads.
         agreement: The share of leading greedy tokens that are equal to those of the float model.
-        bits_per_byte: Bits per byte on the report's text.
+        bits_per_byte: Bits per byte on the report's text, read in whole windows.
         bpb_increase: Increase of the bits per byte relative to the float model's; 0.01 is 1 %.
 
     Raises:

@@ -26,7 +26,8 @@ from benchmarks.report.metrics import DECODE, METRICS, Metric
 from benchmarks.report.record import Report, Result
 
 QUALITY = (
-    "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw. "
+    "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw, "
+    "read in whole windows. "
     "A peer with the same weights has the same quality."
 )
 BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."

@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.peers import PeerKind
-from benchmarks.peers.registry import PEERS, find_peers
+from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
-from slm.errors import SlmxError
+from slm.counted import counted
+from slm.errors import SlmxError, UsageError, unknown
 from slm.presets import GPTConfig
 
 RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
@@ -22,7 +23,6 @@ PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
 BATCH = 8
 QUICK_PEERS = ("llama.cpp Q8_0",)
-NO_PEERS = "none"
 LEAST_CONTEXT = 8
 
 
@@ -30,20 +30,20 @@ def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
     """Return the runners that `--variants` names, in the order of `RUNNERS`. Without names: all, or the quick ones.
 
     Raises:
-        SlmxError: A name is unknown, or there is none.
+        UsageError: A name is unknown, or there is none.
     """
     if names is None:
         return QUICK_RUNNERS if quick else RUNNERS
-    unknown = [name for name in names if name not in RUNNERS]
-    if unknown or not names:
-        raise SlmxError(f"--variants: no variant {(unknown or [''])[0]!r}; there are {', '.join(RUNNERS)}")
+    for name in names or ("",):
+        if name not in RUNNERS:
+            raise UsageError(unknown("variant", name, RUNNERS))
     return tuple(runner for runner in RUNNERS if runner in names)
 
 
 def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
     """Return the peers that `--peers` names. A runtime's name stands for all its peers.
 
-    Without names, return all peers, or for a quick run one peer if it is installed. SlmxError for an unknown name.
+    Without names, return all peers, or for a quick run one peer if it is installed. UsageError for an unknown name.
     """
     if names is not None:
         kinds = [kind for name in names if name != NO_PEERS for kind in find_peers(name)]
@@ -55,18 +55,18 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
     """Return numbers of threads from a text such as "1,2". Without a text they are 1 and all cores.
 
     Raises:
-        SlmxError: The text is not a list of numbers, or a number is more than the cores of this process.
+        UsageError: The text is not a list of numbers, or a number is more than the cores of this process.
     """
     if text is None:
         return tuple(sorted({1, cores}))
     try:
         counts = sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise SlmxError(f"--threads {text}: give whole numbers, separated by commas, such as --threads 1,2") from None
+        raise UsageError(f"--threads {text}: give whole numbers, separated by commas, such as --threads 1,2") from None
     most = min(cores, MAX_THREADS)
     if counts[0] < 1 or counts[-1] > most:
         wrong = counts[0] if counts[0] < 1 else counts[-1]
-        raise SlmxError(f"--threads {wrong}: this process may use {cores} cores; give 1 to {most}")
+        raise UsageError(f"--threads {wrong}: this process may use {counted(cores, 'core')}; give 1 to {most}")
     return tuple(counts)
 
 
@@ -81,7 +81,9 @@ def base_cases(
         SlmxError: The context is too short to measure anything.
     """
     if config.block_size < LEAST_CONTEXT:
-        raise SlmxError(f"{name}: a context of {config.block_size} tokens is too short; {LEAST_CONTEXT} are needed")
+        raise SlmxError(
+            f"{name}: a context of {counted(config.block_size, 'token')} is too short; {LEAST_CONTEXT} are needed"
+        )
     counts = tuple(threads)
     prompt = min(PROMPT, config.block_size // 4)
     new = min(new_tokens, config.block_size - prompt)

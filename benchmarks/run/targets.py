@@ -18,8 +18,9 @@ from benchmarks.peers import PeerKind
 from benchmarks.report.fields import printable
 from benchmarks.report.record import TORCH_RUNNERS
 from export.checks.gates import PACKAGES
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.graph import read_weights
+from export.settings import ExportSettings
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
@@ -204,7 +205,7 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
     if made_from.untrained:
         return _random_weights(preset, folder)
     if "fp32" not in bundle.manifest.variants:
-        raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again without --no-fp32")
+        raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again with --fp32")
     if not folder.is_dir():
         with atomic_folder(folder) as fresh:
             model = read_weights(bundle.model_file("fp32"), bundle.config)

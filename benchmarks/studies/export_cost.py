@@ -23,13 +23,16 @@ from runtimes.system.machine import describe_machine
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
+from slm.untrained import untrained_checkpoint
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
     """Run the command and return its seconds and its peak memory in bytes; SlmxError if it fails."""
     command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
     if not (PRETRAINED / preset).is_dir():
-        command.append("--random-init")
+        fresh = out.with_name("checkpoint")
+        fresh.mkdir()
+        command += ["--checkpoint", str(untrained_checkpoint(preset, fresh))]
     started = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)

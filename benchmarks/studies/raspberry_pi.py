@@ -86,7 +86,8 @@ def export_bundles(folder: Path) -> dict[str, tuple[Path, str]]:
     Returns:
         Bundle and variant by name: the name of the variant, or "int8 " and the recipe.
     """
-    from export.exporter import ExportSettings, export_bundle
+    from export.exporter import export_bundle
+    from export.settings import ExportSettings
 
     def log(line: str) -> None:
         typer.echo(line, err=True)

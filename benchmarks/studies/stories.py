@@ -21,7 +21,8 @@ import typer
 
 from benchmarks.studies.command import check_folder, command_line, run
 from benchmarks.studies.sampling import name_of
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from runtimes import load
 from runtimes.bundle.location import bundle_path
 from runtimes.engine.generator import Generator

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
-from export.formats.quantize import RECIPES, Int8Recipe, quantize_int8
+from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
 from runtimes.bundle.manifest import Exclusion
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
@@ -44,11 +44,11 @@ def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> 
     return dict(sorted(increases.items(), key=lambda item: -item[1]))
 
 
-def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float) -> list[str]:
-    """Returns the names of the recipes whose relative rise in bits per byte stays within a limit."""
+def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float, names: Iterable[str]) -> list[str]:
+    """Returns those of the named recipes whose relative rise in bits per byte stays within a limit."""
     trial = fp32.with_name("trial.onnx")
     passing = []
-    for recipe in RECIPES.values():
+    for recipe in map(get_recipe, names):
         quantize_int8(fp32, trial, recipe)
         if float_model.compare(trial).worst_bpb_increase <= limit:
             passing.append(recipe.name)

@@ -74,7 +74,7 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
     except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
         reason = str(error).splitlines()[0]
         raise SlmxError(
-            f"the float model cannot write stories ({reason}); compare on a text of your own: --eval-text FILE"
+            f"the float model cannot write stories ({reason}); compare on a text of your own: --text FILE"
         ) from error
     return EvalText(
         encode_stories(stories, tokenizer), f"{len(stories)} stories sampled from the float model, seed {seed}"

@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
 from export.formats.suppress_output import suppress_output
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ def get_recipe(name: str) -> Int8Recipe:
     """Returns the recipe with a name.
 
     Raises:
-        SlmxError: There is none. The message lists the names that exist.
+        UsageError: There is none. The message lists the names that exist.
     """
     if name not in RECIPES:
-        raise SlmxError(f"unknown int8 recipe {name!r}: choose one of {', '.join(RECIPES)}")
+        raise UsageError(unknown("int8 recipe", name, list(RECIPES)))
     return RECIPES[name]
 
 

@@ -6,17 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from export.formats.suppress_output import suppress_output
-from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError, UsageError, needs
-from slm.install import pip_line
+from slm.errors import SlmxError, UsageError, needs, unknown
+
+if TYPE_CHECKING:
+    from runtimes.bundle.store import Bundle
 
 # Continues the ids of a prompt: writes so many most likely ids, and does not stop at the end of a story.
 Greedy = Callable[[list[int], int], list[int]]
 # Opens a variant of a bundle. The runtime reads its files from the folder, which is empty before.
-OpenVariant = Callable[[Bundle, str, Path], Greedy]
+OpenVariant = Callable[["Bundle", str, Path], Greedy]
 
 
 class CannotRunError(SlmxError):
@@ -51,6 +52,8 @@ class Runtime:
             with needs(self.extra), suppress_output():
                 module = import_module(self.module)
         except ImportError as error:
+            from slm.install import pip_line
+
             reason = " ".join(str(error).split())
             raise SlmxError(f"{self.package} cannot be imported ({reason}): {pip_line(self.extra)}") from error
         return cast(OpenVariant, module.open_variant)
@@ -69,5 +72,5 @@ def find_runtimes(names: str) -> list[Runtime]:
     wanted = dict.fromkeys(name.strip() for name in names.split(","))
     for name in wanted:
         if name not in RUNTIMES:
-            raise UsageError(f"--runtimes: no runtime {name!r}; there are {', '.join(RUNTIMES)}")
+            raise UsageError(unknown("runtime", name, list(RUNTIMES)))
     return [RUNTIMES[name] for name in wanted]

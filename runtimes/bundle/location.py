@@ -21,10 +21,8 @@ BUNDLES = Path("bundles")
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
 DEFAULT_BUNDLE = "nano"
 ARCHIVE_SUFFIX = ".slmx"
-BUNDLE_HELP = (
-    "Bundle: a folder, an archive, or a name that slmx list shows. "
-    "Default: bundles/nano in the current folder if it exists, else the shipped nano."
-)
+BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
+BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"
 
 
 class UnknownBundleError(SlmxError):
@@ -124,16 +122,17 @@ def _folded(name: str) -> str:
     return name.casefold().removesuffix(ARCHIVE_SUFFIX)
 
 
-def find_bundle(bundle: Path | None) -> Path:
+def find_bundle(bundle: Path | None, say: bool = True) -> Path:
     """Where the bundle is that a command opens; SlmxError as in `bundle_path`.
 
-    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr,
+    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr if `say`,
     else the one inside the package.
     """
     if bundle is not None:
         return bundle_path(bundle)
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
-        print(f"bundle: {exported} (the shipped one has the name {DEFAULT_BUNDLE})", file=sys.stderr)
+        if say:
+            print(f"bundle: {exported} (the shipped one has the name {DEFAULT_BUNDLE})", file=sys.stderr)
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

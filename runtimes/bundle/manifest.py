@@ -130,6 +130,7 @@ class Manifest:
         files: Every file of the bundle except the manifest, by name relative to the bundle.
         tokenizer: How the tokenizer splits text, and its special tokens.
         chat: How the messages of a chat become the beginning of a text.
+        inputs: SHA-256 of all that the export read, so that it need not make the same bundle again; None if not stated.
     """
 
     preset: str
@@ -143,6 +144,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     tokenizer: TokenizerSettings = DEFAULT_SETTINGS
     chat: ChatTemplate = STORY_TEMPLATE
+    inputs: str | None = None
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
@@ -230,6 +232,7 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         files=files,
         tokenizer=tokenizer,
         chat=ChatTemplate.read(fields, tokenizer),
+        inputs=fields.optional("inputs", fields.sha256),
     )
 
 

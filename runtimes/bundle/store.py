@@ -9,7 +9,7 @@ from typing import Protocol
 
 from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
+from slm.errors import SlmxError, did_you_mean
 from slm.folder_kind import Kind, wrong_kind
 from slm.hashing import sha256_of_bytes
 from slm.presets import GPTConfig
@@ -151,7 +151,8 @@ class Bundle:
         if chosen in self.manifest.variants and VARIANTS[chosen].is_torch:
             raise SlmxError(f"{self.path}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
         if chosen not in self.variants:
-            raise SlmxError(f"{self.path}: no variant {chosen!r}; it holds {', '.join(self.variants)}")
+            meant, held = did_you_mean(chosen, self.variants), ", ".join(self.variants)
+            raise SlmxError(f"{self.path}: no variant {chosen!r}{meant}; it holds {held}")
         return chosen
 
     def read(self, name: str) -> bytes:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from runtimes.bundle.figures import Figures
+from runtimes.bundle.figures import Fidelity, Figures
 from runtimes.bundle.manifest import Manifest
+from runtimes.bundle.variants import VARIANTS
+
+HEADINGS = ("variant", "bytes", "against PyTorch, in windows", "bits per byte: windows", "token by token")
+# Variants that compute in float give the same figures in both readings.
+SAME = "as in windows"
 
 
-def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[tuple[str, str, str, str]]:
-    """Returns one row for each variant: name, bytes, parity or KL to the float model, bits per byte with their rise.
+def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[tuple[str, ...]]:
+    """Returns one row for each variant, with a cell for each of `HEADINGS`.
 
-    Of the two ways in which a quantized variant was read, the one with the larger rise is shown.
+    The text is read in whole windows and, by the quantized variants, token by token as well, which gives other figures.
+    Each reading has a column of its own. The rise in brackets is that over the float model.
 
     Args:
         manifest: The manifest, which lists the size of each file.
@@ -19,23 +25,28 @@ def variant_rows(manifest: Manifest, figures: Mapping[str, Figures] | None = Non
     """
     if figures is None:
         figures = {name: entry.figures for name, entry in manifest.variants.items()}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, found in figures.items():
         size = f"{manifest.files[manifest.variants[name].file].bytes:,}"
-        if found.quality is not None:
-            worst = found.quality.worst
-            against = f"KL {worst.kl:.1e} nats, {worst.greedy_agreement:.1%} same"
-            increase = round(worst.bpb_increase, 4) + 0.0  # -0.0 would be printed as -0.00%
-            bits = f"{worst.bits_per_byte:.4f} ({increase:+.2%})"
+        if (quality := found.quality) is not None:
+            against = f"KL {quality.windows.kl:.1e} nats, {quality.windows.greedy_agreement:.1%} same"
+            bits = _bits(quality.windows)
+            unread = SAME if VARIANTS[name].is_float else "not read"
+            decode = unread if quality.decode is None else _bits(quality.decode)
         else:
             against = "not measured" if found.parity is None else f"largest logit difference {found.parity:.1e}"
             bits = "as fp32" if found.bits_per_byte is None else f"{found.bits_per_byte:.4f}"
-        rows.append((name, size, against, bits))
+            decode = SAME
+        rows.append((name, size, against, bits, decode))
     return rows
+
+
+def _bits(reading: Fidelity) -> str:
+    increase = round(reading.bpb_increase, 4) + 0.0  # -0.0 would be printed as -0.00%
+    return f"{reading.bits_per_byte:.4f} ({increase:+.2%})"
 
 
 def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = None) -> list[str]:
     """Returns the rows as aligned lines of text, with a heading; arguments as in `variant_rows`."""
-    row = "{:<12} {:>12}  {:<33} {}"
-    rows = [("variant", "bytes", "against PyTorch", "bits per byte"), *variant_rows(manifest, figures)]
-    return [row.format(*cells) for cells in rows]
+    row = "{:<12} {:>12}  {:<33} {:<22}  {}"
+    return [row.format(*cells).rstrip() for cells in (HEADINGS, *variant_rows(manifest, figures))]

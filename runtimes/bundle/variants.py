@@ -170,3 +170,5 @@ _ALL = (
 )
 # The variants by name, in the order of tables.
 VARIANTS: Mapping[str, Variant] = MappingProxyType({variant.name: variant for variant in _ALL})
+# The names of those that onnxruntime runs.
+ONNX_VARIANTS = tuple(name for name, variant in VARIANTS.items() if not variant.is_torch)

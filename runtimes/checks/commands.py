@@ -9,16 +9,20 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from slm.counted import counted
 
 
 def doctor(
-    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP)] = None,
+    bundle: Annotated[Path | None, typer.Option(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Print everything as one JSON line last, to send to others.")
     ] = False,
 ) -> None:
-    """Show processor, limits, memory, versions and known problems, and measure which variant is fastest here."""
+    """Describe this machine, and measure which variant is fastest.
+
+    It shows processor, limits, memory, versions and known problems.
+    """
     from runtimes.bundle.store import Bundle
     from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
     from runtimes.system.machine import describe_machine
@@ -52,8 +56,8 @@ def doctor(
         typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
 
 
-def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None) -> None:
-    """Check every file of a bundle and show what it holds."""
+def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None) -> None:
+    """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.summary import variant_lines
 
@@ -61,15 +65,16 @@ def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP)] = None
     opened.check_all()
     manifest, c = opened.manifest, opened.config
     typer.echo(
-        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, {c.n_layer} layers, {c.n_head} heads, "
-        f"{c.n_embd} channels, vocabulary {c.vocab_size}, context {c.block_size}"
+        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, "
+        f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, "
+        f"{counted(c.n_embd, 'channel')}, vocabulary {c.vocab_size:,}, context {c.block_size:,}"
     )
     typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
     typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
     for line in variant_lines(manifest):
         typer.echo(line)
     typer.echo(f"default for {manifest.target}: {manifest.default}")
-    typer.echo(f"judged on {manifest.judged_on.tokens:,} tokens: {manifest.judged_on.text}")
+    typer.echo(f"judged on {counted(manifest.judged_on.tokens, 'token')}: {manifest.judged_on.text}")
     typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
-    typer.echo(f"{len(manifest.files)} files, every hash matches")
+    typer.echo(f"{counted(len(manifest.files), 'file')}, every hash matches")
     typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

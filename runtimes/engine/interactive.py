@@ -9,7 +9,8 @@ from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
 
 TURN_TOKENS = 64
-HELP = "a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit"
+HELP = """a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit
+Ctrl-C stops the model, Ctrl-D ends the story"""
 
 Output = Callable[[str], None]
 

@@ -43,7 +43,7 @@ def read_prompt(
     if len(ids) <= block_size:
         return ids
     if on_full != "slide":
-        raise _too_long(f"{len(ids)} tokens long with its start token", block_size)
+        raise _too_long(f"{len(ids):,} tokens long with its start token", block_size)
     return slide(ids, [], block_size)
 
 
@@ -57,5 +57,5 @@ def _checked(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
 
 def _too_long(length: str, block_size: int) -> SlmxError:
     return SlmxError(
-        f"the prompt is {length}, the context holds {block_size} tokens; shorten it, or use --on-full slide"
+        f"the prompt is {length}, the context holds {block_size:,} tokens; shorten it, or use --on-full slide"
     )

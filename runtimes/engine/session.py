@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtimes.system.machine import usable_cores
+from slm.counted import counted
 from slm.errors import SlmxError
 from slm.presets import GPTConfig
 
@@ -46,7 +47,7 @@ def check_id(token: int, config: GPTConfig) -> None:
 def check_step(token: int, length: int, config: GPTConfig) -> None:
     """Raises SlmxError if the context has no room after `length` positions, or the vocabulary does not have the id."""
     if length >= config.block_size:
-        raise SlmxError(f"the context of {config.block_size} tokens is full")
+        raise SlmxError(f"the context of {config.block_size:,} tokens is full")
     check_id(token, config)
 
 
@@ -60,7 +61,7 @@ def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdAr
         raise SlmxError("no tokens to read: give at least one")
     end = length + len(ids)
     if end > config.block_size:
-        raise SlmxError(f"{end} tokens do not fit the context of {config.block_size}; shorten the prompt")
+        raise SlmxError(f"{counted(end, 'token')} do not fit the context of {config.block_size:,}; shorten the prompt")
     for extreme in (ids.min(), ids.max()) if isinstance(ids, np.ndarray) else (min(ids), max(ids)):
         check_id(int(extreme), config)
     return np.array(ids, np.int64)

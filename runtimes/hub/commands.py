@@ -28,7 +28,7 @@ def _log(line: str) -> None:
 def pull(
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME[@REVISION]", help=f"{HUB_NAME_HELP}.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the bundle; default: a place where every command finds its name.")
+        Path | None, typer.Option(help="Folder of the bundle.", show_default="where every command finds its name")
     ] = None,
     file: Annotated[
         str | None, typer.Option(help="Take this archive of the repository, such as nano.slmx of slmx pack.")
@@ -38,7 +38,10 @@ def pull(
         typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
     ] = None,
 ) -> None:
-    """Bring a bundle from the hub: only the files that its manifest lists, each checked; docs/hub.md explains more."""
+    """Bring a bundle from the Hugging Face hub.
+
+    Only the files that its manifest lists come, and each is checked. docs/hub.md explains more.
+    """
     with needs("hub"):
         from runtimes.hub.pull import PullSettings, pull_bundle
 
@@ -48,15 +51,18 @@ def pull(
 
 
 def push(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP.partition(" Default")[0])],
+    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help=f"{HUB_NAME_HELP}; made if it is missing.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; default: main. A missing one is made.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch; a missing one is made.", show_default="main")] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace what is in the repository even if it is no bundle.")
     ] = False,
 ) -> None:
-    """Send a bundle to the hub. The branch then holds exactly its files, and its model card is the page."""
+    """Send a bundle to the Hugging Face hub.
+
+    The branch then holds exactly its files, and its model card is the page.
+    """
     from runtimes.hub.push import PushSettings, push_bundle
 
     address = push_bundle(PushSettings(bundle_path(bundle), name, revision, private, force), _log)
@@ -65,7 +71,10 @@ def push(
 
 
 def list_bundles(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
-    """Show the bundles that are here: shipped ones, those in bundles/ of this folder, and pulled ones."""
+    """List the bundles that are here.
+
+    These are the shipped ones, those in bundles/ of this folder, and the pulled ones.
+    """
     from runtimes.hub.inventory import list_bundles as find
 
     entries = find()
@@ -95,7 +104,10 @@ def remove(
     name: Annotated[str, typer.Argument(help="A name that slmx list shows, or its path.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a pulled bundle, or one in bundles/ of this folder, if every file in it is as slmx wrote it."""
+    """Remove a pulled bundle, or one in bundles/ of this folder.
+
+    Every file in it must be as slmx wrote it.
+    """
     from runtimes.hub.inventory import find_entry, remove_bundle
 
     entry = find_entry(name)

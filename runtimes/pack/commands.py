@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import bundle_path
+from slm.counted import counted
 from slm.errors import UsageError, needs
 
 BUNDLE = "A bundle: a folder, an archive, or a name that slmx list shows."
@@ -20,12 +21,13 @@ def _log(line: str) -> None:
 
 def pack(
     bundle: Annotated[Path, typer.Argument(help=BUNDLE)],
-    out: Annotated[Path | None, typer.Option(help="The file; default: NAME.slmx in the current folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.slmx in the current folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another packed bundle in --out.")] = False,
 ) -> None:
-    """Write a bundle as one file to carry. Every command takes this file as it takes the folder.
+    """Write a bundle as one file to carry.
 
-    The same bundle gives the same bytes. A signature of the bundle is written beside it, as FILE.sig.
+    Every command takes this file as it takes the folder. The same bundle gives the same bytes.
+    A signature of the bundle is written beside it, as FILE.sig.
     """
     from runtimes.bundle.store import Bundle
     from runtimes.pack.packing import default_archive, pack_bundle
@@ -35,18 +37,22 @@ def pack(
     opened = Bundle.open(source)
     size = pack_bundle(opened, target, force, _log)
     typer.echo(str(target))
-    typer.echo(f"{len(opened.manifest.files) + 1} files, {size:,} bytes, manifest SHA-256 {opened.manifest_sha256}")
+    typer.echo(
+        f"{counted(len(opened.manifest.files) + 1, 'file')}, {size:,} bytes, manifest SHA-256 {opened.manifest_sha256}"
+    )
     _log(f"now: slmx generate --bundle {shlex.quote(str(target))}")
 
 
 def unpack(
     archive: Annotated[Path, typer.Argument(help="A file that slmx pack made.")],
-    out: Annotated[Path | None, typer.Option(help="The folder; default: the file's name without its ending.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder.", show_default="the file's name without its ending")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle in --out.")] = False,
 ) -> None:
-    """Write the folder of a packed bundle, after a check of every file in it.
+    """Write the folder of a packed bundle again.
 
-    A signature FILE.sig beside it becomes model.sig in the folder.
+    Every file in it is checked first. A signature FILE.sig beside it becomes model.sig in the folder.
     """
     from runtimes.bundle.store import Bundle
     from runtimes.pack.packing import unpack_bundle
@@ -60,8 +66,9 @@ def unpack(
 def keygen(
     out: Annotated[Path, typer.Option(help="Name of the two files, without their endings.")] = Path("slmx"),
 ) -> None:
-    """Make a pair of keys: NAME.key to sign, which nobody else may have, and NAME.pub to check signatures.
+    """Make a pair of keys, to sign and to check signatures.
 
+    NAME.key signs, and nobody else may have it. NAME.pub checks signatures.
     If the environment variable SLMX_KEY_PASSPHRASE is set, NAME.key is encrypted with it. It may not be empty.
     """
     if out.name in ("", ".."):
@@ -77,8 +84,9 @@ def sign(
     bundle: Annotated[Path, typer.Argument(help=BUNDLE)],
     key: Annotated[Path, typer.Option(help="The private key: NAME.key of slmx keygen, or another PEM of P-256.")],
 ) -> None:
-    """Check every file of a bundle and sign it, in the format of sigstore's model-signing.
+    """Sign a bundle, after a check of every file in it.
 
+    The format is that of sigstore's model-signing.
     The signature is written to model.sig in a folder, and to FILE.sig beside a packed bundle.
     """
     with needs("sign"):

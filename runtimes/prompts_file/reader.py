@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from slm.errors import SlmxError, UsageError
+from slm.folder_kind import require_file
 from slm.json_reader import parse_json
 
 STANDARD_INPUT = Path("-")
@@ -188,6 +189,7 @@ class _Ahead:
 
 def _open(path: Path) -> IO[bytes]:
     if path != STANDARD_INPUT:
+        require_file(path)
         return path.open("rb")
     if sys.stdin is None or sys.stdin.closed:
         raise SlmxError("standard input is closed: give --prompts a file")

@@ -64,7 +64,9 @@ def begin_stories(
                 raise _too_long(where, length, ', or set on_full to "slide"') from None
         ids = stories[-1].prompt_ids
         if bounds.prompt_tokens is not None and len(ids) > bounds.prompt_tokens:
-            length = f"the prompt is {len(ids)} tokens long with its start token, the most is {bounds.prompt_tokens}"
+            length = (
+                f"the prompt is {len(ids):,} tokens long with its start token, the most is {bounds.prompt_tokens:,}"
+            )
             raise _too_long(where, length)
         prompt_ids.append(ids)
     return Begun(prompt_ids, seed, stories)

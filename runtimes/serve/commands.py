@@ -10,12 +10,18 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import bundle_path, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
+from runtimes.bundle.variants import ONNX_VARIANTS
 from slm.counted import count_stories
 from slm.errors import SlmxError, UsageError, needs
+from slm.usage import one_of, panel
 
 KEY_VARIABLE = "SLMX_API_KEY"
 MOST_SECONDS = 1_000_000  # far below what timers of the system can hold
+
+
+_access, _stories = panel("Access"), panel("Limits of stories")
+_connections = panel("Limits of requests and connections")
 
 
 def serve(
@@ -23,61 +29,65 @@ def serve(
         list[Path] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders, archives, or names that slmx list shows; each is a model of that name. "
-            "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
+            help="Folders, archives, or names that slmx list shows; each is a model of that name.",
+            show_default=BUNDLE_DEFAULT,
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 and :: are all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
-    variant: Annotated[str | None, typer.Option(help="Default: the one for each bundle's target.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each model; default: by its size.")] = None,
-    require_signature: Annotated[
-        Path | None,
-        typer.Option(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    variant: Annotated[
+        str | None,
+        typer.Option(**one_of("variant", ONNX_VARIANTS, "Variant."), show_default="the one for each bundle's target"),
     ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each model.", show_default="by its size")] = None,
     max_batch: Annotated[
         int, typer.Option(min=1, max=1024, help="Most stories of a model that are written at the same time.")
     ] = 8,
     queue: Annotated[
         int, typer.Option(min=0, max=100_000, help="Most stories of a model that wait; more get 429.")
     ] = 64,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
     api_key_env: Annotated[
-        str | None, typer.Option(metavar="NAME", help=f"Variable with the key or keys; default: {KEY_VARIABLE}.")
+        str | None, _access(metavar="NAME", help="Variable with the key or keys.", show_default=KEY_VARIABLE)
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Another name of this server in the header Host; repeat.")
+        list[str] | None, _access(metavar="NAME", help="Another name of this server in the header Host; repeat.")
     ] = None,
-    cors: Annotated[
-        list[str] | None, typer.Option(metavar="ORIGIN", help="Let pages of this origin ask; repeat.")
-    ] = None,
+    cors: Annotated[list[str] | None, _access(metavar="ORIGIN", help="Let pages of this origin ask; repeat.")] = None,
     trust_proxy: Annotated[
-        bool,
-        typer.Option("--trust-proxy", help="Take clients' addresses from X-Forwarded-For of a proxy on this machine."),
+        bool, _access("--trust-proxy", help="Take clients' addresses from X-Forwarded-For of a proxy on this machine.")
     ] = False,
+    require_signature: Annotated[
+        Path | None,
+        _access(metavar="KEY", help="Refuse a bundle that is not signed with this public key; see slmx sign."),
+    ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a story; default: until it or the context ends.")
+        int | None,
+        _stories(min=1, help="Most tokens of a story.", show_default="until the story or the context ends"),
     ] = None,
     max_prompt_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a prompt; default: the context.")
+        int | None, _stories(min=1, help="Most tokens of a prompt.", show_default="the context")
     ] = None,
-    max_prompts: Annotated[int, typer.Option(min=1, help="Most prompts of a request.")] = 64,
-    max_n: Annotated[int, typer.Option(min=1, help="Most stories for each prompt.")] = 16,
-    max_logprobs: Annotated[int, typer.Option(min=0, help="Most likely tokens that a request may ask for.")] = 20,
-    max_stop: Annotated[int, typer.Option(min=0, help="Most stop strings of a request.")] = 16,
-    max_body: Annotated[int, typer.Option(min=1024, max=2**30, help="Most bytes of a request's body.")] = 2**20,
+    max_prompts: Annotated[int, _stories(min=1, help="Most prompts of a request.")] = 64,
+    max_n: Annotated[int, _stories(min=1, help="Most stories for each prompt.")] = 16,
+    max_logprobs: Annotated[int, _stories(min=0, help="Most likely tokens that a request may ask for.")] = 20,
+    max_stop: Annotated[int, _stories(min=0, help="Most stop strings of a request.")] = 16,
+    max_body: Annotated[int, _connections(min=1024, max=2**30, help="Most bytes of a request's body.")] = 2**20,
     max_headers: Annotated[
-        int, typer.Option(min=1024, max=2**20, help="Most bytes of a request's first line and headers.")
+        int, _connections(min=1024, max=2**20, help="Most bytes of a request's first line and headers.")
     ] = 2**14,
-    connections: Annotated[int, typer.Option(min=1, max=100_000, help="Most open connections; more get 503.")] = 256,
-    request_seconds: Annotated[float, typer.Option(min=0.001, help="Most time of a request.")] = 600.0,
-    receive_seconds: Annotated[float, typer.Option(min=0.001, help="Most time in which a request arrives.")] = 20.0,
+    connections: Annotated[int, _connections(min=1, max=100_000, help="Most open connections; more get 503.")] = 256,
+    request_seconds: Annotated[float, _connections(min=0.001, help="Most time of a request.")] = 600.0,
+    receive_seconds: Annotated[float, _connections(min=0.001, help="Most time in which a request arrives.")] = 20.0,
     write_seconds: Annotated[
-        float, typer.Option(min=0.001, help="Most time in which a client reads a part of an answer.")
+        float, _connections(min=0.001, help="Most time in which a client reads a part of an answer.")
     ] = 30.0,
-    grace: Annotated[float, typer.Option(min=0.0, help="Seconds in which stories may end after a stop.")] = 30.0,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+    grace: Annotated[float, _connections(min=0.0, help="Seconds in which stories may end after a stop.")] = 30.0,
 ) -> None:
-    """Serve stories to OpenAI clients until Ctrl-C; docs/server.md explains how, and how to protect the server."""
+    """Serve stories to OpenAI clients until Ctrl-C.
+
+    docs/server.md explains how, and how to protect the server.
+    """
     with needs("serve"):
         from runtimes.requests.fields import Bounds
         from runtimes.serve.access import hosts_for, read_keys, read_origins

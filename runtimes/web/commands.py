@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import bundle_path, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
+from runtimes.web.variants import WEB_VARIANTS
 from slm.errors import UsageError, needs
+from slm.usage import one_of
 
 DEFAULT_OUT = Path("site")
 
@@ -21,23 +23,30 @@ def web(
         list[Path] | None,
         typer.Argument(
             metavar="[BUNDLE]...",
-            help="Folders, archives, or names that slmx list shows; several give a menu. "
-            "Default: bundles/nano in the current folder if it exists, else the shipped nano.",
+            help="Folders, archives, or names that slmx list shows; several give a menu.",
+            show_default=BUNDLE_DEFAULT,
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the site; default: site, or with --serve a temporary one.")
+        Path | None, typer.Option(help="Folder of the site.", show_default="site, or with --serve a temporary one")
     ] = None,
     variant: Annotated[
-        str | None, typer.Option(help="int8, fp16, fp32, q8 or int4; default: the first of these.")
+        str | None,
+        typer.Option(
+            **one_of("variant for browsers", list(WEB_VARIANTS), "Variant."), show_default="the first that is there"
+        ),
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the site on this machine until Ctrl-C.")] = False,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="With --serve; default: the first free one from 8000.")
+        int | None,
+        typer.Option(min=1, max=65535, help="Port, with --serve.", show_default="the first free one from 8000"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the site in --out.")] = False,
 ) -> None:
-    """Make a web page that writes stories in the browser, also offline; docs/browser.md tells how to host it."""
+    """Make a web page that writes stories in the browser.
+
+    It also works offline. docs/browser.md tells how to host it.
+    """
     if port is not None and not serve:
         raise UsageError("--port needs --serve")
     with needs("web"):

@@ -7,16 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError, UsageError
+from runtimes.web.variants import WEB_VARIANTS
+from slm.errors import SlmxError, UsageError, unknown
 
-# The variants that run in a browser, in the order of choice, each with the reason (docs/browser.md has figures).
-WEB_VARIANTS = {
-    "int8": "the smallest download that is quick",
-    "fp16": "half of float32's size, as quick and as exact as float32",
-    "fp32": "the quickest, but the largest",
-    "q8": "several times slower than int8 in WebAssembly, which has no kernel for blocks of 8 bits",
-    "int4": "4 to 10 times slower in WebAssembly, which has no kernel for packed 4 bits",
-}
 # A tab has at most 4 GB of WebAssembly memory, and onnxruntime needs about twice the model while it loads it.
 MAX_MODEL_BYTES = 10**9
 TOKENIZER_FILE = "tokenizer.json"
@@ -62,7 +55,7 @@ def choose_models(paths: Sequence[Path], variant: str | None = None) -> tuple[Si
         UsageError: A bundle is given twice, or the variant is none for a browser.
     """
     if variant is not None and variant not in WEB_VARIANTS:
-        raise UsageError(f"--variant {variant}: browsers run {', '.join(WEB_VARIANTS)}")
+        raise UsageError(unknown("variant for browsers", variant, list(WEB_VARIANTS)))
     models: list[SiteModel] = []
     for path in paths:
         bundle = Bundle.open(path)

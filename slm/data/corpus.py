@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from slm.counted import counted
 from slm.errors import SlmxError
 from slm.tokenizer import Tokenizer
 
@@ -77,7 +78,7 @@ class TokenStream:
         count = (len(self.ids) - 1) // block_size
         if count < 1:
             raise SlmxError(
-                f"the text is {len(self.ids)} tokens, shorter than one context of {block_size}: "
+                f"the text is {counted(len(self.ids), 'token')}, shorter than one context of {block_size:,}: "
                 "give more text or a preset with a smaller block size"
             )
         count = count if limit is None else min(count, limit)

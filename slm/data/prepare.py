@@ -59,7 +59,7 @@ class PrepareSettings:
         force: Whether to replace a data set in `out`.
 
     Raises:
-        SlmxError: The preset is unknown, or a setting is out of range.
+        UsageError: The preset is unknown, or a setting is out of range.
     """
 
     sources: tuple[str, ...]
@@ -77,7 +77,7 @@ class PrepareSettings:
     def __post_init__(self) -> None:
         get_preset(self.preset)
         if self.vocab_size is not None and not SMALLEST_VOCABULARY <= self.vocab_size <= LARGEST_VOCABULARY:
-            raise SlmxError(
+            raise UsageError(
                 f"--vocab-size {self.vocab_size} is out of range; it is {SMALLEST_VOCABULARY} to {LARGEST_VOCABULARY}"
             )
         if self.vocab_size is not None and self.tokenizer is not None:
@@ -300,7 +300,7 @@ class _Pipeline:
         if writer.tokens < needed:
             hint = "" if split == "train" or self.settings.valid else ", or name a source with --valid"
             raise SlmxError(
-                f"the {split} split is {writer.tokens} tokens, shorter than one context of {needed - 1}: "
+                f"the {split} split is {counted(writer.tokens, 'token')}, shorter than one context of {needed - 1:,}: "
                 f"give more text{hint}, or a preset with a smaller block size"
             )
         return writer.close()

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from slm.data.cleaning import Cleaning
 from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, read_text
-from slm.data.stories import BLANK_LINE, MARKER, normalise, split_stories
+from slm.data.stories import BLANK_LINE, MARKER, SEPARATORS, normalise, split_stories
 from slm.data.tables import read_column
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError, unknown
 from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.tokenizer_settings import END_OF_TEXT
 
-SEPARATORS = ("auto", "endoftext", "blank")
 TABLES = {
     ".jsonl": "json",
     ".ndjson": "json",
@@ -90,7 +89,7 @@ def find_sources(
         SlmxError: A name is not a file, a folder or `owner/name`, or a file cannot be read or is not a corpus.
     """
     if separator not in SEPARATORS:
-        raise SlmxError(f"--separator {separator}: choose one of {', '.join(SEPARATORS)}")
+        raise UsageError(unknown("separator", separator, SEPARATORS))
     found = []
     for name in map(str, given):
         path = Path(name)

@@ -117,7 +117,7 @@ def with_context(config: GPTConfig, block_size: int | None, where: Path) -> GPTC
     if block_size is None:
         return config
     if block_size > config.block_size:
-        raise SlmxError(f"{where}: its context is {config.block_size} tokens; --block-size {block_size} is longer")
+        raise SlmxError(f"{where}: its context is {config.block_size:,} tokens; --block-size {block_size} is longer")
     return replace(config, block_size=block_size)
 
 

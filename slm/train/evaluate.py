@@ -18,6 +18,7 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from slm.checkpoint import Checkpoint
+from slm.counted import counted
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
@@ -109,7 +110,7 @@ def evaluate(
             return starts
         if console.is_terminal:
             return track(starts, "evaluating", console=console, transient=True)
-        console.print(f"evaluating on {targets.size:,} tokens", soft_wrap=True, highlight=False)
+        console.print(f"evaluating on {counted(targets.size, 'token')}", soft_wrap=True, highlight=False)
         return starts
 
     return Evaluation.of(total_loss(model, inputs, targets, batch_size, progress), targets.size, stream)

@@ -201,23 +201,30 @@ class Trainer:
                 {"preset": self.preset} | asdict(self.plan),
                 {"wandb": {"dir": str(self.settings.out)}},
             )
-            smooth, rate, first = math.nan, math.nan, self.step
+            if self.origin and not self.step:
+                self._evaluate_start()
+            recent: list[float] = []  # the losses since the last line of metrics.jsonl
+            rate, first = math.nan, self.step
+            if self.settings.compile is not False and why_not_compiled() is None:
+                self._print("the first step compiles the model, which can take minutes")
             while not self._is_finished() and not self._must_stop(stop):
                 started = time.perf_counter()
                 with self._first_step() if self.step == first else nullcontext():
                     loss, norm = self.train_step()
                 took = time.perf_counter() - started
                 self.seconds += took
-                smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+                recent.append(loss)
+                mean = sum(recent) / len(recent)
                 speed = self.tokens_per_step / took
                 rate = speed if math.isnan(rate) else 0.9 * rate + 0.1 * speed
-                progress.update(bar, completed=self.step, figures=f"loss {smooth:.3f} · {rate:,.0f} tokens/s")
+                progress.update(bar, completed=self.step, figures=f"loss {mean:.3f} · {rate:,.0f} tokens/s")
                 if self.step == first + TIMED_STEPS:
                     self._print_estimate(rate)
                 if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
-                    self._log(loss, norm, rate)
+                    self._log(mean, norm, rate)
+                    recent.clear()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
-                    self.evaluate(smooth, rate)
+                    self.evaluate(mean, rate)
             finished = self._is_finished()
             if not finished:
                 self.save_step()
@@ -304,18 +311,27 @@ class Trainer:
         nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
         return Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
 
-    def evaluate(self, smooth: float, rate: float) -> None:
+    def _evaluate_start(self) -> None:
+        """Evaluates the checkpoint that is fine-tuned, before the first step."""
+        result = self._judge()
+        self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
+        self._print(
+            f"step 0/{self.plan.steps}  validation loss {result.loss:.3f}, {result.bits_per_byte:.4f} bits per byte  "
+            "before fine-tuning"
+        )
+
+    def evaluate(self, loss: float, rate: float) -> None:
         """Evaluates the model and writes checkpoints, samples, metrics and the loss curve.
 
         Args:
-            smooth: The smoothed training loss in nats per token, for the record.
+            loss: The mean training loss since the last line of `metrics.jsonl`, in nats per token.
             rate: The tokens per second, for the message.
         """
         result = self._judge()
         figure = result.bits_per_byte
         self._check_finite("bits per byte", figure)
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
-        point = {"step": self.step, "loss": round(smooth, 4), "bits_per_byte": round(figure, 5)}
+        point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)}
         self.curve.append(point)
         self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": point["bits_per_byte"]})
         if self.is_main:
@@ -331,8 +347,8 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if figure < best else ""
         self.console.print(
-            f"step {self.step}/{self.plan.steps}  loss {smooth:.3f}  validation {figure:.4f} bits per byte  "
-            f"perplexity {result.perplexity:.2f}  {rate:,.0f} tokens/s{mark}",
+            f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
+            f"{figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}",
             soft_wrap=True,
         )
 

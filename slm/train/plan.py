@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError, UsageError
-from slm.presets import ARCHITECTURES, OPTIMIZERS, GPTConfig, Preset, as_architecture
+from slm.errors import SlmxError, UsageError, unknown
+from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, GPTConfig, Preset, as_architecture
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
@@ -29,7 +29,7 @@ class TrainSettings:
         resume: Whether to continue the run in `out`.
 
     Raises:
-        SlmxError: A value is out of range, or there is no text for a new run.
+        UsageError: A value is out of range, or there is no text for a new run.
     """
 
     out: Path
@@ -77,15 +77,15 @@ class TrainSettings:
             "eval_tokens": within(self.eval_tokens, 1),
             "patience": within(self.patience, 0),
             "seed": within(self.seed, 0, 2**63),
-            "precision": self.precision in (None, "auto", "fp32", "bf16"),
+            "precision": self.precision is None or self.precision in PRECISIONS,
         }
         for name, is_sound in sound.items():
             if not is_sound:
-                raise SlmxError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
         if self.arch is not None and self.arch not in ARCHITECTURES:
-            raise UsageError(f"unknown architecture {self.arch!r}: choose one of {', '.join(ARCHITECTURES)}")
+            raise UsageError(unknown("architecture", self.arch, ARCHITECTURES))
         if not self.text and not self.resume:
-            raise SlmxError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
+            raise UsageError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 
     def shape(self, config: GPTConfig) -> GPTConfig:
         """Returns a shape with the sizes and the architecture that the user gave in place of its own."""

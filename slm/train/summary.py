@@ -109,7 +109,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
-    """Plots training loss and validation bits per byte over the steps.
+    """Plots the loss in training and validation over the steps, both in nats per token.
 
     Args:
         metrics: The lines of `metrics.jsonl`.
@@ -121,17 +121,23 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     losses = figure.add_subplot()
     trained = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
-    judged = [(m["step"], m["bits_per_byte"]) for m in metrics if "bits_per_byte" in m]
+    judged = [(m["step"], m["valid_loss"]) for m in metrics if "valid_loss" in m]
     if trained:
-        losses.plot(*zip(*trained, strict=True), color="tab:blue", alpha=0.6, linewidth=1)
-    losses.set_xlabel("step")
-    losses.set_ylabel("training loss, nats per token", color="tab:blue")
-    losses.grid(alpha=0.3)
-    bits = losses.twinx()
+        losses.plot(*zip(*trained, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
     if judged:
-        bits.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3)
-        step, figure_ = min(judged, key=lambda point: point[1])
-        bits.annotate(f"{figure_:.4f}", (step, figure_), textcoords="offset points", xytext=(0, 8), ha="center")
-    bits.set_ylabel("validation, bits per byte", color="tab:orange")
+        losses.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
+        best = min((m for m in metrics if "valid_loss" in m), key=lambda m: m["valid_loss"])
+        losses.annotate(
+            f"{best['valid_loss']:.3f}, {best['bits_per_byte']:.4f} bits per byte",
+            (best["step"], best["valid_loss"]),
+            textcoords="offset points",
+            xytext=(0, 8),
+            ha="right",
+        )
+    losses.set_xlabel("step")
+    losses.set_ylabel("loss, nats per token")
+    losses.grid(alpha=0.3)
+    if trained or judged:
+        losses.legend()
     losses.set_title(title)
     figure.savefig(path)

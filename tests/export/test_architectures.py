@@ -10,10 +10,11 @@ import torch
 
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import open_session
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.graph import read_weights
 from export.interop.compare import compare_runtimes
 from export.interop.registry import RUNTIMES
+from export.settings import ExportSettings
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

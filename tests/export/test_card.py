@@ -11,13 +11,14 @@ import pytest
 from export.card import licence_of, model_card, source_of
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
+from runtimes.bundle.summary import HEADINGS, variant_rows
 from tests import bundles
 
 
 def test_the_model_card_is_whole_markdown(tiny_checkpoint: Path) -> None:
     lines = (bundles.tiny_bundle(tiny_checkpoint) / "README.md").read_text("utf-8").splitlines()
-    start = lines.index("| variant | bytes | against PyTorch | bits per byte |")
-    assert [line.count("|") for line in lines[start : start + 4]] == [5, 5, 5, 5]
+    start = lines.index(f"| {' | '.join(HEADINGS)} |")
+    assert [line.count("|") for line in lines[start : start + 4]] == [6, 6, 6, 6]
     assert [line.split()[1] for line in lines[start + 2 : start + 4]] == ["fp32", "int8"]
     assert [
         line.split("|")[1].strip() for line in lines if line.startswith(("| source", "| licence", "| trained"))
@@ -58,6 +59,17 @@ def test_the_card_of_a_shipped_bundle_has_its_licence(name: str) -> None:
     from huggingface_hub import ModelCard
 
     assert ModelCard.load(SHIPPED_BUNDLES / name / "README.md").data.license == "cdla-sharing-1.0"
+
+
+def test_each_reading_of_the_text_has_a_column_of_its_own(tiny_checkpoint: Path) -> None:
+    manifest = Bundle.open(bundles.tiny_bundle(tiny_checkpoint)).manifest
+    fp32, int8 = variant_rows(manifest)
+    quality = manifest.variants["int8"].figures.quality
+    assert quality is not None
+    assert quality.decode is not None
+    assert int8[3].startswith(f"{quality.windows.bits_per_byte:.4f} (")
+    assert int8[4].startswith(f"{quality.decode.bits_per_byte:.4f} (")
+    assert fp32[4] == "as in windows"
 
 
 def test_the_card_counts_the_tokens_of_every_training() -> None:

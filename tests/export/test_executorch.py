@@ -34,7 +34,8 @@ def test_without_the_package_one_line_names_it(
 
 @pytest.fixture(scope="module")
 def bundle(tiny_checkpoint: Path) -> Bundle:
-    from export.exporter import ExportSettings, export_bundle
+    from export.exporter import export_bundle
+    from export.settings import ExportSettings
 
     out = bundles.folder("executorch") / "b é"
     with bundles.brief_judge():

@@ -11,8 +11,9 @@ import export.checks.exclude
 import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel, eval_text
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.quantize import RECIPES, quantize_int8, weight_names
+from export.settings import ExportSettings
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS, Gate

@@ -14,8 +14,9 @@ import pytest
 import export.checks.exclude
 import export.checks.gates
 import export.exporter
-from export.exporter import ExportSettings, export_bundle
-from export.formats.quantize import RECIPES
+from export.exporter import export_bundle
+from export.settings import ExportSettings
+from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -41,8 +42,8 @@ def spoilt_checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def test_an_unknown_preset_lists_those_there_are(slmx: Slmx) -> None:
     assert (
-        slmx.refuses_unchanged("export", "--preset", "pico")
-        == f"unknown preset 'pico': choose one of {', '.join(PRESETS)}"
+        slmx.refuses_unchanged("export", "--preset", "pico", code=2)
+        == f"--preset: unknown preset 'pico' (did you mean micro?): choose one of {', '.join(PRESETS)}"
     )
 
 
@@ -54,8 +55,8 @@ def test_a_preset_without_a_shipped_checkpoint_says_how_to_train_one(slmx: Slmx)
 
 
 def test_an_unknown_recipe_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-recipe", "int3")
-    assert line == f"unknown int8 recipe 'int3': choose one of {', '.join(RECIPES)}"
+    line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--int8", "--int8-recipe", "int3", code=2)
+    assert line == f"--int8-recipe: unknown int8 recipe 'int3': choose one of {', '.join(RECIPE_NAMES)}"
 
 
 def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:

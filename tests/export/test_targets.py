@@ -12,7 +12,7 @@ from export.formats.quantize import RECIPES
 from export.targets import TARGETS, get_target
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
+from slm.errors import UsageError
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -50,10 +50,11 @@ def test_no_default_saturates_where_it_may_run() -> None:
 
 
 def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
-    with pytest.raises(SlmxError) as caught:
+    with pytest.raises(UsageError) as caught:
         get_target("pi2")
-    assert str(caught.value) == "unknown target 'pi2': choose one of any, x86, x86-vnni, pi3, pi4, pi5, web"
-    assert slmx.refuses("export", "--target", "pi2") == str(caught.value)
+    near = "(did you mean pi5?)"
+    assert str(caught.value) == f"unknown target 'pi2' {near}: choose one of any, x86, x86-vnni, pi3, pi4, pi5, web"
+    assert slmx.refuses("export", "--target", "pi2", code=2) == f"--target: {caught.value}"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +75,7 @@ def test_an_export_for_a_target_quantizes_for_it(
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b é").code == 0
     bundle = Bundle.open(Path("b é"))
     assert (bundle.manifest.target, bundle.manifest.default, bundle.choose()) == (name, default, default)
+    assert list(bundle.manifest.variants) == [default], "it holds only what the target runs"
     assert quantized(bundle.path) == (signed, per_channel)
     decoder = json.loads((bundle.path / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
     assert decoder["filename"] == "onnx/model_int8.onnx"
@@ -83,7 +85,7 @@ def test_an_export_for_the_web_is_fp16(slmx: Slmx, tiny_checkpoint: Path) -> Non
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", "web", "--out", "b").code == 0
     bundle = Bundle.open(Path("b"))
-    assert (bundle.manifest.target, bundle.choose()) == ("web", "fp16")
+    assert (bundle.manifest.target, list(bundle.manifest.variants)) == ("web", ["fp16"])
     decoder = json.loads(Path("b/genai_config.json").read_text("utf-8"))["model"]["decoder"]
     assert decoder["filename"] == "onnx/model_fp16.onnx"
 
@@ -94,6 +96,23 @@ def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> 
         assert slmx("export", "--checkpoint", tiny_checkpoint, *arguments, "--out", "b").code == 0
     assert Bundle.open(Path("b")).manifest.variants["int8"].recipe == "u8-channel"
     assert quantized(Path("b")) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "held"),
+    [
+        (("--target", "pi4", "--fp32"), ["fp32", "int8"]),
+        (("--target", "pi4", "--int4"), ["int8", "int4"]),
+        (("--target", "web", "--no-fp32"), ["fp16"]),
+        ((), ["fp32"]),
+    ],
+)
+def test_fp32_is_in_the_bundle_of_a_target_on_request_only(
+    slmx: Slmx, tiny_checkpoint: Path, flags: tuple[str, ...], held: list[str]
+) -> None:
+    with bundles.brief_judge():
+        assert slmx("export", "--checkpoint", tiny_checkpoint, *flags, "--out", "b").code == 0
+    assert list(Bundle.open(Path("b")).manifest.variants) == held
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from runtimes.types import GenerationConfig, SamplingParams
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
+from tests.error_lines import said
 
 NOT_A_BIAS = "--logit-bias takes ID=VALUE, such as 42=-5"
 BIAS = "logit bias must be the id of a token and a number up to 1e+30"
@@ -195,11 +196,11 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (("--min-p", "2"), "min-p must lie between 0 (off) and 1, not 2.0"),
         (("--stop", ""), "a stop string must not be empty"),
-        (("--on-full", "shift"), "on full must be one of stop, slide, not 'shift'"),
+        (("--on-full", "shift"), "--on-full: unknown choice 'shift': choose one of stop, slide"),
         (
             ("--logit-bias", "dog=1"),
             f"{NOT_A_BIAS}, not 'dog=1'; --json prints the ids of a story",
@@ -216,11 +217,11 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
         ),
     ],
 )
-def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: tuple[str, ...], said: str) -> None:
+def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: tuple[str, ...], message: str) -> None:
     ran = slmx("generate", "--bundle", bundle, *flags)
-    assert ran.code == (1 if "no id" in said else 2)  # only the bundle knows which ids there are
-    assert ran.stdout == ""
-    assert ran.stderr.splitlines()[-1] == f"slmx: {said}"
+    code = 1 if "no id" in message else 2  # only the bundle knows which ids there are
+    assert (ran.code, ran.stdout) == (code, "")
+    assert said(ran.stderr.splitlines()[-1], code) == message
 
 
 @pytest.mark.parametrize("text", [" ", "a", "\n"])

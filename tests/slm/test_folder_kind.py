@@ -18,7 +18,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import ADVICE, OTHERWISE, PRETRAINED, Kind, find_checkpoint, find_kind, wrong_kind
 from tests.bundles import Slmx
 
-WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT)
+WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT, Kind.PROMPTS)
 
 
 def write(path: Path, content: object) -> None:
@@ -30,7 +30,7 @@ def write(path: Path, content: object) -> None:
 def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     """A path of every kind, with a space, an é, a % and a # in it."""
     home = tmp_path / "my é %20 # files"
-    found: dict[Kind, Path] = {kind: home / kind.name.lower() for kind in Kind if kind is not Kind.TEXT}
+    found: dict[Kind, Path] = {kind: home / kind.name.lower() for kind in Kind if kind not in (Kind.TEXT, Kind.PROMPTS)}
     shutil.copytree(tiny_checkpoint, found[Kind.CHECKPOINT])
     shutil.copytree(tiny_checkpoint, found[Kind.RUN] / "step-0000250")
     write(found[Kind.HUGGING_FACE] / "config.json", {"model_type": "gpt2"})
@@ -88,6 +88,25 @@ def test_the_message_is_as_a_shell_reads_it(places: dict[Kind, Path]) -> None:
 def test_a_missing_packed_bundle_leads_to_the_command_that_makes_one() -> None:
     line = "a b.slmx: no bundle here (no such file or folder); slmx pack BUNDLE --out 'a b.slmx' makes one"
     assert str(wrong_kind(Path("a b.slmx"), Kind.BUNDLE)) == line
+
+
+@pytest.mark.parametrize("option", ["--prompt-file", "--prompts"])
+def test_prompts_are_not_read_from_a_folder_or_a_bundle(slmx: Slmx, places: dict[Kind, Path], option: str) -> None:
+    more = ["--out", "o.jsonl"] if option == "--prompts" else []
+    for kind in (Kind.BUNDLE, Kind.PACKED, Kind.RUN, Kind.HUGGING_FACE, Kind.FOLDER):
+        path = places[kind]
+        line = slmx.refuses("generate", option, path, *more)
+        assert line == str(wrong_kind(path, Kind.PROMPTS))
+        assert kind.value in line
+
+
+def test_a_report_is_named_by_its_file(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    report = places[Kind.REPORT]
+    quoted = shlex.quote(str(report / "report.json"))
+    line = slmx.refuses("compare", report, report)
+    assert line == f"{report}: a report of slmx bench, not a file; name {quoted}"
+    run = places[Kind.RUN]
+    assert slmx.refuses("compare", run, run).startswith(f"{run}: a training run, not a file; give the report.json")
 
 
 def test_a_packed_bundle_is_known_by_its_first_bytes(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         c = preset.config
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
         shipped = ["ships", "with", "slmx"] if (PRETRAINED / name).is_dir() else []
-        assert line.split() == [name, *map(str, c.to_dict().values()), *counts, *shipped]
+        assert line.split() == [name, *(f"{size:,}" for size in c.to_dict().values()), *counts, *shipped]
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])
@@ -177,7 +177,7 @@ def test_quick_commands_import_nothing_heavy(args: list[str], tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_unknown_preset_is_one_line(corpus_file: Path, tmp_path: Path) -> None:
-    ran = run_slmx("train", "--preset", "huge", "--data", corpus_file, "--out", tmp_path / "run", cwd=tmp_path)
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("slmx: unknown preset 'huge'")
+    ran = run_slmx("train", "--preset", "huge", "--text", corpus_file, "--out", tmp_path / "run", cwd=tmp_path)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("slmx train: --preset: unknown preset 'huge': choose one of nano, micro")
     assert not (tmp_path / "run").exists()

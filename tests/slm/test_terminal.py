@@ -23,9 +23,12 @@ LONG = ("--on-full", "slide", "--min-tokens", "100000", "--max-tokens", "100000"
 COMMAND = (sys.executable, "-c", "from slm.cli import main; main()", "generate", "Once upon a time", "--seed", "1")
 
 
-def on_terminal(*args: str, cwd: Path, env: dict[str, str], seconds: float | None = None) -> tuple[bytes, int]:
+def on_terminal(
+    *args: str, cwd: Path, env: dict[str, str], seconds: float | None = None, typed: bytes = b""
+) -> tuple[bytes, int]:
     """What a command writes to a terminal, and its exit code; the terminal closes after `seconds`."""
     ours, theirs = pty.openpty()
+    os.write(ours, typed)
     os.set_blocking(ours, False)
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", **env}
@@ -65,6 +68,26 @@ def test_a_long_story_shows_its_rate_and_a_terminal_that_closes_ends_it(tmp_path
     assert seen.count(b" tokens/s\x1b[0m\x1b8") > 3
     assert code not in (0, None)
     assert b"Traceback" not in seen
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")])
+def test_lines_break_between_words(tmp_path: Path, args: tuple[str, ...]) -> None:
+    plain = {"NO_COLOR": "1", "TERM": "dumb"}
+    seen, code = on_terminal(*args, cwd=tmp_path, env={**plain, "COLUMNS": "30"})
+    assert code == 0
+    piped = run_slmx(*COMMAND[3:], *args, cwd=tmp_path).stdout
+    *lines, _figures = seen.decode().split("\r\n")[:-1]
+    assert " ".join(lines).split() == piped.split(), "no word is cut"
+    assert max(map(len, lines)) <= 30
+    assert sum(len(line) > 20 for line in lines) > len(lines) / 2
+
+
+def test_a_story_in_turns_asks_with_a_sign_and_names_its_keys(tmp_path: Path) -> None:
+    seen, code = on_terminal("-i", "--max-tokens", "4", cwd=tmp_path, env={"TERM": "dumb"}, typed=b"The dog\n/quit\n")
+    assert code == 0
+    talk = seen.decode()
+    assert "Ctrl-C stops the model, Ctrl-D ends the story" in talk
+    assert talk.count("> ") == 2
 
 
 def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:

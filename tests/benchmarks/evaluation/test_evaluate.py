@@ -32,7 +32,7 @@ def test_a_checkpoint_has_the_figures_of_training(
     (result,) = figures(slmx, tiny_checkpoint, "--text", corpus_file)["results"].values()
     assert result["loss"]["windows"]["bits per byte"]["value"] == pytest.approx(expected.bits_per_byte, abs=1e-4)
     assert result["loss"]["windows"]["tokens"] == expected.tokens
-    printed = slmx("evaluate", tiny_checkpoint, "--data", corpus_file).stdout
+    printed = slmx("evaluate", tiny_checkpoint, "--text", corpus_file).stdout
     assert f"| windows | {expected.bits_per_byte:.4f} ± " in printed
 
 
@@ -91,7 +91,7 @@ def test_every_suite_of_every_variant_and_the_same_again(
     ("arguments", "message", "code"),
     [
         (("nano",), "--text FILE is needed", 2),
-        (("nano", "--suite", "poems"), "--suite poems: there are loss, stories, pairs, novelty", 2),
+        (("nano", "--suite", "poems"), "--suite: unknown suite 'poems'", 2),
         (("nano", "--suite", "stories"), "the suite stories needs --text FILE", 2),
         (("nano", "--suite", "novelty", "--text", "a.txt"), "the suite novelty needs --training FILE", 2),
         (("nano", "--suite", "pairs", "--language", "german"), "the suite pairs knows English only", 2),

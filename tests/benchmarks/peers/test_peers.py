@@ -17,7 +17,8 @@ import torch
 from benchmarks.peers import PeerKind, Reader, run_steps
 from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.errors import SlmxError
@@ -146,7 +147,9 @@ def test_a_peer_is_found_by_its_name_and_a_runtimes_by_theirs() -> None:
     assert [kind.name for kind in find_peers("llama.cpp")] == ["llama.cpp F32", "llama.cpp Q8_0", "llama.cpp Q4_0"]
     assert find_peers("optimum") == [find_peer("optimum")] == [PEERS["optimum"]]
     for find in (find_peer, find_peers):
-        with pytest.raises(SlmxError, match=r"unknown peer 'llama': choose one of llama\.cpp F32, llama\.cpp Q8_0"):
+        with pytest.raises(
+            SlmxError, match=r"unknown peer 'llama' \(did you mean llama\.cpp\?\): choose one of llama\.cpp, optimum"
+        ):
             find("llama")
 
 

@@ -216,13 +216,20 @@ def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, m
 
 
 def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
-    refused = {
-        ("--variants", "int9"): "--variants: no variant 'int9'; there are torch eager, torch compiled, fp32, int8",
-        ("--variants", ","): "--variants: no variant ''",
+    misused = {
+        (
+            "--variants",
+            "int9",
+        ): "unknown variant 'int9' (did you mean int8?): choose one of torch eager, torch compiled",
+        ("--variants", ","): "unknown variant ''",
         ("--threads", "0"): "--threads 0: this process may use",
         ("--threads", "many"): "--threads many: give whole numbers",
-        ("--peers", "lama"): "unknown peer 'lama': choose one of llama.cpp F32",
-        ("--presets", "pico"): "unknown preset 'pico': choose one of nano",
+        ("--peers", "lama"): "unknown peer 'lama' (did you mean llama.cpp?): choose one of llama.cpp, optimum",
+        ("--presets", "nano,pico"): "--presets: unknown preset 'pico' (did you mean micro?): choose one of nano",
+    }
+    for wrong, line in misused.items():
+        assert slmx.refuses("bench", "--quick", *wrong, code=2).startswith(line)
+    refused = {
         ("--text", "none.txt"): "none.txt: no such file",
         ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",
         (str(tmp_path),): f"{tmp_path}: no bundle here",

@@ -75,5 +75,5 @@ def test_logits_that_are_no_numbers_on_the_text_are_one_line(checkpoint: Checkpo
 def test_sampling_that_meets_no_number_is_one_line(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     # The check reads one context and not every sequence of tokens, so a story may still overflow.
     monkeypatch.setattr(float_model, "sample_stories", lambda *args: torch.multinomial(torch.tensor([float("nan")]), 1))
-    with pytest.raises(SlmxError, match=r"^the float model cannot write stories \(.*nan.*--eval-text FILE$"):
+    with pytest.raises(SlmxError, match=r"^the float model cannot write stories \(.*nan.*--text FILE$"):
         eval_text(checkpoint.model, checkpoint.tokenizer, None)

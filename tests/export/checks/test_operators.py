@@ -10,8 +10,9 @@ import pytest
 
 from export.checks.gates import failures
 from export.checks.operators import check_operators
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
 from export.formats.graph import matrix_names
+from export.settings import ExportSettings
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import save_checkpoint

@@ -217,7 +217,7 @@ def test_without_the_option_nothing_is_compared(slmx: Slmx, bundle: Path) -> Non
 @pytest.mark.parametrize("names", ["candle", "optimum,candle", "", "optimum,"])
 def test_an_unknown_name_lists_the_names(slmx: Slmx, bundle: Path, names: str) -> None:
     line = slmx.refuses("verify", bundle, "--runtimes", names, code=2)
-    assert line == f"--runtimes: no runtime {names.split(',')[-1]!r}; there are optimum, genai"
+    assert line == f"--runtimes: unknown runtime {names.split(',')[-1]!r}: choose one of optimum, genai"
 
 
 def test_a_bundle_without_onnx_is_refused(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path) -> None:

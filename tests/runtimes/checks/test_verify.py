@@ -144,7 +144,7 @@ def test_an_archive_is_checked_and_left_alone(slmx: Slmx, bundle: Path, tmp_path
     assert json.loads(written.read_text("utf-8"))["manifest_sha256"] == sha256_of(bundle / MANIFEST_FILE)
 
 
-@pytest.mark.parametrize("option", [["--trust"], ["--checkpoint", "c"], ["--text", "t"], ["--eval-text", "t"]])
+@pytest.mark.parametrize("option", [["--trust"], ["--checkpoint", "c"], ["--text", "t"]])
 def test_options_of_judging_need_quality(slmx: Slmx, bundle: Path, option: list[str]) -> None:
     line = slmx.refuses("verify", bundle, *option, code=2)
     assert line == "--trust, --checkpoint and --text need --quality"

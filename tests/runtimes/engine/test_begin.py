@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from runtimes import load
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator

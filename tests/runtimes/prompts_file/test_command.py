@@ -174,7 +174,7 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "this is the file of prompts" in slmx.refuses(*same, code=2)
     assert "no.txt: No such file" in slmx.refuses(*begin, "--prompts", "no.txt", "--out", "o.jsonl")
     assert "not a regular file" in slmx.refuses(*begin, "--prompts", prompts, "--out", "/dev/null")
-    assert "Is a directory" in slmx.refuses(*begin, "--prompts", tmp_path, "--out", "o.jsonl")
+    assert "no file of prompts here" in slmx.refuses(*begin, "--prompts", tmp_path, "--out", "o.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt"]
     ran = slmx(*whole, "--max-tokens", "3")
     assert (ran.code, ran.stdout) == (0, "")

@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra [serve]")
 
-from export.exporter import ExportSettings, export_bundle
+from export.exporter import export_bundle
+from export.settings import ExportSettings
 from runtimes.bundle.chat_template import CHATML
 from slm.checkpoint import save_checkpoint
 from slm.presets import GPTConfig

@@ -14,7 +14,8 @@ import pytest
 from runtimes.bundle.store import Bundle
 from runtimes.web.assets import NAMES
 from runtimes.web.installed import BUILT
-from runtimes.web.models import MAX_MODEL_BYTES, WEB_VARIANTS, choose_models
+from runtimes.web.models import MAX_MODEL_BYTES, choose_models
+from runtimes.web.variants import WEB_VARIANTS
 from slm.disk import WORK_NAME
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
 from tests.runtimes.web.sites import MICRO, NANO, check_site, read_table, real_site, small_page
@@ -241,7 +242,7 @@ def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Sl
     assert "model_fp16.onnx: not the file" in ran.stderr, "its hash is wrong, but it was chosen"
     line = slmx.refuses("web", "bundle", "--variant", "int4")
     assert line == "bundle: no variant int4: for browsers it holds int8, fp16"
-    assert "browsers run int8, fp16, fp32, q8, int4" in slmx.refuses(
+    assert "unknown variant for browsers 'torchscript': choose one of int8, fp16, fp32, q8, int4" in slmx.refuses(
         "web", "bundle", "--variant", "torchscript", code=2
     )
 

@@ -145,7 +145,7 @@ def test_the_separator_is_found_and_can_be_forced(tmp_path: Path) -> None:
     assert list(read_stories([blank])) == ["one\nmore", "two\nmore", "three"]
     assert list(read_stories([marked], separator="blank")) == ["one", "still one", "two", "three"]
     assert list(read_stories([blank], separator="endoftext")) == ["one\nmore\n\n\n \ntwo\nmore\n\nthree"]
-    with pytest.raises(SlmxError, match="--separator comma: choose one of auto, endoftext, blank"):
+    with pytest.raises(SlmxError, match="unknown separator 'comma': choose one of auto, endoftext, blank"):
         find_sources([marked], "comma")
 
 

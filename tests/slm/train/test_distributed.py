@@ -25,7 +25,7 @@ def test_two_processes_learn_what_one_does(settings: TrainSettings, tmp_path: Pa
     script.write_text(COMMAND + "main()\n", "utf-8")
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--num_cpu_threads_per_process", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    options = ["train", "--preset", "tiny", "--data", settings.text[0], "--out", str(tmp_path / "two")]
+    options = ["train", "--preset", "tiny", "--text", settings.text[0], "--out", str(tmp_path / "two")]
     options += ["--steps", "16", "--eval-every", "8", "--dropout", "0", "--no-compile", "--precision", "fp32"]
     ran = subprocess.run(
         [sys.executable, *launch, str(script), *options],

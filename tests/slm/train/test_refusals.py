@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import resource
 import shlex
 import shutil
@@ -27,6 +28,7 @@ from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from tests.conftest import run_slmx
+from tests.error_lines import said
 from tests.runs import QUIET, interrupted_after, last
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
@@ -291,7 +293,7 @@ def test_validation_belongs_to_the_data_set(settings: TrainSettings, corpus_file
 
 
 def test_too_little_text_for_a_window_is_refused(settings: TrainSettings) -> None:
-    with pytest.raises(SlmxError, match="shorter than one context of 1000000"):
+    with pytest.raises(SlmxError, match="shorter than one context of 1,000,000"):
         train(replace(settings, block_size=1_000_000), QUIET)
 
 
@@ -319,7 +321,7 @@ def test_the_command_trains_stops_and_goes_on(
     where: list[str | Path] = ["--out", settings.out]
     with interrupted_after(4):
         code = slmx_train(
-            monkeypatch, "--preset", "tiny", "--data", settings.text[0], "--licence", "CC0", *options, *where
+            monkeypatch, "--preset", "tiny", "--text", settings.text[0], "--licence", "CC0", *options, *where
         )
     assert code == 130
     out, err = capsys.readouterr()
@@ -331,7 +333,7 @@ def test_the_command_trains_stops_and_goes_on(
     assert out == f"{settings.out / 'best'}\n"
     assert "resumed at step 4 of 9" in err
     (line,) = [line for line in err.splitlines() if line.startswith("step 9/9  loss ")]
-    assert " bits per byte  perplexity " in line
+    assert re.fullmatch(r"step 9/9  loss [\d.]+  validation loss [\d.]+, [\d.]+ bits per byte  [\d,]+ tokens/s.*", line)
     assert " floating-point operations, " in err
     record = load_checkpoint(last(settings.out)).record
     assert record["plan"] == {name.replace("-", "_"): value for name, value in numbers.items()} | {"warmup": 1}
@@ -340,12 +342,21 @@ def test_the_command_trains_stops_and_goes_on(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--preset", "huge"], "slmx: unknown preset 'huge': choose one of nano, micro, small, medium, small-256, "),
+        (
+            ["--preset", "huge"],
+            "--preset: unknown preset 'huge': choose one of nano, micro, small, medium, small-256, ",
+        ),
         (["--resume"], "no run to resume here; start it without --resume"),
-        (["--learning-rate", "nan"], "slmx: --learning-rate nan is out of range"),
-        (["--grad-clip", "-1"], "slmx: --grad-clip -1.0 is out of range"),
-        (["--seed", "99999999999999999999"], "slmx: --seed 99999999999999999999 is out of range"),
-        (["--optimizer", "lion"], "slmx: --optimizer lion is out of range"),
+        (["--learning-rate", "nan"], "--learning-rate nan is out of range"),
+        (["--grad-clip", "-1"], "--grad-clip -1.0 is out of range"),
+        (["--seed", "99999999999999999999"], "--seed 99999999999999999999 is out of range"),
+        (["--optimizer", "lion"], "--optimizer: unknown optimizer 'lion': choose one of muon, adamw"),
+        (
+            ["--precision", "fp64"],
+            "--precision: unknown precision 'fp64': choose one of auto, fp32, bf16",
+        ),
+        (["--arch", "lama"], "--arch: unknown architecture 'lama' (did you mean llama?): choose one of gpt2, llama"),
+        (["--track", "wandbox"], "--track: unknown tracker 'wandbox' (did you mean wandb?): choose one of tensorboard"),
     ],
 )
 def test_unusable_options_are_one_line(
@@ -355,17 +366,18 @@ def test_unusable_options_are_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert slmx_train(monkeypatch, "--data", settings.text[0], "--out", settings.out, *options) == 1
+    assert slmx_train(monkeypatch, "--text", settings.text[0], "--out", settings.out, *options) == (
+        code := 1 if "resume" in message else 2
+    )
     out, err = capsys.readouterr()
     assert out == ""
-    assert len(err.splitlines()) == 1
-    assert err.startswith("slmx: ")
-    assert message in err
+    (line,) = err.splitlines()
+    assert message in said(line, code)
     assert not settings.out.exists()
 
 
 def test_a_process_that_refuses_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:
-    ran = run_slmx("train", "--data", tmp_path / "none.txt", "--out", tmp_path / "run", cwd=tmp_path)
+    ran = run_slmx("train", "--text", tmp_path / "none.txt", "--out", tmp_path / "run", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stdout == ""
     (line,) = ran.stderr.splitlines()

@@ -83,7 +83,7 @@ def test_peak_memory_is_in_bytes_on_every_system(monkeypatch: pytest.MonkeyPatch
     [
         [],
         [{"step": 1, "loss": 2.0}],
-        [{"step": 1, "loss": 2.0}, {"step": 2, "bits_per_byte": 0.9}, {"step": 4, "bits_per_byte": 0.8}],
+        [{"step": 1, "loss": 2.0}, {"step": 2, "valid_loss": 2.1, "bits_per_byte": 0.9}],
     ],
 )
 def test_the_plot_is_a_png_whatever_there_is(metrics: list[dict[str, float]], tmp_path: Path) -> None:
@@ -100,10 +100,15 @@ def test_the_plot_shows_every_loss_and_marks_the_best(tmp_path: Path, monkeypatc
         save(figure, path)
 
     monkeypatch.setattr(Figure, "savefig", keep)
-    metrics = [{"step": 1, "loss": 2.0}, {"step": 2, "bits_per_byte": 0.8}, {"step": 4, "bits_per_byte": 0.9}]
+    metrics = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "valid_loss": 1.9, "bits_per_byte": 0.8},
+        {"step": 4, "valid_loss": 2.2, "bits_per_byte": 0.9},
+    ]
     plot_curve(metrics, tmp_path / "loss.png", "nano")
-    losses, bits = figures[0].axes
+    (losses,) = figures[0].axes
+    assert losses.get_ylabel() == "loss, nats per token"
     assert losses.get_title() == "nano"
     assert np.asarray(losses.lines[0].get_xydata()).tolist() == [[1, 2.0]]
-    assert np.asarray(bits.lines[0].get_xydata()).tolist() == [[2, 0.8], [4, 0.9]]
-    assert [text.get_text() for text in bits.texts] == ["0.8000"]
+    assert np.asarray(losses.lines[1].get_xydata()).tolist() == [[2, 1.9], [4, 2.2]]
+    assert [text.get_text() for text in losses.texts] == ["1.900, 0.8000 bits per byte"]

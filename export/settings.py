@@ -1,0 +1,125 @@
+"""What an export makes, and whether a folder already holds it. This module loads neither torch nor onnx."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from export.targets import get_target
+from runtimes.bundle.location import BUNDLES
+from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+from runtimes.bundle.store import Bundle
+from slm.errors import SlmxError
+from slm.folder_kind import PRETRAINED, find_checkpoint
+from slm.hashing import sha256_of, sha256_of_bytes
+from slm.json_reader import is_plain_name
+from slm.ownership import CHECKPOINT
+from slm.presets import PRESETS
+
+# Entries of `Manifest.versions` that are no packages.
+NO_PACKAGES = ("opset", "ir")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What to export and where.
+
+    Attributes:
+        preset: Name of the model; None takes the checkpoint's.
+        out: Folder of the bundle; None is `default_out`.
+        checkpoint: Folder of the checkpoint; None takes the one that ships with slmx.
+        variants: Names of the variants to make.
+        target: The kind of machine that the bundle is for.
+        int8_recipe: How to quantize; None takes the target's recipe.
+        int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
+        untrained: Whether to export random weights, which needs no checkpoint.
+        executorch: Whether to add a program for executorch, which slmx itself does not run.
+        eval_text: Stories to compare on; None samples stories from the model.
+        force: Whether a bundle in `out` may be replaced.
+    """
+
+    preset: str | None
+    out: Path | None = None
+    checkpoint: Path | None = None
+    variants: tuple[str, ...] = ("fp32",)
+    target: str = "any"
+    int8_recipe: str | None = None
+    int8_exclude: tuple[str, ...] = ()
+    untrained: bool = False
+    executorch: bool = False
+    eval_text: Path | None = None
+    force: bool = False
+
+
+def default_out(settings: ExportSettings, preset: str) -> Path:
+    """Returns the folder of the bundle: `--out`, or bundles/NAME.
+
+    NAME is the preset. A model that was imported, and has the shape of no preset, gets the name of its folder.
+
+    Args:
+        settings: What to export.
+        preset: The name of the shape in the checkpoint.
+    """
+    if settings.out is not None:
+        return settings.out
+    own = "" if settings.checkpoint is None else settings.checkpoint.absolute().name
+    return BUNDLES / (own if preset not in PRESETS and is_plain_name(own) else preset)
+
+
+def digest_of_inputs(settings: ExportSettings, checkpoint: Path) -> str:
+    """Returns a SHA-256 of all that decides what an export makes, except the versions of packages.
+
+    Args:
+        settings: What to export.
+        checkpoint: The folder of the checkpoint, whose files are hashed.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    files = sorted((CHECKPOINT.file, *CHECKPOINT.hashes(checkpoint)))
+    text = settings.eval_text
+    inputs = {
+        "checkpoint": {name: sha256_of(checkpoint / name) for name in files},
+        "variants": sorted(settings.variants),
+        "target": settings.target,
+        "int8_recipe": settings.int8_recipe or get_target(settings.target).int8_recipe,
+        "int8_exclude": settings.int8_exclude,
+        "executorch": settings.executorch,
+        "text": None if text is None else [text.name, sha256_of(text)],
+    }
+    return sha256_of_bytes(json.dumps(inputs, sort_keys=True).encode("ascii"))
+
+
+def bundle_up_to_date(settings: ExportSettings) -> Path | None:
+    """Finds the bundle that an export would make again: from the same inputs, by the same versions, and whole.
+
+    A folder whose export was interrupted is none, because the hash of every file is checked.
+
+    Returns:
+        Its folder; None if the export has something to do, or would fail.
+    """
+    if settings.untrained or settings.force:
+        return None
+    with suppress(SlmxError, OSError, ValueError):
+        checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or "nano"))
+        stated = json.loads((checkpoint / CHECKPOINT.file).read_bytes())
+        if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):
+            return None
+        out = default_out(settings, preset)
+        if not (out / MANIFEST_FILE).is_file() or settings.preset not in (None, preset):
+            return None
+        bundle = Bundle.open(out)
+        if _same_versions(bundle.manifest) and bundle.manifest.inputs == digest_of_inputs(settings, checkpoint):
+            bundle.check_whole()
+            return out
+    return None
+
+
+def _same_versions(manifest: Manifest) -> bool:
+    """Returns whether the packages that made a bundle are installed in the same versions."""
+    with suppress(PackageNotFoundError):
+        return all(version(name) == made for name, made in manifest.versions.items() if name not in NO_PACKAGES)
+    return False

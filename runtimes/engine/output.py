@@ -1,0 +1,202 @@
+"""What `slmx generate` writes: stories to standard output and to a file, figures to standard error."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from runtimes.engine.batch import Batch
+from runtimes.engine.generator import Generator
+from runtimes.engine.interactive import InteractiveStory, write_turns
+from runtimes.engine.stream import Stream
+from runtimes.types import Completion
+from slm.counted import count_stories, counted
+from slm.disk import write_errors, write_file
+from slm.errors import SlmxError
+from slm.terminal import LiveRate, is_terminal, styled
+from slm.word_wrap import WordWrap
+
+BETWEEN = "\n\n---\n\n"
+SIGN = "> "  # before each line that the reader enters
+
+
+class StoryOutput:
+    """Writes stories. On a terminal, lines break between words. Elsewhere the text is as the model wrote it.
+
+    Args:
+        generator: What writes the stories.
+        as_json: Whether stories are written as JSON objects instead of text.
+        save: A file that gets the text too, or None.
+
+    Raises:
+        SlmxError: Standard output is closed.
+    """
+
+    def __init__(self, generator: Generator, as_json: bool, save: Path | None) -> None:
+        if sys.stdout is None:
+            raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        self._generator, self._as_json, self._save = generator, as_json, save
+        self._wrap = WordWrap() if sys.stdout.isatty() else None
+
+    def write_stream(self, stream: Stream) -> Completion:
+        """Writes a story while the model writes it, until it ends or Ctrl-C, and its figures."""
+        try:
+            if self._as_json:
+                _read(stream, lambda piece: None)
+            else:
+                self._show(stream)
+        finally:
+            story = stream.completion
+            self._save_stories([story])
+        self._end(story_json(self._generator, story) if self._as_json else "")
+        _report(self._generator, [story])
+        return story
+
+    def write_batch(self, batch: Batch) -> list[Completion]:
+        """Writes stories as soon as they and those before them have ended, and their figures."""
+        try:
+            for number, story in enumerate(batch.run()):
+                if self._as_json:
+                    self._end(story_json(self._generator, story))
+                else:
+                    self._write(BETWEEN * (number > 0) + story.full_text)
+                    self._flush()
+        finally:
+            self._save_stories(batch.completions)
+        if not self._as_json:
+            self._end("")
+        _report(self._generator, batch.completions)
+        return batch.completions
+
+    def write_in_turns(self, story: InteractiveStory, prompt: str, lines: io.TextIOWrapper) -> None:
+        """Writes a story with the reader, who enters lines."""
+
+        def report(line: str) -> None:
+            self._flush()
+            print(line, file=sys.stderr, flush=True)
+
+        try:
+            write_turns(story, prompt, _asked(lines), self._write, report)
+        finally:
+            self._flush()
+            if self._save is not None and story.turns:
+                _write_text(self._save, story.text)
+        self._end("")
+
+    def _show(self, stream: Stream) -> None:
+        prompt = stream.completion.prompt
+        terminal = is_terminal()
+        self._write(prompt, (lambda part: styled(part, bold=True)) if terminal else str)
+        with LiveRate(terminal) as live:
+
+            def write(piece: str) -> None:
+                self._write(piece)
+                live.add(len(stream.ids))
+
+            try:
+                _read(stream, write)
+            except SlmxError:
+                if prompt or stream.ids:
+                    self._end("")
+                raise
+            finally:
+                self._flush()
+
+    def _write(self, text: str, style: Callable[[str], str] = str) -> None:
+        sys.stdout.write(style(text) if self._wrap is None else self._wrap.add(text, style))
+        sys.stdout.flush()
+
+    def _flush(self) -> None:
+        if self._wrap is not None:
+            sys.stdout.write(self._wrap.flush())
+            sys.stdout.flush()
+
+    def _end(self, text: str) -> None:
+        self._flush()
+        print(text, flush=True)
+
+    def _save_stories(self, stories: list[Completion]) -> None:
+        """Writes the stories that have begun to the file."""
+        texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
+        if self._save is not None and texts:
+            _write_text(self._save, BETWEEN.join(texts))
+
+
+def check_new_file(path: Path) -> None:
+    """Raises OSError unless a file can be written here, and SlmxError if there is one. Leaves no new file."""
+    path = path.resolve()
+    if path.is_file():
+        raise SlmxError(f"{path}: exists already; choose another --save, or delete the file")
+    if path.exists() and not path.is_dir():
+        return  # a device or a pipe, which opening would change
+    path.open("ab").close()
+    path.unlink()
+
+
+def story_json(generator: Generator, story: Completion) -> str:
+    """Returns a story, its figures, and where it comes from as a JSON object."""
+    record: dict[str, object] = {
+        "prompt": story.prompt,
+        "text": story.full_text,
+        "ids": story.ids,
+        "variant": generator.variant,
+    }
+    if story.logprobs:
+        record["logprobs"] = [round(value, 5) for value in story.logprobs]
+    record["bundle"] = str(generator.bundle.path)
+    record |= asdict(story.stats) | {"tokens_per_second": round(story.stats.tokens_per_second, 1)}
+    return json.dumps(record, ensure_ascii=False)
+
+
+def _read(stream: Stream, write: Callable[[str], None]) -> None:
+    """Reads a story until it ends or Ctrl-C."""
+    try:
+        for piece in stream:
+            write(piece)
+    except KeyboardInterrupt:
+        write(stream.close())
+
+
+def _asked(lines: io.TextIOWrapper) -> Iterator[str]:
+    """Yields lines. On a terminal, a sign asks for each."""
+    asks = lines.isatty()
+    while True:
+        if asks:
+            print(SIGN, end="", file=sys.stderr, flush=True)
+        line = lines.readline()
+        if not line:
+            return
+        yield line
+
+
+def _write_text(path: Path, text: str) -> None:
+    content = f"{text}\n".encode()
+    if path.exists() and not path.is_file():
+        with write_errors(path):
+            path.write_bytes(content)  # a device or a pipe
+    else:
+        write_file(path, content)
+
+
+def _report(generator: Generator, stories: list[Completion]) -> None:
+    first = stories[0].stats
+    where = f"{generator.variant}, seed {first.seed}, {counted(generator.threads, 'thread')}"
+    if len(stories) == 1:
+        figures = (
+            f"{counted(first.tokens, 'token')}, {first.tokens_per_second:,.0f} tokens/s, "
+            f"{1000 * first.time_to_first_token:.1f} ms to the first, stopped by {first.stop}"
+        )
+    else:
+        tokens = sum(story.stats.tokens for story in stories)
+        seconds = max(story.stats.time_to_first_token + story.stats.decode_seconds for story in stories)
+        figures = (
+            f"{count_stories(len(stories))}, {counted(tokens, 'token')}, {tokens / seconds:,.0f} tokens/s together"
+        )
+    line = f"{figures} ({where})"
+    print(styled(line, dim=True) if is_terminal() else line, file=sys.stderr, flush=True)

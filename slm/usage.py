@@ -1,0 +1,105 @@
+"""What the command line says about wrong usage: one line, which names the option, the choices and the nearest one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import typer
+
+from slm.errors import unknown
+
+# typer has its own copy of click in new versions and imports it in older ones. Both have these classes.
+_Errors: TypeAlias = tuple[type[Exception], type[Exception]]
+ClickUsageError, ClickException = cast(_Errors, typer.BadParameter.__mro__[1:3])
+# How help shows an option that takes several names.
+NAMES = "NAME,..."
+# A wider list of choices would leave too few columns of 80 for the text beside it.
+WIDEST = 24
+
+
+def panel(name: str) -> partial[Any]:
+    """Returns `typer.Option` for the options of one panel of a command's help."""
+    return partial(typer.Option, rich_help_panel=name)
+
+
+def one_of(what: str, names: Sequence[str], help: str) -> dict[str, Any]:
+    """Returns the arguments of `typer.Option` for an option that takes one name of several.
+
+    Args:
+        what: What the names are, for the message about another name.
+        names: The choices, as help and completion show them.
+        help: What the option is for. If the choices are many, they follow it.
+    """
+
+    def read(given: str) -> str:
+        if given not in names:
+            raise typer.BadParameter(unknown(what, given, names))
+        return given
+
+    short = len("|".join(names)) <= WIDEST
+    return {
+        "parser": read,
+        "metavar": "|".join(names) if short else "NAME",
+        "autocompletion": lambda incomplete: [name for name in names if name.startswith(incomplete)],
+        "help": help if short else f"{help.removesuffix('.')}: {', '.join(names)}.",
+    }
+
+
+def some_of(what: str, names: Sequence[str], help: str) -> dict[str, Any]:
+    """Returns the arguments of `typer.Option` for an option that takes names which commas separate.
+
+    Args:
+        what: What one of the names is, for the message about another name.
+        names: The choices, which follow the help.
+        help: What the option is for.
+    """
+
+    def read(given: str) -> str:
+        for name in given.split(","):
+            if name.strip() not in names:
+                raise typer.BadParameter(unknown(what, name.strip(), names))
+        return given
+
+    return {
+        "parser": read,
+        "metavar": NAMES,
+        "autocompletion": lambda incomplete: complete_last(names, incomplete),
+        "help": f"{help.removesuffix('.')}: {', '.join(names)}.",
+    }
+
+
+def complete_last(names: Sequence[str], incomplete: str) -> list[str]:
+    """Returns the ways to complete the last of several names that commas separate."""
+    before, comma, last = incomplete.rpartition(",")
+    taken = before.split(",")
+    return [f"{before}{comma}{name}" for name in names if name.startswith(last) and name not in taken]
+
+
+def usage_line(error: Exception) -> str:
+    """Returns what is wrong with a command line, as one clause that begins with the option or argument.
+
+    Args:
+        error: An error of typer or of its click.
+    """
+    message = str(getattr(error, "message", None) or error).strip().rstrip(".")
+    param, hint = getattr(error, "param", None), getattr(error, "param_hint", None)
+    where = ""
+    if param is not None:
+        named = sorted(param.opts, key=len)[-1] if param.param_type_name == "option" else param.human_readable_name
+        where = f"{named if named.startswith('-') else named.upper()}: "
+    elif hint:
+        where = f"{hint if isinstance(hint, str) else ' '.join(hint)}: "
+    kind, option = type(error).__name__, getattr(error, "option_name", "")
+    if kind == "MissingParameter":
+        return f"{where.removesuffix(': ')} is missing"
+    if kind == "NoSuchOption":
+        near = getattr(error, "possibilities", None)
+        return f"there is no option {option}" + (f" (did you mean {near[0]}?)" if near else "")
+    if kind == "BadOptionUsage":
+        return f"{option}: {'it needs a value' if 'requires' in message else 'it takes no value'}"
+    if message.startswith("Got unexpected extra argument"):
+        return f"these words are too many: {message.rpartition(' (')[2].removesuffix(')')}"
+    clause = message[:1].lower() + message[1:]
+    return where + " ".join(clause.split())

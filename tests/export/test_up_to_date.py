@@ -1,0 +1,108 @@
+"""An export that has nothing to do says so; anything else that stands there is replaced only with --force."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import export.settings
+from export.settings import ExportSettings, default_out
+from runtimes.bundle.manifest import MANIFEST_FILE
+from tests import bundles
+from tests.bundles import Slmx, edit_manifest, snapshot
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick", "ready_graph")]
+
+
+@pytest.fixture
+def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    return bundles.copy_of(tiny_checkpoint, tmp_path / "é 1")
+
+
+@pytest.fixture
+def made(slmx: Slmx, checkpoint: Path) -> tuple[str, ...]:
+    """An export into `bundles/nano`."""
+    command = ("export", "--checkpoint", str(checkpoint), "--int8")
+    assert slmx(*command).code == 0
+    return command
+
+
+def test_the_same_export_again_is_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
+    before = snapshot(Path("bundles"))
+    ran = slmx(*made)
+    where = Path("bundles", "nano")
+    assert (ran.code, ran.stdout, ran.stderr) == (0, f"{where}\n", f"{where}: up to date\n")
+    assert slmx("verify", where).code == 0
+    assert slmx(*made).stderr.endswith("up to date\n"), "the result of verify is no part of the bundle"
+    (where / "verification.json").unlink()
+    assert snapshot(Path("bundles")) == before
+
+
+def test_nothing_is_loaded_to_see_it(made: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from slm.cli import main; import atexit\n"
+        "atexit.register(lambda: print(sorted({'torch', 'onnx', 'onnxruntime'} & set(sys.modules))))\n"
+        "main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, *made], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def _cut(name: str) -> Callable[[Path], object]:
+    return lambda bundle: (bundle / name).write_bytes((bundle / name).read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_cut("onnx/model.onnx"), _cut("README.md"), _cut(MANIFEST_FILE), lambda bundle: (bundle / "onnx/x").touch()],
+    ids=["cut model", "cut card", "cut manifest", "a foreign file"],
+)
+def test_a_bundle_that_is_not_whole_is_not_up_to_date(
+    slmx: Slmx, made: tuple[str, ...], change: Callable[[Path], object]
+) -> None:
+    change(Path("bundles", "nano"))
+    assert "not empty" in slmx.refuses(*made)
+
+
+def test_a_model_that_is_missing_is_not_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
+    Path("bundles", "nano", "onnx", "model_int8.onnx").unlink()
+    assert "not empty" in slmx.refuses(*made)
+    assert slmx(*made, "--force").code == 0
+    assert slmx(*made).stderr.endswith("up to date\n")
+
+
+@pytest.mark.parametrize("more", [["--target", "pi4"], ["--no-fp32"], ["--int8-recipe", "s8-tensor"], ["--q8"]])
+def test_other_settings_ask_for_force(slmx: Slmx, made: tuple[str, ...], more: list[str]) -> None:
+    assert "--force to replace it" in slmx.refuses(*made, *more)
+
+
+def test_other_inputs_and_other_versions_ask_for_force(
+    slmx: Slmx, made: tuple[str, ...], checkpoint: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "--force to replace it" in slmx.refuses(*made, "--text", corpus_file)
+    with monkeypatch.context() as patched:
+        patched.setattr(export.settings, "version", lambda name: "0.0.1")
+        assert "--force to replace it" in slmx.refuses(*made)
+    assert slmx(*made, "--preset", "nano").code == 0
+    record = checkpoint / "training.json"
+    values = json.loads(record.read_text("utf-8"))
+    record.write_text(json.dumps({**values, "licence": "another"}))
+    assert "training.json" in slmx.refuses(*made), "the checkpoint itself is damaged now"
+
+
+def test_a_manifest_without_the_digest_is_not_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
+    edit_manifest(Path("bundles", "nano"), inputs=None)
+    assert "--force to replace it" in slmx.refuses(*made)
+
+
+def test_an_imported_model_gets_the_name_of_its_folder() -> None:
+    mine = ExportSettings(None, checkpoint=Path("checkpoints", "smollm2"))
+    assert default_out(mine, "custom") == Path("bundles", "smollm2")
+    assert default_out(mine, "nano") == Path("bundles", "nano")
+    assert default_out(ExportSettings(None, Path("x"), Path("y")), "custom") == Path("x")
+    assert default_out(ExportSettings(None, checkpoint=Path("/")), "custom") == Path("bundles", "custom")

@@ -1,0 +1,162 @@
+"""The first minute of a user: the greeting, the version, --help, wrong usage, and what the shell completes."""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers.registry import PEERS, RUNTIMES
+from export.formats.quantize import RECIPES
+from export.targets import RECIPE_NAMES, TARGETS
+from slm import __version__
+from slm.cli import COMMANDS, GREETING, GROUPS
+from slm.presets import PRESETS
+from tests.bundles import Slmx
+from tests.conftest import run_slmx
+from tests.error_lines import said
+
+# The options that are shown in panels of their own, and the most that a command may show in one panel.
+MOST_IN_A_PANEL = 12
+NARROW = {"COLUMNS": "80", "TERMINAL_WIDTH": "80"}
+
+
+def panels(help_: str) -> dict[str, list[str]]:
+    """The lines of each box of a help text, by its title."""
+    found: dict[str, list[str]] = {}
+    for line in help_.splitlines():
+        if title := re.match(r"╭─ (.*?) ─", line):
+            found[title[1]] = []
+        elif line.startswith("│"):
+            found[list(found)[-1]].append(line.strip("│ "))
+    return found
+
+
+def test_slmx_alone_greets_with_commands_that_exist(slmx: Slmx) -> None:
+    ran = slmx()
+    assert (ran.code, ran.stderr, ran.stdout) == (0, "", f"{GREETING}\n")
+    named = re.findall(r"^  slmx (\S+)", ran.stdout, re.MULTILINE)
+    assert named == ["generate", "train", "--help"]
+    assert len(ran.stdout.splitlines()) <= 8
+    assert all(len(line) <= 90 for line in ran.stdout.splitlines())
+
+
+def test_the_version_names_the_libraries(slmx: Slmx) -> None:
+    ran = slmx("--version")
+    lines = [f"slmx {__version__}", *(f"{name} {version(name)}" for name in ("onnxruntime", "torch"))]
+    assert (ran.code, ran.stdout.splitlines()) == (0, lines)
+
+
+def test_every_command_is_in_a_group_with_a_help_of_one_line(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in NARROW.items():
+        monkeypatch.setenv(name, value)
+    shown = panels(slmx("--help").stdout)
+    assert list(shown) == ["Options", *GROUPS.values()]
+    rows = [row for group in GROUPS.values() for row in shown[group]]
+    assert [row.split()[0] for row in rows] == list(COMMANDS), "a help that wraps makes a row of its own"
+    assert all(row.endswith(".") for row in rows)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_panel_is_a_novel_and_no_default_hides_in_a_sentence(slmx: Slmx, command: str) -> None:
+    ran = slmx(command, "--help")
+    assert ran.code == 0
+    text = " ".join(ran.stdout.replace("│", " ").split())
+    assert not re.search(r"[^\[][Dd]efault:", text)
+    for title, lines in panels(ran.stdout).items():
+        options = [line for line in lines if re.match(r"(\*\s+)?--", line)]
+        assert len(options) <= MOST_IN_A_PANEL, title
+
+
+@pytest.mark.parametrize("colour", [{}, {"NO_COLOR": "1"}, {"FORCE_COLOR": ""}])
+def test_help_in_a_pipe_has_no_escapes_and_the_width_of_the_terminal(colour: dict[str, str], tmp_path: Path) -> None:
+    ran = run_slmx("generate", "--help", cwd=tmp_path, env={"COLUMNS": "60", **colour})
+    assert "\x1b" not in ran.stdout
+    assert {len(line) for line in ran.stdout.splitlines() if line.startswith("│")} == {60}
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["genrate"], "unknown command 'genrate' (did you mean generate?)"),
+        (["Once upon a time"], "unknown command 'Once upon a time'"),
+        (["--nope"], "there is no option --nope"),
+        (["generate", "--tok-k", "3"], "there is no option --tok-k (did you mean --top-k?)"),
+        (["generate", "--top-k"], "--top-k: it needs a value"),
+        (["generate", "--json=3"], "--json: it takes no value"),
+        (["generate", "--count", "0"], "--count: 0 is not in the range 1<=x<=100000"),
+        (["generate", "--top-k", "-1"], "top-k must be 0 (off) or more, not -1"),
+        (["generate", "--on-full", "slid"], "--on-full: unknown choice 'slid' (did you mean slide?): "),
+        (["info", "a", "b", "c"], "these words are too many: b c"),
+        (["rm"], "NAME is missing"),
+        (["prepare", "--out", "x"], "SOURCES is missing"),
+        (["train"], "--out is missing"),
+        (
+            ["web", "--variant", "int9"],
+            "--variant: unknown variant for browsers 'int9' (did you mean int8?): choose one of int8, ",
+        ),
+    ],
+)
+def test_wrong_usage_is_one_plain_line(slmx: Slmx, args: list[str], line: str) -> None:
+    ran = slmx(*args)
+    assert (ran.code, ran.stdout) == (2, "")
+    (told,) = ran.stderr.splitlines()
+    assert said(told, 2).startswith(line)
+    command = f"slmx {args[0]}" if args[0] in COMMANDS else "slmx"
+    assert told.startswith(f"{command}: ")
+
+
+def test_a_number_that_is_none_is_one_plain_line(slmx: Slmx) -> None:
+    told = slmx("generate", "--top-k", "x").stderr
+    assert re.fullmatch(r"slmx generate: --top-k: 'x' is not a valid int\w*; see slmx generate --help\n", told)
+
+
+def completed(words: str, cwd: Path) -> list[str]:
+    """What bash shows for a command line, of which the last word is not complete."""
+    count = len(words.split()) - (not words.endswith(" "))
+    env = {"_SLMX_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+    ran = run_slmx(cwd=cwd, env=env)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("slmx ev", ["evaluate"]),
+        ("slmx export --target pi", ["pi3", "pi4", "pi5"]),
+        ("slmx export --target ", list(TARGETS)),
+        ("slmx export --int8-recipe ", list(RECIPE_NAMES)),
+        ("slmx train --preset m", ["micro", "medium", "medium-512"]),
+        ("slmx train --arch ", ["gpt2", "llama"]),
+        ("slmx train --optimizer ", ["muon", "adamw"]),
+        ("slmx train --precision ", ["auto", "fp32", "bf16"]),
+        ("slmx train --track t", ["tensorboard"]),
+        ("slmx generate --on-full s", ["stop", "slide"]),
+        ("slmx generate --bundle micro --variant ", ["int8"]),
+        ("slmx bench --peers llama.cpp,o", ["llama.cpp,optimum", "llama.cpp,onnxruntime-genai"]),
+        ("slmx bench --presets nano,", [f"nano,{name}" for name in PRESETS if name != "nano"]),
+        ("slmx verify --runtimes ", ["optimum", "genai"]),
+    ],
+)
+def test_the_shell_completes_choices(words: str, found: list[str], tmp_path: Path) -> None:
+    assert completed(words, tmp_path) == found
+
+
+def test_the_shell_completes_variants_of_the_default_bundle_and_says_nothing(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundles" / "nano"
+    bundle.mkdir(parents=True)
+    (bundle / "manifest.json").write_text("no manifest")
+    assert "int4" in completed("slmx generate --variant ", tmp_path)
+    assert os.listdir(tmp_path) == ["bundles"]
+
+
+def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:
+    text = " ".join(slmx("bench", "--help").stdout.replace("│", " ").split())
+    assert f"Runtimes: {', '.join(RUNTIMES)}; or none." in text
+    assert {name.rpartition(" ")[0] or name for name in PEERS} == set(RUNTIMES)
+    assert set(RECIPE_NAMES) < set(RECIPES)
+    assert {target.int8_recipe for target in TARGETS.values()} <= set(RECIPE_NAMES)

@@ -1,0 +1,56 @@
+"""The line of a run, metrics.jsonl and the record have the same figures in the same unit; waits are announced."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from slm.train.loop import train
+from slm.train.plan import TrainSettings
+from slm.train.run_folder import RunFolder
+from tests.runs import QUIET
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
+STEP = re.compile(r"step (\d+)/\d+  loss ([\d.]+)  validation loss ([\d.]+), ([\d.]+) bits per byte")
+
+
+def told(settings: TrainSettings) -> str:
+    """What a run prints to a log."""
+    messages = io.StringIO()
+    assert train(settings, Console(file=messages, width=400))
+    return messages.getvalue()
+
+
+def test_the_line_and_the_metrics_agree(settings: TrainSettings) -> None:
+    text = told(replace(settings, steps=20, eval_every=10))
+    metrics = RunFolder(settings.out).metrics()
+    for step, loss, valid, bits in STEP.findall(text):
+        here = {key: value for m in metrics if m["step"] == int(step) for key, value in m.items()}
+        assert float(loss) == pytest.approx(here["loss"], abs=6e-4)
+        assert float(valid) == pytest.approx(here["valid_loss"], abs=6e-4)
+        assert float(bits) == pytest.approx(here["bits_per_byte"], abs=6e-5)
+    assert len(STEP.findall(text)) == 2
+
+
+def test_fine_tuning_is_measured_before_its_first_step(settings: TrainSettings, tmp_path: Path) -> None:
+    assert train(replace(settings, steps=2), QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, preset=None, steps=2)
+    text = told(tuned)
+    first = RunFolder(tuned.out).metrics()[0]
+    assert first["step"] == 0
+    line = f"step 0/2  validation loss {first['valid_loss']:.3f}, {first['bits_per_byte']:.4f} bits per byte"
+    assert line in text
+    before = RunFolder(settings.out).metrics()[-1]
+    assert first["valid_loss"] == pytest.approx(before["valid_loss"], rel=1e-2), "best is stored in 16 bits"
+    assert "step 0/" not in told(replace(tuned, steps=None, resume=True, init=None)), "only once"
+
+
+def test_a_new_model_is_not_measured_before_it_has_learned(settings: TrainSettings) -> None:
+    text = told(replace(settings, steps=2, compile=False))
+    assert "step 0/" not in text
+    assert "compiles" not in text
