@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.record import Result
+from benchmarks.studies.figures import at_least, at_most
 from benchmarks.studies.loop_overhead import (
     GREEDY,
     SAMPLED,
-    at_least,
-    at_most,
     batch_seconds,
     decode_figures,
     outside_run,
