@@ -129,7 +129,8 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         run.measure(subject, text)
     if other is not None and text is not None and "loss" in settings.suites:
         for subject in subjects:
-            run.compare(subject, other, text)
+            if len(subjects) == 1 or subject.sha256 != other.sha256:
+                run.compare(subject, other, text)
     if text is not None and not {"stories", "novelty"}.isdisjoint(settings.suites):
         run.write(everyone, text)
     return run.found
