@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slm.errors import UsageError
+from slm.errors import UsageError, needs
 
 if TYPE_CHECKING:
+    from benchmarks.evaluation.judge.suite import Cost
     from benchmarks.evaluation.reading import Advance
 
 REPORT = "evaluation.md"
@@ -23,7 +25,7 @@ def evaluate(
     ] = None,
     suite: Annotated[
         list[str] | None,
-        typer.Option(help="loss, pairs, stories or novelty; repeat, or use commas. Default: loss, with --text."),
+        typer.Option(help="loss, pairs, stories, novelty or judge; repeat, or use commas. Default: loss, with --text."),
     ] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help="Variant of a bundle, or all; repeat for more. Default: the bundle's.")
@@ -41,12 +43,24 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result. The same command goes on with one that was stopped.")
     ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(help="For the suite judge: an OpenAI-compatible API, such as http://127.0.0.1:8000/v1."),
+    ] = None,
+    judge_model: Annotated[str | None, typer.Option(help="The name of the judge there.")] = None,
+    judge_key_env: Annotated[str, typer.Option(help="The environment variable with its key.")] = "OPENAI_API_KEY",
+    judge_price: Annotated[
+        str | None, typer.Option(help="IN,OUT: prices of a million tokens, for the estimate of the cost.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask the judge without asking you first.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what a model is worth on stories, and what a variant costs, with intervals."""
     import json
+    from contextlib import nullcontext
     from dataclasses import asdict
 
+    from benchmarks.evaluation.outside import outside
     from benchmarks.evaluation.run import Settings, finite
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
@@ -70,24 +84,34 @@ def evaluate(
         seed,
         language,
     )
+    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    with _Bars() as bars:
-        if out is None:
-            found = run(settings, None, bars.begin)
-        else:
-            with lock_folder(out):
-                found = run(settings, out, bars.begin)
-                write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+    with nullcontext() if out is None else lock_folder(out):
+        with _Bars() as bars:
+            found = run(settings, out, bars.begin)
+        readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
+        if out is not None:
+            write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
     typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
+
+
+def _agree(cost: Cost, yes: bool) -> None:
+    """Shows what the judge costs, and asks whether that is wanted."""
+    typer.echo(f"the judge: {cost}", err=True)
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("nothing was asked: add --yes, because there is no terminal to ask you on")
+        typer.confirm("Go on?", abort=True, err=True)
 
 
 class _Bars:
     """Progress on stderr: a bar on a terminal, a line for each part in a log."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
+        with needs("evaluate"):
+            from rich.console import Console
+            from rich.progress import Progress
 
         self._console = Console(stderr=True)
         self._bars = Progress(console=self._console, transient=True, disable=not self._console.is_terminal)

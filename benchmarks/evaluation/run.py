@@ -25,8 +25,8 @@ from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
 from slm.json_reader import read_json
 
-SUITES = ("loss", "stories", "pairs", "novelty")
-WITH_TEXT = ("loss", "stories", "novelty")
+SUITES = ("loss", "stories", "pairs", "novelty", "judge")
+WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
 EVERY = "all"
 RESULT = "evaluation.json"
@@ -128,7 +128,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     if other is not None and text is not None and "loss" in settings.suites:
         for subject in subjects:
             run.compare(subject, other, text)
-    if text is not None and not {"stories", "novelty"}.isdisjoint(settings.suites):
+    if text is not None and not {"stories", "novelty", "judge"}.isdisjoint(settings.suites):
         run.write(everyone, text)
     return run.found
 
@@ -148,7 +148,7 @@ class _Run:
         """Measures something that was not measured yet, and saves it."""
         if name not in results:
             results[name] = measure()
-            _save(self._out, self.found)
+            save(self._out, self.found)
 
     def measure(self, subject: Subject, text: StoryText | None) -> None:
         """Runs the suites that read."""
@@ -203,7 +203,8 @@ class _Run:
                 self._keep(results, "novelty", lambda texts=texts: measure_novelty(texts, training))  # type: ignore[misc]
 
 
-def _save(out: Path | None, found: Evaluation) -> None:
+def save(out: Path | None, found: Evaluation) -> None:
+    """Writes an evaluation into its folder, if there is one."""
     if out is not None:
         content = json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False)
         write_file(out / RESULT, content.encode() + b"\n")

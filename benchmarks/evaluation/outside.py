@@ -1,0 +1,134 @@
+"""What reads the endings after the models have written them: a judge, people, and an outside model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from benchmarks.evaluation.judge.endpoint import Endpoint, Judge
+from benchmarks.evaluation.judge.journal import JOURNAL, Journal
+from benchmarks.evaluation.judge.rubric import SHA256
+from benchmarks.evaluation.judge.suite import Cost, ask, cost_of, figures, waiting
+from benchmarks.evaluation.reading import Advance
+from benchmarks.evaluation.run import Evaluation, save
+from benchmarks.evaluation.stories import Ending
+from slm.errors import UsageError
+from slm.json_reader import is_plain_text
+
+JUDGE = "judge"
+PATH_OF_REQUESTS = "/chat/completions"
+# Called with what the judge costs; raises an exception if that is not wanted.
+Agree = Callable[[Cost], None]
+Endings = dict[str, list[Ending]]
+
+
+class Progress(Protocol):
+    """Shows how far the work is."""
+
+    def begin(self, name: str, steps: int) -> Advance:
+        """Shows a part of the work; returns what counts its steps."""
+
+
+Bars = Callable[[], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Who reads the endings.
+
+    Attributes:
+        judge: The judge; None for none.
+        price: The prices of a million tokens that go to the judge and that come from it.
+    """
+
+    judge: Endpoint | None = None
+    price: tuple[float, float] | None = None
+
+    def read(self, found: Evaluation, out: Path | None, bars: Bars, agree: Agree) -> None:
+        """Lets everyone read the endings, and saves the figures.
+
+        Args:
+            found: The evaluation, with its endings.
+            out: Its folder. A judge needs one.
+            bars: Shows progress while its context is open.
+            agree: Asks whether the judge may be asked.
+
+        Raises:
+            SlmxError: The judge fails, or `out` has the answers of another one.
+        """
+        endings = {name: [Ending(**row) for row in rows] for name, rows in found.endings.items()}
+        if self.judge is not None and out is not None:
+            settings = {"url": self.judge.url, "model": self.judge.model, "rubric": SHA256}
+            with Journal(out / JOURNAL, settings) as journal:
+                self._ask(self.judge, waiting(endings, journal, found.settings["seed"]), journal, bars, agree)
+                for name, ours in endings.items():
+                    found.results.setdefault(name, {})[JUDGE] = figures(ours, journal, self.judge.model)
+            save(out, found)
+
+    def _ask(self, endpoint: Endpoint, endings: Sequence[Ending], journal: Journal, bars: Bars, agree: Agree) -> None:
+        if endings:
+            agree(cost_of(endings, self.price))
+            with Judge(endpoint) as judge, bars() as shown:
+                ask(endings, judge, journal, shown.begin(f"scores of {endpoint.model}", len(endings)))
+
+
+def outside(
+    suites: Iterable[str], out: Path | None, url: str | None, model: str | None, key_env: str, price: str | None
+) -> Outside:
+    """Reads the options.
+
+    Args:
+        suites: The suites that were asked for.
+        out: The folder of the result.
+        url: The address of the judge's API.
+        model: The judge's name there.
+        key_env: The name of the environment variable with its key.
+        price: Two prices, of a million tokens in and out.
+
+    Raises:
+        UsageError: An option is missing, or wrong.
+    """
+    if JUDGE not in suites:
+        if url is not None or model is not None:
+            raise UsageError("--judge-url and --judge-model are for --suite judge; add it")
+        return Outside()
+    if url is None or model is None:
+        raise UsageError("the suite judge needs --judge-url URL and --judge-model NAME")
+    if out is None:
+        raise UsageError("the suite judge needs --out DIR, where every answer is kept")
+    _check_url(url)
+    if not model or not is_plain_text(model):
+        raise UsageError("--judge-model: not a name of printable characters")
+    return Outside(
+        Endpoint(url, model, os.environ.get(key_env) or None, key_env), None if price is None else _prices(price)
+    )
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or True)
+    except ValueError:
+        is_address = False
+    if not is_address or not is_plain_text(url) or any(char.isspace() for char in url):
+        raise UsageError(f"--judge-url {ascii(url)[1:-1]}: not an address such as http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("--judge-url: it holds a name or a password; put the key into a variable, see --judge-key-env")
+    if parts.path.rstrip("/").endswith(PATH_OF_REQUESTS):
+        raise UsageError(f"--judge-url: leave out {PATH_OF_REQUESTS} at its end")
+
+
+def _prices(text: str) -> tuple[float, float]:
+    try:
+        of_input, of_output = (float(part) for part in text.split(","))
+    except ValueError:
+        of_input = of_output = math.nan
+    if not (0 <= of_input < math.inf and 0 <= of_output < math.inf):
+        raise UsageError(f"--judge-price {ascii(text)[1:-1]}: give two prices of a million tokens, such as 0.15,0.60")
+    return of_input, of_output
