@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.evaluation.judge.rubric import AXES
@@ -15,6 +15,7 @@ NOTE = (
     "Scores from 1 to 10, ± half of the 95 % interval over stories. Only columns of the same judge can be compared: "
     "the literature's scores are of another model and other stories, were given by people, and have no interval."
 )
+BLIND = " This judge gave every ending the same scores, so its scores say nothing."
 
 
 def judge_table(results: Mapping[str, Any]) -> list[str]:
@@ -28,4 +29,11 @@ def judge_table(results: Mapping[str, Any]) -> list[str]:
         rows.append([axis, *(interval(found[axis], ".2f") for found in judged.values()), theirs])
     rows.append(["stories", *(str(found["stories"]) for found in judged.values()), str(THEIR_STORIES)])
     rows.append(["of these without scores", *(str(found["no scores"]) for found in judged.values()), UNKNOWN])
-    return table("Judge", NOTE, ("axis", *judged, "literature"), rows)
+    note = NOTE + BLIND * _is_blind(judged.values())
+    return table("Judge", note, ("axis", *judged, "literature"), rows)
+
+
+def _is_blind(judged: Iterable[Mapping[str, Any]]) -> bool:
+    """Returns whether each axis has one and the same score for all endings of all models."""
+    found = [[(each[axis]["value"], each[axis]["error"]) for axis in AXES] for each in judged]
+    return all(each == found[0] for each in found) and all(error == 0 for _, error in found[0])

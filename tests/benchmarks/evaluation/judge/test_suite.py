@@ -151,6 +151,18 @@ def test_the_cost_counts_what_is_sent_and_the_price() -> None:
     assert "price" not in str(cost_of(endings("One", 10), None))
 
 
+def test_a_judge_that_tells_nothing_apart_is_shown_as_blind(server: Server, tmp_path: Path) -> None:
+    judged(server, tmp_path / "blind.jsonl")
+    server.script = [f"says {json.dumps(SCORES | {'plot': 2})}"]
+    judged(server, tmp_path / "seeing.jsonl")
+    notes = []
+    for name in ("blind", "seeing"):
+        with Journal(tmp_path / f"{name}.jsonl", SETTINGS) as journal:
+            results = {name: {"judge": figures(model, journal, "critic")} for name, model in BOTH.items()}
+        notes.append("gave every ending the same scores" in judge_table(results)[1])
+    assert notes == [True, False]
+
+
 def test_the_table_says_who_gave_each_score(server: Server, tmp_path: Path) -> None:
     judged(server, tmp_path / JOURNAL)
     with Journal(tmp_path / JOURNAL, SETTINGS) as journal:
