@@ -18,7 +18,9 @@ REPORT = "evaluation.md"
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")
+    ] = None,
     text: Annotated[
         list[str] | None,
         typer.Option("--text", "--data", help="Held-out stories, or a folder from slmx prepare; repeat for more."),
@@ -53,6 +55,12 @@ def evaluate(
         str | None, typer.Option(help="IN,OUT: prices of a million tokens, for the estimate of the cost.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask the judge without asking you first.")] = False,
+    rating_sheet: Annotated[
+        Path | None, typer.Option(help="Write a blind page for people: the endings of MODEL beside others.")
+    ] = None,
+    ratings: Annotated[
+        list[Path] | None, typer.Option(help="Read what people saved there, with --out alone; repeat for more.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what a model is worth on stories, and what a variant costs, with intervals."""
@@ -60,7 +68,8 @@ def evaluate(
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from benchmarks.evaluation.outside import outside
+    from benchmarks.evaluation.outside import outside, with_endings
+    from benchmarks.evaluation.rating.read_back import read_back
     from benchmarks.evaluation.run import Settings, finite
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
@@ -68,6 +77,12 @@ def evaluate(
     from slm.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
+    if ratings:
+        typer.echo(read_back(ratings, model, out, as_json))
+        return
+    if model is None:
+        raise UsageError("MODEL is missing: give a checkpoint, a run, a bundle, or a name from slmx list")
+    suites = with_endings(suites, rating_sheet)
     if not suites:
         if not text:
             raise UsageError("--text FILE is needed, stories to read; or --suite pairs, which needs no text")
@@ -84,7 +99,7 @@ def evaluate(
         seed,
         language,
     )
-    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price)
+    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     with nullcontext() if out is None else lock_folder(out):

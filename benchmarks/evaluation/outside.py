@@ -15,9 +15,12 @@ from benchmarks.evaluation.judge.endpoint import Endpoint, Judge
 from benchmarks.evaluation.judge.journal import JOURNAL, Journal
 from benchmarks.evaluation.judge.rubric import SHA256
 from benchmarks.evaluation.judge.suite import Cost, ask, cost_of, figures, waiting
+from benchmarks.evaluation.rating.page import to_html
+from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
-from benchmarks.evaluation.run import Evaluation, save
+from benchmarks.evaluation.run import TRUE, Evaluation, save
 from benchmarks.evaluation.stories import Ending
+from slm.disk import write_file
 from slm.errors import UsageError
 from slm.json_reader import is_plain_text
 
@@ -45,17 +48,19 @@ class Outside:
     Attributes:
         judge: The judge; None for none.
         price: The prices of a million tokens that go to the judge and that come from it.
+        sheet: The file of the page for people; None for none.
     """
 
     judge: Endpoint | None = None
     price: tuple[float, float] | None = None
+    sheet: Path | None = None
 
     def read(self, found: Evaluation, out: Path | None, bars: Bars, agree: Agree) -> None:
         """Lets everyone read the endings, and saves the figures.
 
         Args:
             found: The evaluation, with its endings.
-            out: Its folder. A judge needs one.
+            out: Its folder. A judge and a page need one.
             bars: Shows progress while its context is open.
             agree: Asks whether the judge may be asked.
 
@@ -63,6 +68,9 @@ class Outside:
             SlmxError: The judge fails, or `out` has the answers of another one.
         """
         endings = {name: [Ending(**row) for row in rows] for name, rows in found.endings.items()}
+        if self.sheet is not None and out is not None:
+            key = key_of(out, endings, opponents(found))
+            write_file(self.sheet, to_html(key, endings).encode("utf-8", "replace"))
         if self.judge is not None and out is not None:
             settings = {"url": self.judge.url, "model": self.judge.model, "rubric": SHA256}
             with Journal(out / JOURNAL, settings) as journal:
@@ -78,8 +86,26 @@ class Outside:
                 ask(endings, judge, journal, shown.begin(f"scores of {endpoint.model}", len(endings)))
 
 
+def opponents(found: Evaluation) -> list[tuple[str, str]]:
+    """Returns each model with the one that people compare it with: that of --against, or else the true stories."""
+    names = list(found.settings["hashes"])
+    other = TRUE if found.settings["against"] is None else names[-1]
+    return [(name, other) for name in names if name != other]
+
+
+def with_endings(suites: tuple[str, ...], sheet: Path | None) -> tuple[str, ...]:
+    """Returns the suites, with `stories` if something reads the endings and no suite writes them."""
+    return suites if sheet is None or not {"stories", "novelty", JUDGE}.isdisjoint(suites) else (*suites, "stories")
+
+
 def outside(
-    suites: Iterable[str], out: Path | None, url: str | None, model: str | None, key_env: str, price: str | None
+    suites: Iterable[str],
+    out: Path | None,
+    url: str | None,
+    model: str | None,
+    key_env: str,
+    price: str | None,
+    sheet: Path | None,
 ) -> Outside:
     """Reads the options.
 
@@ -90,14 +116,17 @@ def outside(
         model: The judge's name there.
         key_env: The name of the environment variable with its key.
         price: Two prices, of a million tokens in and out.
+        sheet: The file of the page for people.
 
     Raises:
         UsageError: An option is missing, or wrong.
     """
+    if sheet is not None:
+        _check_sheet(sheet, out)
     if JUDGE not in suites:
         if url is not None or model is not None:
             raise UsageError("--judge-url and --judge-model are for --suite judge; add it")
-        return Outside()
+        return Outside(sheet=sheet)
     if url is None or model is None:
         raise UsageError("the suite judge needs --judge-url URL and --judge-model NAME")
     if out is None:
@@ -105,9 +134,17 @@ def outside(
     _check_url(url)
     if not model or not is_plain_text(model):
         raise UsageError("--judge-model: not a name of printable characters")
-    return Outside(
-        Endpoint(url, model, os.environ.get(key_env) or None, key_env), None if price is None else _prices(price)
-    )
+    endpoint = Endpoint(url, model, os.environ.get(key_env) or None, key_env)
+    return Outside(endpoint, None if price is None else _prices(price), sheet)
+
+
+def _check_sheet(sheet: Path, out: Path | None) -> None:
+    if out is None:
+        raise UsageError("--rating-sheet needs --out DIR, where the key stays that says which ending is of which model")
+    if sheet.suffix not in (".html", ".htm"):
+        raise UsageError(f"--rating-sheet {sheet}: give a name that ends with .html")
+    if sheet.is_dir() or not (sheet.parent.is_dir() or sheet.parent == out):
+        raise UsageError(f"--rating-sheet {sheet}: it is a folder, or its folder does not exist; make that first")
 
 
 def _check_url(url: str) -> None:
