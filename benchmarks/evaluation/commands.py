@@ -108,6 +108,8 @@ def evaluate(
         readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
         if out is not None:
             write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+    if rating_sheet is not None:
+        typer.echo(f"{rating_sheet}: give this page to people; the key to its endings stays in {out}", err=True)
     typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
 
 

@@ -31,7 +31,8 @@ def test_a_sheet_is_made_rated_and_read_back(text: Path, slmx: Slmx, tmp_path: P
     key = Key.read(tmp_path / "found")
     assert key.pairs == (("nano int8", "true stories"),)
     assert all(question.id in page for question in key.questions)
-    assert "int8" not in page
+    assert "nano" not in page
+    assert "sheet.html: give this page to people" in done.stderr
     again = slmx(*command, "--rating-sheet", "sheet.html")
     assert again.code == 0, again.stderr
     assert (tmp_path / "sheet.html").read_text("utf-8") == page
