@@ -55,6 +55,9 @@ def evaluate(
         str | None, typer.Option(help="IN,OUT: prices of a million tokens, for the estimate of the cost.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask the judge without asking you first.")] = False,
+    scorer: Annotated[
+        Path | None, typer.Option(help="An outside model that reads the endings: a GGUF file or a Hugging Face folder.")
+    ] = None,
     rating_sheet: Annotated[
         Path | None, typer.Option(help="Write a blind page for people: the endings of MODEL beside others.")
     ] = None,
@@ -82,7 +85,7 @@ def evaluate(
         return
     if model is None:
         raise UsageError("MODEL is missing: give a checkpoint, a run, a bundle, or a name from slmx list")
-    suites = with_endings(suites, rating_sheet)
+    suites = with_endings(suites, rating_sheet, scorer)
     if not suites:
         if not text:
             raise UsageError("--text FILE is needed, stories to read; or --suite pairs, which needs no text")
@@ -99,7 +102,7 @@ def evaluate(
         seed,
         language,
     )
-    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet)
+    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet, scorer)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     with nullcontext() if out is None else lock_folder(out):

@@ -19,6 +19,8 @@ from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.run import TRUE, Evaluation, save
+from benchmarks.evaluation.scorer.kinds import hash_of, open_scorer
+from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
 from slm.disk import write_file
 from slm.errors import UsageError
@@ -49,11 +51,13 @@ class Outside:
         judge: The judge; None for none.
         price: The prices of a million tokens that go to the judge and that come from it.
         sheet: The file of the page for people; None for none.
+        scorer: The outside model; None for none.
     """
 
     judge: Endpoint | None = None
     price: tuple[float, float] | None = None
     sheet: Path | None = None
+    scorer: Path | None = None
 
     def read(self, found: Evaluation, out: Path | None, bars: Bars, agree: Agree) -> None:
         """Lets everyone read the endings, and saves the figures.
@@ -71,6 +75,8 @@ class Outside:
         if self.sheet is not None and out is not None:
             key = key_of(out, endings, opponents(found))
             write_file(self.sheet, to_html(key, endings).encode("utf-8", "replace"))
+        if self.scorer is not None:
+            self._score(self.scorer, found, endings, out, bars)
         if self.judge is not None and out is not None:
             settings = {"url": self.judge.url, "model": self.judge.model, "rubric": SHA256}
             with Journal(out / JOURNAL, settings) as journal:
@@ -78,6 +84,17 @@ class Outside:
                 for name, ours in endings.items():
                     found.results.setdefault(name, {})[JUDGE] = figures(ours, journal, self.judge.model)
             save(out, found)
+
+    def _score(self, path: Path, found: Evaluation, endings: Endings, out: Path | None, bars: Bars) -> None:
+        sha256 = hash_of(path) if path.exists() else ""
+        open_ = [name for name in endings if found.results.get(name, {}).get(SCORER, {}).get("sha256") != sha256]
+        if open_:
+            scorer = open_scorer(path)
+            with bars() as shown:
+                advance = shown.begin(f"{path.name} reads", sum(len(endings[name]) for name in open_))
+                for name in open_:
+                    found.results.setdefault(name, {})[SCORER] = measure(scorer, path, sha256, endings[name], advance)
+                    save(out, found)
 
     def _ask(self, endpoint: Endpoint, endings: Sequence[Ending], journal: Journal, bars: Bars, agree: Agree) -> None:
         if endings:
@@ -93,9 +110,11 @@ def opponents(found: Evaluation) -> list[tuple[str, str]]:
     return [(name, other) for name in names if name != other]
 
 
-def with_endings(suites: tuple[str, ...], sheet: Path | None) -> tuple[str, ...]:
-    """Returns the suites, with `stories` if something reads the endings and no suite writes them."""
-    return suites if sheet is None or not {"stories", "novelty", JUDGE}.isdisjoint(suites) else (*suites, "stories")
+def with_endings(suites: tuple[str, ...], sheet: Path | None, scorer: Path | None) -> tuple[str, ...]:
+    """Returns the suites, with `stories` if a page needs endings or a scorer needs their variety."""
+    written = not {"stories", "novelty", JUDGE}.isdisjoint(suites)
+    needed = scorer is not None or (sheet is not None and not written)
+    return (*suites, "stories") if needed and "stories" not in suites else suites
 
 
 def outside(
@@ -106,6 +125,7 @@ def outside(
     key_env: str,
     price: str | None,
     sheet: Path | None,
+    scorer: Path | None,
 ) -> Outside:
     """Reads the options.
 
@@ -117,6 +137,7 @@ def outside(
         key_env: The name of the environment variable with its key.
         price: Two prices, of a million tokens in and out.
         sheet: The file of the page for people.
+        scorer: The outside model.
 
     Raises:
         UsageError: An option is missing, or wrong.
@@ -126,7 +147,7 @@ def outside(
     if JUDGE not in suites:
         if url is not None or model is not None:
             raise UsageError("--judge-url and --judge-model are for --suite judge; add it")
-        return Outside(sheet=sheet)
+        return Outside(sheet=sheet, scorer=scorer)
     if url is None or model is None:
         raise UsageError("the suite judge needs --judge-url URL and --judge-model NAME")
     if out is None:
@@ -135,7 +156,7 @@ def outside(
     if not model or not is_plain_text(model):
         raise UsageError("--judge-model: not a name of printable characters")
     endpoint = Endpoint(url, model, os.environ.get(key_env) or None, key_env)
-    return Outside(endpoint, None if price is None else _prices(price), sheet)
+    return Outside(endpoint, None if price is None else _prices(price), sheet, scorer)
 
 
 def _check_sheet(sheet: Path, out: Path | None) -> None:

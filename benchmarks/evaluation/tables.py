@@ -10,6 +10,7 @@ from benchmarks.evaluation.markdown import UNKNOWN, interval, table
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
+from benchmarks.evaluation.scorer.suite import scorer_table
 
 SHOWN_N = (1, 2, 3, 4, 6, 8, 12, LARGEST_N)
 PERCENT = (
@@ -31,6 +32,7 @@ def tables(found: Evaluation) -> str:
         *_stories(found.results),
         *_novelty(found.results),
         *judge_table(found.results),
+        *scorer_table(found.results),
     ]
     return "\n\n".join(parts)
 

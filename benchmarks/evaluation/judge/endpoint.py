@@ -18,13 +18,13 @@ RETRIES = 5  # after an error of the server, 429 or a timeout, with pauses that 
 BODIES = 2  # answers without the form of the protocol, after which the endpoint is given up
 SHOWN = 200  # characters of a foreign message
 GO_ON = "what is judged is kept: the same command goes on"
-# How the scores are asked for. An endpoint that refuses a form (400 or 422) gets the next one.
+# How the scores are asked for. An endpoint that refuses a form gets the next one.
 _SCHEMA = {
     "response_format": {"type": "json_schema", "json_schema": {"name": "scores", "strict": True, "schema": SCHEMA}}
 }
 _USUAL = {"temperature": 0, "max_tokens": 300}
 _THINKING = {"max_completion_tokens": 4000}  # models that think first refuse a temperature and `max_tokens`
-FORMS: tuple[dict[str, Any], ...] = (_SCHEMA | _USUAL, _SCHEMA | _THINKING, _USUAL, _THINKING)
+FORMS: tuple[dict[str, Any], ...] = (_SCHEMA | _USUAL, _USUAL, _SCHEMA | _THINKING, _THINKING)
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class Judge:
                     messages=messages,  # type: ignore[arg-type]
                     **FORMS[number],
                 )
-            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
-                first = first or error
             except self._openai.APIStatusError as error:
-                raise self._refusal(error) from None
+                if not _refuses_form(error):
+                    raise self._refusal(error) from None
+                first = first or error
             except self._openai.APITimeoutError:
                 times = self._endpoint.retries + 1
                 raise self._failure(f"no answer within {self._endpoint.timeout:g} seconds, {times} times") from None
@@ -176,6 +176,11 @@ class Judge:
 
     def _failure(self, what: str) -> SlmxError:
         return SlmxError(f"{self._endpoint.url}: {what}; {GO_ON}")
+
+
+def _refuses_form(error: APIStatusError) -> bool:
+    """Returns whether an endpoint does not know a field. The server of llama-cpp-python answers 500 then."""
+    return error.status_code in (400, 422) or (error.status_code == 500 and "response_format" in error.response.text)
 
 
 def _said(error: APIStatusError) -> str:

@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
     Attributes:
         script: What happens to the next requests, in order; after it, every request gets good scores.
         requests: The bodies of the requests that had an answer of any kind.
-        takes_schema: Whether it knows `response_format` with a JSON schema.
+        no_schema: The status with which it refuses `response_format`; 0 if it knows JSON schemas.
         thinks: Whether its model refuses a temperature and `max_tokens`.
     """
 
@@ -42,7 +42,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.script: list[str] = []
         self.requests: list[dict[str, Any]] = []
-        self.takes_schema, self.thinks = True, False
+        self.no_schema, self.thinks = 0, False
 
     @property
     def url(self) -> str:
@@ -79,8 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(401, "Incorrect API key provided")
         if request["model"] != MODEL:
             return self._error(404, f"The model `{request['model']}` does not exist")
-        if "response_format" in request and not self.server.takes_schema:
-            return self._error(422, "response_format: Input should be 'text' or 'json_object'")
+        if "response_format" in request and self.server.no_schema:
+            return self._error(self.server.no_schema, "response_format: Input should be 'text' or 'json_object'")
         if self.server.thinks and {"temperature", "max_tokens"} & set(request):
             return self._error(400, "Unsupported value: 'temperature'")
         self.server.requests.append(request)

@@ -16,6 +16,7 @@ from benchmarks.evaluation.judge.rubric import messages
 from slm.errors import SlmxError
 from tests.benchmarks.evaluation.judge.endpoints import KEY, SCORES, Server, completion, serving
 
+pytestmark = pytest.mark.slow  # the package openai waits half a second before it tries again
 QUESTION = messages("Once there was a cat.", " It slept.")
 
 
@@ -103,8 +104,9 @@ def test_a_wrong_address(server: Server) -> None:
     assert "check --judge-url, which often ends with /v1" in failure(wrong)
 
 
-def test_an_endpoint_without_schemas_is_asked_without_from_then_on(server: Server) -> None:
-    server.takes_schema = False
+@pytest.mark.parametrize("status", [400, 422, 500])  # the server of llama-cpp-python answers 500
+def test_an_endpoint_without_schemas_is_asked_without_from_then_on(server: Server, status: int) -> None:
+    server.no_schema = status
     with Judge(server.endpoint()) as judge:
         judge.ask(QUESTION)
         judge.ask(QUESTION)
