@@ -19,7 +19,7 @@ from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.run import TRUE, Evaluation, save
-from benchmarks.evaluation.scorer.kinds import hash_of, open_scorer
+from benchmarks.evaluation.scorer.kinds import hash_of, is_gguf, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
 from slm.disk import write_file
@@ -86,7 +86,7 @@ class Outside:
             save(out, found)
 
     def _score(self, path: Path, found: Evaluation, endings: Endings, out: Path | None, bars: Bars) -> None:
-        sha256 = hash_of(path) if path.exists() else ""
+        sha256 = hash_of(path)
         open_ = [name for name in endings if found.results.get(name, {}).get(SCORER, {}).get("sha256") != sha256]
         if open_:
             scorer = open_scorer(path)
@@ -140,10 +140,13 @@ def outside(
         scorer: The outside model.
 
     Raises:
+        SlmxError: The outside model is neither a GGUF file nor a Hugging Face folder.
         UsageError: An option is missing, or wrong.
     """
     if sheet is not None:
         _check_sheet(sheet, out)
+    if scorer is not None:
+        is_gguf(scorer)  # before the models write for minutes
     if JUDGE not in suites:
         if url is not None or model is not None:
             raise UsageError("--judge-url and --judge-model are for --suite judge; add it")

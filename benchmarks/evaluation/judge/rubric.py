@@ -30,6 +30,8 @@ INSTRUCTIONS = (
     + ", ".join(f'"{axis}": N' for axis in AXES)
     + "}"
 )
+# With a temperature of 0, the same question would have the same answer.
+REMINDER = "\nYour last answer was not such an object. Begin with {, end with }, and write no other word."
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {axis: {"type": "integer", "enum": list(range(LEAST, MOST + 1))} for axis in AXES},
@@ -37,14 +39,20 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 # Answers of judges that were asked differently are not mixed.
-SHA256 = sha256_of_bytes(json.dumps([INSTRUCTIONS, SCHEMA]).encode())
+SHA256 = sha256_of_bytes(json.dumps([INSTRUCTIONS, REMINDER, SCHEMA]).encode())
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL)
 
 
-def messages(opening: str, ending: str) -> list[dict[str, str]]:
-    """Returns the conversation in which one ending is judged. It has no name of a model."""
+def messages(opening: str, ending: str, again: bool = False) -> list[dict[str, str]]:
+    """Returns the conversation in which one ending is judged. It has no name of a model.
+
+    Args:
+        opening: The beginning of the story.
+        ending: What is judged.
+        again: Whether the answer before had no scores.
+    """
     return [
-        {"role": "system", "content": INSTRUCTIONS},
+        {"role": "system", "content": INSTRUCTIONS + REMINDER * again},
         {"role": "user", "content": f"{opening.strip()}\n{MARK}\n{ending.strip()}"},
     ]
 

@@ -88,7 +88,8 @@ def ask(endings: Iterable[Ending], judge: Judge, journal: Journal, advance: Adva
     for ending in endings:
         key = key_of(ending)
         while not journal.of(key).done:
-            reply = judge.ask(messages(ending.opening, ending.text))
+            again = journal.of(key).answers > 0
+            reply = judge.ask(messages(ending.opening, ending.text, again))
             scores, why = None, None
             try:
                 scores = parse_scores(reply.content)

@@ -48,12 +48,21 @@ def open_scorer(path: Path) -> Scorer:
     Raises:
         SlmxError: It is neither, it does not predict the next token, or its package is not installed.
     """
+    return _Gguf(path) if is_gguf(path) else _HuggingFace(path)
+
+
+def is_gguf(path: Path) -> bool:
+    """Returns whether an outside model is a GGUF file; if not, it is a Hugging Face folder.
+
+    Raises:
+        SlmxError: It is neither.
+    """
     if path.is_dir() and (path / "config.json").is_file():
-        return _HuggingFace(path)
+        return False
     if path.is_file():
         with path.open("rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
-                return _Gguf(path)
+                return True
     if not path.exists():
         raise SlmxError(f"--scorer {path}: not found")
     raise SlmxError(f"--scorer {path}: neither a GGUF file nor a Hugging Face folder with config.json and weights")

@@ -93,6 +93,8 @@ def test_nonsense_is_asked_again_once_and_then_counted(server: Server, tmp_path:
     path = tmp_path / JOURNAL
     judged(server, path)
     assert len(server.requests) == 14
+    reminded = ["Your last answer" in request["messages"][0]["content"] for request in server.requests]
+    assert reminded == [False, True, False, True, *[False] * 10]
     lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()[1:]]
     assert [line["scores"] for line in lines[:4]] == [None, SCORES, None, None]
     assert "creativity is missing" in lines[2]["wrong"]

@@ -72,7 +72,7 @@ def test_only_the_ending_is_counted_and_all_of_the_text_is_read(folder: Path, to
     assert found is not None
     model = models.hugging_face.AutoModelForCausalLM.from_pretrained(folder).eval()
     nats, tokens = expected(tokenizer, model)
-    assert found == (pytest.approx(nats, rel=1e-4), tokens)
+    assert found == pytest.approx((nats, tokens), rel=1e-4)
 
 
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="needs llama-cpp-python, which is compiled")
@@ -82,7 +82,7 @@ def test_a_gguf_agrees_with_transformers(tokenizer: HFTokenizer, tmp_path: Path)
     found = nats_of(open_scorer(tmp_path / "model.gguf"), OPENING, ENDING)
     assert found is not None
     nats, tokens = expected(tokenizer, model)
-    assert found == (pytest.approx(nats, rel=1e-3), tokens)
+    assert found == pytest.approx((nats, tokens), rel=1e-3)
 
 
 def test_a_model_that_finds_all_bytes_equally_likely_has_their_number_as_perplexity() -> None:
@@ -165,7 +165,8 @@ def test_the_hash_changes_with_the_weights(folder: Path, tmp_path: Path) -> None
 def test_the_command_shows_both_and_measures_once(folder: Path, stories: list[str], slmx: Slmx, tmp_path: Path) -> None:
     long = [" ".join(stories[number : number + 2]).replace("\n", " ") for number in range(0, 12, 2)]
     (tmp_path / "stories.txt").write_text("\n<|endoftext|>\n".join(long), "utf-8")
-    command = ["evaluate", "nano", "--text", "stories.txt", "--count", "3", "--out", "found", "--scorer", folder]
+    command: list[str | Path] = ["evaluate", "nano", "--text", "stories.txt", "--count", "3", "--out", "found"]
+    command += ["--scorer", folder]
     first = slmx(*command)
     assert first.code == 0, first.stderr
     assert "## Outside model" in first.stdout
