@@ -158,7 +158,10 @@ def outside(
     _check_url(url)
     if not model or not is_plain_text(model):
         raise UsageError("--judge-model: not a name of printable characters")
-    endpoint = Endpoint(url, model, os.environ.get(key_env) or None, key_env)
+    key = os.environ.get(key_env) or None
+    if key is not None and not (key.isascii() and key.isprintable() and key == key.strip()):
+        raise UsageError(f"the key in {key_env} has spaces around it or characters that no key has; set it again")
+    endpoint = Endpoint(url, model, key, key_env)
     return Outside(endpoint, None if price is None else _prices(price), sheet, scorer)
 
 

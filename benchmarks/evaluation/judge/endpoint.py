@@ -126,7 +126,7 @@ class Judge:
         raise self._failure(f"its answer is not a chat completion: {why}; check --judge-url, which often ends with /v1")
 
     def _send(self, messages: list[dict[str, str]]) -> str:
-        first: APIStatusError | None = None
+        refused: list[str] = []
         for number in range(len(FORMS)) if self._form is None else (self._form,):
             try:
                 raw = self._client.chat.completions.with_raw_response.create(
@@ -137,7 +137,7 @@ class Judge:
             except self._openai.APIStatusError as error:
                 if not _refuses_form(error):
                     raise self._refusal(error) from None
-                first = first or error
+                refused.append(_said(error))
             except self._openai.APITimeoutError:
                 times = self._endpoint.retries + 1
                 raise self._failure(f"no answer within {self._endpoint.timeout:g} seconds, {times} times") from None
@@ -147,8 +147,7 @@ class Judge:
             else:
                 self._form = number
                 return str(raw.text)
-        assert first is not None
-        raise self._failure(f"refuses the request: {_said(first)}") from None
+        raise self._failure(f"refuses every form of the request: {'; or: '.join(dict.fromkeys(refused))}")
 
     def _refusal(self, error: APIStatusError) -> SlmxError:
         """Says what a status means and what helps."""

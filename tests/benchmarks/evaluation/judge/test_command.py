@@ -112,6 +112,15 @@ def test_a_wrong_option_is_one_line(server: Server, text: Path, slmx: Slmx, more
     assert said in slmx.refuses_unchanged(*options(server, text), *more, code=2)
 
 
+@pytest.mark.parametrize("key", ["secret\n", " secret", "sécret"])
+def test_a_key_that_cannot_be_sent_is_one_line(
+    server: Server, text: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("OTHER_KEY", key)
+    line = slmx.refuses_unchanged(*options(server, text), "--judge-key-env", "OTHER_KEY", code=2)
+    assert line == "the key in OTHER_KEY has spaces around it or characters that no key has; set it again"
+
+
 def test_what_the_suite_needs_is_said(text: Path, slmx: Slmx) -> None:
     start = ["evaluate", "nano", "--text", str(text), "--suite"]
     assert "the suite judge needs --judge-url URL and --judge-model NAME" in slmx(*start, "judge", "--out", "o").stderr

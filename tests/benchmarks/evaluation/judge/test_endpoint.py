@@ -122,9 +122,12 @@ def test_a_model_that_thinks_is_asked_without_a_temperature(server: Server) -> N
 
 
 def test_an_endpoint_that_refuses_every_form_says_why(server: Server) -> None:
-    server.script = ["400"] * 4
-    assert "refuses the request: It broke here?[31m" in failure(server.endpoint())
-    assert len(server.requests) == 4
+    server.script = ["400"] * 2
+    server.no_schema = 422
+    said = failure(server.endpoint())
+    assert "refuses every form of the request: response_format: Input should be 'text'" in said
+    assert "or: It broke here?[31m;" in said
+    assert len(server.requests) == 2
 
 
 def test_an_answer_without_content_or_counts_is_empty(server: Server) -> None:
