@@ -105,9 +105,8 @@ class Outside:
 
 def opponents(found: Evaluation) -> list[tuple[str, str]]:
     """Returns each model with the one that people compare it with: that of --against, or else the true stories."""
-    names = list(found.settings["hashes"])
-    other = TRUE if found.settings["against"] is None else names[-1]
-    return [(name, other) for name in names if name != other]
+    other = found.settings["opponent"] or TRUE
+    return [(name, other) for name in found.settings["hashes"] if name != other]
 
 
 def with_endings(suites: tuple[str, ...], sheet: Path | None, scorer: Path | None) -> tuple[str, ...]:

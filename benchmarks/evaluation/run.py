@@ -121,6 +121,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
+        "opponent": None if other is None else other.name,
     }
     run = _Run(settings, _load(out, identity), out, begin)
     for subject in subjects:
