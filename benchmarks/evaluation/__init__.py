@@ -1,3 +1,3 @@
 """`slmx evaluate`: what a model is worth, and what a variant costs. A bundle needs onnxruntime and numpy only."""
 
-SUITES = ("loss", "pairs", "stories", "novelty")
+SUITES = ("loss", "pairs", "stories", "novelty", "judge")

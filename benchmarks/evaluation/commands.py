@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmarks.evaluation import SUITES
-from slm.errors import UsageError
+from slm.errors import UsageError, needs
 from slm.usage import panel, some_of
 
 if TYPE_CHECKING:
+    from benchmarks.evaluation.judge.suite import Cost
     from benchmarks.evaluation.reading import Advance
 
 REPORT = "evaluation.md"
 
 
-_stories, _output = panel("Stories"), panel("Output")
+_stories, _output, _judge = panel("Stories"), panel("Output"), panel("Judges and people")
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")
+    ] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="Held-out stories, or a folder from slmx prepare; repeat for more.")
     ] = None,
@@ -52,6 +56,24 @@ def evaluate(
     out: Annotated[
         Path | None, _output(help="Folder for the result. The same command goes on with one that was stopped.")
     ] = None,
+    judge_url: Annotated[
+        str | None, _judge(help="An OpenAI-compatible API for the suite judge, such as http://127.0.0.1:8000/v1.")
+    ] = None,
+    judge_model: Annotated[str | None, _judge(help="The name of the judge there.")] = None,
+    judge_key_env: Annotated[str, _judge(metavar="NAME", help="Variable with its key.")] = "OPENAI_API_KEY",
+    judge_price: Annotated[
+        str | None, _judge(metavar="IN,OUT", help="Prices of a million tokens, for the estimate of the cost.")
+    ] = None,
+    yes: Annotated[bool, _judge("--yes", help="Ask the judge without asking you first.")] = False,
+    scorer: Annotated[
+        Path | None, _judge(help="An outside model that reads the endings: a GGUF file or a Hugging Face folder.")
+    ] = None,
+    rating_sheet: Annotated[
+        Path | None, _judge(help="Write a blind page for people: the endings of MODEL beside others.")
+    ] = None,
+    ratings: Annotated[
+        list[Path] | None, _judge(help="Read what people saved there, with --out alone; repeat for more.")
+    ] = None,
     as_json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what a model is worth and what a variant costs.
@@ -59,8 +81,11 @@ def evaluate(
     docs/quality.md explains the figures. Each has an interval.
     """
     import json
+    from contextlib import nullcontext
     from dataclasses import asdict
 
+    from benchmarks.evaluation.outside import outside, with_endings
+    from benchmarks.evaluation.rating.read_back import read_back
     from benchmarks.evaluation.run import Settings, finite
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
@@ -68,6 +93,12 @@ def evaluate(
     from slm.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
+    if ratings:
+        typer.echo(read_back(ratings, model, out, as_json))
+        return
+    if model is None:
+        raise UsageError("MODEL is missing: give a checkpoint, a run, a bundle, or a name from slmx list")
+    suites = with_endings(suites, rating_sheet, scorer)
     if not suites:
         if not text:
             raise UsageError("--text FILE is needed, stories to read; or --suite pairs, which needs no text")
@@ -86,24 +117,36 @@ def evaluate(
         language,
         controls,
     )
+    readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet, scorer)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    with _Bars() as bars:
-        if out is None:
-            found = run(settings, None, bars.begin)
-        else:
-            with lock_folder(out):
-                found = run(settings, out, bars.begin)
-                write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+    with nullcontext() if out is None else lock_folder(out):
+        with _Bars() as bars:
+            found = run(settings, out, bars.begin)
+        readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
+        if out is not None:
+            write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+    if rating_sheet is not None:
+        typer.echo(f"{rating_sheet}: give this page to people; the key to its endings stays in {out}", err=True)
     typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
+
+
+def _agree(cost: Cost, yes: bool) -> None:
+    """Shows what the judge costs, and asks whether that is wanted."""
+    typer.echo(f"the judge: {cost}", err=True)
+    if not yes:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UsageError("nothing was asked: add --yes, because there is no terminal to ask you on")
+        typer.confirm("Go on?", abort=True, err=True)
 
 
 class _Bars:
     """Progress on stderr: a bar on a terminal, a line for each part in a log."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
+        with needs("evaluate"):
+            from rich.console import Console
+            from rich.progress import Progress
 
         self._console = Console(stderr=True)
         self._bars = Progress(console=self._console, transient=True, disable=not self._console.is_terminal)

@@ -27,7 +27,7 @@ from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
 from slm.json_reader import read_json
 
-WITH_TEXT = ("loss", "stories", "novelty")
+WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
 EVERY = "all"
 RESULT = "evaluation.json"
@@ -123,6 +123,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
+        "opponent": None if other is None else other.name,
     }
     run = _Run(settings, _load(out, identity), out, begin)
     for subject in subjects:
@@ -131,7 +132,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         for subject in subjects:
             if len(subjects) == 1 or subject.sha256 != other.sha256:
                 run.compare(subject, other, text)
-    if text is not None and not {"stories", "novelty"}.isdisjoint(settings.suites):
+    if text is not None and not {"stories", "novelty", "judge"}.isdisjoint(settings.suites):
         run.write(everyone, text)
     return run.found
 
@@ -151,7 +152,7 @@ class _Run:
         """Measures something that was not measured yet, and saves it."""
         if name not in results:
             results[name] = measure()
-            _save(self._out, self.found)
+            save(self._out, self.found)
 
     def measure(self, subject: Subject, text: StoryText | None) -> None:
         """Runs the suites that read."""
@@ -205,7 +206,8 @@ class _Run:
                 self._keep(results, "novelty", partial(measure_novelty, [ending.text for ending in ours], training))
 
 
-def _save(out: Path | None, found: Evaluation) -> None:
+def save(out: Path | None, found: Evaluation) -> None:
+    """Writes an evaluation into its folder, if there is one."""
     if out is not None:
         content = json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False)
         write_file(out / RESULT, content.encode() + b"\n")

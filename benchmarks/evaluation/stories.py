@@ -31,6 +31,7 @@ from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.writing import Written, write
 from runtimes.engine.loss import log_softmax, negative_log_likelihood
 from runtimes.types import SamplingParams
+from slm.errors import needs
 
 WORDS = 60  # of an ending that are measured
 READ_BY_FIRST = "bits per byte, read by the first model"
@@ -144,8 +145,9 @@ def measure_stories(
 
 def overlap(endings: Sequence[Ending], true: Sequence[Ending]) -> dict[str, Any]:
     """Returns BLEU and chrF against the true endings, with sacrebleu's signatures."""
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
+    with needs("evaluate"):
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
 
     found = {}
     for name, metric in (("BLEU", BLEU()), ("chrF", CHRF())):
@@ -164,7 +166,8 @@ def _mean(values: Sequence[float]) -> Estimate:
 
 def _pooled(pieces: Sequence[str]) -> dict[str, Any]:
     """Returns the variety over all endings, each cut to the same number of words."""
-    from sacrebleu import sentence_bleu
+    with needs("evaluate"):
+        from sacrebleu import sentence_bleu
 
     words = [word for piece in pieces for word in words_of(piece)]
     content = "\n".join(pieces).encode()

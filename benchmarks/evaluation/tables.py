@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS, verdicts
+from benchmarks.evaluation.judge.table import judge_table
+from benchmarks.evaluation.markdown import UNKNOWN, interval, table
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
+from benchmarks.evaluation.scorer.suite import scorer_table
 
-UNKNOWN = "-"
 SHOWN_N = (1, 2, 3, 4, 6, 8, 12, LARGEST_N)
 PERCENT = (
     "of at least the measured words",
@@ -31,28 +33,10 @@ def tables(found: Evaluation) -> str:
         *_stories(found.results),
         *_novelty(found.results),
         *_controls(found.results),
+        *judge_table(found.results),
+        *scorer_table(found.results),
     ]
     return "\n\n".join(parts)
-
-
-def interval(estimate: Mapping[str, Any] | None, form: str = ".4f", factor: float = 1.0) -> str:
-    """Returns a figure with the half width of its interval, such as `0.7446 ± 0.0120`."""
-    if estimate is None or estimate.get("value") is None:
-        return UNKNOWN
-    value = factor * estimate["value"]
-    if estimate.get("low") is None:
-        return format(value, form)
-    return f"{value:{form}} ± {factor * (estimate['high'] - estimate['low']) / 2:{form}}"
-
-
-def _table(heading: str, note: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    rows = [list(row) for row in rows]
-    if not rows:
-        return []
-    columns = list(columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return [f"## {heading}", *[note] * bool(note), "\n".join(lines)]
 
 
 def _loss(results: Mapping[str, Any]) -> list[str]:
@@ -66,7 +50,7 @@ def _loss(results: Mapping[str, Any]) -> list[str]:
                 rows.append([name, way.value, *cells, f"{figures['tokens']:,}"])
     note = "Smaller is better. ± is half of the 95 % interval, clustered by story."
     columns = ("model", "read in", "bits per byte", "nats per token", "perplexity", "tokens")
-    return _table("Loss", note, columns, rows) + _positions(results)
+    return table("Loss", note, columns, rows) + _positions(results)
 
 
 def _positions(results: Mapping[str, Any]) -> list[str]:
@@ -77,7 +61,7 @@ def _positions(results: Mapping[str, Any]) -> list[str]:
     columns = ["model", *(_range(group) for group in longest)]
     rows = [[name, *(f"{group['nats']:.2f}" for group in curve)] for name, curve in curves.items()]
     rows = [row + [UNKNOWN] * (len(columns) - len(row)) for row in rows]
-    return _table("Loss by position", "Nats per token after so many tokens of the window.", columns, rows)
+    return table("Loss by position", "Nats per token after so many tokens of the window.", columns, rows)
 
 
 def _range(group: Mapping[str, int]) -> str:
@@ -112,7 +96,7 @@ def _differences(differences: Mapping[str, Any]) -> list[str]:
         "same most likely token",
         "change, root mean square",
     )
-    return _table("Differences", note, columns, rows)
+    return table("Differences", note, columns, rows)
 
 
 def _pairs(results: Mapping[str, Any]) -> list[str]:
@@ -122,7 +106,7 @@ def _pairs(results: Mapping[str, Any]) -> list[str]:
         name: [f"{interval(pairs[kind]['accuracy'], '.1f', 100)} %" for kind in kinds] for name, pairs in found.items()
     }
     note = "The share of pairs of which the right text is more likely. Chance is 50 %, a person is near 100 %."
-    return _table("Pairs of sentences", note, ("model", *kinds), [[name, *row] for name, row in cells.items()])
+    return table("Pairs of sentences", note, ("model", *kinds), [[name, *row] for name, row in cells.items()])
 
 
 def _stories(results: Mapping[str, Any]) -> list[str]:
@@ -133,7 +117,7 @@ def _stories(results: Mapping[str, Any]) -> list[str]:
     figures = dict.fromkeys(figure for name in names for figure in found[name])
     rows = [[figure, *(_cell(figure, found[name].get(figure)) for name in names)] for figure in figures]
     note = "Endings for the beginnings of held-out stories. The column of the true stories is the line to come near to."
-    return _table("Stories", note, ("figure", *names), rows)
+    return table("Stories", note, ("figure", *names), rows)
 
 
 def _cell(figure: str, value: object) -> str:
@@ -155,7 +139,7 @@ def _novelty(results: Mapping[str, Any]) -> list[str]:
             rows.append([name, *shares, f"{figures['mean longest copy']:.1f}", str(figures["longest copy"]["words"])])
     note = "The share of n-grams that the training text does not have, and the longest copies in words."
     columns = ("model", *(f"n = {n}" for n in SHOWN_N), "mean longest copy", "longest copy")
-    return _table("Novelty", note, columns, rows)
+    return table("Novelty", note, columns, rows)
 
 
 def _place(name: str) -> int:
@@ -167,4 +151,4 @@ def _controls(results: Mapping[str, Any]) -> list[str]:
     told = {True: "yes", False: "no: the figure is blind to it"}
     rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in verdicts(results).items()]
     note = "Bad endings that are made on purpose. A figure counts only if it puts its control last."
-    return _table("Controls", note, ("control", "figure", "last"), rows)
+    return table("Controls", note, ("control", "figure", "last"), rows)

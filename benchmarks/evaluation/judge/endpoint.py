@@ -1,0 +1,190 @@
+"""One question to an OpenAI-compatible endpoint, through the package openai, and what can go wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.evaluation.judge.rubric import SCHEMA
+from slm.errors import SlmxError, needs
+from slm.json_reader import Fields, as_plain_text, parse_json
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
+
+TIMEOUT = 120.0  # seconds for one answer
+RETRIES = 5  # after an error of the server, 429 or a timeout, with pauses that grow, or as long as the server asks for
+BODIES = 2  # answers without the form of the protocol, after which the endpoint is given up
+SHOWN = 200  # characters of a foreign message
+GO_ON = "what is judged is kept: the same command goes on"
+# How the scores are asked for. An endpoint that refuses a form gets the next one.
+_SCHEMA = {
+    "response_format": {"type": "json_schema", "json_schema": {"name": "scores", "strict": True, "schema": SCHEMA}}
+}
+_USUAL = {"temperature": 0, "max_tokens": 300}
+_THINKING = {"max_completion_tokens": 4000}  # models that think first refuse a temperature and `max_tokens`
+FORMS: tuple[dict[str, Any], ...] = (_SCHEMA | _USUAL, _USUAL, _SCHEMA | _THINKING, _THINKING)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the judge is.
+
+    Attributes:
+        url: The address of the API, such as `https://api.openai.com/v1`.
+        model: The name of the model there.
+        key: The key; None if the variable is not set.
+        key_env: The name of the environment variable with the key.
+        timeout: Seconds for one answer.
+        retries: How often a request is repeated that failed for a reason that can pass.
+    """
+
+    url: str
+    model: str
+    key: str | None
+    key_env: str
+    timeout: float = TIMEOUT
+    retries: int = RETRIES
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        raw: The whole body of the response.
+        content: What the model wrote.
+        tokens: Tokens of the request and of the answer, as the endpoint counts them; 0 if it does not say.
+    """
+
+    raw: str
+    content: str
+    tokens: tuple[int, int]
+
+
+def read_body(raw: str) -> Reply:
+    """Reads the body of a response.
+
+    Raises:
+        ValueError: It is not a chat completion.
+    """
+    body = Fields(parse_json(raw.encode("utf-8", "replace"), max_depth=32))
+    choices = body.value("choices")
+    if not isinstance(choices, list) or not choices:
+        raise ValueError("choices is not a list with an answer")
+    message = Fields(choices[0], "choices[0]").object("message")
+    content = message.value("content") if "content" in message else None
+    if content is not None and not isinstance(content, str):
+        raise ValueError("choices[0].message.content is not a text")
+    usage = body.optional("usage", body.object)
+    counts = [usage.optional(name, usage.integer) if usage else 0 for name in ("prompt_tokens", "completion_tokens")]
+    return Reply(raw, content or "", (counts[0] or 0, counts[1] or 0))
+
+
+class Judge:
+    """Asks an endpoint, as a context manager.
+
+    Args:
+        endpoint: Where it is.
+
+    Raises:
+        SlmxError: The package openai is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        with needs("evaluate"):
+            import openai
+        self._openai, self._endpoint = openai, endpoint
+        self._client = openai.OpenAI(
+            base_url=endpoint.url,
+            api_key=endpoint.key or "none",
+            timeout=endpoint.timeout,
+            max_retries=endpoint.retries,
+        )
+        self._form: int | None = None
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._client.close()
+
+    def ask(self, messages: list[dict[str, str]]) -> Reply:
+        """Sends a conversation, and repeats it while the endpoint fails in a way that can pass.
+
+        Raises:
+            SlmxError: The endpoint does not answer, refuses, or does not speak the protocol.
+        """
+        why = ""
+        for _ in range(BODIES):
+            raw = self._send(messages)
+            try:
+                return read_body(raw)
+            except ValueError as error:
+                why = f"{error}; it begins with {raw[:60]!a}"
+        raise self._failure(f"its answer is not a chat completion: {why}; check --judge-url, which often ends with /v1")
+
+    def _send(self, messages: list[dict[str, str]]) -> str:
+        refused: list[str] = []
+        for number in range(len(FORMS)) if self._form is None else (self._form,):
+            try:
+                raw = self._client.chat.completions.with_raw_response.create(
+                    model=self._endpoint.model,
+                    messages=messages,  # type: ignore[arg-type]
+                    **FORMS[number],
+                )
+            except self._openai.APIStatusError as error:
+                if not _refuses_form(error):
+                    raise self._refusal(error) from None
+                refused.append(_said(error))
+            except self._openai.APITimeoutError:
+                times = self._endpoint.retries + 1
+                raise self._failure(f"no answer within {self._endpoint.timeout:g} seconds, {times} times") from None
+            except self._openai.APIConnectionError as error:
+                reason = as_plain_text(str(error.__cause__ or error))[:SHOWN]
+                raise self._failure(f"cannot be reached ({reason}); start the server or check --judge-url") from None
+            else:
+                self._form = number
+                return str(raw.text)
+        raise self._failure(f"refuses every form of the request: {'; or: '.join(dict.fromkeys(refused))}")
+
+    def _refusal(self, error: APIStatusError) -> SlmxError:
+        """Says what a status means and what helps."""
+        endpoint, said = self._endpoint, _said(error)
+        if error.status_code in (401, 403):
+            held = (
+                f"the key in {endpoint.key_env}" if endpoint.key else f"a request without a key; set {endpoint.key_env}"
+            )
+            return self._failure(f"refuses {held}: {said}")
+        if error.status_code == 404:
+            names = self._names()
+            there = f"it has {names}" if names else "check --judge-url, which often ends with /v1"
+            return self._failure(f"has no model {endpoint.model}, or no such address: {said}; {there}")
+        if error.status_code == 429:
+            return self._failure(f"takes no more requests now: {said}; wait, or check what the account allows")
+        return self._failure(f"status {error.status_code}, {endpoint.retries + 1} times: {said}")
+
+    def _names(self) -> str:
+        """Returns the first models that the endpoint lists; empty if it lists none."""
+        try:
+            listed = self._client.with_options(max_retries=0).models.list().data
+            return ", ".join(as_plain_text(str(model.id))[:60] for model in listed[:5])
+        except Exception:  # a broken list is not what the user asked about
+            return ""
+
+    def _failure(self, what: str) -> SlmxError:
+        return SlmxError(f"{self._endpoint.url}: {what}; {GO_ON}")
+
+
+def _refuses_form(error: APIStatusError) -> bool:
+    """Returns whether an endpoint does not know a field. The server of llama-cpp-python answers 500 then."""
+    return error.status_code in (400, 422) or (error.status_code == 500 and "response_format" in error.response.text)
+
+
+def _said(error: APIStatusError) -> str:
+    """Returns the message of an endpoint on one line."""
+    body = error.body
+    message = body.get("message") if isinstance(body, dict) else None
+    text = " ".join(str(message or error.message).split())
+    return as_plain_text(text)[:SHOWN] or f"status {error.status_code}"
