@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slm.errors import UsageError
+from slm.errors import UsageError, needs
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.reading import Advance
-
-REPORT = "evaluation.md"
 
 
 def evaluate(
@@ -45,16 +43,26 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result. The same command goes on with one that was stopped.")
     ] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="The report.json of slmx bench, for the speeds on the page in --out.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what a model is worth on stories, and what a variant costs, with intervals."""
     import json
+    import shlex
+    import sys
     from dataclasses import asdict
 
-    from benchmarks.evaluation.run import Settings, finite
+    from rich.console import Console
+
+    from benchmarks.evaluation.markdown import to_markdown
+    from benchmarks.evaluation.run import Settings
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
-    from slm.disk import write_file
+    from benchmarks.evaluation.terminal import print_tables
+    from benchmarks.report.fields import printable
+    from benchmarks.report.reader import read_report
     from slm.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
@@ -76,7 +84,15 @@ def evaluate(
         language,
         controls,
     )
+    if bench is not None and out is None:
+        raise UsageError("--bench needs --out DIR, the folder of the page that shows the speeds")
+    speeds = None if bench is None else read_report(bench)
     if out is not None:
+        with needs("evaluate"):
+            import jinja2  # noqa: F401  # what the page needs is missed before the models are measured
+            import matplotlib  # noqa: F401
+
+            from benchmarks.evaluation.write import write_reports
         out.mkdir(parents=True, exist_ok=True)
     with _Bars() as bars:
         if out is None:
@@ -84,8 +100,13 @@ def evaluate(
         else:
             with lock_folder(out):
                 found = run(settings, out, bars.begin)
-                write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
-    typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
+                write_reports(found, out, shlex.join(map(printable, ["slmx", *sys.argv[1:]])), speeds)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+    elif sys.stdout.isatty():
+        print_tables(tables(found), Console())
+    else:
+        typer.echo(to_markdown(tables(found)))
 
 
 class _Bars:
