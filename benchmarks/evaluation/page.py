@@ -17,7 +17,9 @@ from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.fields import three_figures
+from benchmarks.report.headline import caveats
 from benchmarks.report.html import style
+from benchmarks.report.parts import facts as machine_facts
 from benchmarks.report.record import Report
 
 HERE = Path(__file__).parent
@@ -71,6 +73,8 @@ def to_html(found: Evaluation, command: str, bench: Report | None = None) -> str
         first_best=result_words(points, measures[0]) if measures else "",
         limits=limits_of(points),
         has_speeds=any(point.speed for point in points),
+        machine=None if bench is None else machine_facts(bench),
+        caveats=[] if bench is None else caveats(bench),
         decisions=decision_charts(points) if measures else [],
         curves=[*position_charts(found.results), *novelty_charts(found.results)],
         tables=tables(found),

@@ -14,6 +14,7 @@ from benchmarks.evaluation.page import to_html
 from benchmarks.evaluation.page_headline import headline
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import tables
+from benchmarks.report.warnings import STOPPED
 from tests.benchmarks.evaluation.samples import endings, evaluation, full_evaluation, loss
 from tests.report_samples import report, result
 
@@ -43,16 +44,16 @@ class Seen(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def found() -> Evaluation:
     """Four models with every suite."""
     return full_evaluation()
 
 
 @pytest.fixture(scope="module")
-def page(found: Evaluation) -> str:
+def page() -> str:
     """Their page."""
-    return to_html(found, COMMAND)
+    return to_html(full_evaluation(), COMMAND)
 
 
 def data_of(page: str) -> list[dict[str, Any]]:
@@ -103,6 +104,16 @@ def test_the_script_knows_sizes_and_qualities_of_which_less_is_better(found: Eva
     assert models[1]["told"]["loss"] == "nano fp32: 0.7440 bits per byte, 7.40 MB"
     assert 'id="speed"' in page
     assert 'id="speed"' not in to_html(full_evaluation(), COMMAND)
+
+
+def test_where_the_speeds_are_from_and_what_disturbed_them_is_told(found: Evaluation, page: str) -> None:
+    bench = report([result("int8", speed=5000)], [STOPPED])
+    assert "has no speed of these models" in to_html(full_evaluation(), COMMAND, bench)
+    found.results["nano int8"]["bytes"] = 2 * 2**20
+    told = to_html(found, COMMAND, bench)
+    assert "<code>slmx bench</code>: Test CPU, 2 cores, onnxruntime 1.32.0, 2026-01-02." in told
+    assert f"<li>{STOPPED}</li>" in told
+    assert "The speed is not known here." in page
 
 
 def test_the_figures_of_the_axes_are_whole(page: str) -> None:
