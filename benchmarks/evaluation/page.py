@@ -123,7 +123,7 @@ def choice_table(points: Sequence[Point], measures: Sequence[Measure]) -> Table:
     rows = []
     for point in points:
         speed = [UNKNOWN if point.speed is None else three_figures(point.speed)] if fast else []
-        quality = [f"{point.quality[measure.key]:{measure.form}}" for measure in measures]
+        quality = [point.told[measure.key] for measure in measures]
         rows.append((point.name, f"{point.size / MB:.2f}", *speed, *quality))
     return Table("Choose a model", "", columns, tuple(rows))
 
@@ -141,7 +141,7 @@ def model_data(point: Point, measures: Sequence[Measure]) -> dict[str, Any]:
 def point_words(point: Point, measure: Measure) -> str:
     """Returns a model with its figures in a few words."""
     speed = "" if point.speed is None else f", {three_figures(point.speed)} tokens/s"
-    return f"{point.name}: {measure.told(point.quality[measure.key])}, {point.size / MB:.2f} MB{speed}"
+    return f"{point.name}: {point.told[measure.key]}{measure.unit}, {point.size / MB:.2f} MB{speed}"
 
 
 def result_words(

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.evaluation.page_headline import BITS, models_of
-from benchmarks.evaluation.reading import Way
+from benchmarks.evaluation.markdown import interval
+from benchmarks.evaluation.page_headline import BITS, as_written, models_of
 from benchmarks.evaluation.subject import PYTORCH
 from benchmarks.report.leaderboard import main_results, presets_of, speed
 from benchmarks.report.record import TORCH_EAGER, Report
@@ -25,7 +25,8 @@ class Measure:
         title: Its name for people.
         is_less: Whether less of it is better.
         form: The form of its figures in Python.
-        unit: The unit of its figures, with the space before it.
+        unit: The words after its figures, with the space before them.
+        factor: The factor from the figures of an evaluation.
     """
 
     key: str
@@ -33,14 +34,11 @@ class Measure:
     is_less: bool
     form: str
     unit: str
-
-    def told(self, value: float) -> str:
-        """Returns a figure for people."""
-        return f"{value:{self.form}}{self.unit}"
+    factor: float = 1.0
 
 
 LOSS = Measure("loss", BITS, True, ".4f", f" {BITS}")
-PAIRS = Measure("pairs", "pairs that are right, %", False, ".1f", " % of the pairs")
+PAIRS = Measure("pairs", "pairs that are right, %", False, ".1f", " % of the pairs", 100.0)
 MEASURES = (LOSS, PAIRS)
 
 
@@ -53,12 +51,14 @@ class Point:
         size: The size of its file in bytes.
         speed: Decoded tokens per second; None if it is unknown.
         quality: Its figures by the key of the measure.
+        told: The same with their intervals, as text without a unit.
     """
 
     name: str
     size: int
     speed: float | None
     quality: Mapping[str, float]
+    told: Mapping[str, str]
 
 
 def points_of(results: Mapping[str, Any], bench: Report | None) -> list[Point]:
@@ -66,15 +66,16 @@ def points_of(results: Mapping[str, Any], bench: Report | None) -> list[Point]:
     found = []
     for name in models_of(results):
         suites = results[name]
+        loss = suites.get("loss", {})
         figures = {
-            LOSS.key: suites.get("loss", {}).get(Way.WINDOWS.value, {}).get(BITS, {}).get("value"),
-            PAIRS.key: suites.get("pairs", {}).get("all", {}).get("accuracy", {}).get("value"),
+            LOSS: loss.get(as_written(loss).value, {}).get(BITS),
+            PAIRS: suites.get("pairs", {}).get("all", {}).get("accuracy"),
         }
-        quality = {key: value for key, value in figures.items() if value is not None}
-        if PAIRS.key in quality:
-            quality[PAIRS.key] *= 100
-        if quality and "bytes" in suites:
-            found.append(Point(name, suites["bytes"], speed_of(name, suites["bytes"], bench), quality))
+        known = {one: figure for one, figure in figures.items() if figure is not None and figure["value"] is not None}
+        if known and "bytes" in suites:
+            quality = {one.key: one.factor * figure["value"] for one, figure in known.items()}
+            told = {one.key: interval(figure, one.form, one.factor) for one, figure in known.items()}
+            found.append(Point(name, suites["bytes"], speed_of(name, suites["bytes"], bench), quality, told))
     return found
 
 

@@ -47,7 +47,13 @@ def headline(found: Evaluation) -> Headline:
     if name is None:
         return Headline(NOTHING)
     suites = found.results[name]
-    clauses = [_loss(name, found), _pairs(suites), _endings(name, found.results), _copies(name, found.results)]
+    clauses = [
+        _loss(name, found),
+        _in_windows(name, found),
+        _pairs(suites),
+        _endings(name, found.results),
+        _copies(name, found.results),
+    ]
     told = [clause for clause in clauses if clause is not None]
     if not told:
         return Headline(NOTHING)
@@ -61,7 +67,7 @@ def headline(found: Evaluation) -> Headline:
 def subject_of(found: Evaluation) -> str | None:
     """Returns the model that the sentence is about: the first one that is compared with another one, or the first."""
     models = models_of(found.results)
-    compared = [name for name in models if (other := _other(name, found.differences)) is not None and other != name]
+    compared = [name for name in models if _compared_with(name, found) is not None]
     return next(iter([*compared, *models]), None)
 
 
@@ -78,27 +84,47 @@ def _other(name: str, differences: Mapping[str, Any]) -> str | None:
 Clause = tuple[str, str, str]  # the words before the figure, the figure, and the words after it
 
 
+def as_written(ways: Mapping[str, Any]) -> Way:
+    """Returns the way of reading that is nearest to writing stories: token by token if that was measured."""
+    return Way.TOKENS if Way.TOKENS.value in ways else Way.WINDOWS
+
+
 def _loss(name: str, found: Evaluation) -> Clause | None:
-    figures = found.results[name].get("loss", {}).get(Way.WINDOWS.value)
+    figures = found.results[name].get("loss")
     if figures is None:
         return None
+    way, other = as_written(figures), _compared_with(name, found)
+    read = ", read token by token as it writes stories" if way is Way.TOKENS else ""
+    compared = "" if other is None else f", {difference_words(name, other, way, found.differences)}"
+    return "it predicts the text with ", f"{interval(figures[way.value][BITS], '.3f')} {BITS}", read + compared
+
+
+def _in_windows(name: str, found: Evaluation) -> Clause | None:
+    """Says what differs if a model whose rounding depends on it reads many tokens in one run, such as a prompt."""
+    other = _compared_with(name, found)
+    if other is None or as_written(found.results[name].get("loss", {})) is Way.WINDOWS:
+        return None
+    return "it needs ", "", f"{difference_words(name, other, Way.WINDOWS, found.differences)} if it reads whole windows"
+
+
+def _compared_with(name: str, found: Evaluation) -> str | None:
     other = _other(name, found.differences)
-    compared = "" if other is None or other == name else difference_words(name, other, found.differences)
-    return "it predicts the text with ", f"{interval(figures[BITS], '.3f')} {BITS}", compared
+    return None if other == name else other
 
 
-def difference_words(name: str, other: str, differences: Mapping[str, Any]) -> str:
+def difference_words(name: str, other: str, way: Way, differences: Mapping[str, Any]) -> str:
     """Returns how many more bits per byte a model needs than another one, and whether that can be told from 0.
 
     Args:
         name: The model.
         other: The model that it is compared with.
+        way: How both read the text.
         differences: The differences of an evaluation.
     """
-    figures = differences[f"{name}{AGAINST}{other}"][Way.WINDOWS.value]
+    figures = differences[f"{name}{AGAINST}{other}"][way.value]
     share = figures["share"]
     if share["value"] == 0 and not share["error"]:
-        return f", exactly as many as {other}"
+        return f"exactly as many as {other}"
     size, direction = f"{100 * abs(share['value']):.2f} %", "more" if share["value"] > 0 else "less"
     if share["low"] is None:
         told = "one story has no interval, so nobody can say whether the difference is real"
@@ -109,7 +135,7 @@ def difference_words(name: str, other: str, differences: Mapping[str, Any]) -> s
         told = (
             f"the difference is real: its 95 % interval is {100 * share['low']:+.2f} % to {100 * share['high']:+.2f} %"
         )
-    return f", {size} {direction} than {other} ({told})"
+    return f"{size} {direction} than {other} ({told})"
 
 
 def _pairs(suites: Mapping[str, Any]) -> Clause | None:

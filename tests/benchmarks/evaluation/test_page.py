@@ -101,7 +101,7 @@ def test_the_script_knows_sizes_and_qualities_of_which_less_is_better(found: Eva
     assert [model["size"] for model in models] == [2 * 2**20, 7_400_000, 2_000_000, 1_500_000]
     assert [model["speed"] for model in models] == [pytest.approx(5000), 0, 0, 0]
     assert models[1]["loss"] == {"loss": 0.744, "pairs": pytest.approx(-89.7)}
-    assert models[1]["told"]["loss"] == "nano fp32: 0.7440 bits per byte, 7.40 MB"
+    assert models[1]["told"]["loss"] == "nano fp32: 0.7440 ± 0.0120 bits per byte, 7.40 MB"
     assert 'id="speed"' in page
     assert 'id="speed"' not in to_html(full_evaluation(), COMMAND)
 

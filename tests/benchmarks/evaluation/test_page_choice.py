@@ -32,7 +32,7 @@ POINTS = points_of(full_evaluation().results, None)
 VALUES = st.integers(1, 6)
 MODELS = st.builds(
     lambda size, speed, bits, right: Point(
-        "a b", size * 10**5, 10.0 * speed, {"loss": bits / 10, "pairs": 10.0 * right}
+        "a b", size * 10**5, 10.0 * speed, {"loss": bits / 10, "pairs": 10.0 * right}, {"loss": "", "pairs": ""}
     ),
     *[VALUES] * 4,
 )
@@ -48,7 +48,7 @@ def test_the_models_have_their_sizes_and_figures() -> None:
     assert (POINTS[0].size, POINTS[0].speed, POINTS[0].quality["loss"]) == (1_900_000, None, 0.7446)
     assert POINTS[0].quality["pairs"] == pytest.approx(89.6)
     assert measures_of(POINTS) == [LOSS, PAIRS]
-    assert measures_of([*POINTS, Point("other fp32", 1, None, {"loss": 1.0})]) == [LOSS]
+    assert measures_of([*POINTS, Point("other fp32", 1, None, {"loss": 1.0}, {"loss": "1.0"})]) == [LOSS]
 
 
 def test_the_frontier_of_known_models() -> None:
@@ -89,12 +89,12 @@ def test_the_best_qualifies_and_none_that_qualifies_is_better(
 
 def test_limits_are_told_in_words() -> None:
     assert result_words(POINTS, LOSS) == (
-        "4 of 4 models qualify. The best of them is nano fp32: 0.7440 bits per byte, 7.40 MB."
+        "4 of 4 models qualify. The best of them is nano fp32: 0.7440 ± 0.0120 bits per byte, 7.40 MB."
     )
     assert result_words(POINTS, LOSS, 1.95e6) == (
-        "2 of 4 models qualify. The best of them is nano int8: 0.7446 bits per byte, 1.90 MB."
+        "2 of 4 models qualify. The best of them is nano int8: 0.7446 ± 0.0120 bits per byte, 1.90 MB."
     )
-    assert "nano q8: 89.8 % of the pairs" in result_words(POINTS, PAIRS)
+    assert "nano q8: 89.8 ± 1.4 % of the pairs" in result_words(POINTS, PAIRS)
     assert result_words(POINTS, LOSS, 1e6) == "0 of 4 models qualify."
     assert result_words(POINTS, LOSS, least_speed=1) == "0 of 4 models qualify."
 

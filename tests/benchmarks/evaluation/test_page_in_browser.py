@@ -130,4 +130,6 @@ def test_paper_leaves_out_what_is_folded_and_the_fields(chromium: Browser, file:
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("#choice").is_visible()
     assert page.locator("details:visible").count() == 3
+    page.set_viewport_size({"width": 720, "height": 1000})
+    assert page.evaluate("() => document.documentElement.scrollWidth") == 720
     assert page.pdf().startswith(b"%PDF")
