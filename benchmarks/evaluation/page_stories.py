@@ -15,7 +15,7 @@ from benchmarks.evaluation.run import TRUE
 FLOAT = "fp32"
 # After the first difference, fewer equal words in a row than this are chance.
 LEAST_EQUAL = 4
-MOST_CHARACTERS = 220_000  # of all stories of a page
+MOST_BYTES = 220_000  # of all stories of a page, in UTF-8
 OPEN = 3  # beginnings that are not folded
 _WORD = re.compile(r"^\s+|\S+\s*")  # with the white space after it
 
@@ -74,10 +74,10 @@ def rows_of(endings: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Row]:
     if not models:
         return []
     rows: list[Row] = []
-    room = MOST_CHARACTERS
+    room = MOST_BYTES
     for number, first in enumerate(endings[models[0]]):
         texts = {name: str(endings[name][number]["text"]) for name in names}
-        room -= len(first["opening"]) + sum(map(len, texts.values()))
+        room -= sum(len(text.encode("utf-8", "replace")) for text in (first["opening"], *texts.values()))
         if room < 0 and rows:
             break
         columns = [Column(TRUE, (Part(texts[TRUE].strip(), False),))] if TRUE in texts else []

@@ -63,10 +63,10 @@ def test_a_model_that_rounds_by_run_is_told_as_it_writes_and_in_windows() -> Non
     results = {"nano int8": {"loss": found | {"token by token": loss(0.7441)["windows"] | {"tokens": 3}}}}
     ways = difference(0.005, 0.001) | {"token by token": difference(0.0007, 0.0009)["windows"]}
     assert sentence(results, {PAIR: ways}) == (
-        "nano int8 predicts the text with 0.744 ± 0.012 bits per byte, read token by token as it writes stories, 0.07 "
-        "% more than nano fp32 (the difference cannot be told from 0; one of 0.00090 bits per byte would have been "
-        "found with a chance of 80 %); it needs 0.50 % more than nano fp32 (the difference is real: its 95 % interval is "
-        "+0.40 % to +0.60 %) if it reads whole windows."
+        "nano int8 predicts the text with 0.744 ± 0.012 bits per byte, read token by token as it writes stories, "
+        "0.07 % more than nano fp32 (the difference cannot be told from 0; one of 0.00090 bits per byte would have "
+        "been found with a chance of 80 %); it needs 0.50 % more than nano fp32 (the difference is real: its 95 % "
+        "interval is +0.40 % to +0.60 %) if it reads whole windows."
     )
     (point,) = points_of({"nano int8": {"bytes": 5, **results["nano int8"]}}, None)
     assert point.quality["loss"] == 0.7441

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.page_stories import MOST_CHARACTERS, Part, compared, rows_of
+from benchmarks.evaluation.page_stories import MOST_BYTES, Part, compared, rows_of
 from benchmarks.evaluation.run import TRUE
 from tests.benchmarks.evaluation.samples import TEXTS, endings
 
@@ -58,6 +58,7 @@ def test_the_first_three_are_open_and_without_models_there_are_none() -> None:
 
 
 def test_a_page_has_room_for_a_part_of_very_many_stories_and_always_for_one() -> None:
-    long = "word " * (MOST_CHARACTERS // 20)
+    long = "word " * (MOST_BYTES // 20)
     assert 2 <= len(rows_of(endings({"nano int8": [long] * 9}))) < 9
     assert len(rows_of(endings({"nano int8": [long * 9] * 2}))) == 1
+    assert len(rows_of(endings({"nano int8": ["\u4e16" * (MOST_BYTES // 6)] * 9}))) < 3
