@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from benchmarks.evaluation.judge.suite import Cost
     from benchmarks.evaluation.reading import Advance
 
-REPORT = "evaluation.md"
-
 
 _stories, _output, _judge = panel("Stories"), panel("Output"), panel("Judges and people")
 
@@ -74,6 +72,9 @@ def evaluate(
     ratings: Annotated[
         list[Path] | None, _judge(help="Read what people saved there, with --out alone; repeat for more.")
     ] = None,
+    bench: Annotated[
+        Path | None, _output(help="The report.json of slmx bench, for the speeds on the page in --out.")
+    ] = None,
     as_json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure what a model is worth and what a variant costs.
@@ -81,15 +82,22 @@ def evaluate(
     docs/quality.md explains the figures. Each has an interval.
     """
     import json
+    import shlex
+    import sys
     from contextlib import nullcontext
     from dataclasses import asdict
 
+    from rich.console import Console
+
+    from benchmarks.evaluation.markdown import to_markdown
     from benchmarks.evaluation.outside import outside, with_endings
     from benchmarks.evaluation.rating.read_back import read_back
-    from benchmarks.evaluation.run import Settings, finite
+    from benchmarks.evaluation.run import Settings
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
-    from slm.disk import write_file
+    from benchmarks.evaluation.terminal import print_tables
+    from benchmarks.report.fields import printable
+    from benchmarks.report.reader import read_report
     from slm.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
@@ -118,17 +126,30 @@ def evaluate(
         controls,
     )
     readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet, scorer)
+    if bench is not None and out is None:
+        raise UsageError("--bench needs --out DIR, the folder of the page that shows the speeds")
+    speeds = None if bench is None else read_report(bench)
     if out is not None:
+        with needs("evaluate"):
+            import jinja2  # noqa: F401  # what the page needs is missed before the models are measured
+            import matplotlib  # noqa: F401
+
+            from benchmarks.evaluation.write import write_reports
         out.mkdir(parents=True, exist_ok=True)
     with nullcontext() if out is None else lock_folder(out):
         with _Bars() as bars:
             found = run(settings, out, bars.begin)
         readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
         if out is not None:
-            write_file(out / REPORT, f"# {model}\n\n{tables(found)}\n".encode())
+            write_reports(found, out, shlex.join(map(printable, ["slmx", *sys.argv[1:]])), speeds)
     if rating_sheet is not None:
         typer.echo(f"{rating_sheet}: give this page to people; the key to its endings stays in {out}", err=True)
-    typer.echo(json.dumps(finite(asdict(found)), ensure_ascii=False) if as_json else tables(found))
+    if as_json:
+        typer.echo(json.dumps(asdict(found), ensure_ascii=False))
+    elif sys.stdout.isatty():
+        print_tables(tables(found), Console())
+    else:
+        typer.echo(to_markdown(tables(found)))
 
 
 def _agree(cost: Cost, yes: bool) -> None:

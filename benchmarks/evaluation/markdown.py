@@ -1,11 +1,69 @@
-"""Tables in Markdown, and figures with their intervals."""
+"""Tables of figures with their intervals. Markdown, the terminal and the page print the same tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 UNKNOWN = "-"
+SIGNS = ("+", UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of readable text.
+
+    Attributes:
+        heading: What it shows.
+        note: How to read it.
+        columns: A heading for each column.
+        rows: Rows with a cell for each column, at least one row.
+        blind: The numbers of the rows whose figures are blind to the control that is made for them.
+        keys: The number of columns that together name a row.
+    """
+
+    heading: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    blind: frozenset[int] = frozenset()
+    keys: int = 1
+
+    @property
+    def words(self) -> tuple[bool, ...]:
+        """For each column, whether it holds words: it names the row, or no cell begins with a digit or a sign."""
+        return tuple(
+            not column or not any(row[column][:1].isdigit() or row[column][:1] in SIGNS for row in self.rows)
+            for column in range(len(self.columns))
+        )
+
+
+def table(
+    heading: str,
+    note: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str]],
+    blind: Iterable[int] = (),
+    keys: int = 1,
+) -> list[Table]:
+    """Returns a table in a list; an empty list if there are no rows."""
+    cells = tuple(tuple(row) for row in rows)
+    return [Table(heading, note, tuple(columns), cells, frozenset(blind), keys)] if cells else []
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """Returns tables in Markdown, each after its heading and its note."""
+    return "\n\n".join(part for one in tables for part in _parts(one))
+
+
+def _parts(one: Table) -> list[str]:
+    lines = [_line(one.columns), "|" + "---|" * len(one.columns), *map(_line, one.rows)]
+    return [f"## {one.heading}", *[one.note] * bool(one.note), "\n".join(lines)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def interval(estimate: Mapping[str, Any] | None, form: str = ".4f", factor: float = 1.0) -> str:
@@ -18,12 +76,12 @@ def interval(estimate: Mapping[str, Any] | None, form: str = ".4f", factor: floa
     return f"{value:{form}} ± {factor * (estimate['high'] - estimate['low']) / 2:{form}}"
 
 
-def table(heading: str, note: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    """Returns a heading, a note and a table; nothing if there are no rows."""
-    rows = [list(row) for row in rows]
-    if not rows:
-        return []
-    columns = list(columns)
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return [f"## {heading}", *[note] * bool(note), "\n".join(lines)]
+def number(value: float | None, form: str) -> str:
+    """Returns a number in a form of Python; `-` if it is unknown."""
+    return UNKNOWN if value is None else format(value, form)
+
+
+def percent(estimate: Mapping[str, Any] | None, form: str = ".1f") -> str:
+    """Returns a share in percent with the half width of its interval; `-` if it is unknown."""
+    told = interval(estimate, form, 100.0)
+    return told if told == UNKNOWN else f"{told} %"

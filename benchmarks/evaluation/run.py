@@ -151,7 +151,7 @@ class _Run:
     def _keep(self, results: dict[str, Any], name: str, measure: Callable[[], object]) -> None:
         """Measures something that was not measured yet, and saves it."""
         if name not in results:
-            results[name] = measure()
+            results[name] = finite(measure())
             save(self._out, self.found)
 
     def measure(self, subject: Subject, text: StoryText | None) -> None:
@@ -209,7 +209,7 @@ class _Run:
 def save(out: Path | None, found: Evaluation) -> None:
     """Writes an evaluation into its folder, if there is one."""
     if out is not None:
-        content = json.dumps(finite(asdict(found)), indent=1, ensure_ascii=False, allow_nan=False)
+        content = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False)
         write_file(out / RESULT, content.encode() + b"\n")
 
 

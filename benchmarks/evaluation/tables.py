@@ -1,13 +1,13 @@
-"""Markdown tables of an evaluation. A terminal shows them as they are."""
+"""The tables of an evaluation. Every printer shows the same tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS, verdicts
 from benchmarks.evaluation.judge.table import judge_table
-from benchmarks.evaluation.markdown import UNKNOWN, interval, table
+from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, number, percent, table
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
@@ -24,9 +24,9 @@ PERCENT = (
 )
 
 
-def tables(found: Evaluation) -> str:
-    """Returns all tables of an evaluation, each after its heading."""
-    parts = [
+def tables(found: Evaluation) -> list[Table]:
+    """Returns all tables of an evaluation."""
+    return [
         *_loss(found.results),
         *_differences(found.differences),
         *_pairs(found.results),
@@ -36,24 +36,23 @@ def tables(found: Evaluation) -> str:
         *judge_table(found.results),
         *scorer_table(found.results),
     ]
-    return "\n\n".join(parts)
 
 
-def _loss(results: Mapping[str, Any]) -> list[str]:
+def _loss(results: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name, suites in results.items():
         for way in Way:
             figures = suites.get("loss", {}).get(way.value)
             if figures is not None:
-                perplexity = f"{figures['perplexity']['value']:.3f}"
+                perplexity = number(figures["perplexity"]["value"], ".3f")
                 cells = [interval(figures["bits per byte"]), interval(figures["nats per token"]), perplexity]
                 rows.append([name, way.value, *cells, f"{figures['tokens']:,}"])
     note = "Smaller is better. ± is half of the 95 % interval, clustered by story."
     columns = ("model", "read in", "bits per byte", "nats per token", "perplexity", "tokens")
-    return table("Loss", note, columns, rows) + _positions(results)
+    return table("Loss", note, columns, rows, keys=2) + _positions(results)
 
 
-def _positions(results: Mapping[str, Any]) -> list[str]:
+def _positions(results: Mapping[str, Any]) -> list[Table]:
     curves = {name: suites["loss"]["by position"] for name, suites in results.items() if "loss" in suites}
     if not curves:
         return []
@@ -68,13 +67,13 @@ def _range(group: Mapping[str, int]) -> str:
     return f"{group['from']}" if group["from"] == group["to"] else f"{group['from']}-{group['to']}"
 
 
-def _differences(differences: Mapping[str, Any]) -> list[str]:
+def _differences(differences: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name, ways in differences.items():
         for way, figures in ways.items():
             share = f"{interval(figures['share'], '+.2f', 100).replace('± +', '± ')} %"
             told = "cannot be told from 0" if figures["contains zero"] else "differs"
-            cells = [share, told, f"{figures['smallest difference']:.5f}"]
+            cells = [share, told, number(figures["smallest difference"], ".5f")]
             late = figures.get("divergence, 99 %")
             cells.append(UNKNOWN if late is None else f"{interval(figures['divergence'], '.5f')}; {late:.4f}")
             same = figures.get("same most likely token")
@@ -96,49 +95,54 @@ def _differences(differences: Mapping[str, Any]) -> list[str]:
         "same most likely token",
         "change, root mean square",
     )
-    return table("Differences", note, columns, rows)
+    return table("Differences", note, columns, rows, keys=2)
 
 
-def _pairs(results: Mapping[str, Any]) -> list[str]:
+def _pairs(results: Mapping[str, Any]) -> list[Table]:
     found = {name: suites["pairs"] for name, suites in results.items() if "pairs" in suites}
     kinds = list(next(iter(found.values()), {}))
-    cells = {
-        name: [f"{interval(pairs[kind]['accuracy'], '.1f', 100)} %" for kind in kinds] for name, pairs in found.items()
-    }
+    cells = {name: [percent(pairs[kind]["accuracy"]) for kind in kinds] for name, pairs in found.items()}
     note = "The share of pairs of which the right text is more likely. Chance is 50 %, a person is near 100 %."
     return table("Pairs of sentences", note, ("model", *kinds), [[name, *row] for name, row in cells.items()])
 
 
-def _stories(results: Mapping[str, Any]) -> list[str]:
+def _stories(results: Mapping[str, Any]) -> list[Table]:
     found = {name: suites["stories"] for name, suites in results.items() if "stories" in suites}
     if not found:
         return []
     names = sorted(found, key=_place)
-    figures = dict.fromkeys(figure for name in names for figure in found[name])
-    rows = [[figure, *(_cell(figure, found[name].get(figure)) for name in names)] for figure in figures]
+    figures = list(dict.fromkeys(figure for name in names for figure in found[name]))
+    blind = blind_figures(results)
+    rows = [[_title(figure, blind), *(_cell(figure, found[name].get(figure)) for name in names)] for figure in figures]
     note = "Endings for the beginnings of held-out stories. The column of the true stories is the line to come near to."
-    return table("Stories", note, ("figure", *names), rows)
+    marked = [place for place, figure in enumerate(figures) if figure in blind]
+    return table("Stories", note, ("figure", *names), rows, marked)
+
+
+def _title(figure: str, blind: Collection[str]) -> str:
+    return f"{figure} (blind)" if figure in blind else figure
 
 
 def _cell(figure: str, value: object) -> str:
-    factor, unit = (100.0, " %") if figure in PERCENT else (1.0, "")
-    form = ".1f" if unit else ".3f"
     if isinstance(value, dict):
-        return UNKNOWN if value.get("value") is None else interval(value, form, factor) + unit
+        return percent(value) if figure in PERCENT else interval(value, ".3f")
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{factor * value:{form}}{unit}" if isinstance(value, float) else UNKNOWN
+    return f"{value:.3f}" if isinstance(value, float) else UNKNOWN
 
 
-def _novelty(results: Mapping[str, Any]) -> list[str]:
+def _novelty(results: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name, suites in sorted(results.items(), key=lambda item: _place(item[0])):
         figures = suites.get("novelty")
         if figures is not None:
-            shares = [f"{interval(figures['new n-grams'][str(n)], '.1f', 100)} %" for n in SHOWN_N]
-            rows.append([name, *shares, f"{figures['mean longest copy']:.1f}", str(figures["longest copy"]["words"])])
+            shares = [percent(figures["new n-grams"][str(n)]) for n in SHOWN_N]
+            rows.append(
+                [name, *shares, number(figures["mean longest copy"], ".1f"), str(figures["longest copy"]["words"])]
+            )
     note = "The share of n-grams that the training text does not have, and the longest copies in words."
-    columns = ("model", *(f"n = {n}" for n in SHOWN_N), "mean longest copy", "longest copy")
+    mean = _title("mean longest copy", blind_figures(results))
+    columns = ("model", *(f"n = {n}" for n in SHOWN_N), mean, "longest copy")
     return table("Novelty", note, columns, rows)
 
 
@@ -147,8 +151,15 @@ def _place(name: str) -> int:
     return 2 if name in CONTROLS else int(name == TRUE)
 
 
-def _controls(results: Mapping[str, Any]) -> list[str]:
+def blind_figures(results: Mapping[str, Any]) -> set[str]:
+    """Returns the figures that do not put the control that is made for them last."""
+    return {CONTROLS[name].figure for name, is_last in verdicts(results).items() if not is_last}
+
+
+def _controls(results: Mapping[str, Any]) -> list[Table]:
     told = {True: "yes", False: "no: the figure is blind to it"}
-    rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in verdicts(results).items()]
+    found = verdicts(results)
+    rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in found.items()]
     note = "Bad endings that are made on purpose. A figure counts only if it puts its control last."
-    return table("Controls", note, ("control", "figure", "last"), rows)
+    blind = [place for place, is_last in enumerate(found.values()) if not is_last]
+    return table("Controls", note, ("control", "figure", "last"), rows, blind)

@@ -107,7 +107,8 @@ def svg_text(figure: Figure, name: str) -> str:
         r' xmlns:\w+="[^"]*"',
     ):
         text = re.sub(useless, "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text.replace("xlink:href", "href"))
+    # Coordinates are cut; the texts of a chart, which stand outside the tags, keep their figures.
+    text = re.sub(r"(\d+\.\d\d)\d+(?=[^<>]*>)", r"\1", text.replace("xlink:href", "href"))
     text = re.sub(r"font: (?:(\d+) )?([\d.]+)px [^;\"]*", lambda found: _font(found[1], found[2]), text)
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", text)
     return re.sub(r"\s*\n\s*", "\n", text).strip()

@@ -12,6 +12,14 @@ from benchmarks.report.record import Report
 from benchmarks.report.tables import main_table
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
+STYLE = Path(__file__).parent / "page.css"
+
+
+def style() -> str:
+    """Return the style sheet of a page, with the colours of charts in both themes."""
+    light, dark = style_sheet("light"), style_sheet("dark")
+    charts = f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
+    return STYLE.read_text("utf-8") + charts
 
 
 def to_html(report: Report) -> str:
@@ -35,5 +43,5 @@ def to_html(report: Report) -> str:
         figures=figures,
         parts=folded_parts(report),
         end=END,
-        colours={theme: style_sheet(theme) for theme in ("light", "dark")},
+        style=style(),
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.evaluation.judge.rubric import AXES
-from benchmarks.evaluation.markdown import UNKNOWN, interval, table
+from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
 
 # The five rows that the literature prints for a small story model. It calls consistency coherence.
 LITERATURE = {"grammar": 9.1, "creativity": 7.8, "consistency": 8.2, "engagement": 6.9, "relevance": 8.5}
@@ -18,8 +18,8 @@ NOTE = (
 BLIND = " This judge gave every ending the same scores, so its scores say nothing."
 
 
-def judge_table(results: Mapping[str, Any]) -> list[str]:
-    """Returns the heading, the note and the table; nothing if no model was judged."""
+def judge_table(results: Mapping[str, Any]) -> list[Table]:
+    """Returns the table; nothing if no model was judged."""
     judged = {name: suites["judge"] for name, suites in results.items() if "judge" in suites}
     if not judged:
         return []

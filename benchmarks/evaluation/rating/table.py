@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.evaluation.markdown import UNKNOWN, table
+from benchmarks.evaluation.markdown import UNKNOWN, table, to_markdown
 
 COLUMNS = ("model", "against", "won", "lost", "no difference", "same text", "not answered", "share won")
 
@@ -25,7 +25,7 @@ def ratings_table(found: Mapping[str, Any]) -> str:
         "more raters preferred. The share is of the questions that were won or lost, with Wilson's 95 % interval. Of "
         f"the answers with a side, {_range(side)} are A: far from 50 % means that the side mattered."
     )
-    return "\n\n".join(table("People", note, (*COLUMNS, "95 %"), rows))
+    return to_markdown(table("People", note, (*COLUMNS, "95 %"), rows))
 
 
 def _range(share: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation.intervals import Estimate, ratio
-from benchmarks.evaluation.markdown import UNKNOWN, interval, table
+from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.scorer.kinds import Scorer, nats_of
 from benchmarks.evaluation.stories import Ending
@@ -66,8 +66,8 @@ def _exponential(estimate: Estimate) -> dict[str, float | None]:
     return {name: math.exp(value) if math.isfinite(value) else None for name, value in values.items()}
 
 
-def scorer_table(results: Mapping[str, Any]) -> list[str]:
-    """Returns the heading, the note and the table. No perplexity is shown without the variety beside it."""
+def scorer_table(results: Mapping[str, Any]) -> list[Table]:
+    """Returns the table. No perplexity is shown without the variety beside it."""
     rows = []
     names = set()
     for name, suites in results.items():

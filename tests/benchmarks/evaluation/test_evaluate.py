@@ -81,10 +81,26 @@ def test_every_suite_of_every_variant_and_the_same_again(
     report = (out / "evaluation.md").read_text("utf-8")
     for heading in ("## Loss", "## Differences", "## Stories", "## Novelty"):
         assert heading in report
+    assert "\n    slmx evaluate " in report
+    page = (out / "evaluation.html").read_text("utf-8")
+    assert page.count("<details") == len(found["endings"][evaluation.TRUE])
+    assert f"{tiny_bundle(tiny_checkpoint).name} int8 predicts the text with " in page
     monkeypatch.setattr(evaluation, "measure_loss", None)  # nothing is measured again
     monkeypatch.setattr(evaluation, "write_endings", None)
     assert figures(slmx, *options, "--out", out) == found
     assert "made with another count" in slmx.refuses("evaluate", *options, "--count", "4", "--out", out)
+
+
+def test_a_terminal_has_aligned_tables_and_a_pipe_has_markdown(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("evaluate", tiny_checkpoint, "--text", corpus_file, "--max-tokens", "300")
+    assert "| model | read in |" in slmx(*options).stdout
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "70")
+    lines = slmx(*options).stdout.splitlines()
+    assert not [line for line in lines if "|" in line]
+    assert any("read in" in line and "bits per byte" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +113,8 @@ def test_every_suite_of_every_variant_and_the_same_again(
         (("nano", "--suite", "pairs", "--language", "german"), "the suite pairs knows English only", 2),
         (("nano", "--text", "nowhere.txt"), "nowhere.txt: cannot read the text (", 1),
         (("nowhere", "--text", "a.txt"), "nowhere", 1),
+        (("nano", "--suite", "pairs", "--bench", "report.json"), "--bench needs --out DIR", 2),
+        (("nano", "--suite", "pairs", "--bench", "nowhere.json", "--out", "out"), "nowhere.json: cannot read (", 1),
         (("nano", "--variant", "int3", "--suite", "pairs"), "int3", 1),
     ],
 )

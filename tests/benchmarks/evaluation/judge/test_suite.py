@@ -161,7 +161,7 @@ def test_a_judge_that_tells_nothing_apart_is_shown_as_blind(server: Server, tmp_
     for name in ("blind", "seeing"):
         with Journal(tmp_path / f"{name}.jsonl", SETTINGS) as journal:
             results = {name: {"judge": figures(model, journal, "critic")} for name, model in BOTH.items()}
-        notes.append("gave every ending the same scores" in judge_table(results)[1])
+        notes.append("gave every ending the same scores" in judge_table(results)[0].note)
     assert notes == [True, False]
 
 
@@ -169,13 +169,12 @@ def test_the_table_says_who_gave_each_score(server: Server, tmp_path: Path) -> N
     judged(server, tmp_path / JOURNAL)
     with Journal(tmp_path / JOURNAL, SETTINGS) as journal:
         results = {name: {"judge": figures(model, journal, "critic")} for name, model in BOTH.items()}
-    heading, _, table = judge_table(results)
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert heading == "## Judge"
-    assert rows[0] == ["axis", "nano int8", "true stories", "literature"]
-    assert rows[2] == ["scored by", "critic", "critic", "people"]
-    cells = {row[0]: row[1:] for row in rows[3:]}
+    (table,) = judge_table(results)
+    assert table.heading == "Judge"
+    assert table.columns == ("axis", "nano int8", "true stories", "literature")
+    assert table.rows[0] == ("scored by", "critic", "critic", "people")
+    cells = {row[0]: row[1:] for row in table.rows[1:]}
     assert [cells[axis][2] for axis in AXES] == ["9.1", "7.8", "8.2", "6.9", "8.5", "-"]
     assert cells["grammar"][0] == "7.00 ± 0.00"
-    assert cells["stories"] == ["6", "6", "100"]
+    assert cells["stories"] == ("6", "6", "100")
     assert judge_table({"nano": {"loss": {}}}) == []

@@ -1,0 +1,29 @@
+"""Writes an evaluation for people: Markdown and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.evaluation.markdown import to_markdown
+from benchmarks.evaluation.page import facts, to_html
+from benchmarks.evaluation.page_headline import headline
+from benchmarks.evaluation.run import Evaluation
+from benchmarks.evaluation.tables import tables
+from benchmarks.report.record import Report
+from slm.disk import write_file
+
+MARKDOWN, PAGE = "evaluation.md", "evaluation.html"
+
+
+def write_reports(found: Evaluation, out: Path, command: str, bench: Report | None) -> None:
+    """Writes the Markdown and the page of an evaluation.
+
+    Args:
+        found: The evaluation.
+        out: Its folder.
+        command: The command that made it.
+        bench: A report of `slmx bench` with the speeds of the models.
+    """
+    start = f"# {found.settings['model']}\n\n{headline(found).text}\n\n{'; '.join(facts(found))}\n\n    {command}"
+    write_file(out / MARKDOWN, f"{start}\n\n{to_markdown(tables(found))}\n".encode("utf-8", "replace"))
+    write_file(out / PAGE, f"{to_html(found, command, bench)}\n".encode("utf-8", "replace"))
