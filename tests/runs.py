@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,13 +115,13 @@ def interrupted_after(steps: int) -> Iterator[None]:
     def early_flag() -> Iterator[list[bool]]:
         with flag() as raised:
             if not steps:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             yield raised
 
     def step(self: Trainer) -> tuple[float, float]:
         done = train_step(self)
         if self.step == steps:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return done
 
     with pytest.MonkeyPatch.context() as patch:

@@ -37,13 +37,13 @@ class Answer:
 class Connection:
     """An open connection to a server on this machine. It sends one request after another."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._port, self._reader, self._writer = port, reader, writer
 
     @classmethod
     async def open(cls, port: int) -> Connection:
         """Connects to a port of 127.0.0.1."""
-        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=_BUFFER))
+        return cls(port, *await asyncio.open_connection("127.0.0.1", port, limit=_BUFFER))
 
     async def __aenter__(self) -> Connection:
         return self
@@ -60,7 +60,14 @@ class Connection:
         return await self._ask(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
     async def complete(self, fields: dict[str, Any]) -> Answer:
-        """Asks for a completion, as a whole or as a stream."""
+        """Asks for a completion, as a whole or as a stream. It connects again if the server has closed before."""
+        for _ in range(2):
+            try:
+                self.send(fields)
+                return await self._answer()
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self.close()
+                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=_BUFFER)
         self.send(fields)
         return await self._answer()
 
@@ -89,6 +96,9 @@ class Connection:
         else:
             body = await self._reader.readuntil(b"data: {")
             first = perf_counter() - began
-            body += await self._reader.readuntil(b"\r\n0\r\n\r\n")
+            try:
+                body += await self._reader.readuntil(b"\r\n0\r\n\r\n")
+            except asyncio.IncompleteReadError as error:  # this server closes after a stream
+                body += error.partial
         found = _TOKENS.findall(body[-_TOKENS_AT_END:])
         return Answer(status, int(found[-1]) if found else 0, first, perf_counter() - began, body)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from starlette.types import Receive
 
@@ -11,6 +14,40 @@ from runtimes.serve.errors import ClientGoneError, OutOfTimeError
 from runtimes.serve.scheduler import Job, Update
 
 HEARTBEAT_SECONDS = 5.0
+
+
+class Waker:
+    """Sets events of an event loop from another thread. It wakes the loop once for all that come together.
+
+    Each time that a thread wakes a loop, the two compete for Python's lock, and the thread of the model loses time.
+
+    Args:
+        loop: The event loop.
+    """
+
+    _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Waker]] = WeakKeyDictionary()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: deque[asyncio.Event] = deque()
+        self._is_called = False
+
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop) -> Waker:
+        """Returns the one of an event loop. Call it in the thread of the loop."""
+        return cls._of.setdefault(loop, Waker(loop))
+
+    def set(self, event: asyncio.Event) -> None:
+        """Sets an event soon. It may be called in any thread."""
+        self._events.append(event)
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon_threadsafe(self._set_all)
+
+    def _set_all(self) -> None:
+        self._is_called = False  # first, so that an event that comes now is not forgotten
+        while self._events:
+            self._events.popleft().set()
 
 
 class Follower:
@@ -32,13 +69,14 @@ class Follower:
         self._loop = loop
         self._seconds = seconds
         self._news = asyncio.Event()
+        self._waker = Waker.of(loop)
         self._is_gone = self._is_late = False
         self._watch = loop.create_task(self._wait_until_gone(receive))
         self._timer = loop.call_later(seconds, self._be_late)
 
     def notify(self) -> None:
         """Tells that a job has something new. It may be called in any thread."""
-        self._loop.call_soon_threadsafe(self._news.set)
+        self._waker.set(self._news)
 
     def __enter__(self) -> Follower:
         return self

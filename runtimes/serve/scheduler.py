@@ -79,14 +79,15 @@ class Scheduler:
         """Whether the thread of the model runs."""
         return self._thread.is_alive()
 
-    def submit(self, stories: Sequence[Story], client: str, notify: Callable[[], None]) -> Job:
+    def submit(self, stories: Sequence[Story], client: str, notify: Callable[[], None], whole: bool = False) -> Job:
         """Queues the stories of a request, all or none.
 
         Args:
             stories: New stories of `generator`. Only the scheduler may use them from now on.
             client: Who asks. Each client gets the same share of the slots.
             notify: Called in the thread of the model when there is something to take: at the first id of the job, then
-                every 10 ms at most, and at its end. It must return soon.
+                every 10 ms at most (27 ms with eight stories), and at its end. It must return soon.
+            whole: Whether the client learns of the stories only at the end of the job.
 
         Raises:
             QueueFullError: There is no room for them now.
@@ -95,7 +96,7 @@ class Scheduler:
         """
         for story in stories:
             story.start()
-        return self._submit(stories, client, notify)
+        return self._submit(stories, client, notify, whole)
 
     def score(self, text: str | Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
         """Queues a text to score: the log-probability of each id after the ids before it.
@@ -114,11 +115,13 @@ class Scheduler:
         """
         return self._submit([TextScore(self.generator.encode(text), top_logprobs)], client, notify)
 
-    def _submit(self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None]) -> Job:
+    def _submit(
+        self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None], whole: bool = False
+    ) -> Job:
         count = len(works)
         if not 1 <= count <= self.most:
             raise UsageError(f"{count_stories(count)} in one request: ask for 1 to {self.most}")
-        job = Job(client, works, notify, self._cancel)
+        job = Job(client, works, notify, self._cancel, whole)
         with self._condition:
             if self._draining:
                 raise StoppingError
@@ -274,7 +277,7 @@ class Scheduler:
                     self._end(item)
         now = perf_counter()
         for job in list(fresh):
-            if job.publish(now):
+            if job.publish(now, len(running)):
                 del fresh[job]
 
     def _begin_anew(self, error: Exception) -> list[tuple[Story, str]]:

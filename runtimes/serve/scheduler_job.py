@@ -11,7 +11,8 @@ from runtimes.engine.story import Story
 from runtimes.types import Completion
 from slm.errors import SlmxError
 
-NOTIFY_SECONDS = 0.01
+NOTIFY_SECONDS = 0.01  # the least time between two updates of a job
+MOST_UPDATES = 300  # in a second, of all jobs together: each takes time from the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class Job:
         works: The stories, or one text to score.
         notify: Called in the thread of the model when there is something to take.
         cancel: Stops the work of a job.
+        whole: Whether nothing is published before all its stories have ended.
     """
 
     def __init__(
@@ -99,8 +101,10 @@ class Job:
         works: Sequence[Story | TextScore],
         notify: Callable[[], None],
         cancel: Callable[[Job], None],
+        whole: bool = False,
     ) -> None:
         self.client = client
+        self._whole = whole
         # Only the thread of the model changes these.
         self.unended = dict.fromkeys(Item(self, index, work) for index, work in enumerate(works))
         self.fresh: dict[Item, None] = {}  # items with something that is not part of an update
@@ -126,20 +130,21 @@ class Job:
         """Stops the work at the next step. The stories end as interrupted. It may be called at any time."""
         self._cancel(self)
 
-    def publish(self, now: float) -> bool:
-        """Makes updates of what is new and notifies the client, unless it was just notified and more will follow.
+    def publish(self, now: float, running: int) -> bool:
+        """Makes updates of what is new and notifies the client, unless more will follow and it need not know yet.
 
         Only the thread of the model calls it. If `notify` fails, the client is gone and the job is cancelled.
 
         Args:
             now: The current time in seconds.
+            running: How many stories run.
 
         Returns:
             Whether everything is published.
         """
-        if now < self._due and self.unended:
+        if self.unended and (self._whole or now < self._due):
             return False
-        self._due = now + NOTIFY_SECONDS
+        self._due = now + max(NOTIFY_SECONDS, running / MOST_UPDATES)
         self._updates.extend([item.update() for item in self.fresh])
         self.fresh.clear()
         self._ended = not self.unended

@@ -108,7 +108,7 @@ class Work:
         if count > most:
             raise RequestError(f"{count} stories and scores in one request: ask for {most} or fewer", "n")
         if stories:
-            follower.jobs.append(scheduler.submit(stories, client, follower.notify))
+            follower.jobs.append(scheduler.submit(stories, client, follower.notify, not self.asked.stream))
         top = self.asked.config.top_logprobs
         follower.jobs += [scheduler.score(ids, client, follower.notify, top) for ids in prompts]
 

@@ -14,6 +14,7 @@ from export.checks.float_model import FloatModel, eval_text
 from export.exporter import export_bundle
 from export.formats.quantize import RECIPES, quantize_int8, weight_names
 from export.settings import ExportSettings
+from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS, Gate
@@ -49,9 +50,9 @@ def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str,
     fp32 = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
     trial = bundles.folder("losses") / "trial.onnx"
     whole = {}
-    for recipe in RECIPES.values():
-        quantize_int8(fp32, trial, recipe)
-        whole[recipe.name] = float_model.compare(trial).worst_bpb_increase
+    for name in RECIPE_NAMES:
+        quantize_int8(fp32, trial, RECIPES[name])
+        whole[name] = float_model.compare(trial).worst_bpb_increase
     alone: dict[str, dict[str, float]] = {}
     for name in (max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])):
         alone[name] = {}
@@ -85,7 +86,7 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
     )
     worst = sorted(alone[recipe], key=lambda name: -alone[recipe][name])[:3]
     named = ", ".join(f"{name} ({alone[recipe][name]:+.1%} alone)" for name in worst)
-    passing = " or ".join(name for name in RECIPES if whole[name] <= limit)
+    passing = " or ".join(name for name in RECIPE_NAMES if whole[name] <= limit)
     assert line == (
         f"int8 ({recipe}) needs {whole[recipe]:.1%} more bits per byte (limit {limit:.0%}); what hurts most: {named}; "
         f"try --int8-recipe {passing} or --int8-exclude auto; nothing was published"
@@ -102,7 +103,7 @@ def test_when_no_recipe_passes_the_line_says_so(
     slmx: Slmx, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit_int8(monkeypatch, -1.0)
-    monkeypatch.setattr(export.checks.exclude, "RECIPES", dict(list(RECIPES.items())[:2]))
+    monkeypatch.setattr(export.exporter, "RECIPE_NAMES", RECIPE_NAMES[:2])
     line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--int8")
     assert line.endswith("; try --int8-exclude auto; nothing was published")
     line = slmx.refuses_unchanged(

@@ -151,10 +151,13 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path, content: str | byte
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    for path, reason in ((tmp_path / "no file é", "No such file or directory"), (tmp_path, "Is a directory")):
+    for path, reason in (
+        (tmp_path / "no file é", "cannot read (No such file or directory)"),
+        (tmp_path, "an empty folder, not a file"),
+    ):
         with pytest.raises(SlmxError) as error:
             read_report(path)
-        assert str(error.value) == f"{path}: cannot read ({reason}); give the report.json of a slmx bench run"
+        assert str(error.value) == f"{path}: {reason}; give the report.json of a slmx bench run"
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -269,7 +269,7 @@ def test_the_targets_variant_is_the_default_and_an_unknown_one_is_refused(tiny_c
     bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
     assert Generator(bundle).variant == "int8"
     assert Generator(bundle, "fp32").variant == "fp32"
-    with pytest.raises(SlmxError, match=r"no variant 'int4'; it holds int8, fp32$"):
+    with pytest.raises(SlmxError, match=r"no variant 'int4' \(did you mean int8\?\); it holds int8, fp32$"):
         Generator(bundle, "int4")
 
 

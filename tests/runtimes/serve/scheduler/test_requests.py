@@ -198,3 +198,32 @@ def test_a_variant_that_writes_one_story_at_a_time_is_refused(tiny_checkpoint: P
     portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
     with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
         Scheduler(portable)
+
+
+def test_a_client_that_wants_the_whole_is_told_once_at_the_end(
+    generator: Generator, start: Callable[..., Scheduler]
+) -> None:
+    told = {}
+    for whole in (False, True):
+        scheduler, ended = start(2), threading.Event()
+        counts: list[int] = []
+
+        def notify(counts: list[int] = counts, ended: threading.Event = ended) -> None:
+            counts.append(1)
+            ended.set()
+
+        job = scheduler.submit(
+            [story(generator, config=GenerationConfig(12, ignore_eos=True)) for _ in range(2)],
+            "a",
+            notify,
+            whole,
+        )
+        updates = []
+        while not job.done:
+            assert ended.wait(30)
+            ended.clear()
+            updates += job.take()
+        told[whole] = ["".join(update.text for update in updates if update.index == place) for place in range(2)]
+        assert all(len(update.ids) == 12 for update in updates) is whole
+        assert (len(counts) == 1) is whole
+    assert all(len(text) > 5 for text in told[True])
