@@ -98,14 +98,13 @@ def verdicts(results: Mapping[str, Any]) -> dict[str, bool]:
     found = {}
     for name, control in CONTROLS.items():
         values = {
-            column: value
+            column: -value if control.is_less else value
             for column, suites in results.items()
-            if (column == name or column not in CONTROLS)
-            and (value := _value(suites.get(control.suite, {}).get(control.figure))) is not None
+            if (value := _value(suites.get(control.suite, {}).get(control.figure))) is not None
         }
-        if name in values and len(values) > 1:
-            last = (min if control.is_less else max)(values, key=lambda column: values[column])
-            found[name] = last == name
+        others = [value for column, value in values.items() if column not in CONTROLS]
+        if name in values and others:
+            found[name] = values[name] > max(others)
     return found
 
 

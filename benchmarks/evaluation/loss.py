@@ -11,19 +11,19 @@ from benchmarks.evaluation.intervals import Estimate, ratio
 from benchmarks.evaluation.reading import Advance, Comparison, FloatArray, Way, compare, count_of, nats
 from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.text import EncodedText, StoryText
+from slm.errors import SlmxError
 
 LATE = 0.99
 
 
 def ways_of(*subjects: Subject) -> list[Way]:
-    """Returns the ways in which models are read. Dynamic int8 is read token by token too, because that differs."""
+    """Returns the ways in which models are read. If rounding depends on the run, token by token is one of them."""
     return [Way.WINDOWS, Way.SLIDING, *[Way.TOKENS] * any(subject.rounds_by_run for subject in subjects)]
 
 
 def work(subject: Subject, text: StoryText, most: int | None, ways: list[Way]) -> int:
     """Returns the number of ids that are predicted in all ways together."""
-    encoded = EncodedText.encode(text, subject.tokenizer)
-    return sum(count_of(encoded, subject.config.block_size, way, most) for way in ways)
+    return len(ways) * count_of(EncodedText.encode(text, subject.tokenizer), subject.config.block_size, most)
 
 
 def measure_loss(subject: Subject, text: StoryText, most: int | None, advance: Advance) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def measure_difference(
         The figures for JSON, for each way of reading.
 
     Raises:
-        SlmxError: As in `measure_loss`.
+        SlmxError: As in `measure_loss`, or models of different tokenizers have not read a whole story.
     """
     encoded = EncodedText.encode(text, one.tokenizer)
     alike = one.tokenizer == other.tokenizer and one.config.block_size == other.config.block_size
@@ -81,8 +81,8 @@ def measure_difference(
             ours, theirs, comparison = compare(one, other, encoded, way, most, advance)
             found[way.value] = _difference(ours, encoded, theirs, others) | _common(comparison, encoded)
         else:
-            ours = nats(one, encoded, way, None, advance)
-            theirs = nats(other, others, way, None, lambda _: None)
+            ours = nats(one, encoded, way, most, advance)
+            theirs = nats(other, others, way, most, lambda _: None)
             found[way.value] = _difference(ours, encoded, theirs, others)
     return found
 
@@ -120,6 +120,8 @@ def _difference(ours: FloatArray, encoded: EncodedText, theirs: FloatArray, othe
         base = _bits(ratio(others.by_story(theirs), others.sizes(len(theirs))), others)
     else:
         last = min(int(encoded.owners[len(ours) - 1]), int(others.owners[len(theirs) - 1]))
+        if not last:
+            raise SlmxError(f"{encoded.text.name}: no whole story was read; give more --max-tokens or text")
         sizes = np.where(np.arange(len(encoded.text.stories)) < last, encoded.text.bytes_of, 0.0)
         bits = [coded.by_story(costs) / math.log(2) for coded, costs in ((encoded, ours), (others, theirs))]
         difference, base = ratio(bits[0] - bits[1], sizes), ratio(bits[1], sizes)

@@ -37,9 +37,9 @@ class Comparison:
     """What each prediction of two models has in common, float64 [m] each.
 
     Attributes:
-        divergence: The Kullback-Leibler divergence of the second model from the first, in nats.
+        divergence: The Kullback-Leibler divergence of the model from the one that it is compared with, in nats.
         same: 1 where both have the same most likely id, else 0.
-        change: The change of the true id's probability, of the second model relative to the first.
+        change: The true id's probability in the model, minus that in the one that it is compared with.
     """
 
     divergence: FloatArray
@@ -47,7 +47,7 @@ class Comparison:
     change: FloatArray
 
 
-def count_of(encoded: EncodedText, block_size: int, way: Way, most: int | None) -> int:
+def count_of(encoded: EncodedText, block_size: int, most: int | None) -> int:
     """Returns how many ids are predicted: whole windows, at most `most` ids and at least one window.
 
     Raises:
@@ -114,7 +114,7 @@ def _read(
 ) -> Iterator[tuple[LogitArray, IdArray]]:
     """Yields logits float32 [k, vocab] and the k ids that follow, in the order of the text."""
     block = subject.config.block_size
-    count = count_of(encoded, block, way, most)
+    count = count_of(encoded, block, most)
     ids = encoded.ids[: count + 1]
     if way is Way.SLIDING:
         yield from _slide(subject.session, ids, block, advance)

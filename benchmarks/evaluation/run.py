@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Settings:
     against: str | None = None
     text: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
-    suites: tuple[str, ...] = ("loss", "pairs")
+    suites: tuple[str, ...] = ("loss",)
     count: int = 100
     words: int = WORDS
     max_tokens: int | None = None
@@ -97,8 +97,8 @@ class Evaluation:
 
 
 def variants_of(model: str, variants: Iterable[str]) -> list[str | None]:
-    """Returns the variants to evaluate; None is the default, or a checkpoint."""
-    wanted = list(variants)
+    """Returns the variants to evaluate, each once; None is the default, or a checkpoint."""
+    wanted = list(dict.fromkeys(variants))
     if EVERY not in wanted:
         return [*wanted] or [None]
     return [*Bundle.open(bundle_path(model)).variants]
@@ -117,12 +117,14 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         SlmxError: A model or a text cannot be read, or `out` has a result of other settings.
     """
     subjects = [open_subject(settings.model, variant) for variant in variants_of(settings.model, settings.variants)]
-    other = _other(settings)
+    other = _other(settings, [subject.name for subject in subjects])
     everyone = subjects if other is None else [*subjects, other]
     text = StoryText.read(settings.text) if settings.text else None
+    training = StoryText.read(settings.training) if settings.training else None
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
+        "training hash": None if training is None else training.sha256,
         "opponent": None if other is None else other.name,
     }
     run = _Run(settings, _load(out, identity), out, begin)
@@ -133,15 +135,20 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
             if len(subjects) == 1 or subject.sha256 != other.sha256:
                 run.compare(subject, other, text)
     if text is not None and not {"stories", "novelty", "judge"}.isdisjoint(settings.suites):
-        run.write(everyone, text)
+        run.write(everyone, text, (training or text).stories)
     return run.found
 
 
-def _other(settings: Settings) -> Subject | None:
+def _other(settings: Settings, names: Sequence[str]) -> Subject | None:
+    """Opens the model that others are compared with. Its name is none of `names` if it is another model."""
     if settings.against is None:
         return None
-    is_variant = settings.against in VARIANTS and not Path(settings.against).exists()
-    return open_subject(settings.model, settings.against) if is_variant else open_subject(settings.against, None)
+    if settings.against in VARIANTS and not Path(settings.against).exists():
+        return open_subject(settings.model, settings.against)
+    other = open_subject(settings.against, None)
+    if settings.against != settings.model and other.name in names:
+        return replace(other, name=f"{other.name} ({settings.against})")
+    return other
 
 
 class _Run:
@@ -175,8 +182,8 @@ class _Run:
         advance = self._begin(name, work(subject, text, most, ways_of(subject, other)))
         self._keep(self.found.differences, name, lambda: measure_difference(subject, other, text, most, advance))
 
-    def write(self, subjects: list[Subject], text: StoryText) -> None:
-        """Runs the suites that write."""
+    def write(self, subjects: list[Subject], text: StoryText, known: Sequence[str]) -> None:
+        """Runs the suites that write. The words of the stories `known` count as spelt well."""
         settings = self.settings
         excerpts = openings(text.stories, settings.count, subjects, settings.words)
         true = true_endings(excerpts)
@@ -187,7 +194,6 @@ class _Run:
                 advance = self._begin(f"stories of {subject.name}", len(excerpts))
                 rows = write_endings(subject, excerpts, SamplingParams(), settings.seed, advance)
                 self._keep(written, subject.name, partial(list, map(asdict, rows)))
-        known = StoryText.read(settings.training).stories if settings.training else text.stories
         for name, control in CONTROLS.items() if settings.controls else ():
             self._keep(written, name, partial(list, map(asdict, control.write(excerpts, known))))
         endings = {name: [Ending(**row) for row in rows] for name, rows in written.items()}
@@ -199,11 +205,16 @@ class _Run:
                 measure = partial(measure_stories, ours, true, vocabulary, subjects[0], english, words)
                 self._keep(results, "stories", measure)
         if "novelty" in settings.suites:
-            self._begin("training text", 1)
+            open_ = [name for name in endings if "novelty" not in self.found.results.get(name, {})]
+            if not open_:
+                return
+            advance = self._begin("copies of the training text", len(open_))
             training = TrainingText(known)
-            for name, ours in endings.items():
+            for name in open_:
+                texts = [ending.text for ending in endings[name]]
                 results = self.found.results.setdefault(name, {})
-                self._keep(results, "novelty", partial(measure_novelty, [ending.text for ending in ours], training))
+                self._keep(results, "novelty", partial(measure_novelty, texts, training))
+                advance(1)
 
 
 def save(out: Path | None, found: Evaluation) -> None:

@@ -24,19 +24,15 @@ class Subject:
 
     Attributes:
         name: How tables name it, such as `nano int8`.
-        source: The name or the path that was given.
-        variant: The variant, or `pytorch`.
         session: Reads ids. Nothing else uses it.
         tokenizer: The model's tokenizer.
         config: The model's shape.
         file_bytes: The size of the model's file.
         sha256: The hash of the model's file.
-        rounds_by_run: Whether its rounding depends on how many ids are read together, as in dynamic int8.
+        rounds_by_run: Whether its rounding depends on the ids that are read together, as in dynamic int8.
     """
 
     name: str
-    source: str
-    variant: str
     session: Session
     tokenizer: Tokenizer
     config: GPTConfig
@@ -45,13 +41,12 @@ class Subject:
     rounds_by_run: bool
 
 
-def open_subject(model: str, variant: str | None, threads: int | None = None) -> Subject:
+def open_subject(model: str, variant: str | None) -> Subject:
     """Opens a model to evaluate.
 
     Args:
         model: The folder of a checkpoint or of a run, or a bundle: its folder, its archive, or a name.
         variant: The variant of a bundle. None takes its default.
-        threads: Threads of onnxruntime. None chooses by the model's size.
 
     Raises:
         SlmxError: It is neither, or it cannot be opened.
@@ -60,15 +55,13 @@ def open_subject(model: str, variant: str | None, threads: int | None = None) ->
     if find_kind(Path(model)) in (Kind.CHECKPOINT, Kind.RUN):
         if variant not in (None, PYTORCH):
             raise UsageError(f"--variant {variant}: {model} is a checkpoint, which has no variants; name a bundle")
-        return _checkpoint(model, threads)
+        return _checkpoint(model)
     bundle = Bundle.open(bundle_path(model))
     chosen = bundle.choose(variant)
-    session = Session.open(bundle.model_bytes(chosen), bundle.config, threads, bundle.model_location(chosen))
+    session = Session.open(bundle.model_bytes(chosen), bundle.config, name=bundle.model_location(chosen))
     file = bundle.manifest.files[bundle.manifest.variants[chosen].file]
     return Subject(
         f"{bundle.path.stem if bundle.is_archive else bundle.path.name} {chosen}",
-        model,
-        chosen,
         session,
         bundle.tokenizer(),
         bundle.config,
@@ -78,7 +71,7 @@ def open_subject(model: str, variant: str | None, threads: int | None = None) ->
     )
 
 
-def _checkpoint(path: str, threads: int | None) -> Subject:
+def _checkpoint(path: str) -> Subject:
     with needs("export"):
         import torch
 
@@ -87,13 +80,11 @@ def _checkpoint(path: str, threads: int | None) -> Subject:
         from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
     opened = load_checkpoint(Path(path))
     config = opened.model.config
-    torch.set_num_threads(default_threads(config) if threads is None else threads)
+    torch.set_num_threads(default_threads(config))
     weights = opened.folder / WEIGHTS_FILE
     return Subject(
         f"{Path(path).resolve().name} {PYTORCH}",
-        path,
-        PYTORCH,
-        float_session(opened.model, threads),
+        float_session(opened.model),
         opened.tokenizer,
         config,
         weights.stat().st_size,

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import ClassVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from starlette.types import Receive
 
@@ -28,7 +28,7 @@ class Waker:
     _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, Waker]] = WeakKeyDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = ref(loop)  # the loop is the key under which `of` keeps this object
         self._events: deque[asyncio.Event] = deque()
         self._is_called = False
 
@@ -40,9 +40,10 @@ class Waker:
     def set(self, event: asyncio.Event) -> None:
         """Sets an event soon. It may be called in any thread."""
         self._events.append(event)
-        if not self._is_called:
+        loop = self._loop()
+        if not self._is_called and loop is not None:
             self._is_called = True
-            self._loop.call_soon_threadsafe(self._set_all)
+            loop.call_soon_threadsafe(self._set_all)
 
     def _set_all(self) -> None:
         self._is_called = False  # first, so that an event that comes now is not forgotten
@@ -66,7 +67,6 @@ class Follower:
     def __init__(self, receive: Receive, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         self.jobs: list[Job] = []
-        self._loop = loop
         self._seconds = seconds
         self._news = asyncio.Event()
         self._waker = Waker.of(loop)

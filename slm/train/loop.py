@@ -196,11 +196,8 @@ class Trainer:
                 self.folder.remember(self.dataset.folder, self.settings)
                 if not self.step:
                     self.save_step()
-            self.accelerator.init_trackers(
-                "slmx",
-                {"preset": self.preset} | asdict(self.plan),
-                {"wandb": {"dir": str(self.settings.out)}},
-            )
+            plan = {"preset": self.preset} | asdict(self.plan)
+            self.accelerator.init_trackers("slmx", plan, {"wandb": {"dir": str(self.settings.out)}})
             if self.origin and not self.step:
                 self._evaluate_start()
             recent: list[float] = []  # the losses since the last line of metrics.jsonl
@@ -304,17 +301,19 @@ class Trainer:
         self.accelerator.log(figures, step=self.step)
 
     def _judge(self) -> Evaluation:
-        """Evaluates the model on the validation split. Each process reads a part of it."""
+        """Evaluates the model on the validation split and records the figures. Each process reads a part of it."""
         stream, block_size = self.dataset.valid, self.model.config.block_size
         inputs, targets = stream.windows(block_size, max(1, self.plan.eval_tokens // block_size))
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
-        return Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
+        result = Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
+        self._check_finite("bits per byte", result.bits_per_byte)
+        self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
+        return result
 
     def _evaluate_start(self) -> None:
         """Evaluates the checkpoint that is fine-tuned, before the first step."""
         result = self._judge()
-        self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
         self._print(
             f"step 0/{self.plan.steps}  validation loss {result.loss:.3f}, {result.bits_per_byte:.4f} bits per byte  "
             "before fine-tuning"
@@ -329,11 +328,9 @@ class Trainer:
         """
         result = self._judge()
         figure = result.bits_per_byte
-        self._check_finite("bits per byte", figure)
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
         point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)}
         self.curve.append(point)
-        self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": point["bits_per_byte"]})
         if self.is_main:
             if figure < best:
                 with self.folder.new_best() as folder:
@@ -346,10 +343,9 @@ class Trainer:
             plot_curve(self.folder.metrics(), self.settings.out / "loss.png", self.preset)
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if figure < best else ""
-        self.console.print(
+        self._print(
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
-            f"{figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}",
-            soft_wrap=True,
+            f"{figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}"
         )
 
 

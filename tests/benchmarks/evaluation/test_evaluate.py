@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from benchmarks.evaluation import run as evaluation
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import load_checkpoint
 from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
@@ -127,3 +129,47 @@ def test_another_result_in_the_folder_is_one_line(slmx: Slmx, tmp_path: Path, co
     (tmp_path / "evaluation.json").write_text(content)
     assert "evaluation.json" in slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path)
     assert (tmp_path / "evaluation.json").read_text() == content
+
+
+def test_two_models_of_one_name_are_kept_apart(slmx: Slmx, corpus_file: Path, tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED_BUNDLES / "nano", tmp_path / "here" / "nano")
+    options: list[str | Path] = [
+        "--text",
+        corpus_file,
+        "--suite",
+        "loss,stories",
+        "--count",
+        "3",
+        "--words",
+        "5",
+        "--max-tokens",
+        "300",
+    ]
+    twice = ["--variant", "int8", "--variant", "int8"]
+    found = figures(slmx, "nano", *twice, "--against", tmp_path / "here" / "nano", *options)
+    other = f"nano int8 ({tmp_path / 'here' / 'nano'})"
+    assert list(found["settings"]["hashes"]) == ["nano int8", other]
+    assert list(found["differences"]) == [f"nano int8 against {other}"]
+    assert found["differences"][f"nano int8 against {other}"]["windows"]["contains zero"]
+    assert found["endings"][other] == found["endings"]["nano int8"]
+
+
+def test_another_training_text_is_noticed(slmx: Slmx, corpus_file: Path, tmp_path: Path) -> None:
+    training = tmp_path / "training.txt"
+    training.write_bytes(corpus_file.read_bytes())
+    options: list[str | Path] = [
+        "nano",
+        "--text",
+        corpus_file,
+        "--training",
+        training,
+        "--suite",
+        "novelty",
+        "--count",
+        "2",
+        "--words",
+        "5",
+    ]
+    assert slmx("evaluate", *options, "--out", "out").code == 0
+    training.write_text("Another story.\n", "utf-8")
+    assert "made with another training hash" in slmx.refuses("evaluate", *options, "--out", "out")
