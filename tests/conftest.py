@@ -29,7 +29,7 @@ from slm.train.evaluate import evaluate
 from tests.shared import SHARED_HOME, made_once
 
 WHOLLY_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
-pytest_plugins = ["tests.runs", "tests.bundles", "tests.hubs"]
+pytest_plugins = ["tests.runs", "tests.bundles", "tests.hubs", "tests.chromium"]
 
 # Every run has the same examples, so the result of a test does not change.
 settings.register_profile("repeatable", derandomize=True)

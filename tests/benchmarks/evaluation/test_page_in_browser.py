@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,8 +11,8 @@ import pytest
 from benchmarks.evaluation.page import result_words, to_html
 from benchmarks.evaluation.page_choice import LOSS, MB, PAIRS, points_of
 from tests.benchmarks.evaluation.samples import MODELS, full_evaluation
+from tests.chromium import IN_CHROMIUM
 from tests.report_samples import report, result
-from tests.runtimes.web.browser import CHROMIUM, IN_CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -43,16 +42,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page é 50%#") / "evaluation.html"
     path.write_text(to_html(full_evaluation(), "slmx evaluate nano " + "--variant int8 " * 30, bench()), "utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(chromium: Browser, file: Path, size: tuple[int, int], script: bool = True) -> tuple[Page, list[str]]:

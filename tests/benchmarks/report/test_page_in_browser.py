@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import pytest
 
 from benchmarks.report.html import to_html
 from benchmarks.report.reader import read_report
-from tests.runtimes.web.browser import CHROMIUM, IN_CHROMIUM
+from tests.chromium import IN_CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -46,16 +45,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page é 50%#") / "report.html"
     path.write_text(to_html(read_report(DOCS / "benchmarks.json")), "utf-8")
     return path
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def opened(chromium: Browser, file: Path, size: tuple[int, int], theme: str = "light") -> tuple[Page, list[str]]:

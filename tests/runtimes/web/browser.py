@@ -1,30 +1,18 @@
-"""A real Chromium for the tests of the page, and the hosts that serve a site to it."""
+"""What the tests of the page of `slmx web` do with it, and the hosts that serve a site."""
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
-
-import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# The marks of every module that drives a browser.
-IN_CHROMIUM = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(find_spec("playwright") is None, reason="needs playwright: pip install playwright"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on PATH (Debian: apt-get install chromium)"),
-]
 WRITTEN = "#ending:not([hidden])"
 CHANGE = """(element, value) => {
     element.value = value;

@@ -11,7 +11,8 @@ import pytest
 
 from runtimes.web.models import choose_models
 from runtimes.web.site import write_site
-from tests.runtimes.web.browser import IN_CHROMIUM, is_loaded, plain_host, write
+from tests.chromium import IN_CHROMIUM
+from tests.runtimes.web.browser import is_loaded, plain_host, write
 from tests.runtimes.web.sites import MICRO, NANO, real_site
 
 if TYPE_CHECKING:

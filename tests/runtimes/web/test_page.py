@@ -14,16 +14,8 @@ import pytest
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.web.server import running
-from tests.runtimes.web.browser import (
-    CHROMIUM,
-    IN_CHROMIUM,
-    WRITTEN,
-    is_loaded,
-    plain_host,
-    set_values,
-    works_offline,
-    write,
-)
+from tests.chromium import CHROMIUM, IN_CHROMIUM
+from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, set_values, works_offline, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Playwright

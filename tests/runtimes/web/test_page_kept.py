@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.chromium import IN_CHROMIUM
 from tests.conftest import run_slmx
-from tests.runtimes.web.browser import (
-    IN_CHROMIUM,
-    WRITTEN,
-    is_loaded,
-    plain_host,
-    works_offline,
-    write,
-)
+from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, works_offline, write
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Route

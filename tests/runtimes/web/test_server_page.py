@@ -16,10 +16,11 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from runtimes.serve.page import load_page
+from tests.chromium import IN_CHROMIUM
 from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
 from tests.runtimes.serve.sockets import wait_until
 from tests.runtimes.serve.test_limits import request
-from tests.runtimes.web.browser import IN_CHROMIUM, WRITTEN, is_loaded, plain_host, set_values, works_offline, write
+from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, set_values, works_offline, write
 from tests.runtimes.web.test_page import AXE
 
 if TYPE_CHECKING:

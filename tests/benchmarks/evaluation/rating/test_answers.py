@@ -107,7 +107,7 @@ def test_several_raters_decide_by_majority_and_a_question_counts_once(key: Key, 
         "value": pytest.approx(two["agreement"]["value"]),
         "questions": 4,
     }
-    assert two["agreement"]["value"] < 0
+    assert two["agreement"]["value"] <= 0  # they never agree; 0 if all their sides happen to be the same
 
 
 def test_questions_that_nobody_answered_are_counted(key: Key, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from benchmarks.evaluation.rating.answers import measure, read_raters
 from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import Key, key_of
 from tests.benchmarks.evaluation.rating.sheets import ONE, PAIRS, endings
-from tests.runtimes.web.browser import CHROMIUM, IN_CHROMIUM
+from tests.chromium import IN_CHROMIUM
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -34,16 +34,6 @@ def key(folder: Path) -> Key:
     found = key_of(folder, endings(), PAIRS)
     (folder / "sheet.html").write_text(to_html(found, endings()), "utf-8")
     return found
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
