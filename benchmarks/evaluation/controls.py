@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.evaluation.continuations import NAME, Excerpt
@@ -60,8 +61,9 @@ def _swap(excerpt: Excerpt) -> str:
 
 
 def sentences_of(text: str) -> list[str]:
-    """Returns the sentences of a text without the white space between them; the whole text if it is one."""
-    return [part.strip() for part in SENTENCE_BREAK.split(text) if part and part.strip()] or [text]
+    """Returns the sentences of a text, each with its end mark, without the white space between them."""
+    cuts = [0, *(found.end() for found in SENTENCE_BREAK.finditer(text)), len(text)]
+    return [part for start, end in pairwise(cuts) if (part := text[start:end].strip())] or [text]
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class TrainingText:
             wanted = query[places + depth]
             first = self._search(wanted, depth, low[places], high[places], False)
             last = self._search(wanted, depth, low[places], high[places], True)
-            found = (first < last) & (wanted > BREAK)
+            found = first < last
             places = places[found]
             low[places], high[places] = first[found], last[found]
             if not len(places):

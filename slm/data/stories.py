@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator
 from slm.data.cleaning import Cleaning
 from slm.tokenizer_settings import END_OF_TEXT
 
-# Ways to tell where a story of a text ends. "auto" takes the marker if the text has it, and else blank lines.
-SEPARATORS = ("auto", "endoftext", "blank")
 # What separates the stories of a text. `auto` is `endoftext` if the text contains it, or else `blank`.
 SEPARATORS = ("auto", "endoftext", "blank")
 MARKER = re.compile(re.escape(END_OF_TEXT))

@@ -101,6 +101,10 @@ def test_models_of_other_tokenizers_are_compared_by_story(fp32: Subject, text: S
     assert set(found) == {"bits per byte more", "share", "contains zero", "smallest difference"}
     assert found["bits per byte more"]["clusters"] < len(text.stories)
     assert not found["contains zero"]
+    part = measure_difference(fp32, other, text, 2 * other.config.block_size, ignore)["windows"]
+    assert 0 < part["bits per byte more"]["clusters"] < found["bits per byte more"]["clusters"]
+    with pytest.raises(SlmxError, match="no whole story was read"):
+        measure_difference(fp32, other, StoryText("one", (" ".join(text.stories),)), None, ignore)
 
 
 def test_compare_reads_as_nats_does(int8: Subject, fp32: Subject, text: StoryText) -> None:
@@ -110,6 +114,22 @@ def test_compare_reads_as_nats_does(int8: Subject, fp32: Subject, text: StoryTex
         assert one == pytest.approx(nats(int8, encoded, way, 300, ignore))
         assert other == pytest.approx(nats(fp32, encoded, way, 300, ignore))
         assert comparison.change == pytest.approx(np.exp(-one) - np.exp(-other))
+
+
+def test_the_divergence_is_that_of_the_model_from_the_one_it_is_compared_with(int8: Subject, fp32: Subject) -> None:
+    text = StoryText("one", ("Once upon a time, there was a shiny cat named Sam. " * 8,))
+    encoded = EncodedText.encode(text, fp32.tokenizer)
+    block = fp32.config.block_size
+    found = compare(int8, fp32, encoded, Way.WINDOWS, block, ignore)[2].divergence
+    rows = []
+    for subject in (int8, fp32):
+        subject.session.reset()
+        logits = subject.session.score(encoded.ids[:block]).astype(np.float64)
+        rows.append(logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True)))
+    mine, reference = rows
+    expected = (np.exp(reference) * (reference - mine)).sum(axis=-1)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert (np.exp(mine) * (mine - reference)).sum() != pytest.approx(found.sum(), rel=1e-3)
 
 
 def test_every_byte_and_token_has_its_story(fp32: Subject, text: StoryText) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks.evaluation.continuations import Excerpt, Vocabulary, choose_excerpts
-from benchmarks.evaluation.controls import CONTROLS, verdicts
+from benchmarks.evaluation.controls import CONTROLS, sentences_of, verdicts
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.stories import (
     Ending,
@@ -96,6 +96,22 @@ def test_each_control_is_last_where_it_should_be_and_nowhere_hidden() -> None:
     blind = {name: {"stories": {"names kept": {"value": 0.5}}} for name in ("nano", "swapped names")}
     blind["nano"]["stories"]["names kept"]["value"] = 0.1
     assert verdicts(blind) == {"swapped names": False}
+    blind["nano"]["stories"]["names kept"]["value"] = 0.5
+    assert verdicts(blind) == {"swapped names": False}, "as low as a model is not last"
+
+
+def test_controls_are_what_their_names_say() -> None:
+    excerpts, training = choose_excerpts(TALES, 100, 15, lambda story: True), ["Once there was a bear. It ate a fish."]
+    made = {name: control.write(excerpts, training) for name, control in CONTROLS.items()}
+    for number, excerpt in enumerate(excerpts):
+        assert all(endings[number].opening == excerpt.opening for endings in made.values())
+        assert sorted(made["shuffled sentences"][number].text.split()) == sorted(excerpt.ending.split())
+        assert made["copier"][number].text.strip() in training[0]
+        first = sentences_of(excerpt.ending)[0]
+        assert made["repeater"][number].text.count(first) >= 3
+    moved = [made["shuffled sentences"][number].text != excerpt.ending for number, excerpt in enumerate(excerpts)]
+    assert sum(moved) > len(moved) / 2
+    assert not any(name in ending.text for ending in made["swapped names"] for name in ("Tom", "Lily", "Ben", "Mia"))
 
 
 @pytest.mark.slow

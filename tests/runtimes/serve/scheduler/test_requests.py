@@ -10,7 +10,7 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.generator import Generator
-from runtimes.serve.scheduler import QueueFullError, Scheduler, StoppingError
+from runtimes.serve.scheduler import Job, QueueFullError, Scheduler, StoppingError
 from runtimes.types import GenerationConfig
 from slm.errors import SlmxError, UsageError
 from tests import bundles
@@ -198,6 +198,17 @@ def test_a_variant_that_writes_one_story_at_a_time_is_refused(tiny_checkpoint: P
     portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
     with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
         Scheduler(portable)
+
+
+@pytest.mark.parametrize(("running", "told"), [(1, [0.0, 0.011, 0.022, 0.033]), (8, [0.0, 0.033])])
+def test_many_running_stories_are_told_more_rarely(generator: Generator, running: int, told: list[float]) -> None:
+    times: list[float] = []
+    now = [0.0]
+    job = Job("a", [story(generator)], lambda: times.append(now[0]), lambda job: None)
+    for step in range(4):
+        now[0] = 0.011 * step
+        job.publish(now[0], running)
+    assert times == pytest.approx(told)
 
 
 def test_a_client_that_wants_the_whole_is_told_once_at_the_end(
