@@ -7,14 +7,14 @@ nearly all of them right; a model that knows nothing gets half. The method is th
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from benchmarks.evaluation.intervals import share
+from benchmarks.evaluation.intervals import mean, share
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.subject import Subject
 from runtimes.engine.loss import log_softmax, negative_log_likelihood
@@ -194,22 +194,42 @@ def measure_pairs(subject: Subject, advance: Advance) -> dict[str, Any]:
         advance: Called with the number of pairs that were read.
 
     Returns:
-        The accuracy with its interval for each kind and for all, and a few pairs that were wrong, for JSON.
+        The accuracy with its interval for each kind and for all, which pairs were right (`1`) or wrong (`0`), and a few
+        that were wrong, for JSON.
     """
     found: dict[str, Any] = {}
-    hits = trials = 0
+    everything = ""
     for kind in KINDS:
         pairs = make_pairs(kind)
-        wrong = []
+        hits, wrong = "", []
         for pair in pairs:
-            if cost_of(subject, pair.right) >= cost_of(subject, pair.wrong):
+            is_right = cost_of(subject, pair.right) < cost_of(subject, pair.wrong)
+            hits += "01"[is_right]
+            if not is_right:
                 wrong.append(pair)
             advance(1)
-        right = len(pairs) - len(wrong)
-        hits, trials = hits + right, trials + len(pairs)
         examples = [{"right": pair.right, "preferred": pair.wrong} for pair in wrong[:3]]
-        found[kind] = {"accuracy": share(right, len(pairs)).to_json(), "mistakes": examples}
-    return {"all": {"accuracy": share(hits, trials).to_json()}} | found
+        found[kind] = {"accuracy": share(hits.count("1"), len(hits)).to_json(), "hits": hits, "mistakes": examples}
+        everything += hits
+    return {"all": {"accuracy": share(everything.count("1"), len(everything)).to_json(), "hits": everything}} | found
+
+
+def compare_pairs(ours: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns how much more accurate one model is than another one on the same pairs, for each kind and for all.
+
+    Args:
+        ours: What `measure_pairs` returned for the model.
+        other: The same for the model that it is compared with.
+
+    Returns:
+        The paired difference with its interval by kind, for JSON.
+    """
+    found = {}
+    for kind, figures in ours.items():
+        signs = [int(one) - int(two) for one, two in zip(figures["hits"], other[kind]["hits"], strict=True)]
+        more = mean(np.array(signs, np.float64))
+        found[kind] = {"accuracy more": more.to_json(), "contains zero": more.contains_zero}
+    return found
 
 
 def cost_of(subject: Subject, text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from benchmarks.evaluation.continuations import Vocabulary
 from benchmarks.evaluation.controls import CONTROLS
 from benchmarks.evaluation.loss import measure_difference, measure_loss, ways_of, work
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
-from benchmarks.evaluation.pairs import KINDS, make_pairs, measure_pairs
+from benchmarks.evaluation.pairs import KINDS, compare_pairs, make_pairs, measure_pairs
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.stories import WORDS, Ending, measure_stories, openings, true_endings, write_endings
 from benchmarks.evaluation.subject import Subject, open_subject
@@ -25,12 +25,13 @@ from runtimes.bundle.variants import VARIANTS
 from runtimes.types import SamplingParams
 from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
+from slm.hashing import sha256_of_bytes
 from slm.json_reader import read_json
 
 WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
 EVERY = "all"
-RESULT = "evaluation.json"
+RESULT, HASH = "evaluation.json", "sha256"
 MAX_RESULT_BYTES = 2**28
 ENGLISH = "english"
 # Called with the name of a part and the number of its steps; returns what to call after each of them.
@@ -86,13 +87,15 @@ class Evaluation:
     Attributes:
         settings: The settings, with the hashes of the models and the texts.
         results: Figures by model and suite. `true stories` has the figures of the true endings.
-        differences: Figures of each model against `against`, by model.
+        differences: Figures of the loss of each model against that of `against`, by both names.
+        pair_differences: The same for the accuracy in the pairs.
         endings: The endings of each model, and the true ones, for the same beginnings.
     """
 
     settings: dict[str, Any]
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     differences: dict[str, Any] = field(default_factory=dict)
+    pair_differences: dict[str, Any] = field(default_factory=dict)
     endings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -130,7 +133,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     run = _Run(settings, _load(out, identity), out, begin)
     for subject in subjects:
         run.measure(subject, text)
-    if other is not None and text is not None and "loss" in settings.suites:
+    if other is not None:
         for subject in subjects:
             if len(subjects) == 1 or subject.sha256 != other.sha256:
                 run.compare(subject, other, text)
@@ -168,19 +171,28 @@ class _Run:
             most = self.settings.max_tokens
             advance = self._begin(f"loss of {subject.name}", work(subject, text, most, ways_of(subject)))
             self._keep(results, "loss", lambda: measure_loss(subject, text, most, advance))
-        if "pairs" in self.settings.suites and "pairs" not in results:
+        if "pairs" in self.settings.suites:
+            self._pairs(subject)
+
+    def _pairs(self, subject: Subject) -> dict[str, Any]:
+        results = self.found.results.setdefault(subject.name, {"bytes": subject.file_bytes})
+        if "pairs" not in results:
             count = sum(len(make_pairs(kind)) for kind in KINDS)
             advance = self._begin(f"pairs of {subject.name}", count)
             self._keep(results, "pairs", lambda: measure_pairs(subject, advance))
+        pairs: dict[str, Any] = results["pairs"]
+        return pairs
 
-    def compare(self, subject: Subject, other: Subject, text: StoryText) -> None:
+    def compare(self, subject: Subject, other: Subject, text: StoryText | None) -> None:
         """Compares a model with another one."""
-        name = f"{subject.name} against {other.name}"
-        if name in self.found.differences:
-            return
-        most = self.settings.max_tokens
-        advance = self._begin(name, work(subject, text, most, ways_of(subject, other)))
-        self._keep(self.found.differences, name, lambda: measure_difference(subject, other, text, most, advance))
+        name, suites = f"{subject.name} against {other.name}", self.settings.suites
+        if text is not None and "loss" in suites and name not in self.found.differences:
+            most = self.settings.max_tokens
+            advance = self._begin(name, work(subject, text, most, ways_of(subject, other)))
+            self._keep(self.found.differences, name, lambda: measure_difference(subject, other, text, most, advance))
+        if "pairs" in suites:
+            ours, theirs = self._pairs(subject), self._pairs(other)
+            self._keep(self.found.pair_differences, name, lambda: compare_pairs(ours, theirs))
 
     def write(self, subjects: list[Subject], text: StoryText, known: Sequence[str]) -> None:
         """Runs the suites that write. The words of the stories `known` count as spelt well."""
@@ -218,10 +230,15 @@ class _Run:
 
 
 def save(out: Path | None, found: Evaluation) -> None:
-    """Writes an evaluation into its folder, if there is one."""
+    """Writes an evaluation into its folder, if there is one, with the hash of all that it holds."""
     if out is not None:
-        content = json.dumps(asdict(found), indent=1, ensure_ascii=False, allow_nan=False)
+        body = asdict(found)
+        content = json.dumps(body | {HASH: _hash(body)}, indent=1, ensure_ascii=False, allow_nan=False)
         write_file(out / RESULT, content.encode() + b"\n")
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return sha256_of_bytes(json.dumps(body).encode())
 
 
 def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
@@ -233,16 +250,15 @@ def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
         found = read_json(path, MAX_RESULT_BYTES)
     except ValueError:
         found = None
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise SlmxError(f"{path}: not a result of slmx evaluate; give another --out")
+    if not isinstance(found, dict) or found.keys() != {HASH, *(each.name for each in fields(Evaluation))}:
+        raise SlmxError(f"{path}: not a result of slmx evaluate, or of another version of it; give another --out")
+    if found.pop(HASH) != _hash(found):
+        raise SlmxError(f"{path}: damaged, or changed after it was written; give another --out")
     before = found["settings"]
     changed = [name for name, value in settings.items() if before.get(name) != value and name != "suites"]
     if changed:
         raise SlmxError(f"{path}: made with another {', '.join(changed)}; give another --out")
-    try:
-        return Evaluation(settings, found["results"], found["differences"], found["endings"])
-    except KeyError as error:
-        raise SlmxError(f"{path}: it has no {error}; give another --out") from None
+    return Evaluation(**found | {"settings": settings})
 
 
 def finite(value: object) -> object:

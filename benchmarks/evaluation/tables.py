@@ -30,6 +30,7 @@ def tables(found: Evaluation) -> list[Table]:
         *_loss(found.results),
         *_differences(found.differences),
         *_pairs(found.results),
+        *_pair_differences(found.pair_differences),
         *_stories(found.results),
         *_novelty(found.results),
         *_controls(found.results),
@@ -104,6 +105,18 @@ def _pairs(results: Mapping[str, Any]) -> list[Table]:
     cells = {name: [percent(pairs[kind]["accuracy"]) for kind in kinds] for name, pairs in found.items()}
     note = "The share of pairs of which the right text is more likely. Chance is 50 %, a person is near 100 %."
     return table("Pairs of sentences", note, ("model", *kinds), [[name, *row] for name, row in cells.items()])
+
+
+def _pair_differences(differences: Mapping[str, Any]) -> list[Table]:
+    kinds = list(next(iter(differences.values()), {}))
+    rows = [[name, *(_points(pairs[kind]) for kind in kinds)] for name, pairs in differences.items()]
+    note = "Percentage points more on the same pairs. A difference without the mark * cannot be told from 0."
+    return table("Differences in the pairs", note, ("models", *kinds), rows)
+
+
+def _points(figures: Mapping[str, Any]) -> str:
+    told = interval(figures["accuracy more"], "+.1f", 100).replace("± +", "± ")
+    return told if figures["contains zero"] else f"{told} *"
 
 
 def _stories(results: Mapping[str, Any]) -> list[Table]:

@@ -27,6 +27,10 @@ _THINKING = {"max_completion_tokens": 4000}  # models that think first refuse a 
 FORMS: tuple[dict[str, Any], ...] = (_SCHEMA | _USUAL, _USUAL, _SCHEMA | _THINKING, _THINKING)
 
 
+class StoryRefusedError(SlmxError):
+    """The endpoint works, but may have something against this one story."""
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where the judge is.
@@ -114,7 +118,8 @@ class Judge:
         """Sends a conversation, and repeats it while the endpoint fails in a way that can pass.
 
         Raises:
-            SlmxError: The endpoint does not answer, refuses, or does not speak the protocol.
+            StoryRefusedError: The endpoint refuses this request, or fails at it again and again.
+            SlmxError: The endpoint does not answer, refuses the key or the model, or does not speak the protocol.
         """
         why = ""
         for _ in range(BODIES):
@@ -147,7 +152,8 @@ class Judge:
             else:
                 self._form = number
                 return str(raw.text)
-        raise self._failure(f"refuses every form of the request: {'; or: '.join(dict.fromkeys(refused))}")
+        told = "; or: ".join(dict.fromkeys(refused))
+        raise StoryRefusedError(str(self._failure(f"refuses every form of the request: {told}")))
 
     def _refusal(self, error: APIStatusError) -> SlmxError:
         """Says what a status means and what helps."""
@@ -163,7 +169,9 @@ class Judge:
             return self._failure(f"has no model {endpoint.model}, or no such address: {said}; {there}")
         if error.status_code == 429:
             return self._failure(f"takes no more requests now: {said}; wait, or check what the account allows")
-        return self._failure(f"status {error.status_code}, {endpoint.retries + 1} times: {said}")
+        return StoryRefusedError(
+            str(self._failure(f"status {error.status_code}, {endpoint.retries + 1} times: {said}"))
+        )
 
     def _names(self) -> str:
         """Returns the first models that the endpoint lists; empty if it lists none."""

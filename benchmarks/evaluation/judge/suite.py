@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.evaluation.intervals import mean
-from benchmarks.evaluation.judge.endpoint import Judge
+from benchmarks.evaluation.judge.endpoint import Judge, StoryRefusedError
 from benchmarks.evaluation.judge.journal import Asked, Journal
 from benchmarks.evaluation.judge.rubric import AXES, messages, parse_scores
 from benchmarks.evaluation.reading import Advance
@@ -21,6 +21,7 @@ from slm.json_reader import as_plain_text
 CHARACTERS_PER_TOKEN = 4
 TOKENS_OF_ANSWER = 60  # six scores as JSON
 PRICED = 1_000_000  # tokens for which a price is given
+REFUSALS = 3  # stories refused one after the other, after which the endpoint is given up
 
 
 @dataclass(frozen=True)
@@ -82,21 +83,44 @@ def ask(endings: Iterable[Ending], judge: Judge, journal: Journal, advance: Adva
         journal: Where the answers are kept. An ending that has one answer without scores there is asked once more.
         advance: Called after each ending.
 
+    An ending that the endpoint refuses has an answer without scores if the endpoint answers about others.
+
     Raises:
-        SlmxError: The endpoint does not answer, or refuses.
+        SlmxError: The endpoint does not answer, or refuses `REFUSALS` endings one after the other.
     """
+    refused: dict[str, StoryRefusedError] = {}
     for ending in endings:
-        key = key_of(ending)
-        while not journal.of(key).done:
-            again = journal.of(key).answers > 0
-            reply = judge.ask(messages(ending.opening, ending.text, again))
-            scores, why = None, None
-            try:
-                scores = parse_scores(reply.content)
-            except ValueError as error:
-                why = as_plain_text(str(error))
-            journal.add(key, reply.raw, scores, why, reply.tokens)
+        try:
+            _ask_about(ending, judge, journal)
+        except StoryRefusedError as error:
+            refused[key_of(ending)] = error
+            if len(refused) == REFUSALS:
+                raise
+        else:
+            _keep_refusals(refused, journal)
         advance(1)
+    if refused and not journal.asked:
+        raise next(iter(refused.values()))
+    _keep_refusals(refused, journal)
+
+
+def _ask_about(ending: Ending, judge: Judge, journal: Journal) -> None:
+    key = key_of(ending)
+    while not journal.of(key).done:
+        again = journal.of(key).answers > 0
+        reply = judge.ask(messages(ending.opening, ending.text, again))
+        scores, why = None, None
+        try:
+            scores = parse_scores(reply.content)
+        except ValueError as error:
+            why = as_plain_text(str(error))
+        journal.add(key, reply.raw, scores, why, reply.tokens)
+
+
+def _keep_refusals(refused: dict[str, StoryRefusedError], journal: Journal) -> None:
+    for key, error in refused.items():
+        journal.add(key, "", None, as_plain_text(str(error)), (0, 0))
+    refused.clear()
 
 
 def figures(endings: Sequence[Ending], journal: Journal, judge: str) -> dict[str, Any]:

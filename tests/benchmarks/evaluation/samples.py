@@ -92,7 +92,7 @@ def evaluation(
         "hashes": {name: "0" * 64 for name in results if name in MODELS},
         "text hash": "1" * 64,
     }
-    return Evaluation(settings, dict(results), dict(differences or {}), dict(written or {}))
+    return Evaluation(settings, dict(results), dict(differences or {}), endings=dict(written or {}))
 
 
 def full_evaluation(count: int = 5) -> Evaluation:

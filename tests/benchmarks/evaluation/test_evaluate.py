@@ -131,6 +131,21 @@ def test_another_result_in_the_folder_is_one_line(slmx: Slmx, tmp_path: Path, co
     assert (tmp_path / "evaluation.json").read_text() == content
 
 
+def test_a_result_that_was_changed_is_one_line(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    options = ("evaluate", tiny_checkpoint, "--text", corpus_file, "--max-tokens", "100", "--out", tmp_path)
+    slmx(*options)
+    path = tmp_path / "evaluation.json"
+    whole = path.read_text("utf-8")
+    path.write_text(whole.replace('"perplexity": {', '"perplexity": {"x": 1,', 1), "utf-8")
+    assert "evaluation.json: damaged, or changed" in slmx.refuses(*options)
+    path.write_text(whole.replace('"differences": {}', '"differences": {}, "more": 1', 1), "utf-8")
+    assert "of another version of it" in slmx.refuses(*options)
+    path.write_text(whole, "utf-8")
+    slmx(*options)
+
+
 def test_two_models_of_one_name_are_kept_apart(slmx: Slmx, corpus_file: Path, tmp_path: Path) -> None:
     shutil.copytree(SHIPPED_BUNDLES / "nano", tmp_path / "here" / "nano")
     options: list[str | Path] = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.evaluation.pairs import KINDS, Pair, cost_of, make_pairs, measure_pairs
+from benchmarks.evaluation.pairs import KINDS, Pair, compare_pairs, cost_of, make_pairs, measure_pairs
 from benchmarks.evaluation.subject import Subject, open_subject
 from export.checks.torch_session import float_session
 from slm.data.sources import read_stories
@@ -79,3 +79,19 @@ def test_the_figures_are_the_share_of_right_pairs(monkeypatch: pytest.MonkeyPatc
     wrong = [pair for pair in make_pairs("agreement", 8) if cost_of(nano, pair.right) >= cost_of(nano, pair.wrong)]
     assert found["agreement"]["accuracy"]["value"] == 1 - len(wrong) / 8
     assert [row["preferred"] for row in found["agreement"]["mistakes"]] == [pair.wrong for pair in wrong[:3]]
+
+
+def test_the_difference_of_two_models_is_that_of_the_same_pairs() -> None:
+    ours = {"all": {"hits": "1101" * 25}, "tense": {"hits": "11"}}
+    same = compare_pairs(ours, ours)
+    assert same["all"] == {"accuracy more": same["all"]["accuracy more"], "contains zero": True}
+    assert same["all"]["accuracy more"]["value"] == same["all"]["accuracy more"]["high"] == 0
+    found = compare_pairs(ours, {"all": {"hits": "1001" * 25}, "tense": {"hits": "10"}})
+    assert found["all"]["accuracy more"]["value"] == 0.25
+    assert not found["all"]["contains zero"]
+    assert found["tense"]["contains zero"], "two pairs show nothing"
+    opposite = compare_pairs({"all": {"hits": "10" * 50}}, {"all": {"hits": "01" * 50}})
+    assert opposite["all"]["accuracy more"]["value"] == 0
+    assert opposite["all"]["accuracy more"]["error"] == pytest.approx(0.1, rel=0.01)
+    with pytest.raises(ValueError, match="zip"):
+        compare_pairs(ours, {"all": {"hits": "1"}, "tense": {"hits": "1"}})

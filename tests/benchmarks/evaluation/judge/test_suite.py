@@ -10,10 +10,10 @@ import pytest
 
 pytest.importorskip("openai", reason="needs the package openai")
 
-from benchmarks.evaluation.judge.endpoint import Judge
+from benchmarks.evaluation.judge.endpoint import FORMS, Judge
 from benchmarks.evaluation.judge.journal import JOURNAL, Journal
 from benchmarks.evaluation.judge.rubric import AXES, INSTRUCTIONS
-from benchmarks.evaluation.judge.suite import ask, cost_of, figures, waiting
+from benchmarks.evaluation.judge.suite import REFUSALS, ask, cost_of, figures, waiting
 from benchmarks.evaluation.judge.table import judge_table
 from benchmarks.evaluation.stories import Ending
 from slm.errors import SlmxError
@@ -86,6 +86,37 @@ def test_an_endpoint_that_stops_in_the_middle_loses_no_answer(server: Server, tm
     server.requests.clear()
     judged(server, tmp_path / JOURNAL)
     assert server.requests == []
+
+
+def test_a_story_that_the_endpoint_refuses_has_no_scores_and_stops_nothing(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / JOURNAL
+    server.script = ["400"] * len(FORMS) + ["good", "500", "400"]
+    judged(server, path)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()[1:]]
+    refused = [line["wrong"] for line in lines if line["scores"] is None]
+    assert len(lines) == 12
+    assert ["refuses every form" in why for why in refused] == [True, False, True]
+    server.requests.clear()
+    server.script = ["400"] * len(FORMS)
+    judged(server, path)
+    assert len(server.endings()) == len(FORMS) + 2, "each is asked about once more"
+    with Journal(path, SETTINGS) as journal:
+        assert sum(figures(model, journal, "critic")["no scores"] for model in BOTH.values()) == 1
+    server.requests.clear()
+    judged(server, path)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("before", [0, 4])
+def test_an_endpoint_that_refuses_story_after_story_is_given_up(server: Server, tmp_path: Path, before: int) -> None:
+    server.script = ["good"] * before + ["500"] * 10
+    with pytest.raises(SlmxError, match="status 500, 1 times"):
+        judged(server, tmp_path / JOURNAL)
+    assert len(server.requests) == before + REFUSALS
+    server.script = []
+    judged(server, tmp_path / JOURNAL)
+    with Journal(tmp_path / JOURNAL, SETTINGS) as journal:
+        assert sum(figures(model, journal, "critic")["no scores"] for model in BOTH.values()) == 0
 
 
 def test_nonsense_is_asked_again_once_and_then_counted(server: Server, tmp_path: Path) -> None:
