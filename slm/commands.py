@@ -5,18 +5,14 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from slm.data.stories import SEPARATORS
 from slm.errors import UsageError, needs
-from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS
+from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
-
-if TYPE_CHECKING:
-    from slm.presets import GPTConfig
-
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
 _model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
@@ -268,8 +264,6 @@ def _export_command(checkpoint: Path, config: GPTConfig) -> str:
 
 def presets() -> None:
     """List the model shapes, and which have weights here."""
-    from slm.folder_kind import PRETRAINED
-
     row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
     heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
     typer.echo(row.format(*heading, "trained"))
@@ -277,5 +271,17 @@ def presets() -> None:
         c = preset.config
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        shipped = "ships with slmx" if (PRETRAINED / preset.name).is_dir() else ""
-        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, shipped).rstrip())
+        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, _shipped(preset.name)).rstrip())
+
+
+def _shipped(preset: str) -> str:
+    """Returns what ships with slmx for a preset. Its architecture may be another one, with other parameters."""
+    from slm.folder_kind import PRETRAINED
+    from slm.json_reader import Fields, read_json
+
+    folder = PRETRAINED / preset
+    if not folder.is_dir():
+        return ""
+    fields = Fields(read_json(folder / "config.json", 2**20))
+    config = GPTConfig.from_dict(fields.value("shape"), str(folder))
+    return f"ships with slmx: {config.parameters:,} parameters, {config.family}"

@@ -13,7 +13,7 @@ from runtimes.bundle.manifest import SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
 from runtimes.hub.offer import Loose, Offer, Packed, Report
 from runtimes.hub.record import Record, read_record, write_record
-from runtimes.pack.open_signed import open_signed
+from runtimes.pack.open_signed import check_key, open_signed
 from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
 from slm.hub import hub_address
@@ -99,6 +99,7 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
         raise UsageError(f"{settings.name}: no name of a repository; name it as OWNER/NAME or OWNER/NAME@REVISION")
     if settings.file is not None and not is_plain_path(settings.file):
         raise UsageError(f"--file {settings.file}: no name of a file in a repository; name one such as nano.slmx")
+    check_key(settings.key)
     target = settings.out or pulled_bundles() / name.repository
     with _advice(settings), lock_folder(target, wait=True):
         held = Held.find(target, name.repository)

@@ -8,6 +8,18 @@ from runtimes.bundle.store import Bundle
 from slm.errors import needs
 
 
+def check_key(key: Path | None) -> None:
+    """Checks that a public key can be used, before any work that needs it. None needs no check.
+
+    Raises:
+        SlmxError: The key cannot be used, or the extra `[sign]` is not installed.
+    """
+    if key is not None:
+        with needs("sign"):
+            from runtimes.pack.keys import read_public_key
+        read_public_key(key)
+
+
 def open_signed(path: Path, key: Path | None) -> Bundle:
     """Opens a bundle. If a key is given, the bundle must be signed with it.
 

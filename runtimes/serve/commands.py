@@ -94,7 +94,7 @@ def serve(
         from runtimes.serve.app import build_app
         from runtimes.serve.guard import ServeSettings
         from runtimes.serve.limits import Limits
-        from runtimes.serve.log import configure_log
+        from runtimes.serve.log import LOG, configure_log
         from runtimes.serve.page import load_page
         from runtimes.serve.shutdown import StoryServer
         from runtimes.serve.start import listen, open_models, raise_descriptor_limit
@@ -137,15 +137,20 @@ def serve(
     except SlmxError as error:  # the API needs no page
         page, shown = {}, f"none: {error}"
     server = StoryServer(build_app(state, settings, page), grace, trust_proxy)
-    for name, scheduler in models.items():
-        what = f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
-        typer.echo(f"{name:<12} {what}", err=True)
+    started = {
+        name: f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
+        for name, scheduler in models.items()
+    }
     reach = "this machine only" if listener.is_loopback else "all machines that reach it"
     protected = f"a key of {variable}" if keys else "no key"
-    typer.echo(f"{'address':<12} {listener.address} port {listener.port}, for {reach}, with {protected}", err=True)
+    started["address"] = f"{listener.address} port {listener.port}, for {reach}, with {protected}"
     if shown:
-        typer.echo(f"{'page':<12} {shown}", err=True)
-    typer.echo(f"{'stop':<12} Ctrl-C", err=True)
-    typer.echo(listener.url)
+        started["page"] = shown
     configure_log(log_json)
+    if log_json:
+        LOG.info("started", extra={"fields": {"message": "started", **started}})
+    else:
+        for name, what in (started | {"stop": "Ctrl-C"}).items():
+            typer.echo(f"{name:<12} {what}", err=True)
+    typer.echo(listener.url)
     server.run([listener.socket])

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -185,7 +185,7 @@ class Trainer:
         Raises:
             SlmxError: A loss or a gradient is not finite, or the disk is full.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with (
             _stop_flag() as stop,
             Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=self.console) as progress,

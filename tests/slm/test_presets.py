@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
@@ -157,8 +158,11 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{name} ")]
         c = preset.config
         counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        shipped = ["ships", "with", "slmx"] if (PRETRAINED / name).is_dir() else []
-        assert line.split() == [name, *(f"{size:,}" for size in c.to_dict().values()), *counts, *shipped]
+        cells = [name, *(f"{size:,}" for size in c.to_dict().values()), *counts]
+        if (PRETRAINED / name).is_dir():
+            parameters = load_checkpoint(PRETRAINED / name).model.config.parameters
+            cells += f"ships with slmx: {parameters:,} parameters, Llama".split()
+        assert line.split() == cells
 
 
 @pytest.mark.parametrize("args", [["--help"], ["presets"], ["generate", "--help"]])

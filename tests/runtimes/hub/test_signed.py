@@ -161,3 +161,10 @@ def test_a_manifest_that_lists_a_signature_is_refused(hub: Hub, client: Client, 
     edit_manifest(bundle, files={"model.sig": entry})
     hub.add(NAME, files_of(bundle))
     assert "it lists model.sig" in client.refuses("pull", NAME)
+
+
+def test_a_key_that_cannot_be_used_is_told_before_the_hub_is_asked(hub: Hub, client: Client, tmp_path: Path) -> None:
+    ran = client.run("pull", NAME, "--require-signature", tmp_path / "none.pem")
+    assert ran.returncode == 1
+    assert "none.pem" in ran.stderr
+    assert hub.requests == []
