@@ -76,11 +76,11 @@ def _checkpoint(path: str) -> Subject:
         import torch
 
         from export.checks.torch_session import float_session
-        from runtimes.engine.session import default_threads
+        from runtimes.engine.session import float_threads
         from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
     opened = load_checkpoint(Path(path))
     config = opened.model.config
-    torch.set_num_threads(default_threads(config))
+    torch.set_num_threads(float_threads(config))
     weights = opened.folder / WEIGHTS_FILE
     return Subject(
         f"{Path(path).resolve().name} {PYTORCH}",

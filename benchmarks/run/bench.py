@@ -25,7 +25,7 @@ from benchmarks.run.runners import Job
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.session import default_threads
+from runtimes.engine.session import float_threads
 from runtimes.system.machine import memory_bytes, usable_cores
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
@@ -292,7 +292,7 @@ class Bench:
             return known.results
         history, prompt = story_ids(target, group[0].depth, group[0].prompt_tokens)
         exact = frozenset((*FLOAT_RUNNERS, *(peer.name for peer in self._peers if peer.exact)))
-        torch.set_num_threads(default_threads(target.config))
+        torch.set_num_threads(float_threads(target.config))
         context, new_tokens = [*history, *prompt], group[0].new_tokens
         expected = ExpectedOutput.of(target.checkpoint.model, context, new_tokens, target.trained, exact)
         entries = [self._entry(target, case, quality, history, prompt) for case in group]

@@ -34,7 +34,7 @@ from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.sampler import Sampler
-from runtimes.engine.session import Session, default_threads
+from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
@@ -144,13 +144,13 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
     """Measure the tokens per second of eight stories in a batch relative to one, each on its default threads."""
     config, prompt = subject.config, prompt_of(subject)
     path = subject.bundle.model_path("int8")
-    alone, together = (Session.open(path, config, default_threads(config, rows)) for rows in (1, ROWS))
+    session = Session.open(path, config)
     tokens = min(TOKENS, config.block_size - len(prompt) - 1)
     measurements: dict[str, Callable[[], float]] = {}
     for way, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
-        measurements[f"one, {way}"] = lambda s=sampling: decode_seconds(alone, prompt, s, tokens) / tokens  # type: ignore[misc]
+        measurements[f"one, {way}"] = lambda s=sampling: decode_seconds(session, prompt, s, tokens) / tokens  # type: ignore[misc]
         measurements[f"eight, {way}"] = lambda s=sampling: (  # type: ignore[misc]
-            batch_seconds(together, prompt, s, tokens, ROWS) / (tokens * ROWS)
+            batch_seconds(session, prompt, s, tokens, ROWS) / (tokens * ROWS)
         )
     taken = alternate(measurements, rounds)
     return [

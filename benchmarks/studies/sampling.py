@@ -32,7 +32,7 @@ from benchmarks.studies.distance import Distance, Floats, distances
 from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
-from runtimes.engine.session import default_threads
+from runtimes.engine.session import float_threads
 from runtimes.system.machine import describe_machine
 from runtimes.types import LogitsRules, SamplingParams
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
@@ -224,7 +224,7 @@ def main(
     manifest, judge_sha256 = generator.bundle.manifest, sha256_of(judging.folder / WEIGHTS_FILE)
     if manifest.checkpoint.sha256 == judge_sha256:
         raise UsageError(f"{judge}: the judge has the weights of the model that writes; name another with --judge")
-    torch.set_num_threads(default_threads(judging.model.config))
+    torch.set_num_threads(float_threads(judging.model.config))
     context = min(judging.model.config.block_size, manifest.shape.block_size)
     tokenizers = (judging.tokenizer, generator.tokenizer)
     held_out = list(read_stories([text]))

@@ -10,7 +10,7 @@ import torch
 
 from export.checks.fidelity import FloatArray, Reference, measure_fidelity
 from runtimes.bundle.figures import Comparison
-from runtimes.engine.session import Session, default_threads
+from runtimes.engine.session import Session, float_threads
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
 from slm.errors import SlmxError
@@ -66,7 +66,7 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
         SlmxError: The file cannot be read, or the model cannot write stories.
     """
     # PyTorch's threads wait for each other. On a shared machine this takes many times as long. Small models need one.
-    torch.set_num_threads(default_threads(model.config))
+    torch.set_num_threads(float_threads(model.config))
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
     try:

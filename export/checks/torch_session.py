@@ -14,7 +14,7 @@ from torch import Tensor
 from export.checks.torch_archive import check_torch_archive
 from export.formats.suppress_output import suppress_output
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.session import Session, default_threads
+from runtimes.engine.session import Session, float_threads
 from slm.errors import SlmxError
 from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
@@ -157,7 +157,7 @@ def open_session(
     if not VARIANTS[variant].is_torch:
         return Session.open(file, config, threads)
     cache = ForwardCache(load_forward(variant, file, trusted=trusted), config)
-    return Session(cache, config, default_threads(config) if threads is None else threads)
+    return Session(cache, config, float_threads(config) if threads is None else threads)
 
 
 def float_session(model: GPT, threads: int | None = None, compiled: bool = False) -> Session:
@@ -167,5 +167,5 @@ def float_session(model: GPT, threads: int | None = None, compiled: bool = False
     """
     forward = torch.compile(model.eval(), dynamic=True) if compiled else None
     return Session(
-        FloatCache(model, forward), model.config, default_threads(model.config) if threads is None else threads
+        FloatCache(model, forward), model.config, float_threads(model.config) if threads is None else threads
     )

@@ -242,13 +242,6 @@ class SharedCache:
         twin.fill(0, self, 0, length)
         return twin
 
-    def run_by(self, other: SharedCache) -> SharedCache:
-        """Returns a view of the same memory that runs the onnxruntime session of another cache."""
-        view = copy.copy(self)
-        view._session, view._bindings = other._session, {}
-        view._binding = view._bind_rows(1)
-        return view
-
     def empty(self, rows: int) -> SharedCache:
         """Returns a separate cache of the same onnxruntime session, without positions."""
         return SharedCache(self._session, self._config, rows)

@@ -11,7 +11,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
 from runtimes.engine.prompt import read_prompt
-from runtimes.engine.session import Session, default_threads, one_thread_rows, shared_length
+from runtimes.engine.session import Session, shared_length
 from runtimes.engine.story import Story
 from runtimes.engine.stream import Stream
 from runtimes.types import (
@@ -76,22 +76,15 @@ class Generator:
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
         self._banned_words = lru_cache(KEPT_BANS)(partial(_banned_words, self.tokenizer))
-        self._chosen_threads = threads
-        first = self._open(1)
-        self.threads = first.threads
+        name = bundle.model_location(self.variant)
+        model = Session.open(bundle.model_bytes(self.variant), bundle.config, threads, name)
+        self._model: Session | None = model
+        self.threads = model.threads
         self._lock = threading.Lock()
-        self._models = {first.threads: first}  # a session of the model for each number of threads
         # A garbage-collected stream can return its session at any moment, even while this thread holds the lock. So
         # return_session takes no lock. It uses only atomic operations on lists and sets.
-        self._idle: list[Session] = [first]
+        self._idle: list[Session] = [model]
         self._busy: set[Session] = set()
-        self.closed = False
-
-    def _open(self, rows: int) -> Session:
-        config = self.bundle.config
-        threads = default_threads(config, rows) if self._chosen_threads is None else self._chosen_threads
-        name = self.bundle.model_location(self.variant)
-        return Session.open(self.bundle.model_bytes(self.variant), config, threads, name)
 
     def __enter__(self) -> Generator:
         return self
@@ -102,14 +95,19 @@ class Generator:
     def close(self) -> None:
         """Frees the model. Unfinished streams end with an error. It may be called twice."""
         with self._lock:
-            self.closed = True
-            self._models.clear()
+            self._model = None
             self._idle.clear()
 
-    def require_open(self) -> None:
-        """Raises SlmxError if this generator is closed."""
-        if self.closed:
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._model is None
+
+    def require_open(self) -> Session:
+        """Returns the session that opened the model; SlmxError if this generator is closed."""
+        if self._model is None:
             raise SlmxError("this generator is closed: load the bundle again")
+        return self._model
 
     def take_session(self, ids: list[int]) -> Session:
         """Takes the unused session whose cache has the longest common beginning with `ids`.
@@ -118,7 +116,7 @@ class Generator:
             SlmxError: All slots are taken, or the generator is closed.
         """
         with self._lock:
-            self.require_open()
+            model = self.require_open()
             if len(self._busy) >= self.slots:
                 raise SlmxError(
                     f"all {self.slots} slots are taken by unfinished streams: finish or close one, or load with more"
@@ -127,7 +125,7 @@ class Generator:
                 session = max(self._idle, key=lambda session: shared_length(session.ids, ids))
                 self._idle.remove(session)
             else:
-                session = self._models[self.threads].fork(0)
+                session = model.fork(0)
             self._busy.add(session)
             return session
 
@@ -138,19 +136,14 @@ class Generator:
             self._idle.append(session)
 
     def pool(self, rows: int) -> Pool:
-        """Returns an empty pool for `rows` stories, at most `slots`. A step of many rows uses more threads.
+        """Returns an empty pool for `rows` stories, at most `slots`.
 
         Raises:
             SlmxError: The generator is closed, or the variant writes one story at a time.
         """
         rows = min(rows, self.slots)
         with self._lock:
-            self.require_open()
-            threads = default_threads(self.bundle.config, rows) if self._chosen_threads is None else self.threads
-            if threads not in self._models:
-                self._models[threads] = self._open(rows)
-            few = self._models[self.threads] if self.threads < threads else None
-            return Pool(self._models[threads], rows, few, one_thread_rows(self.bundle.config))
+            return Pool(self.require_open(), rows)
 
     def damaged(self) -> SlmxError:
         """Returns the error for logits that are NaN or infinite."""

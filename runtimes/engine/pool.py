@@ -18,21 +18,16 @@ class Pool:
     Args:
         session: A session of the model. Its own sequence is not used.
         slots: The largest number of sequences. A slot takes no memory for positions that were never filled.
-        few: A session of the same model with fewer threads, which takes the steps of few rows; None if there is none.
-        few_rows: The most rows of such a step.
 
     Raises:
         SlmxError: The graph of this model takes one sequence only.
     """
 
-    def __init__(self, session: Session, slots: int, few: Session | None = None, few_rows: int = 0) -> None:
+    def __init__(self, session: Session, slots: int) -> None:
         self._session = session
         self._config = session.config
         self._block_size, self._vocab_size = session.config.block_size, session.config.vocab_size
-        self._cache = self._few = _shared(session).empty(slots)
-        self._few_rows = few_rows
-        if few is not None:
-            self._few = self._cache.run_by(_shared(few))
+        self._cache = _shared(session).empty(slots)
         self.slots = slots
         self.ids: list[list[int]] = []
 
@@ -115,8 +110,7 @@ class Pool:
         if longest >= self._block_size or lowest < 0 or highest >= self._vocab_size:
             check_step(lowest, longest, self._config)
             check_step(highest, longest, self._config)
-        cache = self._few if len(tokens) <= self._few_rows else self._cache
-        logits = cache.step_rows(tokens, lengths)
+        logits = self._cache.step_rows(tokens, lengths)
         for sequence, token in zip(self.ids, tokens, strict=True):
             sequence.append(token)
         return logits

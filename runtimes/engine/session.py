@@ -16,18 +16,20 @@ from slm.presets import GPTConfig
 if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch model does not need
     from runtimes.engine.cache import Cache, FloatArray, IdArray
 
-# With fewer weights, a step takes less time than waking a second thread (docs/benchmarks.md).
-ONE_THREAD_PARAMETERS = 6_000_000
+# The operators of a smaller model take less time than waking a second thread for each of them (docs/runtime.md).
+ONE_THREAD_BYTES = 20_000_000
+MOST_THREADS = 4
+FLOAT_BYTES = 4
 
 
-def one_thread_rows(config: GPTConfig) -> int:
-    """Returns the most rows of a step that one thread takes faster than several; 0 for a large model."""
-    return (ONE_THREAD_PARAMETERS - 1) // config.parameters
+def default_threads(model_bytes: int) -> int:
+    """Returns the threads for a model of so many bytes: one for few bytes, or else the usable cores, at most four."""
+    return 1 if model_bytes < ONE_THREAD_BYTES else min(MOST_THREADS, usable_cores())
 
 
-def default_threads(config: GPTConfig, rows: int = 1) -> int:
-    """Returns the threads for a step of `rows` rows: one for little work, or else the usable cores, at most four."""
-    return 1 if rows <= one_thread_rows(config) else min(4, usable_cores())
+def float_threads(config: GPTConfig) -> int:
+    """Returns the threads for a model whose weights are float32."""
+    return default_threads(FLOAT_BYTES * config.parameters)
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -94,7 +96,8 @@ class Session:
         """
         from runtimes.engine.cache import open_cache
 
-        threads = default_threads(config) if threads is None else threads
+        if threads is None:
+            threads = default_threads(model.stat().st_size if isinstance(model, Path) else len(model))
         return cls(open_cache(model, config, threads, name), config, threads)
 
     @property

@@ -22,7 +22,7 @@ from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.loss import log_softmax
-from runtimes.engine.session import Session, default_threads
+from runtimes.engine.session import Session, float_threads
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
@@ -239,4 +239,4 @@ def test_pytorch_takes_as_many_threads_as_the_runtime_would(
     taken: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
     eval_text(checkpoint.model, checkpoint.tokenizer, corpus_file)
-    assert taken == [default_threads(checkpoint.model.config)] == [1]
+    assert taken == [float_threads(checkpoint.model.config)] == [1]

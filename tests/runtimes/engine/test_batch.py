@@ -115,19 +115,6 @@ def test_without_a_seed_it_reports_which_it_took(generator: Generator) -> None:
         assert generator.generate("Lily", max_tokens=10, seed=story.stats.seed).full_text == story.full_text
 
 
-def test_a_batch_takes_more_threads_where_its_rows_are_worth_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 2)
-    nano = load()
-    nano.pool(2)
-    assert list(nano._models) == [1]
-    wide = nano.pool(8)
-    assert {threads: session.threads for threads, session in nano._models.items()} == {1: 1, 2: 2}
-    assert nano.pool(8)._cache._session is wide._cache._session
-    chosen = load(threads=1)
-    chosen.pool(8)
-    assert list(chosen._models) == [1]
-
-
 def test_ctrl_c_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generator.batch(PROMPTS, GenerationConfig(12), SamplingParams(0.0))
     step, steps = Pool.step, iter(range(5))

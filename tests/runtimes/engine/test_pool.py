@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle.store import Bundle
-from runtimes.engine import cache as cache_module
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session
@@ -242,31 +241,6 @@ def test_the_best_prefix_is_the_longest(session: Session) -> None:
     assert pool.best_prefix([1, 2, 4, 6]) == (1, 3)
     assert pool.best_prefix([1, 2, 3]) == (0, 3)
     assert pool.best_prefix([9, 9, 9]) == (2, 1)
-
-
-def test_a_step_of_few_rows_runs_with_fewer_threads_in_the_same_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 2)
-    nano = load()
-    pool, same = nano.pool(8), load(threads=2).pool(8)
-    used: list[object] = []
-    run = cache_module._run
-
-    def recorded(session: object, binding: object) -> None:
-        used.append(session)
-        run(session, binding)
-
-    monkeypatch.setattr(cache_module, "_run", recorded)
-    for one in (pool, same):
-        for row in range(5):
-            one.prefill(one.add(), [row + 1, 7])
-    used.clear()
-    for _ in range(4):
-        assert_close(pool.step([9] * len(pool.ids)), same.step([9] * len(same.ids)))
-        for one in (pool, same):
-            one.remove(len(one.ids) - 1)
-    few, many = (Pool(nano._models[threads], 1)._cache._session for threads in (1, 2))
-    assert used[::2] == [many, many, few, few]
-    assert len(set(map(id, used[1::2]))) == 1
 
 
 def test_bundles_open_at_any_path(tiny_checkpoint: Path, tmp_path: Path) -> None:

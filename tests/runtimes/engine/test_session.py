@@ -19,7 +19,7 @@ from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
-from runtimes.engine.session import Session, default_threads, shared_length
+from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads, float_threads, shared_length
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
@@ -244,13 +244,13 @@ def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
             Session.open(bundle.model_path(), bundle.config, threads)
 
 
-def test_default_threads_are_one_for_the_smallest_and_never_above_four() -> None:
-    nano = PRESETS["nano"].config
-    assert default_threads(nano) == 1
-    for preset in PRESETS.values():
-        assert default_threads(preset.config) == default_threads(preset.config, rows=1)
-    assert default_threads(nano, rows=8) == default_threads(PRESETS["medium"].config)
-    assert 1 <= default_threads(PRESETS["medium"].config) <= 4
+def test_default_threads_are_one_for_small_models_and_never_above_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 8)
+    assert default_threads(ONE_THREAD_BYTES - 1) == 1
+    assert default_threads(ONE_THREAD_BYTES) == 4
+    assert [float_threads(PRESETS[name].config) for name in ("nano", "micro", "small", "medium")] == [1, 1, 4, 4]
+    monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 2)
+    assert default_threads(10 * ONE_THREAD_BYTES) == 2
 
 
 def idle_cpu_seconds(path: Path, threads: int) -> float:
