@@ -49,6 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, handler)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED_HOME] = tempfile.mkdtemp(prefix="slmx-tests-shared-")
+        os.environ["XDG_CONFIG_HOME"] = os.path.join(os.environ[SHARED_HOME], "config")  # without choices of doctor
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Runner = Literal["onnxruntime", "torch"]
+MOST_LOSS = 0.01  # the rise in bits per byte that a variant may have which nobody named
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Variant:
     def is_torch(self) -> bool:
         """Whether PyTorch runs it instead of onnxruntime."""
         return self.runner == "torch"
+
+    @property
+    def may_be_default(self) -> bool:
+        """Whether it loses so little that it may run without being named."""
+        return self.gate.bpb_increase is None or self.gate.bpb_increase <= MOST_LOSS
 
     @property
     def is_onnx(self) -> bool:

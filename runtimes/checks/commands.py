@@ -18,14 +18,20 @@ def doctor(
     report: Annotated[
         bool, typer.Option("--report", help="Print everything as one JSON line last, to send to others.")
     ] = False,
+    pin: Annotated[
+        bool, typer.Option("--pin", help="Let every command use the quickest way for this bundle from now on.")
+    ] = False,
 ) -> None:
-    """Describe this machine, and measure which variant is fastest.
+    """Describe this machine, and measure which variant and number of threads are fastest.
 
     It shows processor, limits, memory, versions and known problems.
     """
+    from runtimes.bundle.pin import Pin, write_pin
     from runtimes.bundle.store import Bundle
-    from runtimes.checks.doctor import fatal_traps, limits, look, quickest, traps
-    from runtimes.system.machine import describe_machine
+    from runtimes.bundle.variants import MOST_LOSS, VARIANTS
+    from runtimes.checks.doctor import Way, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.engine.session import default_threads
+    from runtimes.system.machine import describe_machine, this_cpu
 
     found = look()
     for name, value in describe_machine().items():
@@ -42,14 +48,20 @@ def doctor(
     opened = Bundle.open(find_bundle(bundle))
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
     started = time.perf_counter()
-    measured = quickest(opened)
+    measured = measure_ways(opened)
     seconds = time.perf_counter() - started
-    for name, samples in measured.items():
-        typer.echo(f"{name:<12} {1 / samples.median:,.0f} tokens/s +-{samples.spread:.0%}")
-    best, default = next(iter(measured)), opened.variants[0]
-    target = opened.manifest.target
-    note = "the default" if best == default else f"the default is {default}, chosen for the target {target}"
-    typer.echo(f"quickest     {best} ({note})")
+    for way, samples in measured.items():
+        typer.echo(
+            f"{way.variant:<12} {counted(way.threads, 'thread'):<10} "
+            f"{1 / samples.median:>8,.0f} tokens/s +-{samples.spread:.0%}"
+        )
+    best = next((way for way in measured if VARIANTS[way.variant].may_be_default), next(iter(measured)))
+    usual = Way(opened.variants[0], default_threads(len(opened.model_bytes(opened.variants[0]))))
+    others = f", chosen for the target {opened.manifest.target} and the size" if best != usual else ""
+    typer.echo(f"{'quickest':<12} {best}, of those that lose at most {MOST_LOSS:.0%}")
+    typer.echo(f"{'default':<12} {usual}{others}")
+    if pin:
+        typer.echo(f"{'pinned':<12} {best}, in {write_pin(opened, Pin(best.variant, best.threads, this_cpu()))}")
     if report:
         from runtimes.checks.report import report_row
 

@@ -15,7 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtimes.engine.session import MOST_THREADS
 from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+from slm.counted import counted
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
-SECONDS = 2.0
+SECONDS = 3.0
 BUSY = 0.5  # above this share of cores in use by other programs there is a warning
 
 
@@ -95,8 +97,31 @@ def traps(found: Findings) -> list[str]:
     return lines
 
 
-def quickest(bundle: Bundle) -> dict[str, Samples]:
-    """Measures the seconds per token of every variant that onnxruntime runs, in turn for two seconds; fastest first."""
+@dataclass(frozen=True)
+class Way:
+    """A way to run a bundle: a variant and a number of threads."""
+
+    variant: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.variant}, {counted(self.threads, 'thread')}"
+
+
+def thread_counts() -> list[int]:
+    """Returns the numbers of threads to compare: 1, 2 and 4, as far as there are cores, or else all cores."""
+    cores = min(MOST_THREADS, usable_cores())
+    return sorted({1, min(2, cores), cores})
+
+
+def measure_ways(bundle: Bundle) -> dict[Way, Samples]:
+    """Measures the seconds per token of every variant that onnxruntime runs, with each number of threads.
+
+    All take turns for a few seconds.
+
+    Returns:
+        The seconds per token, the fastest first.
+    """
     from runtimes.engine.decode_time import decode_seconds
     from runtimes.engine.session import Session
     from runtimes.system.timing import Samples, alternate
@@ -105,14 +130,16 @@ def quickest(bundle: Bundle) -> dict[str, Samples]:
     config = bundle.config
     steps = min(STEPS, config.block_size - 1)
     sides: dict[str, Callable[[], float]] = {}
-    for name in bundle.variants:
-        session = Session.open(bundle.model_bytes(name), config, name=bundle.model_location(name))
-        sides[name] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
+    ways = {f"{name} {threads}": Way(name, threads) for name in bundle.variants for threads in thread_counts()}
+    for key, way in ways.items():
+        model, where = bundle.model_bytes(way.variant), bundle.model_location(way.variant)
+        session = Session.open(model, config, way.threads, where)
+        sides[key] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
     started = time.perf_counter()
     alternate(sides, rounds=1)
     once = (time.perf_counter() - started) / 2
     taken = alternate(sides, rounds=max(3, min(25, int(SECONDS / once))))
-    measured = {name: Samples([value / steps for value in samples.values]) for name, samples in taken.items()}
+    measured = {ways[key]: Samples([value / steps for value in samples.values]) for key, samples in taken.items()}
     return dict(sorted(measured.items(), key=lambda item: item[1].median))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, overload
 
+from runtimes.bundle.pin import find_pin
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
@@ -14,6 +15,7 @@ from runtimes.engine.prompt import read_prompt
 from runtimes.engine.session import Session, shared_length
 from runtimes.engine.story import Story
 from runtimes.engine.stream import Stream
+from runtimes.system.machine import this_cpu
 from runtimes.types import (
     MAX_STORIES,
     Completion,
@@ -52,7 +54,8 @@ class Generator:
     Args:
         bundle: An opened bundle.
         variant: A name in its manifest; default: the one for its target.
-        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
+        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model. Without `variant` and `threads`,
+            what `slmx doctor --pin` chose for this bundle is taken, if it did.
         allow_special: Whether special tokens in a prompt, such as `<|endoftext|>`, have their own ids. If not, they are
             plain text.
         slots: The most stories at the same time: streams that have begun, and rows of each batch.
@@ -73,6 +76,8 @@ class Generator:
         self.bundle = bundle
         self.allow_special = allow_special
         self.slots = slots
+        if variant is None and threads is None and (pin := find_pin(bundle, this_cpu())):
+            variant, threads = pin.variant, pin.threads
         self.variant = bundle.choose(variant)
         self.tokenizer = bundle.tokenizer()
         self._banned_words = lru_cache(KEPT_BANS)(partial(_banned_words, self.tokenizer))

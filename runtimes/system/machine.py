@@ -65,6 +65,13 @@ def cpu_name(fields: dict[str, str]) -> str:
     return part or fields.get("model name", "")
 
 
+def this_cpu() -> str:
+    """Returns the name of the processor of this machine, or else its architecture."""
+    import platform
+
+    return cpu_name(cpu_fields()) or platform.processor() or platform.machine()
+
+
 def temperature(path: Path = THERMAL) -> float | None:
     """Returns the temperature of the processor in degrees Celsius, or None if it cannot be read."""
     value = _read_number(path)
@@ -91,7 +98,7 @@ def describe_machine() -> dict[str, str]:
 
     fields = cpu_fields()
     found = {
-        "cpu": cpu_name(fields) or platform.processor() or platform.machine(),
+        "cpu": this_cpu(),
         "features": " ".join(cpu_features(fields)) or "unknown",
         "cores": str(usable_cores()),
         "system": platform.platform(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from runtimes import load
+from runtimes.bundle.pin import Pin, pins_path, write_pin
 from runtimes.bundle.store import Bundle
-from runtimes.checks.doctor import Findings, fatal_traps, look, quickest, traps
+from runtimes.checks.doctor import Findings, Way, fatal_traps, look, measure_ways, thread_counts, traps
 from runtimes.system.machine import (
     cpu_features,
     cpu_fields,
@@ -21,9 +24,11 @@ from runtimes.system.machine import (
     cpu_quota,
     memory_bytes,
     temperature,
+    this_cpu,
     top_megahertz,
     usable_cores,
 )
+from slm.counted import counted
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -147,21 +152,77 @@ def test_looking_loads_no_onnxruntime(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 
-def test_every_variant_is_measured_the_quickest_first(tiny_checkpoint: Path) -> None:
+def test_every_way_is_measured_the_quickest_first(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.checks.doctor.usable_cores", lambda: 2)
     bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
-    measured = quickest(bundle)
-    assert set(measured) == {"fp32", "int8"}
+    measured = measure_ways(bundle)
+    assert set(measured) == {Way(name, threads) for name in ("fp32", "int8") for threads in (1, 2)}
     medians = [samples.median for samples in measured.values()]
     assert medians == sorted(medians)
     assert all(len(samples.values) >= 3 and min(samples.values) > 0 for samples in measured.values())
 
 
-def test_the_command_says_which_variant_is_best(slmx: Slmx, tiny_checkpoint: Path) -> None:
+@pytest.mark.parametrize(("cores", "counts"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (4, [1, 2, 4]), (64, [1, 2, 4])])
+def test_numbers_of_threads_go_up_to_the_cores(cores: int, counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtimes.checks.doctor.usable_cores", lambda: cores)
+    assert thread_counts() == counts
+
+
+def test_the_command_says_which_way_is_best_and_which_is_the_default(slmx: Slmx, tiny_checkpoint: Path) -> None:
     ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
     assert ran.code == 0
     told = dict(line.split(maxsplit=1) for line in ran.stdout.splitlines())
     assert {"cpu", "cores", "memory", "limits", "onnxruntime", "int8", "fp32"} <= set(told)
-    assert told["quickest"].split()[0] in ("int8", "fp32")
+    assert re.fullmatch(r"(int8|fp32), \d threads?, of those that lose at most 1%", told["quickest"])
+    assert told["default"].startswith("int8, 1 thread")
+
+
+def test_a_pinned_way_is_what_every_command_takes(
+    slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr("runtimes.checks.doctor.usable_cores", lambda: 2)
+    bundle, other = bundles.tiny_bundle(tiny_checkpoint), load()
+    ran = slmx("doctor", "--bundle", bundle, "--pin")
+    (way,) = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines() if line.startswith("pinned")]
+    written = load(bundle)
+    assert way == f"{written.variant}, {counted(written.threads, 'thread')}, in {pins_path()}"
+    assert pins_path() == tmp_path / "config" / "slmx" / "variants.json"
+    write_pin(Bundle.open(bundle), Pin("fp32", 2, this_cpu()))
+    pinned = load(bundle)
+    assert (pinned.variant, pinned.threads) == ("fp32", 2)
+    assert (
+        "(fp32, seed 1, 2 threads)" in slmx("generate", "--bundle", bundle, "--seed", "1", "--max-tokens", "3").stderr
+    )
+    assert load(bundle, "int8").threads == load(bundle, threads=1).threads == 1
+    assert load(bundle, threads=1).variant == "int8", "a flag leaves the pin out"
+    assert (load().variant, load().threads) == (other.variant, other.threads), "other bundles are as before"
+    write_pin(Bundle.open(bundle), Pin("fp32", 2, "another processor"))
+    assert load(bundle).variant == "int8"
+    write_pin(Bundle.open(bundle), Pin("gone", 2, this_cpu()))
+    assert load(bundle).variant == "int8"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 2, "bundles": {}}', "[" * 10_000])
+def test_a_damaged_file_of_pins_is_one_line(
+    slmx: Slmx, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    pins_path().parent.mkdir()
+    pins_path().write_text(content)
+    assert "variants.json: cannot read the choices" in slmx.refuses("generate", "Once", "--max-tokens", "3")
+    ran = slmx("doctor", "--pin")
+    assert (ran.code, ran.stderr.count("remove this file")) == (1, 1)
+    slmx("generate", "Once", "--max-tokens", "3", "--threads", "1")
+
+
+def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
+    slmx: Slmx, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
+    ran = slmx("doctor", "--pin", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
+    assert (ran.code, ran.stderr.count("cannot be made")) == (1, 1)
 
 
 def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:
@@ -176,10 +237,10 @@ def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Sl
     assert set(row["versions"]) == {"slmx", "onnxruntime", "numpy", "tiktoken"}
     assert (row["model"], row["bundle"]) == (bundle.manifest.preset, bundle.manifest_sha256)
     assert set(row["variants"]) == {"fp32", "int8"}
-    shown = dict(line.split(maxsplit=1) for line in lines)
+    shown = " ".join(" ".join(lines).split())
     for name, figures in row["variants"].items():
-        assert set(figures) == {"tokens_per_second", "spread"}
-        assert shown[name].startswith(f"{figures['tokens_per_second']:,.0f} tokens/s")
+        assert set(figures) == {"tokens_per_second", "spread", "threads"}
+        assert f"{name} {counted(figures['threads'], 'thread')} {figures['tokens_per_second']:,.0f} tokens/s" in shown
     assert 0 < row["seconds"] < 600
 
 
@@ -193,4 +254,4 @@ def test_the_report_names_neither_this_machine_nor_its_folders(slmx: Slmx, tiny_
 
 def test_without_report_no_json_is_printed(slmx: Slmx, tiny_checkpoint: Path) -> None:
     ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
-    assert ran.stdout.splitlines()[-1].startswith("quickest")
+    assert ran.stdout.splitlines()[-1].startswith("default")

@@ -1,0 +1,100 @@
+"""What `slmx doctor --pin` chose for a bundle on this machine: the variant and the threads that run without a flag."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slm.errors import SlmxError
+from slm.json_reader import Fields, read_json
+
+if TYPE_CHECKING:
+    from runtimes.bundle.store import Bundle
+
+FORMAT_VERSION = 1
+MAX_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A choice.
+
+    Attributes:
+        variant: The variant.
+        threads: Threads of onnxruntime.
+        cpu: The processor that it was measured on. Another processor does not use it.
+    """
+
+    variant: str
+    threads: int
+    cpu: str
+
+
+def pins_path() -> Path:
+    """The file of all choices. It may be missing.
+
+    It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config (specifications.freedesktop.org,
+    "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %APPDATA%.
+    """
+    variable, default = ("APPDATA", "~/AppData/Roaming") if os.name == "nt" else ("XDG_CONFIG_HOME", "~/.config")
+    stated = os.environ.get(variable, "")
+    return Path(stated if os.path.isabs(stated) else os.path.expanduser(default)) / "slmx" / "variants.json"
+
+
+def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
+    """Returns the choice for a bundle on a processor; None if there is none.
+
+    Raises:
+        SlmxError: The file of choices is damaged.
+    """
+    pin = _read(pins_path()).get(bundle.manifest_sha256)
+    return pin if pin is not None and pin.cpu == cpu and pin.variant in bundle.variants else None
+
+
+def write_pin(bundle: Bundle, pin: Pin) -> Path:
+    """Writes the choice for a bundle, and keeps those for others.
+
+    Returns:
+        The file of choices.
+
+    Raises:
+        SlmxError: The file cannot be written, or is damaged.
+    """
+    from slm.disk import write_file
+
+    path = pins_path()
+    pins = _read(path) | {bundle.manifest_sha256: pin}
+    bundles = {digest: asdict(one) for digest, one in pins.items()}
+    content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SlmxError(f"{path.parent}: cannot be made ({error.strerror}); check its permissions") from None
+    write_file(path, content.encode() + b"\n")
+    return path
+
+
+def _read(path: Path) -> dict[str, Pin]:
+    try:
+        fields = Fields(read_json(path, MAX_BYTES))
+        if fields.integer("format_version") != FORMAT_VERSION:
+            raise ValueError("another format")
+        bundles = fields.object("bundles")
+        return {digest: _pin(bundles.object(digest)) for digest in bundles}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SlmxError(f"{path}: cannot read the choices of slmx doctor --pin ({reason}); remove this file") from None
+
+
+def _pin(fields: Fields) -> Pin:
+    values: dict[str, Any] = {
+        "variant": fields.name("variant"),
+        "threads": fields.integer("threads", 1, 256),
+        "cpu": fields.text("cpu"),
+    }
+    return Pin(**values)
