@@ -20,11 +20,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -37,6 +37,9 @@ from runtimes.system.timing import alternate
 from runtimes.types import SamplingParams
 from slm.presets import GPTConfig
 
+if TYPE_CHECKING:
+    from slm.model import GPT
+
 ARRAYS = "reading.npz"
 SHAPE = "shape.json"
 FLOAT = "fp32"
@@ -47,9 +50,8 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
-    from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
-    from export.formats.fused import export_onnx
-    from export.formats.quantize import RECIPES, get_recipe, quantize_int8
+    from export.formats.blockwise import BLOCK_RECIPES
+    from export.formats.quantize import RECIPES
     from slm.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
@@ -67,14 +69,23 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
         bits_per_byte=float_model.float_bits_per_byte,
     )
     (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8")
+    write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES])
+
+
+def write_models(model: GPT, folder: Path, names: Iterable[str]) -> None:
+    """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks."""
+    from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
+    from export.formats.fused import export_onnx
+    from export.formats.quantize import get_recipe, quantize_int8
+
     fp32 = folder / f"{FLOAT}.onnx"
-    export_onnx(loaded.model, fp32)
+    export_onnx(model, fp32)
     in_blocks = BLOCK_RECIPES | {
         f"{name}-block-{block}": replace(recipe, largest_block=block)
         for name, recipe in BLOCK_RECIPES.items()
         for block in BLOCKS
     }
-    for name in models or (*BLOCK_RECIPES, *RECIPES):
+    for name in names:
         if name in in_blocks:
             quantize_blockwise(fp32, folder / f"{name}.onnx", in_blocks[name])
         else:

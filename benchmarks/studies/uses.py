@@ -1,0 +1,152 @@
+"""Measures which form of the weights, and how many threads, are fastest for which use.
+
+    python -m benchmarks.studies.uses --json docs/uses.json
+
+The uses are one story, one story whose context is three quarters full, eight stories in a batch, and a prompt of
+200 tokens. All forms take turns in every round. nano and micro are the shipped models; the other presets have random
+weights. Nothing else should run.
+
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from benchmarks.studies.quantization import FLOAT, write_models
+from runtimes.engine.decode_time import decode_seconds
+from runtimes.engine.pool import Pool
+from runtimes.engine.session import Session
+from runtimes.system.machine import describe_machine, usable_cores
+from runtimes.system.timing import Samples, alternate
+from runtimes.types import SamplingParams
+from slm.folder_kind import PRETRAINED
+from slm.presets import GPTConfig
+
+FORMS = ("u8-tensor", "s8-tensor", "q8-block-32", "q8-block-64", "q8-block-128", "int4-block-128")
+PRESETS = ("nano", "micro", "small", "medium")
+STEPS = {"nano": 120, "micro": 80, "small": 48, "medium": 24}
+ROWS = 8
+PROMPT = 200
+GREEDY = SamplingParams(temperature=0)
+
+
+def one_story(session: Session, steps: int) -> float:
+    """Returns the tokens per second of a story."""
+    return steps / decode_seconds(session, [0], GREEDY, steps)
+
+
+def late_in_a_story(session: Session, steps: int) -> float:
+    """Returns the tokens per second after three quarters of the context."""
+    session.reset()
+    session.prefill(_ids(session.config.block_size * 3 // 4 - steps // 2))
+    started = time.perf_counter()
+    for _ in range(steps):
+        session.step(1)
+    return steps / (time.perf_counter() - started)
+
+
+def eight_stories(session: Session, steps: int) -> float:
+    """Returns the tokens per second of eight stories together."""
+    pool = Pool(session, ROWS)
+    for _ in range(ROWS):
+        pool.prefill(pool.add(), [0])
+    tokens = [*range(1, ROWS + 1)]
+    started = time.perf_counter()
+    for _ in range(steps):
+        tokens = np.argmax(pool.step(tokens), axis=1).tolist()
+    return ROWS * steps / (time.perf_counter() - started)
+
+
+def prompt(session: Session, steps: int) -> float:
+    """Returns the tokens per second at which a prompt is read."""
+    session.reset()
+    started = time.perf_counter()
+    session.prefill(_ids(PROMPT))
+    return PROMPT / (time.perf_counter() - started)
+
+
+def _ids(count: int) -> list[int]:
+    """Returns many different ids, always the same ones."""
+    return [7 * place % 4000 for place in range(count)]
+
+
+USES: Mapping[str, Callable[[Session, int], float]] = {
+    "one story": one_story,
+    "late in a story": late_in_a_story,
+    "eight stories": eight_stories,
+    "prompt of 200": prompt,
+}
+
+
+def prepare(preset: str, folder: Path) -> GPTConfig:
+    """Writes the models of a preset into a folder; returns its shape."""
+    from slm.checkpoint import load_checkpoint
+    from slm.untrained import untrained_checkpoint
+
+    checkpoint = PRETRAINED / preset
+    if not checkpoint.is_dir():
+        checkpoint = folder / "checkpoint"
+        checkpoint.mkdir()
+        untrained_checkpoint(preset, checkpoint)
+    model = load_checkpoint(checkpoint).model
+    write_models(model, folder, FORMS)
+    return model.config
+
+
+def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
+    """Returns the tokens per second by use, and by form and threads, such as `s8-tensor 2`."""
+    threads = sorted({1, usable_cores()})
+    sessions = {
+        f"{form} {count}": Session.open(folder / f"{form}.onnx", config, count)
+        for form in (*FORMS, FLOAT)
+        for count in threads
+    }
+    return {
+        use: alternate({name: partial(run, session, STEPS[preset]) for name, session in sessions.items()}, rounds)
+        for use, run in USES.items()
+    }
+
+
+def table(use: str, found: Mapping[str, Mapping[str, Mapping[str, Samples]]]) -> str:
+    """Returns the table of a use: tokens per second, by form and threads."""
+    names = list(next(iter(found.values()))[use])
+    lines = [f"| {use} | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
+    for name in names:
+        form, count = name.rsplit(" ", 1)
+        cells = [f"{uses[use][name].median:,.0f} ±{uses[use][name].spread:.0%}" for uses in found.values()]
+        lines.append(f"| {form}, {count} thread{'s' * (count != '1')} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(
+    preset: Annotated[list[str] | None, typer.Option(help="Presets; default: nano, micro, small, medium.")] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds.")] = 9,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the samples to this file.")] = None,
+) -> None:
+    """Measure and print a table for each use."""
+    found = {}
+    for name in preset or PRESETS:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measure(Path(folder), prepare(name, Path(folder)), name, rounds)
+    typer.echo("\n\n".join(table(use, found) for use in USES))
+    if json_file is not None:
+        samples = {
+            name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
+            for name, uses in found.items()
+        }
+        record = {"machine": describe_machine(), "onnxruntime": version("onnxruntime"), "tokens_per_second": samples}
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
