@@ -35,6 +35,7 @@ from slm.errors import needs
 
 WORDS = 60  # of an ending that are measured
 READ_BY_FIRST = "bits per byte, read by the first model"
+FEWEST_REPLIES = 10  # in all endings together; the share of fewer says nothing
 MOST_OF_SELF_BLEU = 50  # endings; the time grows with the square of their number
 # A quotation and who says it: "..." said Tom. / "..." Tom said. / "..." she asked.
 _SPEECH = "said|says|asked|replied|answered|shouted|cried|yelled|whispered"
@@ -182,6 +183,8 @@ def _pooled(pieces: Sequence[str]) -> dict[str, Any]:
 def _english(texts: Sequence[str]) -> dict[str, Any]:
     """Returns the figures that know English."""
     slips = [found for text in texts for found in answers_to_oneself(text)]
+    if len(slips) < FEWEST_REPLIES:
+        slips = []
     return {
         "answers to oneself": share(sum(slips), len(slips)).to_json(),
         "readability": _mean([readability(text) for text in texts]).to_json(),

@@ -10,6 +10,7 @@ from benchmarks.evaluation.continuations import Excerpt, Vocabulary, choose_exce
 from benchmarks.evaluation.controls import CONTROLS, sentences_of, verdicts
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.stories import (
+    FEWEST_REPLIES,
     Ending,
     answers_to_oneself,
     measure_stories,
@@ -129,3 +130,10 @@ def test_endings_are_those_of_generate() -> None:
 def test_texts_without_a_story_to_compare_are_one_line() -> None:
     with pytest.raises(SlmxError, match="no story that fits"):
         openings(["Short."], 3, [], 60)
+
+
+def test_a_share_of_few_replies_is_not_told() -> None:
+    slip = ' "Hi, I am here and you are not," said Tom. "Hello, it is so good that we both are," replied Tom.'
+    for count, value in ((FEWEST_REPLIES - 1, None), (FEWEST_REPLIES, 1.0)):
+        endings = [Ending("One day, Tom ran.", slip, True)] * count
+        assert measured(endings, endings)["answers to oneself"]["value"] == value  # type: ignore[index]
