@@ -34,7 +34,7 @@ _ALL = (
 )
 # The int8 recipes that --int8-recipe takes. benchmarks.studies.quantization measures all that there are.
 DEFAULT_RECIPE = "s8-tensor"  # docs/export.md has the measurements behind this choice
-RECIPE_NAMES = ("s8-tensor", "u8-tensor", "s8-channel", "u8-channel")
+RECIPE_NAMES = ("s8-tensor", "u8-tensor", "u8-channel", "s8-channel")
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch
     from runtimes.engine.cache import Cache, FloatArray, IdArray
 
 # The operators of a smaller model take less time than waking a second thread for each of them (docs/runtime.md).
-ONE_THREAD_BYTES = 20_000_000
+ONE_THREAD_BYTES = 15_000_000
 MOST_THREADS = 4
 FLOAT_BYTES = 4
 

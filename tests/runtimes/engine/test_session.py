@@ -248,7 +248,7 @@ def test_default_threads_are_one_for_small_models_and_never_above_four(monkeypat
     monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 8)
     assert default_threads(ONE_THREAD_BYTES - 1) == 1
     assert default_threads(ONE_THREAD_BYTES) == 4
-    assert [float_threads(PRESETS[name].config) for name in ("nano", "micro", "small", "medium")] == [1, 1, 4, 4]
+    assert [float_threads(PRESETS[name].config) for name in ("nano", "micro", "small", "medium")] == [1, 4, 4, 4]
     monkeypatch.setattr("runtimes.engine.session.usable_cores", lambda: 2)
     assert default_threads(10 * ONE_THREAD_BYTES) == 2
 
