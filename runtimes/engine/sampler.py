@@ -8,6 +8,7 @@ sum. Min-p compares with the most likely id.
 from __future__ import annotations
 
 import random
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,12 +30,12 @@ IdArray = npt.NDArray[np.intp]
 # The k largest logits are found with the maxima of this many groups, or of 2 k groups.
 GROUPS = 500
 FIRST_LOOK = 64
-# The first look takes the ids near the most likely one: so near that the k that may be kept have, outside, less than
-# this share of its probability. Above the highest temperature, too many ids are near. Below the lowest, logits divided
-# by it can be too large for float32.
+# The first look takes all ids above a bound. It is so low that k ids below it have together less than this share of the
+# probability of the most likely id. Above the highest temperature, too many ids would be above the bound. Below the
+# lowest, logits that are divided by it could be too large for float32.
 FAR = 0.03
-LOWEST, HIGHEST = 0.01, 1.0
-ROUNDING = 1e-4  # A sum of probabilities changes less by rounding, also in float32.
+LOWEST, HIGHEST = 0.01, 1.2
+ROUNDING = 1e-4  # a sum of probabilities changes by a smaller share, also in float32
 
 
 class GroupMaxima:
@@ -119,9 +120,9 @@ class Sampler:
         self._penalties = Penalties(sampling.rules, prompt, end, banned) if sampling.rules.active else None
         self._group_maxima = GroupMaxima(sampling.top_k)
         self._reaches = np.empty(0, np.bool_)
-        self._count = sampling.top_k or FIRST_LOOK
+        self._count = min(sampling.top_k, sys.maxsize) or FIRST_LOOK
         self._width = sampling.temperature * log(self._count / FAR)  # of the first look, below the highest logit
-        self._looks = LOWEST <= sampling.temperature <= HIGHEST and (sampling.top_k > 0 or sampling.top_p < 1.0)
+        self._first_look = LOWEST <= sampling.temperature <= HIGHEST and (sampling.top_k > 0 or sampling.top_p < 1.0)
 
     def __call__(self, logits: FloatArray) -> int:
         """Chooses the next id.
@@ -137,7 +138,7 @@ class Sampler:
         if self._penalties is not None:
             logits = self._penalties(logits)
         chosen = int(logits.argmax()) if self.sampling.temperature == 0.0 else self._draw(logits)
-        if not isfinite(logits[chosen]):
+        if not isfinite(logits.item(chosen)):
             raise FloatingPointError
         if self._penalties is not None:
             self._penalties.chose(chosen)
@@ -148,7 +149,7 @@ class Sampler:
         if not sampling.top_k and sampling.top_p == 1.0 and not sampling.min_p:
             cumulative = self._weights(logits).cumsum()
             return min(int(cumulative.searchsorted(share * cumulative[-1], side="right")), len(logits) - 1)
-        if self._looks and (near := self._near(logits, share)) is not None:
+        if self._first_look and (near := self._near(logits, share)) is not None:
             return near
         kept = self._kept(logits)
         return kept.id_at(kept.rank_at(share))
