@@ -1,4 +1,4 @@
-"""The choice of the next id, compared with a full sort and with Hugging Face transformers' processors."""
+"""The choice of the next id, compared with Hugging Face transformers' processors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from runtimes.engine.penalties import FloatArray, NoTokenLeftError, Penalties
-from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Candidates, Sampler
+from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Sampler
 from runtimes.types import LogitsRules, SamplingParams
 from slm.errors import SlmxError
 
@@ -70,28 +70,7 @@ def transformers_kept(sampling: SamplingParams, logits: FloatArray, seen: list[i
     return {i: float(probabilities[i]) for i in torch.nonzero(torch.isfinite(scores)).flatten().tolist()}
 
 
-@settings(max_examples=150, deadline=None)
-@given(size=SIZES, k=st.integers(1, 60) | st.integers(1, 2600), levels=st.sampled_from([0, 1, 2, 7, 100]), seed=SEEDS)
-@example(size=8000, k=40, levels=0, seed=0)
-@example(size=8000, k=40, levels=3, seed=1)
-@example(size=2 * GROUPS, k=1, levels=2, seed=2)
-def test_top_candidates_hold_those_of_a_stable_full_sort(size: int, k: int, levels: int, seed: int) -> None:
-    logits = random_logits(size, seed)
-    if levels:
-        logits = np.random.default_rng(seed).integers(-levels, levels, size).astype(np.float32)
-        logits[logits == -levels] = -np.inf
-    expected = np.argsort(-logits, kind="stable")[:k]
-    ids = Candidates(k)(logits)
-    np.testing.assert_array_equal(ids[np.argsort(-logits[ids], kind="stable")][:k], expected)
-    assert len(set(ids.tolist())) == len(ids)
-    np.testing.assert_array_equal(ids, np.sort(ids))
-
-
-def test_few_candidates_are_left_of_many_logits() -> None:
-    assert len(Candidates(40)(random_logits(8000, 0))) < 100
-
-
-@pytest.mark.parametrize("top_k", [10**6, 10**12, 10**30])
+@pytest.mark.parametrize("top_k", [10**6, 10**12, 10**400])
 def test_a_top_k_beyond_the_vocabulary_keeps_all_of_it(top_k: int) -> None:
     logits = random_logits(5000, 3)
     sampling = SamplingParams(1.0, top_k, 0.9, seed=5)
