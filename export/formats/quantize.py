@@ -23,7 +23,8 @@ class Int8Recipe:
     """How weights become int8.
 
     Attributes:
-        signed: Whether they are int8; if not, they are uint8.
+        signed: Whether they are int8; if not, they are uint8. With one scale, both have a zero point, so the same
+            numbers are stored; the products of signed weights are faster.
         per_channel: Whether each output channel has its own scale; if not, the matrix has one scale.
         reduce_range: Whether only 7 of the 8 bits are used.
         table: Whether the token table is also quantized.
@@ -96,7 +97,7 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
                 per_channel=recipe.per_channel,
                 reduce_range=recipe.reduce_range,
                 weight_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
-                extra_options={"MatMulConstBOnly": True},
+                extra_options={"MatMulConstBOnly": True, "WeightSymmetric": recipe.per_channel},
             )
     except DecodeError as error:
         raise SlmxError(
