@@ -252,4 +252,4 @@ def test_few_nodes_are_left_after_optimization(tmp_path: Path) -> None:
     # c_attn's bias is a separate node in float32 and part of the product in int8.
     assert optimized_nodes(source) == 9 * layers + 12
     quantize_int8(source, tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
-    assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 13
+    assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 15
