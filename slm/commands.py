@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from slm.data.stories import SEPARATORS
-from slm.errors import UsageError, needs
+from slm.errors import UsageError, needs, require
 from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
 
@@ -48,6 +48,7 @@ def prepare(
 
     A data set that is up to date is not written again.
     """
+    require("train", "ftfy", "tokenizers")
     with needs("train"):
         from rich.console import Console
 
@@ -143,6 +144,7 @@ def train(
     """
     if dry_run and resume:
         raise UsageError("--dry-run is for a run that has not begun: drop --resume")
+    require("train", "ftfy", "matplotlib", "tokenizers")
     with needs("train"):
         from rich.console import Console
 
@@ -236,6 +238,7 @@ def import_model(
 
     It reads models of Hugging Face, nanoGPT, llama2.c and llama.cpp. docs/import.md tells more.
     """
+    require("train", "tokenizers")
     with needs("train"):
         from slm.importers.importer import ImportSettings
         from slm.importers.importer import import_model as run
