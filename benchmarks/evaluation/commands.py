@@ -10,6 +10,7 @@ import typer
 
 from benchmarks.evaluation import SUITES
 from slm.errors import UsageError, needs, require
+from slm.notice import print_notice
 from slm.usage import panel, some_of
 
 if TYPE_CHECKING:
@@ -182,6 +183,6 @@ class _Bars:
     def begin(self, name: str, steps: int) -> Advance:
         """Shows a part of the work; returns what counts its steps."""
         if not self._console.is_terminal:
-            self._console.print(name, soft_wrap=True, highlight=False, markup=False)
+            print_notice(self._console, name)
         task = self._bars.add_task(name, total=steps)
         return lambda count: self._bars.advance(task, count)

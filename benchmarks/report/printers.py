@@ -15,6 +15,7 @@ from benchmarks.report.headline import Headline, caveats, headlines, opening, ot
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import Table, main_table, trouble_table
+from slm.notice import print_notice
 
 if TYPE_CHECKING:
     import rich.table
@@ -158,7 +159,7 @@ def print_report(report: Report) -> None:
         console = Console(highlight=False, width=PIPE_WIDTH)
 
     def line(text: str, style: str = "") -> None:
-        console.print(printable(text), markup=False, soft_wrap=True, style=style)
+        print_notice(console, printable(text), style)
 
     line(opening(report), "bold")
     for sentence in headlines(report)[1:]:

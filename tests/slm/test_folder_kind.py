@@ -18,7 +18,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import ADVICE, OTHERWISE, PRETRAINED, Kind, find_checkpoint, find_kind, wrong_kind
 from tests.bundles import Slmx
 
-WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT, Kind.PROMPTS)
+WANTED = (Kind.RUN, Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT, Kind.PROMPTS)
 
 
 def write(path: Path, content: object) -> None:
@@ -234,3 +234,15 @@ def test_a_shipped_checkpoint_is_found_by_its_name_unless_there_is_such_a_path(
             find_checkpoint(Path(name))
     shutil.copytree(places[Kind.CHECKPOINT], "nano")
     assert find_checkpoint(Path("nano")) == Path("nano")
+
+
+def test_what_is_no_run_cannot_be_resumed(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    for kind in (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.DATA_SET, Kind.FOLDER, Kind.FILE):
+        path = places[kind]
+        assert slmx.refuses("train", "--resume", "--out", path) == str(wrong_kind(path, Kind.RUN))
+    part = next(places[Kind.RUN].iterdir())
+    named = f"name its folder, {shlex.quote(str(part.parent))}"
+    assert slmx.refuses("train", "--resume", "--out", part).endswith(named)
+    only_best = places[Kind.RUN] / "best"
+    part.rename(only_best)
+    assert "no step-N is left" in slmx.refuses("train", "--resume", "--out", only_best.parent)
