@@ -117,7 +117,7 @@ def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, ti
     ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int8")
     assert ran.code == 0
     folder, heading, *rows = ran.stdout.splitlines()
-    assert folder == str(Path("bundles/nano"))
+    assert folder == str(Path("bundles", tiny_checkpoint.name))
     assert heading.split()[:2] == ["variant", "bytes"]
     assert [row.split()[:2] for row in rows] == [
         ["fp32", f"{Path(folder, 'onnx/model.onnx').stat().st_size:,}"],
