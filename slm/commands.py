@@ -1,4 +1,4 @@
-"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `import`, `presets`."""
+"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `import`."""
 
 from __future__ import annotations
 
@@ -282,28 +282,3 @@ def _export_command(checkpoint: Path, config: GPTConfig) -> str:
     flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
     bundle = Path("bundles", checkpoint.absolute().name)
     return f"slmx export --checkpoint {shlex.quote(str(checkpoint))} {flags} --out {shlex.quote(str(bundle))}"
-
-
-def presets() -> None:
-    """List the model shapes, and which have weights here."""
-    row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
-    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
-    typer.echo(row.format(*heading, "trained"))
-    for preset in PRESETS.values():
-        c = preset.config
-        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, _shipped(preset.name)).rstrip())
-
-
-def _shipped(preset: str) -> str:
-    """Returns what ships with slmx for a preset. Its architecture may be another one, with other parameters."""
-    from slm.folder_kind import PRETRAINED
-    from slm.json_reader import Fields, read_json
-
-    folder = PRETRAINED / preset
-    if not folder.is_dir():
-        return ""
-    fields = Fields(read_json(folder / "config.json", 2**20))
-    config = GPTConfig.from_dict(fields.value("shape"), str(folder))
-    return f"ships with slmx: {config.parameters:,} parameters, {config.family}"

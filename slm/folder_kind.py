@@ -30,6 +30,7 @@ class Kind(Enum):
     REPORT = "a report of slmx bench"
     TEXT = "a text of stories"
     PROMPTS = "a file of prompts"
+    MODEL = "a checkpoint, run or bundle"
     FILE = "a file"
     EMPTY = "an empty folder"
     FOLDER = "a folder of another kind"
@@ -46,6 +47,7 @@ ADVICE = {
     (Kind.RUN, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
     (Kind.RUN, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
     (Kind.RUN, Kind.TEXT): "slmx export --checkpoint {path} takes it",
+    (Kind.HUGGING_FACE, Kind.MODEL): "slmx import {path} --out NEW makes a checkpoint",
     (Kind.HUGGING_FACE, Kind.CHECKPOINT): "slmx import {path} --out NEW makes one",
     (Kind.HUGGING_FACE, Kind.RUN): "slmx import {path} --out NEW makes a checkpoint, which slmx train --init takes",
     (Kind.HUGGING_FACE, Kind.BUNDLE): "slmx import {path} --out NEW makes a checkpoint to export",
@@ -59,6 +61,7 @@ ADVICE = {
     (Kind.PACKED, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
     (Kind.PACKED, Kind.TEXT): "slmx generate --bundle {path} takes it",
     (Kind.DATA_SET, Kind.RUN): "slmx train --text {path} --out NEW makes one",
+    (Kind.DATA_SET, Kind.MODEL): "slmx train --text {path} --out NEW makes a run",
     (Kind.DATA_SET, Kind.CHECKPOINT): "slmx train --text {path} --out NEW makes one",
     (Kind.DATA_SET, Kind.BUNDLE): "slmx train --text {path} --out NEW makes a checkpoint to export",
     (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
@@ -69,6 +72,7 @@ OTHERWISE = {
     Kind.RUN: "slmx train --text STORIES --out {out} makes one",
     Kind.CHECKPOINT: "slmx train --text STORIES --out {out} makes one",
     Kind.BUNDLE: "slmx export --out {out} makes one",
+    Kind.MODEL: "slmx list shows the bundles that are here",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
     Kind.PROMPTS: "name a text file",
@@ -133,7 +137,7 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
 
     Args:
         path: Any path that is not of the kind `wanted`.
-        wanted: `RUN`, `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
+        wanted: `RUN`, `CHECKPOINT`, `MODEL`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
 
     Returns:
         The error, for the caller to raise.

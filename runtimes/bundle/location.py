@@ -133,6 +133,9 @@ def find_bundle(bundle: Path | None, say: bool = True) -> Path:
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
         if say:
-            print(f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)", file=sys.stderr)
+            print(
+                f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)",
+                file=sys.stderr,
+            )
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

@@ -161,7 +161,7 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         cells = [name, *(f"{size:,}" for size in c.to_dict().values()), *counts]
         if (PRETRAINED / name).is_dir():
             parameters = load_checkpoint(PRETRAINED / name).model.config.parameters
-            cells += f"ships with slmx: {parameters:,} parameters, Llama".split()
+            cells += f"bundle and checkpoint: {parameters:,} parameters, Llama".split()
         assert line.split() == cells
 
 
