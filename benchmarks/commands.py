@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import UsageError, needs
+from slm.errors import UsageError, needs, require
 from slm.presets import PRESETS
 from slm.usage import NAMES, complete_last, panel, some_of
 
@@ -94,6 +94,7 @@ def bench(
     from slm.locks import lock_folder
     from slm.ownership import REPORT, check_only_ours, check_replaceable
 
+    require("bench", "jinja2", "matplotlib", "sacrebleu")
     with needs("bench"):
         from benchmarks.report.compare import compare_reports, share
         from benchmarks.report.fields import printable

@@ -115,11 +115,11 @@ def export(
     with needs("export"):
         from export.exporter import export_bundle
         from export.stages import stages
-        from runtimes.bundle.summary import variant_lines
+        from runtimes.bundle.summary import judged_line, variant_lines
     with stages() as log:
         folder, manifest = export_bundle(settings, log)
     typer.echo(str(folder))
-    for line in variant_lines(manifest):
+    for line in (*variant_lines(manifest), judged_line(manifest.judged_on)):
         typer.echo(line)
     typer.echo(f"now: slmx generate --bundle {shlex.quote(str(folder))}", err=True)
 
@@ -185,10 +185,10 @@ def verify(
         with needs("export"):
             from export.checks.gates import judge_bundle
             from export.stages import stages
-            from runtimes.bundle.summary import variant_lines
+            from runtimes.bundle.summary import judged_line, variant_lines
         with stages() as say:
             judgement = judge_bundle(opened, checkpoint, text, trust, say)
-        for line in variant_lines(opened.manifest, judgement.figures):
+        for line in (*variant_lines(opened.manifest, judgement.figures), judged_line(judgement.judged_on)):
             typer.echo(line)
         for name, wrong in judgement.failures.items():
             operators = judgement.figures[name].operators

@@ -13,11 +13,10 @@ from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from slm.errors import SlmxError
-from slm.folder_kind import PRETRAINED, find_checkpoint
+from slm.folder_kind import PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.hashing import sha256_of, sha256_of_bytes
 from slm.json_reader import is_plain_name
 from slm.ownership import CHECKPOINT
-from slm.presets import PRESETS
 
 # Entries of `Manifest.versions` that are no packages.
 NO_PACKAGES = ("opset", "ir")
@@ -57,7 +56,7 @@ class ExportSettings:
 def default_out(settings: ExportSettings, preset: str) -> Path:
     """Returns the folder of the bundle: `--out`, or bundles/NAME.
 
-    NAME is the preset. A model that was imported, and has the shape of no preset, gets the name of its folder.
+    NAME is that of the checkpoint's folder, or of its run. Without a checkpoint, it is the preset.
 
     Args:
         settings: What to export.
@@ -65,8 +64,12 @@ def default_out(settings: ExportSettings, preset: str) -> Path:
     """
     if settings.out is not None:
         return settings.out
-    own = "" if settings.checkpoint is None else settings.checkpoint.absolute().name
-    return BUNDLES / (own if preset not in PRESETS and is_plain_name(own) else preset)
+    if settings.checkpoint is None:
+        return BUNDLES / preset
+    folder = settings.checkpoint.absolute()
+    if find_kind(folder) is Kind.CHECKPOINT and find_kind(folder.parent) is Kind.RUN:
+        folder = folder.parent
+    return BUNDLES / (folder.name if is_plain_name(folder.name) else preset)
 
 
 def digest_of_inputs(settings: ExportSettings, checkpoint: Path) -> str:

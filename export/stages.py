@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from slm.notice import print_notice
+
 
 @contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
@@ -21,7 +23,7 @@ def stages() -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
 
         def begin(line: str) -> None:
-            console.print(line, soft_wrap=True, markup=False)
+            print_notice(console, line)
             for task in progress.task_ids:
                 progress.remove_task(task)
             progress.add_task(line.partition(":")[0], total=None)

@@ -163,8 +163,15 @@ def generate(
     if prompts is None and (out is not None or shard is not None or force):
         raise UsageError("--out, --shard and --force are for a file of prompts: add --prompts FILE")
     if prompts is not None:
-        if prompt or prompt_file or interactive or save or as_json:
-            raise UsageError("--prompts has its own output: drop the prompt, --prompt-file, -i, --save and --json")
+        others = {
+            "the prompt": prompt,
+            "--prompt-file": prompt_file,
+            "-i": interactive,
+            "--save": save,
+            "--json": as_json,
+        }
+        if unfit := [name for name, given in others.items() if given]:
+            raise UsageError(f"--prompts has its own output: drop {' and '.join(unfit)}")
         if out is None:
             raise UsageError("--prompts needs a file for the stories: add --out stories.jsonl")
         from runtimes.prompts_file.reader import Shard
@@ -178,8 +185,9 @@ def generate(
         return
     if logprobs and not as_json:
         raise UsageError("--logprobs shows in JSON only: add --json")
-    if interactive and (as_json or count > 1 or prompt == ["-"]):
-        raise UsageError("--interactive reads lines and writes one story as text: drop --json, -n and -")
+    unfit = [name for name, given in {"--json": as_json, "-n": count > 1, "-": prompt == ["-"]}.items() if given]
+    if interactive and unfit:
+        raise UsageError(f"--interactive reads lines and writes one story as text: drop {' and '.join(unfit)}")
     beginning = read_prompt(prompt or [], prompt_file, piped=not interactive)
     from runtimes.engine.batch import Batch
     from runtimes.engine.interactive import InteractiveStory

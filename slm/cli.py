@@ -29,7 +29,7 @@ COMMANDS = {
     "export": ("export.commands", "export"),
     "import": ("slm.commands", "import_model"),
     "rm": ("runtimes.hub.commands", "remove"),
-    "presets": ("slm.commands", "presets"),
+    "presets": ("runtimes.hub.commands", "presets"),
     "prepare": ("slm.commands", "prepare"),
     "train": ("slm.commands", "train"),
     "evaluate": ("benchmarks.evaluation.commands", "evaluate"),
@@ -57,7 +57,8 @@ GREETING = """slmx writes short stories with small models that run on this machi
   slmx generate "Once upon a time"   writes a story
   slmx train --text stories.txt --out runs/mine
                                      makes your own model
-  slmx --help                        lists all commands; slmx COMMAND --help explains one"""
+  slmx --help                        lists all commands
+  slmx COMMAND --help                explains one"""
 
 # Turns of a loop for which a thread of PyTorch's OpenMP (GNU libgomp) waits actively for the others before it sleeps.
 # The default of 300,000 makes a training beside one busy program 1.6 times slower than this, and beside two 4 times

@@ -1,16 +1,20 @@
-"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `import`, `presets`."""
+"""The commands from a corpus to a checkpoint: `slmx prepare`, `train`, `average`, `import`."""
 
 from __future__ import annotations
 
 import shlex
+import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from slm.counted import counted
 from slm.data.stories import SEPARATORS
-from slm.errors import UsageError, needs
+from slm.errors import UsageError, needs, require
+from slm.metrics import shown_bits
 from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
 
@@ -48,6 +52,7 @@ def prepare(
 
     A data set that is up to date is not written again.
     """
+    require("train", "ftfy", "tokenizers")
     with needs("train"):
         from rich.console import Console
 
@@ -72,7 +77,9 @@ def prepare(
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder of the run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Only --dry-run needs none.", show_default=False)
+    ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="Folder from slmx prepare, or a source.")] = None,
     preset: Annotated[
         str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default="nano")
@@ -143,16 +150,21 @@ def train(
     """
     if dry_run and resume:
         raise UsageError("--dry-run is for a run that has not begun: drop --resume")
+    if out is None and not dry_run:
+        raise UsageError("--out is missing")
+    require("train", "ftfy", "matplotlib", "tokenizers")
     with needs("train"):
         from rich.console import Console
 
         from slm.checkpoint import load_checkpoint
         from slm.train.dry_run import dry_run as estimate
+        from slm.train.hardware import is_first_process
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
+        from slm.train.start import find_finished
 
     settings = TrainSettings(
-        out=out,
+        out=out or Path(),
         text=tuple(text or ()),
         preset=preset,
         init=init,
@@ -182,18 +194,27 @@ def train(
     )
     console = Console(stderr=True)
     if dry_run:
-        for line in estimate(settings, console).lines():
-            typer.echo(line)
+        with tempfile.TemporaryDirectory() as empty:
+            for line in estimate(settings if out else replace(settings, out=Path(empty)), console).lines():
+                typer.echo(line)
+        return
+    best = settings.out / "best"
+    if (done := find_finished(settings)) is not None:
+        if is_first_process():
+            typer.echo(str(best))
+            export = _export_command(settings.out, load_checkpoint(best).model.config)
+            typer.echo(f"finished already: {counted(done.steps_done, 'step')}; now: {export}", err=True)
         return
     summary = run(settings, console)
     if summary is None:
-        typer.echo(f"stopped and saved; continue with: slmx train --resume --out {shlex.quote(str(out))}", err=True)
+        again = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
+        typer.echo(f"stopped and saved; continue with: {again}", err=True)
         raise typer.Exit(130)
     if not console.quiet:
         for line in summary.lines():
             typer.echo(line, err=True)
-        typer.echo(str(out / "best"))
-        typer.echo(f"now: {_export_command(out, load_checkpoint(out / 'best').model.config)}", err=True)
+        typer.echo(str(best))
+        typer.echo(f"now: {_export_command(settings.out, load_checkpoint(best).model.config)}", err=True)
 
 
 def average(
@@ -214,7 +235,7 @@ def average(
         from slm.train.average import write_average
 
     result = write_average(checkpoints, text, out, force, Console(stderr=True))
-    typer.echo(f"{result.bits_per_byte:.4f} bits per byte", err=True)
+    typer.echo(f"{shown_bits(result.bits_per_byte)} bits per byte", err=True)
     typer.echo(str(out))
 
 
@@ -236,6 +257,7 @@ def import_model(
 
     It reads models of Hugging Face, nanoGPT, llama2.c and llama.cpp. docs/import.md tells more.
     """
+    require("train", "tokenizers")
     with needs("train"):
         from slm.importers.importer import ImportSettings
         from slm.importers.importer import import_model as run
@@ -260,28 +282,3 @@ def _export_command(checkpoint: Path, config: GPTConfig) -> str:
     flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
     bundle = Path("bundles", checkpoint.absolute().name)
     return f"slmx export --checkpoint {shlex.quote(str(checkpoint))} {flags} --out {shlex.quote(str(bundle))}"
-
-
-def presets() -> None:
-    """List the model shapes, and which have weights here."""
-    row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
-    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
-    typer.echo(row.format(*heading, "trained"))
-    for preset in PRESETS.values():
-        c = preset.config
-        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, _shipped(preset.name)).rstrip())
-
-
-def _shipped(preset: str) -> str:
-    """Returns what ships with slmx for a preset. Its architecture may be another one, with other parameters."""
-    from slm.folder_kind import PRETRAINED
-    from slm.json_reader import Fields, read_json
-
-    folder = PRETRAINED / preset
-    if not folder.is_dir():
-        return ""
-    fields = Fields(read_json(folder / "config.json", 2**20))
-    config = GPTConfig.from_dict(fields.value("shape"), str(folder))
-    return f"ships with slmx: {config.parameters:,} parameters, {config.family}"

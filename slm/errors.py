@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from slm.signals import signals_exit
 
@@ -44,3 +45,19 @@ def needs(extra: str) -> Iterator[None]:
         from slm.install import pip_line
 
         raise SlmxError(f"this command needs {error.name or error}: {pip_line(extra)}") from error
+
+
+def require(extra: str, *modules: str) -> None:
+    """Checks that modules are installed which a command imports only after long work. None of them is imported here.
+
+    Args:
+        extra: The extra of slmx that brings them.
+        modules: Their names, without dots.
+
+    Raises:
+        SlmxError: One is missing. The message has the pip line that brings it.
+    """
+    with needs(extra):
+        for name in modules:
+            if find_spec(name) is None:
+                raise ModuleNotFoundError(name=name)

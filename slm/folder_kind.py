@@ -30,6 +30,7 @@ class Kind(Enum):
     REPORT = "a report of slmx bench"
     TEXT = "a text of stories"
     PROMPTS = "a file of prompts"
+    MODEL = "a checkpoint, run or bundle"
     FILE = "a file"
     EMPTY = "an empty folder"
     FOLDER = "a folder of another kind"
@@ -38,6 +39,7 @@ class Kind(Enum):
 
 # What to do with a path of the first kind if the second kind is wanted. `{path}` stands for the path.
 ADVICE = {
+    (Kind.CHECKPOINT, Kind.RUN): "slmx train --init {path} --text STORIES --out NEW fine-tunes it",
     (Kind.CHECKPOINT, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
     (Kind.CHECKPOINT, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
     (Kind.CHECKPOINT, Kind.TEXT): "slmx export --checkpoint {path} takes it",
@@ -45,15 +47,21 @@ ADVICE = {
     (Kind.RUN, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
     (Kind.RUN, Kind.HUGGING_FACE): "it needs no import: slmx export --checkpoint {path} takes it",
     (Kind.RUN, Kind.TEXT): "slmx export --checkpoint {path} takes it",
+    (Kind.HUGGING_FACE, Kind.MODEL): "slmx import {path} --out NEW makes a checkpoint",
     (Kind.HUGGING_FACE, Kind.CHECKPOINT): "slmx import {path} --out NEW makes one",
+    (Kind.HUGGING_FACE, Kind.RUN): "slmx import {path} --out NEW makes a checkpoint, which slmx train --init takes",
     (Kind.HUGGING_FACE, Kind.BUNDLE): "slmx import {path} --out NEW makes a checkpoint to export",
     (Kind.HUGGING_FACE, Kind.TEXT): "slmx import {path} --out NEW takes it",
+    (Kind.BUNDLE, Kind.RUN): "name the run that it was exported from",
     (Kind.BUNDLE, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
     (Kind.BUNDLE, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
     (Kind.BUNDLE, Kind.TEXT): "slmx generate --bundle {path} takes it",
+    (Kind.PACKED, Kind.RUN): "name the run that it was exported from",
     (Kind.PACKED, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
     (Kind.PACKED, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
     (Kind.PACKED, Kind.TEXT): "slmx generate --bundle {path} takes it",
+    (Kind.DATA_SET, Kind.RUN): "slmx train --text {path} --out NEW makes one",
+    (Kind.DATA_SET, Kind.MODEL): "slmx train --text {path} --out NEW makes a run",
     (Kind.DATA_SET, Kind.CHECKPOINT): "slmx train --text {path} --out NEW makes one",
     (Kind.DATA_SET, Kind.BUNDLE): "slmx train --text {path} --out NEW makes a checkpoint to export",
     (Kind.DATA_SET, Kind.HUGGING_FACE): "slmx train --text {path} --out NEW takes it",
@@ -61,8 +69,10 @@ ADVICE = {
 }
 # How to get the wanted kind if the path is of no use. `{out}` stands for the path if a command can write there.
 OTHERWISE = {
+    Kind.RUN: "slmx train --text STORIES --out {out} makes one",
     Kind.CHECKPOINT: "slmx train --text STORIES --out {out} makes one",
     Kind.BUNDLE: "slmx export --out {out} makes one",
+    Kind.MODEL: "slmx list shows the bundles that are here",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
     Kind.PROMPTS: "name a text file",
@@ -127,7 +137,7 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
 
     Args:
         path: Any path that is not of the kind `wanted`.
-        wanted: `CHECKPOINT`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
+        wanted: `RUN`, `CHECKPOINT`, `MODEL`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
 
     Returns:
         The error, for the caller to raise.
@@ -136,7 +146,8 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         OSError: The folder cannot be read.
     """
     kind = find_kind(path)
-    if kind is Kind.FILE and find_kind(path.absolute().parent) is wanted:
+    is_part = kind is Kind.FILE or (kind, wanted) == (Kind.CHECKPOINT, Kind.RUN)
+    if is_part and find_kind(path.absolute().parent) is wanted:
         advice = f"name its folder, {shlex.quote(str(path.parent))}"
     elif advised := ADVICE.get((kind, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
         advice = advised.format(path=shlex.quote(str(path)))

@@ -17,3 +17,11 @@ def bits_per_byte(nats: float, tokens: int, bytes_per_token: float) -> float:
         Bits per UTF-8 byte of text.
     """
     return nats / math.log(2) / (tokens * bytes_per_token)
+
+
+def shown_bits(bits_per_byte: float) -> str:
+    """Returns bits per byte as people see them, with four decimals.
+
+    It is rounded to five decimals first, as in records, so that a figure and its copy in a record look alike.
+    """
+    return f"{round(bits_per_byte, 5):.4f}"

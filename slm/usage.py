@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, cast
 
 import typer
 
-from slm.errors import unknown
+from slm.errors import did_you_mean, unknown
 
 # typer has its own copy of click in new versions and imports it in older ones. Both have these classes.
 _Errors: TypeAlias = tuple[type[Exception], type[Exception]]
@@ -95,8 +95,9 @@ def usage_line(error: Exception) -> str:
     if kind == "MissingParameter":
         return f"{where.removesuffix(': ')} is missing"
     if kind == "NoSuchOption":
-        near = getattr(error, "possibilities", None)
-        return f"there is no option {option}" + (f" (did you mean {near[0]}?)" if near else "")
+        near = [name.lstrip("-") for name in getattr(error, "possibilities", None) or ()]
+        hint = did_you_mean(option.lstrip("-"), near)  # without the dashes, which make every option look like another
+        return f"there is no option {option}{hint.replace('mean ', 'mean --')}"
     if kind == "BadOptionUsage":
         return f"{option}: {'it needs a value' if 'requires' in message else 'it takes no value'}"
     if message.startswith("Got unexpected extra argument"):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.evaluation import SUITES
-from slm.errors import UsageError, needs
+from slm.errors import UsageError, needs, require
+from slm.notice import print_notice
 from slm.usage import panel, some_of
 
 if TYPE_CHECKING:
@@ -125,16 +126,16 @@ def evaluate(
         language,
         controls,
     )
+    if "stories" in suites:
+        require("evaluate", "sacrebleu")
     readers = outside(suites, out, judge_url, judge_model, judge_key_env, judge_price, rating_sheet, scorer)
     if bench is not None and out is None:
         raise UsageError("--bench needs --out DIR, the folder of the page that shows the speeds")
     speeds = None if bench is None else read_report(bench)
     if out is not None:
-        with needs("evaluate"):
-            import jinja2  # noqa: F401  # what the page needs is missed before the models are measured
-            import matplotlib  # noqa: F401
+        require("evaluate", "jinja2", "matplotlib")
+        from benchmarks.evaluation.write import write_reports
 
-            from benchmarks.evaluation.write import write_reports
         out.mkdir(parents=True, exist_ok=True)
     with nullcontext() if out is None else lock_folder(out):
         with _Bars() as bars:
@@ -182,6 +183,6 @@ class _Bars:
     def begin(self, name: str, steps: int) -> Advance:
         """Shows a part of the work; returns what counts its steps."""
         if not self._console.is_terminal:
-            self._console.print(name, soft_wrap=True, highlight=False, markup=False)
+            print_notice(self._console, name)
         task = self._bars.add_task(name, total=steps)
         return lambda count: self._bars.advance(task, count)

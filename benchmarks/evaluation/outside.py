@@ -19,11 +19,11 @@ from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.run import TRUE, Evaluation, finite, save
-from benchmarks.evaluation.scorer.kinds import hash_of, is_gguf, open_scorer
+from benchmarks.evaluation.scorer.kinds import check_scorer, hash_of, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
 from slm.disk import write_file
-from slm.errors import UsageError
+from slm.errors import UsageError, require
 from slm.json_reader import is_plain_text
 
 JUDGE = "judge"
@@ -147,13 +147,14 @@ def outside(
     if sheet is not None:
         _check_sheet(sheet, out)
     if scorer is not None:
-        is_gguf(scorer)  # before the models write for minutes
+        check_scorer(scorer)  # before the models write for minutes
     if JUDGE not in suites:
         if url is not None or model is not None:
             raise UsageError("--judge-url and --judge-model are for --suite judge; add it")
         return Outside(sheet=sheet, scorer=scorer)
     if url is None or model is None:
         raise UsageError("the suite judge needs --judge-url URL and --judge-model NAME")
+    require("evaluate", "openai")
     if out is None:
         raise UsageError("the suite judge needs --out DIR, where every answer is kept")
     _check_url(url)

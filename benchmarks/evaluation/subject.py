@@ -10,7 +10,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.errors import UsageError, needs
-from slm.folder_kind import Kind, find_kind
+from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hashing import sha256_of
 from slm.presets import GPTConfig
 from slm.tokenizer import Tokenizer
@@ -52,7 +52,10 @@ def open_subject(model: str, variant: str | None) -> Subject:
         SlmxError: It is neither, or it cannot be opened.
         UsageError: A variant of a checkpoint was asked for.
     """
-    if find_kind(Path(model)) in (Kind.CHECKPOINT, Kind.RUN):
+    kind = find_kind(Path(model))
+    if kind not in (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE, Kind.PACKED, Kind.FILE, Kind.MISSING):
+        raise wrong_kind(Path(model), Kind.MODEL)
+    if kind in (Kind.CHECKPOINT, Kind.RUN):
         if variant not in (None, PYTORCH):
             raise UsageError(f"--variant {variant}: {model} is a checkpoint, which has no variants; name a bundle")
         return _checkpoint(model)

@@ -15,12 +15,15 @@ from benchmarks.report.headline import Headline, caveats, headlines, opening, ot
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import Table, main_table, trouble_table
+from slm.notice import print_notice
 
 if TYPE_CHECKING:
     import rich.table
 
 # Columns of text if the output is a file or a pipe.
 PIPE_WIDTH = 160
+# Columns of a terminal between two columns of a table, and at both of its sides together.
+GAP, MARGIN = 3, 2
 
 
 def to_csv(report: Report) -> str:
@@ -120,7 +123,7 @@ def to_markdown(report: Report, pictures: Mapping[str, Picture] | None = None, n
     return "\n".join(lines) + "\n"
 
 
-def _widths(table: Table) -> list[int]:
+def _least_widths(table: Table) -> list[int]:
     """Return the least width of each column, in which no word and no number is cut. Words in cells may be cut."""
     widths = []
     for column, (heading, words) in enumerate(zip(table.headings, table.words, strict=True)):
@@ -129,24 +132,39 @@ def _widths(table: Table) -> list[int]:
     return widths
 
 
+def _widths(table: Table, width: int) -> list[int]:
+    """Return the widths of the first columns, as many as fit a terminal of this width, and two at least.
+
+    The narrowest columns get the columns of the terminal that are left, until each has room for its text in one line.
+    rich itself would make some narrower than their numbers.
+    """
+    least = _least_widths(table)
+    fitting = sum(sum(least[: number + 1]) + GAP * number + MARGIN <= width for number in range(len(least)))
+    found = least[: max(2, fitting)]
+    whole = [max(len(printable(row[column])) for row in (table.headings, *table.rows)) for column in range(len(found))]
+    for _ in range(sum(found) + GAP * (len(found) - 1) + MARGIN, width):
+        growing = [column for column in range(len(found)) if found[column] < whole[column]]
+        if growing:
+            found[min(growing, key=lambda column: found[column])] += 1
+    return found
+
+
 def _rich_table(table: Table, width: int) -> tuple[rich.table.Table, int]:
     """Return a table for a terminal of this width, and the number of its last columns that have no room."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
-    widths = _widths(table)
-    room = [sum(widths[: number + 1]) + 3 * number + 2 <= width for number in range(len(widths))]
-    count = max(2, sum(room)) if len(widths) > 2 else len(widths)
-    columns = list(zip(table.headings, table.words, widths, strict=True))[:count]
-    for number, (heading, words, least) in enumerate(columns):
+    drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False)
+    widths = _widths(table, width)
+    count = len(widths)
+    for heading, words, room in zip(table.headings, table.words, widths, strict=False):
         justify: Literal["left", "right"] = "left" if words else "right"
-        drawn.add_column(Text(heading), justify=justify, overflow="fold", min_width=least, no_wrap=not number)
+        drawn.add_column(Text(heading), justify=justify, overflow="fold", width=room)
     for row, cells in enumerate(table.rows):
         styles = ["bold" if (row, column) in table.best else "" for column in range(count)]
         drawn.add_row(*(Text(printable(cell), style) for cell, style in zip(cells[:count], styles, strict=True)))
-    return drawn, len(widths) - count
+    return drawn, len(table.headings) - count
 
 
 def print_report(report: Report) -> None:
@@ -158,7 +176,7 @@ def print_report(report: Report) -> None:
         console = Console(highlight=False, width=PIPE_WIDTH)
 
     def line(text: str, style: str = "") -> None:
-        console.print(printable(text), markup=False, soft_wrap=True, style=style)
+        print_notice(console, printable(text), style)
 
     line(opening(report), "bold")
     for sentence in headlines(report)[1:]:
@@ -170,7 +188,8 @@ def print_report(report: Report) -> None:
         table, left_out = _rich_table(main, console.width)
         console.print(table)
         if left_out:
-            line(f"{left_out} more column{'s' * (left_out > 1)} in the report", "dim")
+            names = "; ".join(main.headings[-left_out:])
+            line(f"{left_out} more column{'s' * (left_out > 1)} in the report: {names}", "dim")
         line(main.caption, "dim")
     failed = trouble_table(report, FAILED)
     if failed.rows:

@@ -25,11 +25,6 @@ from benchmarks.report.leaderboard import (
 from benchmarks.report.metrics import DECODE, METRICS, Metric
 from benchmarks.report.record import Report, Result
 
-QUALITY = (
-    "Quality: the bits per byte of the float model divided by those of the runner, on stories that it never saw, "
-    "read in whole windows. "
-    "A peer with the same weights has the same quality."
-)
 BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."
 # The largest distance from the best that can count as equal to it.
 FARTHEST = 0.1
@@ -103,6 +98,16 @@ def _setting_words(report: Report, presets: Sequence[str]) -> str:
     return "; ".join(f"{preset}: {setting}" for preset, setting in settings.items())
 
 
+def _quality_words(report: Report) -> str:
+    """Return what the column quality means, and which text it was measured on; nothing without a text."""
+    if report.text is None:
+        return ""
+    return (
+        " Quality: the bits per byte of the float model divided by those of the runner, read in whole windows. "
+        f"A peer with the same weights has the same quality. Its text: {report.text}."
+    )
+
+
 def preset_table(report: Report, preset: str) -> Table:
     """Return the main figures of a model: a row for each runner at its best number of threads, ours first."""
     found = main_results(report, preset)
@@ -117,7 +122,7 @@ def preset_table(report: Report, preset: str) -> Table:
         place = next(number for number, column in enumerate(columns) if column.heading == "times PyTorch")
         columns.insert(place, _Column(heading, cells, best=_best_rows(DECODE, at_depth)))
     caption = f"{preset}, {_setting_words(report, [preset])}. Each runner is at its best number of threads."
-    return _joined(f"{caption} {BEST} {QUALITY}" if results else "Nothing was measured.", columns)
+    return _joined(f"{caption} {BEST}{_quality_words(report)}" if results else "Nothing was measured.", columns)
 
 
 def main_table(report: Report) -> Table:
@@ -137,7 +142,9 @@ def main_table(report: Report) -> Table:
         columns.append(_column(report, results, by_key["decode_tokens_per_s"], f"{preset}, tokens/s"))
     first = [found[presets[0]].get(runner) for runner in runners]
     columns += [_column(report, first, by_key[key], f"{presets[0]}: {by_key[key].heading}") for key in FIRST_MODEL]
-    caption = f"Each runner at its best number of threads, {_setting_words(report, presets)}. {BEST} {QUALITY}"
+    caption = (
+        f"Each runner at its best number of threads, {_setting_words(report, presets)}. {BEST}{_quality_words(report)}"
+    )
     return _joined(caption, columns)
 
 

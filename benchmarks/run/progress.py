@@ -7,6 +7,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from slm.notice import print_notice
+
 
 class Meter:
     """A bar with the work done, the name of the current measurement, and the time left. Not thread-safe.
@@ -41,7 +43,7 @@ class Meter:
 
     def log(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        print_notice(self._console, line)
 
     def expect(self, work: float) -> None:
         """Add to the work to be done, in any unit."""

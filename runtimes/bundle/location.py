@@ -15,7 +15,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import Kind, wrong_kind
 from slm.json_reader import is_plain_name
 
-# Folder for exports, relative to the current folder; each export is stored under the name of its preset.
+# Folder for exports, relative to the current folder; each export is there under the name of its checkpoint or preset.
 BUNDLES = Path("bundles")
 # The bundles inside the package, each in a folder of its name.
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
@@ -133,6 +133,9 @@ def find_bundle(bundle: Path | None, say: bool = True) -> Path:
     exported = BUNDLES / DEFAULT_BUNDLE
     if (exported / MANIFEST_FILE).is_file():
         if say:
-            print(f"bundle: {exported} (the shipped one has the name {DEFAULT_BUNDLE})", file=sys.stderr)
+            print(
+                f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)",
+                file=sys.stderr,
+            )
         return exported
     return SHIPPED_BUNDLES / DEFAULT_BUNDLE

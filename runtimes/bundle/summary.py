@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from runtimes.bundle.figures import Fidelity, Figures
-from runtimes.bundle.manifest import Manifest
+from runtimes.bundle.manifest import JudgedOn, Manifest
 from runtimes.bundle.variants import VARIANTS
+from slm.counted import counted
 
 HEADINGS = ("variant", "bytes", "against PyTorch, in windows", "bits per byte: windows", "token by token")
 # Variants that compute in float give the same figures in both readings.
@@ -50,3 +51,8 @@ def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = No
     """Returns the rows as aligned lines of text, with a heading; arguments as in `variant_rows`."""
     row = "{:<12} {:>12}  {:<33} {:<22}  {}"
     return [row.format(*cells).rstrip() for cells in (HEADINGS, *variant_rows(manifest, figures))]
+
+
+def judged_line(judged_on: JudgedOn) -> str:
+    """Returns the line below the rows: the text that the variants were compared on."""
+    return f"judged on {counted(judged_on.tokens, 'token')}: {judged_on.text}"

@@ -1,4 +1,4 @@
-"""The commands for bundles here and on a hub: `slmx pull`, `push`, `list` and `rm`."""
+"""The commands for bundles here and on a hub: `slmx pull`, `push`, `list` and `rm`; and `presets`, the shapes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, bundle_path
+from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
+from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.errors import UsageError, needs
-from slm.json_reader import as_plain_text
+from slm.folder_kind import PRETRAINED
+from slm.json_reader import Fields, as_plain_text, read_json
+from slm.ownership import CHECKPOINT
+from slm.presets import PRESETS, GPTConfig
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry
@@ -98,6 +102,31 @@ def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
         ",".join(entry.variants),
         as_plain_text(f"damaged: {entry.problem}" if entry.problem else entry.source or ""),
     )
+
+
+def presets() -> None:
+    """List the model shapes, and which have weights here."""
+    row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
+    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
+    typer.echo(row.format(*heading, "ships with slmx"))
+    for preset in PRESETS.values():
+        c = preset.config
+        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
+        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
+        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, _shipped(preset.name)).rstrip())
+
+
+def _shipped(preset: str) -> str:
+    """Returns what ships with slmx for a preset. Its architecture may be another one, with other parameters."""
+    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT.file
+    held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
+    if not any(held.values()):
+        return ""
+    file = bundle if held["bundle"] else checkpoint
+    shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
+    config = GPTConfig.from_dict(shape, str(file))
+    what = " and ".join(name for name, is_here in held.items() if is_here)
+    return f"{what}: {config.parameters:,} parameters, {config.family}"
 
 
 def remove(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import brotli
 
-from runtimes.web.installed import INSTALL, find_page_folder, page_is_damaged
+from runtimes.web.installed import NOT_INSTALLED, find_page_folder, page_is_damaged
 from slm.errors import SlmxError
 
 WASM = "ort-wasm-simd-threaded.wasm"
@@ -33,7 +33,7 @@ def read_page() -> dict[str, bytes]:
     """
     folder = find_page_folder()
     if folder is None:
-        raise SlmxError(f"the files of the web page are not installed: {INSTALL}")
+        raise SlmxError(NOT_INSTALLED)
     try:
         page = {name: (folder / name).read_bytes() for name in NAMES}
         return page | {WASM: brotli.decompress(page[PACKED_WASM])}

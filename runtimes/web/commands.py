@@ -11,8 +11,9 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
+from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
-from slm.errors import UsageError, needs
+from slm.errors import SlmxError, UsageError, needs
 from slm.usage import one_of
 
 DEFAULT_OUT = Path("site")
@@ -49,11 +50,16 @@ def web(
     """
     if port is not None and not serve:
         raise UsageError("--port needs --serve")
-    with needs("web"):
-        from runtimes.web.models import choose_models
-        from runtimes.web.server import SiteServer
-        from runtimes.web.server import serve as run_server
-        from runtimes.web.site import write_site
+    try:
+        with needs("web"):
+            from runtimes.web.models import choose_models
+            from runtimes.web.server import SiteServer
+            from runtimes.web.server import serve as run_server
+            from runtimes.web.site import write_site
+    except SlmxError as error:
+        if find_page_folder() is None:
+            raise SlmxError(f"{error}; and {NOT_INSTALLED}") from error
+        raise
 
     def log(line: str) -> None:
         typer.echo(line, err=True)

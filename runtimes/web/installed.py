@@ -11,6 +11,7 @@ PACKAGE = "slmx_web"
 BUILT = Path(__file__).parent / "app" / PACKAGE
 MARK = "index.html"  # a file that every version of the pages has
 INSTALL = "in a clone of slmx, run pip install ./runtimes/web/app"
+NOT_INSTALLED = f"the files of the web page are not installed: {INSTALL}"
 
 
 def find_page_folder() -> Path | None:

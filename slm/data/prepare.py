@@ -29,6 +29,7 @@ from slm.errors import SlmxError, UsageError
 from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
 from slm.locks import lock_folder
+from slm.notice import print_notice
 from slm.ownership import DATA_SET
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
@@ -105,8 +106,8 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
     if settings.tokenizer is not None and not (settings.tokenizer / RANKS_FILE).is_file():
         settings = replace(settings, tokenizer=find_checkpoint(settings.tokenizer))
     with console.status("checking the sources"):
-        training = find_sources(settings.sources, settings.separator, "train", partial(_print, console))
-        validation = find_sources(settings.valid, settings.separator, "valid", partial(_print, console))
+        training = find_sources(settings.sources, settings.separator, "train", partial(print_notice, console))
+        validation = find_sources(settings.valid, settings.separator, "valid", partial(print_notice, console))
         request = {
             "sources": [_source_record("train", s) for s in training]
             + [_source_record("valid", s) for s in validation],
@@ -161,13 +162,8 @@ def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Datas
         raise SlmxError(
             f"{out}: holds a data set made with other {', '.join(differing)}; choose another --out, or --force"
         )
-    _print(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
+    print_notice(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
     return dataset
-
-
-def _print(console: Console, line: str) -> None:
-    """Prints a line as it is. rich must not colour numbers or read markup in names."""
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 class _Pipeline:
@@ -283,7 +279,7 @@ class _Pipeline:
         figures = f"from {'all stories' if every == 1 else f'one story in {every}'}"
         progress.update(task, total=1, completed=1, figures=figures)
         if tokenizer.vocab_size < wanted:
-            _print(
+            print_notice(
                 self.console,
                 f"the text gives only {tokenizer.vocab_size:,} of {wanted:,} tokens; the vocabulary has that size",
             )
@@ -312,14 +308,14 @@ class _Pipeline:
                     f"{counts[cause]:,} {cause.replace('_', ' ')}"
                     for cause in ("empty", "truncated", "duplicates", "in_validation")
                 )
-                _print(
+                print_notice(
                     self.console,
                     f"{split} sources: {count_stories(counts['read'])}, {counts['kept']:,} kept; "
                     f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
                     f"too long and cut: {counts['cut']:,}",
                 )
         for split, entry in splits.items():
-            _print(
+            print_notice(
                 self.console,
                 f"{split}: {count_stories(entry['stories'])}, {entry['tokens']:,} tokens "
                 f"of {entry['bytes_per_token']:.2f} bytes, in {counted(len(entry['shards']), 'shard')}",

@@ -25,6 +25,7 @@ from slm.data.sources import read_stories
 from slm.errors import SlmxError
 from slm.metrics import bits_per_byte
 from slm.model import GPT
+from slm.notice import print_notice
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def evaluate(
             return starts
         if console.is_terminal:
             return track(starts, "evaluating", console=console, transient=True)
-        console.print(f"evaluating on {counted(targets.size, 'token')}", soft_wrap=True, highlight=False)
+        print_notice(console, f"evaluating on {counted(targets.size, 'token')}")
         return starts
 
     return Evaluation.of(total_loss(model, inputs, targets, batch_size, progress), targets.size, stream)

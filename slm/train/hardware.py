@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import signal
@@ -111,6 +112,11 @@ def why_not_compiled() -> str | None:
         return "no C++ compiler (c++) is on PATH"
     home = Path(torch.__file__).parent
     return f"PyTorch is in a path with a space, {home}" if re.search(r"\s", str(home)) else None
+
+
+def is_first_process() -> bool:
+    """Returns whether this is the only process of a run or the first one, by the variable of torch's launchers."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -24,9 +23,18 @@ from slm.data.dataset import DATASET_FILE
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.locks import clear_leftovers, lock_folder
+from slm.metrics import shown_bits
 from slm.model import GPT
+from slm.notice import print_notice
 from slm.train.evaluate import Evaluation, total_loss
-from slm.train.hardware import CompileError, compiling, make_accelerator, repeatable_sums, why_not_compiled
+from slm.train.hardware import (
+    CompileError,
+    compiling,
+    is_first_process,
+    make_accelerator,
+    repeatable_sums,
+    why_not_compiled,
+)
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
@@ -130,7 +138,7 @@ class Trainer:
         self._print(f"resumed at step {self.step} of {self.plan.steps}")
 
     def _print(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+        print_notice(self.console, line)
 
     def record(self) -> dict[str, Any]:
         """Returns the training record: data, licence, plan, tokens seen, loss curve and bits per byte."""
@@ -203,8 +211,8 @@ class Trainer:
             recent: list[float] = []  # the losses since the last line of metrics.jsonl
             rate, first = math.nan, self.step
             if self.settings.compile is not False and why_not_compiled() is None:
-                self._print("the first step compiles the model, which can take minutes")
-            while not self._is_finished() and not self._must_stop(stop):
+                self._print("the first step compiles the model, which can take a minute or more")
+            while not self.plan.is_finished(self.step, self.curve) and not self._must_stop(stop):
                 started = time.perf_counter()
                 with self._first_step() if self.step == first else nullcontext():
                     loss, norm = self.train_step()
@@ -222,7 +230,7 @@ class Trainer:
                     recent.clear()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
                     self.evaluate(mean, rate)
-            finished = self._is_finished()
+            finished = self.plan.is_finished(self.step, self.curve)
             if not finished:
                 self.save_step()
         self.accelerator.end_training()
@@ -241,6 +249,8 @@ class Trainer:
 
     def _print_estimate(self, rate: float) -> None:
         steps = self.plan.steps - self.step
+        if not steps:
+            return
         time_left = duration(steps * self.tokens_per_step / rate)
         self._print(f"{counted(steps, 'step')} left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
 
@@ -260,14 +270,6 @@ class Trainer:
             self.learner.update_weights(self.step)
         self.step += 1
         return loss, norm
-
-    def _is_finished(self) -> bool:
-        if self.step == self.plan.steps:
-            return True
-        if not self.plan.patience or not self.curve:
-            return False
-        figures = [point["bits_per_byte"] for point in self.curve]
-        return len(figures) - 1 - figures.index(min(figures)) >= self.plan.patience
 
     def _must_stop(self, stop: list[bool]) -> bool:
         """Returns whether any process got a signal to stop. All processes must leave the loop at the same step."""
@@ -314,10 +316,8 @@ class Trainer:
     def _evaluate_start(self) -> None:
         """Evaluates the checkpoint that is fine-tuned, before the first step."""
         result = self._judge()
-        self._print(
-            f"step 0/{self.plan.steps}  validation loss {result.loss:.3f}, {result.bits_per_byte:.4f} bits per byte  "
-            "before fine-tuning"
-        )
+        figures = f"{result.loss:.3f}, {shown_bits(result.bits_per_byte)} bits per byte"
+        self._print(f"step 0/{self.plan.steps}  validation loss {figures}  before fine-tuning")
 
     def evaluate(self, loss: float, rate: float) -> None:
         """Evaluates the model and writes checkpoints, samples, metrics and the loss curve.
@@ -345,7 +345,7 @@ class Trainer:
         mark = "  best so far" if figure < best else ""
         self._print(
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
-            f"{figure:.4f} bits per byte  {rate:,.0f} tokens/s{mark}"
+            f"{shown_bits(figure)} bits per byte  {rate:,.0f} tokens/s{mark}"
         )
 
 
@@ -363,7 +363,7 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
         SlmxError: The settings, the data or a checkpoint cannot be used, `settings.out` holds another run or is
             being written by another process, or the run cannot go on.
     """
-    first = int(os.environ.get("RANK", "0")) == 0  # set by torch.distributed's launchers
+    first = is_first_process()
     with lock_folder(settings.out) if first else nullcontext():
         if first:
             clear_leftovers(settings.out)
@@ -374,10 +374,11 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
     started = time.perf_counter()
     trainer = Trainer(settings, console)
     config, device = trainer.model.config, trainer.accelerator.device
-    console.print(
+    print_notice(
+        console,
         f"{trainer.preset}: {config.parameters:,} parameters, {counted(trainer.plan.steps, 'step')} of "
         f"{trainer.tokens_per_step:,} tokens, {device.type}, {trainer.record()['precision']}, "
-        f"{counted(trainer.accelerator.num_processes, 'process', 'processes')}"
+        f"{counted(trainer.accelerator.num_processes, 'process', 'processes')}",
     )
     if not trainer.run():
         return None

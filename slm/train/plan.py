@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,15 @@ class Plan:
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         return self.learning_rate * (self.steps - step) / (self.steps - self.warmup + 1)
+
+    def is_finished(self, step: int, curve: Sequence[Mapping[str, float]]) -> bool:
+        """Returns whether a run has nothing left to do after `step` steps, with the loss curve of its record."""
+        if step == self.steps:
+            return True
+        if not self.patience or not curve:
+            return False
+        figures = [point["bits_per_byte"] for point in curve]
+        return len(figures) - 1 - figures.index(min(figures)) >= self.patience
 
     def check(self, settings: TrainSettings, where: Path) -> None:
         """Compares the numbers that were given for a resumed run with the run's own.

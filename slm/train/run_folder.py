@@ -15,7 +15,7 @@ from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
 from slm.disk import write_file
 from slm.errors import SlmxError
-from slm.folder_kind import Kind, find_kind
+from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hashing import sha256_of
 from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
 from slm.train.plan import TrainSettings, is_number
@@ -96,7 +96,7 @@ class RunFolder:
         """
         last = self.last
         if last is None:
-            raise SlmxError(f"{self.path}: no run to resume here; start it without --resume")
+            raise self._nothing_to_resume()
         try:
             checkpoint = load_checkpoint(last)
             state, listed = last / OPTIMIZER_FILE, CHECKPOINT.hashes(last).get(OPTIMIZER_FILE)
@@ -107,6 +107,14 @@ class RunFolder:
             hint = f"delete {last.name} to resume from {older[-1]}" if older else "start a new run"
             raise SlmxError(f"{error}, or {hint}") from error
         return checkpoint
+
+    def _nothing_to_resume(self) -> SlmxError:
+        kind = find_kind(self.path)
+        if kind in (Kind.MISSING, Kind.EMPTY):
+            return SlmxError(f"{self.path}: no run to resume here; start it without --resume")
+        if kind is Kind.RUN:
+            return SlmxError(f"{self.path}: no step-N is left to resume from; start again with another --out")
+        return wrong_kind(self.path, Kind.RUN)
 
     def dataset_path(self) -> str:
         """Returns where the data set of the run is, from `run.json`.

@@ -17,6 +17,7 @@ from slm.hashing import sha256_of
 from slm.presets import PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
+from slm.train.summary import SUMMARY_FILE
 
 CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a record's loss curve
 
@@ -191,6 +192,21 @@ def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
         )
     defaults = PRESETS.get(checkpoint.preset) or nearest_preset(checkpoint.model.config)
     return Start(checkpoint.preset, defaults, checkpoint, state)
+
+
+def find_finished(settings: TrainSettings) -> RunState | None:
+    """Finds what a run that is to be resumed did, if it has nothing left to do and its summary is written.
+
+    Raises:
+        SlmxError: As in `find_start`, or a number was given that is not the one of the run.
+    """
+    if not settings.resume or not (settings.out / SUMMARY_FILE).is_file():
+        return None
+    state = find_start(settings, RunFolder(settings.out)).state
+    if state is None or not state.plan.is_finished(state.steps_done, state.curve):
+        return None
+    state.plan.check(settings, settings.out)
+    return state
 
 
 def nearest_preset(config: GPTConfig) -> Preset:

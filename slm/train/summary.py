@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from slm.counted import counted
+from slm.metrics import shown_bits
 from slm.presets import GPTConfig
 
 MATMUL_SIZE = 2048
@@ -66,7 +67,7 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """Yields the figures as lines of text."""
-        yield f"{self.preset}: {self.bits_per_byte:.4f} bits per byte at best, {self.parameters:,} parameters"
+        yield f"{self.preset}: {shown_bits(self.bits_per_byte)} bits per byte at best, {self.parameters:,} parameters"
         yield (
             f"{self.tokens:,} tokens in {counted(self.steps, 'step')}, {self.tokens_per_second:,.0f} tokens/s, "
             f"{self.training_seconds:,.1f} s in steps; this command took {self.wall_seconds:,.1f} s"
@@ -128,7 +129,7 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
         losses.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
         best = min((m for m in metrics if "valid_loss" in m), key=lambda m: m["valid_loss"])
         losses.annotate(
-            f"{best['valid_loss']:.3f}, {best['bits_per_byte']:.4f} bits per byte",
+            f"{best['valid_loss']:.3f}, {shown_bits(best['bits_per_byte'])} bits per byte",
             (best["step"], best["valid_loss"]),
             textcoords="offset points",
             xytext=(0, 8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -116,8 +117,9 @@ def test_the_model_card_shows_the_figures_of_the_manifest(tiny_checkpoint: Path)
 def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:
     ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int8")
     assert ran.code == 0
-    folder, heading, *rows = ran.stdout.splitlines()
-    assert folder == str(Path("bundles/nano"))
+    folder, heading, *rows, judged = ran.stdout.splitlines()
+    assert re.fullmatch(r"judged on [\d,]+ tokens: 64 stories sampled from the float model, seed 0", judged)
+    assert folder == str(Path("bundles", tiny_checkpoint.name))
     assert heading.split()[:2] == ["variant", "bytes"]
     assert [row.split()[:2] for row in rows] == [
         ["fp32", f"{Path(folder, 'onnx/model.onnx').stat().st_size:,}"],

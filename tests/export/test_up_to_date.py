@@ -21,12 +21,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick", "ready_graph")]
 
 @pytest.fixture
 def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    return bundles.copy_of(tiny_checkpoint, tmp_path / "é 1")
+    return bundles.copy_of(tiny_checkpoint, tmp_path / "é 1" / "mine")
 
 
 @pytest.fixture
 def made(slmx: Slmx, checkpoint: Path) -> tuple[str, ...]:
-    """An export into `bundles/nano`."""
+    """An export into `bundles/mine`."""
     command = ("export", "--checkpoint", str(checkpoint), "--int8")
     assert slmx(*command).code == 0
     return command
@@ -35,7 +35,7 @@ def made(slmx: Slmx, checkpoint: Path) -> tuple[str, ...]:
 def test_the_same_export_again_is_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
     before = snapshot(Path("bundles"))
     ran = slmx(*made)
-    where = Path("bundles", "nano")
+    where = Path("bundles", "mine")
     assert (ran.code, ran.stdout, ran.stderr) == (0, f"{where}\n", f"{where}: up to date\n")
     assert slmx("verify", where).code == 0
     assert slmx(*made).stderr.endswith("up to date\n"), "the result of verify is no part of the bundle"
@@ -65,12 +65,12 @@ def _cut(name: str) -> Callable[[Path], object]:
 def test_a_bundle_that_is_not_whole_is_not_up_to_date(
     slmx: Slmx, made: tuple[str, ...], change: Callable[[Path], object]
 ) -> None:
-    change(Path("bundles", "nano"))
+    change(Path("bundles", "mine"))
     assert "not empty" in slmx.refuses(*made)
 
 
 def test_a_model_that_is_missing_is_not_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
-    Path("bundles", "nano", "onnx", "model_int8.onnx").unlink()
+    Path("bundles", "mine", "onnx", "model_int8.onnx").unlink()
     assert "not empty" in slmx.refuses(*made)
     assert slmx(*made, "--force").code == 0
     assert slmx(*made).stderr.endswith("up to date\n")
@@ -96,13 +96,22 @@ def test_other_inputs_and_other_versions_ask_for_force(
 
 
 def test_a_manifest_without_the_digest_is_not_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
-    edit_manifest(Path("bundles", "nano"), inputs=None)
+    edit_manifest(Path("bundles", "mine"), inputs=None)
     assert "--force to replace it" in slmx.refuses(*made)
 
 
-def test_an_imported_model_gets_the_name_of_its_folder() -> None:
-    mine = ExportSettings(None, checkpoint=Path("checkpoints", "smollm2"))
-    assert default_out(mine, "custom") == Path("bundles", "smollm2")
-    assert default_out(mine, "nano") == Path("bundles", "nano")
-    assert default_out(ExportSettings(None, Path("x"), Path("y")), "custom") == Path("x")
-    assert default_out(ExportSettings(None, checkpoint=Path("/")), "custom") == Path("bundles", "custom")
+def test_the_bundle_of_a_checkpoint_gets_the_name_of_its_folder_or_of_its_run(checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "fairytales"
+    for part in ("best", "step-0000200"):
+        bundles.copy_of(checkpoint, run / part)
+    for given, name in {
+        run: "fairytales",
+        run / "best": "fairytales",
+        run / "step-0000200": "fairytales",
+        bundles.copy_of(checkpoint, tmp_path / "others" / "sol"): "sol",
+        Path("nano"): "nano",
+        Path("/"): "micro",
+    }.items():
+        assert default_out(ExportSettings(None, checkpoint=given), "micro") == Path("bundles", name)
+    assert default_out(ExportSettings("micro"), "micro") == Path("bundles", "micro")
+    assert default_out(ExportSettings(None, Path("x"), Path("y")), "micro") == Path("x")

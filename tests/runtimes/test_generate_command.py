@@ -154,7 +154,7 @@ def test_an_exported_bundle_is_the_default_and_is_named(exported: Path, bundle: 
     assert ran.returncode == 0
     assert ran.stdout == ours(bundle, "Once upon").full_text + "\n"
     first, second = ran.stderr.splitlines()
-    assert first == f"bundle: {Path('bundles') / 'nano'} (the shipped one has the name nano)"
+    assert first == f"bundle: {Path('bundles') / 'nano'}, exported here (the name nano is for the one that ships)"
     assert "tokens/s" in second
 
 

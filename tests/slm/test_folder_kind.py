@@ -18,7 +18,7 @@ from slm.errors import SlmxError
 from slm.folder_kind import ADVICE, OTHERWISE, PRETRAINED, Kind, find_checkpoint, find_kind, wrong_kind
 from tests.bundles import Slmx
 
-WANTED = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT, Kind.PROMPTS)
+WANTED = (Kind.MODEL, Kind.RUN, Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.TEXT, Kind.PROMPTS)
 
 
 def write(path: Path, content: object) -> None:
@@ -30,7 +30,9 @@ def write(path: Path, content: object) -> None:
 def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     """A path of every kind, with a space, an é, a % and a # in it."""
     home = tmp_path / "my é %20 # files"
-    found: dict[Kind, Path] = {kind: home / kind.name.lower() for kind in Kind if kind not in (Kind.TEXT, Kind.PROMPTS)}
+    found: dict[Kind, Path] = {
+        kind: home / kind.name.lower() for kind in Kind if kind not in (Kind.TEXT, Kind.PROMPTS, Kind.MODEL)
+    }
     shutil.copytree(tiny_checkpoint, found[Kind.CHECKPOINT])
     shutil.copytree(tiny_checkpoint, found[Kind.RUN] / "step-0000250")
     write(found[Kind.HUGGING_FACE] / "config.json", {"model_type": "gpt2"})
@@ -234,3 +236,23 @@ def test_a_shipped_checkpoint_is_found_by_its_name_unless_there_is_such_a_path(
             find_checkpoint(Path(name))
     shutil.copytree(places[Kind.CHECKPOINT], "nano")
     assert find_checkpoint(Path("nano")) == Path("nano")
+
+
+def test_what_is_evaluated_is_a_checkpoint_a_run_or_a_bundle(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    for kind in (Kind.HUGGING_FACE, Kind.DATA_SET, Kind.FOLDER, Kind.EMPTY):
+        path = places[kind]
+        line = slmx.refuses("evaluate", path, "--suite", "pairs")
+        assert line == str(wrong_kind(path, Kind.MODEL))
+        assert "checkpoint, run or bundle" in line
+
+
+def test_what_is_no_run_cannot_be_resumed(slmx: Slmx, places: dict[Kind, Path]) -> None:
+    for kind in (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.DATA_SET, Kind.FOLDER, Kind.FILE):
+        path = places[kind]
+        assert slmx.refuses("train", "--resume", "--out", path) == str(wrong_kind(path, Kind.RUN))
+    part = next(places[Kind.RUN].iterdir())
+    named = f"name its folder, {shlex.quote(str(part.parent))}"
+    assert slmx.refuses("train", "--resume", "--out", part).endswith(named)
+    only_best = places[Kind.RUN] / "best"
+    part.rename(only_best)
+    assert "no step-N is left" in slmx.refuses("train", "--resume", "--out", only_best.parent)

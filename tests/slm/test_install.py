@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 from slm import install
 from slm.errors import SlmxError, needs
+from tests.bundles import Slmx
 
 
 def test_a_clone_is_installed_from_itself() -> None:
@@ -30,3 +32,40 @@ def test_an_installed_copy_says_where_it_came_from(kind: str, tmp_path: Path, mo
     assert install.pip_line("bench") == f'pip install "{where}[bench]"'
     with pytest.raises(SlmxError, match=r"^this command needs no_such_module: pip install "), needs("bench"):
         importlib.import_module("no_such_module")
+
+
+@pytest.mark.parametrize(
+    ("extra", "module", "arguments"),
+    [
+        ("bench", "jinja2", ("bench", "--quick", "--out", "out")),
+        ("bench", "matplotlib", ("bench", "--quick", "--out", "out")),
+        ("bench", "sacrebleu", ("bench", "--quick", "--out", "out")),
+        ("train", "ftfy", ("prepare", "stories.txt", "--out", "out")),
+        ("train", "tokenizers", ("prepare", "stories.txt", "--out", "out")),
+        ("train", "matplotlib", ("train", "--text", "stories.txt", "--out", "out")),
+        ("train", "tokenizers", ("import", "model", "--out", "out")),
+        ("evaluate", "matplotlib", ("evaluate", "nano", "--suite", "pairs", "--out", "out")),
+        ("evaluate", "sacrebleu", ("evaluate", "nano", "--suite", "stories", "--text", "stories.txt")),
+        (
+            "evaluate",
+            "openai",
+            ("evaluate", "nano", "--text", "a", "--suite", "judge", "--judge-url", "http://a", "--judge-model", "b"),
+        ),
+        ("export", "transformers", ("evaluate", "nano", "--text", "stories.txt", "--scorer", "model", "--out", "out")),
+    ],
+    ids=lambda one: one if isinstance(one, str) else one[0],
+)
+def test_what_is_missing_is_said_before_the_work(
+    extra: str,
+    module: str,
+    arguments: tuple[str, ...],
+    slmx: Slmx,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, module, None)
+    assert slmx.refuses(*arguments) == f"this command needs {module}: {install.pip_line(extra)}"
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ from slm.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig, as_architecture, get_preset
+from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.shapes import ARCHITECTURES
 
@@ -161,7 +162,7 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
         cells = [name, *(f"{size:,}" for size in c.to_dict().values()), *counts]
         if (PRETRAINED / name).is_dir():
             parameters = load_checkpoint(PRETRAINED / name).model.config.parameters
-            cells += f"ships with slmx: {parameters:,} parameters, Llama".split()
+            cells += f"bundle and checkpoint: {parameters:,} parameters, Llama".split()
         assert line.split() == cells
 
 
@@ -185,3 +186,14 @@ def test_unknown_preset_is_one_line(corpus_file: Path, tmp_path: Path) -> None:
     assert ran.returncode == 2
     assert ran.stderr.startswith("slmx train: --preset: unknown preset 'huge': choose one of nano, micro")
     assert not (tmp_path / "run").exists()
+
+
+def test_without_the_checkpoints_the_command_tells_of_the_bundles(
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.hub.commands.PRETRAINED", tmp_path)
+    (line,) = [line for line in slmx("presets").stdout.splitlines() if line.startswith("micro ")]
+    parameters = load_checkpoint(PRETRAINED / "micro").model.config.parameters
+    assert line.endswith(f"bundle: {parameters:,} parameters, Llama")
+    monkeypatch.setattr("runtimes.hub.commands.SHIPPED_BUNDLES", tmp_path)
+    assert "Llama" not in slmx("presets").stdout

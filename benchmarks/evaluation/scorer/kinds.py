@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.engine.loss import log_softmax
-from slm.errors import SlmxError, needs
+from slm.errors import SlmxError, require
 from slm.hashing import sha256_of, sha256_of_bytes
 from slm.json_reader import as_plain_text
 
@@ -48,7 +49,23 @@ def open_scorer(path: Path) -> Scorer:
     Raises:
         SlmxError: It is neither, it does not predict the next token, or its package is not installed.
     """
+    check_scorer(path)
     return _Gguf(path) if is_gguf(path) else _HuggingFace(path)
+
+
+def check_scorer(path: Path) -> None:
+    """Checks, without opening it, that an outside model is of a known kind and that its package is installed.
+
+    Args:
+        path: A GGUF file, or a Hugging Face folder.
+
+    Raises:
+        SlmxError: It is neither, or its package is not installed.
+    """
+    if not is_gguf(path):
+        require("export", "torch", "transformers")
+    elif find_spec("llama_cpp") is None:
+        raise SlmxError(f"--scorer {path}: reading a GGUF needs llama-cpp-python: {INSTALL}")
 
 
 def is_gguf(path: Path) -> bool:
@@ -101,10 +118,8 @@ def nats_of(scorer: Scorer, opening: str, ending: str) -> tuple[float, int] | No
 
 class _Gguf:
     def __init__(self, path: Path) -> None:
-        try:
-            import llama_cpp
-        except ModuleNotFoundError:
-            raise SlmxError(f"--scorer {path}: reading a GGUF needs llama-cpp-python: {INSTALL}") from None
+        import llama_cpp
+
         try:
             self._model: Any = llama_cpp.Llama(
                 str(path), n_ctx=MOST_TOKENS, n_batch=MOST_TOKENS, logits_all=True, verbose=False
@@ -130,9 +145,9 @@ class _Gguf:
 
 class _HuggingFace:
     def __init__(self, folder: Path) -> None:
-        with needs("export"):
-            import torch
-            import transformers
+        import torch
+        import transformers
+
         library: Any = transformers
         library.logging.set_verbosity_error()
         library.logging.disable_progress_bar()

@@ -223,3 +223,13 @@ def test_the_registry_and_the_report_agree_on_weights_and_families() -> None:
     assert not any(kind.reads for name, kind in PEERS.items() if re.search("optimum|genai|OpenVINO|Hugging", name))
     names = [title_of(name) for name in ("int8", "torch compiled", "llama.cpp F32", "x torch y")]
     assert names == ["slmx int8", "PyTorch compiled", "llama.cpp F32", "x torch y"]
+
+
+@pytest.mark.parametrize(
+    "text", ["as the bundle's manifest says: 64 stories sampled from the float model, seed 0", None]
+)
+def test_the_text_of_the_quality_is_named(text: str | None, large: Report) -> None:
+    told = replace(large, text=text)
+    for caption in (main_table(told).caption, preset_table(told, "nano").caption):
+        assert "never saw" not in caption
+        assert caption.endswith(f"Its text: {text}." if text else "10 %.")

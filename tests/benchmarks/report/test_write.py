@@ -20,6 +20,7 @@ from benchmarks.report.parts import folded_parts
 from benchmarks.report.printers import print_report, to_csv, to_jsonl, to_markdown
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import FAILED, Case, Report, Result
+from benchmarks.report.tables import main_table
 from benchmarks.report.warnings import STOPPED
 from benchmarks.report.write import write_reports
 from benchmarks.report.write_docs import write_docs
@@ -156,8 +157,29 @@ def test_a_narrow_terminal_leaves_out_columns_and_cuts_no_number(
     row = next(line for line in out.splitlines() if line.strip().startswith("slmx fp32"))
     assert len(row.rstrip()) <= width
     assert row.split()[2:] == ["6,000", "500", "0.333", "90.0", "7.76", "100", "%"][: columns - 1 + (columns > 6)]
-    more = re.findall(r"^(\d) more columns? in the report$", out, re.MULTILINE)
+    more = re.findall(r"^(\d) more columns? in the report: ", out, re.MULTILINE)
     assert more == ([str(left_out)] if left_out else [])
+
+
+def test_no_width_of_a_terminal_cuts_a_number_or_a_word_of_a_heading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = report([result(runner, depth=depth) for runner in ("int8", "fp32", "torch eager") for depth in (0, 240)])
+    table = main_table(one)
+    assert len(table.headings) == 10
+    for width in range(42, 141):
+        monkeypatch.setattr(printers, "PIPE_WIDTH", width)
+        print_report(one)
+        lines = capsys.readouterr().out.splitlines()
+        rule = next(number for number, line in enumerate(lines) if line.startswith("─"))
+        assert len(lines[rule]) <= width
+        named = next((line for line in lines if " in the report: " in line), None)
+        left_out = 0 if named is None else int(named.split()[0])
+        shown = table.headings[: len(table.headings) - left_out]
+        assert named is None or named.endswith(": " + "; ".join(table.headings[len(shown) :]))
+        assert sorted(" ".join(lines[1:rule]).split()) == sorted(" ".join(shown).split())
+        for row, line in zip(table.rows, lines[rule + 1 :], strict=False):
+            assert line.split() == " ".join(row[: len(shown)]).split()
 
 
 def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,8 +108,9 @@ def test_the_command_keeps_the_story_on_stdout_and_saves_it(bundle: Path, tmp_pa
 
 
 def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None:
-    for flags in (("--json",), ("-n", "2")):
-        assert "--interactive reads lines" in slmx.refuses("generate", "-i", "--bundle", bundle, *flags, code=2)
+    for flags, named in {("--json",): "--json", ("-n", "2"): "-n", ("--json", "-"): "--json and -"}.items():
+        line = slmx.refuses("generate", "-i", "--bundle", bundle, *flags, code=2)
+        assert line == f"--interactive reads lines and writes one story as text: drop {named}"
     line = slmx.refuses("generate", "--logprobs", "--bundle", bundle, code=2)
     assert line == "--logprobs shows in JSON only: add --json"
 

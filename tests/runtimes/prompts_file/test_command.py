@@ -166,7 +166,7 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "--prompts needs a file" in slmx.refuses(*begin, "--prompts", prompts, code=2)
     assert "add --prompts FILE" in slmx.refuses(*begin, "--out", "o.jsonl", code=2)
     whole = (*begin, "--prompts", prompts, "--out", "o.jsonl")
-    assert "--prompts has its own output" in slmx.refuses(*whole, "Tom", code=2)
+    assert slmx.refuses(*whole, "Tom", "-i", code=2) == "--prompts has its own output: drop the prompt and -i"
     assert "--shard takes I/N" in slmx.refuses(*whole, "--seed", "1", "--shard", "3/2", code=2)
     assert "--shard needs --seed" in slmx.refuses(*whole, "--shard", "1/2", code=2)
     assert "n must be a whole number from 1 to 64" in slmx.refuses(*whole, "-n", "65", code=2)

@@ -13,10 +13,11 @@ import pytest
 
 from runtimes.bundle.store import Bundle
 from runtimes.web.assets import NAMES
-from runtimes.web.installed import BUILT
+from runtimes.web.installed import BUILT, NOT_INSTALLED
 from runtimes.web.models import MAX_MODEL_BYTES, choose_models
 from runtimes.web.variants import WEB_VARIANTS
 from slm.disk import WORK_NAME
+from slm.install import pip_line
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
 from tests.runtimes.web.sites import MICRO, NANO, check_site, read_table, real_site, small_page
 
@@ -274,6 +275,18 @@ def test_a_page_that_is_not_installed_is_one_line(slmx: Slmx, monkeypatch: pytes
     assert ran.stderr.splitlines()[-1] == (
         "slmx: the files of the web page are not installed: in a clone of slmx, run pip install ./runtimes/web/app"
     )
+
+
+def test_a_plain_install_says_at_once_all_that_is_missing(
+    slmx: Slmx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("runtimes.web.installed.BUILT", tmp_path / "nowhere")
+    monkeypatch.setattr("runtimes.web.installed.PACKAGE", "slmx_web_that_is_not_there")
+    for module in [name for name in sys.modules if name.startswith("runtimes.web.") and "site" in name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "brotli", None)
+    line = slmx.refuses(*SITE)
+    assert line == f"this command needs brotli: {pip_line('web')}; and {NOT_INSTALLED}"
 
 
 @pytest.mark.parametrize("content", [None, b"not brotli"])

@@ -69,6 +69,9 @@ def test_the_command_prints_the_figures_and_refuses_what_the_run_would(
     assert ran.code == 0
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["parameters", "steps", "time", "memory", "disk"]
     assert not Path("run é").exists()
+    without = slmx("train", *flags[:-3], "--dry-run")
+    assert (without.code, len(without.stdout.splitlines())) == (0, 5), without.stderr
+    assert slmx.refuses("train", *flags[:-3], code=2) == "--out is missing"
     assert slmx.refuses("train", *flags, "--resume", code=2) == (
         "--dry-run is for a run that has not begun: drop --resume"
     )

@@ -19,6 +19,8 @@ from slm.errors import SlmxError
 from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from slm.train.summary import SUMMARY_FILE
+from tests.bundles import Slmx
 from tests.runs import (
     COMMAND,
     QUIET,
@@ -68,6 +70,25 @@ def test_a_finished_run_resumed_is_left_as_it_is(settings: TrainSettings, tmp_pa
     assert_same_run(tmp_path / "before", settings.out)
     before, after = (load_checkpoint(last(out)).record for out in (tmp_path / "before", settings.out))
     assert before == after
+
+
+def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(settings: TrainSettings, slmx: Slmx) -> None:
+    assert train(settings, QUIET)
+    before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
+    resumed = slmx("train", "--resume", "--out", settings.out)
+    assert (resumed.code, resumed.stdout) == (0, f"{settings.out / 'best'}\n")
+    out = shlex.quote(str(settings.out))
+    assert resumed.stderr.startswith(f"finished already: 24 steps; now: slmx export --checkpoint {out} ")
+    assert len(resumed.stderr.splitlines()) == 1
+    assert {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()} == before
+    assert "the run has steps 24, not 30" in slmx.refuses("train", "--resume", "--out", settings.out, "--steps", "30")
+
+
+def test_a_run_killed_before_its_summary_gets_it(settings: TrainSettings, slmx: Slmx) -> None:
+    assert train(settings, QUIET)
+    (settings.out / SUMMARY_FILE).unlink()
+    assert slmx("train", "--resume", "--out", settings.out).code == 0
+    assert (settings.out / SUMMARY_FILE).is_file()
 
 
 def run_until_stopped(cwd: Path, signal_: signal.Signals, stop_at: int, threads: int, *options: str) -> tuple[int, str]:

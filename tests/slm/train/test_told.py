@@ -54,3 +54,8 @@ def test_a_new_model_is_not_measured_before_it_has_learned(settings: TrainSettin
     text = told(replace(settings, steps=2, compile=False))
     assert "step 0/" not in text
     assert "compiles" not in text
+
+
+@pytest.mark.parametrize(("steps", "estimated"), [(20, False), (21, True)])
+def test_the_time_is_estimated_only_if_steps_are_left(settings: TrainSettings, steps: int, estimated: bool) -> None:
+    assert ("left: about" in told(replace(settings, steps=steps))) is estimated

@@ -1,0 +1,19 @@
+"""Prints a line for people: broken between words on a terminal, and whole in a log or a pipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_notice(console: Console, line: str, style: str = "") -> None:
+    """Prints a line as it is. rich does not colour numbers in it and reads no markup in names.
+
+    Args:
+        console: Where it goes.
+        line: The line, of any length.
+        style: A style of rich for all of it.
+    """
+    console.print(line, style=style, soft_wrap=not console.is_terminal, highlight=False, markup=False)
