@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from slm.errors import SlmxError
+
 # The names of slmx's temporary files and folders begin with this.
 WORK_NAME = ".slmx-work"
 MOUNTS = Path("/proc/self/mountinfo")
@@ -47,6 +49,20 @@ def write_errors(path: Path) -> Iterator[None]:
         if error.strerror is None or not ours:
             raise
         raise WriteError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, with its parents, in which files can be written. It may be there already.
+
+    Raises:
+        SlmxError: It cannot be made, or nothing can be written there.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot be made a folder ({error.strerror}); name another one") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise SlmxError(f"{path}: nothing can be written there; check its permissions, or name another folder")
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -93,16 +93,19 @@ def evaluate(
     from benchmarks.evaluation.markdown import to_markdown
     from benchmarks.evaluation.outside import outside, with_endings
     from benchmarks.evaluation.rating.read_back import read_back
-    from benchmarks.evaluation.run import Settings
+    from benchmarks.evaluation.run import ENGLISH, Settings
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
     from benchmarks.evaluation.terminal import print_tables
     from benchmarks.report.fields import printable
     from benchmarks.report.reader import read_report
+    from slm.disk import make_folder
     from slm.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
     if ratings:
+        if text or suite or variant or against or training or scorer or rating_sheet or bench or judge_url:
+            raise UsageError("--ratings reads what people saved: give --out, and no option of a measurement")
         typer.echo(read_back(ratings, model, out, as_json))
         return
     if model is None:
@@ -123,7 +126,7 @@ def evaluate(
         words,
         max_tokens,
         seed,
-        language,
+        ENGLISH if language.casefold() in ("en", ENGLISH) else language,
         controls,
     )
     if "stories" in suites:
@@ -136,18 +139,22 @@ def evaluate(
         require("evaluate", "jinja2", "matplotlib")
         from benchmarks.evaluation.write import write_reports
 
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
     with nullcontext() if out is None else lock_folder(out):
         with _Bars() as bars:
             found = run(settings, out, bars.begin)
-        readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
-        if out is not None:
-            write_reports(found, out, shlex.join(map(printable, ["slmx", *sys.argv[1:]])), speeds)
+        command = shlex.join(map(printable, ["slmx", *sys.argv[1:]]))
+        if out is not None:  # before others read the endings, which can fail
+            write_reports(found, out, command, speeds)
+        if readers.asked:
+            readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
+            if out is not None:
+                write_reports(found, out, command, speeds)
     if rating_sheet is not None:
         typer.echo(f"{rating_sheet}: give this page to people; the key to its endings stays in {out}", err=True)
     if as_json:
         typer.echo(json.dumps(asdict(found), ensure_ascii=False))
-    elif sys.stdout.isatty():
+    elif sys.stdout is not None and sys.stdout.isatty():
         print_tables(tables(found), Console())
     else:
         typer.echo(to_markdown(tables(found)))

@@ -18,7 +18,7 @@ from benchmarks.evaluation.judge.suite import Cost, ask, cost_of, figures, waiti
 from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
-from benchmarks.evaluation.run import TRUE, Evaluation, finite, save
+from benchmarks.evaluation.run import PAGE, TRUE, Evaluation, finite, save
 from benchmarks.evaluation.scorer.kinds import check_scorer, hash_of, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
@@ -58,6 +58,11 @@ class Outside:
     price: tuple[float, float] | None = None
     sheet: Path | None = None
     scorer: Path | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether anyone reads the endings."""
+        return not (self.judge is None and self.sheet is None and self.scorer is None)
 
     def read(self, found: Evaluation, out: Path | None, bars: Bars, agree: Agree) -> None:
         """Lets everyone read the endings, and saves the figures.
@@ -172,6 +177,8 @@ def _check_sheet(sheet: Path, out: Path | None) -> None:
         raise UsageError("--rating-sheet needs --out DIR, where the key stays that says which ending is of which model")
     if sheet.suffix not in (".html", ".htm"):
         raise UsageError(f"--rating-sheet {sheet}: give a name that ends with .html")
+    if sheet.resolve() == (out / PAGE).resolve():
+        raise UsageError(f"--rating-sheet {sheet}: the page of the evaluation has this name; choose another")
     if sheet.is_dir() or not (sheet.parent.is_dir() or sheet.parent == out):
         raise UsageError(f"--rating-sheet {sheet}: it is a folder, or its folder does not exist; make that first")
 

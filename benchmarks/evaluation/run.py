@@ -31,7 +31,8 @@ from slm.json_reader import read_json
 WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
 EVERY = "all"
-RESULT, HASH = "evaluation.json", "sha256"
+RESULT, MARKDOWN, PAGE = "evaluation.json", "evaluation.md", "evaluation.html"
+HASH = "sha256"
 MAX_RESULT_BYTES = 2**28
 ENGLISH = "english"
 # Called with the name of a part and the number of its steps; returns what to call after each of them.
@@ -71,6 +72,11 @@ class Settings:
     controls: bool = False
 
     def __post_init__(self) -> None:
+        for name, sources in (("text", self.text), ("training", self.training), ("variant", self.variants)):
+            if "" in sources:
+                raise UsageError(f"--{name} is empty; is a variable of the shell not set?")
+            if name != "variant" and len(set(sources)) < len(sources):
+                raise UsageError(f"--{name} has the same value twice; copies would count as more stories")
         lacking = [suite for suite in self.suites if suite in WITH_TEXT and not self.text]
         if lacking:
             raise UsageError(f"the suite {lacking[0]} needs --text FILE, stories that the model was not trained on")
@@ -244,7 +250,12 @@ def _hash(body: dict[str, Any]) -> str:
 def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
     """Returns what a folder has of a run with the same settings, or an empty result."""
     settings = json.loads(json.dumps(settings))
-    if out is None or not (path := out / RESULT).exists():
+    if out is None:
+        return Evaluation(settings)
+    if not (path := out / RESULT).exists():
+        strange = next((out / name for name in (MARKDOWN, PAGE) if (out / name).exists()), None)
+        if strange is not None:
+            raise SlmxError(f"{strange}: it would be replaced, and there is no {RESULT} beside it; give another --out")
         return Evaluation(settings)
     try:
         found = read_json(path, MAX_RESULT_BYTES)

@@ -7,12 +7,10 @@ from pathlib import Path
 from benchmarks.evaluation.markdown import to_markdown
 from benchmarks.evaluation.page import facts, to_html
 from benchmarks.evaluation.page_headline import headline
-from benchmarks.evaluation.run import Evaluation
+from benchmarks.evaluation.run import MARKDOWN, PAGE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.record import Report
 from slm.disk import write_file
-
-MARKDOWN, PAGE = "evaluation.md", "evaluation.html"
 
 
 def write_reports(found: Evaluation, out: Path, command: str, bench: Report | None) -> None:

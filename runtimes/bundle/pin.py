@@ -63,16 +63,13 @@ def write_pin(bundle: Bundle, pin: Pin) -> Path:
     Raises:
         SlmxError: The file cannot be written, or is damaged.
     """
-    from slm.disk import write_file
+    from slm.disk import make_folder, write_file
 
     path = pins_path()
     pins = _read(path) | {bundle.manifest_sha256: pin}
     bundles = {digest: asdict(one) for digest, one in pins.items()}
     content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SlmxError(f"{path.parent}: cannot be made ({error.strerror}); check its permissions") from None
+    make_folder(path.parent)
     write_file(path, content.encode() + b"\n")
     return path
 

@@ -79,7 +79,7 @@ class TokenStream:
         if count < 1:
             raise SlmxError(
                 f"the text is {counted(len(self.ids), 'token')}, shorter than one context of {block_size:,}: "
-                "give more text or a preset with a smaller block size"
+                "give more text, or take a model with a smaller context"
             )
         count = count if limit is None else min(count, limit)
         piece = self.ids[: count * block_size + 1].astype(np.int64)

@@ -81,9 +81,15 @@ def read_body(raw: str) -> Reply:
     content = message.value("content") if "content" in message else None
     if content is not None and not isinstance(content, str):
         raise ValueError("choices[0].message.content is not a text")
-    usage = body.optional("usage", body.object)
-    counts = [usage.optional(name, usage.integer) if usage else 0 for name in ("prompt_tokens", "completion_tokens")]
-    return Reply(raw, content or "", (counts[0] or 0, counts[1] or 0))
+    return Reply(raw, content or "", (_count(body, "prompt_tokens"), _count(body, "completion_tokens")))
+
+
+def _count(body: Fields, name: str) -> int:
+    """Returns a number of tokens; 0 if the endpoint tells none, or nonsense."""
+    try:
+        return body.object("usage").integer(name)
+    except ValueError:
+        return 0
 
 
 class Judge:

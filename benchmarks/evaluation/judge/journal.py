@@ -17,6 +17,7 @@ from slm.json_reader import Fields, parse_json
 JOURNAL = "judge.jsonl"
 ATTEMPTS = 2  # answers without scores, after which an ending has none
 MAX_BYTES = 2**30
+BEGINS = b'{"settings": {'
 Scores = dict[str, int]
 
 
@@ -42,7 +43,8 @@ class Asked:
 class Journal:
     """The answers, as a context manager that holds the file open.
 
-    The first line has the settings, every other line one answer. A line that a stop has cut off is removed.
+    The first line has the settings, every other line one answer. A line that a stop has cut off is removed. The
+    settings of a journal without answers are replaced.
 
     Args:
         path: The file. It is made if it is not there.
@@ -106,7 +108,11 @@ class Journal:
             return 0
         if self.path.stat().st_size > MAX_BYTES:
             raise SlmxError(f"{self.path}: more than {MAX_BYTES:,} bytes; give another --out")
-        *lines, _ = self.path.read_bytes().split(b"\n")
+        *lines, rest = self.path.read_bytes().split(b"\n")
+        if not lines and not rest.startswith(BEGINS[: len(rest)]):
+            raise SlmxError(f"{self.path}: not the answers of a judge; give another --out")
+        if len(lines) == 1 and lines[0].startswith(BEGINS):
+            return 0  # nothing is answered, so the settings may be others
         for number, line in enumerate(lines, 1):
             try:
                 fields = Fields(parse_json(line))

@@ -15,6 +15,7 @@ NOTE = (
     "Scores from 1 to 10, ± half of the 95 % interval over stories. Only columns of the same judge can be compared: "
     "the literature's scores are of another model and other stories, were given by people, and have no interval."
 )
+SILENT = " No answer of this judge had scores. judge.jsonl has the answers, and what is wrong with each."
 BLIND = " This judge gave every ending the same scores, so its scores say nothing."
 
 
@@ -29,7 +30,8 @@ def judge_table(results: Mapping[str, Any]) -> list[Table]:
         rows.append([axis, *(interval(found[axis], ".2f") for found in judged.values()), theirs])
     rows.append(["stories", *(str(found["stories"]) for found in judged.values()), str(THEIR_STORIES)])
     rows.append(["of these without scores", *(str(found["no scores"]) for found in judged.values()), UNKNOWN])
-    note = NOTE + BLIND * _is_blind(judged.values())
+    silent = all(found["no scores"] == found["stories"] for found in judged.values())
+    note = NOTE + (SILENT if silent else BLIND * _is_blind(judged.values()))
     return table("Judge", note, ("axis", *judged, "literature"), rows)
 
 

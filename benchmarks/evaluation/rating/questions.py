@@ -17,6 +17,7 @@ from slm.hashing import sha256_of_bytes
 from slm.json_reader import Fields, read_json
 
 KEY = "rating-key.json"
+DIGEST = "digest"  # of everything else in the key
 MAX_BYTES = 2**26
 Endings = Mapping[str, Sequence[Ending]]
 
@@ -82,7 +83,10 @@ class Key:
         if not path.exists():
             raise SlmxError(f"{path}: not found; give the --out with which the sheet was made")
         try:
-            fields = Fields(read_json(path, MAX_BYTES))
+            content = read_json(path, MAX_BYTES)
+            fields = Fields(content)
+            if not isinstance(content, dict) or content.pop(DIGEST, None) != _digest(content):
+                raise ValueError("it was changed after it was written")
             questions = [Fields(one, "question") for one in _list(fields, "questions")]
             pairs = [Fields(dict(zip(("one", "other"), pair, strict=True))) for pair in _list(fields, "pairs")]
             return cls(
@@ -97,7 +101,9 @@ class Key:
 
     def save(self, folder: Path) -> None:
         """Writes the key into the folder of an evaluation."""
-        write_file(folder / KEY, json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n")
+        content = json.loads(json.dumps(asdict(self)))
+        whole = json.dumps(content | {DIGEST: _digest(content)}, indent=1, ensure_ascii=False)
+        write_file(folder / KEY, whole.encode() + b"\n")
 
 
 def key_of(folder: Path, endings: Endings, pairs: Sequence[tuple[str, str]]) -> Key:
@@ -116,6 +122,10 @@ def key_of(folder: Path, endings: Endings, pairs: Sequence[tuple[str, str]]) -> 
         raise SlmxError("the models wrote the same endings, so there is nothing to rate; compare others with --against")
     key.save(folder)
     return key
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return sha256_of_bytes(json.dumps(content, sort_keys=True).encode())
 
 
 def _hash(endings: Endings, pairs: Sequence[tuple[str, str]]) -> str:

@@ -118,6 +118,14 @@ def test_a_terminal_has_aligned_tables_and_a_pipe_has_markdown(
         (("nano", "--suite", "pairs", "--bench", "report.json"), "--bench needs --out DIR", 2),
         (("nano", "--suite", "pairs", "--bench", "nowhere.json", "--out", "out"), "nowhere.json: cannot read (", 1),
         (("nano", "--variant", "int3", "--suite", "pairs"), "int3", 1),
+        (("nano", "--text", ""), "--text is empty", 2),
+        (("nano", "--text", "a.txt", "--text", "a.txt"), "--text has the same value twice", 2),
+        (("--ratings", "r.json", "--out", "o", "--suite", "loss"), "no option of a measurement", 2),
+        (
+            ("nano", "--suite", "stories", "--text", "a.txt", "--out", "o", "--rating-sheet", "o/evaluation.html"),
+            "the page of the evaluation has this name",
+            2,
+        ),
     ],
 )
 def test_what_is_missing_is_one_line(slmx: Slmx, arguments: tuple[str, ...], message: str, code: int) -> None:
@@ -188,3 +196,16 @@ def test_another_training_text_is_noticed(slmx: Slmx, corpus_file: Path, tmp_pat
     assert slmx("evaluate", *options, "--out", "out").code == 0
     training.write_text("Another story.\n", "utf-8")
     assert "made with another training hash" in slmx.refuses("evaluate", *options, "--out", "out")
+
+
+@pytest.mark.parametrize("name", ["evaluation.md", "evaluation.html"])
+def test_a_page_of_somebody_else_is_not_replaced(slmx: Slmx, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    assert f"{name}: it would be replaced" in slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_an_output_that_is_no_folder_is_told_before_the_work(slmx: Slmx, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path / "file")
+    assert "cannot be made a folder (File exists); name another one" in said

@@ -82,23 +82,25 @@ def test_the_model_that_is_compared_with_another_one_comes_first() -> None:
 
 
 def test_pairs_alone() -> None:
-    assert (
-        sentence({"nano int8": {"pairs": pairs(0.9)}}) == "nano int8 gets 90.0 ± 1.4 % of the pairs of sentences right."
-    )
+    told = sentence({"nano int8": {"pairs": pairs(0.9)}})
+    assert told == "nano int8 gets 90.0 % (88.6 to 91.4) of the pairs of sentences right."
 
 
 def test_every_suite() -> None:
     text = headline(full_evaluation()).text
     assert text.startswith(BITS)
-    assert "; it gets 89.6 ± 1.4 % of the pairs of sentences right" in text
-    assert "; of its endings 90.0 ± 1.0 % end properly (true stories: 90.0 %), and 2.0 ± 1.0 % of their" in text
+    assert "; it gets 89.6 % (88.2 to 91.0) of the pairs of sentences right" in text
+    assert (
+        "; of its endings 90.0 % (89.0 to 91.0) end properly (true stories: 90.0 %), and 2.0 % (1.0 to 3.0) of their"
+        in text
+    )
     assert text.endswith("; its longest copy is 15 words of the training text (true stories: 13 words).")
 
 
 def test_endings_alone() -> None:
     results = {name: {"stories": stories(0.5, None), "novelty": novelty(9)} for name in ("nano int8", TRUE)}
     start, rest = sentence(results).split("; ")
-    assert start == "nano int8: of its endings 50.0 ± 1.0 % end properly (true stories: 50.0 %)"
+    assert start == "nano int8: of its endings 50.0 % (49.0 to 51.0) end properly (true stories: 50.0 %)"
     assert rest == "its longest copy is 9 words of the training text (true stories: 9 words)."
 
 

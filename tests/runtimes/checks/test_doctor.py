@@ -222,7 +222,7 @@ def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     ran = slmx("doctor", "--pin", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
-    assert (ran.code, ran.stderr.count("cannot be made")) == (1, 1)
+    assert (ran.code, ran.stderr.count("cannot be made a folder")) == (1, 1)
 
 
 def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:

@@ -134,3 +134,10 @@ def test_an_answer_without_content_or_counts_is_empty(server: Server) -> None:
     server.script = ["no content", 'body {"choices": [{"message": {}}], "usage": null}']
     assert answer(server.endpoint()).content == ""
     assert answer(server.endpoint()) == Reply('{"choices": [{"message": {}}], "usage": null}', "", (0, 0))
+
+
+def test_a_nonsensical_usage_counts_as_no_tokens(server: Server) -> None:
+    message = '"choices": [{"message": {"content": "x"}}]'
+    server.script = [f'body {{{message}, "usage": {{"prompt_tokens": "many", "completion_tokens": -1}}}}']
+    reply = answer(server.endpoint())
+    assert (reply.content, reply.tokens) == ("x", (0, 0))

@@ -151,8 +151,10 @@ def test_a_stop_after_the_first_nonsense_leaves_one_more_try(server: Server, tmp
 
 @pytest.mark.parametrize("name", list(SETTINGS))
 def test_answers_to_another_question_are_not_mixed(tmp_path: Path, name: str) -> None:
-    with Journal(tmp_path / JOURNAL, SETTINGS):
+    with Journal(tmp_path / JOURNAL, SETTINGS | {"url": "wrong"}):
         pass
+    with Journal(tmp_path / JOURNAL, SETTINGS) as journal:  # one without answers is bound to nothing
+        journal.add("one", "{}", None, None, (1, 1))
     with pytest.raises(SlmxError, match=f"made with another {name}; give another --out"):
         Journal(tmp_path / JOURNAL, SETTINGS | {name: "other"})
 
@@ -162,7 +164,8 @@ def test_answers_to_another_question_are_not_mixed(tmp_path: Path, name: str) ->
     [
         (b"hello\n", "line 1: Expecting value"),
         (b"[]\n", "line 1: the whole is not an object"),
-        (b'{"settings": {"url": 3}}\n', "line 1: settings.url"),
+        (b'{"settings": {"url": 3}}\n{}\n', "line 1: settings.url"),
+        (b"my own notes", "not the answers of a judge"),
         (None, "line 2: ending is missing"),
     ],
 )
