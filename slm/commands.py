@@ -11,7 +11,7 @@ import typer
 
 from slm.data.stories import SEPARATORS
 from slm.errors import UsageError, needs
-from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
+from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
@@ -83,6 +83,10 @@ def train(
         typer.Option(
             help="Updates of the weights.", show_default="20 tokens per parameter, or 4 epochs in fine-tuning"
         ),
+    ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(**one_of("variant", BLOCK_VARIANTS, "With --init: train for this variant of slmx export.")),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[
@@ -175,6 +179,7 @@ def train(
         eval_tokens=eval_tokens,
         patience=patience,
         seed=seed,
+        qat=qat,
         precision=precision,
         compile=compile,
         track=tuple(track or ()),

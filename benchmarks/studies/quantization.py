@@ -47,9 +47,10 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
-    from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
+    from export.formats.blockwise import quantize_blockwise
     from export.formats.fused import export_onnx
     from export.formats.quantize import RECIPES, get_recipe, quantize_int8
+    from slm.blocks import BLOCK_RECIPES
     from slm.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)

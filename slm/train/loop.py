@@ -29,6 +29,7 @@ from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import CompileError, compiling, make_accelerator, repeatable_sums, why_not_compiled
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
+from slm.train.qat import as_exported
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
@@ -305,7 +306,8 @@ class Trainer:
         stream, block_size = self.dataset.valid, self.model.config.block_size
         inputs, targets = stream.windows(block_size, max(1, self.plan.eval_tokens // block_size))
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
+        with as_exported(self.model, self.plan.qat):
+            nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
         result = Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
         self._check_finite("bits per byte", result.bits_per_byte)
         self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
@@ -334,11 +336,13 @@ class Trainer:
         if self.is_main:
             if figure < best:
                 with self.folder.new_best() as folder:
-                    self._write(folder, torch.float16)
+                    # In float16 some weights would get another number than the one that was trained and judged.
+                    self._write(folder, torch.float32 if self.plan.qat else torch.float16)
             self.save_step()
-            stories = sample_stories(
-                self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
-            )
+            with as_exported(self.model, self.plan.qat):
+                stories = sample_stories(
+                    self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
+                )
             self.folder.write_samples(self.step, stories)
             plot_curve(self.folder.metrics(), self.settings.out / "loss.png", self.preset)
         self.accelerator.wait_for_everyone()

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
@@ -122,7 +123,8 @@ class Start:
         """Returns the shape of the model with the vocabulary of the preset or of the checkpoint.
 
         Raises:
-            SlmxError: The sizes that were given are impossible, or are not those of the checkpoint.
+            SlmxError: The sizes that were given are impossible, or are not those of the checkpoint, or the variant to
+                train for cannot store this shape.
         """
         if self.checkpoint is None:
             return settings.shape(self.defaults.config)
@@ -132,6 +134,8 @@ class Start:
                 f"{self.checkpoint.folder}: has its own shape; "
                 "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
             )
+        if settings.qat is not None:
+            check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config)
         return config
 
     def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:

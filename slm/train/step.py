@@ -12,6 +12,7 @@ from slm.data.corpus import TokenStream
 from slm.errors import SlmxError
 from slm.model import GPT
 from slm.train.plan import Plan
+from slm.train.qat import as_exported
 from slm.train.windows import batch_at
 
 
@@ -76,14 +77,15 @@ class Learner:
         plan, accelerator = self.plan, self.accelerator
         inputs, targets = batch_at(self.stream, self.model.config.block_size, plan.batch_size, plan.seed, step)
         losses = []
-        for part in range(plan.accumulate):
-            index = part * accelerator.num_processes + accelerator.process_index
-            rows = slice(index * self.part_size, (index + 1) * self.part_size)
-            torch.manual_seed(_dropout_seed(plan.seed, step, index))
-            with accelerator.accumulate(self.net):
-                loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
-                accelerator.backward(loss)
-            losses.append(loss.detach())
+        with as_exported(self.model, plan.qat):
+            for part in range(plan.accumulate):
+                index = part * accelerator.num_processes + accelerator.process_index
+                rows = slice(index * self.part_size, (index + 1) * self.part_size)
+                torch.manual_seed(_dropout_seed(plan.seed, step, index))
+                with accelerator.accumulate(self.net):
+                    loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
+                    accelerator.backward(loss)
+                losses.append(loss.detach())
         norm = accelerator.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
         figures = torch.stack([torch.stack(losses).mean(), norm.detach()])
         mean_loss, mean_norm = accelerator.reduce(figures, "mean").tolist()
