@@ -97,7 +97,9 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
-        self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers)
+        teacher = start.teacher(self.plan, self.folder)
+        teacher = teacher and teacher.to(self.accelerator.device)
+        self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
         if start.state is not None and start.checkpoint is not None:
             self._restore(start.state, start.checkpoint.folder, optimizers)
         elif start.defaults.name != self.preset:
@@ -169,7 +171,7 @@ class Trainer:
         """Writes the numbered checkpoint of this step."""
         if not self.is_main:
             return
-        with self.folder.new_step(self.step) as folder:
+        with self.folder.new_step(self.step, keep_first=self.plan.qat is not None) as folder:
             save_tensors(optimizer_tensors(self.model, self.learner.inner_optimizers), folder / OPTIMIZER_FILE)
             self._write(folder, torch.float32)
 
@@ -395,7 +397,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         bits_per_byte=record["best"]["bits_per_byte"],
         training_seconds=trainer.seconds,
         wall_seconds=time.perf_counter() - started,
-        flops=record["tokens_seen"] * flops_per_token(config),
+        flops=record["tokens_seen"] * flops_per_token(config, imitates=trainer.plan.qat is not None),
         matmul_flops_per_second=matmul_rate(device, dtype) * trainer.accelerator.num_processes,
         peak_memory_bytes=peak_memory(device),
     )

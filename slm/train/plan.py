@@ -15,6 +15,8 @@ from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, G
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_RATE = 0.1
+# The defaults of a run for a variant; docs/export.md has the trials that led to them.
+QAT_DEFAULTS: dict[str, Any] = {"steps": 1000, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
 
 
@@ -176,7 +178,8 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
     """Fills in the defaults.
 
     A new model takes the preset's learning rate and a budget of `TOKENS_PER_PARAMETER`. A checkpoint that is
-    fine-tuned takes `FINE_TUNING_RATE` times that learning rate and `FINE_TUNING_EPOCHS` epochs.
+    fine-tuned takes `FINE_TUNING_RATE` times that learning rate and `FINE_TUNING_EPOCHS` epochs. A run for a variant
+    takes `QAT_DEFAULTS`.
 
     Args:
         settings: What the user asks for.
@@ -202,5 +205,7 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
         "seed": 1,
         "qat": None,
     }
+    if settings.qat is not None:
+        defaults |= QAT_DEFAULTS
     numbers = defaults | {name: value for name in defaults if (value := getattr(settings, name)) is not None}
     return Plan(warmup=max(1, min(WARMUP_STEPS, numbers["steps"] // 10)), **numbers)

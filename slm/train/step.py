@@ -17,15 +17,27 @@ from slm.train.windows import batch_at
 
 
 class StoryLoss(nn.Module):
-    """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head."""
+    """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head.
 
-    def __init__(self, model: GPT) -> None:
+    Args:
+        model: The model.
+        teacher: A model whose distribution of each next token is the target in place of the text's token (Hinton et
+            al., 2015, arXiv:1503.02531), or None.
+    """
+
+    def __init__(self, model: GPT, teacher: GPT | None = None) -> None:
         super().__init__()
         self.model = model
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean nats per token, a scalar, for inputs and targets int64 [batch, sequence]."""
-        return F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten())
+        logits = self.model(inputs).flatten(0, 1).float()
+        if self.teacher is None:
+            return F.cross_entropy(logits, targets.flatten())
+        with torch.no_grad():
+            wanted = self.teacher(inputs).flatten(0, 1).float().softmax(-1)
+        return F.cross_entropy(logits, wanted)
 
 
 class Learner:
@@ -39,6 +51,7 @@ class Learner:
         stream: The training text.
         accelerator: The devices and processes.
         optimizers: The optimizers of the model's parameters.
+        teacher: The model that a run for a variant imitates, on the accelerator's device; None for any other run.
 
     Raises:
         SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
@@ -51,6 +64,7 @@ class Learner:
         stream: TokenStream,
         accelerator: Accelerator,
         optimizers: list[torch.optim.Optimizer],
+        teacher: GPT | None = None,
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:
@@ -61,7 +75,7 @@ class Learner:
         self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
         self.part_size = plan.batch_size // parts
         self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
-        self.net = accelerator.prepare_model(StoryLoss(model))
+        self.net = accelerator.prepare_model(StoryLoss(model, teacher))
 
     @property
     def inner_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from slm.blocks import BLOCK_RECIPES
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.data.dataset import Dataset
 from slm.errors import SlmxError, UsageError
 from slm.train.average import write_average
@@ -19,18 +21,27 @@ from slm.train.evaluate import evaluate
 from slm.train.loop import Trainer, train
 from slm.train.plan import Plan, TrainSettings
 from slm.train.qat import as_exported, matrices
+from slm.train.run_folder import RunFolder
+from slm.train.step import StoryLoss
+from tests import bundles
 from tests.bundles import Slmx
-from tests.runs import QUIET, assert_same_run, interrupted_after, last, tensors
+from tests.runs import QUIET, TINY, assert_same_run, interrupted_after, last, tensors
+from tests.shapes import LLAMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 every_variant = pytest.mark.parametrize("variant", BLOCK_RECIPES)
 
 
 @pytest.fixture
-def tuning(settings: TrainSettings, tmp_path: Path) -> TrainSettings:
-    """A run of 24 steps that trains a small model for int4."""
-    assert train(replace(settings, steps=40, eval_every=40), QUIET)
-    return replace(settings, out=tmp_path / "int4", init=settings.out, qat="int4")
+def tuning(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSettings:
+    """A run of 24 steps that trains a model for int4. Its weights are large enough for 4 bits to change the logits."""
+    dataset, model, init = Dataset.open(tiny_data), bundles.random_model(TINY.config), tmp_path / "float"
+    with torch.no_grad():
+        for weights in matrices(model).values():
+            weights.mul_(4)
+    init.mkdir()
+    save_checkpoint(init, TINY.name, model, dataset.tokenizer, dataset.merges, {})
+    return replace(settings, init=init, qat="int4", learning_rate=2e-3, dropout=0.0)
 
 
 def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change(tuning: TrainSettings) -> None:
@@ -39,7 +50,9 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
     loss, _ = trainer.learner.compute_gradients(0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+    assert tuning.init is not None
     plain = Trainer(replace(tuning, qat=None), QUIET)
+    plain.learner.net = StoryLoss(plain.model, load_checkpoint(tuning.init).model)
     with torch.no_grad():
         for name, weights in matrices(plain.model).items():
             blocks = BLOCK_RECIPES["int4"].quantize(before[name].numpy(), is_table=name == "wte.weight")
@@ -47,6 +60,18 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
     assert plain.learner.compute_gradients(0)[0] == loss
     assert gradients.keys() == dict(plain.model.named_parameters()).keys()
     assert all(torch.equal(p.grad, gradients[name]) for name, p in plain.model.named_parameters() if p.grad is not None)
+
+
+def test_a_model_that_is_its_own_teacher_has_nothing_to_learn_and_the_text_is_no_target() -> None:
+    model, teacher = (bundles.random_model(LLAMA) for _ in range(2))
+    inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
+    learnt = StoryLoss(model, teacher)(inputs, targets)
+    probabilities = teacher(inputs).softmax(-1)
+    torch.testing.assert_close(learnt, -(probabilities * probabilities.log()).sum(-1).mean())
+    learnt.backward()
+    assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) < 1e-6
+    assert torch.equal(StoryLoss(model, teacher)(inputs, others), learnt)
+    assert not [p for p in teacher.parameters() if p.grad is not None]
 
 
 @every_variant
@@ -62,18 +87,29 @@ def test_the_record_names_the_variant_and_best_holds_the_weights_that_were_judge
     assert round(judged, 5) == best.record["best"]["bits_per_byte"]
 
 
-def test_training_for_int4_loses_less_in_int4_than_the_model_before(tuning: TrainSettings, tiny_data: Path) -> None:
+def test_training_for_int4_brings_it_closer_to_the_model_before(tuning: TrainSettings, tiny_data: Path) -> None:
     assert train(replace(tuning, steps=120, eval_every=120), QUIET)
     assert tuning.init is not None
-    stream, found = Dataset.open(tiny_data).valid, []
-    for folder in (tuning.init, tuning.out):
-        model = load_checkpoint(folder).model
-        with as_exported(model, "int4"):
-            found.append(evaluate(model, stream).bits_per_byte)
-    assert found[1] < found[0]
+    before, after = load_checkpoint(tuning.init).model, load_checkpoint(tuning.out).model
+    inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
+    far, near = StoryLoss(copy.deepcopy(before), before), StoryLoss(after, before)
+    with as_exported(far.model, "int4"), as_exported(after, "int4"):
+        least = float(StoryLoss(before, before)(inputs, targets))
+        assert near(inputs, targets) - least < 0.8 * (far(inputs, targets) - least)
 
 
-@pytest.mark.parametrize("stop_at", [0, 5, 8])
+def test_a_run_without_the_model_that_it_imitates_cannot_go_on(tuning: TrainSettings) -> None:
+    with interrupted_after(18):
+        assert train(tuning, QUIET) is None
+    assert [path.name for path in RunFolder(tuning.out).steps()] == ["step-0000000", "step-0000016", "step-0000018"]
+    shutil.rmtree(RunFolder(tuning.out).first)
+    with pytest.raises(SlmxError) as caught:
+        train(TrainSettings(tuning.out, compile=False, precision="fp32", resume=True), QUIET)
+    expected = "step-0000000: missing, and this run imitates the model in it; copy the folder of the run again, whole"
+    assert str(caught.value).endswith(expected)
+
+
+@pytest.mark.parametrize("stop_at", [0, 5, 18])
 def test_it_resumes_exactly(tuning: TrainSettings, tmp_path: Path, stop_at: int) -> None:
     assert train(replace(tuning, out=tmp_path / "whole"), QUIET)
     with interrupted_after(stop_at):
