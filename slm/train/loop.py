@@ -98,7 +98,6 @@ class Trainer:
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
         teacher = start.teacher(self.plan, self.folder)
-        teacher = teacher and teacher.to(self.accelerator.device)
         self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
         if start.state is not None and start.checkpoint is not None:
             self._restore(start.state, start.checkpoint.folder, optimizers)
@@ -338,7 +337,7 @@ class Trainer:
         if self.is_main:
             if figure < best:
                 with self.folder.new_best() as folder:
-                    # In float16 some weights would get another number than the one that was trained and judged.
+                    # The export would round some weights of a float16 form to another number than the one judged here.
                     self._write(folder, torch.float32 if self.plan.qat else torch.float16)
             self.save_step()
             with as_exported(self.model, self.plan.qat):

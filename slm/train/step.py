@@ -51,7 +51,7 @@ class Learner:
         stream: The training text.
         accelerator: The devices and processes.
         optimizers: The optimizers of the model's parameters.
-        teacher: The model that a run for a variant imitates, on the accelerator's device; None for any other run.
+        teacher: The model that a run for a variant imitates; None for any other run.
 
     Raises:
         SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
