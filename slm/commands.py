@@ -154,6 +154,7 @@ def train(
         from slm.train.dry_run import dry_run as estimate
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
+        from slm.train.qat import trained_for
 
     settings = TrainSettings(
         out=out,
@@ -198,7 +199,8 @@ def train(
         for line in summary.lines():
             typer.echo(line, err=True)
         typer.echo(str(out / "best"))
-        typer.echo(f"now: {_export_command(out, load_checkpoint(out / 'best').model.config)}", err=True)
+        best = load_checkpoint(out / "best")
+        typer.echo(f"now: {_export_command(out, best.model.config, trained_for(best.record))}", err=True)
 
 
 def average(
@@ -260,9 +262,11 @@ def import_model(
     typer.echo(f"{config.parameters:,} parameters; now: {_export_command(out, config)}", err=True)
 
 
-def _export_command(checkpoint: Path, config: GPTConfig) -> str:
-    """Returns the command that exports a checkpoint or a run of this shape."""
-    flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
+def _export_command(checkpoint: Path, config: GPTConfig, trained_for: str | None = None) -> str:
+    """Returns the command that exports a checkpoint or a run of this shape, in the variant that it was trained for."""
+    flags = "--int8" if trained_for is None else f"--no-fp32 --{trained_for}"
+    if config.head_dim % config.fused_head_multiple:
+        flags = "--no-fp32 --portable"
     bundle = Path("bundles", checkpoint.absolute().name)
     return f"slmx export --checkpoint {shlex.quote(str(checkpoint))} {flags} --out {shlex.quote(str(bundle))}"
 

@@ -16,7 +16,7 @@ TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_RATE = 0.1
 # The defaults of a run for a variant; docs/export.md has the trials that led to them.
-QAT_DEFAULTS: dict[str, Any] = {"steps": 1000, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
+QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
 
 

@@ -143,6 +143,13 @@ def test_a_mean_is_judged_in_the_variant_and_a_dry_run_leaves_nothing(
         assert evaluate(mean, Dataset.open(tiny_data).valid) == result
 
 
+def test_a_finished_run_names_the_export_of_its_variant(slmx: Slmx, tuning: TrainSettings) -> None:
+    options = ["--steps", "2", "--no-compile", "--precision", "fp32", "--text", tuning.text[0], "--out", "run"]
+    ran = slmx("train", "--init", str(tuning.init), "--qat", "q8", *options)
+    assert ran.code == 0
+    assert ran.stderr.splitlines()[-1] == "now: slmx export --checkpoint run --no-fp32 --q8 --out bundles/run"
+
+
 def test_what_it_cannot_train_is_refused_in_one_line(slmx: Slmx, tuning: TrainSettings, tmp_path: Path) -> None:
     data = tuning.text[0]
     line = slmx.refuses("train", "--qat", "int4", "--text", data, "--out", "run", code=2)
