@@ -9,6 +9,7 @@ from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.counted import counted
 from slm.json_reader import MAX_TEXT, as_plain_text
+from slm.train.qat import trained_for
 
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
@@ -34,6 +35,8 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
         f"| trained on | {_tokens_seen(record):,} tokens, seed {seed} |",
         f"| validation at training | {reached} bits per byte |",
     ]
+    if (variant := trained_for(record)) is not None:
+        rows.append(f"| trained for | {variant}, in which the validation was read |")
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")

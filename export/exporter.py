@@ -18,7 +18,7 @@ from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.configs import write_configs
-from export.formats.blockwise import BLOCK_RECIPES, check_blocks, quantize_blockwise
+from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
 from export.formats.fused import OPSET, export_onnx
@@ -42,6 +42,7 @@ from runtimes.bundle.manifest import (
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
+from slm.blocks import BLOCK_RECIPES, check_blocks
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED

@@ -15,7 +15,7 @@ from slm.counted import counted
 from slm.data.stories import SEPARATORS
 from slm.errors import UsageError, needs, require
 from slm.metrics import shown_bits
-from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
+from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
@@ -91,6 +91,10 @@ def train(
             help="Updates of the weights.", show_default="20 tokens per parameter, or 4 epochs in fine-tuning"
         ),
     ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(**one_of("variant", BLOCK_VARIANTS, "With --init: train for this variant of slmx export.")),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few steps, print what the run will need, write nothing.")
@@ -161,6 +165,7 @@ def train(
         from slm.train.hardware import is_first_process
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
+        from slm.train.qat import trained_for
         from slm.train.start import find_finished
 
     settings = TrainSettings(
@@ -187,6 +192,7 @@ def train(
         eval_tokens=eval_tokens,
         patience=patience,
         seed=seed,
+        qat=qat,
         precision=precision,
         compile=compile,
         track=tuple(track or ()),
@@ -202,7 +208,8 @@ def train(
     if (done := find_finished(settings)) is not None:
         if is_first_process():
             typer.echo(str(best))
-            export = _export_command(settings.out, load_checkpoint(best).model.config)
+            checkpoint = load_checkpoint(best)
+            export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))
             typer.echo(f"finished already: {counted(done.steps_done, 'step')}; now: {export}", err=True)
         return
     summary = run(settings, console)
@@ -214,7 +221,10 @@ def train(
         for line in summary.lines():
             typer.echo(line, err=True)
         typer.echo(str(best))
-        typer.echo(f"now: {_export_command(settings.out, load_checkpoint(best).model.config)}", err=True)
+        checkpoint = load_checkpoint(best)
+        typer.echo(
+            f"now: {_export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))}", err=True
+        )
 
 
 def average(
@@ -277,8 +287,10 @@ def import_model(
     typer.echo(f"{config.parameters:,} parameters; now: {_export_command(out, config)}", err=True)
 
 
-def _export_command(checkpoint: Path, config: GPTConfig) -> str:
-    """Returns the command that exports a checkpoint or a run of this shape."""
-    flags = "--no-fp32 --portable" if config.head_dim % config.fused_head_multiple else "--int8"
+def _export_command(checkpoint: Path, config: GPTConfig, trained_for: str | None = None) -> str:
+    """Returns the command that exports a checkpoint or a run of this shape, in the variant that it was trained for."""
+    flags = "--int8" if trained_for is None else f"--no-fp32 --{trained_for}"
+    if config.head_dim % config.fused_head_multiple:
+        flags = "--no-fp32 --portable"
     bundle = Path("bundles", checkpoint.absolute().name)
     return f"slmx export --checkpoint {shlex.quote(str(checkpoint))} {flags} --out {shlex.quote(str(bundle))}"

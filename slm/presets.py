@@ -13,6 +13,7 @@ ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "silu")
 NORMS = ("layernorm", "rmsnorm")
 ARCHITECTURES = ("gpt2", "llama")
 PRECISIONS = ("auto", "fp32", "bf16")
+BLOCK_VARIANTS = ("int4", "q8")  # the variants that `slm.blocks` stores and that `slmx train --qat` trains for
 TRACKERS = ("tensorboard", "wandb")
 
 

@@ -50,8 +50,8 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
-    from export.formats.blockwise import BLOCK_RECIPES
     from export.formats.quantize import RECIPES
+    from slm.blocks import BLOCK_RECIPES
     from slm.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
@@ -74,9 +74,10 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
 
 def write_models(model: GPT, folder: Path, names: Iterable[str]) -> None:
     """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks."""
-    from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
+    from export.formats.blockwise import quantize_blockwise
     from export.formats.fused import export_onnx
     from export.formats.quantize import get_recipe, quantize_int8
+    from slm.blocks import BLOCK_RECIPES
 
     fp32 = folder / f"{FLOAT}.onnx"
     export_onnx(model, fp32)

@@ -15,6 +15,7 @@ from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.ownership import CHECKPOINT
 from slm.train.evaluate import Evaluation, evaluate, read_stream
+from slm.train.qat import as_exported, trained_for
 
 
 def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
@@ -44,7 +45,8 @@ def write_average(
 ) -> Evaluation:
     """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text.
 
-    Its training record is that of the last checkpoint, with the hashes of all and the new result.
+    Its training record is that of the last checkpoint, with the hashes of all and the new result. If the last one was
+    trained for int4 or q8, the result is that of the mean in this variant.
 
     Args:
         folders: Checkpoints or runs.
@@ -60,7 +62,8 @@ def write_average(
         average = average_checkpoints(folders)
         stream = read_stream(text, average)
         average.model.half().float()  # evaluated with the values that are stored
-        result = evaluate(average.model, stream, console=console)
+        with as_exported(average.model, trained_for(average.record)):
+            result = evaluate(average.model, stream, console=console)
         best = {"step": average.record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
         curve = average.record.get("curve")
         record: dict[str, Any] = average.record | {

@@ -102,7 +102,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
             evaluations=-(-plan.steps // plan.eval_every),
             evaluation_seconds=evaluation,
             memory_bytes=peak_memory(trainer.accelerator.device),
-            disk_bytes=2 * best + (KEPT_CHECKPOINTS + 1) * max(sizes.values()),
+            disk_bytes=2 * best + (KEPT_CHECKPOINTS + 1 + (plan.qat is not None)) * max(sizes.values()),
         )
 
 

@@ -37,6 +37,7 @@ from slm.train.hardware import (
 )
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
+from slm.train.qat import as_exported
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
@@ -104,7 +105,8 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
-        self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers)
+        teacher = start.teacher(self.plan, self.folder)
+        self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
         if start.state is not None and start.checkpoint is not None:
             self._restore(start.state, start.checkpoint.folder, optimizers)
         elif start.defaults.name != self.preset:
@@ -176,7 +178,7 @@ class Trainer:
         """Writes the numbered checkpoint of this step."""
         if not self.is_main:
             return
-        with self.folder.new_step(self.step) as folder:
+        with self.folder.new_step(self.step, keep_first=self.plan.qat is not None) as folder:
             save_tensors(optimizer_tensors(self.model, self.learner.inner_optimizers), folder / OPTIMIZER_FILE)
             self._write(folder, torch.float32)
 
@@ -307,7 +309,8 @@ class Trainer:
         stream, block_size = self.dataset.valid, self.model.config.block_size
         inputs, targets = stream.windows(block_size, max(1, self.plan.eval_tokens // block_size))
         mine = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
-        nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
+        with as_exported(self.model, self.plan.qat):
+            nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
         result = Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
         self._check_finite("bits per byte", result.bits_per_byte)
         self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
@@ -334,11 +337,13 @@ class Trainer:
         if self.is_main:
             if figure < best:
                 with self.folder.new_best() as folder:
-                    self._write(folder, torch.float16)
+                    # The export would round some weights of a float16 form to another number than the one judged here.
+                    self._write(folder, torch.float32 if self.plan.qat else torch.float16)
             self.save_step()
-            stories = sample_stories(
-                self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
-            )
+            with as_exported(self.model, self.plan.qat):
+                stories = sample_stories(
+                    self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
+                )
             self.folder.write_samples(self.step, stories)
             plot_curve(self.folder.metrics(), self.settings.out / "loss.png", self.preset)
         self.accelerator.wait_for_everyone()
@@ -392,7 +397,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         bits_per_byte=record["best"]["bits_per_byte"],
         training_seconds=trainer.seconds,
         wall_seconds=time.perf_counter() - started,
-        flops=record["tokens_seen"] * flops_per_token(config),
+        flops=record["tokens_seen"] * flops_per_token(config, imitates=trainer.plan.qat is not None),
         matmul_flops_per_second=matmul_rate(device, dtype) * trainer.accelerator.num_processes,
         peak_memory_bytes=peak_memory(device),
     )

@@ -10,11 +10,13 @@ from typing import Any
 
 from slm.data.corpus import TokenStream
 from slm.errors import SlmxError, UsageError, unknown
-from slm.presets import ARCHITECTURES, OPTIMIZERS, PRECISIONS, GPTConfig, Preset, as_architecture
+from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, GPTConfig, Preset, as_architecture
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_RATE = 0.1
+# The defaults of a run for a variant; docs/export.md has the trials that led to them.
+QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
 
 
@@ -26,10 +28,11 @@ class TrainSettings:
         out: The folder of the run.
         text: A prepared data set, or sources of text to prepare.
         init: A checkpoint to fine-tune.
+        qat: A variant in blocks of weights to train for, in `slm.presets.BLOCK_VARIANTS`.
         resume: Whether to continue the run in `out`.
 
     Raises:
-        UsageError: A value is out of range, or there is no text for a new run.
+        UsageError: A value is out of range, there is no text for a new run, or no checkpoint to train for a variant.
     """
 
     out: Path
@@ -55,6 +58,7 @@ class TrainSettings:
     eval_tokens: int | None = None
     patience: int | None = None
     seed: int | None = None
+    qat: str | None = None
     precision: str | None = None
     compile: bool | None = None
     track: tuple[str, ...] = ()
@@ -84,6 +88,10 @@ class TrainSettings:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
         if self.arch is not None and self.arch not in ARCHITECTURES:
             raise UsageError(unknown("architecture", self.arch, ARCHITECTURES))
+        if self.qat is not None and self.qat not in BLOCK_VARIANTS:
+            raise UsageError(unknown("variant", self.qat, BLOCK_VARIANTS))
+        if self.qat is not None and self.init is None and not self.resume:
+            raise UsageError(f"--qat {self.qat} trains a finished model for this variant: add --init CHECKPOINT")
         if not self.text and not self.resume:
             raise UsageError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 
@@ -109,6 +117,7 @@ class Plan:
         eval_every: Steps between two evaluations, each with a checkpoint.
         eval_tokens: Tokens of the validation split that an evaluation reads.
         patience: Evaluations without a better one after which the run ends, or 0 for no such limit.
+        qat: The variant that the run trains for (`slm.train.qat`), or None. Records of earlier versions do not have it.
     """
 
     steps: int
@@ -124,6 +133,7 @@ class Plan:
     eval_tokens: int
     patience: int
     seed: int
+    qat: str | None = None
 
     def learning_rate_at(self, step: int) -> float:
         """Returns the learning rate of a step: it rises linearly, then falls linearly to zero after the last step."""
@@ -158,12 +168,14 @@ class Plan:
         Raises:
             ValueError: A number is missing or of another type. The message is a clause that names it.
         """
+        read: dict[str, Any] = {}
         for field in fields(cls):
-            value = values.get(field.name)
+            value = read[field.name] = values.get(field.name)
             sound = {"int": type(value) is int, "float": is_number(value), "str": isinstance(value, str)}
+            sound["str | None"] = value is None or value in BLOCK_VARIANTS
             if not sound[str(field.type)]:
                 raise ValueError(f"no usable '{field.name}' in its plan")
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**read)
 
 
 def is_number(value: object) -> bool:
@@ -175,7 +187,8 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
     """Fills in the defaults.
 
     A new model takes the preset's learning rate and a budget of `TOKENS_PER_PARAMETER`. A checkpoint that is
-    fine-tuned takes `FINE_TUNING_RATE` times that learning rate and `FINE_TUNING_EPOCHS` epochs.
+    fine-tuned takes `FINE_TUNING_RATE` times that learning rate and `FINE_TUNING_EPOCHS` epochs. A run for a variant
+    takes `QAT_DEFAULTS`.
 
     Args:
         settings: What the user asks for.
@@ -199,6 +212,9 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
         "eval_tokens": 2**18,
         "patience": 0,
         "seed": 1,
+        "qat": None,
     }
+    if settings.qat is not None:
+        defaults |= QAT_DEFAULTS
     numbers = defaults | {name: value for name in defaults if (value := getattr(settings, name)) is not None}
     return Plan(warmup=max(1, min(WARMUP_STEPS, numbers["steps"] // 10)), **numbers)

@@ -31,7 +31,8 @@ KEPT_CHECKPOINTS = 2
 class RunFolder:
     """The folder of a run: checkpoints `step-N` and `best`, and the logs.
 
-    The two newest `step-N` are kept. They are float32 and hold the optimizer's state. `best` is float16.
+    The two newest `step-N` are kept, and the first in a run for a variant. They are float32 and hold the optimizer's
+    state. `best` is float16, or float32 in a run for a variant.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,12 +74,22 @@ class RunFolder:
         """The newest numbered checkpoint, or None."""
         return next(reversed(self.steps()), None)
 
+    @property
+    def first(self) -> Path:
+        """The checkpoint of step 0."""
+        return self._step(0)
+
+    def _step(self, step: int) -> Path:
+        return self.path / f"step-{step:07d}"
+
     @contextmanager
-    def new_step(self, step: int) -> Iterator[Path]:
+    def new_step(self, step: int, keep_first: bool = False) -> Iterator[Path]:
         """Yields a folder that becomes `step-N` when the block ends. Checkpoints that are too old are deleted then."""
-        with atomic_folder(self.path / f"step-{step:07d}", CHECKPOINT, replace=True) as folder:
+        with atomic_folder(self._step(step), CHECKPOINT, replace=True) as folder:
             yield folder
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
+            if keep_first and old == self.first:
+                continue
             with suppress(OSError, SlmxError):
                 remove_folder(old, CHECKPOINT)
 
@@ -154,7 +165,7 @@ class RunFolder:
 
     def forget_start(self) -> None:
         """Removes the checkpoint of step 0, so that a run that could not begin leaves the folder free."""
-        remove_folder(self.path / "step-0000000", CHECKPOINT)
+        remove_folder(self.first, CHECKPOINT)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""

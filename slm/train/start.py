@@ -9,11 +9,13 @@ from typing import Any
 
 from rich.console import Console
 
+from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
@@ -123,7 +125,8 @@ class Start:
         """Returns the shape of the model with the vocabulary of the preset or of the checkpoint.
 
         Raises:
-            SlmxError: The sizes that were given are impossible, or are not those of the checkpoint.
+            SlmxError: The sizes that were given are impossible, or are not those of the checkpoint, or the variant to
+                train for cannot store this shape.
         """
         if self.checkpoint is None:
             return settings.shape(self.defaults.config)
@@ -133,6 +136,8 @@ class Start:
                 f"{self.checkpoint.folder}: has its own shape; "
                 "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
             )
+        if settings.qat is not None:
+            check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config)
         return config
 
     def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:
@@ -157,6 +162,23 @@ class Start:
             return make_plan(settings, self.defaults, config, dataset.train)
         self.state.plan.check(settings, settings.out)
         return self.state.plan
+
+    def teacher(self, plan: Plan, folder: RunFolder) -> GPT | None:
+        """Returns the model that a run for a variant imitates, which is the one it started from; else None.
+
+        Raises:
+            SlmxError: The run is resumed, and its first checkpoint is missing or damaged.
+        """
+        if plan.qat is None or self.checkpoint is None:
+            return None
+        if self.state is None:
+            return self.checkpoint.model
+        if not folder.first.is_dir():
+            raise SlmxError(
+                f"{folder.first}: missing, and this run imitates the model in it; "
+                "copy the folder of the run again, whole"
+            )
+        return load_checkpoint(folder.first).model
 
     def origin(self) -> dict[str, Any] | None:
         """Returns the hash and the training record of the checkpoint that is fine-tuned, or None for a new model."""

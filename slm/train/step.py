@@ -12,19 +12,32 @@ from slm.data.corpus import TokenStream
 from slm.errors import SlmxError
 from slm.model import GPT
 from slm.train.plan import Plan
+from slm.train.qat import as_exported
 from slm.train.windows import batch_at
 
 
 class StoryLoss(nn.Module):
-    """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head."""
+    """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head.
 
-    def __init__(self, model: GPT) -> None:
+    Args:
+        model: The model.
+        teacher: A model whose distribution of each next token is the target in place of the text's token (Hinton et
+            al., 2015, arXiv:1503.02531), or None.
+    """
+
+    def __init__(self, model: GPT, teacher: GPT | None = None) -> None:
         super().__init__()
         self.model = model
+        self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean nats per token, a scalar, for inputs and targets int64 [batch, sequence]."""
-        return F.cross_entropy(self.model(inputs).flatten(0, 1).float(), targets.flatten())
+        logits = self.model(inputs).flatten(0, 1).float()
+        if self.teacher is None:
+            return F.cross_entropy(logits, targets.flatten())
+        with torch.no_grad():
+            wanted = self.teacher(inputs).flatten(0, 1).float().softmax(-1)
+        return F.cross_entropy(logits, wanted)
 
 
 class Learner:
@@ -38,6 +51,7 @@ class Learner:
         stream: The training text.
         accelerator: The devices and processes.
         optimizers: The optimizers of the model's parameters.
+        teacher: The model that a run for a variant imitates; None for any other run.
 
     Raises:
         SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
@@ -50,6 +64,7 @@ class Learner:
         stream: TokenStream,
         accelerator: Accelerator,
         optimizers: list[torch.optim.Optimizer],
+        teacher: GPT | None = None,
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:
@@ -60,7 +75,7 @@ class Learner:
         self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
         self.part_size = plan.batch_size // parts
         self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
-        self.net = accelerator.prepare_model(StoryLoss(model))
+        self.net = accelerator.prepare_model(StoryLoss(model, teacher))
 
     @property
     def inner_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -76,14 +91,15 @@ class Learner:
         plan, accelerator = self.plan, self.accelerator
         inputs, targets = batch_at(self.stream, self.model.config.block_size, plan.batch_size, plan.seed, step)
         losses = []
-        for part in range(plan.accumulate):
-            index = part * accelerator.num_processes + accelerator.process_index
-            rows = slice(index * self.part_size, (index + 1) * self.part_size)
-            torch.manual_seed(_dropout_seed(plan.seed, step, index))
-            with accelerator.accumulate(self.net):
-                loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
-                accelerator.backward(loss)
-            losses.append(loss.detach())
+        with as_exported(self.model, plan.qat):
+            for part in range(plan.accumulate):
+                index = part * accelerator.num_processes + accelerator.process_index
+                rows = slice(index * self.part_size, (index + 1) * self.part_size)
+                torch.manual_seed(_dropout_seed(plan.seed, step, index))
+                with accelerator.accumulate(self.net):
+                    loss = self.net(inputs[rows].to(accelerator.device), targets[rows].to(accelerator.device))
+                    accelerator.backward(loss)
+                losses.append(loss.detach())
         norm = accelerator.clip_grad_norm_(self.model.parameters(), plan.grad_clip)
         figures = torch.stack([torch.stack(losses).mean(), norm.detach()])
         mean_loss, mean_norm = accelerator.reduce(figures, "mean").tolist()

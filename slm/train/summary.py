@@ -78,15 +78,20 @@ class Summary:
         )
 
 
-def flops_per_token(config: GPTConfig) -> int:
+def flops_per_token(config: GPTConfig, imitates: bool = False) -> int:
     """Returns the floating-point operations of training on one token.
 
     They are 6 for each weight of a matrix product, and 12 for each channel, layer and position of the attention
     (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). A head counts once, whether or not it is the token table.
-    The position table does not count.
+    The position table does not count. A third of these operations are the forward pass, which a teacher does too.
+
+    Args:
+        config: The shape.
+        imitates: Whether the run has a teacher of the same shape.
     """
     weights = config.vocab_size * config.n_embd + config.non_embedding_parameters
-    return 6 * weights + 12 * config.n_layer * config.n_head * config.head_dim * config.block_size
+    passes = 4 if imitates else 3
+    return passes * (2 * weights + 4 * config.n_layer * config.n_head * config.head_dim * config.block_size)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:

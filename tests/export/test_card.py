@@ -106,3 +106,10 @@ def test_source_and_licence_travel_also_through_fine_tuning(
     assert licence_of(record) == licence
     if source or not record.get("data"):
         assert source_of(record) == source
+
+
+def test_the_card_says_which_variant_a_model_was_trained_for() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    tuned = TRAINED | {"plan": {"seed": 1, "qat": "int4"}}
+    assert "| trained for | int4, in which the validation was read |" in model_card(manifest, tuned)
+    assert "trained for" not in model_card(manifest, TRAINED | {"plan": {"qat": ["int3"]}})

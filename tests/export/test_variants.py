@@ -18,11 +18,11 @@ from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
-from export.formats.blockwise import BLOCK_RECIPES, HEAD_BITS
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
 from runtimes.engine.session import Session
+from slm.blocks import BLOCK_RECIPES, HEAD_BITS
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
@@ -176,7 +176,7 @@ def test_a_width_that_no_block_divides_is_refused(slmx: Slmx, checkpoint: Checkp
     folder = bundles.folder("odd")
     save_checkpoint(folder, "nano", GPT(config).eval(), checkpoint.tokenizer, checkpoint.merges, {})
     line = slmx.refuses("export", "--checkpoint", folder, f"--{variant}")
-    assert line == f"{variant} needs widths that its blocks of 16 divide, not 24; use --int8"
+    assert line == f"{variant} needs widths that its blocks of 16 divide, not 24; export this shape with --int8"
 
 
 def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_graph(

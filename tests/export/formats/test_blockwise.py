@@ -1,40 +1,29 @@
-"""q8 and int4: how weights become blocks, what a graph stores of them, and which logits stay equal bit for bit."""
+"""q8 and int4: what a graph stores of weights in blocks, and which logits stay equal bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.checks.operators import check_operators
-from export.formats.blockwise import (
-    BLOCK_RECIPES,
-    HEAD_BITS,
-    SMALLEST_BLOCK,
-    BlockRecipe,
-    Blocks,
-    block_size,
-    check_blocks,
-    quantize_blocks,
-    quantize_blockwise,
-)
+from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
-from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE, head_name, matrix_names
+from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE, head_name, matrix_names, weight_names
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.blocks import BLOCK_RECIPES, HEAD_BITS, SMALLEST_BLOCK, BlockRecipe, Blocks, block_size
 from slm.model import GPT
 from slm.presets import GPTConfig
+from slm.train.qat import as_exported, matrices
 from tests import bundles
 from tests.shapes import ARCHITECTURES
 
@@ -44,95 +33,10 @@ every_recipe = pytest.mark.parametrize("name", BLOCK_RECIPES)
 slow = pytest.mark.slow
 
 
-def dequantized(blocks: tuple[npt.NDArray[np.uint8], Array], bits: int) -> Array:
-    """Weights [channels, inputs] computed from their numbers and scales."""
-    numbers, scales = blocks
-    weights: Array = (numbers.astype(np.float32) - 2 ** (bits - 1)) * scales[..., None]
-    return weights.reshape(len(weights), -1)
-
-
-weights_in_blocks = st.builds(
-    lambda seed, channels, blocks, block, size: (
-        np.random.default_rng(seed).standard_normal((channels, blocks * block)).astype(np.float32) * np.float32(size),
-        block,
-    ),
-    st.integers(0, 2**32),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.sampled_from((16, 32, 64, 128)),
-    st.sampled_from((1e-30, 1e-3, 1.0, 1e3)),
-)
-all_bits = st.sampled_from((4, 8))
-
-
-@given(weights_in_blocks, all_bits)
-def test_the_error_is_at_most_that_of_a_scale_by_the_largest_weight(case: tuple[Array, int], bits: int) -> None:
-    weights, block = case
-    half = 2 ** (bits - 1)
-    numbers, scales = quantize_blocks(weights, bits, block)
-    assert numbers.shape == (len(weights), weights.shape[1] // block, block)
-    assert numbers.max() < 2 * half
-    assert scales.shape == numbers.shape[:2]
-    exact = weights.astype(np.float64).reshape(numbers.shape)
-    largest = np.abs(exact).max(-1)
-    # With the largest weight at -half, an error is half a step. The largest one alone can lose a whole step.
-    limit = (block - 1) * (largest / half / 2) ** 2 + (largest / half) ** 2
-    given_back = dequantized((numbers, scales), bits).astype(np.float64).reshape(numbers.shape)
-    assert (np.square(given_back - exact).sum(-1) <= limit * 1.001).all()
-
-
-@given(weights_in_blocks, all_bits, st.integers(-20, 20))
-def test_weights_of_twice_the_size_have_the_same_numbers_and_twice_the_scale(
-    case: tuple[Array, int], bits: int, power: int
-) -> None:
-    weights, block = case
-    numbers, scales = quantize_blocks(weights, bits, block)
-    others, larger = quantize_blocks(np.ldexp(weights, power), bits, block)
-    np.testing.assert_array_equal(others, numbers)
-    np.testing.assert_array_equal(larger, np.ldexp(scales, power))
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("weight", [0.0, 1e-45, -1e-40])
-def test_a_block_of_zeros_or_of_weights_too_small_for_a_scale_is_zero(bits: int, weight: float) -> None:
-    numbers, scales = quantize_blocks(np.full((2, 32), weight, np.float32), bits, 16)
-    assert (numbers == 2 ** (bits - 1)).all()
-    assert (np.abs(scales) > 0.5).all()
-
-
-@pytest.mark.parametrize("bits", [4, 8])
-def test_whole_numbers_of_a_scale_are_stored_exactly(bits: int) -> None:
-    half = 2 ** (bits - 1)
-    weights = np.tile(np.arange(-half, half, dtype=np.float32) * np.float32(0.25), (3, 1))
-    np.testing.assert_array_equal(dequantized(quantize_blocks(weights, bits, 2 * half), bits), weights)
-
-
-@given(st.integers(1, 5000), st.sampled_from((16, 32, 64, 128)))
-def test_a_block_is_the_largest_power_of_two_that_divides(rows: int, largest: int) -> None:
-    block = block_size(rows, largest)
-    assert block & (block - 1) == 0
-    assert rows % block == 0
-    assert block == largest or (block < largest and rows % (2 * block))
-
-
 def test_two_numbers_of_four_bits_share_a_byte_with_the_first_in_its_low_half() -> None:
     numbers = np.arange(16, dtype=np.uint8).reshape(1, 1, 16)
-    packed, _ = Blocks("m", 4, numbers, np.ones((1, 1), np.float32)).tensors()
+    packed, _ = StoredBlocks("m", Blocks(4, numbers, np.ones((1, 1), np.float32))).tensors()
     assert numpy_helper.to_array(packed)[0, 0].tolist() == [0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]
-
-
-@every_recipe
-@pytest.mark.parametrize(
-    ("n_embd", "head_size", "n_inner", "width"), [(56, 32, 64, 56), (64, 20, 64, 40), (64, 32, 72, 72)]
-)
-def test_a_width_that_the_smallest_block_does_not_divide_is_refused(
-    name: str, n_embd: int, head_size: int, n_inner: int, width: int
-) -> None:
-    sizes = GPTConfig(block_size=16, vocab_size=300, n_layer=1, n_head=2, n_embd=n_embd)
-    config = replace(sizes, head_size=head_size, n_inner=n_inner)
-    with pytest.raises(SlmxError) as caught:
-        check_blocks(name, config)
-    assert str(caught.value) == f"{name} needs widths that its blocks of 16 divide, not {width}; use --int8"
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -164,7 +68,7 @@ def stored_weights(path: Path, name: str, bits: int) -> Array:
     stored = arrays(path)
     packed = np.asarray(stored[f"{name}_Q{bits}"], np.uint8)
     numbers = packed if bits == 8 else np.stack([packed & 15, packed >> 4], -1).reshape(*packed.shape[:2], -1)
-    return dequantized((numbers, np.asarray(stored[f"{name}_scale"], np.float32)), bits)
+    return Blocks(bits, numbers, np.asarray(stored[f"{name}_scale"], np.float32)).weights()
 
 
 @slow
@@ -182,8 +86,8 @@ def test_every_matrix_is_stored_in_blocks_and_nothing_else_is_changed(quantized:
         bits = bits_of(recipe, matrix, config)
         weights = np.asarray(before[matrix], np.float32)
         weights = weights if matrix in tables else weights.T
-        expected = quantize_blocks(weights, bits, block_size(weights.shape[1], recipe.largest_block))
-        np.testing.assert_array_equal(stored_weights(path, matrix, bits), dequantized(expected, bits))
+        expected = recipe.quantize(weights, is_table=bits == HEAD_BITS)
+        np.testing.assert_array_equal(stored_weights(path, matrix, bits), expected.weights())
     nodes = [node for node in onnx.load(path).graph.node if node.op_type == "MatMulNBits"]
     settings = [{attribute.name: attribute.i for attribute in node.attribute} for node in nodes]
     assert [node.input[1].rpartition("_")[0] for node in nodes] == matrix_names(config)
@@ -198,6 +102,24 @@ def test_every_matrix_is_stored_in_blocks_and_nothing_else_is_changed(quantized:
             "accuracy_level": 4,
         }
         assert SMALLEST_BLOCK <= block <= recipe.largest_block
+
+
+@slow
+@every_recipe
+def test_a_graph_holds_the_weights_that_training_for_it_uses(quantized: Quantized, name: str) -> None:
+    model, _, path = quantized(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with as_exported(model, name):
+        trained = {key: tensor.detach().numpy().copy() for key, tensor in matrices(model).items()}
+        unchanged = set(before) - set(trained)
+        assert all(torch.equal(model.state_dict()[key], before[key]) for key in unchanged)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    stored = {name: parameter for name, (parameter, _) in weight_names(model.config).items()}
+    chosen = {*matrix_names(model.config), *([] if model.config.tied else [UNTIED_TABLE])}
+    assert {stored[matrix] for matrix in chosen} == set(trained)
+    for matrix in chosen:
+        bits = bits_of(BLOCK_RECIPES[name], matrix, model.config)
+        np.testing.assert_array_equal(stored_weights(path, matrix, bits), trained[stored[matrix]])
 
 
 @slow

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from export.formats.blockwise import BLOCK_RECIPES, quantize_blockwise
+from export.formats.blockwise import quantize_blockwise
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
 from export.formats.quantize import RECIPES, quantize_int8
 from runtimes.bundle.store import Bundle
 from runtimes.engine.session import Session
+from slm.blocks import BLOCK_RECIPES
 from slm.model import GPT
 from slm.presets import GPTConfig
 from tests import bundles

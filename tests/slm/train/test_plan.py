@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError
+from slm.errors import SlmxError, UsageError
 from slm.presets import GPTConfig, Preset
-from slm.train.plan import Plan, TrainSettings, make_plan
+from slm.train.plan import QAT_DEFAULTS, Plan, TrainSettings, make_plan
 
 TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
 STREAM = TokenStream(np.zeros(6400, np.uint16), 6400, 1)
@@ -68,7 +68,7 @@ def test_what_is_not_given_is_the_presets() -> None:
     assert (made.learning_rate, made.batch_size, made.dropout, made.optimizer) == (0.01, 4, 0.1, "muon")
     given = {"learning_rate": 0.5, "batch_size": 7, "dropout": 0.0, "optimizer": "adamw", "steps": 9, "grad_clip": 3.0}
     given |= {"weight_decay": 0.0, "eval_every": 2, "eval_tokens": 64, "patience": 3, "seed": 0, "accumulate": 7}
-    assert asdict(plan(**given)) == given | {"warmup": 1}
+    assert asdict(plan(**given)) == given | {"warmup": 1, "qat": None}
 
 
 def test_the_budget_is_twenty_tokens_for_each_parameter() -> None:
@@ -81,6 +81,15 @@ def test_fine_tuning_is_four_epochs_at_a_tenth_of_the_rate() -> None:
     assert made.steps == 4 * 6400 // (4 * 32)
     assert made.learning_rate == pytest.approx(0.001)
     assert plan(init=Path("checkpoint"), learning_rate=0.3, steps=5).learning_rate == 0.3
+
+
+def test_a_run_for_a_variant_has_its_own_defaults_and_needs_a_checkpoint() -> None:
+    made = asdict(plan(init=Path("checkpoint"), qat="int4"))
+    assert made["qat"] == "int4"
+    assert {name: made[name] for name in QAT_DEFAULTS} == QAT_DEFAULTS
+    assert plan(init=Path("checkpoint"), qat="q8", learning_rate=0.3).learning_rate == 0.3
+    with pytest.raises(UsageError, match=r"^--qat q8 trains a finished model for this variant: add --init CHECKPOINT$"):
+        plan(qat="q8")
 
 
 @given(st.integers(2, 3000))
