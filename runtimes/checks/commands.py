@@ -22,7 +22,7 @@ def doctor(
         bool, typer.Option("--pin", help="Let every command use the quickest way for this bundle from now on.")
     ] = False,
 ) -> None:
-    """Describe this machine, and measure which variant and number of threads are fastest.
+    """Describe this machine, and measure which variant is fastest.
 
     It shows processor, limits, memory, versions and known problems.
     """
