@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from export.interop.registry import RUNTIMES
-from export.targets import DEFAULT_RECIPE, RECIPE_NAMES, TARGETS
+from export.targets import RECIPE_NAMES, TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.counted import counted
 from slm.errors import UsageError, needs
@@ -61,9 +61,9 @@ def export(
         _variants("--fp32/--no-fp32", help="Keep the float32 variant.", show_default="yes, with --target no"),
     ] = None,
     int8_recipe: Annotated[
-        str,
-        _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8.")),
-    ] = DEFAULT_RECIPE,
+        str | None,
+        _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8."), show_default="the target's"),
+    ] = None,
     int8_exclude: Annotated[
         str, _int8(help="Matrices to leave in float, separated by commas; auto finds them.", show_default="none")
     ] = "",

@@ -89,7 +89,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     if settings.preset is not None and (settings.checkpoint is None or settings.untrained):
         get_preset(settings.preset)
     target = get_target(settings.target)
-    get_recipe(settings.int8_recipe)
+    get_recipe(settings.int8_recipe or target.int8_recipe)
     if not settings.variants:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
     if settings.int8_exclude and "int8" not in settings.variants:
@@ -141,7 +141,7 @@ class _Export:
     ) -> None:
         self.folder, self.checkpoint, self.settings, self.target, self.log = folder, checkpoint, settings, target, log
         self.model, self.config = checkpoint.model, checkpoint.model.config
-        self.recipe = get_recipe(settings.int8_recipe)
+        self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
         fused = [name for name in settings.variants if VARIANTS[name].shared_cache]
         if self.config.block_size < 2:

@@ -1,4 +1,4 @@
-"""The kinds of machine that a bundle can be made for, each with its default variant.
+"""The kinds of machine that a bundle can be made for, each with its int8 recipe and its default variant.
 
 docs/export.md has the measurements for every row.
 """
@@ -16,25 +16,28 @@ class Target:
 
     Attributes:
         name: Its name on the command line.
+        int8_recipe: How int8 quantizes for it.
         default: The fastest variant there with a small loss.
         why: The reason, in one sentence.
     """
 
     name: str
+    int8_recipe: str
     default: str
     why: str
 
 
 _ALL = (
-    Target("any", "int8", "fastest or nearly so on all processors that were measured, and small"),
-    Target("pi3", "int8", "as few instructions as float32 on Cortex-A53, and a quarter of the bytes"),
-    Target("pi4", "int8", "as few instructions as float32 on Cortex-A72, and a quarter of the bytes"),
-    Target("pi5", "int8", "fewer instructions than float32 on Cortex-A76, and a quarter of the bytes"),
-    Target("web", "fp16", "int8 is slower than float32 in WebAssembly; 16 bits halve the download"),
+    Target("any", "u8-tensor", "int8", "right on every processor, fastest or nearly so on all that were measured"),
+    Target("x86", "u8-tensor", "int8", "without VNNI signed weights saturate 16-bit sums, unsigned ones do not"),
+    Target("x86-vnni", "s8-tensor", "int8", "nothing saturates, and signed weights are faster"),
+    Target("pi3", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A53"),
+    Target("pi4", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A72"),
+    Target("pi5", "u8-tensor", "int8", "as few instructions on Cortex-A76 as s8-tensor, and right on every processor"),
+    Target("web", "u8-tensor", "fp16", "int8 is slower than float32 in WebAssembly; 16 bits halve the download"),
 )
 # The int8 recipes that --int8-recipe takes. benchmarks.studies.quantization measures all that there are.
-DEFAULT_RECIPE = "s8-tensor"  # docs/export.md has the measurements behind this choice
-RECIPE_NAMES = ("s8-tensor", "u8-tensor", "u8-channel", "s8-channel")
+RECIPE_NAMES = ("u8-tensor", "s8-tensor", "u8-channel", "s8-channel")
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 

@@ -67,8 +67,7 @@ def _export(preset: str, folder: Path) -> Path:
     import torch
 
     from export.formats.fused import export_onnx
-    from export.formats.quantize import get_recipe, quantize_int8
-    from export.targets import DEFAULT_RECIPE
+    from export.formats.quantize import DEFAULT_RECIPE, get_recipe, quantize_int8
     from slm.model import GPT
 
     torch.manual_seed(0)

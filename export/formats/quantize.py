@@ -44,6 +44,8 @@ class Int8Recipe:
 
 _FLAGS = itertools.product((True, False), (False, True), (False, True), (True, False))
 RECIPES: dict[str, Int8Recipe] = {recipe.name: recipe for recipe in (Int8Recipe(*flags) for flags in _FLAGS)}
+# docs/export.md has the measurements behind this choice.
+DEFAULT_RECIPE = "u8-tensor"
 
 
 def get_recipe(name: str) -> Int8Recipe:

@@ -64,8 +64,8 @@ def test_the_manifest_tells_what_was_exported(tiny_checkpoint: Path) -> None:
     assert manifest.judged_on.tokens == 512
     assert list(manifest.variants) == ["fp32", "int8"]
     int8, parity = manifest.variants["int8"], manifest.variants["fp32"].figures.parity
-    assert int8.recipe == "s8-tensor"
-    assert int8.settings == {"signed": True, "per_channel": False, "reduce_range": False, "table": True}
+    assert int8.recipe == "u8-tensor"
+    assert int8.settings == {"signed": False, "per_channel": False, "reduce_range": False, "table": True}
     assert parity is not None
     assert 0 < parity <= bundles.PARITY_LIMIT
 

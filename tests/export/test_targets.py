@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx
 import pytest
 
+from export.formats.quantize import RECIPES
 from export.targets import TARGETS, get_target
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -30,32 +31,52 @@ def quantized(bundle: Path) -> tuple[bool, bool]:
 def test_the_page_on_exports_has_the_rows_of_the_table() -> None:
     rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    found = {row[0].split("`")[1]: row[1:] for row in cells if row[0].split("`")[1] in TARGETS}
-    assert {name: [target.default, target.why] for name, target in TARGETS.items()} == found
+    found = {row[0].split("`")[1]: row[1:] for row in cells if len(row) == 4}
+    assert {name: [target.default, target.int8_recipe, target.why] for name, target in TARGETS.items()} == found
 
 
 def test_every_row_names_what_exists() -> None:
     for name, target in TARGETS.items():
         assert target.name == name
+        assert target.int8_recipe in RECIPES
         assert target.default in VARIANTS
+
+
+def test_no_default_saturates_where_it_may_run() -> None:
+    """On x86 without VNNI, signed weights of 8 bits saturate. A bundle for any machine may run there."""
+    for name in ("any", "x86"):
+        recipe = RECIPES[get_target(name).int8_recipe]
+        assert not recipe.signed or recipe.reduce_range
 
 
 def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
     with pytest.raises(UsageError) as caught:
         get_target("pi2")
     near = "(did you mean pi5?)"
-    assert str(caught.value) == f"unknown target 'pi2' {near}: choose one of any, pi3, pi4, pi5, web"
+    assert str(caught.value) == f"unknown target 'pi2' {near}: choose one of any, x86, x86-vnni, pi3, pi4, pi5, web"
     assert slmx.refuses("export", "--target", "pi2", code=2) == f"--target: {caught.value}"
 
 
-@pytest.mark.parametrize("name", ["any", "pi3", "pi4", "pi5"])
-def test_an_export_for_a_target_holds_what_it_runs(slmx: Slmx, tiny_checkpoint: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "default", "signed", "per_channel"),
+    [
+        ("any", "int8", False, False),
+        ("x86", "int8", False, False),
+        ("x86-vnni", "int8", True, False),
+        ("pi3", "int8", True, False),
+        ("pi4", "int8", True, False),
+        ("pi5", "int8", False, False),
+    ],
+)
+def test_an_export_for_a_target_quantizes_for_it(
+    slmx: Slmx, tiny_checkpoint: Path, name: str, default: str, signed: bool, per_channel: bool
+) -> None:
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b é").code == 0
     bundle = Bundle.open(Path("b é"))
-    assert (bundle.manifest.target, bundle.manifest.default, bundle.choose()) == (name, "int8", "int8")
-    assert list(bundle.manifest.variants) == ["int8"], "it holds only what the target runs"
-    assert quantized(bundle.path) == (True, False)
+    assert (bundle.manifest.target, bundle.manifest.default, bundle.choose()) == (name, default, default)
+    assert list(bundle.manifest.variants) == [default], "it holds only what the target runs"
+    assert quantized(bundle.path) == (signed, per_channel)
     decoder = json.loads((bundle.path / "genai_config.json").read_text("utf-8"))["model"]["decoder"]
     assert decoder["filename"] == "onnx/model_int8.onnx"
 

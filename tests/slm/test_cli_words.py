@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.peers.registry import PEERS, RUNTIMES
 from export.formats.quantize import RECIPES
-from export.targets import DEFAULT_RECIPE, RECIPE_NAMES, TARGETS
+from export.targets import RECIPE_NAMES, TARGETS
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
 from slm.presets import PRESETS
@@ -161,4 +161,4 @@ def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:
     assert f"Runtimes: {', '.join(RUNTIMES)}; or none." in text
     assert {name.rpartition(" ")[0] or name for name in PEERS} == set(RUNTIMES)
     assert set(RECIPE_NAMES) < set(RECIPES)
-    assert DEFAULT_RECIPE in RECIPE_NAMES
+    assert {target.int8_recipe for target in TARGETS.values()} <= set(RECIPE_NAMES)

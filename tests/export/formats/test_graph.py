@@ -18,8 +18,7 @@ from export.checks.operators import optimized_nodes
 from export.checks.parity import parity_cases
 from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, TOKEN_TABLE
-from export.formats.quantize import RECIPES, quantize_int8
-from export.targets import DEFAULT_RECIPE
+from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.engine.cache import cache_names, open_onnx
 from slm.errors import SlmxError
@@ -252,4 +251,4 @@ def test_few_nodes_are_left_after_optimization(tmp_path: Path) -> None:
     # c_attn's bias is a separate node in float32 and part of the product in int8.
     assert optimized_nodes(source) == 9 * layers + 12
     quantize_int8(source, tmp_path / "int8.onnx", RECIPES[DEFAULT_RECIPE])
-    assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 15
+    assert optimized_nodes(tmp_path / "int8.onnx") == 8 * layers + 13

@@ -14,8 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.formats.fused import export_onnx
 from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE
-from export.formats.quantize import RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
-from export.targets import DEFAULT_RECIPE
+from export.formats.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.session import Session
 from slm.errors import SlmxError
@@ -66,7 +65,7 @@ def test_recipes_are_all_combinations_by_their_own_names() -> None:
     assert get_recipe("s8-channel-7bit-float-table") == Int8Recipe(True, True, True, False)
     assert get_recipe("u8-channel") == Int8Recipe(False, True, False, True)
     assert get_recipe("s8-tensor-7bit") == Int8Recipe(True, False, True, True)
-    assert get_recipe(DEFAULT_RECIPE) == Int8Recipe(True, False, False, True)
+    assert get_recipe(DEFAULT_RECIPE) == Int8Recipe(False, False, False, True)
 
 
 def test_an_unknown_recipe_lists_those_there_are() -> None:
