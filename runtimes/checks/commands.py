@@ -71,7 +71,7 @@ def doctor(
 def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None) -> None:
     """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.summary import variant_lines
+    from runtimes.bundle.summary import judged_line, variant_lines
 
     opened = Bundle.open(find_bundle(bundle))
     opened.check_all()
@@ -86,7 +86,7 @@ def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_de
     for line in variant_lines(manifest):
         typer.echo(line)
     typer.echo(f"default for {manifest.target}: {manifest.default}")
-    typer.echo(f"judged on {counted(manifest.judged_on.tokens, 'token')}: {manifest.judged_on.text}")
+    typer.echo(judged_line(manifest.judged_on))
     typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
     typer.echo(f"{counted(len(manifest.files), 'file')}, every hash matches")
     typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")

@@ -188,8 +188,11 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
     first = stories[0].stats
     where = f"{generator.variant}, seed {first.seed}, {counted(generator.threads, 'thread')}"
     if len(stories) == 1:
+        speed = (
+            f"{first.tokens_per_second:,.0f} tokens/s, " if first.tokens_per_second else ""
+        )  # of one token there is none
         figures = (
-            f"{counted(first.tokens, 'token')}, {first.tokens_per_second:,.0f} tokens/s, "
+            f"{counted(first.tokens, 'token')}, {speed}"
             f"{1000 * first.time_to_first_token:.1f} ms to the first, stopped by {first.stop}"
         )
     else:

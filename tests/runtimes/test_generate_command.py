@@ -62,6 +62,12 @@ def test_text_goes_to_stdout_and_one_line_of_figures_to_stderr(bundle: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_token_has_no_speed(bundle: Path, slmx: Slmx) -> None:
+    told = [slmx("generate", "Once", "--bundle", bundle, "--max-tokens", count).stderr for count in ("1", "2")]
+    assert [line.startswith("1 token, 0") for line in told] == [False, False]
+    assert ["tokens/s" in line for line in told] == [False, True]
+
+
 def test_json_is_one_object_and_nothing_else(bundle: Path, tmp_path: Path) -> None:
     ran = run_slmx("generate", 'Once "é"', "--bundle", str(bundle), "--json", *SEEDED, cwd=tmp_path)
     assert ran.returncode == 0
