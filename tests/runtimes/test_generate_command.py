@@ -64,7 +64,6 @@ def test_text_goes_to_stdout_and_one_line_of_figures_to_stderr(bundle: Path, tmp
 
 def test_one_token_has_no_speed(bundle: Path, slmx: Slmx) -> None:
     told = [slmx("generate", "Once", "--bundle", bundle, "--max-tokens", count).stderr for count in ("1", "2")]
-    assert [line.startswith("1 token, 0") for line in told] == [False, False]
     assert ["tokens/s" in line for line in told] == [False, True]
 
 
