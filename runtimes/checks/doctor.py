@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
+FEW_STEPS = 4  # of a first round, which shows how many fit
+ROUND_SECONDS = 1.0  # of all steps of a round, also on a slow machine
 SECONDS = 3.0
 BUSY = 0.5  # above this share of cores in use by other programs there is a warning
 
@@ -124,21 +126,29 @@ def measure_ways(bundle: Bundle) -> dict[Way, Samples]:
     """
     from runtimes.engine.decode_time import decode_seconds
     from runtimes.engine.session import Session
-    from runtimes.system.timing import Samples, alternate
+    from runtimes.system.timing import PAUSE, Samples, alternate
     from runtimes.types import SamplingParams
 
-    config = bundle.config
-    steps = min(STEPS, config.block_size - 1)
-    sides: dict[str, Callable[[], float]] = {}
+    sessions: dict[str, Session] = {}
     ways = {f"{name} {threads}": Way(name, threads) for name in bundle.variants for threads in thread_counts()}
     for key, way in ways.items():
         model, where = bundle.model_bytes(way.variant), bundle.model_location(way.variant)
-        session = Session.open(model, config, way.threads, where)
-        sides[key] = partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
+        sessions[key] = Session.open(model, bundle.config, way.threads, where)
+
+    def sides(steps: int) -> dict[str, Callable[[], float]]:
+        return {
+            key: partial(decode_seconds, session, [0], SamplingParams(temperature=0), steps)
+            for key, session in sessions.items()
+        }
+
+    most = min(STEPS, bundle.config.block_size - 1)
+    few = min(FEW_STEPS, most)
     started = time.perf_counter()
-    alternate(sides, rounds=1)
-    once = (time.perf_counter() - started) / 2
-    taken = alternate(sides, rounds=max(3, min(25, int(SECONDS / once))))
+    alternate(sides(few), rounds=1)
+    work = max(1e-6, (time.perf_counter() - started) / 2 - PAUSE * len(sessions))
+    steps = max(few, min(most, int(few * ROUND_SECONDS / work)))
+    once = work * steps / few + PAUSE * len(sessions)
+    taken = alternate(sides(steps), rounds=max(3, min(25, int(SECONDS / once))))
     measured = {ways[key]: Samples([value / steps for value in samples.values]) for key, samples in taken.items()}
     return dict(sorted(measured.items(), key=lambda item: item[1].median))
 
