@@ -29,7 +29,7 @@ def doctor(
     from runtimes.bundle.pin import Pin, write_pin
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS, VARIANTS
-    from runtimes.checks.doctor import Way, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.checks.doctor import NOISE, Way, fatal_traps, limits, look, measure_ways, traps
     from runtimes.engine.session import default_threads
     from runtimes.system.machine import describe_machine, this_cpu
 
@@ -57,6 +57,8 @@ def doctor(
         )
     best = next((way for way in measured if VARIANTS[way.variant].may_be_default), next(iter(measured)))
     usual = Way(opened.variants[0], default_threads(len(opened.model_bytes(opened.variants[0]))))
+    if usual in measured and measured[usual].median <= measured[best].median * (1 + NOISE):
+        best = usual
     others = f", chosen for the target {opened.manifest.target} and the size" if best != usual else ""
     typer.echo(f"{'quickest':<12} {best}, of those that lose at most {MOST_LOSS:.0%}")
     typer.echo(f"{'default':<12} {usual}{others}")

@@ -20,6 +20,8 @@ from tests.runs import QUIET
 
 pytestmark = pytest.mark.slow
 
+BRIEF = ("--count", "3", "--words", "5", "--max-tokens", "300")
+
 
 def figures(slmx: Slmx, *arguments: str | Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(slmx("evaluate", *arguments, "--json").stdout)
@@ -67,12 +69,7 @@ def test_every_suite_of_every_variant_and_the_same_again(
         corpus_file,
         "--suite",
         "loss,stories,novelty",
-        "--count",
-        "3",
-        "--words",
-        "5",
-        "--max-tokens",
-        "300",
+        *BRIEF,
     ]
     found = figures(slmx, *options, "--out", out)
     names = [name for name in found["results"] if name != evaluation.TRUE]
@@ -161,12 +158,7 @@ def test_two_models_of_one_name_are_kept_apart(slmx: Slmx, corpus_file: Path, tm
         corpus_file,
         "--suite",
         "loss,stories",
-        "--count",
-        "3",
-        "--words",
-        "5",
-        "--max-tokens",
-        "300",
+        *BRIEF,
     ]
     twice = ["--variant", "int8", "--variant", "int8"]
     found = figures(slmx, "nano", *twice, "--against", tmp_path / "here" / "nano", *options)
