@@ -60,6 +60,14 @@ def matmul_inputs(path: Path, op: str) -> list[str]:
     return [node.input[1] for node in graph.node if node.op_type == op and node.input[1] in stored]
 
 
+def test_with_one_scale_signed_weights_are_the_numbers_of_unsigned_ones(quantized: Quantize) -> None:
+    unsigned, signed = (arrays(quantized(get_recipe(name))) for name in ("u8-tensor", "s8-tensor"))
+    names = [name for name in unsigned if name.endswith(("_quantized", "_zero_point"))]
+    assert len(names) > 4
+    for name in names:
+        assert np.array_equal(unsigned[name].astype(np.int32) - 128, signed[name].astype(np.int32)), name
+
+
 def test_recipes_are_all_combinations_by_their_own_names() -> None:
     assert len(RECIPES) == 16
     assert get_recipe("s8-channel-7bit-float-table") == Int8Recipe(True, True, True, False)

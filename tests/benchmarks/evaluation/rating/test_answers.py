@@ -185,7 +185,9 @@ def test_wrong_use_is_said(key: Key, tmp_path: Path) -> None:
         read_back([file], None, tmp_path / "elsewhere", as_json=False)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"sheet": 1}', '{"pairs": [[1, 2, 3]]}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"sheet": 1}', '{"pairs": [[1, 2, 3]]}', '{"same": []}', '{"sheet": "0000000000000000"}']
+)
 def test_a_damaged_key_is_one_line(key: Key, tmp_path: Path, content: str) -> None:
     good = json.loads((tmp_path / KEY).read_text("utf-8"))
     changed = json.loads(content)
