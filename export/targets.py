@@ -29,15 +29,14 @@ class Target:
 
 _ALL = (
     Target("any", "u8-tensor", "int8", "right on every processor, fastest or nearly so on all that were measured"),
-    Target("x86", "u8-tensor", "int8", "without VNNI signed weights saturate 16-bit sums, unsigned ones do not"),
-    Target("x86-vnni", "s8-tensor", "int8", "nothing saturates, and signed weights are faster"),
-    Target("pi3", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A53"),
-    Target("pi4", "s8-tensor", "int8", "nothing saturates, and s8-tensor takes the fewest instructions on Cortex-A72"),
-    Target("pi5", "u8-tensor", "int8", "as few instructions on Cortex-A76 as s8-tensor, and right on every processor"),
+    Target("x86", "u8-tensor", "int8", "slmx makes the weights signed in memory where VNNI multiplies them exactly"),
+    Target("pi3", "u8-tensor", "int8", "in signed form, it takes the fewest instructions on Cortex-A53"),
+    Target("pi4", "u8-tensor", "int8", "in signed form, it takes the fewest instructions on Cortex-A72"),
+    Target("pi5", "u8-tensor", "int8", "as few instructions on Cortex-A76 as any other recipe"),
     Target("web", "u8-tensor", "fp16", "int8 is slower than float32 in WebAssembly; 16 bits halve the download"),
 )
 # The int8 recipes that --int8-recipe takes. benchmarks.studies.quantization measures all that there are.
-RECIPE_NAMES = ("u8-tensor", "s8-tensor", "u8-channel", "s8-channel")
+RECIPE_NAMES = ("u8-tensor", "u8-channel")
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
 

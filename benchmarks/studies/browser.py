@@ -42,7 +42,6 @@ READING_MS = 3000
 # Name of a case: the preset, the options of slmx export, the file in the bundle, and transformers.js's name for it.
 CASES = {
     "nano int8": ("nano", [], "onnx/model_int8.onnx", "int8"),
-    "nano int8, signed weights": ("nano", ["--int8-recipe", "s8-tensor"], "onnx/model_int8.onnx", "int8"),
     "nano fp16": ("nano", ["--fp16"], "onnx/model_fp16.onnx", "fp16"),
     "nano fp32": ("nano", [], "onnx/model.onnx", "fp32"),
     "micro int8": ("micro", [], "onnx/model_int8.onnx", "int8"),

@@ -32,7 +32,7 @@ from runtimes.types import SamplingParams
 from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
 
-FORMS = ("u8-tensor", "s8-tensor", "q8-block-32", "q8-block-64", "q8-block-128", "int4-block-128")
+FORMS = ("u8-tensor", "q8-block-32", "q8-block-64", "q8-block-128", "int4-block-128")
 PRESETS = ("nano", "micro", "small", "medium")
 STEPS = {"nano": 120, "micro": 80, "small": 48, "medium": 24}
 ROWS = 8
@@ -104,7 +104,7 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
 
 
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
-    """Returns the tokens per second by use, and by form and threads, such as `s8-tensor 2`."""
+    """Returns the tokens per second by use, and by form and threads, such as `u8-tensor 2`."""
     threads = sorted({1, usable_cores()})
     sessions = {
         f"{form} {count}": Session.open(folder / f"{form}.onnx", config, count)

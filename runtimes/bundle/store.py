@@ -179,9 +179,9 @@ class Bundle:
             raise SlmxError(f"{self.store.location(MANIFEST_FILE)}: changed meanwhile; run the command again")
         return content
 
-    def model_bytes(self, variant: str | None = None) -> bytes:
+    def model_bytes(self, variant: str | None = None) -> bytearray:
         """Returns the checked model file of a variant, which is chosen as in `choose`; SlmxError as there."""
-        return self.read(self.manifest.variants[self.choose(variant)].file)
+        return bytearray(self.read(self.manifest.variants[self.choose(variant)].file))
 
     def model_location(self, variant: str | None = None) -> str:
         """Returns where a variant's model file is, for messages. It is chosen as in `choose`; SlmxError as there."""

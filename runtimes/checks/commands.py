@@ -30,6 +30,7 @@ def doctor(
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS, VARIANTS
     from runtimes.checks.doctor import NOISE, Way, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
     from runtimes.system.machine import describe_machine, this_cpu
 
@@ -45,6 +46,8 @@ def doctor(
         typer.echo(f"{'trap':<12} {line}")
     if fatal:
         raise typer.Exit(1)
+    kind = "signed in memory: their products are exact" if signed_is_exact() else "unsigned: signed ones would saturate"
+    typer.echo(f"{'weights':<12} of int8 are {kind} on this processor")
     opened = Bundle.open(find_bundle(bundle))
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
     started = time.perf_counter()

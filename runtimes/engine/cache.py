@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
+from runtimes.engine.signed_weights import make_weights_signed
 from runtimes.system.memory import collapse_heap, trim_heap
 from runtimes.types import check_number
 from slm.errors import SlmxError, UsageError
@@ -54,12 +55,12 @@ class Cache(Protocol):
 
 
 def open_onnx(
-    model: Path | bytes, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
+    model: Path | bytes | bytearray, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
 ) -> ort.InferenceSession:
     """Opens a model with onnxruntime on the CPU.
 
     Args:
-        model: A file, or its content.
+        model: A file, or its content. A bytearray is emptied, so that the memory is free whoever still holds it.
         threads: Threads inside an operator, 1 to 256.
         name: The name of the model in error messages; default: the file's path.
         spin: Microseconds that a thread spins between two operators; None is onnxruntime's default.
@@ -82,7 +83,15 @@ def open_onnx(
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        read = model.read_bytes() if isinstance(model, Path) else model
+        content = read if isinstance(read, bytearray) else bytearray(read)
+        del read
+        make_weights_signed(content)
+        fixed = bytes(content)
+        content.clear()
+        session = ort.InferenceSession(fixed, options, providers=["CPUExecutionProvider"])
+        session._model_bytes = None  # it is kept for other providers, and there are none
+        return session
     except Exception as error:  # onnxruntime raises its own types, which share no base class
         where = name or (str(model) if isinstance(model, Path) else "model")
         raise SlmxError(f"{where}: onnxruntime {ort.__version__} cannot open this model ({_reason(error)})") from error
@@ -297,12 +306,15 @@ class GrowingCache:
         ]
 
 
-def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str = "") -> SharedCache | GrowingCache:
+def open_cache(
+    model: Path | bytes | bytearray, config: GPTConfig, threads: int, name: str = ""
+) -> SharedCache | GrowingCache:
     """Opens a model with an empty cache of the kind that its graph needs. Arguments are those of `open_onnx`.
 
     Raises:
         SlmxError: As in `open_onnx`, or the graph has another shape than `config`.
     """
+    size = model.stat().st_size if isinstance(model, Path) else len(model)
     session = open_onnx(model, threads, name)
     where = name or str(model if isinstance(model, Path) else "the model")
     check_shape(session, config, where)
@@ -313,6 +325,6 @@ def open_cache(model: Path | bytes, config: GPTConfig, threads: int, name: str =
             f"{'.'.join(map(str, EXACT_WINDOWS))} or later, or use --variant portable if the bundle holds it"
         )
     trim_heap()
-    if (model.stat().st_size if isinstance(model, Path) else len(model)) >= LARGE_MODEL:
+    if size >= LARGE_MODEL:
         collapse_heap()
     return GrowingCache(session, config) if grows else SharedCache(session, config)

@@ -82,11 +82,13 @@ class Session:
         self._cache = cache
 
     @classmethod
-    def open(cls, model: Path | bytes, config: GPTConfig, threads: int | None = None, name: str = "") -> Session:
+    def open(
+        cls, model: Path | bytes | bytearray, config: GPTConfig, threads: int | None = None, name: str = ""
+    ) -> Session:
         """Opens an ONNX or .ort model.
 
         Args:
-            model: A file, or its content.
+            model: A file, or its content. A bytearray is emptied, so that the memory is free whoever still holds it.
             config: The shape of the model.
             threads: Threads of onnxruntime; default: by the size of the model.
             name: The name of the model in error messages; default: the file's path.

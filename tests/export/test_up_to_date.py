@@ -76,7 +76,7 @@ def test_a_model_that_is_missing_is_not_up_to_date(slmx: Slmx, made: tuple[str, 
     assert slmx(*made).stderr.endswith("up to date\n")
 
 
-@pytest.mark.parametrize("more", [["--target", "pi4"], ["--no-fp32"], ["--int8-recipe", "s8-tensor"], ["--q8"]])
+@pytest.mark.parametrize("more", [["--target", "pi4"], ["--no-fp32"], ["--int8-recipe", "u8-channel"], ["--q8"]])
 def test_other_settings_ask_for_force(slmx: Slmx, made: tuple[str, ...], more: list[str]) -> None:
     assert "--force to replace it" in slmx.refuses(*made, *more)
 

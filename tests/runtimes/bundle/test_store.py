@@ -225,7 +225,7 @@ def test_an_archive_gives_what_its_folder_gives(whole: Path, tmp_path: Path, met
     line = refusal(archive.model_path)
     assert line == (f"{archive.path}: an archive, and int8 is needed as a file; slmx unpack makes a folder of it")
     for variant in ("fp32", "int8"):
-        assert archive.model_file(variant) == folder.model_bytes(variant)
+        assert archive.model_file(variant) == bytes(folder.model_bytes(variant))
         assert folder.model_file(variant) == folder.model_path(variant)
     assert (folder.is_archive, archive.is_archive) == (False, True)
 

@@ -225,6 +225,15 @@ def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
     assert (ran.code, ran.stderr.count("cannot be made a folder")) == (1, 1)
 
 
+@pytest.mark.parametrize(("exact", "word"), [(True, "signed"), (False, "unsigned")])
+def test_the_form_of_the_weights_in_memory_is_told(
+    slmx: Slmx, tiny_checkpoint: Path, exact: bool, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.engine.exact_products.signed_is_exact", lambda: exact)
+    ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
+    assert f"weights      of int8 are {word}" in ran.stdout
+
+
 def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:
     bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
     ran = slmx("doctor", "--bundle", bundle.path, "--report")
@@ -240,7 +249,8 @@ def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Sl
     shown = " ".join(" ".join(lines).split())
     for name, figures in row["variants"].items():
         assert set(figures) == {"tokens_per_second", "spread", "threads"}
-        assert f"{name} {counted(figures['threads'], 'thread')} {figures['tokens_per_second']:,.0f} tokens/s" in shown
+        rates = re.findall(f"{name} {counted(figures['threads'], 'thread')} ([0-9,]+) tokens/s", shown)
+        assert figures["tokens_per_second"] in [pytest.approx(float(rate.replace(",", "")), abs=0.6) for rate in rates]
     assert 0 < row["seconds"] < 600
 
 

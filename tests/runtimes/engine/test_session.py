@@ -287,7 +287,7 @@ def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> Non
 
 
 def test_weights_in_another_file_are_not_read(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    proto = onnx.load_from_string(bundle.model_bytes("fp32"))
+    proto = onnx.load_from_string(bytes(bundle.model_bytes("fp32")))
     table = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
     (tmp_path / "weights.bin").write_bytes(table.raw_data)
     table.ClearField("raw_data")
