@@ -1,0 +1,7 @@
+"""The checks by name. Each module of this package adds its own here."""
+
+from __future__ import annotations
+
+from tests.reliability.outcome import Check
+
+CHECKS: dict[str, Check] = {}
