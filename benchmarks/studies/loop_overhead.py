@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -29,7 +29,7 @@ from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
@@ -46,7 +46,13 @@ GREEDY = SamplingParams(temperature=0)
 SAMPLED = SamplingParams(temperature=0.8, top_k=40, top_p=0.95, seed=1)
 PRESETS = ("nano", "micro", "small", "medium")
 PEERS = ("onnxruntime-genai int8", "llama.cpp Q8_0", "llama.cpp Q4_0")
-GOALS = {PEERS[0]: 1.0, PEERS[1]: 1.5, PEERS[2]: None, "torch eager": None}
+EIGHT_BITS = ("int8", "q8")
+# How many times as fast as another runner the best variant with 8 bits should be, for one story.
+GOALS = {PEERS[0]: 1.15, PEERS[1]: 2.0, PEERS[2]: 1.3, "torch eager": 10.0}
+GOALS_OF = {("nano", PEERS[1]): 1.7, ("micro", PEERS[1]): 1.7, ("nano", "torch eager"): 8.0}
+INT4_GOALS = {"small": 1.8, "medium": 1.8}  # int4, relative to llama.cpp Q4_0
+BATCH_GOAL = 1.5  # eight stories together, relative to llama.cpp
+PREFILL_GOALS = {"fp32": 1.0, "8 bits": 2.0}
 SHORT, LONG = cases.PROMPT, cases.LONG_PROMPT
 SOAK_STORIES, SOAK_TOKENS, SOAK_EVERY = 10_000, 20, 500
 IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
@@ -135,16 +141,20 @@ def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, 
     step = taken["greedy step"].median
     greedy, sampled = (taken[f"outside session.run, {way}"].median / step for way in ("greedy", "sampled"))
     return [
-        at_most(f"{subject.name}: loop of a greedy step", greedy, 0.08, "{:.1%}"),
-        at_most(f"{subject.name}: loop with top-k 40 + top-p 0.95", sampled, 0.12, "{:.1%}"),
+        at_most(f"{subject.name}: loop of a greedy step", greedy, 0.04, "{:.1%}"),
+        at_most(f"{subject.name}: sampling with top-k 40 + top-p 0.95", sampled - greedy, 0.15, "{:.1%}"),
     ], taken
 
 
 def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
-    """Measure the tokens per second of eight stories in a batch relative to one, each on its default threads."""
+    """Measure eight stories in a batch relative to one, and to weights that stay unsigned in memory.
+
+    All run on their default threads.
+    """
     config, prompt = subject.config, prompt_of(subject)
     path = subject.bundle.model_path("int8")
     session = Session.open(path, config)
+    unsigned = Session(SharedCache(open_onnx(path, session.threads, signed=False), config), config, session.threads)
     tokens = min(TOKENS, config.block_size - len(prompt) - 1)
     measurements: dict[str, Callable[[], float]] = {}
     for way, sampling in (("greedy", GREEDY), ("sampled", SAMPLED)):
@@ -152,12 +162,13 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
         measurements[f"eight, {way}"] = lambda s=sampling: (  # type: ignore[misc]
             batch_seconds(session, prompt, s, tokens, ROWS) / (tokens * ROWS)
         )
+    measurements["eight, unsigned"] = lambda: batch_seconds(unsigned, prompt, GREEDY, tokens, ROWS) / (tokens * ROWS)
     taken = alternate(measurements, rounds)
+    gains = {way: taken[f"one, {way}"].median / taken[f"eight, {way}"].median for way in ("greedy", "sampled")}
+    signed = taken["eight, unsigned"].median / taken["eight, greedy"].median
     return [
-        at_least(f"{subject.name}: 8 stories in a batch, {way}", gain, 3.0, "{:.1f}x")
-        for way, gain in (
-            (way, taken[f"one, {way}"].median / taken[f"eight, {way}"].median) for way in ("greedy", "sampled")
-        )
+        *(Figure(f"{subject.name}: 8 stories / one story, {way}", f"{gain:.2f}x", "") for way, gain in gains.items()),
+        at_least(f"{subject.name}: 8 stories / 8 with unsigned weights", signed, 1.35, "{:.2f}x"),
     ], {f"{subject.name} {name}": samples for name, samples in taken.items()}
 
 
@@ -203,47 +214,54 @@ def soak(bundle: Path, stories: int, every: int) -> list[int]:
 
 
 def decode_figures(report: Report) -> list[Figure]:
-    """Compare decoding and prefill of int8 with the peers and PyTorch, and with the memory's bandwidth."""
+    """Compare decoding and prefill with the peers and PyTorch, and with the memory's bandwidth."""
     rows: list[Figure] = []
     for preset in presets_of(report):
-        ours = best_of(report, preset, "int8", SHORT)
-        if ours is None or ours.decode is None:
-            rows.append(Figure(f"{preset}: int8 decode", "not measured", ""))
-            continue
-        for runner, goal in GOALS.items():
-            theirs = best_of(report, preset, runner, SHORT)
-            name = f"{preset}: int8 decode / {runner}"
-            if theirs is None or theirs.decode is None:
-                rows.append(Figure(name, "not measured", "" if goal is None else f">= {goal:.2f}x"))
-            else:
-                rows.append(at_least(name, ours.decode.median / theirs.decode.median, goal, "{:.2f}x"))
-        share = report.ceiling_share(ours)
+        ours = best_of(report, preset, EIGHT_BITS, SHORT)
+        for runner in GOALS:
+            goal = GOALS_OF.get((preset, runner), GOALS[runner])
+            rows.append(_ratio(f"{preset}: 8 bits / {runner}", ours, best_of(report, preset, (runner,), SHORT), goal))
+        share = None if ours is None else report.ceiling_share(ours)
         if share is not None:
-            goal = 0.6 if preset == "medium" else None
-            rows.append(at_least(f"{preset}: share of the read bandwidth", share, goal, "{:.0%}"))
+            rows.append(Figure(f"{preset}: share of the read bandwidth", f"{share:.0%}", ""))
+        int4, q4 = (best_of(report, preset, (runner,), SHORT) for runner in ("int4", "llama.cpp Q4_0"))
+        rows.append(_ratio(f"{preset}: int4 / llama.cpp Q4_0", int4, q4, INT4_GOALS.get(preset)))
+        ours, theirs = (best_of(report, preset, runners, SHORT, ROWS) for runners in (EIGHT_BITS, (PEERS[1],)))
+        rows.append(_ratio(f"{preset}: 8 stories, 8 bits / {PEERS[1]}", ours, theirs, BATCH_GOAL))
         rows += prefill_figures(report, preset)
     return rows
 
 
+def _ratio(name: str, ours: Result | None, theirs: Result | None, goal: float | None) -> Figure:
+    """Return how many times as fast one runner decodes as another."""
+    if ours is None or ours.decode is None or theirs is None or theirs.decode is None:
+        return Figure(name, "not measured", "" if goal is None else f">= {goal:.2f}x")
+    return at_least(name, ours.decode.median / theirs.decode.median, goal, "{:.2f}x")
+
+
 def prefill_figures(report: Report, preset: str) -> list[Figure]:
-    """Compare each of our variants with PyTorch on a prompt of 200 tokens; none if the context is too short."""
+    """Compare the prefill of our variants with PyTorch's, for each long prompt that was measured."""
     rows = []
-    reference = best_of(report, preset, "torch eager", LONG)
-    for runner in ("int8", "fp32"):
-        ours = best_of(report, preset, runner, LONG)
-        if ours is not None and ours.prefill is not None and reference is not None and reference.prefill is not None:
-            goal = 1.0 if (preset, runner) == ("small", "int8") else None
-            ratio = ours.prefill.median / reference.prefill.median
-            rows.append(at_least(f"{preset}: {runner} prefill of {LONG} / torch eager", ratio, goal, "{:.2f}x"))
+    prompts = {result.case.prompt_tokens for result in report.results if result.case.preset == preset} - {SHORT}
+    for prompt in sorted(prompts):
+        reference = best_of(report, preset, ("torch eager",), prompt)
+        for name, runners in (("fp32", ("fp32",)), ("8 bits", EIGHT_BITS)):
+            found = [best_of(report, preset, (runner,), prompt) for runner in runners]
+            rates = [one.prefill.median for one in found if one is not None and one.prefill is not None]
+            if rates and reference is not None and reference.prefill is not None:
+                goal = PREFILL_GOALS[name] if prompt == LONG else None
+                ratio = max(rates) / reference.prefill.median
+                rows.append(at_least(f"{preset}: {name}, prefill of {prompt} / torch eager", ratio, goal, "{:.2f}x"))
     return rows
 
 
-def best_of(report: Report, preset: str, runner: str, prompt_tokens: int) -> Result | None:
-    """Return the result at the best number of threads, for one row and an empty context; None if not measured."""
+def best_of(report: Report, preset: str, runners: Sequence[str], prompt_tokens: int, rows: int = 1) -> Result | None:
+    """Return the result that decodes fastest, of some runners and all threads, with an empty context; None without."""
     found = [
         result
         for result in report.results
-        if (result.case.preset, result.case.runner, result.case.depth, result.case.batch) == (preset, runner, 0, 1)
+        if (result.case.preset, result.case.depth, result.case.batch) == (preset, 0, rows)
+        and result.case.runner in runners
         and result.case.prompt_tokens == prompt_tokens
         and result.decode is not None
     ]
@@ -260,7 +278,7 @@ def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[st
     """Measure cold start and peak memory of `slmx generate` with int8."""
     starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
     first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
-    goals = {"nano": (0.40, 75.0), "medium": (None, 180.0)}.get(subject.name, (None, None))
+    goals = {"nano": (0.30, 68.0), "medium": (0.50, 150.0)}.get(subject.name, (None, None))
     return [
         at_most(f"{subject.name}: cold start to the first word", first.median, goals[0], "{:.2f} s"),
         at_most(f"{subject.name}: peak memory of slmx generate", peak, goals[1], "{:.0f} MB"),
@@ -289,7 +307,8 @@ def main(
     with Meter() as meter:
         if report_file is None:
             bench = Bench(
-                BenchSettings(out, presets=names, variants=("torch eager", "fp32", "int8"), peers=PEERS), meter
+                BenchSettings(out, presets=names, variants=("torch eager", "fp32", *EIGHT_BITS, "int4"), peers=PEERS),
+                meter,
             )
             bench.run()
             bench.finish()

@@ -55,7 +55,11 @@ class Cache(Protocol):
 
 
 def open_onnx(
-    model: Path | bytes | bytearray, threads: int, name: str = "", spin: int | None = SPIN_MICROSECONDS
+    model: Path | bytes | bytearray,
+    threads: int,
+    name: str = "",
+    spin: int | None = SPIN_MICROSECONDS,
+    signed: bool = True,
 ) -> ort.InferenceSession:
     """Opens a model with onnxruntime on the CPU.
 
@@ -64,6 +68,7 @@ def open_onnx(
         threads: Threads inside an operator, 1 to 256.
         name: The name of the model in error messages; default: the file's path.
         spin: Microseconds that a thread spins between two operators; None is onnxruntime's default.
+        signed: Whether 8-bit weights become signed in memory where that is exact.
 
     Raises:
         SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
@@ -86,7 +91,8 @@ def open_onnx(
         read = model.read_bytes() if isinstance(model, Path) else model
         content = read if isinstance(read, bytearray) else bytearray(read)
         del read
-        make_weights_signed(content)
+        if signed:
+            make_weights_signed(content)
         fixed = bytes(content)
         content.clear()
         session = ort.InferenceSession(fixed, options, providers=["CPUExecutionProvider"])

@@ -56,12 +56,12 @@ def test_decoding_is_set_against_each_peer_at_its_best_and_what_is_missing_is_sa
     ]
     sides.append(of_prompt(result("torch eager", "small"), 16))
     figures = {figure.name: figure for figure in decode_figures(report(sides))}
-    assert figures["nano: int8 decode / llama.cpp Q8_0"].value == "1.67x"
-    assert figures["nano: int8 decode / llama.cpp Q8_0"].reached is True
-    assert figures["nano: int8 decode / onnxruntime-genai int8"].value == "not measured"
-    assert figures["nano: int8 prefill of 200 / torch eager"].value == "12.50x"
-    assert figures["small: int8 decode"].value == "not measured"
-    assert figures["medium: share of the read bandwidth"].goal == ">= 60%"
+    assert figures["nano: 8 bits / llama.cpp Q8_0"].value == "1.67x"
+    assert figures["nano: 8 bits / llama.cpp Q8_0"].reached is False
+    assert figures["nano: 8 bits / onnxruntime-genai int8"].value == "not measured"
+    assert figures["nano: 8 bits, prefill of 200 / torch eager"].value == "12.50x"
+    assert figures["small: 8 bits / llama.cpp Q4_0"].value == "not measured"
+    assert figures["medium: 8 stories, 8 bits / llama.cpp Q8_0"].goal == ">= 1.50x"
 
 
 def test_memory_is_flat_over_many_stories(tiny_checkpoint: Path) -> None:
