@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.reliability.load import CHECKS as LOAD
 from tests.reliability.outcome import Check
 
-CHECKS: dict[str, Check] = {}
+CHECKS: dict[str, Check] = {**LOAD}
