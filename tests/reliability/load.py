@@ -114,15 +114,17 @@ def check_serving(quick: bool, log: Log) -> Outcome:
                 threads = len(os.listdir(f"/proc/{server.process.pid}/task"))
                 taken.append((passed, server.memory()["VmRSS"], server.descriptors(), threads))
 
-    with tempfile.TemporaryDirectory() as folder:
-        with running("slmx", slmx_command(NANO, "int8"), Path(folder)) as server:
-            watcher = threading.Thread(target=watch, args=(server,))
-            watcher.start()
-            try:
-                found = run_load(server, CLIENTS, seconds, {"max_tokens": 64}, stream=True)
-            finally:
-                done.set()
-                watcher.join()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running("slmx", slmx_command(NANO, "int8"), Path(folder)) as server,
+    ):
+        watcher = threading.Thread(target=watch, args=(server,))
+        watcher.start()
+        try:
+            found = run_load(server, CLIENTS, seconds, {"max_tokens": 64}, stream=True)
+        finally:
+            done.set()
+            watcher.join()
     growth = slope_per_hour([one[0] for one in taken], [one[1] for one in taken])
     figures = {
         "bytes_per_hour": growth._asdict(),
