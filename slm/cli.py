@@ -16,7 +16,7 @@ from slm import __version__
 from slm.disk import WriteError
 from slm.errors import SlmxError, UsageError, did_you_mean
 from slm.signals import signals_end_as_exceptions
-from slm.usage import ClickException, ClickUsageError, usage_line
+from slm.usage import ClickException, ClickUsageError, refuse_empty_paths, usage_line
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
@@ -86,6 +86,7 @@ class LazyGroup(TyperGroup):
         single.command(cmd_name, rich_help_panel=_group(cmd_name))(getattr(import_module(module), function))
         command = typer.main.get_command(single)
         assert isinstance(command, typer.core.TyperCommand)
+        refuse_empty_paths(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # types of click

@@ -24,6 +24,22 @@ def panel(name: str) -> partial[Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
+def refuse_empty_paths(command: typer.core.TyperCommand) -> None:
+    """Lets every path of a command be refused if it is empty, as that of an unset variable of the shell is.
+
+    An empty path would be the current folder.
+    """
+    for parameter in command.params:
+        if parameter.type.name == "path":
+            setattr(parameter.type, "convert", partial(_read_path, parameter.type.convert))  # noqa: B010
+
+
+def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
+    if value == "":
+        raise typer.BadParameter("the path is empty; give one (. is the current folder)")
+    return convert(value, parameter, context)
+
+
 def one_of(what: str, names: Sequence[str], help: str) -> dict[str, Any]:
     """Returns the arguments of `typer.Option` for an option that takes one name of several.
 

@@ -100,24 +100,30 @@ def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
         f"{entry.bytes / 1e6:,.1f}",
         (entry.date or "")[:10],
         ",".join(entry.variants),
-        as_plain_text(f"damaged: {entry.problem}" if entry.problem else entry.source or ""),
+        as_plain_text(f"damaged: {entry.problem}" if entry.problem else _first(entry.source or "")),
     )
+
+
+def _first(source: str) -> str:
+    """Returns the first of the sources that a text lists, and how many more there are."""
+    first, *more = source.split(", ")
+    return f"{first} and {len(more)} more" if more else first
 
 
 def presets() -> None:
     """List the model shapes, and which have weights here."""
-    row = "{:<11} {:>7} {:>10} {:>6} {:>5} {:>8} {:>12} {:>18}  {}"
-    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters", "without the tables")
+    row = "{:<10} {:>7} {:>10} {:>6} {:>5} {:>8} {:>11}  {}"
+    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
     typer.echo(row.format(*heading, "ships with slmx"))
     for preset in PRESETS.values():
         c = preset.config
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        typer.echo(row.format(preset.name, *(f"{size:,}" for size in sizes), *counts, _shipped(preset.name)).rstrip())
+        numbers = (f"{number:,}" for number in (*sizes, c.parameters))
+        typer.echo(row.format(preset.name, *numbers, _shipped(preset.name)).rstrip())
 
 
 def _shipped(preset: str) -> str:
-    """Returns what ships with slmx for a preset. Its architecture may be another one, with other parameters."""
+    """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
     bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT.file
     held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
     if not any(held.values()):
@@ -125,8 +131,8 @@ def _shipped(preset: str) -> str:
     file = bundle if held["bundle"] else checkpoint
     shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
     config = GPTConfig.from_dict(shape, str(file))
-    what = " and ".join(name for name, is_here in held.items() if is_here)
-    return f"{what}: {config.parameters:,} parameters, {config.family}"
+    here = " ".join(name for name, is_here in held.items() if is_here)
+    return f"{config.family} {config.parameters:,}" + ("" if all(held.values()) else f" ({here})")
 
 
 def remove(

@@ -156,6 +156,13 @@ def test_the_shell_completes_variants_of_the_default_bundle_and_says_nothing(tmp
     assert os.listdir(tmp_path) == ["bundles"]
 
 
+@pytest.mark.parametrize("given", [["--out", ""], ["--out="], ["--checkpoint", "", "--out", "b"]])
+def test_an_empty_path_is_refused_instead_of_being_this_folder(slmx: Slmx, given: list[str], tmp_path: Path) -> None:
+    line = slmx.refuses("export", *given, code=2)
+    assert line == f"{given[0].rstrip('=')}: the path is empty; give one (. is the current folder)"
+    assert not os.listdir()
+
+
 def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:
     text = " ".join(slmx("bench", "--help").stdout.replace("│", " ").split())
     assert f"Runtimes: {', '.join(RUNTIMES)}; or none." in text

@@ -158,11 +158,11 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
     for name, preset in PRESETS.items():
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{name} ")]
         c = preset.config
-        counts = (f"{c.parameters:,}", f"{c.non_embedding_parameters:,}")
-        cells = [name, *(f"{size:,}" for size in c.to_dict().values()), *counts]
+        cells = [name, *(f"{size:,}" for size in c.to_dict().values()), f"{c.parameters:,}"]
+        assert len(line) <= 80
         if (PRETRAINED / name).is_dir():
             parameters = load_checkpoint(PRETRAINED / name).model.config.parameters
-            cells += f"bundle and checkpoint: {parameters:,} parameters, Llama".split()
+            cells += ["Llama", f"{parameters:,}"]
         assert line.split() == cells
 
 
@@ -194,6 +194,6 @@ def test_without_the_checkpoints_the_command_tells_of_the_bundles(
     monkeypatch.setattr("runtimes.hub.commands.PRETRAINED", tmp_path)
     (line,) = [line for line in slmx("presets").stdout.splitlines() if line.startswith("micro ")]
     parameters = load_checkpoint(PRETRAINED / "micro").model.config.parameters
-    assert line.endswith(f"bundle: {parameters:,} parameters, Llama")
+    assert line.endswith(f"  Llama {parameters:,} (bundle)")
     monkeypatch.setattr("runtimes.hub.commands.SHIPPED_BUNDLES", tmp_path)
     assert "Llama" not in slmx("presets").stdout
