@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,27 +24,25 @@ if TYPE_CHECKING:
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
-def run_steps(append: Callable[[list[int]], int], prompt: list[int], new_tokens: int) -> Round:
+def run_steps(read: Callable[[], list[int]], step: Callable[[list[int]], list[int]], new_tokens: int) -> Round:
     """Run a runtime step by step.
 
     Args:
-        append: Appends ids to the context and returns the most likely next id.
-        prompt: The ids of the prompt.
-        new_tokens: The number of ids to write.
+        read: Reads the prompt in every row and returns the most likely next id of each.
+        step: Appends an id to each row and returns the most likely next id of each.
+        new_tokens: The number of ids to write in each row.
 
     Returns:
         The ids and the times.
     """
     clock = time.perf_counter
-    ids: list[int] = []
-    stamps: list[float] = []
-    step = prompt
     started = clock()
-    for _ in range(new_tokens):
-        ids.append(append(step))
-        step = ids[-1:]
+    steps = [read()]
+    stamps = [clock()]
+    for _ in range(new_tokens - 1):
+        steps.append(step(steps[-1]))
         stamps.append(clock())
-    return Round.from_stamps([ids], started, stamps)
+    return Round.from_stamps([list(row) for row in zip(*steps, strict=True)], started, stamps)
 
 
 class Peer(Protocol):
@@ -55,6 +53,17 @@ class Peer(Protocol):
 
         `new_tokens` must be at least 1, and both together must fit the context. Otherwise the runtime raises its own
         error.
+        """
+
+
+class RowWriter(Peer, Protocol):
+    """A peer that also writes after a history, and several rows together."""
+
+    def greedy(self, prompt: list[int], new_tokens: int, history: Sequence[int] = (), rows: int = 1) -> Round:
+        """Write as `Peer.greedy` does, in `rows` rows with the same history and prompt.
+
+        The history is in the context before the prompt, and reading it is not timed. All rows take their steps
+        together.
         """
 
 
@@ -79,8 +88,9 @@ class PeerKind:
         writers: Additional modules for `prepare`.
         weights: The files in its folder that hold the model.
         exact: Whether weights and arithmetic are float32. Then it writes the same ids as PyTorch.
-        any_shape: Whether it reads every shape that slmx exports. If not, it reads plain GPT-2 shapes only.
+        any_shape: Whether it reads every shape that slmx exports. If not, it reads plain GPT-2 and Llama shapes only.
         reads: Whether what `open` returns is a `Reader`.
+        writes_rows: Whether what `open` returns is a `RowWriter`.
     """
 
     name: str
@@ -93,6 +103,7 @@ class PeerKind:
     exact: bool = False
     any_shape: bool = False
     reads: bool = False
+    writes_rows: bool = False
 
     @property
     def missing(self) -> list[str]:

@@ -43,7 +43,7 @@ class OpenVino:
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
         """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
         self._request.reset_state()
-        return run_steps(self._append, prompt, new_tokens)
+        return run_steps(lambda: [self._append(prompt)], lambda ids: [self._append(ids)], new_tokens)
 
 
 def open_peer(folder: Path, threads: int) -> OpenVino:

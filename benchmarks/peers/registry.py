@@ -21,6 +21,7 @@ def _kind(
     weights: tuple[str, ...],
     any_shape: bool = False,
     reads: bool = False,
+    writes_rows: bool = False,
 ) -> PeerKind:
     """Return a kind whose `prepare` and `open_peer` are in a module of this package.
 
@@ -37,7 +38,7 @@ def _kind(
         return peer
 
     exact = SAME_WEIGHTS.get(name) == "fp32"
-    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact, any_shape, reads)
+    return PeerKind(name, modules, install, prepare, open_peer, writers, weights, exact, any_shape, reads, writes_rows)
 
 
 _ALL = (
@@ -51,6 +52,7 @@ _ALL = (
             install="pip install llama-cpp-python gguf",
             weights=("model.gguf",),
             reads=True,
+            writes_rows=True,
         )
         for kind in ("F32", "Q8_0", "Q4_0")
     ),

@@ -31,9 +31,10 @@ class Family:
 
 SLMX = Family("slmx", Colour("#0072b2", "#56b4e9"))
 PYTORCH = Family("PyTorch", Colour("#3d444d", "#d0d7de"))
+LLAMA_CPP = Family("llama.cpp", Colour("#c24f00", "#f28e3c"))
 # The hues of Okabe and Ito ("Color Universal Design"), which differ also for people who are colour-blind.
 PEER_FAMILIES = (
-    Family("llama.cpp", Colour("#c24f00", "#f28e3c")),
+    LLAMA_CPP,
     Family("CTranslate2", Colour("#007d5a", "#2bc79a")),
     Family("onnxruntime-genai", Colour("#a8508c", "#e29ac4")),
     Family("OpenVINO", Colour("#857100", "#f0e442")),

@@ -10,9 +10,9 @@ from benchmarks.report.headline import in_a_list, times
 from benchmarks.report.leaderboard import (
     at_best_threads,
     contenders,
-    deep_setting,
     families,
     fastest,
+    largest_setting,
     main_results,
     main_setting,
     measured,
@@ -157,7 +157,7 @@ def depth_title(report: Report, presets: Sequence[str]) -> str:
     kept = []
     name = ""
     for preset, mine in _own(report, presets).items():
-        setting = deep_setting(report, preset)
+        setting = largest_setting(report, preset, "depth")
         if setting is not None:
             name = title_of(mine.case.runner)
             deep = at_best_threads(report, preset, setting)[mine.case.runner]

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.report.families import PYTORCH, title_of
+from benchmarks.report.families import LLAMA_CPP, PYTORCH, title_of
 from benchmarks.report.fields import percent, three_figures
 from benchmarks.report.leaderboard import (
     at_best_threads,
-    deep_setting,
     families,
+    largest_setting,
     main_results,
     main_setting,
     measured,
@@ -28,7 +28,7 @@ from benchmarks.report.warnings import BEFORE, STOPPED, busy_share
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 
-REFERENCE = "llama.cpp"  # the peer that most readers know
+REFERENCE = LLAMA_CPP.name  # the peer that most readers know
 FLOAT = "fp32"
 # Filled shares of the context that have words of their own, and how near a share must be.
 SHARES = {0.25: "a quarter", 0.5: "half", 0.75: "three quarters"}
@@ -107,7 +107,7 @@ def filled(report: Report, preset: str, tokens: int) -> str:
 
 
 def _at_depth(report: Report, preset: str, own: Result) -> str:
-    setting = deep_setting(report, preset)
+    setting = largest_setting(report, preset, "depth")
     if setting is None:
         return ""
     deep = at_best_threads(report, preset, setting)[own.case.runner]

@@ -7,10 +7,10 @@ peer.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from benchmarks.report.families import SAME_WEIGHTS, SLMX, family_of, is_ours
-from benchmarks.report.metrics import DECODE
+from benchmarks.report.families import PYTORCH, SAME_WEIGHTS, SLMX, Family, family_of, is_ours
+from benchmarks.report.metrics import DECODE, Metric
 from benchmarks.report.record import MEASURED, TORCH_RUNNERS, Case, Report, Result
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
@@ -120,10 +120,10 @@ def contenders(results: Mapping[str, Result]) -> list[Result]:
     return sorted((result for result in chosen if result is not None), key=speed, reverse=True)
 
 
-def deep_setting(report: Report, preset: str) -> Setting | None:
-    """Return the setting with the fullest context in which the recommended variant writes one story.
+def largest_setting(report: Report, preset: str, part: Literal["batch", "depth", "prompt_tokens"]) -> Setting | None:
+    """Return the setting with the largest value of one part in which the recommended variant has a speed.
 
-    It has the prompt of the main setting. It is None if no such setting was measured.
+    Its other parts are those of the main setting. It is None if no value is larger than that of the main setting.
     """
     setting, own = main_setting(report, preset), ours(report, preset)
     if setting is None or own is None:
@@ -133,16 +133,21 @@ def deep_setting(report: Report, preset: str) -> Setting | None:
         for result in measured(report)
         if result.case.preset == preset and result.case.runner == own.case.runner and result.decode is not None
     ]
-    same_work = [one for one in found if (one.batch, one.prompt_tokens) == (setting.batch, setting.prompt_tokens)]
-    deepest = max(same_work, key=lambda one: one.depth)
-    return deepest if deepest.depth > setting.depth else None
+    like_main = [one for one in found if one._replace(**{part: getattr(setting, part)}) == setting]
+    largest = max(like_main, key=lambda one: getattr(one, part))
+    return None if largest == setting else largest
+
+
+def family_ratio(report: Report, result: Result, family: Family, metric: Metric) -> float | None:
+    """Return how many times better a result is than the best of a family under the same setting; None if unknown."""
+    others = at_best_threads(report, result.case.preset, setting_of(result.case))
+    gains = [metric.gain(result, other) for runner, other in others.items() if family_of(runner) == family]
+    return min((gain for gain in gains if gain is not None), default=None)
 
 
 def float_ratio(report: Report, result: Result) -> float | None:
     """Return the decode speed relative to the fastest PyTorch runner under the same setting; None if one is unknown."""
-    others = at_best_threads(report, result.case.preset, setting_of(result.case))
-    torch = fastest(others[runner] for runner in TORCH_RUNNERS if runner in others)
-    return None if torch is None else DECODE.gain(result, torch)
+    return family_ratio(report, result, PYTORCH, DECODE)
 
 
 def quality_increase(report: Report, result: Result) -> float | None:

@@ -10,11 +10,13 @@ from benchmarks.report.leaderboard import measured, presets_of
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import (
     Table,
+    batch_table,
     case_table,
     leads_table,
     machine_table,
     main_table,
     preset_table,
+    prompt_table,
     trouble_table,
 )
 
@@ -38,7 +40,11 @@ class Part:
 
 def folded_parts(report: Report) -> list[Part]:
     """Return the folded parts that have content, the figures of other people last."""
-    parts = [Part("Where another runtime is ahead", [leads_table(report)])]
+    parts = [
+        Part("Where another runtime is ahead", [leads_table(report)]),
+        Part("Several stories together", [batch_table(report)]),
+        Part("The longest prompt", [prompt_table(report)]),
+    ]
     main = main_table(report)
     for preset in presets_of(report):
         cases = sum(result.case.preset == preset for result in measured(report))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from benchmarks.report.families import title_of
+from benchmarks.report.families import LLAMA_CPP, PYTORCH, Family, title_of
 from benchmarks.report.fields import FIELDS, Field, percent, three_figures
 from benchmarks.report.headline import filled, times
 from benchmarks.report.leaderboard import (
+    Setting,
     at_best_threads,
-    deep_setting,
     families,
+    family_ratio,
     in_order,
+    largest_setting,
     main_results,
     main_setting,
     measured,
@@ -22,7 +24,7 @@ from benchmarks.report.leaderboard import (
     setting_of,
     speed,
 )
-from benchmarks.report.metrics import DECODE, METRICS, Metric
+from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric
 from benchmarks.report.record import Report, Result
 
 BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."
@@ -91,11 +93,12 @@ def _column(report: Report, results: Sequence[Result | None], field: Field, head
     return _Column(heading or field.heading, cells, field.words, _best_rows(field.metric, results))
 
 
-def _setting_words(report: Report, presets: Sequence[str]) -> str:
-    settings = {preset: str(found) for preset in presets if (found := main_setting(report, preset)) is not None}
-    if len(set(settings.values())) == 1:
-        return next(iter(settings.values()))
-    return "; ".join(f"{preset}: {setting}" for preset, setting in settings.items())
+def _setting_words(settings: Mapping[str, Setting | None]) -> str:
+    """Return the settings of models in words: one for all, or one for each."""
+    words = {preset: str(setting) for preset, setting in settings.items() if setting is not None}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "; ".join(f"{preset}: {setting}" for preset, setting in words.items())
 
 
 def _quality_words(report: Report) -> str:
@@ -113,7 +116,7 @@ def preset_table(report: Report, preset: str) -> Table:
     found = main_results(report, preset)
     results = [found[runner] for runner in in_order(found)]
     columns = [_column(report, results, field) for field in FIELDS if field.main]
-    setting = deep_setting(report, preset)
+    setting = largest_setting(report, preset, "depth")
     if setting is not None:
         deep = at_best_threads(report, preset, setting)
         at_depth = [deep.get(result.case.runner) for result in results]
@@ -121,7 +124,8 @@ def preset_table(report: Report, preset: str) -> Table:
         heading = f"tokens/s {filled(report, preset, setting.depth)}"
         place = next(number for number, column in enumerate(columns) if column.heading == "times PyTorch")
         columns.insert(place, _Column(heading, cells, best=_best_rows(DECODE, at_depth)))
-    caption = f"{preset}, {_setting_words(report, [preset])}. Each runner is at its best number of threads."
+    words = _setting_words({preset: main_setting(report, preset)})
+    caption = f"{preset}, {words}. Each runner is at its best number of threads."
     return _joined(f"{caption} {BEST}{_quality_words(report)}" if results else "Nothing was measured.", columns)
 
 
@@ -142,9 +146,41 @@ def main_table(report: Report) -> Table:
         columns.append(_column(report, results, by_key["decode_tokens_per_s"], f"{preset}, tokens/s"))
     first = [found[presets[0]].get(runner) for runner in runners]
     columns += [_column(report, first, by_key[key], f"{presets[0]}: {by_key[key].heading}") for key in FIRST_MODEL]
-    caption = (
-        f"Each runner at its best number of threads, {_setting_words(report, presets)}. {BEST}{_quality_words(report)}"
-    )
+    settings = _setting_words({preset: main_setting(report, preset) for preset in presets})
+    caption = f"Each runner at its best number of threads, {settings}. {BEST}{_quality_words(report)}"
+    return _joined(caption, columns)
+
+
+def prompt_table(report: Report) -> Table:
+    """Return how fast the longest prompt of each model is read, and the ratio to the best of PyTorch."""
+    settings = {preset: largest_setting(report, preset, "prompt_tokens") for preset in presets_of(report)}
+    return _setting_table(report, settings, "prefill_tokens_per_s", FIRST_TOKEN, PYTORCH, "Tokens of the prompt")
+
+
+def batch_table(report: Report) -> Table:
+    """Return how fast the most stories are written together with each model, and the ratio to llama.cpp's best."""
+    settings = {preset: largest_setting(report, preset, "batch") for preset in presets_of(report)}
+    return _setting_table(report, settings, "decode_tokens_per_s", DECODE, LLAMA_CPP, "Tokens of all stories")
+
+
+def _setting_table(
+    report: Report, settings: Mapping[str, Setting | None], key: str, metric: Metric, family: Family, tokens: str
+) -> Table:
+    """Return a figure of each runner under a setting of each model, and its ratio to the best of a family."""
+    found = {
+        preset: at_best_threads(report, preset, setting) for preset, setting in settings.items() if setting is not None
+    }
+    runners = in_order(dict.fromkeys(runner for results in found.values() for runner in results))
+    (figure,) = (replace(field, metric=metric) for field in FIELDS if field.key == key)
+    columns = [_Column("runner", [title_of(runner) for runner in runners], words=True)]
+    for preset, known in found.items():
+        results = [known.get(runner) for runner in runners]
+        ratios = [None if one is None else family_ratio(report, one, family, metric) for one in results]
+        columns.append(_column(report, results, figure, f"{preset}, tokens/s"))
+        columns.append(
+            _Column(f"{preset}, times {family.name}'s best", ["" if one is None else f"{one:.2f}x" for one in ratios])
+        )
+    caption = f"{tokens} per second, {_setting_words(settings)}. The table of all cases has the threads. {BEST}"
     return _joined(caption, columns)
 
 

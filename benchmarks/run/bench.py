@@ -322,7 +322,7 @@ class Bench:
         settings = self._settings
         everyone = (*runners, *(peer.name for peer in self._peers))
         base = cases.base_cases(target.name, target.config, everyone, self._threads, settings.new_tokens)
-        best = dict.fromkeys(runners, 1)
+        best = dict.fromkeys(everyone, 1)
         varied = cases.variations(target.name, target.config, best, settings.quick, settings.new_tokens)
         count = len(base) + sum(map(len, varied))
         self._meter.expect(count * (settings.rounds + 1) * weight(target))

@@ -17,11 +17,18 @@ from slm.presets import GPTConfig
 
 RUNNERS = (*TORCH_RUNNERS, *VARIANTS)
 QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "q8", "int4")
-# Runners that are also measured with other prompts, depths and batches.
-VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch))
+# Runners that are also measured with other prompts, depths and batches. Such a peer must be a `RowWriter`. CTranslate2
+# is none. Its decode time is a difference of two times, in which the few steps after a long prompt are lost.
+VARIED_PEERS = ("llama.cpp Q8_0", "llama.cpp Q4_0")
+VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch), *VARIED_PEERS)
 PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
 BATCH = 8
+# A prompt that fills the context is measured from this length on. A shorter one would nearly be the long prompt.
+SHORTEST_FULL = 220
+# What the shape of a plain Llama has that a GPT-2 has not, and the sizes that may be any.
+LLAMA_PARTS = {"activation": "silu", "gated": True, "norm": "rmsnorm", "bias": False}
+LLAMA_SIZES = {"n_kv_head", "n_inner", "norm_eps", "rope_theta"}
 QUICK_PEERS = ("llama.cpp Q8_0",)
 LEAST_CONTEXT = 8
 
@@ -104,8 +111,9 @@ def variations(
     """
     block, short = config.block_size, min(PROMPT, config.block_size // 4)
     runners = [runner for runner in VARIED_RUNNERS if runner in best]
-    batch = (short, 0, BATCH)
-    settings = [batch] if quick else [(LONG_PROMPT, 0, 1), (short, block // 2, 1), batch]
+    full, batch = block - FEWEST_NEW, (short, 0, BATCH)
+    prompts = [LONG_PROMPT, *([full] if full >= SHORTEST_FULL else [])]
+    settings = [batch] if quick else [*((prompt, 0, 1) for prompt in prompts), (short, block * 3 // 4, 1), batch]
     groups = []
     for prompt, depth, rows in settings:
         new = min(new_tokens, block - depth - prompt)
@@ -129,10 +137,17 @@ def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
     """Return why a case cannot be measured; None if it can."""
     if peer is not None and peer.missing:
         return f"{' and '.join(peer.missing)} not installed: {peer.install}"
-    if peer is not None and not peer.any_shape and config.options():
-        return f"is measured on plain GPT-2 shapes only, and this is a {config.family} with other parts"
+    if peer is not None and not peer.any_shape and not _is_common(config):
+        return f"is measured on plain GPT-2 and Llama shapes only, and this is a {config.family} with other parts"
     if case.runner == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
         return "torch.compile needs a C++ compiler; install one, such as g++"
     if case.batch > 1 and case.runner in (*TORCH_RUNNERS, "portable"):
         return "runs one sequence at a time; fp32, int8, q8, int4, fp16 and mobile run several"
     return None
+
+
+def _is_common(config: GPTConfig) -> bool:
+    """Return whether a shape is a plain GPT-2 or Llama."""
+    options = config.options()
+    parts = {name: value for name, value in options.items() if name not in LLAMA_SIZES}
+    return not options or ("rope_theta" in options and parts == LLAMA_PARTS)

@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from benchmarks.report.record import TORCH_COMPILED, TORCH_RUNNERS, Round
 from runtimes.bundle.variants import VARIANTS
 
 if TYPE_CHECKING:
+    from benchmarks.peers import RowWriter
     from runtimes.engine.session import Session
 
 
@@ -94,7 +95,11 @@ def open_runner(job: Job) -> Callable[[], Round]:
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
-        peer = find_peer(job.runner).open(Path(job.path), job.threads)
+        kind = find_peer(job.runner)
+        peer = kind.open(Path(job.path), job.threads)
+        if kind.writes_rows:
+            writer = cast("RowWriter", peer)
+            return lambda: writer.greedy(job.prompt, job.new_tokens, job.history, job.batch)
         return lambda: peer.greedy(job.prompt, job.new_tokens)
     session = _open_session(job)
     if job.batch > 1:

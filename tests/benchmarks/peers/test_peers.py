@@ -14,9 +14,10 @@ from typing import cast
 import pytest
 import torch
 
-from benchmarks.peers import PeerKind, Reader, run_steps
+from benchmarks.peers import PeerKind, Reader, RowWriter, run_steps
 from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
 from benchmarks.peers.registry import PEERS, find_peer, find_peers
+from benchmarks.run.runners import Job, open_runner
 from export.exporter import export_bundle
 from export.settings import ExportSettings
 from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -27,6 +28,7 @@ from slm.importers.importer import ImportSettings, import_model
 from slm.model import generate_greedy
 from slm.presets import as_architecture, get_preset
 from tests import bundles
+from tests.benchmarks.peers.kinds import peer
 
 pytestmark = pytest.mark.slow
 
@@ -162,12 +164,12 @@ def test_what_is_missing_is_named() -> None:
 def test_steps_are_fed_one_by_one_and_timed() -> None:
     fed: list[list[int]] = []
 
-    def append(ids: list[int]) -> int:
+    def step(ids: list[int]) -> list[int]:
         fed.append(ids)
-        return len(fed)
+        return [number + 1 for number in ids]
 
-    run = run_steps(append, [7, 8], 3)
-    assert (run.rows[0], fed) == ([1, 2, 3], [[7, 8], [1], [2]])
+    run = run_steps(lambda: [1, 7], step, 3)
+    assert (run.rows, fed) == ([[1, 2, 3], [7, 8, 9]], [[1, 7], [2, 8]])
     assert len(run.token_seconds) == 2
 
 
@@ -188,6 +190,47 @@ def test_transformers_computes_the_same_from_the_folder_and_it_comes_back(arch: 
     assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "back"), print) == config
     back = load_checkpoint(tmp_path / "back").model.state_dict()
     assert all(torch.equal(back[name], tensor) for name, tensor in checkpoint.model.state_dict().items())
+
+
+ROW_WRITERS = ("llama.cpp F32", "llama.cpp Q8_0", "llama.cpp Q4_0")
+
+
+def test_the_registry_names_the_peers_that_write_rows() -> None:
+    assert {name for name, kind in PEERS.items() if kind.writes_rows} == set(ROW_WRITERS)
+
+
+@pytest.mark.parametrize("name", ROW_WRITERS)
+def test_rows_and_a_history_give_the_ids_of_one_row_after_all_of_it(name: str) -> None:
+    writer = cast(RowWriter, installed(name).open(prepared(name), 1))
+    whole = prompts()[1]
+    for prompt in (prompts()[0], whole[:50]):
+        alone = writer.greedy(prompt, NEW_TOKENS).rows
+        run = writer.greedy(prompt, NEW_TOKENS, rows=8)
+        assert run.rows == alone * 8
+        assert len(run.token_seconds) == NEW_TOKENS - 1
+    history, prompt = whole[:40], whole[40:50]
+    for rows in (1, 3):
+        assert writer.greedy(prompt, NEW_TOKENS, history, rows).rows == alone * rows
+    context = nano().model.config.block_size
+    full = (whole * context)[: context - 4]
+    assert writer.greedy(full, 4, rows=2).rows == writer.greedy(full, 4).rows * 2
+    with pytest.raises(SlmxError, match="request no more ids than the context holds"):
+        writer.greedy(full, 6, rows=2)
+
+
+def test_a_worker_gives_a_peer_the_history_and_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    class Writer:
+        def greedy(self, *arguments: object) -> None:
+            given.append(arguments)
+
+    for writes_rows in (True, False):
+        kind = peer(open=lambda folder, threads: Writer(), writes_rows=writes_rows)
+        monkeypatch.setitem(PEERS, "other", kind)
+        job = Job("other", True, ".", False, {}, threads=1, batch=8, history=[1], prompt=[2, 3], new_tokens=4)
+        open_runner(job)()
+    assert given == [([2, 3], 4, [1], 8), ([2, 3], 4)]
 
 
 READERS = {"llama.cpp F32": 0.9999, "llama.cpp Q8_0": 0.999, "llama.cpp Q4_0": 0.95}

@@ -10,15 +10,18 @@ import pytest
 from benchmarks.peers.registry import PEERS
 from benchmarks.report.families import PEER_FAMILIES, SAME_WEIGHTS, family_of, title_of
 from benchmarks.report.fields import percent, three_figures
+from benchmarks.report.headline import headlines
 from benchmarks.report.leaderboard import Setting, float_ratio, main_results, main_setting, quality_increase
 from benchmarks.report.record import FAILED, SKIPPED, Report, Result
 from benchmarks.report.tables import (
     Table,
+    batch_table,
     case_table,
     leads_table,
     machine_table,
     main_table,
     preset_table,
+    prompt_table,
     trouble_table,
 )
 from tests.report_samples import large_report, report, result
@@ -96,6 +99,63 @@ def test_the_speed_at_depth_stands_beside_the_short_one() -> None:
     place = table.headings.index("tokens/s when its context is three quarters full")
     assert table.headings[place - 2 : place] == ["tokens/s", "±"]
     assert [row[place] for row in table.rows] == ["3,000", "100", ""]
+
+
+def changed(one: Result, **changes: object) -> Result:
+    return replace(one, case=replace(one.case, **changes))  # type: ignore[arg-type]
+
+
+def test_stories_written_together_are_compared_with_the_best_of_llama_cpp_in_the_same_setting() -> None:
+    main = [result(runner) for runner in ("int8", "fp32", "llama.cpp Q8_0", "llama.cpp Q4_0", "torch eager")]
+    rates = {"int8": 3000, "fp32": 1000, "llama.cpp Q8_0": 1500, "llama.cpp Q4_0": 1000}
+    together = [changed(result(runner, speed=speed), batch=8) for runner, speed in rates.items()]
+    other = [result("int8", "micro"), changed(result("int8", "micro", speed=500), batch=8)]
+    table = batch_table(report([*main, *together, *other]))
+    assert table.headings == [
+        "runner",
+        "nano, tokens/s",
+        "nano, times llama.cpp's best",
+        "micro, tokens/s",
+    ]
+    assert table.rows == [
+        ["slmx int8", "24,000", "2.00x", "4,000"],
+        ["slmx fp32", "8,000", "0.67x", ""],
+        ["llama.cpp Q8_0", "12,000", "1.00x", ""],
+        ["llama.cpp Q4_0", "8,000", "0.67x", ""],
+    ]
+    assert bold(table, "nano, tokens/s") == ["slmx int8"]
+    assert "prompt 4, depth 0, batch 8" in table.caption
+    assert batch_table(report(main)).rows == []
+
+
+def test_the_longest_prompt_is_compared_with_the_best_of_pytorch() -> None:
+    main = [result("int8"), result("torch eager")]
+    seconds = {("int8", 200): 0.02, ("torch eager", 200): 0.1, ("int8", 240): 0.03, ("torch eager", 240): 0.12}
+    long = [
+        changed(same(runner, first_token_seconds=[first] * 5), prompt_tokens=prompt)
+        for (runner, prompt), first in seconds.items()
+    ]
+    table = prompt_table(report([*main, *long]))
+    assert table.headings == ["runner", "nano, tokens/s", "nano, times PyTorch's best"]
+    assert table.rows == [["slmx int8", "8,000", "4.00x"], ["PyTorch eager", "2,000", "1.00x"]]
+    assert bold(table, "nano, tokens/s") == ["slmx int8"]
+    assert "prompt 240, depth 0, batch 1" in table.caption
+    assert prompt_table(report(main)).rows == []
+
+
+def test_variations_change_no_main_figure() -> None:
+    runners = ("int8", "torch eager", "llama.cpp Q8_0")
+    main = [result(runner) for runner in runners]
+    varied = [
+        changed(result(runner, speed=9000), **change)
+        for runner in runners
+        for change in ({"prompt_tokens": 200}, {"prompt_tokens": 240}, {"batch": 8})
+    ]
+    plain, whole = report(main), report([*main, *varied])
+    assert main_setting(whole, "nano") == Setting(1, 0, 4)
+    assert [one.text for one in headlines(whole)] == [one.text for one in headlines(plain)]
+    assert main_table(whole) == main_table(plain)
+    assert leads_table(whole) == leads_table(plain)
 
 
 def test_the_best_of_a_column_is_marked_with_what_is_equal_within_the_noise() -> None:

@@ -12,9 +12,11 @@ from benchmarks.peers.registry import PEERS
 from benchmarks.report.record import FAILED, Case, Result
 from benchmarks.run.cases import (
     BATCH,
+    FEWEST_NEW,
     LONG_PROMPT,
     QUICK_RUNNERS,
     RUNNERS,
+    VARIED_PEERS,
     base_cases,
     best_threads,
     chosen_peers,
@@ -26,7 +28,7 @@ from benchmarks.run.cases import (
 from slm.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.benchmarks.peers.kinds import peer
-from tests.shapes import LLAMA
+from tests.shapes import ARCHITECTURES, LLAMA
 
 CASE = Case("nano", "int8", 1, 16, 0, 3)
 
@@ -66,9 +68,30 @@ def test_the_shipped_shapes_have_every_variation() -> None:
     for name in ("nano", "micro", "small", "medium"):
         groups = variations(name, PRESETS[name].config, dict.fromkeys(RUNNERS, 1), quick=False)
         settings = [(group[0].prompt_tokens, group[0].depth, group[0].batch) for group in groups]
-        half = PRESETS[name].config.block_size // 2
-        assert settings == [(LONG_PROMPT, 0, 1), (16, half, 1), (16, 0, BATCH)]
+        block = PRESETS[name].config.block_size
+        assert settings == [
+            (LONG_PROMPT, 0, 1),
+            (block - FEWEST_NEW, 0, 1),
+            (16, block * 3 // 4, 1),
+            (16, 0, BATCH),
+        ]
         assert not {"torch compiled", "torchscript", "pt2"} & {case.runner for group in groups for case in group}
+
+
+@pytest.mark.parametrize(("block", "prompts"), [(215, []), (235, [200]), (236, [200, 220]), (1024, [200, 1008])])
+def test_a_prompt_that_fills_the_context_is_measured_if_it_is_clearly_longer(block: int, prompts: list[int]) -> None:
+    groups = variations("any", shape(block), {"int8": 1}, quick=False)
+    assert [group[0].prompt_tokens for group in groups if group[0].prompt_tokens > 16] == prompts
+    assert [group[0].new_tokens for group in groups if group[0].prompt_tokens > LONG_PROMPT] == [FEWEST_NEW] * (
+        len(prompts) - 1
+    )
+
+
+def test_some_peers_are_varied_too() -> None:
+    best = dict.fromkeys(("int8", *PEERS), 1)
+    for group in variations("nano", PRESETS["nano"].config, best, quick=False):
+        assert [case.runner for case in group] == ["int8", *VARIED_PEERS]
+    assert all(PEERS[name].writes_rows for name in VARIED_PEERS)
 
 
 def test_a_quick_run_varies_the_batch_of_int8_only() -> None:
@@ -116,13 +139,19 @@ def test_peers_by_name_by_runtime_and_none() -> None:
     assert len(chosen_peers(None, quick=False)) > len(chosen_peers(None, quick=True))
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_peer_is_measured_on_plain_gpt2_and_llama_shapes(name: str) -> None:
+    case, config = Case("nano", "other", 1, 16, 0, 8), ARCHITECTURES[name]
+    words = f"is measured on plain GPT-2 and Llama shapes only, and this is a {config.family} with other parts"
+    assert skipped(case, peer(), config) == (None if name in ("gpt2", "llama") else words)
+    assert skipped(case, peer(any_shape=True), config) is None
+    grouped = replace(LLAMA, n_kv_head=2, n_inner=96, norm_eps=1e-6, rope_theta=5e4)
+    assert skipped(case, peer(), grouped) is None
+
+
 def test_what_is_skipped_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("nano", "fp32", 1, 16, 0, 8)
     assert skipped(case, None, PLAIN) is None
-    assert (
-        skipped(case, peer(), LLAMA) == "is measured on plain GPT-2 shapes only, and this is a Llama with other parts"
-    )
-    assert skipped(case, PEERS["OpenVINO fp32"], LLAMA) != skipped(case, peer(), LLAMA)
     assert skipped(case, peer(), PLAIN) is None
     assert (
         skipped(case, peer(modules=("json", "no_such_module")), PLAIN)
