@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check pi-check container-check suites sign-interop bundle web web-bench train-nano train-micro clean
+.PHONY: story test test-fast check pi-check container-check suites sign-interop bundle docs web web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	@$(BIN)/slmx generate "Once upon a time"
@@ -28,6 +28,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/cog --check README.md docs/commands.md
 
 # Writes stories on emulated Raspberry Pis: the wheel of this tree, the aarch64 wheels of PyPI, and Debian's Python.
 # It needs Debian's apt-get, and no root.
@@ -60,6 +61,16 @@ suites: .venv/suites/ready
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 	$(BIN)/slmx export --preset micro --int8 --no-fp32 --out runtimes/bundles/micro --force
+
+# Builds docs/ as a site in site/, and runs the notebook. SLMX_NOTEBOOK_QUICK=1 trains for a minute only.
+docs: .venv/docs/ready
+	.venv/docs/bin/mkdocs build --strict
+	cd docs && ../.venv/docs/bin/jupytext --to ipynb --execute story_model.py
+
+.venv/docs/ready: pyproject.toml constraints.txt
+	test -x .venv/docs/bin/python || $(PYTHON) -m venv .venv/docs
+	.venv/docs/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(TORCH) --editable ".[docs]"
+	@touch $@
 
 # Builds the files of the web page again, from runtimes/web/app/src. It needs Node.js 20 or newer, with npm.
 web:

@@ -1,6 +1,6 @@
 """onnxruntime-genai on the graph of a bundle. Its loop is in C++.
 
-Its configuration is that of the bundle without the end and padding tokens, so it does not stop at them.
+Its configuration is that of the bundle with an end token that no text has, so it does not stop.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ peer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from benchmarks.report.families import PYTORCH, SAME_WEIGHTS, SLMX, Family, family_of, is_ours
@@ -53,13 +53,23 @@ def fastest(results: Iterable[Result]) -> Result | None:
     return max((result for result in results if result.decode is not None), key=speed, default=None)
 
 
+def at_fewest_threads(results: Sequence[Result]) -> Result:
+    """Return the best of a runner's results with different numbers of threads.
+
+    It is the one with the fewest threads that is not slower than the fastest by more than the noise.
+    """
+    top = max(results, key=speed)
+    equal = [result for result in results if result is top or DECODE.lead(top, result) is None]
+    return min(equal, key=lambda result: result.case.threads)
+
+
 def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, Result]:
     """Return every runner's result at its best number of threads under one setting, the fastest runner first."""
     groups: dict[str, list[Result]] = {}
     for result in measured(report):
         if result.case.preset == preset and setting_of(result.case) == setting and result.decode is not None:
             groups.setdefault(result.case.runner, []).append(result)
-    best = [found for found in map(fastest, groups.values()) if found is not None]
+    best = map(at_fewest_threads, groups.values())
     return {found.case.runner: found for found in sorted(best, key=speed, reverse=True)}
 
 

@@ -12,6 +12,7 @@ from benchmarks.report.tables import (
     Table,
     batch_table,
     case_table,
+    choice_table,
     leads_table,
     machine_table,
     main_table,
@@ -42,6 +43,7 @@ def folded_parts(report: Report) -> list[Part]:
     """Return the folded parts that have content, the figures of other people last."""
     parts = [
         Part("Where another runtime is ahead", [leads_table(report)]),
+        Part("What slmx chooses", [choice_table(report)]),
         Part("Several stories together", [batch_table(report)]),
         Part("The longest prompt", [prompt_table(report)]),
     ]

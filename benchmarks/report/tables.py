@@ -13,6 +13,7 @@ from benchmarks.report.leaderboard import (
     at_best_threads,
     families,
     family_ratio,
+    fastest,
     in_order,
     largest_setting,
     main_results,
@@ -26,10 +27,14 @@ from benchmarks.report.leaderboard import (
 )
 from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric
 from benchmarks.report.record import Report, Result
+from runtimes.bundle.variants import MOST_LOSS, VARIANTS
+from runtimes.engine.session import MOST_THREADS, ONE_THREAD_BYTES, default_threads
+from slm.counted import counted
 
 BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."
 # The largest distance from the best that can count as equal to it.
 FARTHEST = 0.1
+DEFAULT = "int8"  # of the target `any`
 # Figures of the first model in the table of several models.
 FIRST_MODEL = ("ttft_ms", "peak_rss_mib", "disk_bytes", "quality")
 
@@ -182,6 +187,51 @@ def _setting_table(
         )
     caption = f"{tokens} per second, {_setting_words(settings)}. The table of all cases has the threads. {BEST}"
     return _joined(caption, columns)
+
+
+def choice_table(report: Report) -> Table:
+    """Return what slmx runs for each model if nothing is named, and the fastest way among those that lose little."""
+    rows = []
+    for preset in presets_of(report):
+        setting = main_setting(report, preset)
+        own = [
+            result
+            for result in measured(report)
+            if result.case.preset == preset
+            and result.case.runner in VARIANTS
+            and setting_of(result.case) == setting
+            and VARIANTS[result.case.runner].may_be_default
+        ]
+        quickest = fastest(own)
+        default = next(
+            (
+                result
+                for result in own
+                if result.case.runner == DEFAULT and result.case.threads == _threads(report, result)
+            ),
+            None,
+        )
+        if default is None or quickest is None:
+            continue
+        ratio = speed(default) / speed(quickest)
+        rows.append([preset, _way(default), three_figures(speed(default)), _way(quickest), f"{ratio:.2f}x"])
+    caption = (
+        f"Without an option, slmx runs {DEFAULT}. It takes one thread below {ONE_THREAD_BYTES / 1e6:.0f} MB of weights, "
+        f"because waking another takes longer than it saves, and else all cores, at most {MOST_THREADS}. The quickest is "
+        f"that of the variants that lose at most {percent(MOST_LOSS)}. `slmx doctor --pin` keeps it for a bundle and a "
+        "processor."
+    )
+    headings = ["preset", "slmx runs", "tokens/s", "the quickest that was measured", "times the quickest"]
+    return Table(caption if rows else "", headings, rows, [True, True, False, True, False])
+
+
+def _threads(report: Report, result: Result) -> int:
+    """Return the number of threads that slmx chooses for the variant of a result on the machine of the report."""
+    return default_threads(result.disk_bytes or 0, int(report.machine.get("cores", "1")))
+
+
+def _way(result: Result) -> str:
+    return f"{result.case.runner}, {counted(result.case.threads, 'thread')}"
 
 
 def leads_table(report: Report) -> Table:

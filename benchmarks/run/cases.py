@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
+from benchmarks.report.leaderboard import at_fewest_threads
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
@@ -124,13 +125,12 @@ def variations(
 
 
 def best_threads(results: Iterable[Result]) -> dict[str, int]:
-    """Return the number of threads with which each runner decoded fastest. A runner without a speed is left out."""
-    rates: dict[str, tuple[float, int]] = {}
+    """Return the best number of threads of each runner, as in `at_fewest_threads`. One without a speed is left out."""
+    groups: dict[str, list[Result]] = {}
     for result in results:
         if result.decode is not None:
-            runner, found = result.case.runner, (result.decode.median, result.case.threads)
-            rates[runner] = max(rates.get(runner, found), found)
-    return {runner: threads for runner, (_, threads) in rates.items()}
+            groups.setdefault(result.case.runner, []).append(result)
+    return {runner: at_fewest_threads(found).case.threads for runner, found in groups.items()}
 
 
 def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:

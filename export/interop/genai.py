@@ -16,18 +16,20 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 from slm.json_reader import Fields, parse_json
+from slm.tokenizer import Tokenizer
 
 CONFIG_FILE = "genai_config.json"
 MODEL_FILE = "model.onnx"
+NEVER_IN_UTF_8 = b"\xff"
 FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
 
 
 def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
     """Writes the files that onnxruntime-genai reads for one variant of a bundle.
 
-    The configuration is that of the bundle without the end and padding tokens, so it does not stop at them. A cache
-    that grows is no shared buffer. Only the description of the graph is kept. Other parts can name libraries and files
-    outside the bundle.
+    The configuration is that of the bundle with an end token that no text has, so it does not stop. Without an end
+    token, onnxruntime-genai 0.18 stops at id 0. A cache that grows is no shared buffer. Only the description of the
+    graph is kept. Other parts can name libraries and files outside the bundle.
 
     Args:
         bundle: The bundle.
@@ -38,22 +40,29 @@ def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
         SlmxError: The bundle does not have the variant, or its configuration lacks a part.
     """
     try:
-        config = _adapt(Fields(parse_json(bundle.read(CONFIG_FILE))), VARIANTS[bundle.choose(variant)].shared_cache)
+        shared = VARIANTS[bundle.choose(variant)].shared_cache
+        config = _adapt(Fields(parse_json(bundle.read(CONFIG_FILE))), shared, _unused_token(bundle.tokenizer()))
     except ValueError as error:
         raise SlmxError(f"{bundle.store.location(CONFIG_FILE)}: {error}; export it again") from None
     (folder / MODEL_FILE).write_bytes(bundle.model_bytes(variant))
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
 
 
-def _adapt(stored: Fields, shared_cache: bool) -> dict[str, Any]:
+def _unused_token(tokenizer: Tokenizer) -> int:
+    """Returns the id of a byte that UTF-8 never uses, or else the last id."""
+    ids = range(tokenizer.vocab_size)
+    return next((token for token in ids if tokenizer.token_bytes(token) == NEVER_IN_UTF_8), ids[-1])
+
+
+def _adapt(stored: Fields, shared_cache: bool, end: int) -> dict[str, Any]:
     model, search = stored.object("model"), stored.object("search")
     decoder = model.object("decoder")
     names = {part: _plain_values(decoder.object(part)) for part in ("inputs", "outputs")}
     options = {"log_id": "onnxruntime-genai", "log_severity_level": FATAL_ONLY}
     graph = {"filename": MODEL_FILE, "session_options": options}
-    kept = {name: value for name, value in _plain_values(model).items() if name not in ("eos_token_id", "pad_token_id")}
+    ends = {"eos_token_id": end, "pad_token_id": end}
     return {
-        "model": kept | {"decoder": _plain_values(decoder) | names | graph},
+        "model": _plain_values(model) | ends | {"decoder": _plain_values(decoder) | names | graph},
         "search": _plain_values(search) | {"do_sample": False, "past_present_share_buffer": shared_cache},
     }
 

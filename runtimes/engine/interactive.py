@@ -10,7 +10,7 @@ from runtimes.types import GenerationConfig, SamplingParams
 
 TURN_TOKENS = 64
 HELP = """a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit
-Ctrl-C stops the model, Ctrl-D ends the story"""
+Ctrl-C stops the model; at the prompt, Ctrl-C and Ctrl-D end the story"""
 
 Output = Callable[[str], None]
 

@@ -22,9 +22,12 @@ MOST_THREADS = 4
 FLOAT_BYTES = 4
 
 
-def default_threads(model_bytes: int) -> int:
-    """Returns the threads for a model of so many bytes: one for few bytes, or else the usable cores, at most four."""
-    return 1 if model_bytes < ONE_THREAD_BYTES else min(MOST_THREADS, usable_cores())
+def default_threads(model_bytes: int, cores: int | None = None) -> int:
+    """Returns the threads for a model of so many bytes: one for few bytes, or else all cores, at most four.
+
+    Without `cores`, they are those that this process may use.
+    """
+    return 1 if model_bytes < ONE_THREAD_BYTES else min(MOST_THREADS, cores or usable_cores())
 
 
 def float_threads(config: GPTConfig) -> int:

@@ -1,7 +1,7 @@
 """The file of a signature, in the format of sigstore's `model-signing` package, version 1.0 of its statements.
 
 It is a sigstore bundle in JSON. It holds a DSSE envelope, and the envelope holds an in-toto statement: the name and the
-SHA-256 of every file of the model. docs/pack.md describes it. Nothing here needs `cryptography`.
+SHA-256 of every file of the model. docs/bundle-format.md describes it. Nothing here needs `cryptography`.
 """
 
 from __future__ import annotations

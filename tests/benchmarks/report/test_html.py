@@ -96,6 +96,7 @@ def test_details_are_folded_and_the_published_figures_are_last(page: str, large:
     assert titles == [part.title for part in folded_parts(large)]
     assert titles == [
         "Where another runtime is ahead",
+        "What slmx chooses",
         "nano: main figures and all 30 cases",
         "medium: main figures and all 30 cases",
         "Failed: 1 case",
@@ -112,7 +113,7 @@ def test_details_are_folded_and_the_published_figures_are_last(page: str, large:
 
 def test_one_model_is_not_shown_twice() -> None:
     titles = [part.title for part in folded_parts(report([result("int8"), result("torch eager")]))]
-    assert titles == ["nano: all 2 cases", "Machine and models", "Published figures"]
+    assert titles == ["What slmx chooses", "nano: all 2 cases", "Machine and models", "Published figures"]
 
 
 def test_what_changes_the_conclusion_stands_before_the_picture() -> None:

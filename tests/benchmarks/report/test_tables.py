@@ -17,6 +17,7 @@ from benchmarks.report.tables import (
     Table,
     batch_table,
     case_table,
+    choice_table,
     leads_table,
     machine_table,
     main_table,
@@ -183,6 +184,16 @@ def test_leads_of_others_are_listed_with_both_figures_and_qualities() -> None:
     assert not any(row[1:3] == ["llama.cpp Q8_0", "speed"] for row in table.rows)
     assert leads_table(report([result("int8"), result("torch eager")])).rows == []
     assert leads_table(report([result("torch eager")])).rows == []
+
+
+def test_what_slmx_chooses_is_held_against_the_quickest_way_that_loses_little(large: Report) -> None:
+    table = choice_table(large)
+    assert table.rows == [
+        ["nano", "int8, 1 thread", "5,000", "int8, 2 threads", "0.67x"],
+        ["medium", "int8, 2 threads", "625", "int8, 2 threads", "1.00x"],
+    ]
+    assert "one thread below 15 MB" in table.caption
+    assert choice_table(report([result("torch eager"), result("llama.cpp Q4_0")])).rows == []
 
 
 def test_a_failed_case_counts_for_nothing_whatever_it_left() -> None:

@@ -59,7 +59,7 @@ def test_the_shipped_bundle_is_small(tmp_path: Path) -> None:
 
 
 def test_the_bytes_are_those_of_the_format(bundle: Path, tmp_path: Path) -> None:
-    """docs/pack.md describes them; another program, written from this description, makes the same file."""
+    """docs/bundle-format.md describes them; another program, written from this description, makes the same file."""
     archive = pack(bundle, tmp_path / "a.slmx")
     assert archive.read_bytes() == zip_of(entries_of(bundle))
     with zipfile.ZipFile(archive) as opened:

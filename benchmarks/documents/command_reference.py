@@ -1,0 +1,60 @@
+"""The reference of the command line in docs/commands.md, from the commands themselves."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import typer
+
+from slm.cli import COMMANDS, app
+
+
+def reference() -> str:
+    """Returns a section for each command: what it does, its arguments and its options by panel."""
+    group: Any = typer.main.get_command(app)
+    return "\n\n".join(_section(name, group.get_command(None, name)) for name in COMMANDS)
+
+
+def _section(name: str, command: Any) -> str:  # noqa: ANN401  # a command of click
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+    usage = " ".join(f"[{one.make_metavar(_context(command)).strip('[]')}]" for one in arguments)
+    parts = [f"## slmx {name}", inspect.cleandoc(command.help or ""), f"    slmx {name} [OPTIONS] {usage}".rstrip()]
+    panels: dict[str, list[str]] = {}
+    for parameter in command.params:
+        if getattr(parameter, "hidden", False) or parameter.name == "help":
+            continue
+        title = parameter.rich_help_panel or ("Arguments" if parameter in arguments else "Options")
+        panels.setdefault(title, []).append(_row(command, parameter))
+    for title, rows in panels.items():
+        parts.append("\n".join([f"| {title} | | |", "|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _row(command: Any, parameter: Any) -> str:  # noqa: ANN401  # a parameter of click
+    context = _context(command)
+    if parameter.param_type_name == "argument":
+        names, text = parameter.make_metavar(context), parameter.help or ""
+    else:
+        names, text = ", ".join([*parameter.opts, *parameter.secondary_opts]), parameter.help or ""
+        if not parameter.is_flag:
+            names += f" {parameter.make_metavar(context)}"
+    return f"| `{names}` | {_cell(text)} | {_cell(_default(parameter))} |"
+
+
+def _default(parameter: Any) -> str:  # noqa: ANN401  # a parameter of click
+    """Returns the default as --help shows it; "" if there is none."""
+    shown = parameter.show_default
+    if isinstance(shown, str):
+        return shown
+    if parameter.default in (None, False, ()) or shown is False:
+        return ""
+    return str(parameter.default)
+
+
+def _context(command: Any) -> Any:  # noqa: ANN401  # of click
+    return command.context_class(command)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
