@@ -185,9 +185,9 @@ plt.show()
 slmx("export", "--checkpoint", WORK / "run", "--int8", "--out", WORK / "bundle")
 manifest = json.loads((WORK / "bundle" / "manifest.json").read_text(encoding="utf-8"))
 for name, variant in manifest["variants"].items():
-    size = manifest["files"][variant["file"]]["bytes"]
-    quality = variant["figures"]["quality"]
-    print(f"{name:6} {size / 1e6:6.2f} MB   {quality['windows']['bits_per_byte']:.4f} bits per byte")
+    print(f"{name:6} {manifest['files'][variant['file']]['bytes'] / 1e6:5.2f} MB")
+quality = manifest["variants"]["int8"]["figures"]["quality"]
+print(f"float {quality['float_bits_per_byte']:.4f} bits per byte, int8 {quality['decode']['bits_per_byte']:.4f}")
 
 # %% [markdown]
 # ## 7. Speed
