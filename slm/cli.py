@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from slm import __version__
 from slm.disk import WriteError
 from slm.errors import SlmxError, UsageError, did_you_mean
+from slm.examples import EXAMPLES
 from slm.signals import signals_end_as_exceptions
 from slm.usage import ClickException, ClickUsageError, refuse_empty_paths, usage_line
 
@@ -83,7 +84,9 @@ class LazyGroup(TyperGroup):
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_TURNS)
         module, function = COMMANDS[cmd_name]
         single = typer.Typer(add_completion=False)
-        single.command(cmd_name, rich_help_panel=_group(cmd_name))(getattr(import_module(module), function))
+        examples = "\n\n".join(("Examples:", *EXAMPLES[cmd_name]))
+        run = getattr(import_module(module), function)
+        single.command(cmd_name, rich_help_panel=_group(cmd_name), epilog=examples)(run)
         command = typer.main.get_command(single)
         assert isinstance(command, typer.core.TyperCommand)
         refuse_empty_paths(command)

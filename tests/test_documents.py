@@ -13,6 +13,8 @@ import pytest
 import typer
 
 from slm.cli import COMMANDS, app
+from slm.examples import EXAMPLES
+from slm.usage import ClickException
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
@@ -56,10 +58,12 @@ def problem(line: str) -> str | None:
     if words[0] not in COMMANDS:
         return "" if words[0].isupper() else f"no command {words[0]}"
     command = group.get_command(None, words[0])
-    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
-    given = [word.split("=")[0] for word in words[1:] if word.startswith("-") and len(word) > 1]
-    wrong = [name for name in given if name not in options | {"--help"} and not re.match(r"-\d", name)]
-    return f"slmx {words[0]} has no {', '.join(wrong)}" if wrong else None
+    context = command.context_class(command, info_name=words[0], resilient_parsing=True)
+    try:
+        _, left, _ = command.make_parser(context).parse_args(words[1:])
+    except ClickException as error:
+        return str(error)
+    return f"slmx {words[0]} does not take {' '.join(left)}" if left else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -70,8 +74,16 @@ def test_every_command_of_a_page_exists(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     assert sum(len(commands(page)) for page in PAGES) > 150
-    assert problem("generate --no-such-option") == "slmx generate has no --no-such-option"
+    assert "No such option: --no-such-option" in str(problem("generate --no-such-option"))
+    assert problem("keygen mine") == "slmx keygen does not take mine"
     assert problem("no-such-command") == "no command no-such-command"
+
+
+def test_each_command_has_two_examples_that_exist() -> None:
+    assert set(EXAMPLES) == set(COMMANDS)
+    assert all(len(lines) == 2 for lines in EXAMPLES.values())
+    calls = [line.split(" | ")[0].removeprefix("slmx ") for lines in EXAMPLES.values() for line in lines]
+    assert [why for call in calls if (why := problem(call))] == []
 
 
 def anchors(page: Path) -> set[str]:

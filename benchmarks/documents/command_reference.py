@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from slm.cli import COMMANDS, app
+from slm.examples import EXAMPLES
 
 
 def reference() -> str:
@@ -28,6 +29,7 @@ def _section(name: str, command: Any) -> str:  # noqa: ANN401  # a command of cl
         panels.setdefault(title, []).append(_row(command, parameter))
     for title, rows in panels.items():
         parts.append("\n".join([f"| {title} | | |", "|---|---|---|", *rows]))
+    parts.append("\n".join(("Examples:", "", *(f"    {line}" for line in EXAMPLES[name]))))
     return "\n\n".join(parts)
 
 
@@ -39,6 +41,7 @@ def _row(command: Any, parameter: Any) -> str:  # noqa: ANN401  # a parameter of
         names, text = ", ".join([*parameter.opts, *parameter.secondary_opts]), parameter.help or ""
         if not parameter.is_flag:
             names += f" {parameter.make_metavar(context)}"
+    names = names.replace("|", "\\|")
     return f"| `{names}` | {_cell(text)} | {_cell(_default(parameter))} |"
 
 
@@ -47,7 +50,7 @@ def _default(parameter: Any) -> str:  # noqa: ANN401  # a parameter of click
     shown = parameter.show_default
     if isinstance(shown, str):
         return shown
-    if parameter.default in (None, False, ()) or shown is False:
+    if any(parameter.default is nothing for nothing in (None, False, ())) or shown is False:
         return ""
     return str(parameter.default)
 

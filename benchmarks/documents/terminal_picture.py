@@ -17,8 +17,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
 COLUMNS = 76
-COMMAND = ("generate", "Once upon a time", "--seed", "5", "--max-tokens", "130")
-SHOWN = '$ slmx generate "Once upon a time" --seed 5 --max-tokens 130'
+COMMAND = ("generate", "Once upon a time", "--seed", "57")
+SHOWN = '$ slmx generate "Once upon a time" --seed 57'
 THEMES: dict[str, TerminalTheme] = {"light": DEFAULT_TERMINAL_THEME, "dark": MONOKAI}
 # rich's own form loads a font from another host. This one takes the reader's.
 FORM = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
