@@ -84,7 +84,7 @@ class LazyGroup(TyperGroup):
             os.environ.setdefault("GOMP_SPINCOUNT", SPIN_TURNS)
         module, function = COMMANDS[cmd_name]
         single = typer.Typer(add_completion=False)
-        examples = "\n\n".join(("Examples:", *EXAMPLES[cmd_name]))
+        examples = "\n\n".join(("Examples:", *EXAMPLES.get(cmd_name, ())))
         run = getattr(import_module(module), function)
         single.command(cmd_name, rich_help_panel=_group(cmd_name), epilog=examples)(run)
         command = typer.main.get_command(single)

@@ -44,7 +44,7 @@ def commands(page: Path) -> list[str]:
     for line in code_lines(page):
         for part in re.split(r" && | \| |; ", line.split("  #")[0].removeprefix("$ ")):
             match = re.match(r"(?:[A-Z_]+=\S* |timeout [^|]*? (?=slmx)|echo .*?\| )*(?:\S*/)?slmx (.*)", part)
-            if match:
+            if match and "[OPTIONS]" not in match[1]:
                 found.append(re.sub(r"\s[0-9]?>+\s*\S+|\s<\s*\S+|\s&$", "", match[1]))
     return found
 
@@ -58,7 +58,7 @@ def problem(line: str) -> str | None:
     if words[0] not in COMMANDS:
         return "" if words[0].isupper() else f"no command {words[0]}"
     command = group.get_command(None, words[0])
-    context = command.context_class(command, info_name=words[0], resilient_parsing=True)
+    context = command.context_class(command, info_name=words[0])
     try:
         _, left, _ = command.make_parser(context).parse_args(words[1:])
     except ClickException as error:
