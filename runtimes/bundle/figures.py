@@ -67,6 +67,21 @@ class Operators:
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """How many weights of int8 are at an end of the range of their matrix.
+
+    Attributes:
+        weights: Number of weights that are stored in 8 bits.
+        at_ends: Those that are stored as the least or the largest number of their matrix.
+        clipped: Those of them that are more than half a step away from the float weight, so their range was cut.
+    """
+
+    weights: int
+    at_ends: int
+    clipped: int
+
+
+@dataclass(frozen=True)
 class Figures:
     """What the checks measured for one variant; None for what its gate does not need.
 
@@ -76,6 +91,7 @@ class Figures:
         bits_per_byte: Bits per byte of the text that the variants were compared on.
         quality: The comparison with the float model.
         operators: The operators of its graph.
+        saturation: The weights at the ends of their range, for int8.
     """
 
     parity: float | None = None
@@ -83,6 +99,7 @@ class Figures:
     bits_per_byte: float | None = None
     quality: Comparison | None = None
     operators: Operators | None = None
+    saturation: Saturation | None = None
 
 
 def read_figures(fields: Fields, increase: str) -> Figures:
@@ -115,10 +132,15 @@ def read_figures(fields: Fields, increase: str) -> Figures:
         wrong = inner.optional("wrong", inner.texts) or ()
         return Operators(inner.integer("quantized"), inner.integer("float"), inner.integer("nodes"), wrong)
 
+    def saturation(key: str) -> Saturation:
+        inner = fields.object(key)
+        return Saturation(inner.integer("weights"), inner.integer("at_ends"), inner.integer("clipped"))
+
     return Figures(
         parity=fields.optional("parity", fields.number),
         same_greedy_tokens=fields.optional("same_greedy_tokens", fields.flag),
         bits_per_byte=fields.optional("bits_per_byte", fields.number),
         quality=fields.optional("quality", comparison),
         operators=fields.optional("operators", operators),
+        saturation=fields.optional("saturation", saturation),
     )
