@@ -340,7 +340,7 @@ class _Export:
             chat=template_for(checkpoint.tokenizer.settings),
             inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder),
         )
-        (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
+        (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")
         manifest = replace(manifest, files=_list_files(folder))
         (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest

@@ -89,7 +89,7 @@ def save_checkpoint(
         dtype = torch.float32
     save_tensors({name: tensor.to(dtype) for name, tensor in state.items()}, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CONFIG_FILE]
     config = {
         "format_version": FORMAT_VERSION,
@@ -99,7 +99,7 @@ def save_checkpoint(
         **tokenizer.settings.listed(),
         "sha256": {path.name: sha256_of(path) for path in files},
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8", newline="\n")
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
