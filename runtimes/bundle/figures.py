@@ -102,12 +102,25 @@ class Figures:
     saturation: Saturation | None = None
 
 
-def read_figures(fields: Fields, increase: str) -> Figures:
+def read_increase(fields: Fields, ending: str = "") -> float:
+    """Reads a rise in bits per byte, `bpb_increase`. The first bundles of format 2 call it `loss`.
+
+    Args:
+        fields: The object that holds it.
+        ending: What follows either name.
+
+    Raises:
+        ValueError: It is missing or no number.
+    """
+    old = f"loss{ending}"
+    return fields.number(old if old in fields else f"bpb_increase{ending}")
+
+
+def read_figures(fields: Fields) -> Figures:
     """Reads the figures of a variant.
 
     Args:
         fields: The object that holds them.
-        increase: The name that this version of the format gives to `bpb_increase`.
 
     Raises:
         ValueError: A value is missing or of the wrong type.
@@ -120,7 +133,7 @@ def read_figures(fields: Fields, increase: str) -> Figures:
             found = inner.object(way)
             return Fidelity(
                 found.number("bits_per_byte"),
-                found.number(increase),
+                read_increase(found),
                 found.number("kl"),
                 found.number("greedy_agreement"),
             )
