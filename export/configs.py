@@ -51,7 +51,7 @@ def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_f
     if model_file is not None:
         files["genai_config.json"] = _genai(config, ids, model_file)
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8", newline="\n")
 
 
 # The names of transformers for the activation functions.

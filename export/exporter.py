@@ -17,6 +17,7 @@ from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pa
 from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
+from export.checks.saturation import count_saturation
 from export.configs import write_configs
 from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
@@ -44,6 +45,7 @@ from runtimes.bundle.variants import VARIANTS
 from slm.atomic import atomic_folder
 from slm.blocks import BLOCK_RECIPES, check_blocks
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.denormals import denormals_line
 from slm.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
 from slm.hashing import sha256_of
@@ -99,6 +101,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:
             log(f"checkpoint: {checkpoint.folder}")
         check_finite(checkpoint.model, str(checkpoint.folder))
+        if (line := denormals_line(checkpoint.model.state_dict())) is not None:
+            log(line)
         if not is_plain_name(checkpoint.preset):
             raise SlmxError(
                 f"{checkpoint.folder}: its preset {checkpoint.preset[:80]!a} is not a plain name, and would name "
@@ -234,9 +238,14 @@ class _Export:
                 f"int8: {', '.join(exclusion.names)} in float cost {exclusion.bytes_added:,} bytes and make a step "
                 f"{exclusion.step_time_ratio:.2f} times as long"
             )
+        saturation = count_saturation(fp32, path)
+        self.log(
+            f"int8: {saturation.at_ends / max(1, saturation.weights):.3%} of the weights are at an end of their range, "
+            f"{saturation.clipped:,} were cut to it"
+        )
         return self._entry(
             "int8",
-            figures,
+            replace(figures, saturation=saturation),
             recipe=recipe.name,
             settings=_settings(recipe),
             kept_float=tuple(sorted(kept)),
@@ -331,7 +340,7 @@ class _Export:
             chat=template_for(checkpoint.tokenizer.settings),
             inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder),
         )
-        (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8")
+        (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")
         manifest = replace(manifest, files=_list_files(folder))
         (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from slm.errors import SlmxError, UsageError
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing_extensions import Unpack  # typing has it from Python 3.11
 
 FinishReason = Literal["stop", "length", "exhausted", "interrupted"]
 

@@ -29,6 +29,7 @@ FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"
+LARGEST_HALF = torch.finfo(torch.float16).max
 HASHED_FILES = (WEIGHTS_FILE, RANKS_FILE, JSON_FILE, RECORD_FILE)
 MAX_CONFIG_BYTES = 2**20
 # The record of a fine-tuned model contains the record of the model that it started from, and so on.
@@ -78,15 +79,17 @@ def save_checkpoint(
         tokenizer: Its tokenizer.
         merges: The tokenizer's merges in the order they were learned.
         record: The training record, for `training.json`.
-        dtype: The type that the weights are stored in.
+        dtype: The type that the weights are stored in. float16 becomes float32 if it cannot hold a weight.
 
     Raises:
         OSError: The files cannot be written.
     """
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    save_tensors(tensors, folder / WEIGHTS_FILE)
+    state = model.state_dict()
+    if dtype is torch.float16 and any(float(tensor.abs().max()) > LARGEST_HALF for tensor in state.values()):
+        dtype = torch.float32
+    save_tensors({name: tensor.to(dtype) for name, tensor in state.items()}, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CONFIG_FILE]
     config = {
         "format_version": FORMAT_VERSION,
@@ -96,7 +99,7 @@ def save_checkpoint(
         **tokenizer.settings.listed(),
         "sha256": {path.name: sha256_of(path) for path in files},
     }
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", "utf-8", newline="\n")
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -150,4 +150,4 @@ def write_listing(folder: Path, listing: Listing) -> None:
     """Writes the listing of a kind of folder that has no other use for it: the SHA-256 of every file in it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     table: Mapping[str, str] = {name: sha256_of(folder / name) for name in names if name != listing.file}
-    (folder / listing.file).write_text(json.dumps({listing.key: table}, indent=1) + "\n", "utf-8")
+    (folder / listing.file).write_text(json.dumps({listing.key: table}, indent=1) + "\n", "utf-8", newline="\n")

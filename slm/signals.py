@@ -97,7 +97,8 @@ def signals_end_as_exceptions() -> Iterator[Signals]:
     defaults = {number: signal.getsignal(number) for number in _ending_numbers()}
     mine = [number for number, old in defaults.items() if old in (signal.SIG_DFL, signal.default_int_handler)]
     read, write = os.pipe()
-    os.set_blocking(write, False)
+    if hasattr(os, "set_blocking"):  # on Windows from Python 3.12
+        os.set_blocking(write, False)
     woken = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     if hasattr(os, "register_at_fork"):  # a child's signals are not those of this process
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))

@@ -181,7 +181,8 @@ class Tokenizer:
 
         lines = [base64.b64encode(token) + b" %d" % rank for rank, token in enumerate(self.tokens)]
         (folder / RANKS_FILE).write_bytes(b"\n".join(lines) + b"\n")
-        (folder / JSON_FILE).write_text(json.dumps(tokenizer_json(self, merges), ensure_ascii=False), "utf-8")
+        content = json.dumps(tokenizer_json(self, merges), ensure_ascii=False)
+        (folder / JSON_FILE).write_bytes(content.encode("utf-8"))
 
 
 def _engine(tokens: list[bytes], settings: TokenizerSettings) -> ByteLevel | SentencePiece:

@@ -44,9 +44,10 @@ def pytest_configure(config: pytest.Config) -> None:
     A shell starts a program in the background with SIGINT ignored, and nohup ignores SIGHUP. Processes that the tests
     start would inherit this, and a test of Ctrl-C would wait for ever.
     """
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # Windows has none
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if not hasattr(config, "workerinput"):
         os.environ[SHARED_HOME] = tempfile.mkdtemp(prefix="slmx-tests-shared-")
         os.environ["XDG_CONFIG_HOME"] = os.path.join(os.environ[SHARED_HOME], "config")  # without choices of doctor

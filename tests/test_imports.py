@@ -48,6 +48,7 @@ LIGHT_SLM = {
 FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
 WRITING_ROOMS = {"hub", "pack", "prompts_file", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
+TYPES_ONLY = {"typing_extensions"}  # imported for type checkers, which bring it
 # What the modules of a room may import beside that, from its extra.
 ROOM_NEEDS = {
     "hub": {"huggingface_hub"},
@@ -129,7 +130,12 @@ def test_the_arrows_between_packages_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("runtimes"), ids=lambda path: path.name)
 def test_runtimes_need_numpy_onnxruntime_and_tiktoken_only(path: Path) -> None:
     names = {name.split(".")[0] for name in imported(ast.walk(ast.parse(path.read_text("utf-8"))))}
-    needs = RUNTIME_NEEDS | ROOM_NEEDS.get(room(path), set()) | ({"typer"} if path.name == "commands.py" else set())
+    needs = (
+        RUNTIME_NEEDS
+        | TYPES_ONLY
+        | ROOM_NEEDS.get(room(path), set())
+        | ({"typer"} if path.name == "commands.py" else set())
+    )
     assert names - set(sys.stdlib_module_names) - {"runtimes", "slm", "__future__"} <= needs
 
 

@@ -136,7 +136,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         "training hash": None if training is None else training.sha256,
         "opponent": None if other is None else other.name,
     }
-    run = _Run(settings, _load(out, identity), out, begin)
+    run = _Run(settings, load_result(out, identity), out, begin)
     for subject in subjects:
         run.measure(subject, text)
     if other is not None:
@@ -247,8 +247,16 @@ def _hash(body: dict[str, Any]) -> str:
     return sha256_of_bytes(json.dumps(body).encode())
 
 
-def _load(out: Path | None, settings: dict[str, Any]) -> Evaluation:
-    """Returns what a folder has of a run with the same settings, or an empty result."""
+def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
+    """Returns what a folder has of a run with the same settings, or an empty result.
+
+    Args:
+        out: The folder; None for none.
+        settings: The settings, with the hashes of the models and the texts.
+
+    Raises:
+        SlmxError: It has a result of other settings or of another version, or a damaged one.
+    """
     settings = json.loads(json.dumps(settings))
     if out is None:
         return Evaluation(settings)

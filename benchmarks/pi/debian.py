@@ -55,7 +55,7 @@ class Packages:
         (folder / "status").touch()  # so apt takes no package of this machine as installed
         signed = f"[signed-by={KEYRING}] " if KEYRING.is_file() else ""
         lines = [f"{kind} {signed}{mirror} {RELEASE} main\n" for kind in ("deb", "deb-src")]
-        (folder / "sources.list").write_text("".join(lines), "utf-8")
+        (folder / "sources.list").write_text("".join(lines), "utf-8", newline="\n")
         settings = {
             "Dir::State": folder / "state",
             "Dir::State::status": folder / "status",

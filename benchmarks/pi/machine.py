@@ -7,6 +7,7 @@ instructions and passes their system calls to this machine's Linux.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def once(target: Path, make: Callable[[Path], None]) -> Path:
 
 def host_architecture() -> str:
     """Returns Debian's name of this machine's architecture."""
-    machine = os.uname().machine
+    machine = platform.machine()
     if machine not in HOST_ARCHITECTURES:
         raise SlmxError(f"Debian has no qemu for {machine}: run this on x86_64 or aarch64")
     return HOST_ARCHITECTURES[machine]

@@ -209,7 +209,7 @@ def write_pictures(report: Report, folder: Path) -> dict[str, Picture]:
         picture = Picture(
             chart.title(report, presets), chart.caption, f"{chart.name}-light.svg", f"{chart.name}-dark.svg"
         )
-        (folder / picture.light).write_text(XML + text + "\n", "utf-8")
-        (folder / picture.dark).write_text(XML + dark(text) + "\n", "utf-8")
+        (folder / picture.light).write_text(XML + text + "\n", "utf-8", newline="\n")
+        (folder / picture.dark).write_text(XML + dark(text) + "\n", "utf-8", newline="\n")
         found[chart.name] = picture
     return found

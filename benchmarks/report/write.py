@@ -28,5 +28,5 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
             "report.html": to_html(report),
         }
         for name, text in texts.items():
-            (work / name).write_text(text, "utf-8")
+            (work / name).write_text(text, "utf-8", newline="\n")
         write_listing(work, REPORT)

@@ -30,12 +30,12 @@ def write_docs(report: Report, docs: Path, note: str = "") -> None:
         name: replace(picture, light=f"{folder.name}/{picture.light}", dark=f"{folder.name}/{picture.dark}")
         for name, picture in write_pictures(report, folder).items()
     }
-    (docs / "benchmarks.md").write_text(to_markdown(report, pictures, note), "utf-8")
+    (docs / "benchmarks.md").write_text(to_markdown(report, pictures, note), "utf-8", newline="\n")
     rounded = [
         replace(result, token_seconds=[round(seconds, CLOCK_DIGITS) for seconds in result.token_seconds])
         for result in report.results
     ]
-    (docs / "benchmarks.json").write_text(replace(report, results=rounded).to_json(), "utf-8")
+    (docs / "benchmarks.json").write_text(replace(report, results=rounded).to_json(), "utf-8", newline="\n")
 
 
 def main(

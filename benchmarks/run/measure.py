@@ -98,20 +98,24 @@ class Worker:
         except subprocess.TimeoutExpired:
             return "its process closed its output and did not end"
         code = self._process.returncode
+        killed_by = signal.Signals(-code).name if code < 0 else ""
         if self._timed_out:
             return f"its process gave no answer in {PATIENCE:.0f} s and was ended"
-        if code == -signal.SIGKILL:
+        if killed_by == "SIGKILL":
             return "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"
         self._errors.seek(0)
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         last = lines[-1] if lines else "nothing on stderr"
         if code == 1:
             return last
-        return f"crashed ({signal.Signals(-code).name}): {last}" if code < 0 else f"ended with exit code {code}: {last}"
+        return f"crashed ({killed_by}): {last}" if killed_by else f"ended with exit code {code}: {last}"
 
     def _kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+            if sys.platform == "win32":
+                self._process.kill()
+            else:
+                os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
         """End the process and its children."""

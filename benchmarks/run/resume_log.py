@@ -69,7 +69,7 @@ class ResumeLog:
         """Add a value; SlmxError if it cannot be written."""
         self._values[key] = asdict(value)
         try:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self._path.open("a", encoding="utf-8", newline="\n") as file:
                 file.write(json.dumps({"key": key, "value": self._values[key]}) + "\n")
         except OSError as error:
             raise self._unwritable(error) from error

@@ -14,26 +14,15 @@ import time
 from typing import TYPE_CHECKING, TextIO
 
 from slm.errors import SlmxError
+from slm.memory import peak_bytes
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def peak_bytes() -> int:
-    """Return the peak resident memory of this process: VmHWM on Linux, ru_maxrss elsewhere."""
-    try:
-        with open("/proc/self/status", encoding="utf-8") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
 def private_stdout() -> TextIO:
     """Return the pipe to the parent process. Everything else that is printed goes to stderr from now on."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
     return answers
 

@@ -38,12 +38,12 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Returns the processor time that the process has used, as in proc(5)."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> dict[str, int]:
         """Returns the resident bytes of the process: now (`VmRSS`) and at most (`VmHWM`)."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.process.pid}/status").read_text("utf-8").splitlines()
         rows = dict(line.split(":", 1) for line in lines)
         return {name: int(rows[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM")}
 

@@ -86,7 +86,7 @@ def _build(folder: Path) -> None:
         subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
     bundle = ["node_modules/.bin/esbuild", "sides.ts", "--bundle", "--format=esm", "--target=es2022", "--minify"]
     subprocess.run([*bundle, f"--outfile={folder / 'sides.js'}", "--log-level=warning"], cwd=HERE, check=True)
-    (folder / "index.html").write_text(PAGE, "utf-8")
+    (folder / "index.html").write_text(PAGE, "utf-8", newline="\n")
     ours, theirs = HERE / "node_modules", HERE / "node_modules/@huggingface/transformers/node_modules"
     for name, packages in (("ort", ours), ("transformers-ort", theirs if theirs.is_dir() else ours)):
         (folder / name).mkdir()
@@ -281,7 +281,7 @@ def main(
     typer.echo(table(engine, page))
     if out is not None:
         report = {"machine": machine, "tokens": TOKENS, "stories": STORIES, "engine": engine, "page": page}
-        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

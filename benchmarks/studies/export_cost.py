@@ -71,7 +71,7 @@ def main(
         ratio = f"{sizes['int8'] / sizes['fp32']:.3f}"
         typer.echo(f"| {' | '.join(cells)} | {ratio} | {nodes['fp32']}, {nodes['int8']} |")
     if json_file is not None:
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -59,7 +60,7 @@ IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
 # Runs the command as a user does. It reports its own peak, because ru_maxrss would include the peak of the parent.
 CHILD = """
 import atexit, sys
-from benchmarks.run.worker import peak_bytes
+from slm.memory import peak_bytes
 atexit.register(lambda: print("peak", peak_bytes(), file=sys.stderr))
 from slm.cli import main
 main()
@@ -198,7 +199,7 @@ def import_seconds() -> dict[str, float]:
 
 def resident_bytes() -> int:
     """Return the current resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
@@ -340,7 +341,7 @@ def main(
             "report": json.loads(report.to_json()) if report_file is None else report_file.name,
             **raw,
         }
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ python -m benchmarks.studies.prepare_memory
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -52,7 +51,7 @@ def _stories(random: np.random.Generator) -> Iterator[str]:
 def generate(path: Path, size: int) -> int:
     """Write a corpus of at least `size` bytes; return its number of stories."""
     count = written = 0
-    with path.open("w", encoding="utf-8") as file:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
         for story in _stories(np.random.default_rng(1)):
             written += file.write(f"{story}\n{END_OF_TEXT}\n")
             count += 1
@@ -66,6 +65,8 @@ def main(
     vocabulary: Annotated[str, typer.Option(help="The preset whose vocabulary size is used.")] = "nano",
 ) -> None:
     """Generate a corpus, prepare it in a child process, and print the figures as JSON."""
+    import resource
+
     with tempfile.TemporaryDirectory() as folder:
         corpus, out = Path(folder) / "stories.txt", Path(folder) / "set"
         stories = generate(corpus, int(gigabytes * 1e9))

@@ -37,7 +37,7 @@ class _Rounds:
     def __init__(self, generator: Generator, folder: Path, count: int, max_tokens: int) -> None:
         self.generator, self.folder = generator, folder
         self.prompts = [BEGINNINGS[i % 4].format(NAMES[i // 4 % 8]) for i in range(count)]
-        (folder / "prompts.txt").write_text("\n".join(self.prompts), "utf-8")
+        (folder / "prompts.txt").write_text("\n".join(self.prompts), "utf-8", newline="\n")
         self.settings = Settings(max_tokens=max_tokens, seed=SEED, logit_bias={}, stop=(), ban_words=(), logprobs=False)
         self.texts: dict[str, list[str]] = {}
 

@@ -68,7 +68,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
         bytes_per_token=reading.bytes_per_token,
         bits_per_byte=float_model.float_bits_per_byte,
     )
-    (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8")
+    (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8", newline="\n")
     write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES])
 
 
@@ -169,7 +169,7 @@ def main(
         typer.echo(line)
     if json_file is not None:
         record = {"machine": describe_machine(), "reader": reader, "windows": windows, "steps": steps, **result}
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ def main(
             if name not in CPUS:
                 raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
         report = _measure(chosen, cache or cache_folder())
-    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
     typer.echo(f"{count_table(report)}\n\n{speed_table(report)}")
 
 

@@ -245,7 +245,7 @@ def main(
         "words": words,
         **found,
     }
-    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ LEFT, CONNECTIONS = 20, 10_000
 SAMPLED = {"temperature": 0.9, "top_k": 40, "top_p": 0.95}
 PEAK = """
 import atexit, sys
-from benchmarks.run.worker import peak_bytes
+from slm.memory import peak_bytes
 atexit.register(lambda: print(peak_bytes(), file=sys.stderr))
 from slm.cli import main
 main()
@@ -283,7 +283,7 @@ def main(
             "figures": [asdict(figure) for figure in study.figures],
             "samples": study.samples,
         }
-        out.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        out.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
     typer.echo(table(study.figures))
 
 

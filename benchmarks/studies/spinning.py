@@ -136,7 +136,7 @@ def main(
             report[preset] = found
             typer.echo(table(preset, found))
     if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ def main(
             place.mkdir()
             opened.append(Model(name, open_model(model, place)))
         text = page(opened, OPENINGS, command_line("stories"), notes)
-    out.write_text(text, "utf-8")
+    out.write_text(text, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def main(
             for name, uses in found.items()
         }
         record = {"machine": describe_machine(), "onnxruntime": version("onnxruntime"), "tokens_per_second": samples}
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
 
 
 if __name__ == "__main__":

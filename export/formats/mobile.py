@@ -39,4 +39,4 @@ def export_mobile(source: Path, target: Path) -> None:
         (config,) = (work / "out").glob("*.config")
         lines = config.read_text("utf-8").splitlines()
         operators = [line for line in lines if not line.startswith("#")]
-        target.with_name(target.stem + OPERATORS_SUFFIX).write_text("\n".join(operators) + "\n", "utf-8")
+        target.with_name(target.stem + OPERATORS_SUFFIX).write_text("\n".join(operators) + "\n", "utf-8", newline="\n")

@@ -45,7 +45,7 @@ def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
     except ValueError as error:
         raise SlmxError(f"{bundle.store.location(CONFIG_FILE)}: {error}; export it again") from None
     (folder / MODEL_FILE).write_bytes(bundle.model_bytes(variant))
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8", newline="\n")
 
 
 def _unused_token(tokenizer: Tokenizer) -> int:

@@ -67,6 +67,21 @@ class Operators:
 
 
 @dataclass(frozen=True)
+class Saturation:
+    """How many weights of int8 are at an end of the range of their matrix.
+
+    Attributes:
+        weights: Number of weights that are stored in 8 bits.
+        at_ends: Those that are stored as the least or the largest number of their matrix.
+        clipped: Those of them that are more than half a step away from the float weight, so their range was cut.
+    """
+
+    weights: int
+    at_ends: int
+    clipped: int
+
+
+@dataclass(frozen=True)
 class Figures:
     """What the checks measured for one variant; None for what its gate does not need.
 
@@ -76,6 +91,7 @@ class Figures:
         bits_per_byte: Bits per byte of the text that the variants were compared on.
         quality: The comparison with the float model.
         operators: The operators of its graph.
+        saturation: The weights at the ends of their range, for int8.
     """
 
     parity: float | None = None
@@ -83,14 +99,28 @@ class Figures:
     bits_per_byte: float | None = None
     quality: Comparison | None = None
     operators: Operators | None = None
+    saturation: Saturation | None = None
 
 
-def read_figures(fields: Fields, increase: str) -> Figures:
+def read_increase(fields: Fields, ending: str = "") -> float:
+    """Reads a rise in bits per byte, `bpb_increase`. The first bundles of format 2 call it `loss`.
+
+    Args:
+        fields: The object that holds it.
+        ending: What follows either name.
+
+    Raises:
+        ValueError: It is missing or no number.
+    """
+    old = f"loss{ending}"
+    return fields.number(old if old in fields else f"bpb_increase{ending}")
+
+
+def read_figures(fields: Fields) -> Figures:
     """Reads the figures of a variant.
 
     Args:
         fields: The object that holds them.
-        increase: The name that this version of the format gives to `bpb_increase`.
 
     Raises:
         ValueError: A value is missing or of the wrong type.
@@ -103,7 +133,7 @@ def read_figures(fields: Fields, increase: str) -> Figures:
             found = inner.object(way)
             return Fidelity(
                 found.number("bits_per_byte"),
-                found.number(increase),
+                read_increase(found),
                 found.number("kl"),
                 found.number("greedy_agreement"),
             )
@@ -115,10 +145,15 @@ def read_figures(fields: Fields, increase: str) -> Figures:
         wrong = inner.optional("wrong", inner.texts) or ()
         return Operators(inner.integer("quantized"), inner.integer("float"), inner.integer("nodes"), wrong)
 
+    def saturation(key: str) -> Saturation:
+        inner = fields.object(key)
+        return Saturation(inner.integer("weights"), inner.integer("at_ends"), inner.integer("clipped"))
+
     return Figures(
         parity=fields.optional("parity", fields.number),
         same_greedy_tokens=fields.optional("same_greedy_tokens", fields.flag),
         bits_per_byte=fields.optional("bits_per_byte", fields.number),
         quality=fields.optional("quality", comparison),
         operators=fields.optional("operators", operators),
+        saturation=fields.optional("saturation", saturation),
     )

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from runtimes.bundle.chat_template import STORY_TEMPLATE, ChatTemplate
-from runtimes.bundle.figures import Figures, read_figures
+from runtimes.bundle.figures import Figures, read_figures, read_increase
 from runtimes.bundle.variants import VARIANTS
 from slm.errors import SlmxError
 from slm.hashing import sha256_of_bytes
@@ -279,20 +279,19 @@ def _read_variant(variants: Fields, name: str, version: int) -> VariantEntry:
         raise ValueError(f"this slmx knows no variant {name[:40]!a}")
     if entry.text("file") != VARIANTS[name].file:
         raise ValueError(f"the file of {name} is not {VARIANTS[name].file}")
-    increase = "bpb_increase" if version >= 3 else "loss"
 
     def exclusion(key: str) -> Exclusion:
         inner = entry.object(key)
         return Exclusion(
             inner.texts("names"),
-            inner.number(f"{increase}_without"),
+            read_increase(inner, "_without"),
             inner.integer("bytes_added", -MAX_FILE_BYTES, MAX_FILE_BYTES),
             inner.number("step_time_ratio"),
         )
 
     return VariantEntry(
         file=VARIANTS[name].file,
-        figures=read_figures(entry.object("figures") if version >= 3 else entry, increase),
+        figures=read_figures(entry.object("figures") if version >= 3 else entry),
         recipe=entry.optional("recipe", entry.text),
         settings=entry.optional("settings", entry.scalars),
         kept_float=entry.optional("kept_float", entry.texts) or (),

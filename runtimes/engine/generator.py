@@ -31,7 +31,7 @@ from slm.errors import SlmxError, UsageError
 from slm.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from typing import Unpack
+    from typing_extensions import Unpack
 
     from runtimes.engine.banned_words import BannedWords
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import time
 from bisect import bisect_left
@@ -172,7 +173,7 @@ def _process_lines() -> list[str]:
         descriptors = len(os.listdir("/proc/self/fd"))
     except OSError:
         return []
-    resident = pages * os.sysconf("SC_PAGE_SIZE")
+    resident = pages * mmap.PAGESIZE
     return [
         *metric("process_resident_memory_bytes", "Memory of the process.", "gauge", [("", resident)]),
         *metric("process_open_fds", "Open file descriptors.", "gauge", [("", descriptors)]),

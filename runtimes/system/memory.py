@@ -7,7 +7,7 @@ move memory that is already in use to large pages (madvise(2), MADV_COLLAPSE).
 from __future__ import annotations
 
 import ctypes
-import os
+import mmap
 import sys
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def collapse_heap() -> int:
         lines = MAPS.read_text("utf-8").splitlines()
     except (OSError, ValueError):
         return 0
-    libc, small = ctypes.CDLL(None), os.sysconf("SC_PAGE_SIZE")
+    libc, small = ctypes.CDLL(None), mmap.PAGESIZE
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     asked = 0

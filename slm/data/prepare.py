@@ -202,7 +202,7 @@ class _Pipeline:
                 for name in names
             },
         }
-        (self.folder / DATASET_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        (self.folder / DATASET_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
         self._report(cleaning, splits)
 
     def _spool(self, training: list[Source], validation: list[Source], progress: Progress) -> dict[str, dict[str, int]]:
@@ -210,8 +210,8 @@ class _Pipeline:
         held = Cleaner(thorough=False)
         cleaner = Cleaner(self.settings.clean, held_out=held.seen)
         with (
-            self.spools["train"].open("w", encoding="utf-8") as train,
-            self.spools["valid"].open("w", encoding="utf-8") as valid,
+            self.spools["train"].open("w", encoding="utf-8", newline="\n") as train,
+            self.spools["valid"].open("w", encoding="utf-8", newline="\n") as valid,
         ):
             for story in self._clean(held, validation, progress):
                 self._put(valid, "valid", story)

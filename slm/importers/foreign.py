@@ -18,6 +18,7 @@ from torch import Tensor
 from slm.atomic import atomic_folder
 from slm.byte_level import missing_bytes
 from slm.checkpoint import save_checkpoint
+from slm.denormals import denormals_line
 from slm.errors import SlmxError
 from slm.importers.imported_tokenizer import ImportedTokenizer, some
 from slm.importers.names import Names
@@ -97,6 +98,8 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
         report(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
     if unused > 0:
         report(f"left out {unused} rows of the token table that no text can reach")
+    if (line := denormals_line(state)) is not None:
+        report(line)
     preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")
     record = {"imported": {"model_type": foreign.kind, **foreign.record}, "licence": "not stated"}
     if "licence" in foreign.record:

@@ -169,7 +169,7 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
-        with (self.path / METRICS_FILE).open("a", encoding="utf-8") as file:
+        with (self.path / METRICS_FILE).open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -196,4 +196,4 @@ class RunFolder:
     def write_samples(self, step: int, stories: list[str]) -> None:
         """Writes the stories that were sampled at a step to `samples/step-N.txt`."""
         text = "\n\n---\n\n".join(stories)
-        (self.path / "samples" / f"step-{step:07d}.txt").write_text(text + "\n", "utf-8")
+        (self.path / "samples" / f"step-{step:07d}.txt").write_text(text + "\n", "utf-8", newline="\n")

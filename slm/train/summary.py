@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 import torch
 
 from slm.counted import counted
+from slm.memory import peak_bytes
 from slm.metrics import shown_bits
 from slm.presets import GPTConfig
 
@@ -63,7 +62,7 @@ class Summary:
     def write(self, folder: Path) -> None:
         """Writes `summary.json`."""
         figures = asdict(self) | {"tokens_per_second": self.tokens_per_second, "utilisation": self.utilisation}
-        (folder / SUMMARY_FILE).write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        (folder / SUMMARY_FILE).write_text(json.dumps(figures, indent=1) + "\n", "utf-8", newline="\n")
 
     def lines(self) -> Iterator[str]:
         """Yields the figures as lines of text."""
@@ -110,8 +109,7 @@ def peak_memory(device: torch.device) -> int:
     """Returns the highest memory use in bytes: of a CUDA device's tensors, or else of this process (resident set)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_bytes()
 
 
 def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:

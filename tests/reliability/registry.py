@@ -1,8 +1,11 @@
-"""The checks by name. Each module of this package adds its own here."""
+"""The checks by name, in the order of docs/reliability.md. Each module of this package has its own."""
 
 from __future__ import annotations
 
+from tests.reliability.builds import CHECKS as BUILDS
 from tests.reliability.load import CHECKS as LOAD
+from tests.reliability.numbers import CHECKS as NUMBERS
+from tests.reliability.versions import CHECKS as VERSIONS
 from tests.reliability.outcome import Check
 
-CHECKS: dict[str, Check] = {**LOAD}
+CHECKS: dict[str, Check] = {**BUILDS, **NUMBERS, **VERSIONS, **LOAD}

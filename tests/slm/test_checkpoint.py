@@ -62,6 +62,15 @@ def test_float16_halves_the_file_and_loads_as_float32(tiny_checkpoint: Path, tmp
     torch.testing.assert_close(second.model.wte.weight, first.model.wte.weight, rtol=1e-3, atol=1e-4)
 
 
+def test_weights_that_float16_cannot_hold_are_stored_in_float32(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(tiny_checkpoint)
+    with torch.no_grad():
+        loaded.model.get_parameter("ln_f.weight")[0] = 1e5
+    save_checkpoint(tmp_path, "nano", loaded.model, loaded.tokenizer, loaded.merges, loaded.record, dtype=torch.float16)
+    weights = load_checkpoint(tmp_path).model.state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in loaded.model.state_dict().items())
+
+
 @pytest.mark.parametrize("name", HASHED_FILES)
 def test_every_file_missing_truncated_or_altered_is_named(name: str, copy: Path) -> None:
     content = (copy / name).read_bytes()

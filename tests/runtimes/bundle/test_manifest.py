@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.bundle.figures import Comparison, Fidelity, Figures, Operators
+from runtimes.bundle.figures import Comparison, Fidelity, Figures, Operators, Saturation
 from runtimes.bundle.manifest import (
     MAX_MANIFEST_BYTES,
     Exclusion,
@@ -47,6 +47,7 @@ WHOLE = Manifest(
             Figures(
                 quality=Comparison(1.5, Fidelity(1.51, 0.0066667, 1e-3, 0.98), Fidelity(1.49, -0.00667, 2e-3, 0.97)),
                 operators=Operators(8, 1, 29, ("a sentence",)),
+                saturation=Saturation(5000, 18, 0),
             ),
             recipe="u8-tensor",
             settings={"signed": False, "table": True},
@@ -134,8 +135,8 @@ def test_spaces_and_the_order_of_keys_are_no_change() -> None:
     assert Manifest.read(json.dumps(values).encode(), "m") == WHOLE
 
 
-OPTIONAL = ("parity", "same_greedy_tokens", "bits_per_byte", "quality", "operators", "decode", "wrong", "recipe")
-OPTIONAL_TOO = (*OPTIONAL, "settings", "kept_float", "exclusion", "signed", "table", "slmx", "opset")
+OPTIONAL = ("parity", "same_greedy_tokens", "bits_per_byte", "quality", "operators", "decode", "wrong", "saturation")
+OPTIONAL_TOO = (*OPTIONAL, "recipe", "settings", "kept_float", "exclusion", "signed", "table", "slmx", "opset")
 
 
 @pytest.mark.parametrize("path", [path for path in places(STORED) if path], ids="|".join)

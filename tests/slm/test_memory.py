@@ -1,0 +1,29 @@
+"""The peak memory of a process is in bytes on every system."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import slm.memory
+from slm.memory import peak_bytes
+
+
+def test_linux_tells_it_in_kibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmPeak:\t 900 kB\nVmHWM:\t    300 kB\n", "utf-8")
+    monkeypatch.setattr(slm.memory, "STATUS", status)
+    assert peak_bytes() == 300 * 1024
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("freebsd", 1024), ("darwin", 1)])
+def test_other_systems_tell_it_in_their_unit(
+    platform: str, unit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slm.memory, "STATUS", tmp_path / "none")
+    monkeypatch.setattr("slm.memory.sys.platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3000))
+    assert peak_bytes() == 3000 * unit
