@@ -147,7 +147,7 @@ class Trainer:
         return {
             "data": self.dataset.record["sources"],
             "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
-            "licence": self.settings.licence or self.dataset.record["licence"],
+            "licence": self.settings.licence or self.dataset.record.get("licence"),
             "init": self.origin,
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.reliability.hostile import CHECKS as HOSTILE
 from tests.reliability.outcome import Check
 
 CHECKS: dict[str, Check] = {}
+CHECKS |= HOSTILE
