@@ -232,7 +232,7 @@ def _check_record(record: Fields) -> None:
     record.optional("tokens_seen", record.integer)
     record.optional("steps_done", record.integer)
     for source in record.optional("data", record.objects) or ():
-        source.text("file")
+        source.value("file")
     if (plan := record.optional("plan", record.object)) is not None:
         plan.optional("seed", plan.integer)
         plan.optional("qat", plan.text)

@@ -5,6 +5,7 @@ Only tensors and plain values are read (`weights_only=True`). Nothing else is un
 
 from __future__ import annotations
 
+import os
 import pickle
 import shlex
 from collections.abc import Callable, Mapping
@@ -18,9 +19,13 @@ from slm.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
+from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
+ZIP = b"PK\x03\x04"
+# Several names may have the same numbers, such as the token table and the head, but not many.
+MOST_COPIES = 4
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
@@ -74,6 +79,7 @@ def read_pytorch(
 def load_tensors_only(source: Path) -> Mapping[str, Any]:
     """Reads a file of torch.save that holds tensors and plain values; SlmxError if it holds anything else."""
     try:
+        _check_sizes(source)
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         path = shlex.quote(str(source))
@@ -86,11 +92,22 @@ def load_tensors_only(source: Path) -> Mapping[str, Any]:
             f"'weights.pt')\" {path}"
         ) from None
     except Exception as error:  # torch's readers raise many kinds of exceptions for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = as_plain_text((str(error).splitlines() or [type(error).__name__])[0])[:120]
         raise SlmxError(f"{source}: not a whole file of torch.save ({reason}); copy it again") from None
     if not isinstance(stored, Mapping):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
     return stored
+
+
+def _check_sizes(source: Path) -> None:
+    """Raises ValueError if a file is an archive whose content would be larger than itself. torch.save packs nothing."""
+    with source.open("rb") as file:
+        if not file.read(len(ZIP)).startswith(ZIP):
+            return  # the older format, which holds no archive
+        archive = torch._C.PyTorchFileReader(str(source))
+        total = sum(map(archive.get_record_size, archive.get_all_records()))
+        if total > file.seek(0, os.SEEK_END):
+            raise ValueError(f"an archive with {total:,} bytes of content, more than itself")
 
 
 def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tensor]:
@@ -101,17 +118,24 @@ def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tens
         source: The file, for messages.
 
     Raises:
-        SlmxError: A value is no float tensor, a tensor holds NaN or infinity, or two have one name.
+        SlmxError: A value is no float tensor, a tensor holds NaN or infinity, is larger than what is stored, or two
+            have one name.
     """
     tensors: dict[str, Tensor] = {}
+    left = MOST_COPIES * source.stat().st_size
     for key, value in weights.items():
-        name = str(key)
+        if not isinstance(key, str):
+            raise SlmxError(f"{source}: a weight has no name; save the model's state_dict() alone")
+        name = key
         while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
             name = name.removeprefix(prefix)
         if name.endswith(BUFFERS):
             continue
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not _is_plain(value):
             raise SlmxError(f"{source}: {name[:80]!a} is no float tensor; save the model's state_dict() alone")
+        left -= value.numel() * value.element_size()
+        if left < 0:
+            raise SlmxError(f"{source}: {name[:80]!a} is larger than what is stored; save the weights as they are")
         if name in tensors:
             raise SlmxError(f"{source}: holds {name[:80]!a} twice, with different prefixes; save one model alone")
         tensors[name] = value.float()
@@ -120,6 +144,11 @@ def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tens
                 f"{source}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
             )
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Returns whether a tensor has its numbers in memory: none of a sparse layout or without numbers."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
 
 
 def _is_conv1d(tensors: Mapping[str, Tensor]) -> bool:

@@ -1,10 +1,11 @@
 """No file, however damaged or hostile, does anything but work or give one line of SlmxError.
 
-`python -m tests.reliability.hostile READER NUMBER [FILE]` tries one input again, and writes it to FILE.
+`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens.
 """
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -14,21 +15,23 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing.context import ForkServerContext
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
-from tests.reliability.fuzz_worker import SECONDS, Fault, work
-from tests.reliability.mutate import mutated
+from tests.reliability.fuzz_worker import INPUT, MOST_INPUTS, SECONDS, Fault, work
 from tests.reliability.outcome import Check, Log, Outcome
 from tests.reliability.reader import fault_of
 from tests.reliability.readers import READERS
 
 READER_SECONDS, QUICK_SECONDS = 600.0, 0.8
-READER_INPUTS = 1_000_000
 AT_ONCE = min(2, os.cpu_count() or 1)
 STARTS = 60.0  # seconds that a process may take to make its reader
 HANGS = 4 * SECONDS
 MOST_DEATHS = 20
+# Where the inputs of faults are kept, and where those of mended faults are.
+KEPT = Path(tempfile.gettempdir()) / "slmx-hostile"
+CORPUS = Path(__file__).parent / "corpus"
+MEMORY = "/dev/shm"  # a folder in memory, on Linux
 
 
 @dataclass
@@ -59,57 +62,65 @@ def run_hostile(quick: bool, log: Log) -> Outcome:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = dict(zip(READERS, pool.map(one, READERS), strict=True))
     failures = [
-        f"{name} {fault.number} ({tried.like[kind]} like it): {fault.what}; "
-        f"again: python -m tests.reliability.hostile {name} {fault.number}"
-        for name, tried in found.items()
-        for kind, fault in tried.faults.items()
+        line_of(name, fault, tried.like[kind]) for name, tried in found.items() for kind, fault in tried.faults.items()
     ]
     inputs = {name: tried.inputs for name, tried in found.items()}
     return Outcome(sum(inputs.values()), "damaged files", failures, {"inputs of each reader": inputs})
 
 
-def _try_reader(context: ForkServerContext, name: str, seconds: float) -> Tried:
-    """Runs processes for a reader, one after the other if one dies, until the time is over."""
+def line_of(name: str, fault: Fault, count: int) -> str:
+    """Keeps the input of a fault, and returns the line about it."""
+    KEPT.mkdir(exist_ok=True)
+    path = KEPT / f"{name}-{fault.number}"
+    path.write_bytes(fault.content)
+    return f"{name} ({count} like it): {fault.what}; again: python -m tests.reliability.hostile {name} {path}"
+
+
+def _try_reader(context: BaseContext, name: str, seconds: float) -> Tried:
+    """Runs processes for a reader, one after the other if one dies, until the time or the numbers are over."""
     tried, start, deaths = Tried(), 0, 0
-    end = 0.0
-    while start < READER_INPUTS and deaths < MOST_DEATHS:
-        current = context.Value("q", -1, lock=False)
-        receiver, sender = context.Pipe(duplex=False)
-        left = end - time.monotonic() if end else seconds
-        if left <= 0:
-            break
-        process = context.Process(target=work, args=(name, start, left, READER_INPUTS, current, sender))
-        process.start()
-        sender.close()
-        since, last = time.monotonic(), -1
-        how = ""
-        while True:
-            try:
-                if receiver.poll(0.2):
-                    tried.add(receiver.recv())
-                    continue
-            except EOFError:
-                process.join()
-                how = _death(process.exitcode)
+    left = seconds
+    while start < MOST_INPUTS and left > 0 and deaths < MOST_DEATHS:
+        folder = MEMORY if os.access(MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="slmx-fuzz-", dir=folder) as home:
+            began = time.monotonic()
+            last, how = _run_process(context, name, start, left, Path(home), tried)
+            left -= time.monotonic() - began
+            if last < 0:
+                raise RuntimeError(f"{name}: its whole files are not read ({how}); the error is above")
+            start = last + 1
+            tried.inputs = start
+            if not how:
                 break
-            if current.value != last:
-                if last == -1:
-                    end = end or time.monotonic() + seconds
-                since, last = time.monotonic(), current.value
-            elif time.monotonic() - since > (HANGS if last >= 0 else STARTS):
-                process.kill()
-                process.join()
-                how = f"no end after {HANGS:.0f} s"
-                break
-        if current.value < 0:
-            raise RuntimeError(f"{name}: whole files are not read ({how}); its error is above")
-        start = current.value + bool(how)
-        tried.inputs = max(tried.inputs, start)
-        if not how:
-            break
-        deaths += 1
-        tried.add(Fault(current.value, how, how))
+            deaths += 1
+            tried.add(Fault(last, how, how, (Path(home) / INPUT).read_bytes()))
     return tried
+
+
+def _run_process(
+    context: BaseContext, name: str, start: int, seconds: float, home: Path, tried: Tried
+) -> tuple[int, str]:
+    """Runs one process; returns the number of its last input, and how it ended if that was not well."""
+    current = context.Value(ctypes.c_longlong, -1, lock=False)
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(name, start, seconds, home, current, sender))  # type: ignore[attr-defined]
+    process.start()
+    sender.close()
+    since, last = time.monotonic(), -1
+    while True:
+        try:
+            if receiver.poll(0.2):
+                tried.add(receiver.recv())
+                continue
+        except EOFError:
+            process.join()
+            return current.value, _death(process.exitcode)
+        if current.value != last:
+            since, last = time.monotonic(), current.value
+        elif time.monotonic() - since > (HANGS if last >= 0 else STARTS):
+            process.kill()
+            process.join()
+            return last, f"no end after {time.monotonic() - since:.0f} s"
 
 
 def _death(code: int | None) -> str:
@@ -120,15 +131,11 @@ def _death(code: int | None) -> str:
 
 
 def main() -> None:
-    """Tries one input again in this process, and shows what happens."""
-    name, number = sys.argv[1], int(sys.argv[2])
+    """Reads one file in this process, and shows what happens."""
+    name, content = sys.argv[1], Path(sys.argv[2]).read_bytes()
+    print(f"{len(content):,} bytes: {content[:400]!r}")
     with tempfile.TemporaryDirectory() as home:
-        reader = READERS[name](Path(home))
-        content = mutated(reader.seeds, reader.is_json, name, number)
-        if len(sys.argv) > 3:
-            Path(sys.argv[3]).write_bytes(content)
-        print(f"{len(content):,} bytes: {content[:400]!r}")
-        fault = fault_of(reader, content)
+        fault = fault_of(READERS[name](Path(home)), content)
     if fault is None:
         print("read, or refused in one line")
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tests.reliability.byte_flips import CHECKS as BYTE_FLIPS
 from tests.reliability.hostile import CHECKS as HOSTILE
 from tests.reliability.outcome import Check
 
 CHECKS: dict[str, Check] = {}
+CHECKS |= BYTE_FLIPS
 CHECKS |= HOSTILE

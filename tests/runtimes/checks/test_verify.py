@@ -101,7 +101,7 @@ def test_a_graph_that_does_not_open_or_is_another_one_fails(slmx: Slmx, bundle: 
     ran = slmx("verify", bundle)
     assert ran.code == 1
     assert "as the manifest says" in ran.stdout
-    assert "opens" not in ran.stdout
+    assert ": opens" not in ran.stdout
 
 
 def test_what_cannot_be_written_is_a_note(slmx: Slmx, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,15 @@ def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> Non
         assert "\n" not in str(caught.value)
 
 
+def test_names_that_are_no_text_are_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    whole = bytes(bundle.model_bytes("fp32"))
+    for name in (b"input_ids", b"slmx.shape"):
+        with pytest.raises(
+            SlmxError, match=r"^fp32: a name in it is no UTF-8 text; copy it again, or export it again$"
+        ):
+            Session.open(whole.replace(name, b"\xff" * len(name)), bundle.config, name="fp32")
+
+
 @pytest.mark.slow
 def test_windows_need_an_onnxruntime_that_computes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = bundles.random_model(ARCHITECTURES["neo"])
