@@ -5,7 +5,6 @@ Only tensors and plain values are read (`weights_only=True`). Nothing else is un
 
 from __future__ import annotations
 
-import os
 import pickle
 import shlex
 from collections.abc import Callable, Mapping
@@ -19,11 +18,11 @@ from slm.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
+from slm.importers.torch_file_check import check_torch_file
 from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
-ZIP = b"PK\x03\x04"
 # Several names may have the same numbers, such as the token table and the head, but not many.
 MOST_COPIES = 4
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
@@ -79,7 +78,7 @@ def read_pytorch(
 def load_tensors_only(source: Path) -> Mapping[str, Any]:
     """Reads a file of torch.save that holds tensors and plain values; SlmxError if it holds anything else."""
     try:
-        _check_sizes(source)
+        check_torch_file(source)
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         path = shlex.quote(str(source))
@@ -97,17 +96,6 @@ def load_tensors_only(source: Path) -> Mapping[str, Any]:
     if not isinstance(stored, Mapping):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
     return stored
-
-
-def _check_sizes(source: Path) -> None:
-    """Raises ValueError if a file is an archive whose content would be larger than itself. torch.save packs nothing."""
-    with source.open("rb") as file:
-        if not file.read(len(ZIP)).startswith(ZIP):
-            return  # the older format, which holds no archive
-        archive = torch._C.PyTorchFileReader(str(source))
-        total = sum(map(archive.get_record_size, archive.get_all_records()))
-        if total > file.seek(0, os.SEEK_END):
-            raise ValueError(f"an archive with {total:,} bytes of content, more than itself")
 
 
 def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -49,7 +50,27 @@ def tensor(name: str, *shape: int, offset: int = 0) -> bytes:
     return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
 
 
-BOMBS = {
+def pickled(program: bytes, *, older: bool) -> bytes:
+    """A file of torch.save with a pickle of its own."""
+    if older:
+        file = io.BytesIO()
+        torch.save({}, file, _use_new_zipfile_serialization=False)
+        content = file.getvalue()
+        return content.replace(b"\x80\x02}q\x00.\x80\x02]q\x00.", b"\x80\x02" + program + b".\x80\x02]q\x00.")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, content in {"data.pkl": b"\x80\x02" + program + b".", "version": b"3\n"}.items():
+            archive.writestr(f"archive/{name}", content)
+    return made.getvalue()
+
+
+def doubled(levels: int = 60) -> bytes:
+    """A dictionary whose key is a tuple that has the one before twice. Its hash takes 2^60 steps."""
+    twice = (bytes([ord("h"), level, ord("h"), level, 0x86, ord("q"), level + 1]) for level in range(levels))
+    return b")q\x00" + b"".join(twice) + b"}(h" + bytes([levels]) + b"K\x01u"
+
+
+BOMBS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a tensor of one number that is 10^12": (
         "import-pt",
         lambda: of_torch(torch.zeros(1).expand(10**6, 10**6)),
@@ -57,7 +78,7 @@ BOMBS = {
     ),
     "a sparse tensor of 10^12": (
         "import-pt",
-        lambda: of_torch(torch.sparse_coo_tensor(size=(10**6, 10**6))),
+        lambda: of_torch(torch.sparse_coo_tensor(torch.zeros(2, 0), [], (10**6, 10**6))),
         "'wte.weight' is no float tensor",
     ),
     "a tensor without numbers": (
@@ -66,6 +87,22 @@ BOMBS = {
         "'wte.weight' is no float tensor",
     ),
     "a packed file of torch.save": ("import-pt", deflated, "bytes of content, more than itself)"),
+    "a class with a very long name": (
+        "import-pt",
+        lambda: pickled(b"ctorch\n" + b"a" * 500_000 + b"\n", older=False),
+        "a class with a name of 500,006 characters",
+    ),
+    "a class with a very long name in the older format": (
+        "import-pt",
+        lambda: pickled(b"ctorch\n" + b"a" * 500_000 + b"\n", older=True),
+        "a class with a name of 500,006 characters",
+    ),
+    "a tuple of 2^60 tuples": ("import-pt", lambda: pickled(doubled(), older=False), "(tuples in tuples in tuples)"),
+    "a tuple of 2^60 tuples in the older format": (
+        "import-pt",
+        lambda: pickled(doubled(), older=True),
+        "(tuples in tuples in tuples)",
+    ),
     "an array of 2^62 numbers": (
         "import-gguf",
         lambda: gguf(array(U8, 2**62)),

@@ -27,7 +27,7 @@ class Payload:
 
 
 def plain(path: Path) -> bytes:
-    return pickle.dumps(Payload(path))
+    return pickle.dumps(Payload(path), 2)
 
 
 def of_torch(path: Path, zipped: bool = True) -> bytes:
@@ -48,7 +48,7 @@ def of_numpy(path: Path) -> bytes:
 
 
 FORMS = (plain, of_torch, of_older_torch, of_numpy)
-LINES = {
+LINES: dict[tuple[str, Callable[[Path], bytes]], str] = {
     ("import-pt", of_torch): "holds more than tensors and plain values, and reading that can run code",
     ("import-pt", of_older_torch): "holds more than tensors and plain values, and reading that can run code",
     ("import-pt", plain): "holds more than tensors and plain values, and reading that can run code",

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 from tests.reliability.fuzz_worker import INPUT, MOST_INPUTS, SECONDS, Fault, work
 from tests.reliability.outcome import Check, Log, Outcome
@@ -101,7 +102,7 @@ def _run_process(
     context: BaseContext, name: str, start: int, seconds: float, home: Path, tried: Tried
 ) -> tuple[int, str]:
     """Runs one process; returns the number of its last input, and how it ended if that was not well."""
-    current = context.Value(ctypes.c_longlong, -1, lock=False)
+    current: Any = context.Value(ctypes.c_longlong, -1, lock=False)  # its type in typeshed is that of one with a lock
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(name, start, seconds, home, current, sender))  # type: ignore[attr-defined]
     process.start()

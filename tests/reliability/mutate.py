@@ -69,7 +69,7 @@ def mutated(seeds: Sequence[bytes], is_json: bool, name: str, number: int) -> by
             return content
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         damage = rng.choice(DAMAGES)
-        content = damage(content, rng) if damage is not _splice else _splice(content, rng, rng.choice(seeds))
+        content = _splice(content, rng, rng.choice(seeds)) if damage is None else damage(content, rng)
     return content
 
 
@@ -158,8 +158,10 @@ def _swap(content: bytes, span: tuple[int, int], new: bytes) -> bytes:
     return content[: span[0]] + new + content[span[1] :]
 
 
-DAMAGES = (
-    *(_flip_bit, _set_byte, _set_number, _set_number, _cut, _remove, _repeat, _move, _insert, _splice),
+Damage = Callable[[bytes, random.Random], bytes]
+# None stands for `_splice`, which needs another content too.
+DAMAGES: tuple[Damage | None, ...] = (
+    *(None, _flip_bit, _set_byte, _set_number, _set_number, _cut, _remove, _repeat, _move, _insert),
     *(_edit_numeral, _edit_numeral, _repeat_key, _nest),
 )
 
@@ -180,7 +182,7 @@ def _json_damage(content: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2, 4))):
         table, key = _slot(values, rng)
         if table is None:
-            return _value(rng, values, json_text=True)
+            return json.dumps(_value(rng, values)).encode()
         kind = rng.random()
         if kind < 0.15:
             del table[key]
@@ -204,7 +206,7 @@ def _slot(values: Any, rng: random.Random) -> tuple[Any, Any]:  # noqa: ANN401  
     return table, key
 
 
-def _value(rng: random.Random, values: Any, json_text: bool = False) -> Any:  # noqa: ANN401  # JSON
+def _value(rng: random.Random, values: Any) -> Any:  # noqa: ANN401  # JSON
     """Returns a value that fits nowhere, or one from elsewhere."""
     made: tuple[Any, ...] = (
         *(
@@ -222,4 +224,4 @@ def _value(rng: random.Random, values: Any, json_text: bool = False) -> Any:  # 
     if rng.random() < 0.2:
         table, key = _slot(values, rng)
         chosen = json.loads(json.dumps(table[key])) if table is not None else None
-    return json.dumps(chosen).encode() if json_text else chosen
+    return chosen

@@ -15,6 +15,7 @@ from tests.reliability import fuzz_worker, hostile
 from tests.reliability.fuzz_worker import GROWTH, try_input
 from tests.reliability.mutate import mutated
 from tests.reliability.reader import Reader
+from tests.reliability.readers import READERS
 
 SEEDS = [b'{"a": [1, 2.5, "x"], "b": {"c": null}}', b'{"a": 1}\n{"a": 2}\n{"b": "y"}\n']
 
@@ -64,7 +65,7 @@ def dies(content: bytes) -> None:
 
 
 def test_a_process_that_dies_is_a_fault_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(hostile.READERS, "dies", lambda home: Reader(SEEDS[:1], dies))
+    monkeypatch.setitem(READERS, "dies", lambda home: Reader(SEEDS[:1], dies))
     monkeypatch.setattr(hostile, "MOST_DEATHS", 2)
     context = multiprocessing.get_context("fork")
     tried = hostile._try_reader(context, "dies", 30.0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -118,7 +120,11 @@ def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, message
         record.write_text(record.read_text().replace("train-00000.npy", "../train-00000.npy"))
     elif damage in ("floats", "vocabulary", "empty"):
         before = sha256_of(shard)
-        ids = {"floats": np.zeros(5), "vocabulary": np.full(5, 60_000, np.uint16), "empty": np.zeros(0, np.uint16)}
+        ids: dict[str, npt.NDArray[Any]] = {
+            "floats": np.zeros(5),
+            "vocabulary": np.full(5, 60_000, np.uint16),
+            "empty": np.zeros(0, np.uint16),
+        }
         np.save(shard, ids[damage])
         record.write_text(record.read_text().replace(before, sha256_of(shard)))
     elif damage == "text bytes":
