@@ -30,7 +30,7 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
         if imported
         else "The model writes short, simple stories and knows nothing else; it invents, and it was not filtered."
     )
-    seed, reached = record.get("plan", {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
+    seed, reached = (record.get("plan") or {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
         f"| trained on | {_tokens_seen(record):,} tokens, seed {seed} |",
         f"| validation at training | {reached} bits per byte |",
@@ -88,7 +88,7 @@ def source_of(record: dict[str, Any]) -> str | None:
         named = ", ".join(str(part) for part in parts if part)
         return _short(f"imported from {named} (a model of type {imported.get('model_type')})")
     # Training records of data sets in format 1 name the split `side`.
-    texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data", [])]
+    texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data") or ()]
     own, before = ", ".join(texts), source_of(_origin(record))
     parts = [own, f"before that, {before}" if before and before != own else ""]
     return _short("; ".join(filter(None, parts))) or None
@@ -107,7 +107,7 @@ def licence_of(record: dict[str, Any]) -> str | None:
 
 def _tokens_seen(record: dict[str, Any]) -> int:
     """Returns the tokens that a model has read, in its training and in those before it."""
-    return int(record.get("tokens_seen", 0)) + (_tokens_seen(origin) if (origin := _origin(record)) else 0)
+    return int(record.get("tokens_seen") or 0) + (_tokens_seen(origin) if (origin := _origin(record)) else 0)
 
 
 def _origin(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from runtimes.bundle.store import Bundle
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.hashing import sha256_of, sha256_of_bytes
-from slm.json_reader import is_plain_name
+from slm.json_reader import is_plain_name, read_json
 from slm.ownership import CHECKPOINT
 
+MAX_CONFIG_BYTES = 2**20
 # Entries of `Manifest.versions` that are no packages.
 NO_PACKAGES = ("opset", "ir")
 
@@ -82,7 +83,8 @@ def digest_of_inputs(settings: ExportSettings, checkpoint: Path) -> str:
     Raises:
         OSError: A file cannot be read.
     """
-    files = sorted((CHECKPOINT.file, *CHECKPOINT.hashes(checkpoint)))
+    listed = [name for name in CHECKPOINT.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()]
+    files = sorted((CHECKPOINT.file, *listed))
     text = settings.eval_text
     inputs = {
         "checkpoint": {name: sha256_of(checkpoint / name) for name in files},
@@ -108,7 +110,7 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
         return None
     with suppress(SlmxError, OSError, ValueError):
         checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or "nano"))
-        stated = json.loads((checkpoint / CHECKPOINT.file).read_bytes())
+        stated = read_json(checkpoint / CHECKPOINT.file, MAX_CONFIG_BYTES)
         if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):
             return None
         out = default_out(settings, preset)

@@ -221,8 +221,27 @@ def _check(path: Path, digest: str) -> None:
 def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = read_json(path, MAX_RECORD_BYTES, MAX_RECORD_DEPTH)
+        _check_record(Fields(record))
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
     except ValueError as error:
         raise SlmxError(f"{path}: not a training record ({error}); copy the folder again") from None
-    if not isinstance(record, dict):
-        raise SlmxError(f"{path}: not a training record (no JSON object); copy the folder again")
+    assert isinstance(record, dict)
     return record
+
+
+def _check_record(record: Fields) -> None:
+    """Raises ValueError if a value that slmx reads from a training record, or from one in it, has another type."""
+    record.optional("tokens_seen", record.integer)
+    record.optional("steps_done", record.integer)
+    for source in record.optional("data", record.objects) or ():
+        source.value("file")
+    if (plan := record.optional("plan", record.object)) is not None:
+        plan.optional("seed", plan.integer)
+        plan.optional("qat", plan.text)
+    if (best := record.optional("best", record.object)) is not None:
+        best.optional("bits_per_byte", best.number)
+    if (origin := record.optional("init", record.object)) is not None:
+        before = origin.optional("record", origin.object)
+        if before is not None:
+            _check_record(before)

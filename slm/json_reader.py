@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 MAX_DEPTH = 16
 SHOWN_KEY = 60  # characters of a key in a message
 MAX_TEXT = 1000
+LINE_ENDS = "\u2028\u2029"  # those of Unicode that are no control characters
 MAX_INTEGER = 2**63 - 1
 MOST_DIGITS = 1000  # of a whole number; the largest float has 309, and Python refuses 4,301 with advice for programmers
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
@@ -30,8 +31,10 @@ def is_plain_name(name: str) -> bool:
 
 
 def is_plain_text(text: str) -> bool:
-    """Returns whether a text is safe to print on a terminal: no control characters, no lone surrogates."""
-    return not any(ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 for char in text)
+    """Returns whether a text is one line that is safe to print: no control characters, line ends, lone surrogates."""
+    return not any(
+        ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 or char in LINE_ENDS for char in text
+    )
 
 
 def as_plain_text(text: str) -> str:
@@ -189,6 +192,13 @@ class Fields:
         if not isinstance(value, str) or re.fullmatch("[0-9a-f]{64}", value) is None:
             raise ValueError(f"{self._path(key)} is not a SHA-256")
         return value
+
+    def objects(self, key: str) -> tuple[Fields, ...]:
+        """Returns a list of objects."""
+        value = self.value(key)
+        if not isinstance(value, list):
+            raise ValueError(f"{self._path(key)} is not a list")
+        return tuple(Fields(item, f"{self._path(key)}.{number}") for number, item in enumerate(value))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm.disk import WORK_NAME, is_mount_point, sync
 from slm.errors import SlmxError
+from slm.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -184,7 +185,7 @@ def _holder(place: Place) -> str:
     record = _read_owner(place)
     if not record:
         return "another process is writing it"
-    return f"process {record.get('pid')} is writing it ({record.get('command')})"
+    return as_plain_text(f"process {record.get('pid')} is writing it ({record.get('command')})")
 
 
 def settle(place: Place) -> None:

@@ -26,7 +26,7 @@ from runtimes.types import SamplingParams
 from slm.disk import write_file
 from slm.errors import SlmxError, UsageError
 from slm.hashing import sha256_of_bytes
-from slm.json_reader import read_json
+from slm.json_reader import Fields, read_json
 
 WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
@@ -267,10 +267,14 @@ def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
         return Evaluation(settings)
     try:
         found = read_json(path, MAX_RESULT_BYTES)
+        _check_types(Fields(found))
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.keys() != {HASH, *(each.name for each in fields(Evaluation))}:
-        raise SlmxError(f"{path}: not a result of slmx evaluate, or of another version of it; give another --out")
+        raise SlmxError(
+            f"{path}: not a result of slmx evaluate, or of another version of it; give another --out"
+        ) from None
+    assert isinstance(found, dict)
     if found.pop(HASH) != _hash(found):
         raise SlmxError(f"{path}: damaged, or changed after it was written; give another --out")
     before = found["settings"]
@@ -278,6 +282,21 @@ def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
     if changed:
         raise SlmxError(f"{path}: made with another {', '.join(changed)}; give another --out")
     return Evaluation(**found | {"settings": settings})
+
+
+def _check_types(found: Fields) -> None:
+    """Raises ValueError if the content of a file is no result. The figures inside are known by their hash."""
+    if set(found) != {HASH, *(each.name for each in fields(Evaluation))}:
+        raise ValueError("it has other parts")
+    for name in ("settings", "differences", "pair_differences"):
+        found.object(name)
+    results, endings = found.object("results"), found.object("endings")
+    for model in results:
+        results.object(model)
+    for model in endings:
+        for ending in endings.objects(model):
+            if set(ending) != {each.name for each in fields(Ending)}:
+                raise ValueError("an ending has other parts")
 
 
 def finite(value: object) -> object:

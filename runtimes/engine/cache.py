@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from runtimes.bundle.shape import check_shape
+from runtimes.engine.onnx_check import check_onnx
 from runtimes.engine.signed_weights import make_weights_signed
 from runtimes.system.memory import collapse_heap, trim_heap
 from runtimes.types import check_number
@@ -71,7 +72,8 @@ def open_onnx(
         signed: Whether 8-bit weights become signed in memory where that is exact.
 
     Raises:
-        SlmxError: The number of threads is out of range, or onnxruntime cannot run the model.
+        SlmxError: The number of threads is out of range, the model names weights in other files or operators of other
+            packages, or onnxruntime cannot run it.
     """
     check_number("threads", threads, whole=True)
     if not 1 <= threads <= MAX_THREADS:
@@ -82,15 +84,17 @@ def open_onnx(
     options.log_severity_level = 3
     if spin is not None:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
-    # A graph may name files that hold its weights. No hash covers such a file, so none is read: this folder is none.
+    # An .ort file may name a file that holds its weights. No hash covers it, so none is read: this folder is none.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", f"{os.devnull}/none")
     # For tensors as small as a step's, the arena and its planning cost more than malloc: 4 % slower, more memory.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
+    where = name or (str(model) if isinstance(model, Path) else "model")
     try:
         read = model.read_bytes() if isinstance(model, Path) else model
         content = read if isinstance(read, bytearray) else bytearray(read)
         del read
+        check_onnx(content, where)
         if signed:
             make_weights_signed(content)
         fixed = bytes(content)
@@ -98,8 +102,9 @@ def open_onnx(
         session = ort.InferenceSession(fixed, options, providers=["CPUExecutionProvider"])
         session._model_bytes = None  # it is kept for other providers, and there are none
         return session
+    except SlmxError:
+        raise
     except Exception as error:  # onnxruntime raises its own types, which share no base class
-        where = name or (str(model) if isinstance(model, Path) else "model")
         raise SlmxError(f"{where}: onnxruntime {ort.__version__} cannot open this model ({_reason(error)})") from error
 
 
@@ -323,6 +328,16 @@ def open_cache(
     size = model.stat().st_size if isinstance(model, Path) else len(model)
     session = open_onnx(model, threads, name)
     where = name or str(model if isinstance(model, Path) else "the model")
+    trim_heap()
+    if size >= LARGE_MODEL:
+        collapse_heap()
+    try:
+        return _cache_of(session, config, where)
+    except UnicodeDecodeError:  # onnxruntime gives names as they are stored
+        raise SlmxError(f"{where}: a name in it is no UTF-8 text; copy it again, or export it again") from None
+
+
+def _cache_of(session: ort.InferenceSession, config: GPTConfig, where: str) -> SharedCache | GrowingCache:
     check_shape(session, config, where)
     grows = CACHE_GROWS in session.get_modelmeta().custom_metadata_map
     if config.windows and not grows and _version() < EXACT_WINDOWS:
@@ -330,7 +345,4 @@ def open_cache(
             f"{where}: onnxruntime {ort.__version__} computes attention windows wrongly; install onnxruntime "
             f"{'.'.join(map(str, EXACT_WINDOWS))} or later, or use --variant portable if the bundle holds it"
         )
-    trim_heap()
-    if size >= LARGE_MODEL:
-        collapse_heap()
     return GrowingCache(session, config) if grows else SharedCache(session, config)

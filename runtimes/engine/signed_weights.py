@@ -4,42 +4,46 @@ A bundle stores dynamic int8 weights as uint8, which every processor multiplies 
 weights faster on x86 with VNNI and on ARM. On other x86 processors it adds pairs of products of int8 weights in 16
 bits, which saturate. A weight minus its zero point stays the same if 128 is subtracted from both, so the model
 computes the same logits in both forms, and only the highest bit of each byte differs.
-
-The field numbers are those of onnx.proto in https://github.com/onnx/onnx, in the encoding that
-https://protobuf.dev/programming-guides/encoding describes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 
 from runtimes.engine.exact_products import signed_is_exact
+from runtimes.engine.protobuf import (
+    ATTRIBUTE_GRAPH,
+    ATTRIBUTE_GRAPHS,
+    GRAPH_INITIALIZER,
+    GRAPH_INPUT,
+    GRAPH_NODE,
+    GRAPH_OUTPUT,
+    GRAPH_VALUE_INFO,
+    LENGTH,
+    MODEL_GRAPH,
+    NODE_ATTRIBUTE,
+    NODE_INPUT,
+    NODE_OPERATOR,
+    NODE_OUTPUT,
+    TENSOR_DIMS,
+    TENSOR_INT32,
+    TENSOR_NAME,
+    TENSOR_RAW,
+    TENSOR_TYPE,
+    VALUE_NAME,
+    Field,
+    read_fields,
+    read_text,
+    read_varint,
+)
 
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
-MODEL_GRAPH = 7
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO = 1, 5, 11, 12, 13
-NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR, NODE_ATTRIBUTE = 1, 2, 4, 5
-ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS = 6, 11
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_INT32, TENSOR_NAME, TENSOR_RAW = 1, 2, 5, 8, 9
-VALUE_NAME = 1
 UINT8, INT8 = 2, 3
 # The inputs that accept int8 instead of uint8 if all of them change together.
 WEIGHT_INPUTS = {"MatMulInteger": (1, 3), "Gather": (0,), "DequantizeLinear": (0, 2)}
 HIGHEST_BIT = 0x80
-
-
-class _Field(NamedTuple):
-    """A field of a protobuf message: its number, where its tag, its value and the next field start, and its number."""
-
-    key: int
-    start: int
-    at: int
-    end: int
-    number: int
 
 
 class _Edit(NamedTuple):
@@ -62,7 +66,7 @@ def make_weights_signed(model: bytearray) -> None:
     """
     if b"MatMulInteger" not in model or not signed_is_exact():
         return
-    with suppress(ValueError, IndexError):  # it is no protobuf, or damaged
+    with suppress(ValueError, LookupError):  # it is no protobuf, or damaged
         edits = _edits(model)
         content = np.frombuffer(model, np.uint8)
         for edit in edits:
@@ -74,31 +78,31 @@ def make_weights_signed(model: bytearray) -> None:
 
 
 def _edits(model: bytearray) -> list[_Edit]:
-    """Returns the changes that make the uint8 tensors of a model int8; ValueError or IndexError if one is unknown."""
-    (graph,) = (field for field in _fields(model, 0, len(model)) if field.key == MODEL_GRAPH)
-    fields = list(_fields(model, graph.at, graph.end))
+    """Returns the changes that make the uint8 tensors of a model int8; ValueError or LookupError if one is unknown."""
+    (graph,) = (field for field in read_fields(model, 0, len(model)) if field.key == MODEL_GRAPH)
+    fields = list(read_fields(model, graph.at, graph.end))
     edits: list[_Edit] = []
     changed: set[str] = set()
     for field in fields:
         if field.key == GRAPH_INITIALIZER:
-            tensor = [part for part in _fields(model, field.at, field.end) if part.key != TENSOR_DIMS]
+            tensor = [part for part in read_fields(model, field.at, field.end) if part.key != TENSOR_DIMS]
             parts = {part.key: part for part in tensor}
             if TENSOR_TYPE in parts and parts[TENSOR_TYPE].number == UINT8:
                 if len(parts) != len(tensor) or set(parts) - {TENSOR_TYPE, TENSOR_INT32, TENSOR_NAME, TENSOR_RAW}:
                     raise ValueError("a tensor in another form")
-                changed.add(_text(model, parts[TENSOR_NAME]))
+                changed.add(read_text(model, parts[TENSOR_NAME]))
                 edits.append(_edit(model, parts[TENSOR_TYPE], parts.get(TENSOR_RAW), parts.get(TENSOR_INT32)))
     _check_uses(model, fields, changed)
     return edits
 
 
-def _edit(model: bytearray, kind: _Field, raw: _Field | None, packed: _Field | None) -> _Edit:
+def _edit(model: bytearray, kind: Field, raw: Field | None, packed: Field | None) -> _Edit:
     """Returns the change of a tensor, given the fields of its type and its values; ValueError if it is unknown."""
     if raw is not None and packed is None and kind.end == kind.at + 1:
         return _Edit(kind.at, raw.at, raw.end, None)
     # onnx stores a single number like this. Its new form is as long: the tag, the length in one or two bytes, a byte.
     if raw is None and packed is not None and kind.end == kind.at + 1 and packed.at == packed.start + 2:
-        number, end = _varint(model, packed.at)
+        number, end = read_varint(model, packed.at)
         lengths = {3: [1], 4: [0x81, 0]}
         if end == packed.end and number < 256 and end - packed.start in lengths:
             length = lengths[end - packed.start]
@@ -107,13 +111,13 @@ def _edit(model: bytearray, kind: _Field, raw: _Field | None, packed: _Field | N
     raise ValueError("values in another form")
 
 
-def _check_uses(model: bytearray, graph: list[_Field], changed: set[str]) -> None:
+def _check_uses(model: bytearray, graph: list[Field], changed: set[str]) -> None:
     """Raises ValueError if a graph uses one of the values `changed`, which are uint8, where int8 is not accepted."""
     for field in graph:
         if field.key == GRAPH_NODE:
-            parts = list(_fields(model, field.at, field.end))
+            parts = list(read_fields(model, field.at, field.end))
             inputs, outputs, operators = (
-                [_text(model, part) for part in parts if part.key == key]
+                [read_text(model, part) for part in parts if part.key == key]
                 for key in (NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR)
             )
             places = [place for place, name in enumerate(inputs) if name in changed]
@@ -122,49 +126,12 @@ def _check_uses(model: bytearray, graph: list[_Field], changed: set[str]) -> Non
                 inner.key in (ATTRIBUTE_GRAPH, ATTRIBUTE_GRAPHS)
                 for part in parts
                 if part.key == NODE_ATTRIBUTE
-                for inner in _fields(model, part.at, part.end)
+                for inner in read_fields(model, part.at, part.end)
             ):
                 raise ValueError("another use of uint8, or a graph in a graph")
             if places and operators == ["Gather"]:
                 changed.update(outputs)
         elif field.key in (GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO):
-            names = (part for part in _fields(model, field.at, field.end) if part.key == VALUE_NAME)
-            if any(_text(model, name) in changed for name in names):
+            names = (part for part in read_fields(model, field.at, field.end) if part.key == VALUE_NAME)
+            if any(read_text(model, name) in changed for name in names):
                 raise ValueError("a declared type")
-
-
-def _fields(message: bytearray, at: int, end: int) -> Iterator[_Field]:
-    """Yields the fields of the message between two places; ValueError or IndexError if it is damaged."""
-    while at < end:
-        start, number = at, 0
-        tag, at = _varint(message, at)
-        kind = tag & 7
-        if kind == VARINT:
-            number, after = _varint(message, at)
-        elif kind == LENGTH:
-            size, at = _varint(message, at)
-            after = at + size
-        else:
-            after = at + {FIXED64: 8, FIXED32: 4}[kind] if kind in (FIXED64, FIXED32) else end + 1
-        if after > end:
-            raise ValueError("a field that is longer than its message, or of an unknown kind")
-        yield _Field(tag >> 3, start, at, after, number)
-        at = after
-
-
-def _text(message: bytearray, field: _Field) -> str:
-    return message[field.at : field.end].decode("utf-8")
-
-
-def _varint(message: bytearray, at: int) -> tuple[int, int]:
-    """Returns the number that starts at a place, and the place after it."""
-    number = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, at
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")

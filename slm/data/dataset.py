@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
-from slm.json_reader import Fields
+from slm.json_reader import Fields, as_plain_text, read_json
 from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
 from slm.tokenizer_json import load_merges
-from slm.tokenizer_settings import TokenizerSettings
+from slm.tokenizer_settings import MAX_LISTING_BYTES, TokenizerSettings
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 2
@@ -61,41 +62,59 @@ class Dataset:
             folder: The folder of the data set.
 
         Raises:
-            SlmxError: A file is missing, altered, damaged or of a newer format. The message names it.
+            SlmxError: A file is missing, altered, damaged or of a newer format, or a shard holds an id that the
+                tokenizer does not have. The message names it.
         """
         path = folder / DATASET_FILE
         try:
-            record = _in_todays_format(json.loads(path.read_text("utf-8")), path)
-            files: dict[str, dict[str, Any]] = record["files"]
-            splits = {split: record["splits"][split] for split in SPLITS}
-            shards = [name for split in splits.values() for name in split["shards"]]
-            if not all(SHARD_NAME.fullmatch(name) for name in shards):
-                raise ValueError(f"shards named {shards}")
-            for name in (RANKS_FILE, JSON_FILE, *shards):
-                _check(folder / name, files[name]["sha256"])
-            tokenizer = Tokenizer.load(folder, TokenizerSettings.read(Fields(record)))
-            streams = {split: _open_split(folder, entry) for split, entry in splits.items()}
+            record = _in_todays_format(read_json(path, MAX_LISTING_BYTES), path)
+            fields = Fields(record)
+            fields.objects("sources")
+            fields.optional("settings", fields.object)
+            files, splits = fields.object("files"), fields.object("splits")
+            shards = {split: splits.object(split).texts("shards") for split in SPLITS}
+            every = [name for names in shards.values() for name in names]
+            if not all(SHARD_NAME.fullmatch(name) for name in every):
+                raise ValueError(f"shards named {every}")
+            for name in (RANKS_FILE, JSON_FILE, *every):
+                _check(folder / name, files.object(name).sha256("sha256"))
+            tokenizer = Tokenizer.load(folder, TokenizerSettings.read(fields))
+            train, valid = (
+                _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
+            )
         except OSError as error:
             raise SlmxError(
                 f"{path}: cannot read the data set ({error.strerror}); make it with slmx prepare"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except ValueError as error:
             raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200})") from error
-        return cls(folder, record, tokenizer, streams["train"], streams["valid"])
+        return cls(folder, record, tokenizer, train, valid)
 
 
-def _in_todays_format(record: dict[str, Any], path: Path) -> dict[str, Any]:
+def _in_todays_format(record: object, path: Path) -> dict[str, Any]:
     """Converts a record to the current format. Format 1 says `side`, `training` and `validation`."""
-    version = record["format_version"]
+    fields = Fields(record)
+    version = fields.integer("format_version")
+    values = {name: fields.value(name) for name in fields}
     if version == FORMAT_VERSION:
-        return record
+        return values
     if version != 1:
         raise SlmxError(f"{path}: data set format {version}, this slmx reads up to {FORMAT_VERSION}; prepare it again")
     names = {"training": "train", "validation": "valid"}
-    record["splits"] = record.pop("sides")
-    record["sources"] = [{"split": names[source.pop("side")], **source} for source in record["sources"]]
-    record["cleaning"] = {names[name]: counts for name, counts in record["cleaning"].items()}
-    return record
+
+    def renamed(side: str) -> str:
+        if side not in names:
+            raise ValueError(f"the side {side[:40]!a}")
+        return names[side]
+
+    values["splits"] = values.pop("sides", None)
+    values["sources"] = [
+        {"split": renamed(source.text("side")), **{name: source.value(name) for name in source if name != "side"}}
+        for source in fields.objects("sources")
+    ]
+    cleaning = fields.object("cleaning")
+    values["cleaning"] = {renamed(name): cleaning.value(name) for name in cleaning}
+    return values
 
 
 def _check(path: Path, digest: str) -> None:
@@ -105,11 +124,22 @@ def _check(path: Path, digest: str) -> None:
         raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; delete the folder and prepare it again")
 
 
-def _open_split(folder: Path, entry: dict[str, Any]) -> TokenStream:
-    arrays: list[ShardArray] = [np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in entry["shards"]]
-    if any(array.dtype != np.uint16 or array.ndim != 1 for array in arrays):
-        raise ValueError(f"shards {entry['shards']} are not rows of uint16")
-    return TokenStream(Shards(arrays), entry["text_bytes"], entry["stories"])
+def _open_split(folder: Path, shards: Sequence[str], entry: Fields, vocab_size: int) -> TokenStream:
+    """Maps the shards of a split; ValueError if they hold anything but ids of the vocabulary."""
+    arrays: list[ShardArray] = []
+    for name in shards:
+        try:
+            array = open_memmap(folder / name, mode="r")
+        except Exception as error:  # the header of a shard is a Python expression, whose reader raises many kinds
+            raise ValueError(f"{name} is no array ({as_plain_text(str(error))[:80]})") from None
+        if array.dtype != np.uint16 or array.ndim != 1:
+            raise ValueError(f"{name} is not a row of uint16")
+        if len(array) and int(array.max()) >= vocab_size:
+            raise ValueError(f"{name} holds the id {int(array.max())}, and the tokenizer has {vocab_size}")
+        arrays.append(array)
+    if not any(map(len, arrays)):
+        raise ValueError("a split without tokens")
+    return TokenStream(Shards(arrays), entry.integer("text_bytes"), entry.integer("stories"))
 
 
 class ShardWriter:

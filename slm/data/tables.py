@@ -12,6 +12,7 @@ from typing import Any
 
 from slm.data.files import CHUNK, compression_of, join_lines, read_text
 from slm.errors import SlmxError, needs
+from slm.json_reader import as_plain_text
 
 ROWS_AT_ONCE = 1024
 LONGEST_CELL = 2**31 - 1
@@ -44,7 +45,7 @@ def _file_cells(kind: str, name: str, path: Path, field: str) -> Iterator[Any]:
 
 
 def _no_column(name: str, field: str, columns: Iterable[str]) -> SlmxError:
-    found = f"{', '.join(map(str, columns)):.200}"
+    found = as_plain_text(", ".join(map(str, columns)))[:200]
     return SlmxError(
         f"{name}: no column {field!r}; it has {found}: choose one with slmx prepare --field, or rename it to {field!r}"
     )
@@ -80,6 +81,8 @@ def _parse(name: str, line: int, text: str) -> Any:  # noqa: ANN401 (any JSON va
         raise SlmxError(
             f"{where}: not JSON ({error.msg}, column {error.colno}); expected one object per line, or an array of them"
         ) from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise SlmxError(f"{name}:{line}: a number of too many digits; shorten it") from None
 
 
 def _csv_cells(name: str, lines: Iterable[str], field: str, kind: str) -> Iterator[str]:
@@ -165,4 +168,4 @@ def _hub_cells(name: str, field: str) -> Iterator[Any]:
 def _unreadable(name: str, error: Exception, advice: str = "") -> SlmxError:
     cause = error.__cause__ or error
     reason = getattr(cause, "strerror", None) or next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-    return SlmxError(f"{name}: cannot read the text ({reason[:200]}){advice}")
+    return SlmxError(f"{name}: cannot read the text ({as_plain_text(reason)[:200]}){advice}")

@@ -1,8 +1,8 @@
-"""Reads a GGUF file of a Llama or a GPT-2 with the `gguf` package. Quantized weights become float32."""
+"""Reads a GGUF file of a Llama or a GPT-2. The `gguf` package turns quantized weights into float32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 
 from slm.errors import SlmxError, needs
 from slm.importers.foreign import ForeignModel, with_context
-from slm.importers.gguf_tokenizer import gguf_tokenizer
+from slm.importers.gguf_file import GGUFFile
+from slm.importers.gguf_tokenizer import PREFIX, gguf_tokenizer
 from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, HEAD, WTE
 from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
@@ -19,6 +20,13 @@ from slm.presets import GPTConfig
 NAMES = {"llama": GGUF_LLAMA, "gpt2": GGUF_GPT2}
 ROPE_FREQUENCIES = "rope_freqs.weight"
 MAX_NAME = 60
+TOKENIZER_KEYS = tuple(
+    PREFIX + key
+    for key in (
+        *("model", "pre", "tokens", "token_type", "scores", "merges"),
+        *("add_space_prefix", "bos_token_id", "eos_token_id"),
+    )
+)
 
 
 def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
@@ -32,19 +40,14 @@ def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
         SlmxError: The file is damaged, of another architecture, or has a quantization type that the gguf package does
             not read.
     """
-    with needs("train"):
-        from gguf import GGUFReader
-
     try:
-        reader = GGUFReader(source)
-        fields = {name: field.contents for name, field in reader.fields.items()}
-        stored = [(str(tensor.name), tensor.tensor_type, tensor.shape, tensor.data) for tensor in reader.tensors]
-    except Exception as error:  # gguf raises many kinds of exceptions for a damaged file
-        reason = as_plain_text((str(error).splitlines() or [type(error).__name__])[0])[:120]
+        file = GGUFFile(source)
+    except (OSError, ValueError) as error:
+        reason = as_plain_text(str(error))[:120]
         raise SlmxError(f"{source}: not a whole GGUF file ({reason}); copy or download it again") from None
-    values = Metadata(fields, source)
+    values = Metadata(file, source)
     names = NAMES[values.architecture]
-    tensors = {name: _dequantize(name, kind, shape, data, source) for name, kind, shape, data in stored}
+    tensors = _dequantized(file, source)
     if ROPE_FREQUENCIES in tensors:
         raise SlmxError(f"{source}: holds {ROPE_FREQUENCIES}, scaled rotary positions, which slmx does not compute")
     tied = names.weights[HEAD][0] not in tensors
@@ -81,26 +84,26 @@ class Metadata:
         SlmxError: slmx does not import the architecture.
     """
 
-    def __init__(self, fields: Mapping[str, Callable[..., Any]], source: Path) -> None:
-        self._fields, self._source = fields, source
+    def __init__(self, file: GGUFFile, source: Path) -> None:
+        self._file, self._source = file, source
         architecture = self.get("general.architecture")
-        if architecture not in NAMES:
+        if not isinstance(architecture, str) or architecture not in NAMES:
             found = ascii(architecture)[:MAX_NAME]
             raise SlmxError(f"{source}: a GGUF of the architecture {found}; slmx imports {', '.join(NAMES)}")
-        self.architecture: str = architecture
+        self.architecture = architecture
 
     def get(self, key: str) -> Any:  # noqa: ANN401  # GGUF has numbers, texts and lists
         """Returns a value, or None if there is none; SlmxError if it cannot be read."""
-        if key not in self._fields:
+        if key not in self._file:
             return None
         try:
-            return self._fields[key]()
-        except Exception:  # gguf raises many kinds of exceptions for a damaged value
+            return self._file.value(key)
+        except ValueError:
             raise SlmxError(f"{self._source}: its metadata {key} cannot be read; download it again") from None
 
     def tokenizer(self) -> dict[str, Any]:
         """Returns the metadata of the tokenizer."""
-        return {key: self.get(key) for key in self._fields if key.startswith("tokenizer.ggml.")}
+        return {key: self.get(key) for key in TOKENIZER_KEYS if key in self._file}
 
     def size(self, name: str, default: int | None = None) -> Any:  # noqa: ANN401  # GPTConfig checks the type
         """Returns a number of the architecture, such as "block_count"."""
@@ -128,6 +131,7 @@ class Metadata:
             raise SlmxError(
                 f"{self._source}: rope.scaling.type is {ascii(scaling)[:MAX_NAME]}; slmx computes none only"
             )
+        theta = self.get("llama.rope.freq_base") or 10000.0
         values |= {
             "n_kv_head": self.size("attention.head_count_kv", 0),
             "head_size": self.size("attention.key_length", 0),
@@ -136,7 +140,7 @@ class Metadata:
             "norm": "rmsnorm",
             "norm_eps": self._eps("layer_norm_rms_epsilon"),
             "bias": False,
-            "rope_theta": float(self.get("llama.rope.freq_base") or 10000.0),
+            "rope_theta": float(theta) if isinstance(theta, int) else theta,
         }
         config = GPTConfig.from_dict(values, str(self._source))
         turned = self.size("rope.dimension_count", config.head_dim)
@@ -146,24 +150,42 @@ class Metadata:
             )
         return config
 
-    def _eps(self, name: str) -> float:
+    def _eps(self, name: str) -> Any:  # noqa: ANN401  # GPTConfig checks the type
         # GGUF stores it in 32 bits. The shortest decimal number that gives these bits is what was meant.
-        return float(str(np.float32(self.size(f"attention.{name}"))))
+        value = self.size(f"attention.{name}")
+        return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
-def _dequantize(name: str, kind: Any, shape: Any, data: Any, source: Path) -> torch.Tensor:  # noqa: ANN401  # gguf has no types
-    from gguf import dequantize
+def _dequantized(file: GGUFFile, source: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a file in float32."""
+    with needs("train"):
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
 
-    try:
-        values = np.array(dequantize(data, kind), np.float32).reshape([int(size) for size in reversed(shape)])
-    except NotImplementedError:
-        raise SlmxError(
-            f"{source}: {name[:MAX_NAME]!a} has the type {kind.name}, which the gguf package cannot turn into numbers; "
-            "use a file in F32, F16, Q8_0, Q4_0 or Q4_1"
-        ) from None
-    except ValueError:
-        raise SlmxError(f"{source}: {name[:MAX_NAME]!a} is cut off; download it again") from None
-    tensor = torch.from_numpy(values)
-    if not bool(tensor.isfinite().all()):
-        raise SlmxError(f"{source}: {name[:MAX_NAME]!a} holds NaN or infinity; download it again")
-    return tensor
+    found: dict[str, torch.Tensor] = {}
+    left = source.stat().st_size  # so that no bytes are those of two tensors
+    for stored in file.tensors:
+        shown = f"{stored.name[:MAX_NAME]!a}"
+        try:
+            kind = GGMLQuantizationType(stored.kind)
+            block, size = GGML_QUANT_SIZES[kind]
+            rows, columns = math.prod(stored.shape[1:]), stored.shape[0] if stored.shape else 1
+            if columns % block:
+                raise ValueError(f"{shown} has rows of {columns}, not of whole blocks of {block}")
+            needed = rows * (columns // block) * size
+            left -= needed
+            if left < 0:
+                raise ValueError(f"{shown} is cut off, or shares its bytes with another tensor")
+            data = file.data(stored, needed).reshape(rows, -1)
+            values = np.array(dequantize(data, kind), np.float32).reshape([*reversed(stored.shape)])
+        except NotImplementedError:
+            raise SlmxError(
+                f"{source}: {shown} has the type {kind.name}, which the gguf package cannot turn into numbers; "
+                "use a file in F32, F16, Q8_0, Q4_0 or Q4_1"
+            ) from None
+        except (ValueError, KeyError) as error:
+            raise SlmxError(f"{source}: not a whole GGUF file ({error}); copy or download it again") from None
+        tensor = torch.from_numpy(values)
+        if not bool(tensor.isfinite().all()):
+            raise SlmxError(f"{source}: {shown} holds NaN or infinity; download it again")
+        found[stored.name] = tensor
+    return found

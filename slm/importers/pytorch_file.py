@@ -18,9 +18,13 @@ from slm.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
+from slm.importers.torch_file_check import check_torch_file
+from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
+# Several names may have the same numbers, such as the token table and the head, but not many.
+MOST_COPIES = 4
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
@@ -74,6 +78,7 @@ def read_pytorch(
 def load_tensors_only(source: Path) -> Mapping[str, Any]:
     """Reads a file of torch.save that holds tensors and plain values; SlmxError if it holds anything else."""
     try:
+        check_torch_file(source)
         stored = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         path = shlex.quote(str(source))
@@ -86,7 +91,7 @@ def load_tensors_only(source: Path) -> Mapping[str, Any]:
             f"'weights.pt')\" {path}"
         ) from None
     except Exception as error:  # torch's readers raise many kinds of exceptions for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        reason = as_plain_text((str(error).splitlines() or [type(error).__name__])[0])[:120]
         raise SlmxError(f"{source}: not a whole file of torch.save ({reason}); copy it again") from None
     if not isinstance(stored, Mapping):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
@@ -101,17 +106,24 @@ def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tens
         source: The file, for messages.
 
     Raises:
-        SlmxError: A value is no float tensor, a tensor holds NaN or infinity, or two have one name.
+        SlmxError: A value is no float tensor, a tensor holds NaN or infinity, is larger than what is stored, or two
+            have one name.
     """
     tensors: dict[str, Tensor] = {}
+    left = MOST_COPIES * source.stat().st_size
     for key, value in weights.items():
-        name = str(key)
+        if not isinstance(key, str):
+            raise SlmxError(f"{source}: a weight has no name; save the model's state_dict() alone")
+        name = key
         while prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
             name = name.removeprefix(prefix)
         if name.endswith(BUFFERS):
             continue
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(value, Tensor) or not value.is_floating_point() or not _is_plain(value):
             raise SlmxError(f"{source}: {name[:80]!a} is no float tensor; save the model's state_dict() alone")
+        left -= value.numel() * value.element_size()
+        if left < 0:
+            raise SlmxError(f"{source}: {name[:80]!a} is larger than what is stored; save the weights as they are")
         if name in tensors:
             raise SlmxError(f"{source}: holds {name[:80]!a} twice, with different prefixes; save one model alone")
         tensors[name] = value.float()
@@ -120,6 +132,11 @@ def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tens
                 f"{source}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
             )
     return tensors
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Returns whether a tensor has its numbers in memory: none of a sparse layout or without numbers."""
+    return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
 
 
 def _is_conv1d(tensors: Mapping[str, Tensor]) -> bool:

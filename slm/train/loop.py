@@ -22,6 +22,7 @@ from slm.counted import counted
 from slm.data.dataset import DATASET_FILE
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
+from slm.json_reader import as_plain_text
 from slm.locks import clear_leftovers, lock_folder
 from slm.metrics import shown_bits
 from slm.model import GPT
@@ -132,8 +133,9 @@ class Trainer:
         try:
             if state.steps_done:
                 restore_optimizers(self.model, optimizers, load_file(file))
-        except (OSError, SafetensorError, KeyError) as error:
-            raise SlmxError(f"{file}: cannot read ({error}); delete {saved} to resume from before") from error
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            reason = as_plain_text(str(error))[:200]
+            raise SlmxError(f"{file}: cannot read ({reason}); delete {saved} to resume from before") from error
         self.step, self.seconds, self.curve = state.steps_done, state.seconds, state.curve
         if self.is_main:
             self.folder.forget_after(self.step)
@@ -147,7 +149,7 @@ class Trainer:
         return {
             "data": self.dataset.record["sources"],
             "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
-            "licence": self.settings.licence or self.dataset.record["licence"],
+            "licence": self.settings.licence or self.dataset.record.get("licence"),
             "init": self.origin,
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,

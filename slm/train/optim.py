@@ -12,6 +12,11 @@ from slm.train.plan import Plan
 
 BETAS = (0.9, 0.99)
 MUON_MOMENTUM = 0.95
+# What PyTorch's optimizers keep of each parameter: the number of steps, and averages of the parameter's shape.
+STATE: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+}
 
 
 def build_optimizers(model: GPT, plan: Plan) -> list[torch.optim.Optimizer]:
@@ -54,14 +59,17 @@ def restore_optimizers(model: GPT, optimizers: list[torch.optim.Optimizer], tens
     """Puts back the state that `optimizer_tensors` returned.
 
     Raises:
-        KeyError: A parameter has no state in `tensors`, or a tensor is of no parameter.
+        ValueError: A tensor is of no parameter, or the state of a parameter is not that of its optimizer.
     """
     state: dict[str, dict[str, Tensor]] = {name: {} for name, _ in model.named_parameters()}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition(".")
+        if name not in state:
+            raise ValueError(f"no parameter is called {name[:80]!a}")
         state[name][key] = tensor
     for name, parameter in model.named_parameters():
-        if not state[name]:
-            raise KeyError(f"no state of {name}")
         owner = next(o for o in optimizers for group in o.param_groups if any(p is parameter for p in group["params"]))
+        shapes = {key: parameter.shape if key != "step" else torch.Size() for key in STATE[type(owner)]}
+        if {key: tensor.shape for key, tensor in state[name].items()} != shapes:
+            raise ValueError(f"no state of {name}, or of another optimizer")
         owner.state[parameter] = {key: tensor.to(parameter.device) for key, tensor in state[name].items()}

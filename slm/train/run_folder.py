@@ -17,8 +17,9 @@ from slm.disk import write_file
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hashing import sha256_of
+from slm.json_reader import Fields, parse_json, read_json
 from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
-from slm.train.plan import TrainSettings, is_number
+from slm.train.plan import TrainSettings
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -26,6 +27,7 @@ RUN_FILE = "run.json"
 DATA_FOLDER = "data"
 REMEMBERED = ("precision", "compile")
 KEPT_CHECKPOINTS = 2
+MAX_RUN_BYTES = 2**20
 
 
 class RunFolder:
@@ -135,20 +137,23 @@ class RunFolder:
         """
         file = self.path / RUN_FILE
         try:
-            data = json.loads(file.read_bytes())["data"]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            data = None
-        if not isinstance(data, str):
-            raise SlmxError(f"{file}: does not say where the data set of the run is; give it with --text")
-        if not is_dataset(data):
+            fields = Fields(read_json(file, MAX_RUN_BYTES))
+            data = fields.text("data")
+        except (OSError, ValueError):
+            raise SlmxError(f"{file}: does not say where the data set of the run is; give it with --text") from None
+        try:
+            found = is_dataset(data)
+        except OSError:  # no file can have such a long name
+            found = False
+        if not found:
             raise SlmxError(f"{file}: says that the data set is {data}, but none is there; give it with --text")
         return data
 
     def remembered(self, settings: TrainSettings) -> TrainSettings:
         """Returns settings with what `run.json` says of precision and torch.compile, where nothing is given."""
         try:
-            values = json.loads((self.path / RUN_FILE).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            values = read_json(self.path / RUN_FILE, MAX_RUN_BYTES)
+        except (OSError, ValueError):
             return settings
         precision, compile = (values.get(name) for name in REMEMBERED) if isinstance(values, dict) else (None, None)
         if settings.precision is None and isinstance(precision, str):
@@ -173,7 +178,7 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """Returns the lines of `metrics.jsonl` that hold a step and numbers. Other lines are left out.
+        """Returns the lines of `metrics.jsonl` that hold a step and finite numbers. Other lines are left out.
 
         A line can be incomplete after a kill or a full disk, and a user can edit the file.
         """
@@ -181,11 +186,14 @@ class RunFolder:
         records = []
         for line in file.read_bytes().splitlines() if file.is_file() else ():
             try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
+                parsed: Any = parse_json(line)
+                fields = Fields(parsed)
+                fields.integer("step")
+                for name in fields:
+                    fields.number(name)
+                records.append(parsed)
+            except ValueError:
                 continue
-            if isinstance(record, dict) and "step" in record and all(map(is_number, record.values())):
-                records.append(record)
         return records
 
     def forget_after(self, step: int) -> None:

@@ -125,12 +125,13 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     losses = figure.add_subplot()
     trained = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
-    judged = [(m["step"], m["valid_loss"]) for m in metrics if "valid_loss" in m]
+    validations = [m for m in metrics if "valid_loss" in m and "bits_per_byte" in m]
+    judged = [(m["step"], m["valid_loss"]) for m in validations]
     if trained:
         losses.plot(*zip(*trained, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
     if judged:
         losses.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
-        best = min((m for m in metrics if "valid_loss" in m), key=lambda m: m["valid_loss"])
+        best = min(validations, key=lambda m: m["valid_loss"])
         losses.annotate(
             f"{best['valid_loss']:.3f}, {shown_bits(best['bits_per_byte'])} bits per byte",
             (best["step"], best["valid_loss"]),

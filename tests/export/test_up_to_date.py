@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import export.settings
-from export.settings import ExportSettings, default_out
+from export.settings import ExportSettings, bundle_up_to_date, default_out, digest_of_inputs
 from runtimes.bundle.manifest import MANIFEST_FILE
 from tests import bundles
 from tests.bundles import Slmx, edit_manifest, snapshot
@@ -93,6 +94,26 @@ def test_other_inputs_and_other_versions_ask_for_force(
     values = json.loads(record.read_text("utf-8"))
     record.write_text(json.dumps({**values, "licence": "another"}))
     assert "training.json" in slmx.refuses(*made), "the checkpoint itself is damaged now"
+
+
+def test_only_files_of_the_checkpoint_are_hashed(checkpoint: Path) -> None:
+    """A listing may name anything. Some of it would never end."""
+    settings = ExportSettings(None, checkpoint=checkpoint)
+    before = digest_of_inputs(settings, checkpoint)
+    config = checkpoint / "config.json"
+    values = json.loads(config.read_text("utf-8"))
+    os.mkfifo(checkpoint / "pipe")
+    odd = dict.fromkeys(("/dev/zero", "../../../../../../dev/zero", "pipe", "gone", "."), "0" * 64)
+    config.write_text(json.dumps(values | {"sha256": values["sha256"] | odd}), "utf-8")
+    after = digest_of_inputs(settings, checkpoint)
+    config.write_text(json.dumps(values), "utf-8")
+    assert after != before, "the listing itself is another one"
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"preset": "nano", "preset": "micro"}', b"\xff"])
+def test_a_listing_that_is_no_json_is_not_up_to_date(content: bytes, checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_bytes(content)
+    assert bundle_up_to_date(ExportSettings(None, checkpoint=checkpoint)) is None
 
 
 def test_a_manifest_without_the_digest_is_not_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:

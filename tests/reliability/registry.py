@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from tests.reliability.builds import CHECKS as BUILDS
+from tests.reliability.byte_flips import CHECKS as BYTE_FLIPS
+from tests.reliability.hostile import CHECKS as HOSTILE
 from tests.reliability.load import CHECKS as LOAD
 from tests.reliability.numbers import CHECKS as NUMBERS
 from tests.reliability.versions import CHECKS as VERSIONS
 from tests.reliability.outcome import Check
 
-CHECKS: dict[str, Check] = {**BUILDS, **NUMBERS, **VERSIONS, **LOAD}
+CHECKS: dict[str, Check] = {**HOSTILE, **BYTE_FLIPS, **NUMBERS, **LOAD, **BUILDS, **VERSIONS}

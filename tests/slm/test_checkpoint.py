@@ -361,6 +361,27 @@ def test_the_record_of_a_model_that_was_tuned_many_times_is_read(copy: Path) -> 
     assert load_checkpoint(copy).record == record
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": 5}, "data is not a list"),
+        ({"data": [{"split": "train"}]}, "data.0.file is missing"),
+        ({"tokens_seen": 1e999}, "tokens_seen is not a whole number"),
+        ({"plan": []}, "plan is not an object"),
+        ({"plan": {"qat": [1]}}, "plan.qat is not a text"),
+        ({"best": {"bits_per_byte": "<script>"}}, "best.bits_per_byte is not a number"),
+        ({"init": {"record": {"tokens_seen": "many"}}}, "init.record.tokens_seen is not a whole number"),
+    ],
+)
+def test_a_record_of_other_types_is_one_line(changes: dict[str, object], said: str, copy: Path) -> None:
+    record = json.loads((copy / RECORD_FILE).read_text("utf-8")) | changes
+    swap(copy, RECORD_FILE, json.dumps(record).encode().replace(b"Infinity", b"1e999"))
+    with pytest.raises(SlmxError) as caught:
+        load_checkpoint(copy)
+    start = str(caught.value).partition(" from ")[0]
+    assert start.startswith(f"{copy / RECORD_FILE}: not a training record ({said}")
+
+
 def test_the_hash_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -36,8 +36,8 @@ def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:
 
 
 def test_text_for_a_terminal_holds_no_control_characters() -> None:
-    odd = "é \x1b[31m \x7f \x9b1m \ud800 \n"
-    assert as_plain_text(odd) == "é ?[31m ? ?1m ? ?"
+    odd = "é \x1b[31m \x7f \x9b1m \ud800 \n \u2028 \u2029"
+    assert as_plain_text(odd) == "é ?[31m ? ?1m ? ? ? ?"
     assert is_plain_text(as_plain_text(odd))
     assert len(as_plain_text("x" * 5000)) == MAX_TEXT
 

@@ -38,7 +38,7 @@ class Rater:
         """Reads a file that the page has saved.
 
         Raises:
-            SlmxError: It is another file, or of another sheet.
+            SlmxError: It cannot be read, is another file, or is of another sheet.
         """
         try:
             fields = Fields(read_json(path, MAX_BYTES))
@@ -48,6 +48,8 @@ class Rater:
             known = {question.id for question in key.questions}
             if sheet == key.sheet:
                 return cls(path, rater, {question: _answer(answers, question, known) for question in answers})
+        except OSError as error:
+            raise SlmxError(f"{path}: cannot read ({error.strerror}); check the path") from None
         except ValueError as error:
             raise SlmxError(f"{path}: not a file that a rating sheet saves: {error}") from None
         raise SlmxError(

@@ -84,19 +84,12 @@ class Key:
             raise SlmxError(f"{path}: not found; give the --out with which the sheet was made")
         try:
             content = read_json(path, MAX_BYTES)
-            fields = Fields(content)
             if not isinstance(content, dict) or content.pop(DIGEST, None) != _digest(content):
                 raise ValueError("it was changed after it was written")
-            questions = [Fields(one, "question") for one in _list(fields, "questions")]
-            pairs = [Fields(dict(zip(("one", "other"), pair, strict=True))) for pair in _list(fields, "pairs")]
-            return cls(
-                fields.text("sheet"),
-                fields.sha256("sha256"),
-                tuple((pair.text("one"), pair.text("other")) for pair in pairs),
-                tuple(int(number) for number in _list(fields, "same")),
-                tuple(Question(q.text("id"), q.integer("opening"), q.text("a"), q.text("b")) for q in questions),
-            )
-        except (TypeError, ValueError) as error:
+            return _read(Fields(content))
+        except OSError as error:
+            raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        except ValueError as error:
             raise SlmxError(f"{path}: damaged: {error}; make the sheet again with another --out") from None
 
     def save(self, folder: Path) -> None:
@@ -132,6 +125,29 @@ def _hash(endings: Endings, pairs: Sequence[tuple[str, str]]) -> str:
     names = sorted({name for pair in pairs for name in pair})
     content = [list(map(list, pairs)), [[asdict(ending) for ending in endings[name]] for name in names]]
     return sha256_of_bytes(json.dumps(content).encode())
+
+
+def _read(fields: Fields) -> Key:
+    """Reads a key; ValueError if a value is missing or contradicts another one."""
+    pairs = [_pair(pair) for pair in _list(fields, "pairs")]
+    counts = Fields({str(number): count for number, count in enumerate(_list(fields, "same"))}, "same")
+    same = tuple(counts.integer(number) for number in counts)
+    questions = [
+        Question(entry.text("id"), entry.integer("opening"), entry.text("a"), entry.text("b"))
+        for entry in fields.objects("questions")
+    ]
+    if len(same) != len(pairs):
+        raise ValueError(f"{len(pairs)} pairs, and same has {len(same)} numbers")
+    if len({question.id for question in questions}) != len(questions):
+        raise ValueError("a question is there twice")
+    return Key(fields.text("sheet"), fields.sha256("sha256"), tuple(pairs), same, tuple(questions))
+
+
+def _pair(value: object) -> tuple[str, str]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("a pair is not a list of two models")
+    names = Fields(dict(zip(("one", "other"), value, strict=True)), "pairs")
+    return names.text("one"), names.text("other")
 
 
 def _list(fields: Fields, key: str) -> list[Any]:

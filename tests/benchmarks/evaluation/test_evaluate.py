@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import load_checkpoint
 from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
+from slm.errors import SlmxError
 from slm.train.evaluate import evaluate
 from tests.bundles import Slmx, tiny_bundle
 from tests.runs import QUIET
@@ -134,6 +136,19 @@ def test_another_result_in_the_folder_is_one_line(slmx: Slmx, tmp_path: Path, co
     (tmp_path / "evaluation.json").write_text(content)
     assert "evaluation.json" in slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path)
     assert (tmp_path / "evaluation.json").read_text() == content
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"settings": 5}, {"results": []}, {"results": {"a": 5}}, {"endings": {"a": [{"text": "b"}]}}, {"differences": 1}],
+)
+def test_a_result_of_other_types_with_its_hash_is_one_line(changes: dict[str, object], tmp_path: Path) -> None:
+    body = asdict(evaluation.Evaluation({"model": "a"})) | changes
+    (tmp_path / evaluation.RESULT).write_text(json.dumps(body | {evaluation.HASH: evaluation._hash(body)}), "utf-8")
+    with pytest.raises(
+        SlmxError, match=r"evaluation\.json: not a result of slmx evaluate, or of another version of it"
+    ):
+        evaluation._load(tmp_path, {"model": "a"})
 
 
 def test_a_result_that_was_changed_is_one_line(

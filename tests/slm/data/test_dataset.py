@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -84,7 +87,13 @@ def test_a_data_set_of_format_1_stays_readable_and_up_to_date(plan: PrepareSetti
         ("gone", r"cannot read the data set \(No such file"),
         ("nested", "not a data set of slmx prepare"),
         ("elsewhere", r"not a data set of slmx prepare .*\.\./train-00000\.npy"),
-        ("floats", "not a data set of slmx prepare .* are not rows of uint16"),
+        ("floats", "not a data set of slmx prepare .* is not a row of uint16"),
+        ("vocabulary", r"train-00000\.npy holds the id 60000, and the tokenizer has \d+"),
+        ("empty", "not a data set of slmx prepare .*a split without tokens"),
+        ("text bytes", r"not a data set of slmx prepare .*splits\.train\.text_bytes is not a whole number"),
+        ("settings", "not a data set of slmx prepare .*settings is not an object"),
+        ("sources", r"not a data set of slmx prepare .*sources\.0 is not an object"),
+        ("twice", "not a data set of slmx prepare .*the key 'splits' is there twice"),
     ],
 )
 def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, message: str) -> None:
@@ -109,10 +118,21 @@ def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, message
     elif damage == "elsewhere":
         shard.rename(plan.out.parent / shard.name)
         record.write_text(record.read_text().replace("train-00000.npy", "../train-00000.npy"))
-    elif damage == "floats":
+    elif damage in ("floats", "vocabulary", "empty"):
         before = sha256_of(shard)
-        np.save(shard, np.zeros(5))
+        ids: dict[str, npt.NDArray[Any]] = {
+            "floats": np.zeros(5),
+            "vocabulary": np.full(5, 60_000, np.uint16),
+            "empty": np.zeros(0, np.uint16),
+        }
+        np.save(shard, ids[damage])
         record.write_text(record.read_text().replace(before, sha256_of(shard)))
+    elif damage == "text bytes":
+        record.write_text(re.sub(r'"text_bytes": \d+', '"text_bytes": "many"', record.read_text()))
+    elif damage in ("settings", "sources"):
+        record.write_text(json.dumps(json.loads(record.read_text()) | {damage: [7]}))
+    elif damage == "twice":
+        record.write_text('{"splits": 1, ' + record.read_text().lstrip()[1:])
     else:
         record.unlink()
     with pytest.raises(SlmxError, match=message):

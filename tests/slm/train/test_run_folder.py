@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,7 +16,7 @@ from slm.errors import SlmxError
 from slm.locks import clear_leftovers
 from slm.ownership import CHECKPOINT, foreign_file, write_listing
 from slm.train.plan import TrainSettings
-from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
+from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder
 
 # Is killed after the first of the two renames that replace `best`, on a system that cannot exchange names.
 KILLED = """
@@ -136,3 +137,28 @@ def test_a_run_remembers_its_precision_and_whether_it_compiles(tmp_path: Path) -
     assert run.remembered(given) == given
     (run.path / "run.json").write_text('{"data": "x", "precision": 7, "compile": "yes"}')
     assert run.remembered(asked) == asked
+
+
+@pytest.mark.parametrize(
+    "line", ['{"step": 3, "loss": NaN}', '{"step": 3, "loss": 1e999}', '{"step": 1.5}', '{"loss": 1}']
+)
+def test_metrics_that_no_plot_can_show_are_left_out(line: str, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.log({"step": 1, "loss": 2.5})
+    with (tmp_path / METRICS_FILE).open("a") as file:
+        file.write(f'{line}\n{{"step": 2, "loss": {"9" * 400}}}\n')
+    assert run.metrics() == [{"step": 1, "loss": 2.5}]
+
+
+@pytest.mark.parametrize("data", ["x" * 5000, "a\nb", "a\u2028b", "\0", 5])
+def test_a_place_of_the_data_that_cannot_be_is_one_line(data: object, tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_text(json.dumps({"data": data}))
+    with pytest.raises(SlmxError, match=r"run\.json: .*; give it with --text$") as caught:
+        RunFolder(tmp_path).dataset_path()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_place_of_the_data_that_is_too_long_for_a_file_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / RUN_FILE).write_text(json.dumps({"data": "x" * 500}))
+    with pytest.raises(SlmxError, match="but none is there; give it with --text"):
+        RunFolder(tmp_path).dataset_path()

@@ -80,6 +80,7 @@ def test_the_peak_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) 
         [],
         [{"step": 1, "loss": 2.0}],
         [{"step": 1, "loss": 2.0}, {"step": 2, "valid_loss": 2.1, "bits_per_byte": 0.9}],
+        [{"step": 1, "valid_loss": 2.0}],
     ],
 )
 def test_the_plot_is_a_png_whatever_there_is(metrics: list[dict[str, float]], tmp_path: Path) -> None:

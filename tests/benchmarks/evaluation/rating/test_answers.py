@@ -11,7 +11,7 @@ import pytest
 from benchmarks.evaluation.intervals import share
 from benchmarks.evaluation.rating.answers import measure, read_raters
 from benchmarks.evaluation.rating.page import FORMAT, to_html
-from benchmarks.evaluation.rating.questions import KEY, Key, key_of
+from benchmarks.evaluation.rating.questions import DIGEST, KEY, Key, _digest, key_of
 from benchmarks.evaluation.rating.read_back import read_back
 from benchmarks.evaluation.rating.table import ratings_table
 from benchmarks.evaluation.stories import Ending
@@ -194,3 +194,32 @@ def test_a_damaged_key_is_one_line(key: Key, tmp_path: Path, content: str) -> No
     (tmp_path / KEY).write_text(json.dumps(good | changed if changed else changed), "utf-8")
     with pytest.raises(SlmxError, match=r"damaged: .*; make the sheet again"):
         Key.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"same": []}, "1 pairs, and same has 0 numbers"),
+        ({"same": [-1]}, "same.0 is not a whole number"),
+        ({"same": [1e999]}, "same.0 is not a whole number"),
+        ({"pairs": [["a"]]}, "a pair is not a list of two models"),
+        ({"pairs": ["ab"]}, "a pair is not a list of two models"),
+        ({"questions": [5]}, "questions.0 is not an object"),
+        ({"questions": [{"id": "x", "opening": 0, "a": "a", "b": "b"}] * 2}, "a question is there twice"),
+    ],
+)
+def test_a_key_with_its_digest_that_contradicts_itself_is_one_line(
+    key: Key, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    values = {name: value for name, value in json.loads((tmp_path / KEY).read_text("utf-8")).items() if name != DIGEST}
+    content = json.dumps(values | changes).replace("Infinity", "1e999")
+    whole = json.loads(content) | {DIGEST: _digest(json.loads(content))}
+    (tmp_path / KEY).write_text(json.dumps(whole).replace("Infinity", "1e999"), "utf-8")
+    with pytest.raises(SlmxError) as caught:
+        Key.read(tmp_path)
+    assert f"rating-key.json: damaged: {said}" in str(caught.value)
+
+
+def test_a_file_of_answers_that_is_not_there_is_one_line(key: Key, tmp_path: Path) -> None:
+    with pytest.raises(SlmxError, match=r"nothing\.json: cannot read \(No such file"):
+        read_raters([tmp_path / "nothing.json"], key)

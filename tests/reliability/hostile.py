@@ -1,0 +1,155 @@
+"""No file, however damaged or hostile, does anything but work or give one line of SlmxError.
+
+`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+from tests.reliability.fuzz_worker import INPUT, MOST_INPUTS, SECONDS, Fault, work
+from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.reader import fault_of
+from tests.reliability.readers import READERS
+
+READER_SECONDS, QUICK_SECONDS = 600.0, 0.8
+AT_ONCE = min(2, os.cpu_count() or 1)
+STARTS = 60.0  # seconds that a process may take to make its reader
+HANGS = 4 * SECONDS
+MOST_DEATHS = 20
+# Where the inputs of faults are kept, and where those of mended faults are.
+KEPT = Path(tempfile.gettempdir()) / "slmx-hostile"
+CORPUS = Path(__file__).parent / "corpus"
+MEMORY = "/dev/shm"  # a folder in memory, on Linux
+
+
+@dataclass
+class Tried:
+    """What became of a reader: the number of inputs, and the first fault of each kind with the number of its like."""
+
+    inputs: int = 0
+    faults: dict[str, Fault] = field(default_factory=dict)
+    like: dict[str, int] = field(default_factory=dict)
+
+    def add(self, fault: Fault) -> None:
+        """Counts a fault."""
+        self.faults.setdefault(fault.kind, fault)
+        self.like[fault.kind] = self.like.get(fault.kind, 0) + 1
+
+
+def run_hostile(quick: bool, log: Log) -> Outcome:
+    """Gives damaged contents to every reader, each in a process of its own."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.reliability.fuzz_worker"])
+    seconds = QUICK_SECONDS if quick else READER_SECONDS
+
+    def one(name: str) -> Tried:
+        tried = _try_reader(context, name, seconds)
+        log(f"{name}: {tried.inputs:,} inputs, {sum(tried.like.values())} faults")
+        return tried
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = dict(zip(READERS, pool.map(one, READERS), strict=True))
+    failures = [
+        line_of(name, fault, tried.like[kind]) for name, tried in found.items() for kind, fault in tried.faults.items()
+    ]
+    inputs = {name: tried.inputs for name, tried in found.items()}
+    return Outcome(sum(inputs.values()), "damaged files", failures, {"inputs of each reader": inputs})
+
+
+def line_of(name: str, fault: Fault, count: int) -> str:
+    """Keeps the input of a fault, and returns the line about it."""
+    KEPT.mkdir(exist_ok=True)
+    path = KEPT / f"{name}-{fault.number}"
+    path.write_bytes(fault.content)
+    return f"{name} ({count} like it): {fault.what}; again: python -m tests.reliability.hostile {name} {path}"
+
+
+def _try_reader(context: BaseContext, name: str, seconds: float) -> Tried:
+    """Runs processes for a reader, one after the other if one dies, until the time or the numbers are over."""
+    tried, start, deaths = Tried(), 0, 0
+    left = seconds
+    while start < MOST_INPUTS and left > 0 and deaths < MOST_DEATHS:
+        folder = MEMORY if os.access(MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix="slmx-fuzz-", dir=folder) as home:
+            began = time.monotonic()
+            last, how = _run_process(context, name, start, left, Path(home), tried)
+            left -= time.monotonic() - began
+            if last < 0:
+                raise RuntimeError(f"{name}: its whole files are not read ({how}); the error is above")
+            start = last + 1
+            tried.inputs = start
+            if not how:
+                break
+            deaths += 1
+            tried.add(Fault(last, how, how, (Path(home) / INPUT).read_bytes()))
+    return tried
+
+
+def _run_process(
+    context: BaseContext, name: str, start: int, seconds: float, home: Path, tried: Tried
+) -> tuple[int, str]:
+    """Runs one process; returns the number of its last input, and how it ended if that was not well."""
+    current: Any = context.Value(ctypes.c_longlong, -1, lock=False)  # its type in typeshed is that of one with a lock
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(name, start, seconds, home, current, sender))  # type: ignore[attr-defined]
+    process.start()
+    sender.close()
+    since, last = time.monotonic(), -1
+    while True:
+        try:
+            if receiver.poll(0.2):
+                tried.add(receiver.recv())
+                continue
+        except EOFError:
+            process.join()
+            return current.value, _death(process.exitcode)
+        if current.value != last:
+            since, last = time.monotonic(), current.value
+        elif time.monotonic() - since > (HANGS if last >= 0 else STARTS):
+            process.kill()
+            process.join()
+            return last, f"no end after {time.monotonic() - since:.0f} s"
+
+
+def _death(code: int | None) -> str:
+    """Returns how a process ended; nothing if that was well."""
+    if not code:
+        return ""
+    return f"the process died of {signal.Signals(-code).name}" if code < 0 else "the process failed"
+
+
+def main() -> None:
+    """Reads one file in this process, and shows what happens."""
+    name, content = sys.argv[1], Path(sys.argv[2]).read_bytes()
+    print(f"{len(content):,} bytes: {content[:400]!r}")
+    with tempfile.TemporaryDirectory() as home:
+        fault = fault_of(READERS[name](Path(home)), content)
+    if fault is None:
+        print("read, or refused in one line")
+    else:
+        print(fault[0])
+        traceback.print_exception(fault[1])
+
+
+CHECKS = {
+    "hostile-files": Check(
+        "No damaged or hostile file does anything but work or give one line of an error, in 5 s and in bounded memory.",
+        run_hostile,
+    )
+}
+
+if __name__ == "__main__":
+    main()
