@@ -5,8 +5,8 @@ It runs `slmx generate` on a terminal of 76 columns, and draws what the terminal
 
 from __future__ import annotations
 
+import io
 import os
-import pty
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +45,9 @@ FORM = """<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"
 
 
 def on_a_terminal(arguments: tuple[str, ...]) -> str:
-    """Returns what `slmx` writes to a terminal, with its escape sequences."""
+    """Returns what `slmx` writes to a terminal, with its escape sequences. It needs a POSIX system."""
+    import pty
+
     written: list[bytes] = []
 
     def read(descriptor: int) -> bytes:
@@ -68,10 +70,10 @@ def main(out: Annotated[Path, typer.Option(help="The beginning of the names of b
     """Write the picture in two themes."""
     shown = Text.from_ansi(f"{SHOWN}\n{on_a_terminal(COMMAND)}")
     for name, theme in THEMES.items():
-        console = Console(record=True, width=COLUMNS, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print(shown)
         svg = console.export_svg(title="slmx", theme=theme, code_format=FORM, unique_id="slmx")
-        out.with_name(f"{out.name}-{name}.svg").write_text(svg, "utf-8")
+        out.with_name(f"{out.name}-{name}.svg").write_bytes(svg.encode("utf-8"))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.evaluation.judge.journal import Journal
 from benchmarks.evaluation.rating.answers import measure, read_raters
 from benchmarks.evaluation.rating.questions import DIGEST, KEY, Key, _digest
-from benchmarks.evaluation.run import HASH, RESULT, Evaluation, _hash, _load, save
+from benchmarks.evaluation.run import HASH, RESULT, Evaluation, _hash, load_result, save
 from benchmarks.report.compare import compare_reports
 from benchmarks.report.printers import to_csv, to_markdown
 from benchmarks.report.reader import read_report
@@ -163,7 +163,7 @@ def _evaluation(home: Path) -> Reader:
         except (ValueError, AttributeError, TypeError, RecursionError):
             pass  # there is no hash for what is no object
         path.write_bytes(content)
-        return _load(home, settings)
+        return load_result(home, settings)
 
     return Reader([path.read_bytes()], read, True)
 

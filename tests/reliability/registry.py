@@ -7,7 +7,7 @@ from tests.reliability.byte_flips import CHECKS as BYTE_FLIPS
 from tests.reliability.hostile import CHECKS as HOSTILE
 from tests.reliability.load import CHECKS as LOAD
 from tests.reliability.numbers import CHECKS as NUMBERS
-from tests.reliability.versions import CHECKS as VERSIONS
 from tests.reliability.outcome import Check
+from tests.reliability.versions import CHECKS as VERSIONS
 
 CHECKS: dict[str, Check] = {**HOSTILE, **BYTE_FLIPS, **NUMBERS, **LOAD, **BUILDS, **VERSIONS}

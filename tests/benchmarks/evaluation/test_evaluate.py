@@ -148,7 +148,7 @@ def test_a_result_of_other_types_with_its_hash_is_one_line(changes: dict[str, ob
     with pytest.raises(
         SlmxError, match=r"evaluation\.json: not a result of slmx evaluate, or of another version of it"
     ):
-        evaluation._load(tmp_path, {"model": "a"})
+        evaluation.load_result(tmp_path, {"model": "a"})
 
 
 def test_a_result_that_was_changed_is_one_line(
