@@ -123,7 +123,7 @@ def test_the_loop_of_the_page_writes_our_tokens(bundle: Bundle) -> None:
 def test_the_page_uses_the_names_and_shapes_of_the_graph() -> None:
     """Every name in the Kotlin and in the Swift block is one of the shipped nano, and the sizes are nano's."""
     shipped = Bundle.open(Path(load.__code__.co_filename).parent / "bundles" / "nano")
-    session = ort.InferenceSession(shipped.model_bytes("int8"), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(bytes(shipped.model_bytes("int8")), providers=["CPUExecutionProvider"])
     known = {value.name for value in (*session.get_inputs(), *session.get_outputs())}
     config = shipped.config
     sizes = [
