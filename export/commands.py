@@ -78,6 +78,7 @@ def export(
         check_versions()
     from export.settings import ExportSettings, bundle_up_to_date
     from runtimes.bundle.variants import VARIANTS
+    from slm.locks import clear_leftover
 
     if executorch:
         with needs("executorch"):
@@ -109,6 +110,7 @@ def export(
         force=force,
     )
     if (made := bundle_up_to_date(settings)) is not None:
+        clear_leftover(made)
         typer.echo(str(made))
         typer.echo(f"{made}: up to date", err=True)
         return

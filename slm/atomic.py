@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slm.disk import exchange, sync, sync_tree, write_file
+from slm.disk import confirm, exchange, sync_tree, write_file
 from slm.errors import SlmxError
 from slm.locks import OWNER_FILE, Place, fill, lock_folder, one_line, owner_record, settle
 from slm.ownership import Listing, check_replaceable, foreign_file
@@ -109,7 +109,7 @@ def _swap(place: Place, listing: Listing | None, replaces: bool) -> list[str]:
                     exchange(fresh, target)
             if not ours:
                 return [_keep(fresh, target, "new")]
-            _sync_swap(place)
+            confirm(target, place.work)
             return []
         target.rename(old)
         if foreign_file(old, listing) is not None:
@@ -122,13 +122,8 @@ def _swap(place: Place, listing: Listing | None, replaces: bool) -> list[str]:
             raise
         earlier = [_keep(old, target, "earlier")] if old.exists() else []
         return [_keep(fresh, target, "new"), *earlier]
-    _sync_swap(place)
+    confirm(target, place.work)
     return []
-
-
-def _sync_swap(place: Place) -> None:
-    for folder in (place.target.parent, place.work):
-        sync(folder)
 
 
 def _keep(folder: Path, target: Path, what: str) -> str:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from slm import __version__
-from slm.disk import WriteError
+from slm.disk import FULL, WriteError, write_advice
 from slm.errors import SlmxError, UsageError, did_you_mean
 from slm.examples import EXAMPLES
 from slm.signals import signals_end_as_exceptions
@@ -154,7 +154,7 @@ def main() -> None:
         if error.strerror is None:
             raise
         where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")
-        said = f"{where}{': ' if where else ''}{error.strerror}"
+        said = f"{where}{': ' if where else ''}{error.strerror}{_advice(error.errno)}"
         typer.echo(f"slmx: {error if isinstance(error, WriteError) else said}", err=True)
         raise SystemExit(1) from None
     except Exception:
@@ -169,6 +169,15 @@ def _fail(error: SlmxError) -> NoReturn:
     is_usage = isinstance(error, UsageError)
     typer.echo(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}", err=True)
     raise SystemExit(error.exit_code) from None
+
+
+def _advice(number: int | None) -> str:
+    """Returns what to do after an error of the system, with the mark before it; "" if nobody knows."""
+    if number in (*FULL, errno.EIO, errno.EROFS):
+        return f"; {write_advice(number)}"
+    if number in (errno.ENOENT, errno.ENOTDIR):
+        return "; check the path"
+    return "; check its permissions" if number in (errno.EACCES, errno.EPERM) else ""
 
 
 def _stdout_is_full() -> bool:

@@ -161,6 +161,7 @@ def train(
         from rich.console import Console
 
         from slm.checkpoint import load_checkpoint
+        from slm.locks import clear_leftover
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
         from slm.train.loop import train as run
@@ -207,6 +208,7 @@ def train(
     best = settings.out / "best"
     if (done := find_finished(settings)) is not None:
         if is_first_process():
+            clear_leftover(settings.out)
             typer.echo(str(best))
             checkpoint = load_checkpoint(best)
             export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.disk import WORK_NAME, is_mount_point, sync
+from slm.disk import WORK_NAME, is_mount_point, sync, write_advice
 from slm.errors import SlmxError
 from slm.json_reader import as_plain_text
 
@@ -234,6 +234,14 @@ def clear_leftovers(folder: Path) -> None:
                 pass
 
 
+def clear_leftover(target: Path) -> None:
+    """Repairs and removes what a killed writer left of a folder that is complete. It does not disturb a running one."""
+    with suppress(SlmxError, OSError):
+        if Place.of(target).work.is_dir():
+            with lock_folder(target):
+                pass
+
+
 @contextmanager
 def one_line(target: Path, place: Place | None = None) -> Iterator[None]:
     """Turns an OSError of a full or unwritable disk into a SlmxError, unless it names a file outside of `place`."""
@@ -242,7 +250,8 @@ def one_line(target: Path, place: Place | None = None) -> Iterator[None]:
     except OSError as error:
         if error.errno not in UNWRITABLE or (place is not None and _is_elsewhere(error, place)):
             raise
-        raise SlmxError(f"{target}: cannot write ({os.strerror(error.errno)}); nothing was changed there") from error
+        why = f"cannot write ({os.strerror(error.errno)}); nothing was changed there; {write_advice(error.errno)}"
+        raise SlmxError(f"{target}: {why}") from error
 
 
 def _is_elsewhere(error: OSError, place: Place) -> bool:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
+from slm.disk import is_temporary
 from slm.errors import SlmxError, did_you_mean
 from slm.folder_kind import Kind, wrong_kind
 from slm.hashing import sha256_of_bytes
@@ -71,11 +72,15 @@ class FolderStore:
             raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
 
     def names(self) -> list[str]:
-        """Returns the names of all files and links below the folder, sorted. A link to a folder is not followed."""
+        """Returns the names of all files and links below the folder, sorted. A link to a folder is not followed.
+
+        What a killed writer left is not among them.
+        """
         found = []
         for root, folders, files in os.walk(self._folder):
             links = [name for name in folders if (Path(root) / name).is_symlink()]
-            found += [(Path(root) / name).relative_to(self._folder).as_posix() for name in (*files, *links)]
+            names = [*(name for name in files if not is_temporary(name)), *links]
+            found += [(Path(root) / name).relative_to(self._folder).as_posix() for name in names]
         return sorted(found)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -15,7 +17,7 @@ from runtimes.engine.interactive import InteractiveStory, write_turns
 from runtimes.engine.stream import Stream
 from runtimes.types import Completion
 from slm.counted import count_stories, counted
-from slm.disk import write_errors, write_file
+from slm.disk import check_creatable, write_errors, write_file
 from slm.errors import SlmxError
 from slm.terminal import LiveRate, is_terminal, styled
 from slm.word_wrap import WordWrap
@@ -129,14 +131,14 @@ class StoryOutput:
 
 
 def check_new_file(path: Path) -> None:
-    """Raises OSError unless a file can be written here, and SlmxError if there is one. Leaves no new file."""
+    """Raises OSError unless a file can be written here, and SlmxError if there is one. Makes no new file."""
     path = path.resolve()
     if path.is_file():
         raise SlmxError(f"{path}: exists already; choose another --save, or delete the file")
-    if path.exists() and not path.is_dir():
-        return  # a device or a pipe, which opening would change
-    path.open("ab").close()
-    path.unlink()
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.exists():  # else it is a device or a pipe
+        check_creatable(path)
 
 
 def story_json(generator: Generator, story: Completion) -> str:

@@ -148,7 +148,7 @@ def _advice(settings: PullSettings) -> Iterator[None]:
         raise
     except SlmxError as error:
         if settings.out is None and isinstance(error.__cause__, OSError):
-            raise SlmxError(f"{error}; choose another place with --out, or with XDG_DATA_HOME") from error
+            raise SlmxError(f"{error}, with --out or XDG_DATA_HOME") from error
         raise
 
 

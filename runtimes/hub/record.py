@@ -74,5 +74,5 @@ def write_record(bundle: Path, record: Record) -> None:
     except OSError as error:
         raise SlmxError(
             f"{path}: cannot write ({os.strerror(error.errno or 0)}); the bundle is complete in {bundle}, "
-            "but nothing says where it came from"
+            "but nothing says where it came from; pull it again"
         ) from error

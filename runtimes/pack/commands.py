@@ -68,7 +68,7 @@ def keygen(
 ) -> None:
     """Make a pair of keys, to sign and to check signatures.
 
-    NAME.key signs, and nobody else may have it. NAME.pub checks signatures.
+    NAME.key signs, and nobody else may have it. NAME.pub checks signatures; if only it is missing, it is made again.
     If the environment variable SLMX_KEY_PASSPHRASE is set, NAME.key is encrypted with it. It may not be empty.
     """
     if out.name in ("", ".."):
@@ -76,7 +76,7 @@ def keygen(
     with needs("sign"):
         from runtimes.pack.keys import make_keys
 
-    for path in make_keys(out):
+    for path in make_keys(out, _log):
         typer.echo(str(path))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from slm.disk import sync, write_errors
+from slm.disk import clear_temporary, write_new_file
 from slm.errors import SlmxError
 from slm.json_reader import read_limited
 
@@ -32,23 +33,26 @@ PRIVATE_MARK = b"PRIVATE KEY-----"
 ALGORITHM = ec.ECDSA(SHA256())
 
 
-def make_keys(name: Path) -> tuple[Path, Path]:
+def make_keys(name: Path, log: Callable[[str], None] = lambda line: None) -> tuple[Path, Path]:
     """Writes a new pair of keys: NAME.key, which only the user may read, and NAME.pub. No file is replaced.
 
-    If `PASSPHRASE` is set, the private key is encrypted with it.
+    If `PASSPHRASE` is set, the private key is encrypted with it. If only NAME.key is there, NAME.pub is written for it.
 
     Args:
         name: Where the files go, without their endings.
+        log: Called with a line if the private key was there.
 
     Returns:
         The files of the private and of the public key.
 
     Raises:
-        SlmxError: One of them exists already, or the passphrase is empty.
+        SlmxError: NAME.pub exists already, the passphrase is empty, or NAME.key is there and cannot be read.
         WriteError: One of them cannot be written. None is left.
     """
     private, public = (name.with_name(f"{name.name}.{ending}") for ending in ("key", "pub"))
-    for path in (private, public):
+    clear_temporary(private.parent)
+    alone = private.is_file() and not os.path.lexists(public) and PRIVATE_MARK in _read(private)
+    for path in () if alone else (private, public):
         if os.path.lexists(path):
             raise SlmxError(f"{path}: exists already, and a key is never replaced; choose another --out")
     passphrase = os.environ.get(PASSPHRASE)
@@ -56,6 +60,10 @@ def make_keys(name: Path) -> tuple[Path, Path]:
         raise SlmxError(
             f"{PASSPHRASE}: set, but empty; set it to a passphrase, or unset it for a key that is not encrypted"
         )
+    if alone:  # a kill came between the two files
+        write_new_file(public, _as_pem(read_private_key(private).public_key()), 0o644)
+        log(f"{private}: exists already, so {public} was made for it")
+        return private, public
     encryption: KeySerializationEncryption = NoEncryption()
     if passphrase is not None:
         encryption = BestAvailableEncryption(os.fsencode(passphrase))
@@ -64,32 +72,14 @@ def make_keys(name: Path) -> tuple[Path, Path]:
         content = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     except ValueError as error:
         raise SlmxError(f"{PASSPHRASE}: {error}; choose another passphrase") from None
-    _write_new(private, content, 0o600)
+    write_new_file(private, content, 0o600)
     try:
-        _write_new(public, _as_pem(key.public_key()), 0o644)
-    except BaseException:
-        private.unlink()
-        raise
-    return private, public
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    with write_errors(path):
-        _create(path, content, mode)
-
-
-def _create(path: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        sync(path.parent)
+        write_new_file(public, _as_pem(key.public_key()), 0o644)
     except BaseException:
         with suppress(OSError):
-            path.unlink()
+            private.unlink()
         raise
+    return private, public
 
 
 def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:

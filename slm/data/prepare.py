@@ -28,7 +28,7 @@ from slm.data.tables import hub_version
 from slm.errors import SlmxError, UsageError
 from slm.folder_kind import find_checkpoint
 from slm.hashing import sha256_of
-from slm.locks import lock_folder
+from slm.locks import clear_leftover, lock_folder
 from slm.notice import print_notice
 from slm.ownership import DATA_SET
 from slm.presets import get_preset
@@ -115,6 +115,7 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
         }
     out = settings.out
     if is_dataset(out) and not settings.force:  # no lock, because an up-to-date data set may be read-only
+        clear_leftover(out)
         return _open_if_same(out, request, console)
     with lock_folder(out, wait=True):
         if is_dataset(out) and not settings.force:  # another process wrote it meanwhile

@@ -138,6 +138,7 @@ class Trainer:
             raise SlmxError(f"{file}: cannot read ({reason}); delete {saved} to resume from before") from error
         self.step, self.seconds, self.curve = state.steps_done, state.seconds, state.curve
         if self.is_main:
+            self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it
             self.folder.forget_after(self.step)
         self._print(f"resumed at step {self.step} of {self.plan.steps}")
 
@@ -341,13 +342,13 @@ class Trainer:
                 with self.folder.new_best() as folder:
                     # The export would round some weights of a float16 form to another number than the one judged here.
                     self._write(folder, torch.float32 if self.plan.qat else torch.float16)
-            self.save_step()
             with as_exported(self.model, self.plan.qat):
                 stories = sample_stories(
                     self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
                 )
             self.folder.write_samples(self.step, stories)
             plot_curve(self.folder.metrics(), self.settings.out / "loss.png", self.preset)
+            self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if figure < best else ""
         self._print(

@@ -13,7 +13,7 @@ from typing import Any
 from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.dataset import is_dataset
-from slm.disk import write_file
+from slm.disk import write_advice, write_errors, write_file
 from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.hashing import sha256_of
@@ -62,7 +62,8 @@ class RunFolder:
         try:
             (self.path / "samples").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SlmxError(f"{self.path}: cannot make the folder ({error.strerror})") from error
+            why = f"cannot make the folder ({error.strerror}); {write_advice(error.errno)}"
+            raise SlmxError(f"{self.path}: {why}") from error
         for folder in (self.path / "best", *self.steps()):
             check_replaceable(folder, CHECKPOINT, replace=True)
 
@@ -89,6 +90,10 @@ class RunFolder:
         """Yields a folder that becomes `step-N` when the block ends. Checkpoints that are too old are deleted then."""
         with atomic_folder(self._step(step), CHECKPOINT, replace=True) as folder:
             yield folder
+        self.rotate(keep_first)
+
+    def rotate(self, keep_first: bool) -> None:
+        """Deletes the checkpoints that are too old, and none that cannot be deleted."""
         for old in self.steps()[:-KEPT_CHECKPOINTS]:
             if keep_first and old == self.first:
                 continue
@@ -174,7 +179,8 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
-        with (self.path / METRICS_FILE).open("a", encoding="utf-8", newline="\n") as file:
+        path = self.path / METRICS_FILE
+        with write_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(record) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -204,4 +210,4 @@ class RunFolder:
     def write_samples(self, step: int, stories: list[str]) -> None:
         """Writes the stories that were sampled at a step to `samples/step-N.txt`."""
         text = "\n\n---\n\n".join(stories)
-        (self.path / "samples" / f"step-{step:07d}.txt").write_text(text + "\n", "utf-8", newline="\n")
+        write_file(self.path / "samples" / f"step-{step:07d}.txt", f"{text}\n".encode())

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from slm.counted import counted
+from slm.disk import atomic_file, write_file
 from slm.memory import peak_bytes
 from slm.metrics import shown_bits
 from slm.presets import GPTConfig
@@ -62,7 +63,7 @@ class Summary:
     def write(self, folder: Path) -> None:
         """Writes `summary.json`."""
         figures = asdict(self) | {"tokens_per_second": self.tokens_per_second, "utilisation": self.utilisation}
-        (folder / SUMMARY_FILE).write_text(json.dumps(figures, indent=1) + "\n", "utf-8", newline="\n")
+        write_file(folder / SUMMARY_FILE, json.dumps(figures, indent=1).encode() + b"\n")
 
     def lines(self) -> Iterator[str]:
         """Yields the figures as lines of text."""
@@ -145,4 +146,5 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
     if trained or judged:
         losses.legend()
     losses.set_title(title)
-    figure.savefig(path)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png")

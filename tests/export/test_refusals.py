@@ -20,6 +20,7 @@ from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
+from slm.disk import write_advice
 from slm.presets import PRESETS
 from tests import bundles
 from tests.bundles import Slmx
@@ -204,4 +205,4 @@ def test_a_disk_that_fails_at_the_end_leaves_the_old_bundle(
 
     monkeypatch.setattr(export.exporter, "model_card", fail)
     line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force")
-    assert line == f"b: cannot write ({os.strerror(error)}); nothing was changed there"
+    assert line == f"b: cannot write ({os.strerror(error)}); nothing was changed there; {write_advice(error)}"

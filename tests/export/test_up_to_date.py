@@ -35,13 +35,15 @@ def made(slmx: Slmx, checkpoint: Path) -> tuple[str, ...]:
 
 def test_the_same_export_again_is_up_to_date(slmx: Slmx, made: tuple[str, ...]) -> None:
     before = snapshot(Path("bundles"))
-    ran = slmx(*made)
     where = Path("bundles", "mine")
+    Path("bundles", ".slmx-work-mine").mkdir()  # of a kill when it was finished
+    ran = slmx(*made)
     assert (ran.code, ran.stdout, ran.stderr) == (0, f"{where}\n", f"{where}: up to date\n")
     assert slmx("verify", where).code == 0
     assert slmx(*made).stderr.endswith("up to date\n"), "the result of verify is no part of the bundle"
     (where / "verification.json").unlink()
     assert snapshot(Path("bundles")) == before
+    assert list(Path("bundles").iterdir()) == [where]
 
 
 def test_nothing_is_loaded_to_see_it(made: tuple[str, ...]) -> None:

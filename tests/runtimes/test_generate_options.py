@@ -15,8 +15,10 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.batch import Batch
+from runtimes.engine.output import check_new_file
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
+from slm.disk import is_temporary
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
@@ -45,7 +47,7 @@ def test_a_prompt_that_cannot_be_read_is_one_line(bundle: Path, slmx: Slmx) -> N
     Path("latin.txt").write_bytes("café".encode("latin-1"))
     arguments = ("generate", "--bundle", bundle, "--prompt-file")
     assert slmx.refuses(*arguments, "latin.txt") == "latin.txt: not UTF-8 text; convert it to UTF-8"
-    assert slmx.refuses(*arguments, "nowhere.txt") == "nowhere.txt: No such file or directory"
+    assert slmx.refuses(*arguments, "nowhere.txt") == "nowhere.txt: No such file or directory; check the path"
     line = slmx.refuses("generate", "Once", "--bundle", bundle, "--prompt-file", "latin.txt", code=2)
     assert line == "a prompt and --prompt-file exclude each other: drop one"
 
@@ -73,10 +75,29 @@ def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
     bundle: Path, slmx: Slmx, flags: tuple[str, ...]
 ) -> None:
     arguments: list[str | Path] = ["generate", "Lily", "--bundle", bundle, *SEEDED, *flags, "--save"]
-    assert slmx.refuses(*arguments, "no/such é #1/s.txt").endswith("no/such é #1/s.txt: No such file or directory")
+    assert slmx.refuses(*arguments, "no/such é #1/s.txt").endswith(
+        "no/such é #1/s.txt: cannot write (No such file or directory); use another folder"
+    )
     Path("100% folder").mkdir()
     assert slmx.refuses(*arguments, "100% folder").endswith("100% folder: Is a directory")
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["100% folder"]
+
+
+def test_the_check_of_a_copy_makes_no_file_that_a_kill_would_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    unlink = os.unlink
+
+    def watched(path: str) -> None:
+        seen.extend(path.name for path in tmp_path.iterdir())
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    check_new_file(tmp_path / "story.txt")
+    assert len(seen) == 1
+    assert is_temporary(seen[0])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_value_leaves_no_copy(bundle: Path, slmx: Slmx) -> None:

@@ -275,5 +275,6 @@ def test_a_full_disk_is_said_of_the_folder_unless_the_file_is_elsewhere(
     with pytest.raises(SlmxError if is_ours else OSError) as caught, atomic_folder(target, LISTING, True) as folder:
         fail_in(folder)
     if is_ours:
-        assert str(caught.value) == f"{target}: cannot write (No space left on device); nothing was changed there"
+        said = "nothing was changed there; free space there, or use another folder"
+        assert str(caught.value) == f"{target}: cannot write (No space left on device); {said}"
     assert below(home) == ["out é", "out é/a", "out é/list.json"]

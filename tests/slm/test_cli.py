@@ -99,7 +99,10 @@ cli.main()
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
 @pytest.mark.parametrize(
     ("command", "line"),
-    [("fail", "slmx: No space left on device"), ("tell", "slmx: standard output: No space left on device")],
+    [
+        ("fail", "slmx: No space left on device; free space there, or use another folder"),
+        ("tell", "slmx: standard output: No space left on device; free space there, or use another folder"),
+    ],
 )
 def test_only_standard_output_is_called_so(command: str, line: str) -> None:
     target = "/dev/full" if command == "tell" else os.devnull

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,19 @@ def test_leftovers_of_a_killed_writer_are_cleared_and_nothing_else(target: Path)
     assert below(target) == ["a", "list.json"]
 
 
+def test_what_a_kill_left_of_a_complete_folder_is_cleared_unless_another_process_writes_it(
+    target: Path, writer: subprocess.Popen[str]
+) -> None:
+    work = Place.of(target).work
+    locks.clear_leftover(target)
+    assert work.is_dir()
+    writer.kill()
+    writer.wait()
+    locks.clear_leftover(target)
+    assert not work.exists()
+    assert below(target) == ["a", "list.json"]
+
+
 def test_what_a_killed_writer_moved_away_is_never_deleted_for_what_came_since(target: Path) -> None:
     place = Place.of(target)
     place.fresh.mkdir(parents=True)
@@ -182,6 +196,70 @@ def test_everything_is_flushed_before_the_names_change(target: Path, monkeypatch
     assert target.parent.name in events[events.index("new") :]
 
 
+def test_what_a_killed_writer_of_a_file_left_is_removed_by_the_next_one_and_nothing_else(home: Path) -> None:
+    code = "import os, sys, signal\nfrom pathlib import Path\nfrom slm.disk import atomic_file\n"
+    code += "with atomic_file(Path(sys.argv[1])) as file: os.kill(os.getpid(), signal.SIGKILL)"
+    assert run(code, home / "a").returncode < 0
+    (left,) = home.iterdir()
+    assert disk.is_temporary(left.name)
+    theirs = [f"{WORK_NAME}-mine", f"{WORK_NAME}-ABCDEFGH", f"{WORK_NAME}-abcdefghi", "notes"]
+    for name in theirs:
+        (home / name).write_text("mine")
+    (home / f"{WORK_NAME}-a_folder").mkdir()
+    with disk.atomic_file(home / "a") as file:
+        assert not left.exists()
+        disk.write_file(home / "b", b"2")  # it leaves the file of the writer that runs
+        file.write(b"1")
+    assert (home / "a").read_bytes() == b"1"
+    assert below(home) == sorted(["a", "b", f"{WORK_NAME}-a_folder", *theirs])
+
+
+def test_a_file_system_without_locks_or_hard_links_is_written_to(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EPERM, "x")
+
+    monkeypatch.setattr("fcntl.flock", cannot)
+    monkeypatch.setattr(os, "link", cannot)
+    left = home / f"{WORK_NAME}-abcdefgh"
+    left.touch()
+    disk.write_new_file(home / "a", b"1", 0o600)
+    with pytest.raises(disk.WriteError, match="File exists"):
+        disk.write_new_file(home / "a", b"2", 0o600)
+    assert (home / "a").read_bytes() == b"1"
+    assert below(home) == [left.name, "a"]
+
+
+def test_a_new_file_replaces_none_and_is_not_left_on_a_disk_that_fails(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.write_new_file(home / "a", b"1", 0o600)
+    with pytest.raises(disk.WriteError, match="File exists"):
+        disk.write_new_file(home / "a", b"2", 0o600)
+    monkeypatch.setattr(disk, "sync", _fails)
+    with pytest.raises(disk.WriteError, match=r"b: cannot write \(Input/output error\); check the disk"):
+        disk.write_new_file(home / "b", b"2", 0o600)
+    assert (home / "a").read_bytes() == b"1"
+    assert below(home) == ["a"]
+
+
+def test_a_disk_that_does_not_confirm_the_new_name_is_not_told_as_one_that_was_not_written(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "sync", _fails)
+    monkeypatch.setattr(atomic, "sync_tree", lambda _: None)
+    said = r"written, but the disk did not confirm it \(Input/output error\); check the disk"
+    with pytest.raises(SlmxError, match=said):
+        disk.write_file(target.parent / "file", b"2")
+    assert (target.parent / "file").read_bytes() == b"2"
+    with pytest.raises(SlmxError, match=said):
+        replace_it(target)
+    assert below(target) == ["b", "list.json"]
+
+
+def _fails(_: Path) -> None:
+    raise OSError(errno.EIO, "Input/output error")
+
+
 def test_an_error_about_another_file_is_not_told_as_one_of_the_target(target: Path) -> None:
     (target.parent / "s.txt").touch()
     with pytest.raises(NotADirectoryError), atomic_folder(target, LISTING, replace=True):
@@ -191,7 +269,8 @@ def test_an_error_about_another_file_is_not_told_as_one_of_the_target(target: Pa
 def test_a_full_disk_is_one_line_and_leaves_the_old(target: Path) -> None:
     for where in (target, target.parent / "new"):
         ran = run(DISK_FULL, where)
-        assert ran.stdout == f"{where}: cannot write (File too large); nothing was changed there\n"
+        said = "nothing was changed there; free space there, or use another folder"
+        assert ran.stdout == f"{where}: cannot write (File too large); {said}\n"
         assert ran.stderr == ""
         assert below(target.parent) == ["out é", "out é/a", "out é/list.json"]
 

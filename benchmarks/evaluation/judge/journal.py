@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from benchmarks.evaluation.judge.rubric import AXES, LEAST, MOST
-from slm.disk import sync
+from slm.disk import sync, write_errors
 from slm.errors import SlmxError
 from slm.json_reader import Fields, parse_json
 
@@ -92,9 +92,10 @@ class Journal:
         self._count(key, scores, tokens)
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line, ensure_ascii=True).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with write_errors(self.path):
+            self._file.write(json.dumps(line, ensure_ascii=True).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _count(self, key: str, scores: Scores | None, tokens: tuple[int, int]) -> None:
         asked = self.asked.setdefault(key, Asked())

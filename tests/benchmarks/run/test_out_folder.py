@@ -13,6 +13,7 @@ import pytest
 from benchmarks.report.reader import read_report
 from benchmarks.run.bench import Bench
 from benchmarks.run.progress import Meter
+from slm.disk import write_advice
 from slm.errors import SlmxError
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
@@ -43,7 +44,7 @@ def test_a_report_that_cannot_be_written_loses_no_measurement(
     with monkeypatch.context() as patch:
         patch.setattr("benchmarks.report.write.write_reports", full)
         ran = slmx("bench", *options)
-    assert (ran.code, ran.stderr.splitlines()[-1]) == (1, f"slmx: {out}: No space left on device")
+    assert (ran.code, ran.stderr.splitlines()[-1]) == (1, f"slmx: {out}: No space left on device; {write_advice(28)}")
     monkeypatch.setattr(Bench, "_step", lambda self, target, case: pytest.fail("measured again"))
     again = slmx("bench", *options)
     assert again.code == 0, again.stderr

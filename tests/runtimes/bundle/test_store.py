@@ -16,6 +16,7 @@ import pytest
 from runtimes import load
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle, FolderStore
+from slm.disk import WORK_NAME
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from tests import bundles
@@ -209,6 +210,11 @@ def test_files_that_are_not_listed_are_named(spoilt: Path, tmp_path: Path) -> No
     assert len(lines) == 3
     assert all(line.isprintable() and "is not listed in manifest.json" in line for line in lines)
     bundle.check_all()
+
+
+def test_what_a_killed_writer_left_is_no_file_of_the_bundle(spoilt: Path) -> None:
+    (spoilt / f"{WORK_NAME}-abcd_123").write_bytes(b"half")
+    assert Bundle.open(spoilt).problems() == []
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

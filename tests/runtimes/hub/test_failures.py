@@ -219,7 +219,7 @@ def test_a_home_that_cannot_be_written(client: Client) -> None:
     file.write_text("not a folder")
     assert client.refuses("pull", NAME, XDG_DATA_HOME=str(file)) == (
         f"{file}/slmx/bundles/{NAME}: cannot write (Not a directory); nothing was changed there; "
-        "choose another place with --out, or with XDG_DATA_HOME"
+        "use another folder, with --out or XDG_DATA_HOME"
     )
     line = client.refuses("pull", NAME, HF_HOME=str(file))
     assert line.startswith(f"{NAME}: cannot write {file}")
@@ -236,7 +236,8 @@ def test_a_full_disk(hub: Hub, client: Client) -> None:
     assert not client.data.exists()
     client.works("pull", NAME)
     out, err = client.python([LIMITED, "pull", NAME, "--out", "second"]).communicate()
-    assert (out, err) == ("", "slmx: second: cannot write (File too large); nothing was changed there\n")
+    said = "nothing was changed there; free space there, or use another folder"
+    assert (out, err) == ("", f"slmx: second: cannot write (File too large); {said}\n")
     assert list(client.here.iterdir()) == []
 
 

@@ -87,11 +87,36 @@ def test_a_key_that_cannot_be_written_leaves_nothing(
             raise error
 
     monkeypatch.setattr("os.fsync", fail)
-    monkeypatch.setattr("runtimes.pack.keys.sync", lambda folder: None)
+    monkeypatch.setattr("slm.disk.sync", lambda folder: None)
     assert slmx.refuses("keygen") == (
         "slmx.pub: cannot write (No space left on device); free space there, or use another folder"
     )
     assert [name for name in snapshot(tmp_path) if not name.startswith(WORK_NAME)] == []
+
+
+def test_a_private_key_that_a_kill_left_alone_gets_its_public_key(slmx: Slmx, tmp_path: Path) -> None:
+    private, public = make_keys(tmp_path / "slmx")
+    before = private.read_bytes(), public.read_bytes()
+    public.unlink()
+    (tmp_path / f"{WORK_NAME}-abcd_123").write_bytes(b"-----BEGIN")
+    ran = slmx("keygen")
+    assert (ran.code, ran.stderr) == (0, "slmx.key: exists already, so slmx.pub was made for it\n")
+    assert (private.read_bytes(), public.read_bytes()) == before
+    assert sorted(snapshot(tmp_path)) == ["slmx.key", "slmx.pub"]
+
+
+@pytest.mark.parametrize("failing", ["os.unlink", "slm.disk.sync"])
+def test_a_disk_that_fails_at_the_end_leaves_a_pair_or_nothing(
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(failing, fail)
+    ran = slmx("keygen")
+    assert ran.code == 0 or ran.stderr.startswith("slmx: slmx.key: cannot write (Input/output error); check the disk")
+    names = {path.name for path in tmp_path.iterdir() if not path.name.startswith(WORK_NAME)}
+    assert names == (set() if ran.code else {"slmx.key", "slmx.pub"})
 
 
 def test_an_empty_passphrase_makes_no_key(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:

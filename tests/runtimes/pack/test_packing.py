@@ -251,7 +251,8 @@ def test_a_full_disk_is_one_line(slmx: Slmx, bundle: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(packing, "write_archive", fail)
-    line = "a.slmx: cannot write (No space left on device); nothing was changed there"
+    said = "nothing was changed there; free space there, or use another folder"
+    line = f"a.slmx: cannot write (No space left on device); {said}"
     assert slmx.refuses_unchanged("pack", bundle, "--out", "a.slmx") == line
 
 

@@ -23,6 +23,7 @@ from slm.checkpoint import load_checkpoint
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
+from slm.disk import WORK_NAME
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.locks import lock_folder
@@ -105,7 +106,10 @@ def test_a_validation_source_is_the_split_and_is_not_trained_on(
 def test_the_same_again_does_nothing(plan: PrepareSettings, console: Console) -> None:
     prepare(plan, QUIET)
     before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
+    left = plan.out.with_name(f"{WORK_NAME}-{plan.out.name}")
+    left.mkdir()  # of a kill when it was finished
     prepare(plan, console)
+    assert not left.exists()
     assert f"{plan.out}: up to date" in console.export_text()
     assert {path: path.stat().st_mtime_ns for path in plan.out.iterdir()} == before
 

@@ -20,7 +20,7 @@ from slm.data.dataset import Dataset
 from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.train.evaluate import evaluate, total_loss
-from slm.train.loop import train
+from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from tests.bundles import Slmx
@@ -98,6 +98,21 @@ def test_a_run_leaves_its_metrics_samples_picture_and_two_checkpoints(settings: 
     stored = json.loads((settings.out / "summary.json").read_text())
     assert stored["tokens"] == 24 * 4 * 32
     assert 0 < stored["utilisation"] < 1
+
+
+def test_what_a_step_leaves_is_there_before_its_checkpoint(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, save = [], Trainer.save_step
+
+    def watched(trainer: Trainer) -> None:
+        samples = settings.out / "samples" / f"step-{trainer.step:07d}.txt"
+        seen.append((trainer.step, samples.exists() and (settings.out / "loss.png").exists()))
+        save(trainer)
+
+    monkeypatch.setattr(Trainer, "save_step", watched)
+    train(settings, QUIET)
+    assert seen == [(0, False), (8, True), (16, True), (24, True)]
 
 
 def test_best_stays_when_later_steps_are_worse(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:

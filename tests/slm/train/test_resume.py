@@ -16,7 +16,8 @@ import pytest
 
 from slm.checkpoint import load_checkpoint
 from slm.errors import SlmxError
-from slm.train.loop import train
+from slm.locks import LOCK_FILE, Place
+from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from slm.train.summary import SUMMARY_FILE
@@ -72,10 +73,22 @@ def test_a_finished_run_resumed_is_left_as_it_is(settings: TrainSettings, tmp_pa
     assert before == after
 
 
+def test_a_checkpoint_that_a_kill_kept_from_being_deleted_is_deleted(settings: TrainSettings) -> None:
+    with interrupted_after(12):
+        train(settings, QUIET)
+    shutil.copytree(last(settings.out), settings.out / "step-0000004")
+    Trainer(replace(settings, resume=True), QUIET)
+    assert [path.name for path in RunFolder(settings.out).steps()] == ["step-0000008", "step-0000012"]
+
+
 def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(settings: TrainSettings, slmx: Slmx) -> None:
     assert train(settings, QUIET)
     before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
+    work = Place.of(settings.out).work
+    work.mkdir()
+    (work / LOCK_FILE).touch()  # of a kill when it was finished
     resumed = slmx("train", "--resume", "--out", settings.out)
+    assert not work.exists()
     assert (resumed.code, resumed.stdout) == (0, f"{settings.out / 'best'}\n")
     out = shlex.quote(str(settings.out))
     assert resumed.stderr.startswith(f"finished already: 24 steps; now: slmx export --checkpoint {out} ")

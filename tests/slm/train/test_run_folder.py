@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slm.disk import WriteError
 from slm.errors import SlmxError
 from slm.locks import clear_leftovers
 from slm.ownership import CHECKPOINT, foreign_file, write_listing
@@ -125,6 +126,13 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_p
     write_steps(run, 1)
     with pytest.raises(SlmxError, match="holds a run already"):
         run.check_free()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_metrics_that_cannot_be_written_are_named(run: RunFolder) -> None:
+    (run.path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match=r"metrics.jsonl: cannot write \(No space left on device\); free space there"):
+        run.log({"step": 1})
 
 
 def test_a_run_remembers_its_precision_and_whether_it_compiles(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 import slm.train.summary
+from slm.disk import WriteError
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
@@ -88,13 +91,26 @@ def test_the_plot_is_a_png_whatever_there_is(metrics: list[dict[str, float]], tm
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_files_of_a_run_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    said = r"cannot write \(Input/output error\); check the disk"
+    with pytest.raises(WriteError, match=rf"summary.json: {said}"):
+        SUMMARY.write(tmp_path)
+    with pytest.raises(WriteError, match=rf"loss.png: {said}"):
+        plot_curve([], tmp_path / "loss.png", "nano")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_plot_shows_every_loss_and_marks_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, path: Path) -> None:
+    def keep(figure: Figure, file: IO[bytes], format: str) -> None:
         figures.append(figure)
-        save(figure, path)
+        save(figure, file, format=format)
 
     monkeypatch.setattr(Figure, "savefig", keep)
     metrics = [

@@ -16,6 +16,7 @@ from benchmarks.evaluation.judge.rubric import AXES, INSTRUCTIONS
 from benchmarks.evaluation.judge.suite import REFUSALS, ask, cost_of, figures, waiting
 from benchmarks.evaluation.judge.table import judge_table
 from benchmarks.evaluation.stories import Ending
+from slm.disk import WriteError
 from slm.errors import SlmxError
 from tests.benchmarks.evaluation.judge.endpoints import SCORES, Server, serving
 
@@ -117,6 +118,16 @@ def test_an_endpoint_that_refuses_story_after_story_is_given_up(server: Server, 
     judged(server, tmp_path / JOURNAL)
     with Journal(tmp_path / JOURNAL, SETTINGS) as journal:
         assert sum(figures(model, journal, "critic")["no scores"] for model in BOTH.values()) == 0
+
+
+def test_a_disk_that_fails_names_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Journal(tmp_path / JOURNAL, SETTINGS) as journal:
+        monkeypatch.setattr("os.fsync", fail)
+        with pytest.raises(WriteError, match=rf"{JOURNAL}: cannot write \(No space left on device\); free space there"):
+            journal.add("key", "raw", None, "nonsense", (1, 1))
 
 
 def test_nonsense_is_asked_again_once_and_then_counted(server: Server, tmp_path: Path) -> None:
