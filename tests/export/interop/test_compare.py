@@ -122,7 +122,7 @@ def test_the_tokens_end_with_the_context(
     ("change", "reason"),
     [
         (lambda shown: shown["model"].update(type="no-such-type"), "no-such-type"),
-        (lambda shown: shown["model"].update(vocab_size=3), "logits"),
+        (lambda shown: shown["model"].update(vocab_size=3), "vocab_size"),
         (lambda shown: shown["model"].update(context_length=0), "context_length"),
         (lambda shown: shown["model"]["decoder"]["inputs"].update(input_ids="words"), "words"),
         (lambda shown: shown["model"].pop("decoder"), "model.decoder is missing; export it again"),
