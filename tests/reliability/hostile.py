@@ -24,7 +24,7 @@ from tests.reliability.outcome import Check, Log, Outcome
 from tests.reliability.reader import fault_of
 from tests.reliability.readers import READERS
 
-READER_SECONDS, QUICK_SECONDS = 600.0, 0.8
+READER_SECONDS, QUICK_SECONDS = 600.0, 0.6
 AT_ONCE = min(2, os.cpu_count() or 1)
 STARTS = 60.0  # seconds that a process may take to make its reader
 HANGS = 4 * SECONDS
