@@ -233,7 +233,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _check_record(record: Fields) -> None:
     """Raises ValueError if a value that slmx reads from a training record, or from one in it, has another type."""
     record.optional("tokens_seen", record.integer)
-    record.optional("steps_done", record.integer)
     for source in record.optional("data", record.objects) or ():
         source.value("file")
     if (plan := record.optional("plan", record.object)) is not None:
@@ -241,7 +240,7 @@ def _check_record(record: Fields) -> None:
         plan.optional("qat", plan.text)
     if (best := record.optional("best", record.object)) is not None:
         best.optional("bits_per_byte", best.number)
-    if (origin := record.optional("init", record.object)) is not None:
-        before = origin.optional("record", origin.object)
-        if before is not None:
-            _check_record(before)
+    origin = record.optional("init", record.value)
+    before = origin.get("record") if isinstance(origin, dict) else None
+    if isinstance(before, dict):
+        _check_record(Fields(before, "init.record"))

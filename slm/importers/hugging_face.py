@@ -26,6 +26,7 @@ from slm.presets import GPTConfig
 
 CONFIG_FILE = "config.json"
 MAX_CARD_BYTES = 2**20
+MOST_LAYERS = 10**4
 # Names in transformers for the activation functions.
 ACTIVATIONS = {
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast", "gelu_accurate"), "gelu_tanh"),
@@ -190,7 +191,7 @@ def _neo_layers(settings: Settings) -> list[str]:
     kinds: list[str] = []
     try:
         for group, times in listed:
-            if not set(group) <= {"global", "local"} or not 0 <= times <= 10**4:
+            if not set(group) <= {"global", "local"} or not 0 <= times * len(group) <= MOST_LAYERS - len(kinds):
                 raise ValueError
             kinds += [*group] * times
     except (TypeError, ValueError):

@@ -63,8 +63,11 @@ class Names:
         Raises:
             SlmxError: A weight is missing, is of another shape, or belongs to no part of the model.
         """
-        with torch.device("meta"):
-            wanted = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+        try:
+            with torch.device("meta"):
+                wanted = {name: tuple(tensor.shape) for name, tensor in GPT(config).state_dict().items()}
+        except RuntimeError:  # a product of sizes has more than 64 bits
+            raise SlmxError(f"{where}: the shape of the model is too large for any memory; correct the shape") from None
         state, used = {}, {*self.weights[HEAD]} if config.tied else set()
         for name, shape in wanted.items():
             layer = LAYER.search(name)

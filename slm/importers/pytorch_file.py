@@ -25,6 +25,7 @@ from slm.presets import GPTConfig
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
 # Several names may have the same numbers, such as the token table and the head, but not many.
 MOST_COPIES = 4
+PLAIN = (bool, int, float, str)
 NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
@@ -52,9 +53,10 @@ def read_pytorch(
     tensors = float_tensors(weights, source)
     names = recognize(tensors, str(source))
     gelu = "gelu"
-    if names is GPT2 and _is_conv1d(tensors):
+    if names is GPT2 and _is_conv1d(_weight(tensors, "h.0.attn.c_attn.weight", source)):
         tensors, gelu = _as_linear(tensors), "gelu_tanh"
-    shape = _shape(names, tensors, args or {}, given, gelu, source)
+    plain = {name: value for name, value in (args or {}).items() if isinstance(value, PLAIN)}
+    shape = _shape(names, tensors, plain, given, gelu, source)
     tokenizer = read_tokenizer()
     if names is GPT2 and "activation" not in given:
         kind, other = ("exact", "gelu_tanh") if gelu == "gelu" else ("tanh", "gelu")
@@ -139,9 +141,16 @@ def _is_plain(tensor: Tensor) -> bool:
     return tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
 
 
-def _is_conv1d(tensors: Mapping[str, Tensor]) -> bool:
+def _weight(tensors: Mapping[str, Tensor], name: str, source: Path) -> Tensor:
+    """Returns a weight; SlmxError if there is none, or only a number."""
+    tensor = tensors.get(name)
+    if tensor is None or tensor.dim() == 0:
+        raise SlmxError(f"{source}: holds no weight {name}; copy it again, whole")
+    return tensor
+
+
+def _is_conv1d(qkv: Tensor) -> bool:
     """Returns whether matrices are [in, out], as in transformers' GPT-2. Those of nanoGPT are [out, in]."""
-    qkv = tensors["h.0.attn.c_attn.weight"]
     return qkv.dim() == 2 and qkv.shape[1] == 3 * qkv.shape[0]
 
 
@@ -169,10 +178,10 @@ def _shape(
             f"{source}: the weights do not tell {' and '.join(unknown)}; add --shape FILE, a file with for example "
             '{"rope_theta": 10000.0, "norm_eps": 1e-6} (rope_theta and rms_norm_eps in the config.json of the model)'
         )
-    table = tensors[names.weights[WTE][0]]
+    table = _weight(tensors, names.weights[WTE][0], source)
     if table.dim() != 2:
         raise SlmxError(f"{source}: {names.weights[WTE][0]} is no table; it has {table.dim()} dimensions")
-    up = tensors[names.weights["h.{}.mlp.c_fc.weight"][0].format(0)]
+    up = _weight(tensors, names.weights["h.{}.mlp.c_fc.weight"][0].format(0), source)
     found: dict[str, Any] = {
         "vocab_size": table.shape[0],
         "n_embd": table.shape[1],
@@ -182,7 +191,7 @@ def _shape(
         "tied": (head := tensors.get(names.weights[HEAD][0])) is None or torch.equal(head, table),
     }
     if names is GPT2:
-        found |= {"block_size": len(tensors[WPE]), "n_head": args.get("n_head")}
+        found |= {"block_size": len(_weight(tensors, WPE, source)), "n_head": args.get("n_head")}
         # nanoGPT has exact GELU, transformers' GPT-2 the tanh form.
         found["activation"] = gelu
     else:
@@ -199,7 +208,8 @@ def _shape(
     if found["n_head"] is None:
         raise UsageError(f"{source}: the weights do not tell the number of attention heads; add --n-head N")
     if names is not GPT2 and isinstance(found["n_head"], int) and found["n_head"] > 0:
-        queries, keys = (tensors[name.format(0)] for name in names.weights["h.{}.attn.c_attn.weight"][:2])
+        parts = names.weights["h.{}.attn.c_attn.weight"][:2]
+        queries, keys = (_weight(tensors, part.format(0), source) for part in parts)
         found.setdefault("head_size", max(1, len(queries) // found["n_head"]))
         found.setdefault("n_kv_head", len(keys) // found["head_size"])
     if found["block_size"] is None:

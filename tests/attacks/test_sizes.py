@@ -72,6 +72,14 @@ def test_a_huge_size_is_refused(attack: str, reader: GetReader) -> None:
     assert line in refusal(reader(name), content)
 
 
+def test_a_shape_whose_weights_no_number_can_count_is_refused(reader: GetReader) -> None:
+    read = reader("import-gguf")
+    (seed,), key = read.seeds, b"gpt2.embedding_length"
+    at = seed.index(key) + len(key) + 4
+    line = refusal(read, seed[:at] + struct.pack("<I", 2**32 - 8) + seed[at + 4 :])
+    assert line.endswith("the shape of the model is too large for any memory; correct the shape")
+
+
 def changes(seed: bytes) -> list[bytes]:
     """A whole content of JSON with every kind of attack on its parser."""
     text = json.dumps(json.loads(seed.splitlines()[0] if b"}\n{" in seed else seed))

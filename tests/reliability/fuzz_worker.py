@@ -78,7 +78,7 @@ def work(name: str, start: int, seconds: float, home: Path, current: ctypes.c_lo
         seconds: How long.
         home: An empty folder. The parent finds the last input in it as `INPUT`.
         current: Gets the number of each damage before it is tried, in memory that the parent sees.
-        pipe: Gets each `Fault`.
+        pipe: Gets each `Fault`, and None at the end.
     """
     os.environ["SLMX_KEY_PASSPHRASE"] = "none"
     (home / "reader").mkdir()
@@ -99,6 +99,7 @@ def work(name: str, start: int, seconds: float, home: Path, current: ctypes.c_lo
             pipe.send(found)
         if time.monotonic() > end:
             break
+    pipe.send(None)
     pipe.close()
 
 

@@ -24,7 +24,7 @@ from tests.reliability.outcome import Check, Log, Outcome
 from tests.reliability.reader import fault_of
 from tests.reliability.readers import READERS
 
-READER_SECONDS, QUICK_SECONDS = 600.0, 0.8
+READER_SECONDS, QUICK_SECONDS = 600.0, 0.6
 AT_ONCE = min(2, os.cpu_count() or 1)
 STARTS = 60.0  # seconds that a process may take to make its reader
 HANGS = 4 * SECONDS
@@ -107,15 +107,18 @@ def _run_process(
     process = context.Process(target=work, args=(name, start, seconds, home, current, sender))  # type: ignore[attr-defined]
     process.start()
     sender.close()
-    since, last = time.monotonic(), -1
+    since, last, is_done = time.monotonic(), -1, False
     while True:
         try:
             if receiver.poll(0.2):
-                tried.add(receiver.recv())
+                if (fault := receiver.recv()) is None:
+                    is_done = True
+                else:
+                    tried.add(fault)
                 continue
         except EOFError:
             process.join()
-            return current.value, _death(process.exitcode)
+            return current.value, "" if is_done else _death(process.exitcode)
         if current.value != last:
             since, last = time.monotonic(), current.value
         elif time.monotonic() - since > (HANGS if last >= 0 else STARTS):
@@ -125,10 +128,10 @@ def _run_process(
 
 
 def _death(code: int | None) -> str:
-    """Returns how a process ended; nothing if that was well."""
-    if not code:
-        return ""
-    return f"the process died of {signal.Signals(-code).name}" if code < 0 else "the process failed"
+    """Returns how a process ended that did not come to its end."""
+    return (
+        f"the process died of {signal.Signals(-code).name}" if code is not None and code < 0 else "the process failed"
+    )
 
 
 def main() -> None:

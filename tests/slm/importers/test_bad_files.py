@@ -221,3 +221,21 @@ def test_neither_a_path_nor_a_repository(slmx: Slmx) -> None:
     assert "nowhere: no such file or folder; name a Hugging Face folder, " in refused(slmx, Path("nowhere"))
     Path("x.txt").write_text("hello", "utf-8")
     assert "not a file of torch.save, GGUF or llama2.c" in refused(slmx, Path("x.txt"))
+
+
+@pytest.mark.parametrize("name", ["wpe.weight", "wte.weight", "h.0.mlp.c_fc.weight", "h.0.attn.c_attn.weight"])
+@pytest.mark.parametrize("change", ["missing", "a number"])
+def test_a_weight_that_tells_the_shape_and_is_none(name: str, change: str, slmx: Slmx, tokenizer_folder: Path) -> None:
+    state = as_nanogpt(models.gpt2(300))
+    del state[f"_orig_mod.transformer.{name}"]
+    if change == "a number":
+        state[name] = torch.tensor(1.0)
+    torch.save({"model": state, "model_args": ARGS}, "x.pt")
+    line = refused(slmx, Path("x.pt"), "--tokenizer", tokenizer_folder)
+    assert f"holds no weight {name}" in line or f"there is no {name}" in line
+
+
+def test_arguments_that_are_no_plain_values_are_left_out(slmx: Slmx, tokenizer_folder: Path) -> None:
+    torch.save({"model": as_nanogpt(models.gpt2(300)), "model_args": ARGS | {"n_head": torch.ones(3, 3)}}, "x.pt")
+    line = refused(slmx, Path("x.pt"), "--tokenizer", tokenizer_folder, code=2)
+    assert line.endswith("the weights do not tell the number of attention heads; add --n-head N")
