@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import resource
 import shlex
 import shutil
@@ -170,10 +169,8 @@ def test_an_odd_training_record_is_named_and_the_checkpoint_before_is_taken(
         train(replace(settings, resume=True), QUIET)
     message = str(caught.value)
     assert message.startswith(f"{newest / 'training.json'}: not ")
-    assert re.search(
-        f"delete ({re.escape(str(newest))} to resume from the checkpoint before|{newest.name} to resume from step-\\d+)$",
-        message,
-    )
+    whole, short = f"delete {newest} to resume from the checkpoint before", f"delete {newest.name} to resume from step-"
+    assert message.endswith(whole) or message.partition(short)[2].isdigit()
     shutil.rmtree(newest)
     assert train(replace(settings, resume=True), QUIET)
 
