@@ -29,7 +29,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate": (
         "slmx evaluate runs/mine --text data/mine",
-        "slmx evaluate bundles/mine --variant all --against fp32 --text stories.txt --out quality",
+        "slmx evaluate bundles/mine --variant all --against fp32 --text data/mine --out quality",
     ),
     "average": (
         "slmx average runs/mine/step-0001000 runs/mine/step-0002000 --text data/mine --out models/average",

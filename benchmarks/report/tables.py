@@ -218,7 +218,7 @@ def choice_table(report: Report) -> Table:
     caption = (
         f"Without an option, slmx runs {DEFAULT}. It takes one thread below {ONE_THREAD_BYTES / 1e6:.0f} MB of weights "
         f"because to wake another takes longer than it saves, and else all cores, at most {MOST_THREADS}. The quickest "
-        f"is that of the variants that lose at most {percent(MOST_LOSS)}. `slmx doctor --pin` keeps it for a bundle "
+        f"is that of the variants that lose at most {percent(MOST_LOSS)}. slmx doctor --pin keeps it for a bundle "
         "and a processor."
     )
     headings = ["preset", "slmx runs", "tokens/s", "the quickest that was measured", "times the quickest"]
@@ -227,7 +227,8 @@ def choice_table(report: Report) -> Table:
 
 def _threads(report: Report, result: Result) -> int:
     """Return the number of threads that slmx chooses for the variant of a result on the machine of the report."""
-    return default_threads(result.disk_bytes or 0, int(report.machine.get("cores", "1")))
+    cores = report.machine.get("cores", "")
+    return default_threads(result.disk_bytes or 0, int(cores) if cores.isdecimal() else 1)
 
 
 def _way(result: Result) -> str:

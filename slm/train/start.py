@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ class Start:
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
             raise SlmxError(
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "
-                f"prepare the text with --tokenizer {self.checkpoint.folder}"
+                f"prepare the text with --tokenizer {shlex.quote(str(self.checkpoint.folder))}"
             )
         if self.state is not None and self.state.dataset_sha256 != sha256_of(dataset.folder / DATASET_FILE):
             raise SlmxError(f"{folder.path}: the run was made from other data; resume with the same")
