@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from slm.counted import counted
 from slm.data.stories import SEPARATORS
-from slm.errors import UsageError, needs, require
+from slm.errors import SlmxError, UsageError, needs, require
 from slm.metrics import shown_bits
 from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
 from slm.usage import one_of, panel
@@ -161,7 +162,7 @@ def train(
         from rich.console import Console
 
         from slm.checkpoint import load_checkpoint
-        from slm.locks import clear_leftover
+        from slm.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
         from slm.train.loop import train as run
@@ -209,6 +210,8 @@ def train(
     if (done := find_finished(settings)) is not None:
         if is_first_process():
             clear_leftover(settings.out)
+            with suppress(SlmxError):
+                clear_leftovers(settings.out)
             typer.echo(str(best))
             checkpoint = load_checkpoint(best)
             export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))

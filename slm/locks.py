@@ -229,7 +229,8 @@ def clear_leftovers(folder: Path) -> None:
         SlmxError: As in `lock_folder`.
     """
     for work in folder.glob(f"{WORK_NAME}-*"):
-        if (work / OWNER_FILE).is_file():
+        names = {path.name for path in work.iterdir()} if work.is_dir() else {work.name}
+        if OWNER_FILE in names or names <= {LOCK_FILE}:
             with suppress(FolderBusy), lock_folder(folder / work.name.removeprefix(f"{WORK_NAME}-")):
                 pass
 

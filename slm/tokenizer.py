@@ -165,7 +165,7 @@ class Tokenizer:
         try:
             return cls.from_bytes(path.read_bytes(), str(path), settings)
         except OSError as error:
-            raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
+            raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror}); copy the folder again") from error
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str, settings: TokenizerSettings = DEFAULT_SETTINGS) -> Tokenizer:
@@ -173,7 +173,7 @@ class Tokenizer:
         try:
             return cls(parse_tokens(content, settings.scheme), settings)
         except ValueError as error:
-            raise SlmxError(f"{where}: not a tiktoken rank file ({error})") from error
+            raise SlmxError(f"{where}: not a tiktoken rank file ({error}); copy the folder again") from error
 
     def save(self, folder: Path, merges: list[tuple[str, str]]) -> None:
         """Writes both files. `merges` are the pairs in the order they were learned, as tokenizer.json spells them."""

@@ -188,6 +188,9 @@ class ShardWriter:
 
     def _write(self) -> None:
         name = f"{self.split}-{len(self.shards):05d}.npy"
-        np.save(self.folder / name, self.buffer[: self.filled], allow_pickle=False)
+        ids = self.buffer[: self.filled]
+        with (self.folder / name).open("wb") as file:  # np.save would not say which error a full disk is
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(ids))
+            file.write(ids.data)
         self.shards.append(name)
         self.filled = 0

@@ -115,9 +115,9 @@ def read_bytes(path: Path, name: str) -> Iterator[bytes]:
         with path.open("rb") as file:
             yield from unpack(file)
     except (EOFError, zlib.error, lzma.LZMAError) as error:
-        raise SlmxError(f"{name}: a damaged archive ({error})") from error
+        raise SlmxError(f"{name}: a damaged archive ({error}); copy it again") from error
     except OSError as error:
-        raise SlmxError(f"{name}: cannot read the text ({error.strerror or error})") from error
+        raise SlmxError(f"{name}: cannot read the text ({error.strerror or error}); check the file") from error
 
 
 def read_head(path: Path, name: str) -> bytes:
@@ -199,5 +199,6 @@ def copy_stream(name: str) -> IO[bytes]:
             shutil.copyfileobj(stream, copy, CHUNK)
         copy.flush()
     except OSError as error:
-        raise SlmxError(f"{name}: cannot copy the stream to a temporary file ({error.strerror})") from error
+        why = f"cannot copy the stream to a temporary file ({error.strerror})"
+        raise SlmxError(f"{name}: {why}; check the path, or make room in {tempfile.gettempdir()}") from error
     return copy

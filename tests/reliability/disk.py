@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ ROOMS = 12  # sizes of a full disk
 QUICK_ROOMS = 2
 MOVES = 8
 QUICK_MOVES = 2
+WAITS_SECONDS = 5.0  # after which a command that waits for another writer is killed
 FUTURE = 4e9  # seconds: a day in the year 2096
 # What happens at a call, and at those after it.
 WAYS = (
@@ -161,19 +163,23 @@ def _second_writer(stage: Stage, children: Forks, found: Outcome) -> None:
         found.tried += 1
         folder = stage.copy()
         with lock_folder(folder / writer.locked):
-            ended = children.run(writer.job(folder))
+            ended = children.run(replace(writer.job(folder), seconds=WAITS_SECONDS if writer.waits else None))
         said = f"process {os.getpid()} is writing it" in ended.line
-        if ended.code != 1 or not said or line_problem(ended, stage.after):
+        if writer.waits:
+            wrong = ended.code != -signal.SIGKILL or not said or "waiting for it" not in ended.line
+        else:
+            wrong = ended.code != 1 or not said or bool(line_problem(ended, stage.after))
+        if wrong:
             found.failures.append(f"{writer.name}: beside another writer: {ended.code}: {ended.line}")
         elif problem := stage.problem(folder, (OLD, NONE)):
             found.failures.append(f"{writer.name}: beside another writer: {problem}")
     found.tried += 1
     folder = stage.copy()
     both = children.run_all([writer.job(folder)] * 2)
-    wrong = [problem for ended in both if (problem := line_problem(ended, stage.after))]
-    wrong += [] if any(not ended.code for ended in both) else ["both fail"]
-    wrong += [problem] if (problem := stage.problem(folder, (NEW,)) or stage.leftovers(folder)) else []
-    found.failures += [f"{writer.name}: twice at once: {problem}" for problem in wrong]
+    problems = [problem for ended in both if (problem := line_problem(ended, stage.after))]
+    problems += [] if any(not ended.code for ended in both) else ["both fail"]
+    problems += [problem] if (problem := stage.problem(folder, (NEW,)) or stage.leftovers(folder)) else []
+    found.failures += [f"{writer.name}: twice at once: {problem}" for problem in problems]
 
 
 def _clock(stage: Stage, children: Forks, found: Outcome) -> None:

@@ -36,6 +36,7 @@ class Writer:
         env: Variables of its environment. In each, {} is the folder.
         modules: What it imports that takes long.
         locked: The output that one command at a time may write; "" for files that the last one to end replaces.
+        waits: Whether it waits for the other writer.
         reads: The folder that is read, if it is below the working folder.
     """
 
@@ -47,6 +48,7 @@ class Writer:
     env: Mapping[str, str] = field(default_factory=dict)
     modules: tuple[str, ...] = ()
     locked: str = ""
+    waits: bool = False
     reads: str = ""
 
     def job(self, folder: Path, argv: tuple[str, ...] | None = None) -> Job:
@@ -274,6 +276,7 @@ FULL = (
         ),
         modules=_TRAINING,
         locked="data",
+        waits=True,
     ),
     Writer(
         "train",
@@ -345,5 +348,7 @@ FULL = (
         _folder("bundle", BUNDLE),
         env={"HF_HUB_DISABLE_XET": "1"},
         modules=("runtimes.hub.pull", "huggingface_hub"),
+        locked="bundle",
+        waits=True,
     ),
 )

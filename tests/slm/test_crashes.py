@@ -104,6 +104,10 @@ def test_leftovers_of_a_killed_writer_are_cleared_and_nothing_else(target: Path)
         (target.parent / name / "f").write_text("mine")
     assert run(KILLED, target).returncode < 0
     assert f"{WORK_NAME}-{target.name}" in [path.name for path in target.parent.iterdir()]
+    for name, files in (("b", ()), ("c", ("lock",))):  # of kills before it has an owner, and when it is removed
+        (target.parent / f"{WORK_NAME}-{name}").mkdir()
+        for file in files:
+            (target.parent / f"{WORK_NAME}-{name}" / file).touch()
     clear_leftovers(target.parent)
     assert sorted(path.name for path in target.parent.iterdir()) == sorted([*neighbours, target.name])
     assert all((target.parent / name / "f").read_text() == "mine" for name in neighbours)

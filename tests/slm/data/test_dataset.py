@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from pathlib import Path
@@ -137,3 +138,22 @@ def test_a_damaged_data_set_is_named(plan: PrepareSettings, damage: str, message
         record.unlink()
     with pytest.raises(SlmxError, match=message):
         Dataset.open(plan.out)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_under_a_shard_is_an_error_with_its_number(tmp_path: Path) -> None:
+    (tmp_path / "train-00000.npy").symlink_to("/dev/full")
+    writer = ShardWriter(tmp_path, "train")
+    writer.add(TokenStream(np.arange(5, dtype=np.uint16), 5, 1))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        writer.close()
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_shard_is_a_file_of_numpy(tmp_path: Path) -> None:
+    ids = np.arange(5, dtype=np.uint16)
+    writer = ShardWriter(tmp_path, "train")
+    writer.add(TokenStream(ids, 5, 1))
+    writer.close()
+    np.save(tmp_path / "theirs.npy", ids)
+    assert (tmp_path / "train-00000.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()

@@ -60,7 +60,9 @@ def test_a_damaged_archive_is_named(suffix: str, damage: str, tmp_path: Path) ->
     content = {"torn": packed[:50_000], "torn at the end": packed[:-1], "no archive": b"no archive"}[damage]
     path = tmp_path / f"a.txt{suffix}"
     path.write_bytes(content)
-    with pytest.raises(SlmxError, match=r"^a name: (a damaged archive|cannot read the text) \(.+\)$"):
+    with pytest.raises(
+        SlmxError, match=r"^a name: (a damaged archive|cannot read the text) \(.+\); (copy it again|check the file)$"
+    ):
         list(read_bytes(path, "a name"))
 
 

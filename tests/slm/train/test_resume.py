@@ -84,11 +84,12 @@ def test_a_checkpoint_that_a_kill_kept_from_being_deleted_is_deleted(settings: T
 def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(settings: TrainSettings, slmx: Slmx) -> None:
     assert train(settings, QUIET)
     before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
-    work = Place.of(settings.out).work
-    work.mkdir()
-    (work / LOCK_FILE).touch()  # of a kill when it was finished
+    left = [Place.of(folder).work for folder in (settings.out, settings.out / "best")]
+    for work in left:
+        work.mkdir()
+        (work / LOCK_FILE).touch()  # of a kill when it was finished
     resumed = slmx("train", "--resume", "--out", settings.out)
-    assert not work.exists()
+    assert not any(work.exists() for work in left)
     assert (resumed.code, resumed.stdout) == (0, f"{settings.out / 'best'}\n")
     out = shlex.quote(str(settings.out))
     assert resumed.stderr.startswith(f"finished already: 24 steps; now: slmx export --checkpoint {out} ")
