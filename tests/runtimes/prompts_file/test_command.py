@@ -178,6 +178,6 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "not a regular file" in slmx.refuses(*begin, "--prompts", prompts, "--out", "/dev/null")
     assert "no file of prompts here" in slmx.refuses(*begin, "--prompts", tmp_path, "--out", "o.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt"]
-    ran = slmx(*whole, "--max-tokens", "3")
+    ran = slmx(*whole, "--max-tokens", "3", "--seed", "1")
     assert (ran.code, ran.stdout) == (0, "")
     assert ran.stderr.startswith("1 row in o.jsonl, 3 tokens, ")

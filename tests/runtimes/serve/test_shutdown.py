@@ -91,17 +91,22 @@ def test_a_story_that_ends_within_the_grace_is_whole(tmp_path: Path) -> None:
 
 
 def test_while_it_stops_new_requests_get_503_and_new_connections_none(tmp_path: Path) -> None:
-    with slmx_serve(tmp_path, "nano", "--grace", "60") as server, httpx.Client(base_url=server.url) as old:
-        assert old.get("/v1/models").status_code == 200
+    with (
+        slmx_serve(tmp_path, "nano", "--grace", "60") as server,
+        httpx.Client(base_url=server.url) as old,
+        httpx.Client(base_url=server.url) as other,  # a refusal before the body has arrived closes its connection
+    ):
         stream = Stream(server.url, **{**ENDLESS, "max_tokens": 60_000})
+        for client in (old, other):
+            assert client.get("/v1/models").status_code == 200, "its connection stays open for the requests below"
         server.process.send_signal(signal.SIGTERM)
         wait_until(lambda: refuses(server.url))
         response = old.post("/v1/completions", json=SHORT)
         assert code_of(response) == (503, "stopping")
         assert int(response.headers["retry-after"]) > 0
-        health = old.get("/healthz")
+        health = other.get("/healthz")
         assert (health.status_code, health.json()) == (503, {"status": "stopping"})
-        assert old.get("/metrics").status_code == 200
+        assert other.get("/metrics").status_code == 200
         assert stream.thread.is_alive()
         check_second_signal(server)
         stream.thread.join()
