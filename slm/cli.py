@@ -172,7 +172,7 @@ def _fail(error: SlmxError) -> NoReturn:
 
 
 def _advice(number: int | None) -> str:
-    """Returns what to do after an error of the system, with the mark before it; "" if nobody knows."""
+    """Returns what to do after an error of the system, with "; " before it; "" if there is no advice."""
     if number in (*FULL, errno.EIO, errno.EROFS):
         return f"; {write_advice(number)}"
     if number in (errno.ENOENT, errno.ENOTDIR):

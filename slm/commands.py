@@ -151,7 +151,7 @@ def train(
 ) -> None:
     """Train a model, or fine-tune a checkpoint.
 
-    Ctrl-C saves, and --resume --out RUN continues exactly. docs/training.md tells more.
+    Ctrl-C saves, and --resume --out RUN continues exactly. docs/training.md has the details.
     """
     if dry_run and resume:
         raise UsageError("--dry-run is for a run that has not begun: drop --resume")
@@ -270,7 +270,7 @@ def import_model(
 ) -> None:
     """Turn a model of another tool into a checkpoint to export.
 
-    It reads models of Hugging Face, nanoGPT, llama2.c and llama.cpp. docs/import.md tells more.
+    It reads models of Hugging Face, nanoGPT, llama2.c and llama.cpp. docs/import.md has the details.
     """
     require("train", "tokenizers")
     with needs("train"):

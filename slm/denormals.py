@@ -19,7 +19,7 @@ def count_denormals(tensor: Tensor) -> int:
 
 
 def denormals_line(tensors: Mapping[str, Tensor]) -> str | None:
-    """Returns the line that tells how many weights are denormal, and where most of them are; None if none is.
+    """Returns a line with the number of denormal weights and the tensor that has most of them; None without any.
 
     Args:
         tensors: The weights by name, in float32.

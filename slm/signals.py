@@ -1,4 +1,4 @@
-"""Signals that end the command line: as exceptions where possible, so that work folders are removed."""
+"""Signals that end the command line, as exceptions where possible, and signals that stop a training after its step."""
 
 from __future__ import annotations
 
@@ -112,3 +112,16 @@ def signals_end_as_exceptions() -> Iterator[Signals]:
             signal.signal(number, defaults[number])
         signal.set_wakeup_fd(woken)
         os.close(write)
+
+
+@contextmanager
+def stop_flag() -> Iterator[list[bool]]:
+    """Yields a list that becomes [True] at Ctrl-C or SIGTERM, so that the current step is always completed."""
+    flag = [False]
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: flag.__setitem__(0, True)) for number in signals]
+    try:
+        yield flag
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)

@@ -109,7 +109,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Inside the block, a run gets Ctrl-C after this many steps. 0 means before the first step."""
-    train_step, flag = Trainer.train_step, slm.train.loop._stop_flag
+    train_step, flag = Trainer.train_step, slm.train.loop.stop_flag
 
     @contextmanager
     def early_flag() -> Iterator[list[bool]]:
@@ -126,7 +126,7 @@ def interrupted_after(steps: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", step)
-        patch.setattr(slm.train.loop, "_stop_flag", early_flag)
+        patch.setattr(slm.train.loop, "stop_flag", early_flag)
         yield
 
 

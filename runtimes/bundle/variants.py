@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Literal
 
 Runner = Literal["onnxruntime", "torch"]
-MOST_LOSS = 0.01  # the rise in bits per byte that a variant may have which nobody named
+MOST_LOSS = 0.01  # the rise in bits per byte that a variant may have if it is not named
 
 
 @dataclass(frozen=True)

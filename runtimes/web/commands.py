@@ -46,7 +46,7 @@ def web(
 ) -> None:
     """Make a web page that writes stories in the browser.
 
-    It also works offline. docs/browser.md tells how to host it.
+    It also works offline. docs/browser.md describes how to host it.
     """
     if port is not None and not serve:
         raise UsageError("--port needs --serve")

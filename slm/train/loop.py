@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -27,6 +26,7 @@ from slm.locks import clear_leftovers, lock_folder
 from slm.metrics import shown_bits
 from slm.model import GPT
 from slm.notice import print_notice
+from slm.signals import stop_flag
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
@@ -51,19 +51,6 @@ TIMED_STEPS = 20  # before the time of a run is estimated
 SAMPLES = 3
 MANY_EPOCHS = 20
 SAMPLE_TEMPERATURE = 0.8
-
-
-@contextmanager
-def _stop_flag() -> Iterator[list[bool]]:
-    """Yields a list that becomes [True] at Ctrl-C or SIGTERM, so that the current step is always completed."""
-    flag = [False]
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: flag.__setitem__(0, True)) for number in signals]
-    try:
-        yield flag
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -200,7 +187,7 @@ class Trainer:
         """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with (
-            _stop_flag() as stop,
+            stop_flag() as stop,
             Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=self.console) as progress,
         ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")

@@ -1,4 +1,4 @@
-"""Reads the frozen files of every format that slmx has written. tests/frozen/README.md tells how each was made."""
+"""Reads the frozen files of every format that slmx has written. tests/frozen/README.md describes how each was made."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Outcome:
     Attributes:
         tried: The number of trials.
         unit: What a trial is, in the plural, such as "changed files".
-        failures: A line for each trial in which the promise did not hold; it tells how to try it again.
+        failures: A line for each trial in which the promise did not hold; it says how to try it again.
         figures: What else was measured, for the JSON file.
     """
 

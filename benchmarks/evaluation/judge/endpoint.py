@@ -85,7 +85,7 @@ def read_body(raw: str) -> Reply:
 
 
 def _count(body: Fields, name: str) -> int:
-    """Returns a number of tokens; 0 if the endpoint tells none, or nonsense."""
+    """Returns a number of tokens; 0 if the endpoint gives none, or no whole number."""
     try:
         return body.object("usage").integer(name)
     except ValueError:
