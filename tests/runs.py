@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import slm.train.loop
 from slm.data.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
+from slm.signals import stop_flag
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
@@ -109,7 +110,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Inside the block, a run gets Ctrl-C after this many steps. 0 means before the first step."""
-    train_step, flag = Trainer.train_step, slm.train.loop.stop_flag
+    train_step, flag = Trainer.train_step, stop_flag
 
     @contextmanager
     def early_flag() -> Iterator[list[bool]]:
