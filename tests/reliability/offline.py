@@ -22,15 +22,15 @@ NANO = str(SHIPPED_BUNDLES / "nano")
 SLMX = (sys.executable, "-c", "from slm.cli import main; main()")
 CONNECT = re.compile(r"\b(?:connect|sendto|sendmsg)\(.*sa_family=AF_INET6?\b.*")
 LOOPBACK = re.compile(r'"127\.|"::1"')
-NO_HOME = Path("/nonexistent")
-# Runs a command that can write nowhere but in an empty /tmp.
+SCRATCH = "scratch"
+# Runs a command that can write nowhere but in an empty folder for temporary files, which is $TMPDIR.
 READ_ONLY = (
     "unshare",
     "--mount",
     "sh",
     "-c",
     'while read -r _ point _; do mount -o remount,bind,ro "$point" 2>/dev/null; done </proc/mounts; '
-    'mount -t tmpfs tmpfs /tmp && cd / && exec "$@"',
+    'mount -t tmpfs tmpfs "$TMPDIR" && cd / && exec "$@"',
     "sh",
 )
 PORT = 8765
@@ -104,11 +104,12 @@ def run(quick: bool, log: Log) -> Outcome:
                 argv = tuple(word.replace("IN/", f"{inputs}/") for word in command.argv)
                 _try(found, log, argv, lambda argv: _offline(argv, inputs))
         _try(found, log, ("serve",), lambda _: _serve(inputs, ()))
-        if subprocess.run([*READ_ONLY, "true"], capture_output=True, check=False).returncode:
+        (inputs / SCRATCH).mkdir()
+        if subprocess.run([*READ_ONLY, "true"], env=_homeless(inputs), capture_output=True, check=False).returncode:
             log("no commands on a read-only system, because no file system can be mounted here")
             return found
         for argv in READERS[: QUICK_READERS if quick else None]:
-            _try(found, log, argv, lambda argv: _homeless(argv, inputs))
+            _try(found, log, argv, lambda argv: _read_only(argv, inputs))
         if not quick:
             _try(found, log, ("serve", "on a read-only system"), lambda _: _serve(inputs, READ_ONLY))
     return found
@@ -150,9 +151,13 @@ def _env(home: Path) -> dict[str, str]:
     return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def _homeless(argv: tuple[str, ...], folder: Path) -> str:
+def _homeless(inputs: Path) -> dict[str, str]:
+    return {**_env(Path("/nonexistent")), "TMPDIR": str(inputs / SCRATCH)}
+
+
+def _read_only(argv: tuple[str, ...], inputs: Path) -> str:
     ran = subprocess.run(
-        [*READ_ONLY, *SLMX, *argv], cwd=folder, env=_env(NO_HOME), capture_output=True, text=True, check=False
+        [*READ_ONLY, *SLMX, *argv], cwd=inputs, env=_homeless(inputs), capture_output=True, text=True, check=False
     )
     return f"ends with {ran.returncode}: {ran.stderr[-300:]}" if ran.returncode else ""
 
@@ -161,7 +166,7 @@ def _serve(inputs: Path, around: Sequence[str]) -> str:
     """Starts a server, asks it for a story over loopback, and stops it."""
     command = [*SLMX, "serve", NANO, "--port", str(PORT)]
     if around:
-        return ask_served([*around, *command], _env(NO_HOME))
+        return ask_served([*around, *command], _homeless(inputs))
     trace = inputs / "trace"
     trace.unlink(missing_ok=True)
     code = "import sys; from tests.reliability.offline import ask_served; sys.exit(ask_served(sys.argv[1:]) or None)"
