@@ -67,11 +67,11 @@ def test_the_study_writes_its_table_and_its_figures(
 ) -> None:
     bundle, text, out = bundles.tiny_bundle(tiny_checkpoint), tmp_path / "stories.txt", tmp_path / "found.json"
     text.write_text(as_corpus([SHORT.format(name=name) for name in NAMES]), "utf-8")
-    args = ("--bundle", bundle, "--judge", PRETRAINED / "micro", "--text", text, "--stories", "6")
+    args = ("--bundle", bundle, "--judge", PRETRAINED / "nano", "--text", text, "--stories", "2")
     assert sampling(monkeypatch, *args, "--words", "8", "--out", out) == 0
     printed = capsys.readouterr().out
     found = json.loads(out.read_text("utf-8"))
-    assert found["text"]["stories"] == 6
+    assert found["text"]["stories"] == 2
     assert "--words 8" in found["command"]
     assert set(found["settings"]) == {name_of(one) for one in GRID}
     values = [row["distance"]["value"] for row in found["settings"].values()]
