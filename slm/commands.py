@@ -16,7 +16,16 @@ from slm.counted import counted
 from slm.data.stories import SEPARATORS
 from slm.errors import SlmxError, UsageError, needs, require
 from slm.metrics import shown_bits
-from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
+from slm.presets import (
+    ARCHITECTURES,
+    BLOCK_VARIANTS,
+    DEFAULT_ARCHITECTURE,
+    OPTIMIZERS,
+    PRECISIONS,
+    PRESETS,
+    TRACKERS,
+    GPTConfig,
+)
 from slm.usage import one_of, panel
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
@@ -101,7 +110,7 @@ def train(
         bool, typer.Option("--dry-run", help="Time a few steps, print what the run will need, write nothing.")
     ] = False,
     arch: Annotated[
-        str | None, _model(**one_of("architecture", ARCHITECTURES, "Architecture."), show_default="gpt2")
+        str | None, _model(**one_of("architecture", ARCHITECTURES, "Architecture."), show_default=DEFAULT_ARCHITECTURE)
     ] = None,
     block_size: Annotated[int | None, _model(help="Context in tokens.", show_default=_PRESET)] = None,
     n_layer: Annotated[int | None, _model(help="Layers.", show_default=_PRESET)] = None,

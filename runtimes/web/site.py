@@ -149,7 +149,7 @@ def _add_model(folder: _Folder, model: SiteModel, log: Callable[[str], None]) ->
         "tokenizer": f"{home}/{TOKENIZER_FILE}",
         "manifest": f"{home}/{MANIFEST_FILE}",
         "parameters": bundle.config.parameters,
-        "source": manifest.checkpoint.source or "",
+        "source": manifest.checkpoint.told_source or "",
         "licence": manifest.checkpoint.licence or "",
     }
 
@@ -161,7 +161,7 @@ def _licences(models: Sequence[SiteModel]) -> str:
         made_from = model.bundle.manifest.checkpoint
         lines += [
             f"{model.name} ({model.variant})",
-            f"  made from: {made_from.source or 'not recorded'}",
+            f"  made from: {made_from.told_source or 'not recorded'}",
             f"  licence of the source: {made_from.licence or 'not stated'}",
             "",
         ]
