@@ -61,8 +61,8 @@ A {shape.family} shaped story model of {shape.parameters:,} parameters: {layers}
 ## Variants
 
 Bits are bits per byte of {counted(judged_on.tokens, "token")} ({judged_on.text}). The percentage after them is the rise
-over the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token, as
-in writing. Compare figures of one column. "KL" is the divergence from PyTorch in nats, and "same" is the share of
+over the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token,
+as in writing. Compare figures of one column. "KL" is the divergence from PyTorch in nats, and "same" is the share of
 positions whose likeliest token is the float model's, both in whole windows.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 

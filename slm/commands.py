@@ -177,6 +177,7 @@ def train(
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
         from slm.train.qat import trained_for
+        from slm.train.run_folder import RunFolder
         from slm.train.start import find_finished
 
     settings = TrainSettings(
@@ -225,6 +226,7 @@ def train(
             checkpoint = load_checkpoint(best)
             export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))
             typer.echo(f"finished already: {counted(done.steps_done, 'step')}; now: {export}", err=True)
+            typer.echo(RunFolder(settings.out).more_steps(), err=True)
         return
     summary = run(settings, console)
     if summary is None:

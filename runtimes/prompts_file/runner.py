@@ -15,7 +15,7 @@ from runtimes.engine.story import Story
 from runtimes.prompts_file.lines import Fields, default_fields, read_line
 from runtimes.prompts_file.progress import Progress
 from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Shard
-from runtimes.prompts_file.record import Checkpoint
+from runtimes.prompts_file.record import SUFFIX, Checkpoint
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
@@ -120,6 +120,8 @@ def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str],
         finally:
             reader.close()
     report(run.summary())
+    if file.done.rows:
+        report(f"{job.out}{SUFFIX} lets the same command go on with further prompts; without need of that, delete it")
     if file.done.failed:
         report(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
     return file.done.failed

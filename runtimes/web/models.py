@@ -86,11 +86,12 @@ def _choose_variant(bundle: Bundle, wanted: str | None) -> str:
         return str(wanted)
     if wanted is not None:
         has = f"for browsers it holds {', '.join(held)}" if held else "it holds none for browsers"
-        raise SlmxError(f"{bundle.path}: no variant {wanted}: {has}")
+        makes = f"slmx export {bundle.exported_from} --{wanted} --out NEW makes one"
+        raise SlmxError(f"{bundle.path}: no variant {wanted}: {has}; {makes}")
     if not held:
         raise SlmxError(
             f"{bundle.path}: no variant in it runs in a browser ({', '.join(bundle.manifest.variants)}); "
-            "slmx export --checkpoint CHECKPOINT --int8 --out NEW makes one that does"
+            f"slmx export {bundle.exported_from} --int8 --out NEW makes one that does"
         )
     if TOKENIZER_FILE not in bundle.manifest.files:
         raise SlmxError(f"{bundle.path}: no {TOKENIZER_FILE} in it, which the page needs; export it again")
