@@ -103,8 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
             with suppress(OSError):  # until the client goes
                 if action == "drips a body":
                     self._send(200, b"", length=10**6)
+                else:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
                 while True:
-                    self.wfile.write(b" ")
+                    self.wfile.write(b"x")
                     time.sleep(DRIP)
         elif action == "cut off":
             self._send(200, completion(json.dumps(SCORES))[:40], length=400)
