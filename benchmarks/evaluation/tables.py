@@ -84,8 +84,8 @@ def _differences(differences: Mapping[str, Any]) -> list[Table]:
     note = (
         "Both models predict the same text. More: bits per byte, in percent. Differs: whether that can be told from 0 "
         "(95 %). Shows: the smallest difference in bits per byte that would have been found with a chance of 80 %. "
-        "KL: the divergence in nats, its mean and 99th percentile. Same: how often both have the same most likely token. "
-        "Change: that of the true token's probability, root mean square."
+        "KL: the divergence in nats, its mean and 99th percentile. Same: how often both have the same most likely "
+        "token. Change: that of the true token's probability, root mean square."
     )
     columns = ("models", "read in", "more", "differs", "shows", "KL", "KL 99%", "same", "change")
     return table("Differences", note, columns, rows, keys=2)

@@ -111,8 +111,12 @@ def _each_once(names: Sequence[str]) -> list[Source]:
         if source.path is None or source.copy is not None:
             continue
         state = source.path.stat()
-        if (first := seen.setdefault((state.st_dev, state.st_ino), source.name)) != source.name:
-            raise UsageError(f"{first} and {source.name} are one file; copies would count as more stories: drop one")
+        file = (state.st_dev, state.st_ino)
+        if file in seen:
+            raise UsageError(
+                f"{source.name} is the file {seen[file]} again; copies would count as more stories: drop one"
+            )
+        seen[file] = source.name
     return found
 
 

@@ -12,7 +12,7 @@ from slm.counted import counted
 TURN_TOKENS = 64
 HELP = """a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit
 Ctrl-C stops the model; at the prompt, Ctrl-C and Ctrl-D end the story
-the model writes at most {turn} in a turn (--max-tokens), and sees the last {context} of the story"""
+a turn has at most {turn} (--max-tokens); of a story beyond {context} the model sees the beginning and the end"""
 
 Output = Callable[[str], None]
 
@@ -37,7 +37,7 @@ class InteractiveStory:
     def help(self) -> str:
         """The keys, and the limits of a turn and of the context."""
         turn, context = self.config.max_tokens or TURN_TOKENS, self.generator.bundle.config.block_size
-        return HELP.format(turn=counted(turn, "token"), context=f"{context:,}")
+        return HELP.format(turn=counted(turn, "token"), context=counted(context, "token"))
 
     @property
     def text(self) -> str:
