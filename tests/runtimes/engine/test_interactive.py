@@ -86,10 +86,8 @@ def test_commands_are_answered(generator: Generator) -> None:
     assert (text, written) == ("", "")
     for line in ("nothing to undo", "nothing to write again", HELP.splitlines()[0]):
         assert line in messages
-    assert (
-        f"at most 64 tokens in a turn (--max-tokens), and sees the last {generator.bundle.config.block_size}"
-        in messages
-    )
+    context = generator.bundle.config.block_size
+    assert f"a turn has at most 8 tokens (--max-tokens); of a story beyond {context} tokens the model sees" in messages
 
 
 def test_a_story_grows_beyond_the_context(generator: Generator) -> None:
@@ -109,7 +107,7 @@ def test_the_command_keeps_the_story_on_stdout_and_saves_it(bundle: Path, tmp_pa
     assert ran.stdout.startswith("Once")
     assert " The dog" in ran.stdout
     assert HELP.splitlines()[0] in ran.stderr
-    assert "at most 6 tokens in a turn" in ran.stderr
+    assert "a turn has at most 6 tokens" in ran.stderr
 
 
 def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None:
