@@ -10,9 +10,11 @@ from runtimes.types import GenerationConfig, SamplingParams
 from slm.counted import counted
 
 TURN_TOKENS = 64
-HELP = """a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit
-Ctrl-C stops the model; at the prompt, Ctrl-C and Ctrl-D end the story
-a turn has at most {turn} (--max-tokens); of a story beyond {context} the model sees the beginning and the end"""
+HELP = """a line is added to the story, an empty line lets the model continue
+/retry, /undo, /quit; Ctrl-C stops the model
+at the prompt, Ctrl-C and Ctrl-D end the story
+a turn has at most {turn} (--max-tokens)
+of a story beyond {context} the model sees the beginning and the end"""
 
 Output = Callable[[str], None]
 

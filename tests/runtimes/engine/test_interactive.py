@@ -87,7 +87,8 @@ def test_commands_are_answered(generator: Generator) -> None:
     for line in ("nothing to undo", "nothing to write again", HELP.splitlines()[0]):
         assert line in messages
     context = generator.bundle.config.block_size
-    assert f"a turn has at most 8 tokens (--max-tokens); of a story beyond {context} tokens the model sees" in messages
+    assert f"a turn has at most 8 tokens (--max-tokens)\nof a story beyond {context} tokens the model sees" in messages
+    assert max(map(len, messages.splitlines())) <= 80
 
 
 def test_a_story_grows_beyond_the_context(generator: Generator) -> None:
