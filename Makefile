@@ -89,11 +89,11 @@ TRAIN := $(BIN)/slmx train --eval-every 1000
 
 train-nano: .venv/dev
 	$(PREPARE) $(TEXT) --preset nano --out data/nano
-	$(TRAIN) --preset nano --arch llama --text data/nano --steps 20000 --out runs/nano
+	$(TRAIN) --preset nano --text data/nano --steps 20000 --out runs/nano
 
 train-micro: .venv/dev
 	$(PREPARE) $(TEXT) --preset micro --out data/micro
-	$(TRAIN) --preset micro --arch llama --text data/micro --steps 8500 --out runs/micro
+	$(TRAIN) --preset micro --text data/micro --steps 8500 --out runs/micro
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"

@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -88,9 +89,9 @@ print(ids)
 # A GPT reads ids and says, after each of them, how likely every token of the vocabulary is to come next. Its parts, in the words of the
 # literature:
 #
-# - **Embedding**: each id becomes a vector of 128 numbers. In the same way each place in the text does.
+# - **Embedding**: each id becomes a vector of 128 numbers. Its place in the text turns parts of it by an angle.
 # - **Attention**: each place looks back at earlier ones, and takes from those that matter to it. Four heads do this side by side.
-# - **MLP**: two layers of ordinary neurons, at each place alone.
+# - **MLP**: ordinary neurons with a gate that opens or closes each of them, at each place alone.
 # - **Residual connections and norms**: each part adds to the vector instead of replacing it, and the vector's size is kept in bounds.
 # - **Head**: the vector is compared with the embedding of every token. The results are the *logits*.
 #
@@ -100,10 +101,10 @@ print(ids)
 import torch
 
 from slm.model import GPT
-from slm.presets import PRESETS, GPTConfig
+from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, as_architecture
 
-shape = PRESETS["nano"].config
-config = GPTConfig(shape.block_size, tokenizer.vocab_size, shape.n_layer, shape.n_head, shape.n_embd)
+shape = as_architecture(PRESETS["nano"].config, DEFAULT_ARCHITECTURE)
+config = replace(shape, vocab_size=tokenizer.vocab_size)
 model = GPT(config)
 logits = model(torch.tensor([ids]))[0]
 print(f"{config.parameters:,} parameters; logits of {len(ids)} places: {tuple(logits.shape)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from export.card_header import card_header
@@ -10,6 +11,9 @@ from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.counted import counted
 from slm.json_reader import MAX_TEXT, as_plain_text
 from slm.train.qat import trained_for
+
+# Characters that mean something in Markdown.
+_MARKS = re.compile(r"[\\`*_\[\]<>&#|]")
 
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
@@ -40,24 +44,26 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")
+    title = f"slmx {manifest.preset}" if manifest.name is None else _MARKS.sub(r"\\\g<0>", manifest.name)
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
     return f"""{card_header(made_from.licence)}
 
-# slmx {manifest.preset}
+# {title}
 
 A {shape.family} shaped story model of {shape.parameters:,} parameters: {layers}, {heads},
 {counted(shape.n_embd, "channel")}, a vocabulary of {shape.vocab_size:,} tokens and a context of {shape.block_size:,}.
 
 {weights}| | |
 |---|---|
-| source | {made_from.source or "not recorded"} |
+| source | {made_from.told_source or "not recorded"} |
 | licence of the source | {made_from.licence or "not stated"} |
 {training}
 ## Variants
 
-Bits per byte of {counted(judged_on.tokens, "token")} ({judged_on.text}). The number in brackets is the rise over
-the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token, as in
-writing. Compare figures of one column. "Same" is the share of positions whose likeliest token is the float model's.
+Bits are bits per byte of {counted(judged_on.tokens, "token")} ({judged_on.text}). The percentage after them is the rise
+over the float model. int8, q8 and int4 read the text in two ways: in whole windows, as the others, and token by token,
+as in writing. Compare figures of one column. "KL" is the divergence from PyTorch in nats, and "same" is the share of
+positions whose likeliest token is the float model's, both in whole windows.
 The variant that runs by default is {manifest.default}, chosen for the target `{manifest.target}`.
 
 | {" | ".join(HEADINGS)} |

@@ -16,6 +16,7 @@ from slm.counted import counted
 from slm.errors import UsageError, needs
 from slm.presets import PRESETS
 from slm.usage import one_of, panel, some_of
+from slm.word_wrap import folded
 
 _variants, _int8 = panel("Variants"), panel("Rare: how int8 quantizes")
 _quality = panel("Quality")
@@ -122,7 +123,7 @@ def export(
         folder, manifest = export_bundle(settings, log)
     typer.echo(str(folder))
     for line in (*variant_lines(manifest), judged_line(manifest.judged_on)):
-        typer.echo(line)
+        typer.echo(folded(line, 2))
     typer.echo(f"now: slmx generate --bundle {shlex.quote(str(folder))}", err=True)
 
 
@@ -174,7 +175,7 @@ def verify(
         with needs("sign"):
             from runtimes.pack.signature import require_signature
         signed_with = require_signature(opened, key)
-        typer.echo(f"signed with {key}, over {opened.store.location(MANIFEST_FILE)}")
+        typer.echo(folded(f"signed with {key}, over {opened.store.location(MANIFEST_FILE)}", 2))
     if others:
         from export.interop.compare import compare_runtimes, onnx_variants
 
@@ -191,7 +192,7 @@ def verify(
         with stages() as say:
             judgement = judge_bundle(opened, checkpoint, text, trust, say)
         for line in (*variant_lines(opened.manifest, judgement.figures), judged_line(judgement.judged_on)):
-            typer.echo(line)
+            typer.echo(folded(line, 2))
         for name, wrong in judgement.failures.items():
             operators = judgement.figures[name].operators
             matrices = (
@@ -200,22 +201,22 @@ def verify(
                 if operators is not None
                 else ""
             )
-            typer.echo(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{matrices}")
+            typer.echo(folded(f"{name}: {'FAILED: ' + '; '.join(wrong) if wrong else 'passed'}{matrices}", 2))
     else:
         for name in check.opened:
-            typer.echo(f"{name}: opens, with the shape that the manifest lists")
+            typer.echo(folded(f"{name}: opens, with the shape that the manifest lists", 2))
     read = set() if judgement is None else set(judgement.figures)
     for name in check.not_opened:
         if name not in read:
-            typer.echo(f"{name}: not read (PyTorch can run code from it: needs --quality --trust)")
+            typer.echo(folded(f"{name}: not read (PyTorch can run code from it: needs --quality --trust)", 2))
     for problem in check.problems:
-        typer.echo(f"FAILED: {problem}")
+        typer.echo(folded(f"FAILED: {problem}", 2))
     if others and not check.problems:
         comparison = compare_runtimes(opened, others, log)
         for line in comparison.lines():
-            typer.echo(line)
+            typer.echo(folded(line, 2))
     if not check.problems:
-        typer.echo(f"{counted(check.files, 'file')}, every hash matches")
+        typer.echo(folded(f"{counted(check.files, 'file')}, every hash matches", 2))
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": judgement, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}

@@ -28,7 +28,7 @@ from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
 from export.formats.torch_files import export_pt2, export_torchscript
-from export.settings import ExportSettings, default_out, digest_of_inputs
+from export.settings import ExportSettings, default_out, digest_of_inputs, given_name
 from export.targets import RECIPE_NAMES, Target, get_target
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
@@ -114,7 +114,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
             )
         out = default_out(settings, checkpoint.preset)
         folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
-        manifest = _Export(folder, checkpoint, settings, target, log).write()
+        manifest = _Export(folder, checkpoint, settings, target, given_name(settings, out), log).write()
         Bundle.open(folder).check_all()
     return out, manifest
 
@@ -141,9 +141,16 @@ class _Export:
     """One export. Each variant is written into the folder, measured and checked by its gate."""
 
     def __init__(
-        self, folder: Path, checkpoint: Checkpoint, settings: ExportSettings, target: Target, log: Log
+        self,
+        folder: Path,
+        checkpoint: Checkpoint,
+        settings: ExportSettings,
+        target: Target,
+        name: str | None,
+        log: Log,
     ) -> None:
         self.folder, self.checkpoint, self.settings, self.target, self.log = folder, checkpoint, settings, target, log
+        self.name = name
         self.model, self.config = checkpoint.model, checkpoint.model.config
         self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
         self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
@@ -338,7 +345,8 @@ class _Export:
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
             chat=template_for(checkpoint.tokenizer.settings),
-            inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder),
+            inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder, self.name),
+            name=self.name,
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")
         manifest = replace(manifest, files=_list_files(folder))

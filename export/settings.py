@@ -15,7 +15,7 @@ from runtimes.bundle.store import Bundle
 from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.hashing import sha256_of, sha256_of_bytes
-from slm.json_reader import is_plain_name, read_json
+from slm.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
 from slm.ownership import CHECKPOINT
 
 MAX_CONFIG_BYTES = 2**20
@@ -57,7 +57,7 @@ class ExportSettings:
 def default_out(settings: ExportSettings, preset: str) -> Path:
     """Returns the folder of the bundle: `--out`, or bundles/NAME.
 
-    NAME is that of the checkpoint's folder, or of its run. Without a checkpoint, it is the preset.
+    NAME is that of the checkpoint's folder, or of its run, in Latin letters. Without a checkpoint, it is the preset.
 
     Args:
         settings: What to export.
@@ -70,15 +70,29 @@ def default_out(settings: ExportSettings, preset: str) -> Path:
     folder = settings.checkpoint.absolute()
     if find_kind(folder) is Kind.CHECKPOINT and find_kind(folder.parent) is Kind.RUN:
         folder = folder.parent
-    return BUNDLES / (folder.name if is_plain_name(folder.name) else preset)
+    return BUNDLES / as_plain_name(folder.name, preset)
 
 
-def digest_of_inputs(settings: ExportSettings, checkpoint: Path) -> str:
+def given_name(settings: ExportSettings, out: Path) -> str | None:
+    """Returns what the person calls the model, which is the name of its bundle; None for one that ships with slmx.
+
+    Args:
+        settings: What to export.
+        out: The folder of the bundle.
+    """
+    checkpoint = settings.checkpoint
+    if checkpoint is None or find_checkpoint(checkpoint).resolve().parent == PRETRAINED.resolve():
+        return None
+    return as_plain_text(out.absolute().name)
+
+
+def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | None = None) -> str:
     """Returns a SHA-256 of all that decides what an export makes, except the versions of packages.
 
     Args:
         settings: What to export.
         checkpoint: The folder of the checkpoint, whose files are hashed.
+        name: What the person calls the model; None for one that ships with slmx.
 
     Raises:
         OSError: A file cannot be read.
@@ -94,7 +108,7 @@ def digest_of_inputs(settings: ExportSettings, checkpoint: Path) -> str:
         "int8_exclude": settings.int8_exclude,
         "executorch": settings.executorch,
         "text": None if text is None else [text.name, sha256_of(text)],
-    }
+    } | ({} if name is None else {"name": name})
     return sha256_of_bytes(json.dumps(inputs, sort_keys=True).encode("ascii"))
 
 
@@ -117,7 +131,8 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
         if not (out / MANIFEST_FILE).is_file() or settings.preset not in (None, preset):
             return None
         bundle = Bundle.open(out)
-        if _same_versions(bundle.manifest) and bundle.manifest.inputs == digest_of_inputs(settings, checkpoint):
+        inputs = digest_of_inputs(settings, checkpoint, given_name(settings, out))
+        if _same_versions(bundle.manifest) and bundle.manifest.inputs == inputs:
             bundle.check_whole()
             return out
     return None

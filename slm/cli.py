@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -14,10 +15,11 @@ from typer.core import TyperGroup
 
 from slm import __version__
 from slm.disk import FULL, WriteError, write_advice
-from slm.errors import SlmxError, UsageError, did_you_mean
+from slm.errors import NeedsForceError, SlmxError, UsageError
 from slm.examples import EXAMPLES
+from slm.json_reader import as_plain_text
 from slm.signals import signals_end_as_exceptions
-from slm.usage import ClickException, ClickUsageError, refuse_empty_paths, usage_line
+from slm.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
@@ -65,6 +67,7 @@ GREETING = """slmx writes short stories with small models that run on this machi
 # The default of 300,000 makes a training beside one busy program 1.6 times slower than this, and beside two 4 times
 # slower. On an idle machine both are equally fast. docs/training.md has the figures. libgomp reads it when it loads.
 SPIN_TURNS = "1000"
+LONGEST_LINE = 10_000  # characters of an error
 # A benchmark measures PyTorch and other runtimes with their own defaults.
 WITHOUT_SHORT_SPIN = ("bench",)
 
@@ -89,13 +92,13 @@ class LazyGroup(TyperGroup):
         single.command(cmd_name, rich_help_panel=_group(cmd_name), epilog=examples)(run)
         command = typer.main.get_command(single)
         assert isinstance(command, typer.core.TyperCommand)
-        refuse_empty_paths(command)
+        refuse_odd_paths(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # types of click
         """Finds the command that the first argument names; UsageError if there is none."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise UsageError(f"unknown command {args[0][:80]!r}{did_you_mean(args[0], COMMANDS)}")
+            raise UsageError(f"unknown command {args[0][:80]!r}{command_here(args[0], COMMANDS)}")
         return super().resolve_command(ctx, args)
 
 
@@ -133,11 +136,18 @@ def slmx(
         typer.echo(GREETING)
 
 
+def _columns_are_usable() -> bool:
+    """Returns whether COLUMNS is a width: rich takes 0 for one, and prints nothing."""
+    return os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) > 0
+
+
 def main() -> None:
     """Runs the command line. A failure that can be foreseen is one line on stderr.
 
     The exit code is then 1, or 2 for wrong usage. That line names the command and its --help.
     """
+    if not _columns_are_usable():
+        del os.environ["COLUMNS"]
     try:
         with signals_end_as_exceptions() as signals:
             code = app(prog_name="slmx", standalone_mode=False)
@@ -155,7 +165,7 @@ def main() -> None:
             raise
         where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")
         said = f"{where}{': ' if where else ''}{error.strerror}{_advice(error.errno)}"
-        typer.echo(f"slmx: {error if isinstance(error, WriteError) else said}", err=True)
+        _tell(f"slmx: {error if isinstance(error, WriteError) else said}")
         raise SystemExit(1) from None
     except Exception:
         if signals.number:  # an import that a signal stops fails in many ways
@@ -167,8 +177,14 @@ def _fail(error: SlmxError) -> NoReturn:
     """Ends the command with the line of an error on stderr."""
     command = f"slmx {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in COMMANDS else "slmx"
     is_usage = isinstance(error, UsageError)
-    typer.echo(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}", err=True)
+    again = f": {shlex.join(['slmx', *sys.argv[1:], '--force'])}" if isinstance(error, NeedsForceError) else ""
+    _tell(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}{again}")
     raise SystemExit(error.exit_code) from None
+
+
+def _tell(message: str) -> None:
+    """Prints an error on stderr, without control characters that are in names."""
+    typer.echo("\n".join(as_plain_text(line, LONGEST_LINE) for line in message.splitlines()), err=True)
 
 
 def _advice(number: int | None) -> str:

@@ -16,7 +16,16 @@ from slm.counted import counted
 from slm.data.stories import SEPARATORS
 from slm.errors import SlmxError, UsageError, needs, require
 from slm.metrics import shown_bits
-from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, PRESETS, TRACKERS, GPTConfig
+from slm.presets import (
+    ARCHITECTURES,
+    BLOCK_VARIANTS,
+    DEFAULT_ARCHITECTURE,
+    OPTIMIZERS,
+    PRECISIONS,
+    PRESETS,
+    TRACKERS,
+    GPTConfig,
+)
 from slm.usage import one_of, panel
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
@@ -101,7 +110,7 @@ def train(
         bool, typer.Option("--dry-run", help="Time a few steps, print what the run will need, write nothing.")
     ] = False,
     arch: Annotated[
-        str | None, _model(**one_of("architecture", ARCHITECTURES, "Architecture."), show_default="gpt2")
+        str | None, _model(**one_of("architecture", ARCHITECTURES, "Architecture."), show_default=DEFAULT_ARCHITECTURE)
     ] = None,
     block_size: Annotated[int | None, _model(help="Context in tokens.", show_default=_PRESET)] = None,
     n_layer: Annotated[int | None, _model(help="Layers.", show_default=_PRESET)] = None,
@@ -168,6 +177,7 @@ def train(
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
         from slm.train.qat import trained_for
+        from slm.train.run_folder import RunFolder
         from slm.train.start import find_finished
 
     settings = TrainSettings(
@@ -216,6 +226,7 @@ def train(
             checkpoint = load_checkpoint(best)
             export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))
             typer.echo(f"finished already: {counted(done.steps_done, 'step')}; now: {export}", err=True)
+            typer.echo(RunFolder(settings.out).more_steps(), err=True)
         return
     summary = run(settings, console)
     if summary is None:

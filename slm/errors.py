@@ -21,6 +21,10 @@ class UsageError(SlmxError):
     exit_code = 2
 
 
+class NeedsForceError(SlmxError):
+    """A folder that slmx made is not replaced without --force. The command line adds the line to type."""
+
+
 def did_you_mean(given: str, names: Iterable[str]) -> str:
     """Returns a question in brackets that names the choice nearest to what was given; nothing if none is near."""
     from difflib import get_close_matches
@@ -37,14 +41,14 @@ def unknown(what: str, given: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Within it, modules are imported: a missing package becomes the pip line that brings it, and a signal exits."""
+    """Within it, modules are imported: a missing package becomes the line that installs it, and a signal exits."""
     try:
         with signals_exit():
             yield
     except ModuleNotFoundError as error:
-        from slm.install import pip_line
+        from slm.install import install_line
 
-        raise SlmxError(f"this command needs {error.name or error}: {pip_line(extra)}") from error
+        raise SlmxError(f"this command needs {error.name or error}: {install_line(extra)}") from error
 
 
 def require(extra: str, *modules: str) -> None:

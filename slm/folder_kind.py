@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from slm.errors import SlmxError
+from slm.hub_name import HUB
 from slm.json_reader import read_json
 
 MAX_JSON_BYTES = 2**24
@@ -78,6 +79,38 @@ OTHERWISE = {
     Kind.PROMPTS: "name a text file",
     Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
+
+
+def like_a_path(path: Path) -> str:
+    """Tells a mistyped path from a name on the hub, OWNER/NAME, by the folders that are here.
+
+    Args:
+        path: A path that does not exist.
+
+    Returns:
+        The end of an error about the missing path: the nearest one, if there is one, and how to name the hub. "" if no
+        folder here is like the path.
+    """
+    from difflib import get_close_matches
+
+    folder = path.parent
+    if not folder.is_dir() and (near := get_close_matches(folder.name, _names(folder.parent), n=1)):
+        folder = folder.parent / near[0]
+    if folder == Path() or not folder.is_dir():
+        return ""
+    near = get_close_matches(path.name, _names(folder), n=1)
+    if not near and folder != path.parent:
+        return ""
+    meant = f" (did you mean {folder / near[0]}?)" if near else "; check the path"
+    return f"{meant}; {HUB}{path.as_posix()} is the name on the hub"
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the names of what is in a folder; none if it cannot be read."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        return []
 
 
 def find_kind(path: Path) -> Kind:

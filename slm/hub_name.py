@@ -11,6 +11,7 @@ NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 # Parts between slashes, of which none begins with a dot (git-check-ref-format).
 REVISION = re.compile(r"\w[\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 NEWEST = "main"
+HUB = "hub:"  # before a name that could also be a path
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,6 +17,7 @@ MAX_INTEGER = 2**63 - 1
 MOST_DIGITS = 1000  # of a whole number; the largest float has 309, and Python refuses 4,301 with advice for programmers
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
 PLAIN_PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+LONGEST_NAME = 100
 # On Windows these names are devices, also with an ending.
 DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
@@ -30,6 +32,18 @@ def is_plain_name(name: str) -> bool:
     return PLAIN_PART.fullmatch(name) is not None and DEVICE.fullmatch(name) is None
 
 
+def as_plain_name(text: str, otherwise: str) -> str:
+    """Returns a name that `is_plain_name` accepts and that is like a text: without accents, with `-` for other signs.
+
+    Args:
+        text: Any text, such as the name of a folder.
+        otherwise: The name if nothing is left of the text.
+    """
+    letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", letters).strip("-.")[:LONGEST_NAME].rstrip("-.")
+    return name if is_plain_name(name) else otherwise
+
+
 def is_plain_text(text: str) -> bool:
     """Returns whether a text is one line that is safe to print: no control characters, line ends, lone surrogates."""
     return not any(
@@ -37,9 +51,9 @@ def is_plain_text(text: str) -> bool:
     )
 
 
-def as_plain_text(text: str) -> str:
-    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `MAX_TEXT` characters."""
-    return "".join(char if is_plain_text(char) else "?" for char in text)[:MAX_TEXT]
+def as_plain_text(text: str, most: int = MAX_TEXT) -> str:
+    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `most` characters."""
+    return "".join(char if is_plain_text(char) else "?" for char in text[:most])
 
 
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:

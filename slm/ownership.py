@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm.disk import WORK_NAME
-from slm.errors import SlmxError
+from slm.errors import NeedsForceError, SlmxError
 from slm.hashing import sha256_of
 
 # Every ext4 file system has this folder at its top, so an empty volume holds it.
@@ -123,7 +123,7 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
         )
     if not replace:
         way = f" file by file, not in one step, because {fixed}" if fixed else ""
-        raise SlmxError(f"{target}: not empty; choose another --out, or --force to replace it{way}")
+        raise NeedsForceError(f"{target}: not empty; choose another --out, or --force to replace it{way}")
     return True
 
 

@@ -12,6 +12,7 @@ OPTIMIZERS = ("muon", "adamw")
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "silu")
 NORMS = ("layernorm", "rmsnorm")
 ARCHITECTURES = ("gpt2", "llama")
+DEFAULT_ARCHITECTURE = "llama"  # of `slmx train`; docs/training.md has the figures
 PRECISIONS = ("auto", "fp32", "bf16")
 BLOCK_VARIANTS = ("int4", "q8")  # the variants that `slm.blocks` stores and that `slmx train --qat` trains for
 TRACKERS = ("tensorboard", "wandb")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -18,16 +18,64 @@ NAMES = "NAME,..."
 # A wider list of choices would leave too few columns of 80 for the text beside it.
 WIDEST = 24
 
+# What people type who know another program, and what does it here.
+COMMANDS_ELSEWHERE = {
+    "run": "slmx generate writes a story",
+    "chat": "slmx generate -i writes a story in turns with you",
+    "complete": "slmx generate writes a story",
+    "show": "slmx info shows what a bundle holds",
+    "ls": "slmx list lists the bundles",
+    "create": "slmx export makes a bundle of a checkpoint",
+    "convert": "slmx import reads a model of another program, slmx export makes a bundle of it",
+    "quantize": "slmx export --int8 makes the small form of a model",
+    "finetune": "slmx train --init CHECKPOINT goes on from a model",
+    "server": "slmx serve answers requests",
+    "delete": "slmx rm removes a bundle",
+    "download": "slmx pull brings a bundle",
+    "upload": "slmx push sends a bundle",
+    "help": "slmx --help lists the commands",
+    "version": "slmx --version shows it",
+}
+# The same for options, without their dashes: the option here, or what to do without one.
+OPTIONS_ELSEWHERE = {
+    "model": ("--bundle", "--checkpoint", "--init"),
+    "m": ("--bundle", "--checkpoint", "--init"),
+    "max-new-tokens": ("--max-tokens",),
+    "max-length": ("--max-tokens",),
+    "n-predict": ("--max-tokens",),
+    "temp": ("--temperature",),
+    "t": ("--threads",),
+    "num-return-sequences": ("--count",),
+    "repeat-penalty": ("--repetition-penalty",),
+    "file": ("--prompt-file",),
+    "f": ("--prompt-file",),
+    "output": ("--out",),
+    "o": ("--out",),
+    "output-dir": ("--out",),
+    "data": ("--text",),
+    "epochs": ("--steps",),
+    "lr": ("--learning-rate",),
+    "quantization": ("--variant",),
+}
+# Options of others that are arguments here: the name of the argument.
+ARGUMENTS_ELSEWHERE = {
+    "p": ("prompt",),
+    "prompt": ("prompt",),
+    "model": ("bundle", "bundles"),
+    "m": ("bundle", "bundles"),
+}
+
 
 def panel(name: str) -> partial[Any]:
     """Returns `typer.Option` for the options of one panel of a command's help."""
     return partial(typer.Option, rich_help_panel=name)
 
 
-def refuse_empty_paths(command: typer.core.TyperCommand) -> None:
+def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
     """Lets every path of a command be refused if it is empty, as that of an unset variable of the shell is.
 
-    An empty path would be the current folder.
+    An empty path would be the current folder. A path with control characters, which a terminal would execute, is
+    refused too.
     """
     for parameter in command.params:
         if parameter.type.name == "path":
@@ -37,6 +85,8 @@ def refuse_empty_paths(command: typer.core.TyperCommand) -> None:
 def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
     if value == "":
         raise typer.BadParameter("the path is empty; give one (. is the current folder)")
+    if isinstance(value, str) and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in value):
+        raise typer.BadParameter(f"the path has control characters, which act on a terminal: {value!a}; rename it")
     return convert(value, parameter, context)
 
 
@@ -111,12 +161,32 @@ def usage_line(error: Exception) -> str:
     if kind == "MissingParameter":
         return f"{where.removesuffix(': ')} is missing"
     if kind == "NoSuchOption":
-        near = [name.lstrip("-") for name in getattr(error, "possibilities", None) or ()]
-        hint = did_you_mean(option.lstrip("-"), near)  # without the dashes, which make every option look like another
-        return f"there is no option {option}{hint.replace('mean ', 'mean --')}"
+        return f"there is no option {option}{_option_here(error, option)}"
     if kind == "BadOptionUsage":
         return f"{option}: {'it needs a value' if 'requires' in message else 'it takes no value'}"
     if message.startswith("Got unexpected extra argument"):
         return f"these words are too many: {message.rpartition(' (')[2].removesuffix(')')}"
     clause = message[:1].lower() + message[1:]
     return where + " ".join(clause.split())
+
+
+def command_here(given: str, names: Iterable[str]) -> str:
+    """Returns what follows the name of a command that there is not: what does the same here, or the nearest name."""
+    told = COMMANDS_ELSEWHERE.get(given.casefold())
+    return did_you_mean(given, names) if told is None else f": {told}"
+
+
+def _option_here(error: Exception, option: str) -> str:
+    """Returns what follows the name of an option that there is not: the same option here, or the nearest name."""
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    parameters = list(getattr(command, "params", ()))
+    known = [name for parameter in parameters for name in parameter.opts if name.startswith("--")]
+    name = option.lstrip("-").replace("_", "-")
+    for argument in parameters:
+        if argument.name in ARGUMENTS_ELSEWHERE.get(name, ()) and argument.param_type_name == "argument":
+            return f": give the {argument.name.removesuffix('s')} alone, without an option before it"
+    for here in (f"--{name}", *OPTIONS_ELSEWHERE.get(name, ())):
+        if here in known:
+            return f" (did you mean {here}?)"
+    # Without the dashes, which make every option look like another.
+    return did_you_mean(name, [one.removeprefix("--") for one in known]).replace("mean ", "mean --")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable
 
@@ -19,6 +21,20 @@ def columns_of(text: str) -> int:
 def terminal_columns() -> int:
     """Returns the width of the terminal at standard output, or what COLUMNS says."""
     return shutil.get_terminal_size().columns
+
+
+def folded(line: str, indent: int = 0) -> str:
+    """Returns a line for standard output: broken between words on a terminal, and whole in a file or a pipe.
+
+    Args:
+        line: The line.
+        indent: Spaces before each part after the first.
+    """
+    if sys.stdout is None or not sys.stdout.isatty():
+        return line
+    width = max(terminal_columns(), indent + 20)
+    parts = textwrap.wrap(line, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(parts)
 
 
 class WordWrap:

@@ -93,7 +93,7 @@ def evaluate(
     from benchmarks.evaluation.markdown import to_markdown
     from benchmarks.evaluation.outside import outside, with_endings
     from benchmarks.evaluation.rating.read_back import read_back
-    from benchmarks.evaluation.run import ENGLISH, Settings
+    from benchmarks.evaluation.run import ENGLISH, PAGE, Settings, left_out
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
     from benchmarks.evaluation.terminal import print_tables
@@ -140,6 +140,8 @@ def evaluate(
         from benchmarks.evaluation.write import write_reports
 
         make_folder(out)
+    if (line := left_out(settings)) is not None:
+        typer.echo(line, err=True)
     with nullcontext() if out is None else lock_folder(out):
         with _Bars() as bars:
             found = run(settings, out, bars.begin)
@@ -150,6 +152,8 @@ def evaluate(
             readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
             if out is not None:
                 write_reports(found, out, command, speeds)
+    if out is not None:
+        typer.echo(f"the page: {out / PAGE}", err=True)
     if rating_sheet is not None:
         typer.echo(f"{rating_sheet}: give this page to people; the key to its endings stays in {out}", err=True)
     if as_json:
@@ -186,6 +190,10 @@ class _Bars:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def say(self, line: str) -> None:
+        """Shows a line."""
+        print_notice(self._console, line)
 
     def begin(self, name: str, steps: int) -> Advance:
         """Shows a part of the work; returns what counts its steps."""

@@ -39,6 +39,9 @@ class Progress(Protocol):
     def begin(self, name: str, steps: int) -> Advance:
         """Shows a part of the work; returns what counts its steps."""
 
+    def say(self, line: str) -> None:
+        """Shows a line."""
+
 
 Bars = Callable[[], AbstractContextManager[Progress]]
 
@@ -106,7 +109,7 @@ class Outside:
     def _ask(self, endpoint: Endpoint, endings: Sequence[Ending], journal: Journal, bars: Bars, agree: Agree) -> None:
         if endings:
             agree(cost_of(endings, self.price))
-            with Judge(endpoint) as judge, bars() as shown:
+            with bars() as shown, Judge(endpoint, shown.say) as judge:
                 ask(endings, judge, journal, shown.begin(f"scores of {endpoint.model}", len(endings)))
 
 

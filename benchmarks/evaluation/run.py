@@ -113,6 +113,17 @@ def variants_of(model: str, variants: Iterable[str]) -> list[str | None]:
     return [*Bundle.open(bundle_path(model)).variants]
 
 
+def left_out(settings: Settings) -> str | None:
+    """Returns a line about the variants of a bundle that `all` leaves out; None if there are none."""
+    if EVERY not in settings.variants:
+        return None
+    bundle = Bundle.open(bundle_path(settings.model))
+    others = [name for name in bundle.manifest.variants if name not in bundle.variants]
+    if not others:
+        return None
+    return f"left out: {', '.join(others)}, which onnxruntime does not run; slmx verify --quality --trust reads them"
+
+
 def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     """Runs the suites.
 

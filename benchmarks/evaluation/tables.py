@@ -73,29 +73,21 @@ def _differences(differences: Mapping[str, Any]) -> list[Table]:
     for name, ways in differences.items():
         for way, figures in ways.items():
             share = f"{interval(figures['share'], '+.2f', 100).replace('± +', '± ')} %"
-            told = "cannot be told from 0" if figures["contains zero"] else "differs"
-            cells = [share, told, number(figures["smallest difference"], ".5f")]
+            cells = [share, "no" if figures["contains zero"] else "yes", number(figures["smallest difference"], ".5f")]
             late = figures.get("divergence, 99 %")
-            cells.append(UNKNOWN if late is None else f"{interval(figures['divergence'], '.5f')}; {late:.4f}")
+            cells += [UNKNOWN] * 2 if late is None else [f"{figures['divergence']['value']:.5f}", f"{late:.4f}"]
             same = figures.get("same most likely token")
             cells.append(UNKNOWN if same is None else f"{100 * same['value']:.2f} %")
             change = figures.get("change, root mean square")
             cells.append(UNKNOWN if change is None else f"{100 * change:.3f} %")
             rows.append([name, way, *cells])
     note = (
-        "Both models predict the same text. The smallest difference in bits per byte would have been found with a "
-        "chance of 80 %. The change is that of the true token's probability."
+        "Both models predict the same text. More: bits per byte, in percent. Differs: whether that can be told from 0 "
+        "(95 %). Shows: the smallest difference in bits per byte that would have been found with a chance of 80 %. "
+        "KL: the divergence in nats, its mean and 99th percentile. Same: how often both have the same most likely "
+        "token. Change: that of the true token's probability, root mean square."
     )
-    columns = (
-        "models",
-        "read in",
-        "more bits per byte",
-        "95 %",
-        "smallest difference",
-        "KL divergence in nats, mean; 99 %",
-        "same most likely token",
-        "change, root mean square",
-    )
+    columns = ("models", "read in", "more", "differs", "shows", "KL", "KL 99%", "same", "change")
     return table("Differences", note, columns, rows, keys=2)
 
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
-from slm.data.sources import read_stories
-from slm.errors import SlmxError
+from slm.data.sources import Source, find_sources, read_stories
+from slm.errors import SlmxError, UsageError
 from slm.hashing import sha256_of_bytes
 from slm.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ class StoryText:
             SlmxError: A source cannot be read, or there are no stories.
         """
         stories = tuple(
-            _held_out(sources[0]) if len(sources) == 1 and is_dataset(sources[0]) else read_stories(sources)
+            _held_out(sources[0]) if len(sources) == 1 and is_dataset(sources[0]) else read_stories(_each_once(sources))
         )
         name = ", ".join(Path(source).name for source in sources)
         if not stories:
@@ -98,6 +98,26 @@ class EncodedText:
     def sizes(self, count: int) -> npt.NDArray[np.float64]:
         """Returns how many of the first `count` predicted ids belong to each story, float64 [stories]."""
         return self.by_story(np.ones(count))
+
+
+def _each_once(names: Sequence[str]) -> list[Source]:
+    """Finds the sources that names stand for.
+
+    Raises:
+        UsageError: Two of them are one file, by links or because a folder holds it.
+    """
+    found, seen = find_sources(names), dict[tuple[int, int], str]()
+    for source in found:
+        if source.path is None or source.copy is not None:
+            continue
+        state = source.path.stat()
+        file = (state.st_dev, state.st_ino)
+        if file in seen:
+            raise UsageError(
+                f"{source.name} is the file {seen[file]} again; copies would count as more stories: drop one"
+            )
+        seen[file] = source.name
+    return found
 
 
 def _held_out(folder: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ from benchmarks.evaluation.page import facts, to_html
 from benchmarks.evaluation.page_headline import headline
 from benchmarks.evaluation.run import MARKDOWN, PAGE, Evaluation
 from benchmarks.evaluation.tables import tables
+from benchmarks.report.fields import printable
 from benchmarks.report.record import Report
 from slm.disk import write_file
 
@@ -22,6 +23,7 @@ def write_reports(found: Evaluation, out: Path, command: str, bench: Report | No
         command: The command that made it.
         bench: A report of `slmx bench` with the speeds of the models.
     """
-    start = f"# {found.settings['model']}\n\n{headline(found).text}\n\n{'; '.join(facts(found))}\n\n    {command}"
+    title = printable(found.settings["model"])
+    start = f"# {title}\n\n{headline(found).text}\n\n{'; '.join(facts(found))}\n\n    {command}"
     write_file(out / MARKDOWN, f"{start}\n\n{to_markdown(tables(found))}\n".encode("utf-8", "replace"))
     write_file(out / PAGE, f"{to_html(found, command, bench)}\n".encode("utf-8", "replace"))

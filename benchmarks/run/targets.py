@@ -215,10 +215,8 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
 
 
 def target_names(bundles: Sequence[Bundle], presets: Sequence[str]) -> list[str]:
-    """Return a name for each bundle: its preset, or its folder if another target has that name."""
-    names: list[str] = []
-    for bundle in bundles:
-        preset = bundle.manifest.preset
-        taken = preset in presets or [other.manifest.preset for other in bundles].count(preset) > 1
-        names.append(printable(str(bundle.path) if taken else preset))
-    return names
+    """Return a name for each bundle: its own, or its folder if another target has that name."""
+    titles = [bundle.manifest.title for bundle in bundles]
+    taken = [title in presets or titles.count(title) > 1 for title in titles]
+    named = zip(bundles, titles, taken, strict=True)
+    return [printable(str(bundle.path) if is_taken else title) for bundle, title, is_taken in named]

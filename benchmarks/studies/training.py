@@ -98,6 +98,7 @@ def _compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, ob
             out=folder / name,
             text=(str(text),),
             preset=preset,
+            arch="gpt2",
             optimizer=optimizer,
             steps=10_000,
             dropout=0.0,

@@ -7,6 +7,7 @@ value, because a bundle may come from an untrusted source.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -29,6 +30,10 @@ MANIFEST_FILE = "manifest.json"
 VERIFICATION_FILE = "verification.json"
 SIGNATURE_FILE = "model.sig"
 COMPANIONS = (VERIFICATION_FILE, SIGNATURE_FILE)
+
+# How `MadeFrom.source` marks the split of each text, and what people read for a validation text.
+_SPLIT = re.compile(r" \((train|valid)\)(?=[,;]|$)")
+HELD_OUT = " (held out for validation)"
 
 MAX_MANIFEST_BYTES = 2**20
 MAX_PATH = 255
@@ -105,6 +110,13 @@ class MadeFrom:
     source: str | None = None
     licence: str | None = None
 
+    @property
+    def told_source(self) -> str | None:
+        """The source in words for people, who could take a validation text for one that the model learned from."""
+        if self.source is None:
+            return None
+        return _SPLIT.sub(lambda split: HELD_OUT if split[1] == "valid" else "", self.source)
+
 
 @dataclass(frozen=True)
 class JudgedOn:
@@ -119,7 +131,7 @@ class Manifest:
     """A manifest. All values were checked, and no name in it leads out of the bundle.
 
     Attributes:
-        preset: Name of the model. A folder can have this name.
+        preset: Name of the shape. A folder can have this name.
         target: The kind of machine that the bundle was made for.
         default: The variant that runs unless another one is named.
         shape: The shape of the model.
@@ -131,6 +143,7 @@ class Manifest:
         tokenizer: How the tokenizer splits text, and its special tokens.
         chat: How the messages of a chat become the beginning of a text.
         inputs: SHA-256 of all that the export read, so that it need not make the same bundle again; None if not stated.
+        name: What the person who exported the model calls it; None for a model that ships with slmx.
     """
 
     preset: str
@@ -145,6 +158,12 @@ class Manifest:
     tokenizer: TokenizerSettings = DEFAULT_SETTINGS
     chat: ChatTemplate = STORY_TEMPLATE
     inputs: str | None = None
+    name: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What the model is called."""
+        return self.name or self.preset
 
     @classmethod
     def read(cls, content: bytes, where: str) -> Manifest:
@@ -233,6 +252,7 @@ def _read_whole(fields: Fields, version: int) -> Manifest:
         tokenizer=tokenizer,
         chat=ChatTemplate.read(fields, tokenizer),
         inputs=fields.optional("inputs", fields.sha256),
+        name=fields.optional("name", fields.text),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,15 +64,35 @@ def write_pin(bundle: Bundle, pin: Pin) -> Path:
     Raises:
         SlmxError: The file cannot be written, or is damaged.
     """
+    path = pins_path()
+    _write(path, _read(path) | {bundle.manifest_sha256: pin})
+    return path
+
+
+def remove_pin(bundle: Bundle) -> Pin | None:
+    """Removes the choice for a bundle, on any processor, and keeps those for others.
+
+    Returns:
+        The choice; None if there was none.
+
+    Raises:
+        SlmxError: The file cannot be written, or is damaged.
+    """
+    path = pins_path()
+    pins = _read(path)
+    pin = pins.pop(bundle.manifest_sha256, None)
+    if pin is not None:
+        _write(path, pins)
+    return pin
+
+
+def _write(path: Path, pins: Mapping[str, Pin]) -> None:
     from slm.disk import make_folder, write_file
 
-    path = pins_path()
-    pins = _read(path) | {bundle.manifest_sha256: pin}
     bundles = {digest: asdict(one) for digest, one in pins.items()}
     content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)
     make_folder(path.parent)
     write_file(path, content.encode() + b"\n")
-    return path
 
 
 def _read(path: Path) -> dict[str, Pin]:

@@ -156,9 +156,19 @@ class Bundle:
         if chosen in self.manifest.variants and VARIANTS[chosen].is_torch:
             raise SlmxError(f"{self.path}: {chosen} is for PyTorch; onnxruntime runs {', '.join(self.variants)}")
         if chosen not in self.variants:
-            meant, held = did_you_mean(chosen, self.variants), ", ".join(self.variants)
-            raise SlmxError(f"{self.path}: no variant {chosen!r}{meant}; it holds {held}")
+            held = ", ".join(self.variants)
+            if chosen in VARIANTS:
+                makes = f"slmx export {self.exported_from} --{chosen} --out NEW makes one"
+                raise SlmxError(f"{self.path}: no variant {chosen} in it, which holds {held}; {makes}")
+            raise SlmxError(
+                f"{self.path}: no variant {chosen[:80]!r}{did_you_mean(chosen, self.variants)}; it holds {held}"
+            )
         return chosen
+
+    @property
+    def exported_from(self) -> str:
+        """The option of `slmx export` that names the checkpoint of this bundle, as far as the bundle knows it."""
+        return f"--preset {self.manifest.preset}" if self.manifest.name is None else "--checkpoint RUN"
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of a file, which have the size and the SHA-256 that the manifest lists.

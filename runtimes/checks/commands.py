@@ -11,6 +11,8 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.counted import counted
+from slm.errors import UsageError
+from slm.word_wrap import folded
 
 
 def doctor(
@@ -21,77 +23,119 @@ def doctor(
     pin: Annotated[
         bool, typer.Option("--pin", help="Let every command use the quickest way for this bundle from now on.")
     ] = False,
+    unpin: Annotated[bool, typer.Option("--unpin", help="Take back what --pin chose for this bundle.")] = False,
 ) -> None:
     """Describe this machine, and measure which variant is fastest.
 
     It shows processor, limits, memory, versions and known problems.
     """
-    from runtimes.bundle.pin import Pin, write_pin
+    from runtimes.bundle.pin import Pin, find_pin, pins_path, remove_pin, write_pin
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.variants import MOST_LOSS, VARIANTS
-    from runtimes.checks.doctor import NOISE, Way, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.bundle.variants import MOST_LOSS
+    from runtimes.checks.doctor import Way, choose, fatal_traps, limits, look, measure_ways, traps
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
+    from runtimes.system.busy import BusyWatch
     from runtimes.system.machine import describe_machine, this_cpu
 
+    def tell(name: str, value: object) -> None:
+        typer.echo(folded(f"{name:<12} {value}", 13))
+
+    if pin and unpin:
+        raise UsageError("--pin and --unpin exclude each other: drop one")
+    if unpin:
+        opened = Bundle.open(find_bundle(bundle))
+        removed = remove_pin(opened)
+        gone = "nothing was pinned" if removed is None else f"{Way(removed.variant, removed.threads)}, no longer pinned"
+        tell("unpinned", f"{gone} for {opened.path}, in {pins_path()}")
+        return
     found = look()
     for name, value in describe_machine().items():
-        typer.echo(f"{name:<12} {value}")
-    typer.echo(f"{'limits':<12} {limits()}")
-    typer.echo(f"{'memory':<12} {'unknown' if found.memory is None else f'{found.memory / 2**20:,.0f} MiB available'}")
+        tell(name, value)
+    tell("limits", limits())
+    tell("memory", "unknown" if found.memory is None else f"{found.memory / 2**20:,.0f} MiB available")
     if found.board:
-        typer.echo(f"{'board':<12} {found.board}")
+        tell("board", found.board)
     fatal = fatal_traps(found)
     for line in (*fatal, *traps(found)):
-        typer.echo(f"{'trap':<12} {line}")
+        tell("trap", line)
     if fatal:
         raise typer.Exit(1)
     kind = "signed in memory: their products are exact" if signed_is_exact() else "unsigned: signed ones would saturate"
-    typer.echo(f"{'weights':<12} of int8 are {kind} on this processor")
+    tell("weights", f"of int8 are {kind} on this processor")
     opened = Bundle.open(find_bundle(bundle))
-    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.preset})", err=True)
+    held = find_pin(opened, this_cpu())
+    typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.title})", err=True)
+    watch = BusyWatch()
+    watch.start()
     started = time.perf_counter()
     measured = measure_ways(opened)
     seconds = time.perf_counter() - started
+    others = watch.others()
     for way, samples in measured.items():
-        typer.echo(
-            f"{way.variant:<12} {counted(way.threads, 'thread'):<10} "
-            f"{1 / samples.median:>8,.0f} tokens/s +-{samples.spread:.0%}"
-        )
-    best = next((way for way in measured if VARIANTS[way.variant].may_be_default), next(iter(measured)))
+        speed = f"{1 / samples.median:>8,.0f} tokens/s +-{samples.spread:.0%}"
+        tell(way.variant, f"{counted(way.threads, 'thread'):<10} {speed}")
     usual = Way(opened.variants[0], default_threads(len(opened.model_bytes(opened.variants[0]))))
-    if usual in measured and measured[usual].median <= measured[best].median * (1 + NOISE):
-        best = usual
-    others = f", chosen for the target {opened.manifest.target} and the size" if best != usual else ""
-    typer.echo(f"{'quickest':<12} {best}, of those that lose at most {MOST_LOSS:.0%}")
-    typer.echo(f"{'default':<12} {usual}{others}")
+    kept, equal = choose(measured, usual)
+    limit = f"of those that lose at most {MOST_LOSS:.0%}"
+    if equal:
+        rule = "it is the default" if kept == usual else "no other needs fewer threads"
+        told = "; ".join(map(str, equal))
+        tell("quickest", f"{kept}, {limit}; equally quick within the noise: {told}; the first is kept, because {rule}")
+    else:
+        tell("quickest", f"{kept}, {limit}")
+    why = "" if kept == usual else f", chosen for the target {opened.manifest.target} and the size"
+    tell("default", f"{usual}{why}")
+    if others is not None:
+        again = "; run slmx doctor --pin again when they have ended, or take the pin back with --unpin" if pin else ""
+        tell(
+            "busy",
+            f"other processes used {others:.0%} of the cores, so these speeds and this order can be wrong{again}",
+        )
     if pin:
-        typer.echo(f"{'pinned':<12} {best}, in {write_pin(opened, Pin(best.variant, best.threads, this_cpu()))}")
+        held = Pin(kept.variant, kept.threads, this_cpu())
+        write_pin(opened, held)
+    tell(
+        "pinned",
+        f"nothing for this bundle, in {pins_path()}"
+        if held is None
+        else f"{Way(held.variant, held.threads)}, in {pins_path()}",
+    )
     if report:
         from runtimes.checks.report import report_row
 
         typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
 
 
-def info(bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None) -> None:
+def info(
+    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
     """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.summary import judged_line, variant_lines
+    from runtimes.bundle.summary import bundle_facts, judged_line, variant_lines
 
     opened = Bundle.open(find_bundle(bundle))
     opened.check_all()
+    if as_json:
+        typer.echo(json.dumps(bundle_facts(opened), indent=1, ensure_ascii=False))
+        return
     manifest, c = opened.manifest, opened.config
-    typer.echo(
-        f"{manifest.preset}: a {c.family} of {c.parameters:,} parameters, "
+    for line in (
+        f"{manifest.title}: a {c.family} of {c.parameters:,} parameters, "
         f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, "
-        f"{counted(c.n_embd, 'channel')}, vocabulary {c.vocab_size:,}, context {c.block_size:,}"
-    )
-    typer.echo(f"source: {manifest.checkpoint.source or 'not recorded'}")
-    typer.echo(f"licence of the source: {manifest.checkpoint.licence or 'not stated'}")
+        f"{counted(c.n_embd, 'channel')}, vocabulary {c.vocab_size:,}, context {c.block_size:,}",
+        f"source: {manifest.checkpoint.told_source or 'not recorded'}",
+        f"licence of the source: {manifest.checkpoint.licence or 'not stated'}",
+    ):
+        typer.echo(folded(line, 2))
     for line in variant_lines(manifest):
         typer.echo(line)
-    typer.echo(f"default for {manifest.target}: {manifest.default}")
-    typer.echo(judged_line(manifest.judged_on))
-    typer.echo("made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()))
-    typer.echo(f"{counted(len(manifest.files), 'file')}, every hash matches")
-    typer.echo(f"manifest SHA-256 {opened.manifest_sha256}")
+    for line in (
+        f"default for {manifest.target}: {manifest.default}",
+        judged_line(manifest.judged_on),
+        "made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
+        f"{counted(len(manifest.files), 'file')}, every hash matches",
+        f"manifest SHA-256 {opened.manifest_sha256}",
+    ):
+        typer.echo(folded(line, 2))

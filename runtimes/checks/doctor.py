@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import MOST_THREADS
 from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
 from slm.counted import counted
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
-NOISE = 0.05  # the default counts as the quickest if it is slower by less than this share
+NOISE = 0.05  # ways that are slower than the fastest by less than this share are as quick
 FEW_STEPS = 4  # of a first round, which shows how many fit
 ROUND_SECONDS = 1.0  # of all steps of a round, also on a slow machine
 SECONDS = 3.0
@@ -152,6 +153,31 @@ def measure_ways(bundle: Bundle) -> dict[Way, Samples]:
     taken = alternate(sides(steps), rounds=max(3, min(25, int(SECONDS / once))))
     measured = {ways[key]: Samples([value / steps for value in samples.values]) for key, samples in taken.items()}
     return dict(sorted(measured.items(), key=lambda item: item[1].median))
+
+
+def choose(measured: Mapping[Way, Samples], usual: Way) -> tuple[Way, list[Way]]:
+    """Chooses the way to keep of those that lose at most `MOST_LOSS`.
+
+    Ways whose spreads overlap that of the fastest, or that are slower by less than `NOISE`, are equally quick. Of these
+    it takes the default, or else the fewest threads, or else the fastest.
+
+    Args:
+        measured: The seconds per token of each way, the fastest first.
+        usual: The default.
+
+    Returns:
+        The way, and the others that are equally quick.
+    """
+    allowed = [way for way in measured if VARIANTS[way.variant].may_be_default] or list(measured)
+    fastest = measured[allowed[0]]
+    slowest = fastest.median * max(1 + NOISE, 1 + fastest.spread)
+    equal = [
+        way
+        for way in allowed
+        if measured[way].median <= slowest or measured[way].median * (1 - measured[way].spread) <= slowest
+    ]
+    kept = min(equal, key=lambda way: (way != usual, way.threads))
+    return kept, [way for way in equal if way != kept]
 
 
 def limits() -> str:

@@ -7,10 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
+from slm.counted import counted
 
 TURN_TOKENS = 64
-HELP = """a line is added to the story, an empty line lets the model continue; /retry, /undo, /quit
-Ctrl-C stops the model; at the prompt, Ctrl-C and Ctrl-D end the story"""
+HELP = """a line is added to the story, an empty line lets the model continue
+/retry, /undo, /quit; Ctrl-C stops the model
+at the prompt, Ctrl-C and Ctrl-D end the story
+a turn has at most {turn} (--max-tokens)
+of a story beyond {context} the model sees the beginning and the end"""
 
 Output = Callable[[str], None]
 
@@ -30,6 +34,12 @@ class InteractiveStory:
 
     def __post_init__(self) -> None:
         self.config = replace(self.config, max_tokens=self.config.max_tokens or TURN_TOKENS, on_full="slide")
+
+    @property
+    def help(self) -> str:
+        """The keys, and the limits of a turn and of the context."""
+        turn, context = self.config.max_tokens or TURN_TOKENS, self.generator.bundle.config.block_size
+        return HELP.format(turn=counted(turn, "token"), context=counted(context, "token"))
 
     @property
     def text(self) -> str:
@@ -88,7 +98,7 @@ def write_turns(story: InteractiveStory, prompt: str, lines: Iterable[str], writ
         if prompt:
             write(prompt)
             story.go_on(prompt, write)
-        report(HELP)
+        report(story.help)
         for line in lines:
             if line.rstrip("\r\n") == "/quit":
                 break
@@ -107,7 +117,7 @@ def _take_line(story: InteractiveStory, added: str, write: Output, report: Outpu
         report("\nagain:" if story.turns else "nothing to write again")
         story.retry(write)
     elif added.startswith("/"):
-        report(HELP)
+        report(story.help)
     else:
         joined = f" {added}" if added and story.text and not story.text[-1].isspace() else added
         write(joined)

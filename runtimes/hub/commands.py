@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
+from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.errors import UsageError, needs
 from slm.folder_kind import PRETRAINED
 from slm.json_reader import Fields, as_plain_text, read_json
 from slm.ownership import CHECKPOINT
-from slm.presets import PRESETS, GPTConfig
+from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry
@@ -105,8 +105,8 @@ def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
 
 
 def _first(source: str) -> str:
-    """Returns the first of the sources that a text lists, and how many more there are."""
-    first, *more = source.split(", ")
+    """Returns the first of the sources that a text lists, and how many more there are to learn from."""
+    first, *more = [one for one in source.split(", ") if not one.endswith(HELD_OUT)] or [source]
     return f"{first} and {len(more)} more" if more else first
 
 
@@ -116,7 +116,7 @@ def presets() -> None:
     heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
     typer.echo(row.format(*heading, "ships with slmx"))
     for preset in PRESETS.values():
-        c = preset.config
+        c = as_architecture(preset.config, DEFAULT_ARCHITECTURE)
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
         numbers = (f"{number:,}" for number in (*sizes, c.parameters))
         typer.echo(row.format(preset.name, *numbers, _shipped(preset.name)).rstrip())

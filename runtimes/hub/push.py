@@ -84,7 +84,7 @@ def push_bundle(settings: PushSettings, report: Report) -> str:
         new = api.create_commit(
             name.repository,
             _operations(bundle, there),
-            commit_message=f"{bundle.manifest.preset}, a bundle of slmx ({bundle.manifest_sha256[:12]})",
+            commit_message=f"{bundle.manifest.title}, a bundle of slmx ({bundle.manifest_sha256[:12]})",
             revision=name.asked,
             parent_commit=commit,
         ).oid

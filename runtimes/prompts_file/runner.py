@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from runtimes.engine.story import Story
 from runtimes.prompts_file.lines import Fields, default_fields, read_line
 from runtimes.prompts_file.progress import Progress
 from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Shard
-from runtimes.prompts_file.record import Checkpoint
+from runtimes.prompts_file.record import SUFFIX, Checkpoint
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
@@ -119,7 +119,8 @@ def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str],
                 file.close()
         finally:
             reader.close()
-    report(run.summary())
+    for line in run.summary():
+        report(line)
     if file.done.failed:
         report(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
     return file.done.failed
@@ -222,14 +223,16 @@ class _Run:
             self._progress.show(self._file.done.line - self._reader.start, self._file.done.failed)
         return bool(rows)
 
-    def summary(self) -> str:
-        """Returns what the run has done, in one line."""
+    def summary(self) -> Iterator[str]:
+        """Yields lines about what the run has done."""
         done, progress = self._file.done, self._progress
         if done.rows and not progress.rows:
-            return f"nothing to do: {self._job.out} has all {counted(done.rows, 'row')}"
+            yield f"nothing to do: {self._job.out} has all {counted(done.rows, 'row')}"
+            return
         new = "" if progress.rows == done.rows else f" ({progress.rows:,} of them new)"
-        return (
+        yield (
             f"{counted(done.rows, 'row')} in {self._job.out}{new}, {counted(progress.tokens, 'token')}, "
             f"{progress.rate:,.0f} tokens/s "
             f"({self._generator.variant}, seed {self._file.seed}, {self._slots} at the same time)"
         )
+        yield f"{self._job.out}{SUFFIX} lets the same command go on with further prompts; delete it if there are none"

@@ -14,7 +14,7 @@ from runtimes.engine.generator import Generator
 from runtimes.pack.open_signed import open_signed
 from runtimes.serve.scheduler import Scheduler
 from slm.errors import SlmxError, UsageError
-from slm.json_reader import is_plain_name
+from slm.json_reader import as_plain_name
 
 BACKLOG = 2048
 # The kernel keeps up to twice as much of an answer that a client does not read.
@@ -140,7 +140,7 @@ def open_models(
 
 
 def model_name(path: Path, bundle: Bundle) -> str:
-    """Returns the name of the model of a bundle: that of its folder or archive, if it is a plain one."""
+    """Returns the name of the model of a bundle: that of its folder or archive, in Latin letters."""
     place = path.resolve()
     name = place.name if place.is_dir() else place.stem
-    return name if is_plain_name(name) else bundle.manifest.preset
+    return as_plain_name(name, bundle.manifest.preset)

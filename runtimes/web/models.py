@@ -9,6 +9,7 @@ from pathlib import Path
 from runtimes.bundle.store import Bundle
 from runtimes.web.variants import WEB_VARIANTS
 from slm.errors import SlmxError, UsageError, unknown
+from slm.json_reader import as_plain_name
 
 # A tab has at most 4 GB of WebAssembly memory, and onnxruntime needs about twice the model while it loads it.
 MAX_MODEL_BYTES = 10**9
@@ -61,7 +62,9 @@ def choose_models(paths: Sequence[Path], variant: str | None = None) -> tuple[Si
         bundle = Bundle.open(path)
         if any(model.bundle.manifest_sha256 == bundle.manifest_sha256 for model in models):
             raise UsageError(f"{path}: the same bundle is given twice: drop one")
-        name = _free_name(bundle.manifest.preset, {model.name.casefold() for model in models})
+        name = _free_name(
+            as_plain_name(bundle.manifest.title, bundle.manifest.preset), {model.name.casefold() for model in models}
+        )
         models.append(SiteModel(name, bundle, _choose_variant(bundle, variant)))
     for model in models:
         _check_size(model)
@@ -83,11 +86,12 @@ def _choose_variant(bundle: Bundle, wanted: str | None) -> str:
         return str(wanted)
     if wanted is not None:
         has = f"for browsers it holds {', '.join(held)}" if held else "it holds none for browsers"
-        raise SlmxError(f"{bundle.path}: no variant {wanted}: {has}")
+        makes = f"slmx export {bundle.exported_from} --{wanted} --out NEW makes one"
+        raise SlmxError(f"{bundle.path}: no variant {wanted}: {has}; {makes}")
     if not held:
         raise SlmxError(
             f"{bundle.path}: no variant in it runs in a browser ({', '.join(bundle.manifest.variants)}); "
-            "slmx export --checkpoint CHECKPOINT --int8 --out NEW makes one that does"
+            f"slmx export {bundle.exported_from} --int8 --out NEW makes one that does"
         )
     if TOKENIZER_FILE not in bundle.manifest.files:
         raise SlmxError(f"{bundle.path}: no {TOKENIZER_FILE} in it, which the page needs; export it again")

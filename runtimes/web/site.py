@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,10 +22,12 @@ from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
 from runtimes.web.models import TOKENIZER_FILE, SiteModel
 from slm.atomic import atomic_folder
 from slm.hashing import sha256_of_bytes
-from slm.ownership import SITE
+from slm.json_reader import Fields, read_json
+from slm.ownership import SITE, foreign_file
 
 FORMAT_VERSION = 1
 CARD = "README.md"
+MAX_SITE_BYTES = 2**24
 # Files of at least so many bytes get packed copies, if these are smaller by this factor at least.
 PACK_FROM, WORTH = 10_000, 0.95
 BROTLI_QUALITY = 9  # 11 would be 2% smaller and take 20 times as long
@@ -99,6 +102,8 @@ class SiteSize:
 def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Callable[[str], None]) -> SiteSize:
     """Writes a site. The folder appears whole or not at all; the same models give the same bytes.
 
+    A site of the same models and the same page that is whole is not written again, unless `force`.
+
     Args:
         models: The models, in the order of the menu. The page loads the first one.
         out: The folder.
@@ -112,6 +117,10 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Callabl
         SlmxError: A file of a bundle or of the page is missing or damaged, or `out` cannot be written or replaced.
     """
     page = read_page()
+    inputs = _inputs(page, models)
+    if not force and (size := _size_if_up_to_date(out, inputs, models[0].name)) is not None:
+        log(f"{out}: up to date")
+        return size
     packed_wasm, service_worker = page.pop(PACKED_WASM), page.pop(SERVICE_WORKER)
     with atomic_folder(out, SITE, force) as work:
         log("page: packing its files")
@@ -130,8 +139,31 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Callabl
             "models": entries,
         }
         folder.write(SERVICE_WORKER, b"const SITE=" + _compact(table) + b";\n" + service_worker)
-        (work / SITE.file).write_bytes(_json({**table, SITE.key: dict(sorted(folder.listing.items()))}))
+        listing = {"inputs": inputs, SITE.key: dict(sorted(folder.listing.items()))}
+        (work / SITE.file).write_bytes(_json(table | listing))
     return _size(files, models[0].name)
+
+
+def _inputs(page: Mapping[str, bytes], models: Sequence[SiteModel]) -> str:
+    """Returns a SHA-256 of all that decides the bytes of a site."""
+    values = {
+        "versions": {name: version(name) for name in ("slmx", "brotli")},
+        "page": {name: sha256_of_bytes(content) for name, content in sorted(page.items())},
+        "models": [[model.name, model.variant, model.bundle.manifest_sha256] for model in models],
+    }
+    return sha256_of_bytes(_compact(values))
+
+
+def _size_if_up_to_date(out: Path, inputs: str, first: str) -> SiteSize | None:
+    """Returns the size of a site that was made of the same inputs and is whole and unchanged; None if there is none."""
+    with suppress(OSError, ValueError, KeyError):
+        site = Fields(read_json(out / SITE.file, MAX_SITE_BYTES))
+        if site.sha256("inputs") != inputs or not all((out / name).is_file() for name in SITE.hashes(out)):
+            return None
+        if foreign_file(out, SITE) is None:
+            files = site.object("files")
+            return _size({name: dict[str, int | str](files.scalars(name)) for name in files}, first)
+    return None
 
 
 def _add_model(folder: _Folder, model: SiteModel, log: Callable[[str], None]) -> dict[str, int | str]:
@@ -149,7 +181,7 @@ def _add_model(folder: _Folder, model: SiteModel, log: Callable[[str], None]) ->
         "tokenizer": f"{home}/{TOKENIZER_FILE}",
         "manifest": f"{home}/{MANIFEST_FILE}",
         "parameters": bundle.config.parameters,
-        "source": manifest.checkpoint.source or "",
+        "source": manifest.checkpoint.told_source or "",
         "licence": manifest.checkpoint.licence or "",
     }
 
@@ -161,7 +193,7 @@ def _licences(models: Sequence[SiteModel]) -> str:
         made_from = model.bundle.manifest.checkpoint
         lines += [
             f"{model.name} ({model.variant})",
-            f"  made from: {made_from.source or 'not recorded'}",
+            f"  made from: {made_from.told_source or 'not recorded'}",
             f"  licence of the source: {made_from.licence or 'not stated'}",
             "",
         ]

@@ -12,7 +12,8 @@ from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, rea
 from slm.data.stories import BLANK_LINE, MARKER, SEPARATORS, normalise, split_stories
 from slm.data.tables import read_column
 from slm.errors import SlmxError, UsageError, unknown
-from slm.folder_kind import Kind, find_kind, wrong_kind
+from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
+from slm.hub_name import HUB
 from slm.tokenizer_settings import END_OF_TEXT
 
 TABLES = {
@@ -73,7 +74,8 @@ def find_sources(
     """Finds the sources that names stand for.
 
     A folder stands for every text and table below it, sorted by path. Hidden files and files that describe the corpus
-    are left out. `-` is standard input. Pipes are copied into temporary files.
+    are left out. `-` is standard input. Pipes are copied into temporary files. `owner/name` is a data set on the hub
+    unless a folder here is like it; `hub:owner/name` always is.
 
     Args:
         given: Files, folders, `-`, pipes, and data sets on the hub.
@@ -100,10 +102,12 @@ def find_sources(
             found += [_file_source(file, separator) for file in _files_below(path, split, report)]
         elif path.exists() and not path.is_file():
             raise SlmxError(f"{name}: neither a file, a folder nor a pipe")
-        elif path.exists() or not HUB_NAME.fullmatch(name) or _suffix(name) in (*TABLES, *TEXTS):
+        elif path.exists() or not HUB_NAME.fullmatch(name.removeprefix(HUB)) or _suffix(name) in (*TABLES, *TEXTS):
             found.append(_file_source(path, separator))
+        elif not name.startswith(HUB) and (near := like_a_path(path)):
+            raise SlmxError(f"{name}: no such file or folder{near}")
         else:
-            found.append(Source(name, "hub"))
+            found.append(Source(name.removeprefix(HUB), "hub"))
     return found
 
 

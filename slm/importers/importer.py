@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from slm.errors import SlmxError, UsageError
-from slm.folder_kind import Kind, find_kind, wrong_kind
+from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
 from slm.hub import open_snapshot
 from slm.hub_errors import HubError, HubUnreachable
-from slm.hub_name import HubName
+from slm.hub_name import HUB, HubName
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.json_reader import read_json
@@ -29,6 +29,7 @@ HUB_CONFIG = "config.json"
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
 LLAMA2C_TOKENIZER = "tokenizer.bin"
+FILES = (".gguf", ".pt", ".pth", ".bin", ".safetensors")  # endings of a path, not of a name on the hub
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,9 @@ def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPT
     path = Path(settings.source)
     if path.exists():
         foreign = _read(path, settings, report)
-    elif name := HubName.find(settings.source):
+    elif not settings.source.startswith(HUB) and (near := like_a_path(path)):
+        raise SlmxError(f"{path}: no such file or folder{near}")
+    elif path.suffix.lower() not in FILES and (name := HubName.find(settings.source.removeprefix(HUB))):
         folder, repository = _download(name)
         foreign = _read(folder, settings, report)
         foreign = replace(foreign, record={**foreign.record, "repository": repository})

@@ -159,7 +159,10 @@ class Plan:
         for name, value in asdict(self).items():
             given = getattr(settings, name, None)
             if given is not None and given != value:
-                raise SlmxError(f"{where}: the run has {name} {value}, not {given}; leave the option out to resume")
+                further = ", or begin a new run from its weights with --init" if name == "steps" else ""
+                raise SlmxError(
+                    f"{where}: the run has {name} {value}, not {given}; leave the option out to resume{further}"
+                )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Plan:

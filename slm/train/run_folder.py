@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from slm.hashing import sha256_of
 from slm.json_reader import Fields, parse_json, read_json
 from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
 from slm.train.plan import TrainSettings
+from slm.train.summary import SUMMARY_FILE
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -48,10 +50,20 @@ class RunFolder:
         Raises:
             SlmxError: It holds a run with a checkpoint, or files of something else.
         """
+        if self.last is not None and (self.path / SUMMARY_FILE).is_file():
+            raise SlmxError(f"{self.path}: holds a finished run; {self.more_steps()}; or choose another --out")
         if self.last is not None:
             raise SlmxError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
         if not self.path.is_dir() or find_kind(self.path) is not Kind.RUN:
             check_only_ours(self.path, {DATA_FOLDER}, "a training run")
+
+    def more_steps(self) -> str:
+        """Returns how to train the model of a finished run further: a new run from its weights."""
+        text = "TEXT"
+        with suppress(SlmxError):
+            text = shlex.quote(self.dataset_path())
+        init = shlex.quote(str(self.path))
+        return f"to train it further: slmx train --init {init} --text {text} --steps N --out NEW"
 
     def make(self) -> None:
         """Makes the folder, and checks that slmx made the checkpoints in it.

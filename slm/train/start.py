@@ -17,7 +17,7 @@ from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
 from slm.hashing import sha256_of
 from slm.model import GPT
-from slm.presets import PRESETS, GPTConfig, Preset, get_preset
+from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, Preset, get_preset
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE
@@ -130,7 +130,7 @@ class Start:
                 train for cannot store this shape.
         """
         if self.checkpoint is None:
-            return settings.shape(self.defaults.config)
+            return replace(settings, arch=settings.arch or DEFAULT_ARCHITECTURE).shape(self.defaults.config)
         config = self.checkpoint.model.config
         if settings.shape(config) != config:
             raise SlmxError(

@@ -10,8 +10,10 @@ import pytest
 
 from export.card import licence_of, model_card, source_of
 from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.manifest import MAX_FILE_BYTES, MadeFrom, Manifest
 from runtimes.bundle.store import Bundle
-from runtimes.bundle.summary import HEADINGS, variant_rows
+from runtimes.bundle.summary import HEADINGS, variant_lines, variant_rows
+from runtimes.bundle.variants import VARIANTS
 from tests import bundles
 
 
@@ -67,9 +69,35 @@ def test_each_reading_of_the_text_has_a_column_of_its_own(tiny_checkpoint: Path)
     quality = manifest.variants["int8"].figures.quality
     assert quality is not None
     assert quality.decode is not None
-    assert int8[3].startswith(f"{quality.windows.bits_per_byte:.4f} (")
-    assert int8[4].startswith(f"{quality.decode.bits_per_byte:.4f} (")
+    assert int8[3].startswith(f"{quality.windows.bits_per_byte:.4f} ")
+    assert int8[4].startswith(f"{quality.decode.bits_per_byte:.4f} ")
     assert fp32[4] == "as in windows"
+
+
+def test_the_rows_of_every_variant_fit_80_columns(tiny_checkpoint: Path) -> None:
+    manifest = Bundle.open(bundles.tiny_bundle_of_all(tiny_checkpoint)).manifest
+    large = {name: replace(entry, bytes=MAX_FILE_BYTES // 3) for name, entry in manifest.files.items()}
+    lines = variant_lines(replace(manifest, files=large))
+    assert len(lines) == 1 + len(VARIANTS)
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [(None, "# slmx nano"), ("mine", "# mine"), ("Märchen #2", "# Märchen \\#2"), ("<b>_x_|", "# \\<b\\>\\_x\\_\\|")],
+)
+def test_the_title_is_what_the_person_calls_the_model(name: str | None, title: str) -> None:
+    manifest = replace(Bundle.open(SHIPPED_BUNDLES / "nano").manifest, name=name)
+    assert Manifest.read(manifest.to_bytes(), "here").name == name
+    assert title in model_card(manifest, TRAINED).splitlines()
+
+
+def test_a_validation_text_is_told_from_one_that_the_model_learned_from() -> None:
+    made_from = MadeFrom("0" * 64, False, f"{source_of(TRAINED)}; before that, c (valid).txt (train), d.txt (valid)")
+    held = "b.txt (held out for validation); before that, c (valid).txt, d.txt (held out for validation)"
+    assert made_from.told_source == f"a.txt, {held}"
+    manifest = replace(Bundle.open(SHIPPED_BUNDLES / "nano").manifest, checkpoint=made_from)
+    assert f"| source | a.txt, {held} |" in model_card(manifest, TRAINED)
 
 
 def test_the_card_counts_the_tokens_of_every_training() -> None:

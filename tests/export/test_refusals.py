@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,7 +109,8 @@ def test_a_preset_that_could_name_another_folder_is_refused(
 def test_a_bundle_in_the_way_needs_force(slmx: Slmx, tiny_checkpoint: Path) -> None:
     bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("b"))
     line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--out", "b")
-    assert line == "b: not empty; choose another --out, or --force to replace it"
+    again = shlex.join(["slmx", "export", "--checkpoint", str(tiny_checkpoint), "--out", "b", "--force"])
+    assert line == f"b: not empty; choose another --out, or --force to replace it: {again}"
 
 
 @pytest.mark.parametrize("force", [[], ["--force"]])

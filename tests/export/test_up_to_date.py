@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import export.settings
-from export.settings import ExportSettings, bundle_up_to_date, default_out, digest_of_inputs
+from export.settings import ExportSettings, bundle_up_to_date, default_out, digest_of_inputs, given_name
 from runtimes.bundle.manifest import MANIFEST_FILE
+from runtimes.bundle.store import Bundle
+from runtimes.web.models import choose_models
 from tests import bundles
 from tests.bundles import Slmx, edit_manifest, snapshot
 
@@ -132,9 +134,32 @@ def test_the_bundle_of_a_checkpoint_gets_the_name_of_its_folder_or_of_its_run(ch
         run / "best": "fairytales",
         run / "step-0000200": "fairytales",
         bundles.copy_of(checkpoint, tmp_path / "others" / "sol"): "sol",
+        bundles.copy_of(checkpoint, tmp_path / "others" / "été 2"): "ete-2",
+        bundles.copy_of(checkpoint, tmp_path / "others" / "故事"): "micro",
         Path("nano"): "nano",
         Path("/"): "micro",
     }.items():
         assert default_out(ExportSettings(None, checkpoint=given), "micro") == Path("bundles", name)
     assert default_out(ExportSettings("micro"), "micro") == Path("bundles", "micro")
     assert default_out(ExportSettings(None, Path("x"), Path("y")), "micro") == Path("x")
+
+
+def test_an_own_model_has_the_name_of_its_bundle_and_a_shipped_one_that_of_its_preset(checkpoint: Path) -> None:
+    own, shipped = ExportSettings(None, checkpoint=checkpoint), ExportSettings("nano")
+    assert given_name(own, Path("bundles", "märchen")) == "märchen"
+    assert given_name(own, Path("bundles", "\x1b[31m")) == "?[31m"
+    assert given_name(shipped, Path("bundles", "everything")) is None
+    assert given_name(ExportSettings(None, checkpoint=Path("nano")), Path("bundles", "everything")) is None
+    assert digest_of_inputs(own, checkpoint, "a") != digest_of_inputs(own, checkpoint, "b")
+
+
+def test_the_name_of_an_own_model_is_shown_everywhere(slmx: Slmx, made: tuple[str, ...]) -> None:
+    assert slmx("info", "bundles/mine").stdout.startswith("mine: a ")
+    facts = json.loads(slmx("info", "bundles/mine", "--json").stdout)
+    manifest = Bundle.open(Path("bundles", "mine")).manifest
+    assert (facts["name"], facts["preset"]) == ("mine", manifest.preset)
+    assert list(facts["variants"]) == list(manifest.variants)
+    assert facts["bytes"] == sum(entry.bytes for entry in manifest.files.values())
+    assert {"licence", "source", "context", "vocabulary", "parameters", "default", "sha256"} <= set(facts)
+    assert "# mine" in Path("bundles", "mine", "README.md").read_text("utf-8").splitlines()
+    assert [model.name for model in choose_models([Path("bundles", "mine")])] == ["mine"]

@@ -15,6 +15,7 @@ from export.targets import RECIPE_NAMES, TARGETS
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
 from slm.presets import PRESETS
+from slm.usage import COMMANDS_ELSEWHERE
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.error_lines import said
@@ -91,6 +92,19 @@ def test_help_in_a_pipe_has_no_escapes_and_the_width_of_the_terminal(colour: dic
         (["generate", "--count", "0"], "--count: 0 is not in the range 1<=x<=100000"),
         (["generate", "--top-k", "-1"], "top-k must be 0 (off) or more, not -1"),
         (["generate", "--on-full", "slid"], "--on-full: unknown choice 'slid' (did you mean slide?): "),
+        (["run", "nano"], "unknown command 'run': slmx generate writes a story"),
+        (["chat"], "unknown command 'chat': slmx generate -i writes"),
+        (["generate", "--model", "nano"], "there is no option --model (did you mean --bundle?)"),
+        (["generate", "-m", "nano"], "there is no option -m (did you mean --bundle?)"),
+        (["generate", "-p", "Once"], "there is no option -p: give the prompt alone, without an option before it"),
+        (["info", "--model", "nano"], "there is no option --model: give the bundle alone, without an option before it"),
+        (["serve", "-m", "nano"], "there is no option -m: give the bundle alone"),
+        (["train", "--model", "x"], "there is no option --model (did you mean --init?)"),
+        *(
+            (["generate", name, "9"], f"there is no option {name} (did you mean --max-tokens?)")
+            for name in ("--max-new-tokens", "--max_new_tokens", "--n-predict", "--n_predict", "--max_tokens")
+        ),
+        (["generate", "--temp", "1"], "there is no option --temp (did you mean --temperature?)"),
         (["info", "a", "b", "c"], "these words are too many: b c"),
         (["rm"], "NAME is missing"),
         (["prepare", "--out", "x"], "SOURCES is missing"),
@@ -161,6 +175,25 @@ def test_an_empty_path_is_refused_instead_of_being_this_folder(slmx: Slmx, given
     line = slmx.refuses("export", *given, code=2)
     assert line == f"{given[0].rstrip('=')}: the path is empty; give one (. is the current folder)"
     assert not os.listdir()
+
+
+def test_a_name_with_control_characters_does_not_reach_the_terminal(slmx: Slmx) -> None:
+    line = slmx.refuses("info", "a\x1b[31mb", code=2)
+    assert line == r"BUNDLE: the path has control characters, which act on a terminal: 'a\x1b[31mb'; rename it"
+    assert slmx.refuses("rm", "a\x1b[31mb\x9b").startswith("a?[31mb?: no such path")
+
+
+@pytest.mark.parametrize("columns", ["0", "-3", "wide", "", "40"])
+def test_a_width_that_is_none_breaks_nothing(columns: str, tmp_path: Path) -> None:
+    ran = run_slmx("list", "--help", cwd=tmp_path, env={"COLUMNS": columns})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "--json" in ran.stdout
+
+
+def test_what_others_call_a_command_is_not_the_name_of_one_here(slmx: Slmx) -> None:
+    assert not set(COMMANDS_ELSEWHERE) & set(COMMANDS)
+    named = [re.match(r"slmx (\S+)", told) for told in COMMANDS_ELSEWHERE.values()]
+    assert {found[1] for found in named if found} <= {*COMMANDS, "--help", "--version"}
 
 
 def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -18,6 +20,26 @@ from tests.bundles import Slmx
 def test_a_clone_is_installed_from_itself() -> None:
     root = Path(install.__file__).parents[1]
     assert install.pip_line("train") == f'pip install --editable "{root}[train]"'
+
+
+def test_the_cpu_build_of_pytorch_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As README and docs/install.md say, for every extra of a user that needs PyTorch."""
+    root = Path(install.__file__).parents[1]
+    monkeypatch.setattr("sys.platform", "linux")
+    assert install.install_line("train") == install.pip_line("train"), "PyTorch is here"
+    monkeypatch.setattr(install, "find_spec", lambda name: None)
+    first = f"first {install.CPU_TORCH} (without it, pip brings gigabytes of CUDA), then "
+    assert install.install_line("train") == first + install.pip_line("train")
+    assert install.install_line("serve") == install.pip_line("serve")
+    assert install.CPU_TORCH in (root / "README.md").read_text("utf-8")
+    for error in (ModuleNotFoundError, ValueError):
+        monkeypatch.setattr(install, "find_spec", Mock(side_effect=error))
+        assert install.install_line("train").startswith(first)
+    lines = (root / "pyproject.toml").read_text("utf-8").split("[project.optional-dependencies]")[1].split("\n[")[0]
+    parts = re.findall(r"^(\w+) = \[(.*?)^(?=\w|$)", lines, re.MULTILINE | re.DOTALL)
+    assert {name for name, packages in parts if '"torch>=' in packages} == {"train", "export"} < {*install.WITH_TORCH}
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert install.install_line("train") == install.pip_line("train")
 
 
 @pytest.mark.parametrize("kind", ["folder", "gone", "index"])

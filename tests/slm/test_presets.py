@@ -158,7 +158,8 @@ def test_presets_command_prints_the_real_counts(tmp_path: Path) -> None:
     for name, preset in PRESETS.items():
         (line,) = [line for line in ran.stdout.splitlines() if line.startswith(f"{name} ")]
         c = preset.config
-        cells = [name, *(f"{size:,}" for size in c.to_dict().values()), f"{c.parameters:,}"]
+        parameters = as_architecture(c, "llama").parameters
+        cells = [name, *(f"{size:,}" for size in c.to_dict().values()), f"{parameters:,}"]
         assert len(line) <= 80
         if (PRETRAINED / name).is_dir():
             parameters = load_checkpoint(PRETRAINED / name).model.config.parameters

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm.word_wrap import WordWrap, columns_of
+from slm.word_wrap import WordWrap, columns_of, folded
 
 TEXTS = st.text(st.sampled_from("abcé世\u0301 \t\n.,"), max_size=200)
 
@@ -49,3 +50,16 @@ def test_only_blanks_change_and_no_line_is_too_long(text: str, width: int, cuts:
 @given(TEXTS)
 def test_what_fits_is_as_it_was(text: str) -> None:
     assert wrapped(text, 10_000).rstrip() == text.rstrip()
+
+
+def test_a_line_is_broken_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "trap         " + "word " * 30 + "x" * 90
+    assert folded(line, 13) == line
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    first, *rest = folded(line, 13).splitlines()
+    assert len(first) <= 80
+    assert all(part.startswith(" " * 13) and (len(part) <= 80 or part.split() == ["x" * 90]) for part in rest)
+    assert " ".join(folded(line, 13).split()) == " ".join(line.split())
+    monkeypatch.setenv("COLUMNS", "1")
+    assert " ".join(folded(line, 13).split()) == " ".join(line.split())

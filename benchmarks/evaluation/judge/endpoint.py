@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +17,14 @@ from slm.errors import SlmxError, needs
 from slm.json_reader import Fields, as_plain_text, parse_json
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIStatusError, OpenAI
 
 TIMEOUT = 120.0  # seconds for one answer
 RETRIES = 5  # after an error of the server, 429 or a timeout, with pauses that grow, or as long as the server asks for
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds; each pause is twice the one before
+LONGEST_ASKED = 60.0  # seconds that the server may ask for
+TOLD_FROM = 2.0  # seconds of a pause from which a line says so
+CAN_PASS = (408, 409, 429)  # and 500 or more: the statuses after which a request is repeated
 BODIES = 2  # answers without the form of the protocol, after which the endpoint is given up
 SHOWN = 200  # characters of a foreign message
 GO_ON = "what is judged is kept: the same command goes on"
@@ -40,7 +50,7 @@ class Endpoint:
         model: The name of the model there.
         key: The key; None if the variable is not set.
         key_env: The name of the environment variable with the key.
-        timeout: Seconds for one answer.
+        timeout: Seconds for one whole answer.
         retries: How often a request is repeated that failed for a reason that can pass.
     """
 
@@ -97,22 +107,24 @@ class Judge:
 
     Args:
         endpoint: Where it is.
+        say: Called with a line about each long pause.
 
     Raises:
         SlmxError: The package openai is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, say: Callable[[str], None]) -> None:
         with needs("evaluate"):
             import openai
-        self._openai, self._endpoint = openai, endpoint
-        self._client = openai.OpenAI(
-            base_url=endpoint.url,
-            api_key=endpoint.key or "none",
-            timeout=endpoint.timeout,
-            max_retries=endpoint.retries,
-        )
+        self._openai, self._endpoint, self._say = openai, endpoint, say
+        self._client = self._connect()
         self._form: int | None = None
+
+    def _connect(self) -> OpenAI:
+        endpoint = self._endpoint
+        return self._openai.OpenAI(
+            base_url=endpoint.url, api_key=endpoint.key or "none", timeout=endpoint.timeout, max_retries=0
+        )
 
     def __enter__(self) -> Judge:
         return self
@@ -140,11 +152,7 @@ class Judge:
         refused: list[str] = []
         for number in range(len(FORMS)) if self._form is None else (self._form,):
             try:
-                raw = self._client.chat.completions.with_raw_response.create(
-                    model=self._endpoint.model,
-                    messages=messages,  # type: ignore[arg-type]
-                    **FORMS[number],
-                )
+                raw = self._send_patiently(messages, FORMS[number])
             except self._openai.APIStatusError as error:
                 if not _refuses_form(error):
                     raise self._refusal(error) from None
@@ -157,9 +165,61 @@ class Judge:
                 raise self._failure(f"cannot be reached ({reason}); start the server or check --judge-url") from None
             else:
                 self._form = number
-                return str(raw.text)
+                return raw
         told = "; or: ".join(dict.fromkeys(refused))
         raise StoryRefusedError(str(self._failure(f"refuses every form of the request: {told}")))
+
+    def _send_patiently(self, messages: list[dict[str, str]], form: dict[str, Any]) -> str:
+        """Sends a conversation in one form, and repeats it after a pause while it fails in a way that can pass."""
+        for attempt in itertools.count():
+            try:
+                return self._send_once(messages, form)
+            except self._openai.APIConnectionError:  # a timeout is one too
+                if attempt == self._endpoint.retries:
+                    raise
+                why, pause = "does not answer", None
+            except self._openai.APIStatusError as error:
+                can_pass = error.status_code in CAN_PASS or (error.status_code >= 500 and not _refuses_form(error))
+                if attempt == self._endpoint.retries or not can_pass:
+                    raise
+                why, pause = f"answers with status {error.status_code}", asked_pause(error.response.headers)
+            pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) if pause is None else pause
+            if pause >= TOLD_FROM:
+                repeats = f"{attempt + 1} of {self._endpoint.retries}"
+                self._say(f"{self._endpoint.url} {why}: waiting {pause:.0f} seconds, then again ({repeats})")
+            time.sleep(pause)
+        raise AssertionError
+
+    def _send_once(self, messages: list[dict[str, str]], form: dict[str, Any]) -> str:
+        """Sends a conversation in one form.
+
+        The timeout of the client is that of each read. A timer ends an answer that comes byte by byte: it closes the
+        client, so that the next read fails.
+
+        Raises:
+            openai.APITimeoutError: The whole answer took too long.
+        """
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self._client.close()
+
+        timer = threading.Timer(self._endpoint.timeout, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            create = self._client.chat.completions.with_raw_response.create
+            return str(create(model=self._endpoint.model, messages=messages, **form).text)  # type: ignore[arg-type]
+        except self._openai.APIConnectionError as error:
+            if late.is_set():
+                raise self._openai.APITimeoutError(error.request) from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+            if late.is_set():
+                self._client = self._connect()
 
     def _refusal(self, error: APIStatusError) -> SlmxError:
         """Says what a status means and what helps."""
@@ -182,13 +242,24 @@ class Judge:
     def _names(self) -> str:
         """Returns the first models that the endpoint lists; empty if it lists none."""
         try:
-            listed = self._client.with_options(max_retries=0).models.list().data
+            listed = self._client.models.list().data
             return ", ".join(as_plain_text(str(model.id))[:60] for model in listed[:5])
         except Exception:  # a broken list is not what the user asked about
             return ""
 
     def _failure(self, what: str) -> SlmxError:
         return SlmxError(f"{self._endpoint.url}: {what}; {GO_ON}")
+
+
+def asked_pause(headers: Mapping[str, str]) -> float | None:
+    """Returns the seconds for which a server asks to wait; None if it asks for none, or for too many."""
+    asked = headers.get("retry-after", "")
+    seconds = -1.0
+    with suppress(ValueError):
+        seconds = float(asked)
+    with suppress(ValueError, TypeError):
+        seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+    return seconds if 0 < seconds <= LONGEST_ASKED else None
 
 
 def _refuses_form(error: APIStatusError) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
 from slm.errors import SlmxError
 from slm.train.evaluate import evaluate
-from tests.bundles import Slmx, tiny_bundle
+from tests.bundles import Slmx, tiny_bundle, tiny_bundle_of_all
 from tests.runs import QUIET
 
 pytestmark = pytest.mark.slow
@@ -83,6 +84,7 @@ def test_every_suite_of_every_variant_and_the_same_again(
     for heading in ("## Loss", "## Differences", "## Stories", "## Novelty"):
         assert heading in report
     assert "\n    slmx evaluate " in report
+    assert f"the page: {out / 'evaluation.html'}" in slmx("evaluate", *options, "--out", out).stderr.splitlines()
     page = (out / "evaluation.html").read_text("utf-8")
     assert page.count("<details") == len(found["endings"][evaluation.TRUE])
     assert f"{tiny_bundle(tiny_checkpoint).name} int8 predicts the text with " in page
@@ -90,6 +92,24 @@ def test_every_suite_of_every_variant_and_the_same_again(
     monkeypatch.setattr(evaluation, "write_endings", None)
     assert figures(slmx, *options, "--out", out) == found
     assert "made with another count" in slmx.refuses("evaluate", *options, "--count", "4", "--out", out)
+
+
+def test_a_text_under_two_names_is_refused(slmx: Slmx, corpus_file: Path) -> None:
+    Path("link.txt").symlink_to(corpus_file)
+    os.link(corpus_file, Path("data.txt"))
+    for other in ("link.txt", "data.txt", f"{corpus_file.parent}/./{corpus_file.name}"):
+        line = slmx.refuses("evaluate", "nano", "--text", corpus_file, "--text", other, code=2)
+        assert "copies would count as more stories" in line
+
+
+def test_all_tells_which_variants_it_leaves_out(tiny_checkpoint: Path) -> None:
+    assert evaluation.left_out(evaluation.Settings(str(tiny_bundle(tiny_checkpoint)), ("all",), text=("a",))) is None
+    with_torch = evaluation.Settings(str(tiny_bundle_of_all(tiny_checkpoint)), ("all",), text=("a",))
+    line = evaluation.left_out(with_torch)
+    assert line == (
+        "left out: torchscript, pt2, which onnxruntime does not run; slmx verify --quality --trust reads them"
+    )
+    assert evaluation.left_out(replace(with_torch, variants=("int8",))) is None
 
 
 def test_a_terminal_has_aligned_tables_and_a_pipe_has_markdown(

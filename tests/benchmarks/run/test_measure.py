@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
 from benchmarks.run import measure
-from benchmarks.run.environment import BusyWatch
 from benchmarks.run.measure import Entry, Group
 from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.runners import Job
 from export.checks.torch_session import float_session
+from runtimes.system.busy import BusyWatch
 from slm.model import GPT
 from slm.presets import GPTConfig
 from tests.bundles import random_model
@@ -283,10 +283,10 @@ def test_a_compiled_float_model_opens(model: GPT) -> None:
 
 def test_others_are_what_is_busy_and_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, ticks = [100.0], 100
-    monkeypatch.setattr("benchmarks.run.environment.time.perf_counter", lambda: now[0])
-    monkeypatch.setattr("benchmarks.run.environment.os.times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
-    monkeypatch.setattr("benchmarks.run.environment.os.cpu_count", lambda: 2)
-    monkeypatch.setattr("benchmarks.run.environment.os.sysconf", lambda name: ticks)
+    monkeypatch.setattr("runtimes.system.busy.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtimes.system.busy.os.times", lambda: (0.0, 0.0, 0.0, 0.0, 0.0))
+    monkeypatch.setattr("runtimes.system.busy.os.cpu_count", lambda: 2)
+    monkeypatch.setattr("runtimes.system.busy.os.sysconf", lambda name: ticks)
     (tmp_path / "7").mkdir()
 
     def at(seconds: float, busy: int, ours: int) -> None:

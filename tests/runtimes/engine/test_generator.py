@@ -269,8 +269,11 @@ def test_the_targets_variant_is_the_default_and_an_unknown_one_is_refused(tiny_c
     bundle = Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
     assert Generator(bundle).variant == "int8"
     assert Generator(bundle, "fp32").variant == "fp32"
-    with pytest.raises(SlmxError, match=r"no variant 'int4' \(did you mean int8\?\); it holds int8, fp32$"):
+    makes = "slmx export --checkpoint RUN --int4 --out NEW makes one"
+    with pytest.raises(SlmxError, match=f"no variant int4 in it, which holds int8, fp32; {makes}$"):
         Generator(bundle, "int4")
+    with pytest.raises(SlmxError, match=r"no variant 'int9' \(did you mean int8\?\); it holds int8, fp32$"):
+        Generator(bundle, "int9")
 
 
 def test_threads_reach_the_session_and_slots_are_checked(tiny_checkpoint: Path) -> None:

@@ -84,8 +84,11 @@ def test_the_same_seed_and_turns_give_the_same_story(generator: Generator) -> No
 def test_commands_are_answered(generator: Generator) -> None:
     text, written, messages = in_turns(generator, "", ["/undo", "/retry", "/dance", "/quit", "never read"])
     assert (text, written) == ("", "")
-    for line in ("nothing to undo", "nothing to write again", HELP):
+    for line in ("nothing to undo", "nothing to write again", HELP.splitlines()[0]):
         assert line in messages
+    context = generator.bundle.config.block_size
+    assert f"a turn has at most 8 tokens (--max-tokens)\nof a story beyond {context} tokens the model sees" in messages
+    assert max(map(len, messages.splitlines())) <= 80
 
 
 def test_a_story_grows_beyond_the_context(generator: Generator) -> None:
@@ -104,7 +107,8 @@ def test_the_command_keeps_the_story_on_stdout_and_saves_it(bundle: Path, tmp_pa
     assert (tmp_path / "story.txt").read_text("utf-8") == ran.stdout
     assert ran.stdout.startswith("Once")
     assert " The dog" in ran.stdout
-    assert HELP in ran.stderr
+    assert HELP.splitlines()[0] in ran.stderr
+    assert "a turn has at most 6 tokens" in ran.stderr
 
 
 def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None:

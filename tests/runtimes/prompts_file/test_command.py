@@ -180,4 +180,7 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt"]
     ran = slmx(*whole, "--max-tokens", "3", "--seed", "1")
     assert (ran.code, ran.stdout) == (0, "")
-    assert ran.stderr.startswith("1 row in o.jsonl, 3 tokens, ")
+    done, record = ran.stderr.splitlines()
+    assert done.startswith("1 row in o.jsonl, 3 tokens, ")
+    assert record == "o.jsonl.run lets the same command go on with further prompts; delete it if there are none"
+    assert "nothing to do" in slmx(*whole, "--max-tokens", "3", "--seed", "1").stderr.splitlines()[0]

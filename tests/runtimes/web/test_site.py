@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -80,11 +81,11 @@ def test_the_source_and_the_licence_of_a_model_travel_with_it() -> None:
     site = real_site()
     for model, bundle in zip(read_table(site)["models"], (NANO, MICRO), strict=True):
         made_from = Bundle.open(bundle).manifest.checkpoint
-        assert (model["source"], model["licence"]) == (made_from.source, made_from.licence)
+        assert (model["source"], model["licence"]) == (made_from.told_source, made_from.licence)
         licences = (site / "LICENSES.txt").read_text("utf-8")
-        assert made_from.source is not None
+        assert made_from.told_source is not None
         assert made_from.licence is not None
-        assert made_from.source in licences
+        assert made_from.told_source in licences
         assert made_from.licence in licences
         for software in ("onnxruntime-web", "@huggingface/tokenizers", "THIRD PARTY SOFTWARE NOTICES"):
             assert software in licences
@@ -95,7 +96,7 @@ def test_the_service_worker_begins_with_the_table_so_that_it_changes_with_the_si
     table = read_table(site)
     first, rest = (site / "sw.js").read_bytes().split(b"\n", 1)
     assert json.loads(first.removeprefix(b"const SITE=").removesuffix(b";")) == {
-        key: value for key, value in table.items() if key != "listing"
+        key: value for key, value in table.items() if key not in ("inputs", "listing")
     }
     assert rest == (BUILT / "sw.js").read_bytes()
 
@@ -133,7 +134,12 @@ def test_an_archive_gives_the_same_site_as_its_folder(slmx: Slmx, tmp_path: Path
 def test_a_site_is_replaced_with_force_only_and_another_folder_never(slmx: Slmx, tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert slmx(*SITE).code == 0
-    assert slmx.refuses_unchanged(*SITE).endswith("not empty; choose another --out, or --force to replace it")
+    before, files = slmx(*SITE, "--force").stdout, snapshot(tmp_path)
+    again = slmx(*SITE)
+    assert (again.code, again.stdout, again.stderr.splitlines()[0]) == (0, before, "site: up to date")
+    assert snapshot(tmp_path) == files
+    line = slmx.refuses_unchanged("web", MICRO, "--out", "site")
+    assert line.endswith(f"--force to replace it: slmx web {shlex.quote(str(MICRO))} --out site --force")
     assert slmx("web", MICRO, "--out", "site", "--force").code == 0
     assert [model["name"] for model in check_site(site)["models"]] == ["micro"]
     assert not (site / "models" / "nano").exists()
@@ -228,7 +234,7 @@ def test_a_bundle_without_a_variant_for_browsers_is_refused_with_the_command_tha
     drop_variant(bundle, "int8", default="torchscript")
     assert slmx.refuses_unchanged("web", "bundle") == (
         "bundle: no variant in it runs in a browser (torchscript); "
-        "slmx export --checkpoint CHECKPOINT --int8 --out NEW makes one that does"
+        "slmx export --preset nano --int8 --out NEW makes one that does"
     )
 
 
@@ -242,7 +248,8 @@ def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Sl
     ran = slmx("web", "bundle", "--variant", "fp16", "--out", "site")
     assert "model_fp16.onnx: not the file" in ran.stderr, "its hash is wrong, but it was chosen"
     line = slmx.refuses("web", "bundle", "--variant", "int4")
-    assert line == "bundle: no variant int4: for browsers it holds int8, fp16"
+    makes = "slmx export --preset nano --int4 --out NEW makes one"
+    assert line == f"bundle: no variant int4: for browsers it holds int8, fp16; {makes}"
     assert "unknown variant for browsers 'torchscript': choose one of int8, fp16, fp32, q8, int4" in slmx.refuses(
         "web", "bundle", "--variant", "torchscript", code=2
     )

@@ -251,6 +251,15 @@ def test_a_name_of_a_hub_data_set_is_one(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "mine" / "stories").mkdir()
     (tmp_path / "mine" / "stories" / "a.txt").write_text("one", "utf-8")
     assert [source.kind for source in find_sources(["mine/stories"])] == ["text"]
+    for given, said in {
+        "mine/storys": r"storys: no such file or folder \(did you mean mine/stories\?\); hub:mine/storys is the name",
+        "mein/stories": r"did you mean mine/stories\?",
+        "mine/xyz": "mine/xyz: no such file or folder; check the path; hub:mine/xyz is the name on the hub",
+    }.items():
+        with pytest.raises(SlmxError, match=said):
+            find_sources([given])
+    (source,) = find_sources(["hub:mine/storys:train"])
+    assert (source.kind, source.name) == ("hub", "mine/storys:train")
 
 
 @pytest.mark.slow

@@ -74,3 +74,13 @@ def test_a_file_that_is_cut_continues(hub: Hub, client: Client, folder: Path) ->
 def test_files_of_the_bundle_are_not_a_model(hub: Hub, client: Client) -> None:
     hub.add(MODEL, files_of(NANO) | {"model.safetensors": b"{}"})
     assert client.refuses("import", MODEL, "--out", "mine")
+
+
+def test_a_mistyped_path_does_not_ask_the_hub(hub: Hub, client: Client) -> None:
+    (client.here / "models" / "smol").mkdir(parents=True)
+    said = "models/smoll: no such file or folder (did you mean models/smol?); hub:models/smoll is the name on the hub"
+    assert client.refuses("import", "models/smoll", "--out", "x") == said
+    assert "models/smol.gguf: no such file" in client.refuses("import", "models/smol.gguf", "--out", "x")
+    assert "nowhere/a.gguf: no such file" in client.refuses("import", "nowhere/a.gguf", "--out", "x")
+    assert hub.requests == []
+    assert "no such repository" in client.refuses("import", "hub:models/smoll", "--out", "x")

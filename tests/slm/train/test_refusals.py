@@ -43,7 +43,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_pat
         train(replace(settings, resume=True), QUIET)
     settings = replace(settings, steps=8)
     assert train(settings, QUIET)
-    with pytest.raises(SlmxError, match="holds a run already; add --resume"):
+    with pytest.raises(SlmxError, match="holds a finished run; to train it further: slmx train --init "):
         train(settings, QUIET)
     other = tmp_path / "other"
     prepare(PrepareSettings((str(corpus_file),), "nano", other, licence="other", vocab_size=300), QUIET)

@@ -93,9 +93,16 @@ def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(setti
     assert (resumed.code, resumed.stdout) == (0, f"{settings.out / 'best'}\n")
     out = shlex.quote(str(settings.out))
     assert resumed.stderr.startswith(f"finished already: 24 steps; now: slmx export --checkpoint {out} ")
-    assert len(resumed.stderr.splitlines()) == 1
+    data = shlex.quote(str(settings.text[0]))
+    further = f"to train it further: slmx train --init {out} --text {data} --steps N --out NEW"
+    assert resumed.stderr.splitlines()[1:] == [further]
+    line = slmx.refuses("train", "--out", settings.out, "--text", settings.text[0], "--steps", "30")
+    assert line == f"{settings.out}: holds a finished run; {further}; or choose another --out"
     assert {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()} == before
-    assert "the run has steps 24, not 30" in slmx.refuses("train", "--resume", "--out", settings.out, "--steps", "30")
+    line = slmx.refuses("train", "--resume", "--out", settings.out, "--steps", "30")
+    assert line.endswith(
+        "the run has steps 24, not 30; leave the option out to resume, or begin a new run from its weights with --init"
+    )
 
 
 def test_a_run_killed_before_its_summary_gets_it(settings: TrainSettings, slmx: Slmx) -> None:

@@ -98,15 +98,21 @@ def test_the_nearest_preset_is_that_of_the_smallest_ratio(name: str, nearest: st
     assert nearest_preset(replace(config, block_size=config.block_size + 8)).name == nearest
 
 
-@pytest.mark.parametrize(("heads", "warned"), [(2, False), (4, True)])
+@pytest.mark.parametrize(
+    ("arch", "heads", "warned"),
+    [("gpt2", 2, ()), ("gpt2", 4, ("4", "8")), (None, 1, ()), ("llama", 1, ()), (None, 2, ("8", "16"))],
+)
 def test_heads_that_the_default_graph_cannot_have_are_named_at_the_start(
-    settings: TrainSettings, heads: int, warned: bool
+    settings: TrainSettings, arch: str | None, heads: int, warned: tuple[str, ...]
 ) -> None:
+    """Without --arch, a new model is a Llama."""
     messages = StringIO()
-    Trainer(replace(settings, n_head=heads), Console(file=messages, width=80))
-    assert [line for line in messages.getvalue().splitlines() if "warning" in line] == warned * [
-        "warning: attention heads of 4 channels: slmx export needs a multiple of 8 (choose another --n-head), "
-        "or it writes the portable graph only"
+    trainer = Trainer(replace(settings, arch=arch, n_head=heads), Console(file=messages, width=80))
+    assert trainer.model.config.family == ("GPT-2" if arch == "gpt2" else "Llama")
+    has, needed = warned or ("", "")
+    assert [line for line in messages.getvalue().splitlines() if "warning" in line] == bool(warned) * [
+        f"warning: attention heads of {has} channels: slmx export needs a multiple of {needed} "
+        "(choose another --n-head), or it writes the portable graph only"
     ]
 
 

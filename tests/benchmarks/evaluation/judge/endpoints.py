@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.evaluation.judge.rubric import AXES, MARK
 
 KEY, MODEL = "secret", "critic"
 SLOW = 0.6  # seconds
+DRIP = 0.03  # seconds between two bytes of an answer that never ends
 SCORES = dict.fromkeys(AXES, 7)
 
 
@@ -98,6 +99,15 @@ class _Handler(BaseHTTPRequestHandler):
         elif action == "slow":
             time.sleep(SLOW)
             self._send(200, completion(json.dumps(SCORES)))
+        elif action.startswith("drips "):
+            with suppress(OSError):  # until the client goes
+                if action == "drips a body":
+                    self._send(200, b"", length=10**6)
+                else:
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(DRIP)
         elif action == "cut off":
             self._send(200, completion(json.dumps(SCORES))[:40], length=400)
             self.close_connection = True

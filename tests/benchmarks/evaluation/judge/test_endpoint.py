@@ -6,17 +6,19 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
 
 import pytest
 
 pytest.importorskip("openai", reason="needs the package openai")
 
-from benchmarks.evaluation.judge.endpoint import Endpoint, Judge, Reply
+from benchmarks.evaluation.judge.endpoint import FIRST_PAUSE, Endpoint, Judge, Reply, asked_pause
 from benchmarks.evaluation.judge.rubric import messages
 from slm.errors import SlmxError
 from tests.benchmarks.evaluation.judge.endpoints import KEY, SCORES, Server, completion, serving
 
-pytestmark = pytest.mark.slow  # the package openai waits half a second before it tries again
+pytestmark = pytest.mark.slow  # a request is tried again after half a second
 QUESTION = messages("Once there was a cat.", " It slept.")
 
 
@@ -27,7 +29,7 @@ def server() -> Iterator[Server]:
 
 
 def answer(endpoint: Endpoint) -> Reply:
-    with Judge(endpoint) as judge:
+    with Judge(endpoint, print) as judge:
         return judge.ask(QUESTION)
 
 
@@ -60,6 +62,38 @@ def test_what_can_pass_is_tried_again(server: Server, script: list[str]) -> None
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(("asked", "waits"), [("busy", 0.05), ("503", FIRST_PAUSE)])
+def test_a_long_pause_is_told(
+    server: Server, asked: str, waits: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("benchmarks.evaluation.judge.endpoint.time.sleep", slept.append)
+    server.script = [asked]
+    answer(server.endpoint())
+    assert capsys.readouterr().out == "", "a short one is not"
+    monkeypatch.setattr("benchmarks.evaluation.judge.endpoint.TOLD_FROM", 0.01)
+    server.script = [asked]
+    answer(server.endpoint())
+    status = 429 if asked == "busy" else asked
+    told = f"{server.url} answers with status {status}: waiting {waits:.0f} seconds, then again (1 of 1)"
+    assert capsys.readouterr().out == f"{told}\n"
+    assert slept == [waits, waits]
+
+
+@pytest.mark.parametrize(
+    ("header", "pause"),
+    [("7", 7.0), ("3600", None), ("-1", None), ("soon", None), ("nan", None), ("", None)],
+)
+def test_a_server_may_ask_for_a_pause(header: str, pause: float | None) -> None:
+    assert asked_pause({"retry-after": header}) == pause
+
+
+def test_a_pause_may_be_a_date() -> None:
+    pause = asked_pause({"retry-after": format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30))})
+    assert pause is not None
+    assert 25 < pause <= 30
+
+
 @pytest.mark.parametrize(
     ("action", "said"),
     [
@@ -67,6 +101,8 @@ def test_what_can_pass_is_tried_again(server: Server, script: list[str]) -> None
         ("500", r"status 500, 2 times: It broke here\?\[31m"),
         ("cut off", "cannot be reached \\(.*\\); start the server"),
         ("slow", "no answer within 0.3 seconds, 2 times"),
+        ("drips a body", "no answer within 0.3 seconds, 2 times"),
+        ("drips headers", "no answer within 0.3 seconds, 2 times"),
         ("body <html>welcome</html>", "not a chat completion: .*'<html>welcome</html>'; check --judge-url"),
         ('body {"choices": []}', "not a chat completion: choices is not a list with an answer"),
         ('body {"choices": [{"message": {"content": 7}}]}', r"choices\[0\].message.content is not a text"),
@@ -107,7 +143,7 @@ def test_a_wrong_address(server: Server) -> None:
 @pytest.mark.parametrize("status", [400, 422, 500])  # the server of llama-cpp-python answers 500
 def test_an_endpoint_without_schemas_is_asked_without_from_then_on(server: Server, status: int) -> None:
     server.no_schema = status
-    with Judge(server.endpoint()) as judge:
+    with Judge(server.endpoint(), print) as judge:
         judge.ask(QUESTION)
         judge.ask(QUESTION)
     assert ["response_format" in request for request in server.requests] == [False, False]

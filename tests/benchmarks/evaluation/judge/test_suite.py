@@ -37,7 +37,7 @@ BOTH = {"nano int8": endings("One"), "true stories": endings("Two")}
 
 
 def judged(server: Server, path: Path, seed: int = 1, retries: int = 0) -> None:
-    with Journal(path, SETTINGS) as journal, Judge(server.endpoint(retries=retries)) as judge:
+    with Journal(path, SETTINGS) as journal, Judge(server.endpoint(retries=retries), print) as judge:
         ask(waiting(BOTH, journal, seed), judge, journal, lambda _: None)
 
 
@@ -58,7 +58,7 @@ def test_every_ending_is_asked_once_in_a_mixed_order_and_without_a_name(server: 
 
 def test_equal_endings_of_two_models_are_asked_about_once(server: Server, tmp_path: Path) -> None:
     same = {"fp32": endings("One"), "int8": endings("One")}
-    with Journal(tmp_path / JOURNAL, SETTINGS) as journal, Judge(server.endpoint()) as judge:
+    with Journal(tmp_path / JOURNAL, SETTINGS) as journal, Judge(server.endpoint(), print) as judge:
         ask(waiting(same, journal, 1), judge, journal, lambda _: None)
         assert figures(same["fp32"], journal, "critic") == figures(same["int8"], journal, "critic")
     assert len(server.requests) == 6
