@@ -2,8 +2,8 @@
 
     python .ci/release.py [--out DIR] [--rehearse]
 
-It refuses with one line for each thing that is stale. `--rehearse` prints these lines too, and goes on: .ci/run tries the
-packages of every commit in this way.
+It refuses with one line for each thing that is stale. `--rehearse` prints these lines too, and goes on: .ci/run tries
+the packages of every commit in this way.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     if found and not chosen.rehearse:
         sys.exit(f"no release: {len(found)} of these to put right")
     with tempfile.TemporaryDirectory() as name:
-        wrong = make(ROOT, chosen.out.resolve(), Path(name))
+        wrong = list(make(ROOT, chosen.out.resolve(), Path(name)))
     for line in wrong:
         print(f"wrong: {line}", file=sys.stderr)
     if wrong:
@@ -163,8 +163,8 @@ def generated(root: Path) -> Iterator[str]:
 def benchmarks(root: Path) -> Iterator[str]:
     """The report of speed is of this version."""
     measured = json.loads((root / "docs" / "benchmarks.json").read_text("utf-8"))["machine"]["slmx"]
-    if measured != stated_version(root):
-        yield f"docs/benchmarks.json: of slmx {measured}, not {stated_version(root)}; make bench TEXT=FILE measures again"
+    if measured != (said := stated_version(root)):
+        yield f"docs/benchmarks.json: of slmx {measured}, not {said}; make bench VALID=FILE measures again"
 
 
 def tree(root: Path) -> Iterator[str]:

@@ -105,7 +105,7 @@ print(ids)
 # - **Residual connections and norms**: each part adds to the vector instead of replacing it, and the vector's size is kept in bounds.
 # - **Head**: the vector is compared with the embedding of every token. The results are the *logits*.
 #
-# All of it stands in `slm/model.py`, in about 250 lines.
+# All of it stands in `slm/model.py`, in a few hundred lines.
 
 # %%
 import torch
@@ -152,10 +152,13 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
+# Where both curves fall, the model learns what holds for all stories. Where only the training curve falls, it begins to learn its text by
+# heart: then more text helps, and more steps do not.
+#
 # ## 5. Sampling
 #
 # The model gives probabilities; a story needs one token after the other. Always taking the likeliest one (*greedy*) gives dull
-# repetition. Drawing by the probabilities gives variety, and sometimes nonsense, because thousands of unlikely tokens together are
+# repetition. Drawing by the probabilities gives variety, and sometimes nonsense, because many unlikely tokens together are
 # likely. *Temperature* below 1 makes likely tokens likelier, *top-k* keeps the k likeliest, *top-p* the likeliest that together
 # have the probability p.
 
@@ -182,6 +185,7 @@ for place, temperature in enumerate((0.5, 1.0, 1.5)):
     chances = probabilities(last, temperature)[order]
     plt.bar(np.arange(15) + 0.27 * place, chances, 0.25, label=f"temperature {temperature}")
 plt.xticks(np.arange(15) + 0.27, names, rotation=60)
+plt.ylabel("probability")
 plt.title(f"after: {prompt}")
 plt.legend()
 plt.show()
@@ -225,8 +229,8 @@ greedy, rates = SamplingParams(temperature=0), {name: [] for name in sessions}
 for _ in range(3 if QUICK else 7):
     for name, session in sessions.items():
         rates[name].append(100 / decode_seconds(session, start[:1], greedy, 100))
-for name, values in rates.items():
-    print(f"{name:8} {np.median(values) / np.median(rates['PyTorch']):5.1f} times the speed of PyTorch")
+for name in bundle.variants:
+    print(f"{name:6} {np.median(rates[name]) / np.median(rates['PyTorch']):4.1f} times the speed of PyTorch")
 
 # %% [markdown]
 # ## 8. A story
