@@ -77,13 +77,13 @@ bench: .venv/dev
 	$(BIN)/slmx bench $(if $(wildcard $(VALID)),--text $(VALID)) --out runs/bench
 
 RUN_NOTEBOOK = .venv/docs/bin/jupytext --quiet --to ipynb --output $(1) docs/story_model.py && \
-	.venv/docs/bin/jupyter nbconvert --log-level WARN --execute --inplace --ExecutePreprocessor.record_timing=False $(1)
+	.venv/docs/bin/jupyter nbconvert --log-level WARN --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(1)
 
 # Builds docs/ as a site in site/, and tries the short form of the notebook.
 docs: .venv/docs/ready
-	.venv/docs/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict
 	mkdir -p build
-	SLMX_NOTEBOOK_QUICK=1 $(call RUN_NOTEBOOK,build/story_model.ipynb)
+	export SLMX_NOTEBOOK_QUICK=1 && $(call RUN_NOTEBOOK,build/story_model.ipynb)
 
 # Runs the whole notebook, and keeps it with what it printed and drew. It takes ten minutes, in which nothing else should run.
 notebook: .venv/docs/ready
