@@ -98,7 +98,9 @@ def test_every_target_of_make_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     pages = [*PAGES, *(ROOT / ".github").rglob("*.md")]
     scripts = [ROOT / ".ci" / "run", ROOT / ".pre-commit-config.yaml", *(ROOT / ".github").rglob("*.yml")]
-    named = {name for page in pages for name in re.findall(r"(?:`|^ {4,}|&& )make ([\w-]+)", page.read_text("utf-8"), re.M)}
+    named = {
+        name for page in pages for name in re.findall(r"(?:`|^ {4,}|&& )make ([\w-]+)", page.read_text("utf-8"), re.M)
+    }
     named |= {name for script in scripts for name in re.findall(r"\bmake ([\w-]+)", script.read_text("utf-8"))}
     assert len(named) > 12
     assert named <= targets
