@@ -27,12 +27,13 @@ def quality() -> str:
     """Returns what text the quality in this sentence is that of, and the quality that llama.cpp's files keep."""
     report = read_report(REPORT)
     results = main_results(report, "nano")
-    kept = {kind: results[name] for kind in ("Q8_0", "Q4_0") if (name := f"{LLAMA_CPP.name} {kind}") in results}
+    kinds = {kind: f"{LLAMA_CPP.name} {kind}" for kind in ("Q8_0", "Q4_0")}
+    kept = {kind: results[name] for kind, name in kinds.items() if name in results}
     training = json.loads((PRETRAINED / "nano" / "training.json").read_text("utf-8"))
     part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]
     lines = [
-        "Quality is that of the text of the report, the beginning of the validation text, which is easier than the rest:",
-        f"nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
+        "Quality is that of the text of the report, the beginning of the validation text, which is easier than the",
+        f"rest: nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
         "([docs/quality-figures.md](docs/quality-figures.md)).",
     ]
     if kept:
