@@ -1,4 +1,4 @@
-"""README.md and docs/: commands exist, links lead somewhere, generated parts are fresh. test_blocks.py runs the pages."""
+"""README.md and docs/: commands exist, links lead somewhere, generated parts are fresh. test_blocks.py runs blocks."""
 
 from __future__ import annotations
 
