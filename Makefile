@@ -1,4 +1,4 @@
-# Two commands for a fresh machine: `make story` and `make test`. Both are safe to repeat.
+# Two commands for a fresh machine: `make story` and `make test`. Both are safe to repeat. CONTRIBUTING.md lists the others.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The version of PyTorch to install. On x86-64, PyPI's plain wheel brings CUDA. README.md tells how to get the CPU build.
 TORCH ?= torch==2.13.0
 
-.PHONY: story test test-fast check pi-check container-check suites sign-interop bundle docs web web-bench train-nano train-micro clean
+.PHONY: story test test-fast lint coverage pi-check container-check suites sign-interop bundle bench docs notebook release web \
+	web-bench train-nano train-micro clean
 
 story: .venv/export bundles/nano/manifest.json
 	@$(BIN)/slmx generate "Once upon a time"
@@ -23,12 +24,21 @@ test: .venv/dev
 test-fast: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# The checks of .ci/run besides the tests.
-check: .venv/dev
+# Format, lint, types and the generated parts of pages.
+lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/cog --check README.md docs/commands.md
+
+# Which lines of the packages the quick tests run, also in the processes that they start. The whole table is in build/coverage.
+# SLOW=1 runs the slow tests too. A test of a full disk fails here, because coverage itself cannot write there.
+coverage: .venv/dev
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m "$(if $(SLOW),not heavy and not browser and not pi and not suites,not slow)"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report --sort=cover
 
 # Writes stories on emulated Raspberry Pis: the wheel of this tree, the aarch64 wheels of PyPI, and Debian's Python.
 # It needs Debian's apt-get, and no root.
@@ -62,10 +72,27 @@ bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 	$(BIN)/slmx export --preset micro --int8 --no-fp32 --out runtimes/bundles/micro --force
 
-# Builds docs/ as a site in site/, and runs the notebook. SLMX_NOTEBOOK_QUICK=1 trains for a minute only.
+# Measures everything for docs/benchmarks.md, with the quality on VALID if that file is there. Nothing else should run.
+bench: .venv/dev
+	$(BIN)/slmx bench $(if $(wildcard $(VALID)),--text $(VALID)) --out runs/bench
+
+RUN_NOTEBOOK = .venv/docs/bin/jupytext --quiet --to ipynb --output $(1) docs/story_model.py && \
+	.venv/docs/bin/jupyter nbconvert --log-level WARN --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(1)
+
+# Builds docs/ as a site in site/, and tries the short form of the notebook.
 docs: .venv/docs/ready
-	.venv/docs/bin/mkdocs build --strict
-	cd docs && ../.venv/docs/bin/jupytext --to ipynb --execute story_model.py
+	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict
+	mkdir -p build
+	export SLMX_NOTEBOOK_QUICK=1 && $(call RUN_NOTEBOOK,build/story_model.ipynb)
+
+# Runs the whole notebook, and keeps it with what it printed and drew. It takes ten minutes, in which nothing else should run.
+notebook: .venv/docs/ready
+	$(call RUN_NOTEBOOK,docs/story_model.ipynb)
+
+# Checks whether the last commit may be released, builds its packages in dist/, and tries them. It publishes nothing.
+release: .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --requirement .ci/requirements.txt
+	$(BIN)/python .ci/release.py
 
 .venv/docs/ready: pyproject.toml constraints.txt
 	test -x .venv/docs/bin/python || $(PYTHON) -m venv .venv/docs

@@ -12,21 +12,22 @@
 # ---
 
 # %% [markdown]
-# # From a text to a story in ten minutes
+# # From a text to a story
 #
 # This notebook trains a language model from nothing on two processor cores, looks at what each part does, and writes a story with it. You
-# need no knowledge of machine learning. It needs `pip install -e ".[train,export]" matplotlib`, after the CPU build of PyTorch.
+# need no knowledge of machine learning. It needs `pip install -e ".[train,export]" jupyterlab`, after the CPU build of PyTorch. On a
+# machine that does nothing else it takes about ten minutes, and most of them are the training.
 #
-# Everything runs on this machine, and nothing is downloaded. Set `STORIES` to a text file of your own, with a blank line between two
-# stories, and the model learns to write like it.
+# Everything runs on this machine, and nothing is downloaded. Set the environment variable `STORIES` to a text file of your own, with a
+# blank line between two stories, and the model learns to write like it.
 
 # %%
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,32 +39,39 @@ STEPS = 60 if QUICK else 900
 WORK = Path(tempfile.mkdtemp(prefix="story-"))
 
 
+PLAIN = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
+
+
 def slmx(*arguments):
-    """Runs a command of slmx and shows its last lines."""
-    ran = subprocess.run([sys.executable, "-m", "slm", *map(str, arguments)], capture_output=True, text=True)
-    print("\n".join((ran.stdout + ran.stderr).strip().splitlines()[-6:]))
-    ran.check_returncode()
+    """Runs a command of slmx in the folder WORK and returns the lines that it prints, without progress bars and speeds."""
+    command = [sys.executable, "-m", "slm", *map(str, arguments)]
+    ran = subprocess.run(command, cwd=WORK, env=PLAIN | {"COLUMNS": "120"}, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(ran.stderr)
+    lines = [line for line in (ran.stdout + ran.stderr).splitlines() if "━" not in line]
+    return [re.sub(r"\s+[\d,]+ tokens/s", "", line) for line in lines]
 
 
 # %% [markdown]
 # ## 1. A text
 #
-# A model learns from examples. Without a file of your own, the small model that ships with slmx writes some: a few hundred stories in
-# a minute. A model that learns from another model's texts is called a student.
+# A model learns from examples. Without a file of your own, the small model that ships with slmx writes some: 2,400 stories in a minute
+# or two. A model that learns from another model's texts is called a student.
 
 # %%
 from runtimes import load
 
-text = os.environ.get("STORIES")
-if text is None:
+text = WORK / "stories.txt"
+if own := os.environ.get("STORIES"):
+    text.write_bytes(Path(own).read_bytes())
+else:
     teacher = load("nano")
     count, stories = (64 if QUICK else 2400), []
     while len(stories) < count:
         written = teacher.generate("", n=32, max_tokens=220, seed=len(stories), temperature=1.0)
         stories += [story.full_text.strip() for story in written]
-    text = WORK / "stories.txt"
     text.write_text("\n\n".join(" ".join(story.split()) for story in stories), encoding="utf-8")
-words = Path(text).read_text(encoding="utf-8").split()
+words = text.read_text(encoding="utf-8").split()
 print(f"{len(words):,} words, for example:\n\n{' '.join(words[:60])} ...")
 
 # %% [markdown]
@@ -72,15 +80,18 @@ print(f"{len(words):,} words, for example:\n\n{' '.join(words[:60])} ...")
 # The model does not read letters. A tokenizer cuts the text into pieces that are frequent in it, and each piece has a number. Frequent
 # words are one piece, rare ones several. The tokenizer is learned from the text: it begins with single bytes, and joins the pair that
 # is most frequent, again and again (byte pair encoding).
+#
+# `slmx prepare` cleans the text, learns the tokenizer, and keeps one story in twenty aside for checks (`valid`). Stories that end in the
+# middle of a sentence are left out.
 
 # %%
-slmx("prepare", text, "--vocab-size", 2000, "--out", WORK / "data")
+print(*slmx("prepare", "stories.txt", "--vocab-size", 2000, "--out", "data")[-3:], sep="\n")
 
 from slm.tokenizer import Tokenizer
 
 tokenizer = Tokenizer.load(WORK / "data")
 ids = tokenizer.encode("Once upon a time, there was a hippopotamus.")
-print([tokenizer.decode([token]) for token in ids])
+print("|".join(tokenizer.decode([token]) for token in ids))
 print(ids)
 
 # %% [markdown]
@@ -95,7 +106,7 @@ print(ids)
 # - **Residual connections and norms**: each part adds to the vector instead of replacing it, and the vector's size is kept in bounds.
 # - **Head**: the vector is compared with the embedding of every token. The results are the *logits*.
 #
-# All of it stands in `slm/model.py`, in about 250 lines.
+# All of it stands in `slm/model.py`, in a few hundred lines.
 
 # %%
 import torch
@@ -120,12 +131,13 @@ print(f"before the training, the likeliest next token has {chance:.2%}: the mode
 # rises while the other falls, the model learns by heart.
 
 # %%
-started = time.time()
-slmx(
-    "train", "--preset", "nano", "--text", WORK / "data", "--out", WORK / "run",
-    "--steps", STEPS, "--eval-every", max(20, STEPS // 10),
+lines = slmx(
+    "train", "--preset", "nano", "--text", "data", "--out", "run", "--steps", STEPS, "--eval-every", max(20, STEPS // 10)
 )  # fmt: skip
-print(f"{time.time() - started:.0f} s")
+print(*(line for line in lines if line.startswith("step ")), sep="\n")
+read = json.loads((WORK / "run" / "summary.json").read_text(encoding="utf-8"))["tokens"]
+there = json.loads((WORK / "data" / "dataset.json").read_text(encoding="utf-8"))["splits"]["train"]["tokens"]
+print(f"the model read {read:,} tokens: the whole text {read / there:.1f} times")
 
 # %%
 rows = [json.loads(line) for line in (WORK / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -141,10 +153,13 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
+# Where both curves fall, the model learns what holds for all stories. Where only the training curve falls, it begins to learn its text by
+# heart: then more text helps, and more steps do not.
+#
 # ## 5. Sampling
 #
 # The model gives probabilities; a story needs one token after the other. Always taking the likeliest one (*greedy*) gives dull
-# repetition. Drawing by the probabilities gives variety, and sometimes nonsense, because thousands of unlikely tokens together are
+# repetition. Drawing by the probabilities gives variety, and sometimes nonsense, because many unlikely tokens together are
 # likely. *Temperature* below 1 makes likely tokens likelier, *top-k* keeps the k likeliest, *top-p* the likeliest that together
 # have the probability p.
 
@@ -171,6 +186,7 @@ for place, temperature in enumerate((0.5, 1.0, 1.5)):
     chances = probabilities(last, temperature)[order]
     plt.bar(np.arange(15) + 0.27 * place, chances, 0.25, label=f"temperature {temperature}")
 plt.xticks(np.arange(15) + 0.27, names, rotation=60)
+plt.ylabel("probability")
 plt.title(f"after: {prompt}")
 plt.legend()
 plt.show()
@@ -183,7 +199,7 @@ plt.show()
 # does not depend on the tokenizer.
 
 # %%
-slmx("export", "--checkpoint", WORK / "run", "--int8", "--out", WORK / "bundle")
+slmx("export", "--checkpoint", "run", "--int8", "--out", "bundle")
 manifest = json.loads((WORK / "bundle" / "manifest.json").read_text(encoding="utf-8"))
 for name, variant in manifest["variants"].items():
     print(f"{name:6} {manifest['files'][variant['file']]['bytes'] / 1e6:5.2f} MB")
@@ -195,6 +211,9 @@ print(f"float {quality['float_bits_per_byte']:.4f} bits per byte, int8 {quality[
 #
 # A story is written token by token. The *KV cache* keeps what attention computed for earlier places, so that a step reads one token.
 # What a step costs then is mostly the time to read the weights from memory, and the overhead of the program around it.
+#
+# Nothing else should run on the machine during this cell. It prints ratios, because tokens per second say more about the machine than
+# about the program. Each program has one thread, they run in turn, and the middle one of several results counts.
 
 # %%
 from export.checks.torch_session import float_session
@@ -203,6 +222,7 @@ from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
 from runtimes.types import SamplingParams
 
+torch.set_num_threads(1)
 bundle = Bundle.open(WORK / "bundle")
 sessions = {"PyTorch": float_session(trained.model, 1)}
 sessions |= {name: Session.open(bundle.model_bytes(name), bundle.config, 1) for name in bundle.variants}
@@ -210,14 +230,15 @@ greedy, rates = SamplingParams(temperature=0), {name: [] for name in sessions}
 for _ in range(3 if QUICK else 7):
     for name, session in sessions.items():
         rates[name].append(100 / decode_seconds(session, start[:1], greedy, 100))
-for name, values in rates.items():
-    print(f"{name:8} {np.median(values):8,.0f} tokens/s")
+for name in bundle.variants:
+    print(f"{name:6} {np.median(rates[name]) / np.median(rates['PyTorch']):4.1f} times the speed of PyTorch")
 
 # %% [markdown]
 # ## 8. A story
 #
-# The model saw a few hundred thousand words, for some minutes. It knows how a story begins, and which words go together. For what
-# more text and more time give, see the stories of the shipped models in `docs/stories.md`.
+# The model saw a few hundred thousand words, for some minutes. It knows how a story begins, and which words go together, but a story
+# has no plan: people and things come and go. For what more text and more time give, see the stories of the shipped models in
+# [stories.md](stories.md), which had about twenty times as many steps and a text without the mistakes of a teacher.
 
 # %%
 writer = load(WORK / "bundle")

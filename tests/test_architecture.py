@@ -88,6 +88,15 @@ def test_the_diagram_shows_the_imports_as_they_are() -> None:
     assert drawn() == arrows(imports_between_rooms())
 
 
+def test_the_table_lists_every_room() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    listed = re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)
+    folders = [path for package in PACKAGES for path in (ROOT / package).iterdir() if path.is_dir()]
+    rooms = {f"{path.parent.name}.{path.name}" for path in folders if any(path.glob("*.py")) or any(path.glob("*.ts"))}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == rooms | {"slm", "export", "runtimes"}
+
+
 def main() -> None:
     """Print the arrows that the diagram must hold."""
     for here, there in sorted(arrows(imports_between_rooms())):

@@ -1,7 +1,8 @@
-"""README.md and docs/: commands exist, Python runs, links lead somewhere, and generated parts are fresh."""
+"""README.md and docs/: commands exist, links lead somewhere, generated parts are fresh. test_blocks.py runs blocks."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 import typer
 
+from benchmarks.report.printers import to_markdown
+from benchmarks.report.reader import read_report
+from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.cli import COMMANDS, app
 from slm.examples import EXAMPLES
 from slm.usage import ClickException
@@ -19,6 +23,7 @@ from slm.usage import ClickException
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
 PAGES = [*(page for page in PAGES if page.is_file()), *sorted((ROOT / "docs").glob("*.md"))]
+NOTEBOOK = ROOT / "docs" / "story_model.ipynb"
 GENERATED = ("README.md", "docs/commands.md")
 MOST_LINES = 150
 
@@ -116,16 +121,45 @@ def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= MOST_LINES
 
 
-def test_the_python_of_readme_runs(tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text("utf-8")
-    (block,) = re.findall(r"^    from runtimes import load\n(?:    .*\n|\n(?=    ))*", text, re.MULTILINE)
-    code = "\n".join(line[4:] for line in block.splitlines())
-    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ran.stdout.count("Once upon a time") >= 9
-
-
 def test_the_generated_parts_are_fresh() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "cogapp", "--check", *GENERATED], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, f"run: cog -r {' '.join(GENERATED)}\n{ran.stdout}{ran.stderr}"
+
+
+def test_the_page_of_the_report_is_that_of_its_samples() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text("utf-8").splitlines()
+    lines = to_markdown(read_report(ROOT / "docs" / "benchmarks.json"), {}, "").splitlines()
+    assert len(lines) > 500
+    assert [line for line in lines if line not in page] == [], "run python -m benchmarks.report.write_docs"
+
+
+def test_the_sizes_in_readme_are_those_of_the_files() -> None:
+    bundle = sum(path.stat().st_size for path in (SHIPPED_BUNDLES / "nano").rglob("*") if path.is_file())
+    assert f"nano model ({bundle / 1e6:.0f} MB)" in (ROOT / "README.md").read_text("utf-8")
+
+
+def cells_of_the_script() -> list[tuple[str, str]]:
+    """The cells of docs/story_model.py: their kind and their text."""
+    text = NOTEBOOK.with_suffix(".py").read_text("utf-8")
+    cells = []
+    for kind, body in re.findall(r"^# %%( \[markdown\])?\n(.*?)(?=^# %%|\Z)", text, re.MULTILINE | re.DOTALL):
+        prose = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.strip().splitlines())
+        cells.append(("markdown", prose) if kind else ("code", body.strip()))
+    return cells
+
+
+def test_the_notebook_is_that_of_the_script_and_was_run_whole() -> None:
+    text = NOTEBOOK.read_text("utf-8")
+    cells = json.loads(text)["cells"]
+    assert [(cell["cell_type"], "".join(cell["source"])) for cell in cells] == cells_of_the_script(), "make notebook"
+    assert len(text.encode("utf-8")) < 300_000
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell["outputs"]]
+    shown = "".join("".join(output.get("text", [])) for output in outputs)
+    assert "step 900/900" in shown
+    assert "speed of PyTorch" in shown
+    assert not re.search(r"tokens/s|/(tmp|home|root|work|Users)/|\x1b", shown)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

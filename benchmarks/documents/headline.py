@@ -1,11 +1,16 @@
-"""The sentence about speed in README.md, from docs/benchmarks.json. `cog -r README.md` puts it there."""
+"""The sentences about speed and quality in README.md, from docs/benchmarks.json. `cog -r README.md` puts them there."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from benchmarks.report.headline import opening
+from benchmarks.report.families import LLAMA_CPP
+from benchmarks.report.fields import percent
+from benchmarks.report.headline import in_a_list, opening
+from benchmarks.report.leaderboard import main_results, quality_kept
 from benchmarks.report.reader import read_report
+from slm.folder_kind import PRETRAINED
 
 REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.json"
 
@@ -16,3 +21,23 @@ def headline() -> str:
     machine = report.machine
     where = f"{machine['cpu']} with {machine['cores']} cores"
     return f"{opening(report)} ({where}, onnxruntime {machine['onnxruntime']}, {report.created[:10]}.)"
+
+
+def quality() -> str:
+    """Returns what text the quality in this sentence is that of, and the quality that llama.cpp's files keep."""
+    report = read_report(REPORT)
+    results = main_results(report, "nano")
+    kinds = {kind: f"{LLAMA_CPP.name} {kind}" for kind in ("Q8_0", "Q4_0")}
+    kept = {kind: results[name] for kind, name in kinds.items() if name in results}
+    training = json.loads((PRETRAINED / "nano" / "training.json").read_text("utf-8"))
+    part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]
+    lines = [
+        "Quality is that of the text of the report, the beginning of the validation text, which is easier than the",
+        f"rest: nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
+        "([docs/quality-figures.md](docs/quality-figures.md)).",
+    ]
+    if kept:
+        shares = in_a_list([percent(quality_kept(report, result)) for result in kept.values()])
+        lines.append(f"Sizes and speeds of llama.cpp are those of the better of {in_a_list(list(kept))},")
+        lines.append(f"which keep {shares} of nano's quality.")
+    return "\n".join(lines)

@@ -65,7 +65,7 @@ def check_variant(
     difference, same, bits, quality, operators = None, None, None, None, None
     if gate.parity is not None:
         forward = open_forward(name, file, model.config, trusted=trusted)
-        difference = parity(model, forward, chunked_batches=name != "fp32")
+        difference = parity(model, forward, chunked_batches=not VARIANTS[name].shared_cache)
         same = same_greedy_tokens(model, name, file, trusted=trusted)
     if name == "fp32":
         bits = float_model.compare(file, decode=False).windows.bits_per_byte
