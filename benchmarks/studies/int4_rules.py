@@ -5,7 +5,7 @@
 Every rule has the blocks of the export. All but one have its token table in 8 bits. "Rise" is the relative rise in bits
 per byte over fp32, with a 95 % interval that is clustered by story. Each rule reads the same text in whole windows. The
 rules of onnxruntime are those of its MatMulNBitsQuantizer (HQQ, k-quant and GPTQ), called for one matrix at a time,
-because that class has one size of blocks for all matrices.
+because that class has one size of blocks for all matrices. The export samples the stories that its GPTQ reads.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
 import typer
-from onnx import helper, numpy_helper
+from onnx import numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import HQQWeightOnlyQuantConfig, HQQWeightOnlyQuantizer
 from onnxruntime.quantization.neural_compressor.weight_only import gptq, quant_tensor, quant_tensor_k_quant_cpu
 
@@ -35,8 +34,8 @@ from benchmarks.evaluation.text import EncodedText, StoryText
 from benchmarks.studies.command import check_folder, command_line, run
 from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
+from export.formats.gptq import DAMPING, FloatArray, input_products, round_with_products, sample_products
 from export.formats.graph import head_name
-from runtimes.engine.cache import cache_names
 from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
 from slm.blocks import BLOCK_RECIPES, BlockRecipe, Blocks, block_size, quantize_blocks
@@ -48,13 +47,11 @@ from slm.hashing import sha256_of
 from slm.presets import GPTConfig
 
 STUDY = "int4_rules"
-FLOAT, PRESENT, SMALL_HEAD = "fp32", "least squared error (the export's)", "the same, token table in 4 bits"
+FLOAT, PRESENT, SMALL_HEAD = "fp32", "GPTQ of the export, own stories", "the same, token table in 4 bits"
 BITS, HALF = 4, 8
-DAMPING = 0.01  # of GPTQ: the part of the mean of the diagonal that is added to it
 CALIBRATION_STORIES = 2000
 
 Floats = npt.NDArray[np.float64]
-Weights = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,9 @@ class Matrix:
         products: Sums of the products of each two inputs over the calibration text, float [inputs, inputs].
     """
 
-    weights: Weights
+    weights: FloatArray
     block: int
-    products: Floats
+    products: FloatArray
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ def largest_weight(matrix: Matrix) -> Rounded:
 
 
 def least_squared_error(matrix: Matrix) -> Rounded:
-    """The rule of the export."""
+    """The scales of the export, and each weight rounded to the nearest number, as in training for int4."""
     return Rounded(Blocks(BITS, *quantize_blocks(matrix.weights, BITS, matrix.block)))
 
 
@@ -124,75 +121,27 @@ def k_quant(matrix: Matrix) -> Rounded:
 
 def gptq_of_onnxruntime(matrix: Matrix, scheme: str) -> Rounded:
     """GPTQ of onnxruntime; `scheme` is "sym" or "asym"."""
-    rounded = gptq(
-        matrix.weights.T.copy(), matrix.products.copy(), BITS, matrix.block, scheme, percdamp=DAMPING, mse=True
-    )
+    products = matrix.products.astype(np.float64)
+    rounded = gptq(matrix.weights.T.copy(), products, BITS, matrix.block, scheme, percdamp=DAMPING, mse=True)
     numbers, scales, zero_points = quant_tensor(rounded.T, BITS, matrix.block, scheme, "uint")
     kept = zero_points.reshape(len(matrix.weights), -1) if scheme == "asym" else None
     return Rounded(_in_blocks(matrix, numbers, scales), kept)
 
 
-def gptq_with_fitted_scales(matrix: Matrix) -> Rounded:
-    """GPTQ (Frantar et al., 2022, arXiv:2210.17323) with the scales that the export fits to each block."""
-    rest = matrix.weights.astype(np.float64)
-    products = matrix.products + DAMPING * np.mean(np.diag(matrix.products)) * np.eye(len(matrix.products))
-    inverse = np.linalg.cholesky(np.linalg.inv(products)).T
-    numbers = np.empty_like(rest)
-    scales = np.empty((len(rest), rest.shape[1] // matrix.block))
-    for index, start in enumerate(range(0, rest.shape[1], matrix.block)):
-        end = start + matrix.block
-        _, fitted = quantize_blocks(rest[:, start:end].astype(np.float32), BITS, matrix.block)
-        scale = scales[:, index] = fitted[:, 0]
-        errors = np.empty((len(rest), matrix.block))
-        for column in range(start, end):
-            numbers[:, column] = np.clip(np.rint(rest[:, column] / scale), -HALF, HALF - 1)
-            error = (rest[:, column] - numbers[:, column] * scale) / inverse[column, column]
-            rest[:, column + 1 : end] -= np.outer(error, inverse[column, column + 1 : end])
-            errors[:, column - start] = error
-        rest[:, end:] -= errors @ inverse[start:end, end:]
-    return Rounded(_in_blocks(matrix, numbers + HALF, scales))
+def gptq_of_the_export(matrix: Matrix) -> Rounded:
+    """GPTQ with the scales that the export fits to each block."""
+    return Rounded(round_with_products(matrix.weights, matrix.products, BITS, matrix.block))
 
 
 RULES: dict[str, Callable[[Matrix], Rounded]] = {
     "scale of the largest weight": largest_weight,
-    PRESENT: least_squared_error,
+    "scale of least squared error": least_squared_error,
     "HQQ of onnxruntime, float zero points": half_quadratic,
     "k-quant of onnxruntime, zero points": k_quant,
     "GPTQ of onnxruntime": lambda matrix: gptq_of_onnxruntime(matrix, "sym"),
     "GPTQ of onnxruntime, zero points": lambda matrix: gptq_of_onnxruntime(matrix, "asym"),
-    "GPTQ with the export's scales": gptq_with_fitted_scales,
+    "GPTQ of the export, training text": gptq_of_the_export,
 }
-
-
-def calibrate(fp32: Path, config: GPTConfig, windows: npt.NDArray[np.int64]) -> dict[str, Floats]:
-    """Reads a text with the float model.
-
-    Args:
-        fp32: The float graph.
-        config: Its shape.
-        windows: The ids to read, int64 [windows, context].
-
-    Returns:
-        For each matrix of the layers, the sums of the products of each two of its inputs.
-    """
-    model = onnx.load(fp32)
-    chosen = {node.input[1]: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
-    del chosen[head_name(config)]
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in {*chosen.values()}
-    )
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    empty = np.zeros((1, config.kv_heads, 0, config.head_dim), np.float32)
-    feed = dict.fromkeys(cache_names(config.n_layer)[0], empty)
-    feed["position_ids"] = np.arange(windows.shape[1])[None]
-    feed["attention_mask"] = np.ones((1, windows.shape[1]), np.int64)
-    sums: dict[str, Floats] = {}
-    for ids in windows:
-        found = session.run([*chosen.values()], {**feed, "input_ids": ids[None]})
-        for name, inputs in zip(chosen, found, strict=True):
-            rows = inputs[0].astype(np.float64)
-            sums[name] = sums.get(name, 0) + rows.T @ rows
-    return sums
 
 
 def write_rule(present: Path, target: Path, rounded: dict[str, Rounded]) -> None:
@@ -223,8 +172,8 @@ def _packed(zero_points: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     if zero_points.dtype != np.uint8:
         return zero_points
     even = np.pad(zero_points.astype(np.uint8), ((0, 0), (0, zero_points.shape[1] % 2)))
-    packed: npt.NDArray[np.uint8] = even[:, 0::2] | even[:, 1::2] << 4
-    return packed
+    packed = even[:, 0::2] | even[:, 1::2] << 4
+    return packed.astype(np.uint8)
 
 
 def write_small_head(present: Path, target: Path, fp32: Path, config: GPTConfig) -> int:
@@ -251,23 +200,26 @@ def write_small_head(present: Path, target: Path, fp32: Path, config: GPTConfig)
     return target.stat().st_size - small.values.size
 
 
-def write_rules(checkpoint: Checkpoint, windows: npt.NDArray[np.int64], folder: Path) -> Iterator[tuple[str, Path, int]]:
+def write_rules(
+    checkpoint: Checkpoint, windows: npt.NDArray[np.int64], folder: Path
+) -> Iterator[tuple[str, Path, int]]:
     """Writes fp32 and int4 by each rule; yields name, file, and the bytes of the file."""
     config = checkpoint.model.config
     fp32, present = folder / "fp32.onnx", folder / "int4.onnx"
     recipe: BlockRecipe = BLOCK_RECIPES["int4"]
     export_onnx(checkpoint.model, fp32)
-    quantize_blockwise(fp32, present, recipe)
+    quantize_blockwise(fp32, present, recipe, sample_products(checkpoint.model, checkpoint.tokenizer))
     yield FLOAT, fp32, fp32.stat().st_size
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(fp32).graph.initializer}
     matrices = {
         name: Matrix(np.ascontiguousarray(weights[name].T), block_size(len(weights[name]), recipe.largest_block), sums)
-        for name, sums in calibrate(fp32, config, windows).items()
+        for name, sums in input_products(checkpoint.model, windows.tolist()).items()
     }
     target = folder / "rule.onnx"
     for rule, round_matrix in RULES.items():
         write_rule(present, target, {name: round_matrix(matrix) for name, matrix in matrices.items()})
         yield rule, target, target.stat().st_size
+    yield PRESENT, present, present.stat().st_size
     if config.tied:
         size = write_small_head(present, target, fp32, config)
         yield SMALL_HEAD, target, size
@@ -302,10 +254,11 @@ def table(rules: dict[str, Any]) -> str:
     for rule, row in rules.items():
         if rule != FLOAT:
             rise, against = row["rise"], row["against the export's"]
-            interval = "" if rule == PRESENT else f"{against['value']:+.2%} ({against['low']:+.2%} to {against['high']:+.2%})"
-            lines.append(
-                f"| {rule} | {row['bytes']:,} | {rise['value']:+.2%} +-{(rise['high'] - rise['low']) / 2:.2%} | {interval} |"
+            width = (rise["high"] - rise["low"]) / 2
+            interval = (
+                "" if rule == PRESENT else f"{against['value']:+.2%} ({against['low']:+.2%} to {against['high']:+.2%})"
             )
+            lines.append(f"| {rule} | {row['bytes']:,} | {rise['value']:+.2%} +-{width:.2%} | {interval} |")
     return "\n".join(lines)
 
 
