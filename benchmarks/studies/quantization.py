@@ -78,7 +78,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
 def write_models(model: GPT, folder: Path, names: Iterable[str], products: Products | None = None) -> None:
     """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks.
 
-    Without `products`, which only a speed does not need, the weights of int4 are rounded to the nearest numbers.
+    Without `products`, the weights of int4 are rounded to the nearest numbers, which is as fast.
     """
     from export.formats.blockwise import quantize_blockwise
     from export.formats.fused import export_onnx

@@ -167,7 +167,9 @@ def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
     with bundles.brief_judge():
         assert slmx("export", "--checkpoint", tmp_path, "--int4", "--out", "b").code == 0
     made = Bundle.open(Path("b"))
-    assert made.manifest.variants["int4"].settings["rounding"] == ("nearest" if trained else "gptq")
+    settings = made.manifest.variants["int4"].settings
+    assert settings is not None
+    assert settings["rounding"] == ("nearest" if trained else "gptq")
     nearest = tmp_path / "nearest.onnx"
     quantize_blockwise(path_of(made, "fp32"), nearest, BLOCK_RECIPES["int4"])
     assert (path_of(made, "int4").read_bytes() == nearest.read_bytes()) is trained
