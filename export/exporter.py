@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
 from export.formats.fused import OPSET, export_onnx
+from export.formats.gptq import Products, sample_products
 from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
@@ -53,6 +53,7 @@ from slm.json_reader import as_plain_text, is_plain_name
 from slm.ownership import BUNDLE
 from slm.presets import get_preset
 from slm.tokenizer import JSON_FILE, RANKS_FILE
+from slm.train.qat import trained_for
 from slm.untrained import untrained_checkpoint
 
 # The manifest's description of each file that is not a variant.
@@ -187,8 +188,8 @@ class _Export:
         makers: dict[str, Callable[[], VariantEntry]] = {
             "fp32": self._fp32,
             "int8": self._int8,
-            "q8": partial(self._blocks, "q8"),
-            "int4": partial(self._blocks, "int4"),
+            "q8": self._q8,
+            "int4": self._int4,
             "fp16": self._fp16,
             "portable": self._portable,
             "mobile": self._mobile,
@@ -276,11 +277,24 @@ class _Export:
             "nothing was published"
         )
 
-    def _blocks(self, name: str) -> VariantEntry:
-        self.log(f"{name}: quantizing and reading the text, whole and token by token")
+    def _q8(self) -> VariantEntry:
+        self.log("q8: quantizing and reading the text, whole and token by token")
+        return self._blocks("q8", None)
+
+    def _int4(self) -> VariantEntry:
+        if trained_for(self.checkpoint.record) == "int4":
+            self.log("int4: rounding as in the training, and reading the text, whole and token by token")
+            return self._blocks("int4", None)
+        self.log(
+            "int4: quantizing for stories of the float model (GPTQ), and reading the text, whole and token by token"
+        )
+        return self._blocks("int4", sample_products(self.model, self.checkpoint.tokenizer))
+
+    def _blocks(self, name: str, products: Products | None) -> VariantEntry:
         recipe = BLOCK_RECIPES[name]
-        quantize_blockwise(self.paths["fp32"], self.paths[name], recipe)
-        return self._entry(name, self._check(name), settings=recipe.settings)
+        quantize_blockwise(self.paths["fp32"], self.paths[name], recipe, products)
+        rounding = "nearest" if products is None else "gptq"
+        return self._entry(name, self._check(name), settings={**recipe.settings, "rounding": rounding})
 
     def _fp16(self) -> VariantEntry:
         self.log("fp16: storing weights in 16 bits and reading the text")

@@ -38,6 +38,7 @@ from runtimes.types import SamplingParams
 from slm.presets import GPTConfig
 
 if TYPE_CHECKING:
+    from export.formats.gptq import Products
     from slm.model import GPT
 
 ARRAYS = "reading.npz"
@@ -50,6 +51,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     """Write models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
+    from export.formats.gptq import sample_products
     from export.formats.quantize import RECIPES
     from slm.blocks import BLOCK_RECIPES
     from slm.checkpoint import load_checkpoint
@@ -69,11 +71,15 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
         bits_per_byte=float_model.float_bits_per_byte,
     )
     (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8", newline="\n")
-    write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES])
+    products = sample_products(loaded.model, loaded.tokenizer)
+    write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES], products)
 
 
-def write_models(model: GPT, folder: Path, names: Iterable[str]) -> None:
-    """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks."""
+def write_models(model: GPT, folder: Path, names: Iterable[str], products: Products | None = None) -> None:
+    """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks.
+
+    Without `products`, the weights of int4 are rounded to the nearest numbers, which is as fast.
+    """
     from export.formats.blockwise import quantize_blockwise
     from export.formats.fused import export_onnx
     from export.formats.quantize import get_recipe, quantize_int8
@@ -88,7 +94,8 @@ def write_models(model: GPT, folder: Path, names: Iterable[str]) -> None:
     }
     for name in names:
         if name in in_blocks:
-            quantize_blockwise(fp32, folder / f"{name}.onnx", in_blocks[name])
+            recipe = in_blocks[name]
+            quantize_blockwise(fp32, folder / f"{name}.onnx", recipe, products if recipe.bits == 4 else None)
         else:
             quantize_int8(fp32, folder / f"{name}.onnx", get_recipe(name))
 

@@ -1,7 +1,7 @@
 """Quantizes a graph in blocks of weights: q8 in 8 bits, int4 in 4 bits.
 
-`slm.blocks` has the rule. onnxruntime's MatMulNBits multiplies by the blocks. It quantizes each row of activations by
-itself, in the same blocks.
+`slm.blocks` has the rule of the blocks and their scales, and `export.formats.gptq` rounds the matrices of int4.
+onnxruntime's MatMulNBits multiplies by the blocks. It quantizes each row of activations by itself, in the same blocks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.formats.fused import CONTRIB
+from export.formats.gptq import Products, round_with_products
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
-from slm.blocks import BlockRecipe, Blocks
+from slm.blocks import BlockRecipe, Blocks, block_size
 
 INT8_ACTIVATIONS = 4  # MatMulNBits's name for products of 8-bit activations, its accuracy_level
 # The nodes that gather the rows of the token table. The last one writes the embedded tokens.
@@ -64,7 +65,7 @@ class StoredBlocks:
         )
 
 
-def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe) -> None:
+def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, products: Products | None = None) -> None:
     """Writes the form of a float graph whose matrices and token table are stored in blocks of weights.
 
     A tied head and the embedding read the same stored numbers. The embedding gathers rows of them with standard
@@ -74,6 +75,8 @@ def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe) -> None:
         source: The float32 graph.
         target: Where the quantized graph is written.
         recipe: How to quantize.
+        products: Matrices to round by GPTQ, with the products of their inputs. Each weight of the others is rounded to
+            the nearest number.
     """
     model = onnx.load(source)
     graph = model.graph
@@ -84,7 +87,12 @@ def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe) -> None:
     for node in graph.node:
         name = node.input[1] if node.op_type == "MatMul" else ""
         if name in weights:
-            stored[name] = StoredBlocks(name, recipe.quantize(weights[name].T, is_table=name == head))
+            if products is not None and name in products:
+                block = block_size(len(weights[name]), recipe.largest_block)
+                rounded = round_with_products(weights[name].T, products[name], recipe.bits, block)
+            else:
+                rounded = recipe.quantize(weights[name].T, is_table=name == head)
+            stored[name] = StoredBlocks(name, rounded)
             node.CopyFrom(stored[name].multiply(node))
     if not tied:
         stored[table] = StoredBlocks(table, recipe.quantize(weights[table], is_table=True))

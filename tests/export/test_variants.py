@@ -18,6 +18,7 @@ from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
+from export.formats.blockwise import quantize_blockwise
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
@@ -144,7 +145,8 @@ def test_weights_in_blocks_are_checked_and_described(bundle: Bundle, variant: st
     graph = onnx.load(path_of(bundle, variant)).graph
     assert not [node for node in graph.node if node.op_type in ("MatMul", "MatMulInteger")]
     entry, recipe = bundle.manifest.variants[variant], BLOCK_RECIPES[variant]
-    assert entry.settings == {"bits": recipe.bits, "largest_block": recipe.largest_block, "head_bits": HEAD_BITS}
+    rounding = "gptq" if variant == "int4" else "nearest"
+    assert entry.settings == {**recipe.settings, "head_bits": HEAD_BITS, "rounding": rounding}
     assert entry.figures.operators is not None
     assert entry.figures.operators.quantized == 4 * bundle.config.n_layer + 1
     assert check_operators(variant, path_of(bundle, variant), bundle.config, [])["wrong"] == []
@@ -154,6 +156,23 @@ def test_weights_in_blocks_are_checked_and_described(bundle: Bundle, variant: st
     assert quality.decode is not None
     assert quality.decode.kl > 0
     assert quality.worst_bpb_increase <= limit
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
+    slmx: Slmx, checkpoint: Checkpoint, tmp_path: Path, trained: bool
+) -> None:
+    record = {"plan": {"qat": "int4"}} if trained else {}
+    save_checkpoint(tmp_path, "nano", checkpoint.model, checkpoint.tokenizer, checkpoint.merges, record)
+    with bundles.brief_judge():
+        assert slmx("export", "--checkpoint", tmp_path, "--int4", "--out", "b").code == 0
+    made = Bundle.open(Path("b"))
+    settings = made.manifest.variants["int4"].settings
+    assert settings is not None
+    assert settings["rounding"] == ("nearest" if trained else "gptq")
+    nearest = tmp_path / "nearest.onnx"
+    quantize_blockwise(path_of(made, "fp32"), nearest, BLOCK_RECIPES["int4"])
+    assert (path_of(made, "int4").read_bytes() == nearest.read_bytes()) is trained
 
 
 def test_q8_is_closer_to_float_than_int8_and_int4(bundle: Bundle) -> None:
