@@ -109,10 +109,8 @@ def check_serving(quick: bool, log: Log) -> Outcome:
     def watch(server: Server) -> None:
         started = time.monotonic()
         while not done.wait(seconds / 200):
-            passed = time.monotonic() - started
-            if passed > seconds / 4:  # the slots and the caches of prompts are filled first
-                threads = len(os.listdir(f"/proc/{server.process.pid}/task"))
-                taken.append((passed, server.memory()["VmRSS"], server.descriptors(), threads))
+            threads = len(os.listdir(f"/proc/{server.process.pid}/task"))
+            taken.append((time.monotonic() - started, server.memory()["VmRSS"], server.descriptors(), threads))
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -125,9 +123,12 @@ def check_serving(quick: bool, log: Log) -> Outcome:
         finally:
             done.set()
             watcher.join()
+    readings = [[round(one[0], 1), one[1]] for one in taken]
+    taken = [one for one in taken if one[0] > seconds / 4]  # the slots and the caches of prompts are filled first
     growth = slope_per_hour([one[0] for one in taken], [one[1] for one in taken])
     figures = {
         "bytes_per_hour": growth._asdict(),
+        "seconds and bytes": readings[:: max(1, len(readings) // 20)],
         "statuses": found.statuses,
         "tokens": found.tokens,
         "seconds": seconds,
