@@ -1,7 +1,8 @@
-"""`make story` ends with lines that can be typed as they are."""
+"""`make story` ends with lines that can be typed as they are, and the workflows of GitHub agree with make and CI."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,3 +39,16 @@ def test_make_story_ends_with_lines_that_run_in_this_shell(tmp_path: Path) -> No
         assert line.startswith("  .venv/bin/slmx ")
         ran = run("sh", "-c", line)
         assert (ran.returncode, ran.stdout != "") == (0, True)
+
+
+def test_the_workflows_have_the_commands_of_the_makefile_and_of_ci() -> None:
+    makefile, ci = (ROOT / "Makefile").read_text("utf-8"), (ROOT / ".ci" / "run").read_text("utf-8")
+    workflows = ROOT / ".github" / "workflows"
+    tests, release = ((workflows / f"{name}.yml").read_text("utf-8") for name in ("tests", "release"))
+    for words, one, other in (
+        (r'-m "not heavy[^"]*"', makefile, tests),
+        (r"torch==[\d.]+", makefile, tests),
+        (r"--require-hashes --no-deps --requirement \S+", ci, release),
+        (r"\.ci/build\.py(?: [\w/]+)? --out", ci, release),
+    ):
+        assert set(re.findall(words, one)) == set(re.findall(words, other)) != set()

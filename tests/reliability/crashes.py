@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import signal
 from dataclasses import replace
 
 from tests.reliability.forks import Fault, Forks
 from tests.reliability.outcome import Check, Log, Outcome
-from tests.reliability.stages import Stage, stages
-from tests.reliability.writers import FULL, NEW
+from tests.reliability.stages import Stage, stage_of
+from tests.reliability.writers import NEW, WRITERS, Writer
 
-QUICK = ("generate --save", "sign", "unpack")
+QUICK = ("generate --save", "sign", "unpack")  # the writers of the short form; they need no PyTorch
 QUICK_KILLS = 6
 RANDOM_KILLS = 20
 
 
-def run(quick: bool, log: Log) -> Outcome:
-    """Tries the promise."""
+def run(writer: Writer, quick: bool, log: Log) -> Outcome:
+    """Kills a writer."""
     found = Outcome(0, "kills")
-    with stages(QUICK if quick else [writer.name for writer in FULL], log) as (children, made):
-        for stage in made:
-            count = len(stage.calls)
-            writes = {call for call, name in enumerate(stage.calls) if "write" in name.split()[0]}
-            faults = [Fault(call, mode) for call in range(count) for mode in _modes(call in writes)]
-            if quick:
-                faults = [faults[place * len(faults) // QUICK_KILLS] for place in range(QUICK_KILLS)]
-            failed = len(found.failures)
-            killed = sum(_kill(stage, children, fault, None, found) for fault in faults)
-            rng = random.Random(stage.writer.name)
-            longest = children.run(stage.writer.job(stage.copy())).seconds
-            for _ in range(0 if quick else RANDOM_KILLS):
-                _kill(stage, children, None, rng.uniform(0, longest), found)
-            log(f"{stage.writer.name}: killed at {killed} of {len(faults)}, {len(found.failures) - failed} failed")
-            found.figures[stage.writer.name] = {"calls": count, "killed at calls": killed}
+    with stage_of(writer, log) as (children, stage):
+        count = len(stage.calls)
+        writes = {call for call, name in enumerate(stage.calls) if "write" in name.split()[0]}
+        faults = [Fault(call, mode) for call in range(count) for mode in _modes(call in writes)]
+        if quick:
+            faults = [faults[place * len(faults) // QUICK_KILLS] for place in range(QUICK_KILLS)]
+        killed = sum(_kill(stage, children, fault, None, found) for fault in faults)
+        rng = random.Random(writer.name)
+        longest = children.run(stage.writer.job(stage.copy())).seconds
+        for _ in range(0 if quick else RANDOM_KILLS):
+            _kill(stage, children, None, rng.uniform(0, longest), found)
+    found.figures |= {"calls": count, "killed at calls": killed}
     return found
 
 
@@ -63,10 +61,10 @@ def _kill(stage: Stage, children: Forks, fault: Fault | None, seconds: float | N
     return ended.code == -signal.SIGKILL
 
 
+PROMISE = (
+    "A command that is killed at any moment leaves its old output or its new one, and the next run mends the rest."
+)
 CHECKS = {
-    "crashes": Check(
-        "A command that is killed at any moment leaves its old output or its new one, and the next run mends the rest.",
-        run,
-        needs="cc",
-    )
+    f"crashes:{writer.name}": Check(PROMISE, functools.partial(run, writer), "cc", in_short_form=writer.name in QUICK)
+    for writer in WRITERS
 }

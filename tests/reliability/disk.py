@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import random
 import re
@@ -17,10 +18,10 @@ from pathlib import Path
 from slm.locks import lock_folder
 from tests.reliability.forks import Ended, Fault, Forks
 from tests.reliability.outcome import Check, Log, Outcome
-from tests.reliability.stages import Stage, stages
-from tests.reliability.writers import FULL, NEIGHBOURS, NEW, NONE, OLD
+from tests.reliability.stages import Stage, stage_of
+from tests.reliability.writers import NEIGHBOURS, NEW, NONE, OLD, WRITERS, Writer
 
-QUICK = ("generate --save", "sign", "unpack")
+QUICK = ("generate --save", "sign", "unpack")  # the writers of the short form; they need no PyTorch
 FAULTS = 200  # of each writer, at most
 QUICK_FAULTS = 4
 ROOMS = 12  # sizes of a full disk
@@ -41,19 +42,15 @@ ADVICE = re.compile(r"free space|make (?:room|it)|another|again|check|move|delet
 SAID_ABOVE = "not written ("  # slmx verify prints what it finds, and a file of it is no condition
 
 
-def run(quick: bool, log: Log) -> Outcome:
-    """Tries the promise."""
+def run(writer: Writer, quick: bool, log: Log) -> Outcome:
+    """Disturbs a writer."""
     found = Outcome(0, "failing disks, second writers and moved folders")
-    with stages(QUICK if quick else [writer.name for writer in FULL], log) as (children, made):
-        for stage in made:
-            before, failed = found.tried, len(found.failures)
-            _faults(stage, children, found, QUICK_FAULTS if quick else FAULTS)
-            _mounted(stage, children, found, QUICK_ROOMS if quick else ROOMS, log)
-            _second_writer(stage, children, found)
-            _clock(stage, children, found)
-            _moved(stage, children, found, QUICK_MOVES if quick else MOVES)
-            log(f"{stage.writer.name}: {found.tried - before} trials, {len(found.failures) - failed} failed")
-            found.figures[stage.writer.name] = found.tried - before
+    with stage_of(writer, log) as (children, stage):
+        _faults(stage, children, found, QUICK_FAULTS if quick else FAULTS)
+        _mounted(stage, children, found, QUICK_ROOMS if quick else ROOMS, log)
+        _second_writer(stage, children, found)
+        _clock(stage, children, found)
+        _moved(stage, children, found, QUICK_MOVES if quick else MOVES)
     return found
 
 
@@ -209,11 +206,11 @@ def _moved(stage: Stage, children: Forks, found: Outcome, moves: int) -> None:
             found.failures.append(f"{writer.name}: {writer.reads} is moved at its file {opened}: {problem}")
 
 
+PROMISE = (
+    "A disk that fails, is full or read-only ends a command with one line, and the old output stays; "
+    "so do a second writer, a clock that goes back, and a folder that is moved."
+)
 CHECKS = {
-    "disk": Check(
-        "A disk that fails, is full or read-only ends a command with one line, and the old output stays; "
-        "so do a second writer, a clock that goes back, and a folder that is moved.",
-        run,
-        needs="cc",
-    )
+    f"disk:{writer.name}": Check(PROMISE, functools.partial(run, writer), "cc", in_short_form=writer.name in QUICK)
+    for writer in WRITERS
 }

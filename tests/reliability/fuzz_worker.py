@@ -16,10 +16,9 @@ from tests.reliability.mutate import mutated
 from tests.reliability.reader import Reader, fault_of
 from tests.reliability.readers import READERS
 
-SECONDS = 5.0  # that an input may take
+SECONDS = 5.0  # of processor time that an input may take; on a busy machine, that of the clock says less
 GROWTH, GROWTH_PER_BYTE = 64 * 2**20, 4  # bytes of memory that an input may take, and as many for each of its bytes
 ADDRESS_SPACE = 2 * 2**30  # beyond this, an allocation fails, so that no input takes the memory of the machine
-MOST_INPUTS = 1_000_000
 INPUT = "input"
 NOTICED = 2**22  # growth from which on the peak is reset
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +52,9 @@ def place_of(error: BaseException) -> str:
 
 def try_input(reader: Reader, number: int, content: bytes) -> Fault | None:
     """Reads one damaged content; returns what was wrong."""
-    before, started = _peak(), time.monotonic()
+    before, started = _peak(), time.process_time()
     fault = fault_of(reader, content)
-    seconds, growth = time.monotonic() - started, _peak() - before
+    seconds, growth = time.process_time() - started, _peak() - before
     if growth > NOTICED:
         reset_peak()
     if fault is not None:
@@ -69,15 +68,24 @@ def try_input(reader: Reader, number: int, content: bytes) -> Fault | None:
     return None
 
 
-def work(name: str, start: int, seconds: float, home: Path, current: ctypes.c_longlong, pipe: Connection) -> None:
+def work(
+    name: str,
+    numbers: range,
+    seconds: float,
+    home: Path,
+    current: ctypes.c_longlong,
+    spent: ctypes.c_double,
+    pipe: Connection,
+) -> None:
     """Tries inputs until the time or the numbers are over. This is the main function of the process.
 
     Args:
         name: The reader.
-        start: The number of the first damage.
-        seconds: How long.
+        numbers: The numbers of the damages.
+        seconds: How long, in processor time.
         home: An empty folder. The parent finds the last input in it as `INPUT`.
         current: Gets the number of each damage before it is tried, in memory that the parent sees.
+        spent: Gets the processor time of all inputs so far, likewise.
         pipe: Gets each `Fault`, and None at the end.
     """
     os.environ["SLMX_KEY_PASSPHRASE"] = "none"
@@ -90,14 +98,15 @@ def work(name: str, start: int, seconds: float, home: Path, current: ctypes.c_lo
     size = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (size + ADDRESS_SPACE, size + ADDRESS_SPACE))
     reset_peak()
-    end = time.monotonic() + seconds
-    for number in range(start, MOST_INPUTS):
+    started = time.process_time()
+    for number in numbers:
         content = mutated(reader.seeds, reader.is_json, name, number)
         (home / INPUT).write_bytes(content)
         current.value = number
         if (found := try_input(reader, number, content)) is not None:
             pipe.send(found)
-        if time.monotonic() > end:
+        spent.value = time.process_time() - started
+        if spent.value > seconds:
             break
     pipe.send(None)
     pipe.close()

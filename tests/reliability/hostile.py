@@ -1,11 +1,14 @@
 """No file, however damaged or hostile, does anything but work or give one line of SlmxError.
 
-`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens.
+`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens. With a
+number in the place of the file, it tries so many damaged files, without a limit of time.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import multiprocessing
 import os
 import signal
@@ -13,21 +16,20 @@ import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from tests.reliability.fuzz_worker import INPUT, MOST_INPUTS, SECONDS, Fault, work
+from tests.reliability.fuzz_worker import INPUT, Fault, work
 from tests.reliability.outcome import Check, Log, Outcome
 from tests.reliability.reader import fault_of
 from tests.reliability.readers import READERS
 
-READER_SECONDS, QUICK_SECONDS = 600.0, 0.6
-AT_ONCE = min(2, os.cpu_count() or 1)
-STARTS = 60.0  # seconds that a process may take to make its reader
-HANGS = 4 * SECONDS
+READER_SECONDS, QUICK_SECONDS = 600.0, 0.6  # of processor time
+MOST_INPUTS = 1_000_000
+STARTS = 300.0  # seconds that a process may take to make its reader
+HANGS = 120.0  # seconds of the clock after which an input is given up
 MOST_DEATHS = 20
 # Where the inputs of faults are kept, and where those of mended faults are.
 KEPT = Path(tempfile.gettempdir()) / "slmx-hostile"
@@ -49,24 +51,18 @@ class Tried:
         self.like[fault.kind] = self.like.get(fault.kind, 0) + 1
 
 
-def run_hostile(quick: bool, log: Log) -> Outcome:
-    """Gives damaged contents to every reader, each in a process of its own."""
+def try_reader(name: str, quick: bool, log: Log) -> Outcome:
+    """Gives damaged contents to a reader in a process of its own."""
+    tried = _try_reader(_context(), name, QUICK_SECONDS if quick else READER_SECONDS)
+    failures = [line_of(name, fault, tried.like[kind]) for kind, fault in tried.faults.items()]
+    return Outcome(tried.inputs, "damaged files", failures)
+
+
+def _context() -> BaseContext:
+    """Returns the way in which processes start: as copies of one that has imported the readers."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.reliability.fuzz_worker"])
-    seconds = QUICK_SECONDS if quick else READER_SECONDS
-
-    def one(name: str) -> Tried:
-        tried = _try_reader(context, name, seconds)
-        log(f"{name}: {tried.inputs:,} inputs, {sum(tried.like.values())} faults")
-        return tried
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = dict(zip(READERS, pool.map(one, READERS), strict=True))
-    failures = [
-        line_of(name, fault, tried.like[kind]) for name, tried in found.items() for kind, fault in tried.faults.items()
-    ]
-    inputs = {name: tried.inputs for name, tried in found.items()}
-    return Outcome(sum(inputs.values()), "damaged files", failures, {"inputs of each reader": inputs})
+    return context
 
 
 def line_of(name: str, fault: Fault, count: int) -> str:
@@ -77,16 +73,15 @@ def line_of(name: str, fault: Fault, count: int) -> str:
     return f"{name} ({count} like it): {fault.what}; again: python -m tests.reliability.hostile {name} {path}"
 
 
-def _try_reader(context: BaseContext, name: str, seconds: float) -> Tried:
+def _try_reader(context: BaseContext, name: str, seconds: float, most: int = MOST_INPUTS) -> Tried:
     """Runs processes for a reader, one after the other if one dies, until the time or the numbers are over."""
     tried, start, deaths = Tried(), 0, 0
     left = seconds
-    while start < MOST_INPUTS and left > 0 and deaths < MOST_DEATHS:
+    while start < most and left > 0 and deaths < MOST_DEATHS:
         folder = MEMORY if os.access(MEMORY, os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="slmx-fuzz-", dir=folder) as home:
-            began = time.monotonic()
-            last, how = _run_process(context, name, start, left, Path(home), tried)
-            left -= time.monotonic() - began
+            last, spent, how = _run_process(context, name, range(start, most), left, Path(home), tried)
+            left -= spent
             if last < 0:
                 raise RuntimeError(f"{name}: its whole files are not read ({how}); the error is above")
             start = last + 1
@@ -99,12 +94,14 @@ def _try_reader(context: BaseContext, name: str, seconds: float) -> Tried:
 
 
 def _run_process(
-    context: BaseContext, name: str, start: int, seconds: float, home: Path, tried: Tried
-) -> tuple[int, str]:
-    """Runs one process; returns the number of its last input, and how it ended if that was not well."""
+    context: BaseContext, name: str, numbers: range, seconds: float, home: Path, tried: Tried
+) -> tuple[int, float, str]:
+    """Runs one process; returns the number of its last input, its processor time, and how it ended if not well."""
     current: Any = context.Value(ctypes.c_longlong, -1, lock=False)  # its type in typeshed is that of one with a lock
+    spent: Any = context.Value(ctypes.c_double, 0.0, lock=False)
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=work, args=(name, start, seconds, home, current, sender))  # type: ignore[attr-defined]
+    arguments = (name, numbers, seconds, home, current, spent, sender)
+    process = context.Process(target=work, args=arguments)  # type: ignore[attr-defined]
     process.start()
     sender.close()
     since, last, is_done = time.monotonic(), -1, False
@@ -118,13 +115,13 @@ def _run_process(
                 continue
         except EOFError:
             process.join()
-            return current.value, "" if is_done else _death(process.exitcode)
+            return current.value, spent.value, "" if is_done else _death(process.exitcode)
         if current.value != last:
             since, last = time.monotonic(), current.value
         elif time.monotonic() - since > (HANGS if last >= 0 else STARTS):
             process.kill()
             process.join()
-            return last, f"no end after {time.monotonic() - since:.0f} s"
+            return last, spent.value + HANGS, f"no end after {time.monotonic() - since:.0f} s"
 
 
 def _death(code: int | None) -> str:
@@ -135,8 +132,14 @@ def _death(code: int | None) -> str:
 
 
 def main() -> None:
-    """Reads one file in this process, and shows what happens."""
-    name, content = sys.argv[1], Path(sys.argv[2]).read_bytes()
+    """Reads one file in this process and shows what happens, or tries a number of damaged ones."""
+    name, what = sys.argv[1:]
+    if what.isdecimal():
+        tried = _try_reader(_context(), name, math.inf, int(what))
+        print(f"{name}: {tried.inputs:,} damaged files, {sum(tried.like.values()):,} failed")
+        print(*(line_of(name, fault, tried.like[kind]) for kind, fault in tried.faults.items()), sep="\n", end="")
+        return
+    content = Path(what).read_bytes()
     print(f"{len(content):,} bytes: {content[:400]!r}")
     with tempfile.TemporaryDirectory() as home:
         fault = fault_of(READERS[name](Path(home)), content)
@@ -147,12 +150,10 @@ def main() -> None:
         traceback.print_exception(fault[1])
 
 
-CHECKS = {
-    "hostile-files": Check(
-        "No damaged or hostile file does anything but work or give one line of an error, in 5 s and in bounded memory.",
-        run_hostile,
-    )
-}
+PROMISE = (
+    "No damaged or hostile file does anything but work or give one line of an error, in 5 s and in bounded memory."
+)
+CHECKS = {f"hostile-files:{name}": Check(PROMISE, functools.partial(try_reader, name)) for name in READERS}
 
 if __name__ == "__main__":
     main()

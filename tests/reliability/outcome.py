@@ -34,8 +34,10 @@ class Check:
         promise: What holds, in one sentence.
         run: Tries it. Its arguments are whether the short form is wanted, and a function for progress lines.
         needs: A program that it needs, such as "strace"; "" for none.
+        in_short_form: Whether `--quick` without its whole name runs it.
     """
 
     promise: str
     run: Callable[[bool, Log], Outcome]
     needs: str = ""
+    in_short_form: bool = True

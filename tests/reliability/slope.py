@@ -1,4 +1,4 @@
-"""The growth of a measured value over time, with its interval."""
+"""The growth of a measured value, with its interval."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ BLOCKS = 10
 
 
 class Slope(NamedTuple):
-    """A change per hour and the ends of its 95 % interval."""
+    """A change of a value and the ends of its 95 % interval."""
 
-    per_hour: float
+    value: float
     low: float
     high: float
 
 
-def slope_per_hour(seconds: Sequence[float], values: Sequence[float]) -> Slope:
+def slope_of(places: Sequence[float], values: Sequence[float]) -> Slope:
     """Returns the slope of a line through a series, by least squares.
 
     Neighbouring readings are not independent. Therefore the readings are averaged in ten blocks first, and the
     interval is that of a line through the averages (ordinary least squares, normal approximation).
 
     Args:
-        seconds: When the values were read, ascending, at least ten of them.
+        places: Where the values were read, such as hours or numbers of stories, ascending, at least ten of them.
         values: The values.
     """
     blocks = [part for part in np.array_split(np.arange(len(values)), BLOCKS) if len(part)]
-    x = np.array([np.mean(np.asarray(seconds)[part]) for part in blocks]) / 3600
+    x = np.array([np.mean(np.asarray(places)[part]) for part in blocks])
     y = np.array([np.mean(np.asarray(values, float)[part]) for part in blocks])
     centred = x - x.mean()
     slope = float((centred * y).sum() / (centred**2).sum())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.reliability.forks import Forks, forks
 from tests.reliability.outcome import Log
-from tests.reliability.writers import FULL, NANO, NEIGHBOURS, NEW, NONE, OLD, QUICK, Broken, Hashes, Writer, hashes
+from tests.reliability.writers import BRIEF, NANO, NEIGHBOURS, NEW, NONE, OLD, Broken, Hashes, Writer, hashes
 
 PROMPTS = "".join(f"Once there was a {thing}.\n" for thing in ("dog", "cat", "tree", "boat", "hat", "star"))
 
@@ -87,36 +87,31 @@ class Stage:
 
 
 @contextmanager
-def stages(names: Sequence[str], log: Log) -> Iterator[tuple[Forks, list[Stage]]]:
-    """Yields the process that runs commands, and the stages of writers.
+def stage_of(writer: Writer, log: Log) -> Iterator[tuple[Forks, Stage]]:
+    """Yields the process that runs commands, and the stage of a writer.
 
     Args:
-        names: The writers.
-        log: Called with a line about each writer.
+        writer: The writer.
+        log: Called with a line about it.
     """
-    writers = [writer for writer in FULL if writer.name in names]
-    modules = list(dict.fromkeys(module for writer in writers for module in writer.modules))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slmx-reliability-")))
-        if "pull" in names:
+        if writer.name == "pull":
             from tests.hubs import files_of
             from tests.runtimes.hub.hub_server import running_hub
 
             hub = stack.enter_context(running_hub())
             hub.add("someone/tales", files_of(NANO))
             env = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home / "cache")}
-            writers = [replace(each, env={**each.env, **env}) if each.name == "pull" else each for each in writers]
-        run = stack.enter_context(forks(home, modules))
+            writer = replace(writer, env={**writer.env, **env})
+        run = stack.enter_context(forks(home, writer.modules))
         inputs = home / "inputs"
         inputs.mkdir()
         (inputs / "prompts.txt").write_text(PROMPTS)
-        if any(writer not in QUICK for writer in writers):
+        if BRIEF in writer.modules:
             from tests.reliability.brief import make_inputs
 
             make_inputs(inputs, run)
-        made = []
-        for writer in writers:
-            stage = Stage.make(writer, home / "writers", run, inputs)
-            log(f"{writer.name}: {len(stage.calls)} calls that change its folder")
-            made.append(stage)
-        yield run, made
+        stage = Stage.make(writer, home / "writers", run, inputs)
+        log(f"{writer.name}: {len(stage.calls)} calls that change its folder")
+        yield run, stage

@@ -190,8 +190,16 @@ def _pins(folder: Path, old: Hashes, after: Path) -> str:
 
 _SEEDED = ("--seed", "1", "--max-tokens", "12", "--temperature", "0.5")
 _ONNX = ("runtimes.engine.generator", "runtimes.engine.output", "runtimes.pack.open_signed")
-# These need no PyTorch, so they start quickly.
-QUICK = (
+BRIEF = "tests.reliability.brief"  # a writer that imports it has a data set and a run as inputs
+_TRAINING = (
+    "slm.data.prepare",
+    "slm.train.loop",
+    "matplotlib.pyplot",
+    "matplotlib.backends.backend_svg",
+    BRIEF,
+)
+_TINY = ("--no-compile", "--precision", "fp32", "--steps", "6", "--eval-every", "3")
+WRITERS = (
     Writer(
         "generate --save",
         ("generate", "One day", "--save", "story.txt", *_SEEDED),
@@ -247,17 +255,6 @@ QUICK = (
         env={"XDG_CONFIG_HOME": "{}/config"},
         modules=("runtimes.bundle.pin",),
     ),
-)
-_TRAINING = (
-    "slm.data.prepare",
-    "slm.train.loop",
-    "matplotlib.pyplot",
-    "matplotlib.backends.backend_svg",
-    "tests.reliability.brief",
-)
-_TINY = ("--no-compile", "--precision", "fp32", "--steps", "6", "--eval-every", "3")
-FULL = (
-    *QUICK,
     Writer(
         "web",
         ("web", str(NANO), "--out", "site", "--force"),
@@ -331,7 +328,7 @@ FULL = (
         ("evaluate", str(NANO), "--text", "in.txt", "--max-tokens", "500", "--out", "figures"),
         _file(*(f"figures/evaluation.{ending}" for ending in ("json", "md", "html")), check=_evaluation),
         (("copy", "IN/stories.txt", "in.txt"),),
-        modules=("benchmarks.evaluation.run", "benchmarks.evaluation.write", "torch", *_ONNX),
+        modules=("benchmarks.evaluation.run", "benchmarks.evaluation.write", *_TRAINING, *_ONNX),
         locked="figures",
     ),
     Writer(
