@@ -74,7 +74,7 @@ def panel(name: str) -> partial[Any]:
 def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
     """Lets every path of a command be refused if it is empty, as that of an unset variable of the shell is.
 
-    An empty path would be the current folder. A path with control characters, which a terminal would execute, is
+    An empty path would be the current folder. An output with control characters, which a terminal would execute, is
     refused too.
     """
     for parameter in command.params:
@@ -85,8 +85,8 @@ def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
 def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
     if value == "":
         raise typer.BadParameter("the path is empty; give one (. is the current folder)")
-    if isinstance(value, str) and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in value):
-        raise typer.BadParameter(f"the path has control characters, which act on a terminal: {value!a}; rename it")
+    if parameter.name == "out" and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in str(value)):
+        raise typer.BadParameter(f"the path has control characters, which act on a terminal: {value!a}; choose another")
     return convert(value, parameter, context)
 
 

@@ -15,6 +15,7 @@ from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
 from slm.errors import SlmxError, UsageError, needs
 from slm.usage import one_of
+from slm.word_wrap import folded
 
 DEFAULT_OUT = Path("site")
 
@@ -76,10 +77,11 @@ def web(
         for model in models:
             parameters = f"{model.bundle.config.parameters / 1e6:,.1f} million parameters"
             typer.echo(f"{model.name:<12} {model.variant:<5} {model.bytes / 1e6:>8,.1f} MB  {parameters}")
-        typer.echo(
+        visit = (
             f"a first visit loads {size.transfer / 1e6:,.1f} MB if the host sends packed files, "
             f"and the browser keeps {size.unpacked / 1e6:,.1f} MB"
         )
+        typer.echo(folded(visit, 2))
         if server is None:
             log(
                 f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000, and open http://localhost:8000/"

@@ -178,8 +178,9 @@ def test_an_empty_path_is_refused_instead_of_being_this_folder(slmx: Slmx, given
 
 
 def test_a_name_with_control_characters_does_not_reach_the_terminal(slmx: Slmx) -> None:
-    line = slmx.refuses("info", "a\x1b[31mb", code=2)
-    assert line == r"BUNDLE: the path has control characters, which act on a terminal: 'a\x1b[31mb'; rename it"
+    line = slmx.refuses("export", "--out", "a\x1b[31mb", code=2)
+    assert line == r"--out: the path has control characters, which act on a terminal: 'a\x1b[31mb'; choose another"
+    assert slmx.refuses("info", "a\x1b[31mb").startswith("a?[31mb: no bundle here")
     assert slmx.refuses("rm", "a\x1b[31mb\x9b").startswith("a?[31mb?: no such path")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.run.resume_log import ResumeLog
@@ -70,6 +70,7 @@ def test_a_finished_run_leaves_nothing(path: Path) -> None:
     assert list(path.parent.iterdir()) == []
 
 
+@settings(deadline=None)
 @given(length=st.integers(0))
 def test_a_log_that_was_cut_off_anywhere_is_continued(length: int) -> None:
     path = bundles.folder("log") / "log.jsonl"

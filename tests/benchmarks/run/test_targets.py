@@ -33,10 +33,11 @@ def test_a_quantized_bundle_from_elsewhere_needs_its_float_model(bundle: Path, t
         target_of_bundle(Bundle.open(alone), "nano", tmp_path / "work", trusted=False)
 
 
-def test_bundles_of_one_preset_go_by_their_folders(bundle: Path) -> None:
+def test_bundles_of_one_name_go_by_their_folders(bundle: Path) -> None:
     opened = Bundle.open(bundle)
-    assert target_names([opened], []) == ["nano"]
-    assert target_names([opened], ["nano"]) == [str(bundle)]
+    title = opened.manifest.title
+    assert target_names([opened], ["nano"]) == [title]
+    assert target_names([opened], [title]) == [str(bundle)]
     assert target_names([opened, opened], []) == [str(bundle)] * 2
 
 
@@ -91,7 +92,8 @@ def test_a_converter_that_fails_is_reported_in_one_line(
 
 def test_a_name_with_control_characters_is_shown_without_them(bundle: Path, tmp_path: Path) -> None:
     folder = bundles.copy_of(bundle, tmp_path / "a\x1b[31m\udce9")
-    assert target_names([Bundle.open(folder)], ["nano"]) == [f"{tmp_path}/a?[31m?"]
+    opened = Bundle.open(folder)
+    assert target_names([opened], [opened.manifest.title]) == [f"{tmp_path}/a?[31m?"]
 
 
 def of_record(target: Target, record: dict[str, object]) -> float | None:

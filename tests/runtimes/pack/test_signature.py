@@ -63,7 +63,7 @@ def test_the_format_is_the_one_of_docs_pack(signed: Path, keys: Keys) -> None:
     digest = hashlib.sha256(b"".join(bytes.fromhex(hashes[name]) for name in names)).hexdigest()
     assert json.loads(payload) == {
         "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": "nano", "digest": {"sha256": digest}}],
+        "subject": [{"name": opened.manifest.title, "digest": {"sha256": digest}}],
         "predicateType": "https://model_signing/signature/v1.0",
         "predicate": {
             "serialization": {

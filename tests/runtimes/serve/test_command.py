@@ -207,7 +207,8 @@ def test_a_model_has_the_name_of_its_folder_or_archive(tmp_path: Path) -> None:
     assert model_name(folder, bundle) == "fairy-tales"
     assert model_name(archive, bundle) == "packed"
     assert model_name(folder / ".." / "fairy-tales", bundle) == "fairy-tales"
-    assert model_name(tmp_path / "no plain name", bundle) == "nano"
+    assert model_name(tmp_path / "no plain námè", bundle) == "no-plain-name"
+    assert model_name(tmp_path / "故事", bundle) == "nano"
 
 
 def test_a_listener_knows_its_address() -> None:
