@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from slm.errors import UsageError, needs, require
+from slm.console.errors import UsageError, needs, require
+from slm.console.usage import NAMES, complete_last, panel, some_of
 from slm.presets import PRESETS
-from slm.usage import NAMES, complete_last, panel, some_of
 
 INTERRUPTED = 130
 # A run that was stopped reports here, so that the report of a complete run stays.
@@ -90,9 +90,9 @@ def bench(
     import sys
 
     from runtimes.bundle.location import bundle_path
-    from slm.atomic import remove_folder
-    from slm.locks import lock_folder
-    from slm.ownership import REPORT, check_only_ours, check_replaceable
+    from slm.storage.atomic import remove_folder
+    from slm.storage.locks import lock_folder
+    from slm.storage.ownership import REPORT, check_only_ours, check_replaceable
 
     require("bench", "jinja2", "matplotlib", "sacrebleu")
     with needs("bench"):

@@ -87,7 +87,7 @@ print(f"{len(words):,} words, for example:\n\n{' '.join(words[:60])} ...")
 # %%
 print(*slmx("prepare", "stories.txt", "--vocab-size", 2000, "--out", "data")[-3:], sep="\n")
 
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 tokenizer = Tokenizer.load(WORK / "data")
 ids = tokenizer.encode("Once upon a time, there was a hippopotamus.")

@@ -8,8 +8,8 @@ from typing import Any
 from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
-from slm.counted import counted
-from slm.json_reader import MAX_TEXT, as_plain_text
+from slm.console.counted import counted
+from slm.storage.json_reader import MAX_TEXT, as_plain_text
 from slm.train.qat import trained_for
 
 # Characters that mean something in Markdown.

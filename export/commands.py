@@ -12,11 +12,11 @@ import typer
 from export.interop.registry import RUNTIMES
 from export.targets import RECIPE_NAMES, TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
-from slm.counted import counted
-from slm.errors import UsageError, needs
+from slm.console.counted import counted
+from slm.console.errors import UsageError, needs
+from slm.console.usage import one_of, panel, some_of
+from slm.console.word_wrap import folded
 from slm.presets import PRESETS
-from slm.usage import one_of, panel, some_of
-from slm.word_wrap import folded
 
 _variants, _int8 = panel("Variants"), panel("Rare: how int8 quantizes")
 _quality = panel("Quality")
@@ -79,7 +79,7 @@ def export(
         check_versions()
     from export.settings import ExportSettings, bundle_up_to_date
     from runtimes.bundle.variants import VARIANTS
-    from slm.locks import clear_leftover
+    from slm.storage.locks import clear_leftover
 
     if executorch:
         with needs("executorch"):

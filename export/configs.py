@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.presets import GPTConfig
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 
 def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_file: str | None) -> None:

@@ -42,17 +42,17 @@ from runtimes.bundle.manifest import (
 )
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.bundle.variants import VARIANTS
-from slm.atomic import atomic_folder
 from slm.blocks import BLOCK_RECIPES, check_blocks
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError, UsageError
 from slm.denormals import denormals_line
-from slm.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
-from slm.hashing import sha256_of
-from slm.json_reader import as_plain_text, is_plain_name
-from slm.ownership import BUNDLE
 from slm.presets import get_preset
-from slm.tokenizer import JSON_FILE, RANKS_FILE
+from slm.storage.atomic import atomic_folder
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import as_plain_text, is_plain_name
+from slm.storage.ownership import BUNDLE
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 from slm.untrained import untrained_checkpoint
 

@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
-from slm.errors import SlmxError
-from slm.install import pip_line
+from slm.console.errors import SlmxError
+from slm.console.install import pip_line
 
 CHECKED = ("torch", "onnx", "onnxruntime", "onnx-ir")
 

@@ -12,11 +12,11 @@ from export.targets import get_target
 from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED, Kind, find_checkpoint, find_kind
-from slm.hashing import sha256_of, sha256_of_bytes
-from slm.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
-from slm.ownership import CHECKPOINT
+from slm.storage.hashing import sha256_of, sha256_of_bytes
+from slm.storage.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
+from slm.storage.ownership import CHECKPOINT
 
 MAX_CONFIG_BYTES = 2**20
 # Entries of `Manifest.versions` that are no packages.

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from slm.notice import print_notice
+from slm.console.notice import print_notice
 
 
 @contextmanager

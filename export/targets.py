@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from slm.errors import UsageError, unknown
+from slm.console.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)

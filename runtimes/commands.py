@@ -20,8 +20,8 @@ from runtimes.types import (
     Settings,
     read_settings,
 )
-from slm.errors import SlmxError, UsageError
-from slm.usage import one_of, panel
+from slm.console.errors import SlmxError, UsageError
+from slm.console.usage import one_of, panel
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator

@@ -9,7 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import require_file
 
 # Standard input that gives nothing for this many seconds is named, so that nobody wonders what the command waits for.

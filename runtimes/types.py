@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # typing has it from Python 3.11

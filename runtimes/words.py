@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 MAX_WORDS = 1000
 MAX_WORD_LENGTH = 100

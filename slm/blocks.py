@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 
 SMALLEST_BLOCK = 16  # of onnxruntime's MatMulNBits

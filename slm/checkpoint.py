@@ -15,15 +15,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import find_checkpoint
-from slm.hashing import sha256_of
-from slm.json_reader import Fields, as_plain_text, read_json
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
-from slm.tokenizer_json import load_merges
-from slm.tokenizer_settings import TokenizerSettings
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.tokenizers.settings import TokenizerSettings
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer_json import load_merges
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -74,7 +74,7 @@ def save_checkpoint(
 
     Args:
         folder: An existing folder. Other files that it holds are hashed too.
-        preset: Name of the shape. It must pass `slm.json_reader.is_plain_name`.
+        preset: Name of the shape. It must pass `slm.storage.json_reader.is_plain_name`.
         model: The model.
         tokenizer: Its tokenizer.
         merges: The tokenizer's merges in the order they were learned.

@@ -14,12 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 from slm import __version__
-from slm.disk import FULL, WriteError, write_advice
-from slm.errors import NeedsForceError, SlmxError, UsageError
-from slm.examples import EXAMPLES
-from slm.json_reader import as_plain_text
-from slm.signals import signals_end_as_exceptions
-from slm.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
+from slm.console.errors import NeedsForceError, SlmxError, UsageError
+from slm.console.examples import EXAMPLES
+from slm.console.signals import signals_end_as_exceptions
+from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
+from slm.storage.disk import FULL, WriteError, write_advice
+from slm.storage.json_reader import as_plain_text
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {

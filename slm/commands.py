@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from slm.counted import counted
+from slm.console.counted import counted
+from slm.console.errors import SlmxError, UsageError, needs, require
+from slm.console.usage import one_of, panel
 from slm.data.stories import SEPARATORS
-from slm.errors import SlmxError, UsageError, needs, require
 from slm.metrics import shown_bits
 from slm.presets import (
     ARCHITECTURES,
@@ -26,7 +27,6 @@ from slm.presets import (
     TRACKERS,
     GPTConfig,
 )
-from slm.usage import one_of, panel
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
 _model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
@@ -171,7 +171,7 @@ def train(
         from rich.console import Console
 
         from slm.checkpoint import load_checkpoint
-        from slm.locks import clear_leftover, clear_leftovers
+        from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
         from slm.train.loop import train as run

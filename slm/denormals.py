@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from slm.counted import counted
+from slm.console.counted import counted
 
 EXPONENT, FRACTION = 0x7F800000, 0x007FFFFF  # of the bits of a float32
 

@@ -6,9 +6,9 @@ import shlex
 from enum import Enum
 from pathlib import Path
 
-from slm.errors import SlmxError
-from slm.hub_name import HUB
-from slm.json_reader import read_json
+from slm.console.errors import SlmxError
+from slm.hub.name import HUB
+from slm.storage.json_reader import read_json
 
 MAX_JSON_BYTES = 2**24
 # The ending of the files that `slmx pack` writes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from slm.errors import SlmxError, UsageError, unknown
+from slm.console.errors import SlmxError, UsageError, unknown
 
 LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
 OPTIMIZERS = ("muon", "adamw")

@@ -11,8 +11,8 @@ from slm.checkpoint import save_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import get_preset
-from slm.tokenizer import Tokenizer
-from slm.tokenizer_json import load_merges, to_unicode
+from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer_json import load_merges, to_unicode
 
 SEED = 0
 

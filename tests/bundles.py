@@ -30,9 +30,9 @@ from runtimes.engine.session import Session
 from slm.checkpoint import CONFIG_FILE
 from slm.cli import main
 from slm.folder_kind import PRETRAINED
-from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
+from slm.storage.hashing import sha256_of
 from tests.error_lines import said
 from tests.shared import made_once
 

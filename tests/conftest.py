@@ -23,8 +23,8 @@ from slm.checkpoint import save_checkpoint
 from slm.data.corpus import TokenStream, encode_stories
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.tokenizer import train_tokenizer
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
+from slm.tokenizers.tokenizer import train_tokenizer
 from slm.train.evaluate import evaluate
 from tests.shared import SHARED_HOME, made_once
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from tests.bundles import copy_of, edit_manifest, snapshot
 from tests.error_lines import said
 from tests.runtimes.hub.hub_server import Files, Hub, running_hub

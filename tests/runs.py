@@ -14,9 +14,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import slm.train.loop
+from slm.console.signals import stop_flag
 from slm.data.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
-from slm.signals import stop_flag
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder

@@ -17,8 +17,8 @@ from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.cli import COMMANDS, app
-from slm.examples import EXAMPLES
-from slm.usage import ClickException
+from slm.console.examples import EXAMPLES
+from slm.console.usage import ClickException
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]

@@ -13,7 +13,7 @@ import runtimes.bundle.manifest
 import slm.checkpoint
 import slm.data.dataset
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.reliability.formats import FROZEN, READERS, read
 
 GOLDEN = {"README.md", "golden.json", "nano"}  # of tests/test_golden.py

@@ -30,9 +30,9 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.hashing import sha256_of
 from slm.model import generate_greedy
 from slm.presets import as_architecture, get_preset
+from slm.storage.hashing import sha256_of
 from tests import bundles
 
 FROZEN = Path(__file__).parent / "frozen"

@@ -23,29 +23,29 @@ MAY_IMPORT = {
     "benchmarks": {"benchmarks", "export", "runtimes", "slm"},
 }
 LIGHT_SLM = {
-    "slm.byte_level",
-    "slm.counted",
-    "slm.disk",
-    "slm.errors",
+    "slm.tokenizers.byte_level",
+    "slm.console.counted",
+    "slm.storage.disk",
+    "slm.console.errors",
     "slm.folder_kind",
-    "slm.hashing",
-    "slm.hub",
-    "slm.hub_errors",
-    "slm.hub_name",
-    "slm.install",
-    "slm.json_reader",
+    "slm.storage.hashing",
+    "slm.hub.client",
+    "slm.hub.errors",
+    "slm.hub.name",
+    "slm.console.install",
+    "slm.storage.json_reader",
     "slm.metrics",
     "slm.presets",
-    "slm.sentencepiece",
-    "slm.signals",
-    "slm.terminal",
-    "slm.tokenizer",
-    "slm.tokenizer_settings",
-    "slm.usage",
-    "slm.word_wrap",
+    "slm.tokenizers.sentencepiece",
+    "slm.console.signals",
+    "slm.console.terminal",
+    "slm.tokenizers.tokenizer",
+    "slm.tokenizers.settings",
+    "slm.console.usage",
+    "slm.console.word_wrap",
 }
 # These rooms also write folders. The modules need filelock, which no story needs.
-FOLDER_WRITERS = {"slm.atomic", "slm.locks", "slm.ownership"}
+FOLDER_WRITERS = {"slm.storage.atomic", "slm.storage.locks", "slm.storage.ownership"}
 WRITING_ROOMS = {"hub", "pack", "prompts_file", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 TYPES_ONLY = {"typing_extensions"}  # imported for type checkers, which bring it

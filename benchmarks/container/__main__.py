@@ -16,7 +16,7 @@ from benchmarks.container.containerfile import Stage, read_stages
 from benchmarks.container.image import assemble, beside_command, compressed_size, start_command
 from benchmarks.pi.debian import run
 from benchmarks.pi.machine import SOURCE
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 FILE = SOURCE / "docs" / "server" / "Containerfile"
 MOST_BYTES = 120_000_000

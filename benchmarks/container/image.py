@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.container.containerfile import Stage
 from benchmarks.pi.debian import Packages, find_mirror, run
 from benchmarks.pi.machine import SOURCE, build_wheel, host_architecture, wheel_settings
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 # What debian:trixie-slim holds, and what it leaves out.
 BASE = ("?or(?essential,?priority(required))", "apt")

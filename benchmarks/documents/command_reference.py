@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from slm.cli import COMMANDS, app
-from slm.examples import EXAMPLES
+from slm.console.examples import EXAMPLES
 
 
 def reference() -> str:

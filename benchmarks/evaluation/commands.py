@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchmarks.evaluation import SUITES
-from slm.errors import UsageError, needs, require
-from slm.notice import print_notice
-from slm.usage import panel, some_of
+from slm.console.errors import UsageError, needs, require
+from slm.console.notice import print_notice
+from slm.console.usage import panel, some_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.judge.suite import Cost
@@ -99,8 +99,8 @@ def evaluate(
     from benchmarks.evaluation.terminal import print_tables
     from benchmarks.report.fields import printable
     from benchmarks.report.reader import read_report
-    from slm.disk import make_folder
-    from slm.locks import lock_folder
+    from slm.storage.disk import make_folder
+    from slm.storage.locks import lock_folder
 
     suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
     if ratings:

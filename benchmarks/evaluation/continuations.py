@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from slm.console.errors import SlmxError
 from slm.data.stories import SENTENCE_BREAK
-from slm.errors import SlmxError
 
 OPENING_SHARE = 0.3
 COMMON_WORDS = 250

@@ -11,7 +11,7 @@ from benchmarks.evaluation.intervals import Estimate, ratio
 from benchmarks.evaluation.reading import Advance, Comparison, FloatArray, Way, compare, count_of, nats
 from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.text import EncodedText, StoryText
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 LATE = 0.99
 

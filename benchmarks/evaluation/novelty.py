@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.evaluation.intervals import ratio
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 WordArray = npt.NDArray[np.int32]
 PlaceArray = npt.NDArray[np.int64]

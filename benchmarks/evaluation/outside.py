@@ -22,9 +22,9 @@ from benchmarks.evaluation.run import PAGE, TRUE, Evaluation, finite, save
 from benchmarks.evaluation.scorer.kinds import check_scorer, hash_of, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
-from slm.disk import write_file
-from slm.errors import UsageError, require
-from slm.json_reader import is_plain_text
+from slm.console.errors import UsageError, require
+from slm.storage.disk import write_file
+from slm.storage.json_reader import is_plain_text
 
 JUDGE = "judge"
 PATH_OF_REQUESTS = "/chat/completions"

@@ -16,7 +16,7 @@ from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.text import EncodedText, IdArray
 from runtimes.engine.loss import log_softmax, read_windows
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 FloatArray = npt.NDArray[np.float64]
 LogitArray = npt.NDArray[np.float32]

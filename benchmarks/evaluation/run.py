@@ -23,10 +23,10 @@ from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.types import SamplingParams
-from slm.disk import write_file
-from slm.errors import SlmxError, UsageError
-from slm.hashing import sha256_of_bytes
-from slm.json_reader import Fields, read_json
+from slm.console.errors import SlmxError, UsageError
+from slm.storage.disk import write_file
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, read_json
 
 WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"

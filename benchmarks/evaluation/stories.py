@@ -31,7 +31,7 @@ from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.writing import Written, write
 from runtimes.engine.loss import log_softmax, negative_log_likelihood
 from runtimes.types import SamplingParams
-from slm.errors import needs
+from slm.console.errors import needs
 
 WORDS = 60  # of an ending that are measured
 READ_BY_FIRST = "bits per byte, read by the first model"

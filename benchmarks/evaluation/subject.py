@@ -9,11 +9,11 @@ from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.errors import UsageError, needs
+from slm.console.errors import UsageError, needs
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.hashing import sha256_of
 from slm.presets import GPTConfig
-from slm.tokenizer import Tokenizer
+from slm.storage.hashing import sha256_of
+from slm.tokenizers.tokenizer import Tokenizer
 
 PYTORCH = "pytorch"
 

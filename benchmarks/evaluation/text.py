@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import Source, find_sources, read_stories
-from slm.errors import SlmxError, UsageError
-from slm.hashing import sha256_of_bytes
-from slm.tokenizer import Tokenizer
+from slm.storage.hashing import sha256_of_bytes
+from slm.tokenizers.tokenizer import Tokenizer
 
 IdArray = npt.NDArray[np.int64]
 

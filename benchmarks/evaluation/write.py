@@ -11,7 +11,7 @@ from benchmarks.evaluation.run import MARKDOWN, PAGE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.fields import printable
 from benchmarks.report.record import Report
-from slm.disk import write_file
+from slm.storage.disk import write_file
 
 
 def write_reports(found: Evaluation, out: Path, command: str, bench: Report | None) -> None:

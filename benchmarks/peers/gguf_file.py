@@ -16,8 +16,8 @@ from torch import Tensor
 from slm.checkpoint import Checkpoint
 from slm.importers.gguf_tokenizer import PRE_TOKENIZERS
 from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, WPE
-from slm.sentencepiece import BYTES
-from slm.tokenizer_json import spell
+from slm.tokenizers.sentencepiece import BYTES
+from slm.tokenizers.tokenizer_json import spell
 
 TYPES = {
     "F32": gguf.GGMLQuantizationType.F32,

@@ -14,7 +14,7 @@ from slm.checkpoint import Checkpoint, save_tensors
 from slm.importers.hugging_face import CONV1D
 from slm.importers.hugging_face_weights import WEIGHTS_FILE
 from slm.importers.names import LLAMA
-from slm.tokenizer import JSON_FILE
+from slm.tokenizers.tokenizer import JSON_FILE
 
 
 def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path) -> None:

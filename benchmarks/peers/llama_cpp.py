@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from benchmarks.peers import run_steps
 from benchmarks.report.record import Round
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 MODEL_FILE = "model.gguf"
 

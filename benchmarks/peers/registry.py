@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.peers import Peer, PeerKind
 from benchmarks.report.families import SAME_WEIGHTS
-from slm.errors import UsageError, unknown
+from slm.console.errors import UsageError, unknown
 
 
 def _kind(

@@ -14,7 +14,7 @@ from benchmarks.pi.checks import FAILED, Result, check, expect
 from benchmarks.pi.machine import BOARDS, cache_folder, prepare
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import usable_cores
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 PRESET = "nano"
 

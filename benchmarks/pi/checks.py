@@ -16,7 +16,7 @@ from runtimes.bundle.location import DEFAULT_BUNDLE, SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.generator import Generator
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 PROMPT = "Once upon a time"
 TOKENS = 64

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.pi.debian import RELEASE, Packages, find_mirror, run
 from benchmarks.pi.machine import host_architecture, once
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 BUILD_TOOLS = ("meson>=1.5,<1.9", "ninja", "pycotap==1.3.1")
 PLUGIN = "tests/tcg/plugins/libinsn.so"

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 # The release that Raspberry Pi OS is built on.
 RELEASE = "trixie"

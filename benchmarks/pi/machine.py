@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pi.debian import RELEASE, Packages, find_mirror, run
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 SOURCE = Path(__file__).resolve().parents[2]
 # qemu's names of the processors, and the boards that have them.

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.pi.machine import Machine
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 STARTED, ENDED = 120.0, 60.0  # most seconds to the first answer, and from SIGTERM to the end
 TOKENS = 16

@@ -18,7 +18,7 @@ from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint
 from slm.data.sources import read_stories
 from slm.presets import GPTConfig
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 # The number of stories that are continued for BLEU, and the least number of tokens of a prompt.
 CONTINUED = 50

@@ -12,8 +12,8 @@ from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.metrics import METRICS, Metric, noise
 from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
-from slm.counted import counted
-from slm.errors import SlmxError
+from slm.console.counted import counted
+from slm.console.errors import SlmxError
 
 
 @dataclass(frozen=True)

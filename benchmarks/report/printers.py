@@ -15,7 +15,7 @@ from benchmarks.report.headline import Headline, caveats, headlines, opening, ot
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import Table, main_table, trouble_table
-from slm.notice import print_notice
+from slm.console.notice import print_notice
 
 if TYPE_CHECKING:
     import rich.table

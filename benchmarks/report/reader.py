@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.report.record import FORMAT_VERSION, Report
 from benchmarks.report.typed_json import from_json
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import find_kind
-from slm.json_reader import parse_json
+from slm.storage.json_reader import parse_json
 
 MOST_BYTES = 256 * 2**20
 

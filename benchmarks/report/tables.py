@@ -29,7 +29,7 @@ from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric
 from benchmarks.report.record import Report, Result
 from runtimes.bundle.variants import MOST_LOSS, VARIANTS
 from runtimes.engine.session import MOST_THREADS, ONE_THREAD_BYTES, default_threads
-from slm.counted import counted
+from slm.console.counted import counted
 
 BEST = "Bold: the best of the column, and figures that differ from it by no more than the noise and 10 %."
 # The largest distance from the best that can count as equal to it.

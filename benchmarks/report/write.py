@@ -8,8 +8,8 @@ from benchmarks.report.charts import write_pictures
 from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.record import Report
-from slm.atomic import atomic_folder
-from slm.ownership import REPORT, write_listing
+from slm.storage.atomic import atomic_folder
+from slm.storage.ownership import REPORT, write_listing
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:

@@ -27,10 +27,10 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import float_threads
 from runtimes.system.machine import memory_bytes, usable_cores
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.locks import lock_folder
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig, get_preset
+from slm.storage.hashing import sha256_of
+from slm.storage.locks import lock_folder
 
 PRESETS = ("nano", "micro", "small", "medium")
 # What a run keeps in its folder beside the report.

@@ -12,8 +12,8 @@ from benchmarks.report.leaderboard import at_fewest_threads
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import MAX_THREADS
-from slm.counted import counted
-from slm.errors import SlmxError, UsageError, unknown
+from slm.console.counted import counted
+from slm.console.errors import SlmxError, UsageError, unknown
 from slm.presets import GPTConfig
 
 RUNNERS = (*TORCH_RUNNERS, *VARIANTS)

@@ -24,7 +24,7 @@ from benchmarks.run.runners import Job, Loaded, Measured
 from benchmarks.run.targets import worker_environment
 from runtimes.system.busy import BusyWatch
 from runtimes.system.timing import PAUSE
-from slm.json_reader import parse_json
+from slm.storage.json_reader import parse_json
 
 WORKER = (sys.executable, "-m", "benchmarks.run.worker")
 # Seconds to wait for an answer. torch.compile builds C++ code in its first round.

@@ -19,7 +19,7 @@ from benchmarks.report.record import Case
 from benchmarks.run import cases
 from benchmarks.run.targets import Target, worker_environment
 from export.checks.fidelity import IdArray
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 READ_TEXT = (sys.executable, "-m", "benchmarks.peers.read_text")
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from slm.notice import print_notice
+from slm.console.notice import print_notice
 
 
 class Meter:

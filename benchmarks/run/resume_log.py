@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.report.typed_json import from_json
-from slm.disk import write_file
-from slm.errors import SlmxError
-from slm.json_reader import parse_json
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_file
+from slm.storage.json_reader import parse_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.memory import peak_bytes
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 STARTED, ENDED = 60.0, 30.0  # most seconds until a server answers, and until it has ended
 LOG_TAIL = 300  # characters

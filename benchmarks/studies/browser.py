@@ -25,7 +25,7 @@ from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples
 from runtimes.web.assets import read_page
 from runtimes.web.server import SiteHandler, running
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Playwright

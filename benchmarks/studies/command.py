@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 
 def command_line(study: str) -> str:

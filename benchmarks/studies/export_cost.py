@@ -20,7 +20,7 @@ from runtimes.bundle.manifest import plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 from slm.untrained import untrained_checkpoint

@@ -43,8 +43,8 @@ from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.corpus import encode_stories
 from slm.data.sources import read_stories
 from slm.folder_kind import PRETRAINED
-from slm.hashing import sha256_of
 from slm.presets import GPTConfig
+from slm.storage.hashing import sha256_of
 
 STUDY = "int4_rules"
 FLOAT, PRESENT, SMALL_HEAD = "fp32", "GPTQ of the export, own stories", "the same, token table in 4 bits"

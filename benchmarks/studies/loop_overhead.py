@@ -39,7 +39,7 @@ from runtimes.engine.session import Session
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 PROMPT = "Once upon a time"
 TOKENS, ROWS = 200, 8

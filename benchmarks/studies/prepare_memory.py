@@ -18,7 +18,7 @@ import numpy as np
 import typer
 
 from runtimes.system.machine import describe_machine
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
 
 WORDS = 60_000
 STORY_WORDS = 170

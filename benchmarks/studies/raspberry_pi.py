@@ -25,7 +25,7 @@ from benchmarks.studies.command import check_folder, command_line, run
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import describe_machine
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 STUDY = "raspberry_pi"
 PRESET = "nano"

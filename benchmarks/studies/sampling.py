@@ -36,9 +36,9 @@ from runtimes.engine.session import float_threads
 from runtimes.system.machine import describe_machine
 from runtimes.types import LogitsRules, SamplingParams
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError, UsageError
 from slm.data.sources import read_stories
-from slm.errors import SlmxError, UsageError
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 
 JUDGED, ENDS = "judge's bits per byte", "ends properly"
 ENDS_SPREAD = 0.5

@@ -22,7 +22,7 @@ import typer
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import get_preset
 
 PROMPT = list(range(100, 116))

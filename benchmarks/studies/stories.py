@@ -27,7 +27,7 @@ from runtimes import load
 from runtimes.bundle.location import bundle_path
 from runtimes.engine.generator import Generator
 from runtimes.types import Completion, SamplingParams
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import Kind, find_checkpoint, find_kind
 
 BEGIN, END = "<!-- notes: a rerun keeps the text from here -->", "<!-- notes: to here -->"

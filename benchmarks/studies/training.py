@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from runtimes.system.machine import describe_machine
 from runtimes.system.timing import alternate
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.train.loop import Trainer
 from slm.train.optim import build_optimizers

@@ -13,7 +13,7 @@ from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session
 from runtimes.system.timing import alternate
 from runtimes.types import SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 # Predictions compared for each matrix alone, and the greedy steps and rounds that are timed.
 SEARCH_TOKENS = 1024

@@ -12,7 +12,7 @@ from export.checks.greedy import greedy_tokens
 from export.checks.parity import COMMON_LOGIT
 from export.checks.torch_session import Forward, ForwardCache, float_session
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from runtimes.bundle.figures import Fidelity
 from runtimes.engine.loss import log_softmax, negative_log_likelihood, read_windows
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.metrics import bits_per_byte
 
 FloatArray = npt.NDArray[np.float32]

@@ -11,11 +11,11 @@ import torch
 from export.checks.fidelity import FloatArray, Reference, measure_fidelity
 from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, float_threads
+from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
-from slm.errors import SlmxError
 from slm.model import GPT
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
 # The limit counts logits, so a large vocabulary takes as long as a small one. It is 16,384 tokens for 8,000 ids.

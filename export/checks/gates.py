@@ -22,12 +22,12 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
-from slm.hashing import sha256_of
-from slm.json_reader import as_plain_text
 from slm.model import GPT
 from slm.presets import GPTConfig
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import as_plain_text
 from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime")

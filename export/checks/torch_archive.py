@@ -21,7 +21,7 @@ from typing import IO
 import torch
 
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 # Names of members that hold text or a small pickle, and of members that hold tensors, without the root folder.
 _COMMON = r"byteorder|\.data/version|\.data/serialization_id"

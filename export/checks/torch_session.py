@@ -15,7 +15,7 @@ from export.checks.torch_archive import check_torch_archive
 from export.formats.suppress_output import suppress_output
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, float_threads
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
 

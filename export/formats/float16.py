@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.formats.graph import ROTATION
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 LARGEST = float(np.finfo(np.float16).max)
 

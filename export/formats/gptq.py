@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from export.formats.graph import MATRICES
 from slm.blocks import Blocks, quantize_blocks
+from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
-from slm.errors import SlmxError
 from slm.model import GPT
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
 STORIES, SEED = 32, 1  # not the seed of the stories that variants are compared on

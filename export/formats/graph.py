@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
 

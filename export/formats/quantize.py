@@ -15,7 +15,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
 from export.formats.suppress_output import suppress_output
-from slm.errors import SlmxError, UsageError, unknown
+from slm.console.errors import SlmxError, UsageError, unknown
 
 
 @dataclass(frozen=True)

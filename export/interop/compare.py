@@ -17,8 +17,8 @@ from export.interop.registry import CannotRunError, Runtime
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, shared_length
-from slm.errors import SlmxError
-from slm.json_reader import as_plain_text
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import as_plain_text
 
 PROMPTS = ("Once upon a time", "One day, a little girl went to the park.")
 NEW_TOKENS = 32

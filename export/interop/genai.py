@@ -14,9 +14,9 @@ import onnxruntime_genai as genai
 from export.interop.registry import Greedy
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
-from slm.json_reader import Fields, parse_json
-from slm.tokenizer import Tokenizer
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import Fields, parse_json
+from slm.tokenizers.tokenizer import Tokenizer
 
 CONFIG_FILE = "genai_config.json"
 MODEL_FILE = "model.onnx"

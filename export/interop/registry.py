@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from export.formats.suppress_output import suppress_output
-from slm.errors import SlmxError, UsageError, needs, unknown
+from slm.console.errors import SlmxError, UsageError, needs, unknown
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
@@ -52,7 +52,7 @@ class Runtime:
             with needs(self.extra), suppress_output():
                 module = import_module(self.module)
         except ImportError as error:
-            from slm.install import pip_line
+            from slm.console.install import pip_line
 
             reason = " ".join(str(error).split())
             raise SlmxError(f"{self.package} cannot be imported ({reason}): {pip_line(self.extra)}") from error

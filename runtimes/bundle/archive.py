@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from runtimes.bundle.manifest import MAX_PATH, is_plain_path
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 STORED, DEFLATED = 0, 8
 UTF8_NAME, DEFLATE_LEVELS, STREAMED, ENCRYPTED = 0x800, 0x6, 0x8, 0x2041  # bits in the flags of an entry

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slm.json_reader import Fields, is_plain_text
+from slm.storage.json_reader import Fields, is_plain_text
 
 if TYPE_CHECKING:
-    from slm.tokenizer import Tokenizer
-    from slm.tokenizer_settings import TokenizerSettings
+    from slm.tokenizers.settings import TokenizerSettings
+    from slm.tokenizers.tokenizer import Tokenizer
 
 TEMPLATE_VERSION = 1
 KEY = "chat"

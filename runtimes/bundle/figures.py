@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from slm.json_reader import Fields
+from slm.storage.json_reader import Fields
 
 
 @dataclass(frozen=True)

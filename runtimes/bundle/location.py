@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import Kind, wrong_kind
-from slm.json_reader import is_plain_name
+from slm.storage.json_reader import is_plain_name
 
 # Folder for exports, relative to the current folder; each export is there under the name of its checkpoint or preset.
 BUNDLES = Path("bundles")

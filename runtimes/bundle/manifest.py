@@ -16,11 +16,11 @@ from typing import Any
 from runtimes.bundle.chat_template import STORY_TEMPLATE, ChatTemplate
 from runtimes.bundle.figures import Figures, read_figures, read_increase
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import SlmxError
-from slm.hashing import sha256_of_bytes
-from slm.json_reader import Fields, is_plain_name, parse_json
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
-from slm.tokenizer_settings import DEFAULT_SETTINGS, TokenizerSettings
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, is_plain_name, parse_json
+from slm.tokenizers.settings import DEFAULT_SETTINGS, TokenizerSettings
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slm.errors import SlmxError
-from slm.json_reader import Fields, read_json
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import Fields, read_json
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
@@ -87,7 +87,7 @@ def remove_pin(bundle: Bundle) -> Pin | None:
 
 
 def _write(path: Path, pins: Mapping[str, Pin]) -> None:
-    from slm.disk import make_folder, write_file
+    from slm.storage.disk import make_folder, write_file
 
     bundles = {digest: asdict(one) for digest, one in pins.items()}
     content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from slm.errors import SlmxError
-from slm.json_reader import as_plain_text
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
+from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     import onnxruntime as ort

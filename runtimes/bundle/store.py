@@ -9,12 +9,12 @@ from typing import Protocol
 
 from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
-from slm.disk import is_temporary
-from slm.errors import SlmxError, did_you_mean
+from slm.console.errors import SlmxError, did_you_mean
 from slm.folder_kind import Kind, wrong_kind
-from slm.hashing import sha256_of_bytes
 from slm.presets import GPTConfig
-from slm.tokenizer import RANKS_FILE, Tokenizer
+from slm.storage.disk import is_temporary
+from slm.storage.hashing import sha256_of_bytes
+from slm.tokenizers.tokenizer import RANKS_FILE, Tokenizer
 
 
 class Store(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runtimes.bundle.figures import Fidelity, Figures
 from runtimes.bundle.manifest import JudgedOn, Manifest, plain
 from runtimes.bundle.variants import VARIANTS
-from slm.counted import counted
+from slm.console.counted import counted
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
-from slm.counted import counted
-from slm.errors import UsageError
-from slm.word_wrap import folded
+from slm.console.counted import counted
+from slm.console.errors import UsageError
+from slm.console.word_wrap import folded
 
 
 def doctor(

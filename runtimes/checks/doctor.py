@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import MOST_THREADS
 from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
-from slm.counted import counted
+from slm.console.counted import counted
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle

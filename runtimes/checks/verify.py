@@ -15,8 +15,8 @@ from typing import Any
 from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.disk import write_file
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_file
 
 Log = Callable[[str], None]
 

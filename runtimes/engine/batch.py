@@ -10,7 +10,7 @@ from runtimes.engine.batcher import Batcher
 from runtimes.engine.generator import Generator
 from runtimes.engine.sampler import system_seed
 from runtimes.types import Completion, GenerationConfig, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 
 class Batch:

@@ -20,7 +20,7 @@ from runtimes.engine.onnx_check import check_onnx
 from runtimes.engine.signed_weights import make_weights_signed
 from runtimes.system.memory import collapse_heap, trim_heap
 from runtimes.types import check_number
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.presets import GPTConfig
 
 FloatArray = npt.NDArray[np.float32]

@@ -27,8 +27,8 @@ from runtimes.types import (
     check_prompt,
     read_settings,
 )
-from slm.errors import SlmxError, UsageError
-from slm.tokenizer import Tokenizer
+from slm.console.errors import SlmxError, UsageError
+from slm.tokenizers.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
-from slm.counted import counted
+from slm.console.counted import counted
 
 TURN_TOKENS = 64
 HELP = """a line is added to the story, an empty line lets the model continue

@@ -32,7 +32,7 @@ from runtimes.engine.protobuf import (
     TRAINING_START,
     read_fields,
 )
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 # The domains of the operators that onnxruntime itself has and that slmx writes. The first two are the same one.
 DOMAINS = (b"", b"ai.onnx", b"com.microsoft")

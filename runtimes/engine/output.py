@@ -16,11 +16,11 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.interactive import InteractiveStory, write_turns
 from runtimes.engine.stream import Stream
 from runtimes.types import Completion
-from slm.counted import count_stories, counted
-from slm.disk import check_creatable, write_errors, write_file
-from slm.errors import SlmxError
-from slm.terminal import LiveRate, is_terminal, styled
-from slm.word_wrap import WordWrap
+from slm.console.counted import count_stories, counted
+from slm.console.errors import SlmxError
+from slm.console.terminal import LiveRate, is_terminal, styled
+from slm.console.word_wrap import WordWrap
+from slm.storage.disk import check_creatable, write_errors, write_file
 
 BETWEEN = "\n\n---\n\n"
 SIGN = "> "  # before each line that the reader enters

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.types import LogitsRules
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.banned_words import BannedWordsRule

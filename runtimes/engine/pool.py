@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runtimes.engine.cache import FloatArray, IdArray, SharedCache
 from runtimes.engine.session import Session, as_row, check_step, shared_length
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 
 class Pool:

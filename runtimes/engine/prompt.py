@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from runtimes.engine.story import slide
 from runtimes.types import as_ids, check_prompt
-from slm.errors import SlmxError, UsageError
-from slm.tokenizer import Tokenizer
+from slm.console.errors import SlmxError, UsageError
+from slm.tokenizers.tokenizer import Tokenizer
 
 
 def read_prompt(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtimes.system.machine import usable_cores
-from slm.counted import counted
-from slm.errors import SlmxError
+from slm.console.counted import counted
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 
 if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch model does not need

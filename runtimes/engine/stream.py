@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runtimes.engine.story import Story
 from runtimes.types import Completion, GenerationStats
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator

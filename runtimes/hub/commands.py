@@ -13,11 +13,11 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
 from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
-from slm.errors import UsageError, needs
+from slm.console.errors import UsageError, needs
 from slm.folder_kind import PRETRAINED
-from slm.json_reader import Fields, as_plain_text, read_json
-from slm.ownership import CHECKPOINT
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
+from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.ownership import CHECKPOINT
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry

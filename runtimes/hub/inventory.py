@@ -21,8 +21,8 @@ from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.hub.record import read_record, record_path
 from runtimes.pack.envelope import read_signature
-from slm.errors import SlmxError
-from slm.ownership import BUNDLE, foreign_file
+from slm.console.errors import SlmxError
+from slm.storage.ownership import BUNDLE, foreign_file
 
 
 class Origin(Enum):
@@ -141,8 +141,8 @@ def remove_bundle(entry: Entry) -> None:
         SlmxError: Another process writes it, or added a file meanwhile. It is kept.
         OSError: It cannot be deleted.
     """
-    from slm.atomic import remove_folder
-    from slm.locks import lock_folder
+    from slm.storage.atomic import remove_folder
+    from slm.storage.locks import lock_folder
 
     record = record_path(entry.path)
     if entry.path.is_file():

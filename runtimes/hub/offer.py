@@ -13,13 +13,13 @@ from runtimes.bundle.archive import MAX_BYTES
 from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, FileEntry, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
-from slm.atomic import atomic_folder
-from slm.errors import SlmxError, needs
-from slm.hashing import sha256_of_bytes
-from slm.hub import Snapshot, open_snapshot
-from slm.hub_errors import HubError, HubUnreachable
-from slm.hub_name import HubName
-from slm.ownership import BUNDLE
+from slm.console.errors import SlmxError, needs
+from slm.hub.client import Snapshot, open_snapshot
+from slm.hub.errors import HubError, HubUnreachable
+from slm.hub.name import HubName
+from slm.storage.atomic import atomic_folder
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.ownership import BUNDLE
 
 Report = Callable[[str], None]
 CHUNK = 2**20

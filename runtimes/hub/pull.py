@@ -14,13 +14,13 @@ from runtimes.bundle.store import Bundle
 from runtimes.hub.offer import Loose, Offer, Packed, Report
 from runtimes.hub.record import Record, read_record, write_record
 from runtimes.pack.open_signed import check_key, open_signed
-from slm.disk import write_file
-from slm.errors import SlmxError, UsageError
-from slm.hub import hub_address
-from slm.hub_errors import HubError, HubUnreachable
-from slm.hub_name import HubName
-from slm.locks import lock_folder, one_line
-from slm.ownership import BUNDLE, foreign_file
+from slm.console.errors import SlmxError, UsageError
+from slm.hub.client import hub_address
+from slm.hub.errors import HubError, HubUnreachable
+from slm.hub.name import HubName
+from slm.storage.disk import write_file
+from slm.storage.locks import lock_folder, one_line
+from slm.storage.ownership import BUNDLE, foreign_file
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.pack.envelope import read_signature
-from slm.errors import SlmxError, UsageError
-from slm.hub import hub_address, look, open_snapshot
-from slm.hub_errors import LOG_IN, HubError, hub_errors
-from slm.hub_name import HubName, is_revision
+from slm.console.errors import SlmxError, UsageError
+from slm.hub.client import hub_address, look, open_snapshot
+from slm.hub.errors import LOG_IN, HubError, hub_errors
+from slm.hub.name import HubName, is_revision
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete

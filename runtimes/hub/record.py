@@ -7,9 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slm.disk import write_file
-from slm.errors import SlmxError
-from slm.json_reader import Fields, read_json
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_file
+from slm.storage.json_reader import Fields, read_json
 
 MAX_BYTES = 2**16
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import bundle_path
-from slm.counted import counted
-from slm.errors import UsageError, needs
+from slm.console.counted import counted
+from slm.console.errors import UsageError, needs
 
 BUNDLE = "A bundle: a folder, an archive, or a name that slmx list shows."
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.bundle.manifest import COMPANIONS
-from slm.json_reader import Fields, parse_json, read_limited
+from slm.storage.json_reader import Fields, parse_json, read_limited
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from slm.disk import clear_temporary, write_new_file
-from slm.errors import SlmxError
-from slm.json_reader import read_limited
+from slm.console.errors import SlmxError
+from slm.storage.disk import clear_temporary, write_new_file
+from slm.storage.json_reader import read_limited
 
 MAX_KEY_BYTES = 2**16
 # The environment variable with the passphrase of an encrypted private key.

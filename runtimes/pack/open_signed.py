@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtimes.bundle.store import Bundle
-from slm.errors import needs
+from slm.console.errors import needs
 
 
 def check_key(key: Path | None) -> None:

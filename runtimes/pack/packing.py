@@ -10,12 +10,12 @@ from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
 from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
-from slm.atomic import atomic_folder
-from slm.disk import atomic_file, write_file
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PACKED_SUFFIX
-from slm.locks import one_line
-from slm.ownership import BUNDLE
+from slm.storage.atomic import atomic_folder
+from slm.storage.disk import atomic_file, write_file
+from slm.storage.locks import one_line
+from slm.storage.ownership import BUNDLE
 
 HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers
 

@@ -17,9 +17,9 @@ from runtimes.pack.envelope import (
     statement,
 )
 from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
-from slm.disk import write_file
-from slm.errors import SlmxError
-from slm.json_reader import read_limited
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_file
+from slm.storage.json_reader import read_limited
 
 Log = Callable[[str], None]
 

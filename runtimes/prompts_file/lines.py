@@ -11,7 +11,7 @@ from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import LARGEST_SEED, Bounds
 from runtimes.requests.kinds import Text, Whole
 from runtimes.types import Settings
-from slm.json_reader import parse_json
+from slm.storage.json_reader import parse_json
 
 BOUNDS = Bounds(prompts=64, n=64)
 # The most stories of a line. Those of a line with more stories than -n have seeds of their own, from here on.

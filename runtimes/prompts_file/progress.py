@@ -6,8 +6,8 @@ import os
 import sys
 import time
 
-from slm.counted import counted
-from slm.terminal import styled
+from slm.console.counted import counted
+from slm.console.terminal import styled
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 30.0
 CLEAR = "\r\x1b[2K"

@@ -17,9 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import require_file
-from slm.json_reader import parse_json
+from slm.storage.json_reader import parse_json
 
 STANDARD_INPUT = Path("-")
 LONGEST_LINE = 2**20  # bytes

@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from slm.errors import SlmxError
-from slm.json_reader import Fields, parse_json
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import Fields, parse_json
 
 FORMAT = 1
 SUFFIX = ".run"

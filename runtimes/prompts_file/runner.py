@@ -20,9 +20,9 @@ from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
-from slm.counted import count_stories, counted
-from slm.errors import SlmxError, UsageError
-from slm.locks import lock_folder
+from slm.console.counted import count_stories, counted
+from slm.console.errors import SlmxError, UsageError
+from slm.storage.locks import lock_folder
 
 WINDOW = 4  # stories of each slot that are begun and not yet in the file
 CACHE_SHARE = 4  # the caches of all slots take at most the available memory divided by this

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.prompts_file.record import SUFFIX, Checkpoint, Record, Settings, difference, encode_settings
-from slm.counted import count_stories
-from slm.disk import sync
-from slm.errors import SlmxError
-from slm.json_reader import Fields, parse_json
+from slm.console.counted import count_stories
+from slm.console.errors import SlmxError
+from slm.storage.disk import sync
+from slm.storage.json_reader import Fields, parse_json
 
 SYNC_SECONDS = 10.0
 MAX_DEPTH = 8

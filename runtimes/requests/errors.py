@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 
 class RequestError(UsageError):

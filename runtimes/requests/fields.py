@@ -12,7 +12,7 @@ from runtimes.requests.messages import Messages
 from runtimes.requests.table import Field, Table
 from runtimes.types import LARGEST_ID, ON_FULL, GenerationConfig, LogitsRules, SamplingParams
 from runtimes.words import MAX_WORD_LENGTH
-from slm.counted import counted
+from slm.console.counted import counted
 
 LONGEST_MODEL_NAME = 200
 LARGEST_SEED = 2**63 - 1

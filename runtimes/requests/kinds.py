@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from runtimes.requests.errors import RequestError
 from runtimes.types import LARGEST_ID
-from slm.counted import counted
+from slm.console.counted import counted
 
 Schema = dict[str, Any]
 _T_co = TypeVar("_T_co", covariant=True)

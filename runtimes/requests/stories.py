@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import Bounds
 from runtimes.requests.story_request import StoryRequest
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator

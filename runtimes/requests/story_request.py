@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from runtimes.requests.errors import RequestError
 from runtimes.types import GenerationConfig, SamplingParams, Settings, read_settings
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 # Fields that are settings of a story under the same name.
 SETTINGS = (

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtimes.requests.errors import RequestError
 from runtimes.requests.kinds import Kind, Schema, shown
-from slm.json_reader import is_plain_name
+from slm.storage.json_reader import is_plain_name
 
 LONGEST_NAME = 100
 

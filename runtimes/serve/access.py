@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 # What an Authorization header can hold (RFC 6750, section 2.1).
 KEY = re.compile(r"[A-Za-z0-9._~+/=-]{8,512}")

@@ -18,7 +18,7 @@ from runtimes.serve.sse import DONE, WAITING, EventStream, event
 from runtimes.serve.state import client_of, state_of
 from runtimes.serve.work import Work
 from runtimes.types import Completion
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 FINGERPRINT_DIGITS = 16
 FINISH_REASONS = {"stop": "stop", "length": "length", "exhausted": "stop", "interrupted": "length"}

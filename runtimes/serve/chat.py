@@ -15,7 +15,7 @@ from runtimes.serve.scheduler import Update
 from runtimes.serve.scoring import chat_logprobs, scored
 from runtimes.serve.state import state_of
 from runtimes.serve.work import Work, aside, is_long, read_body
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 
 async def chat_completions(request: Request) -> Response:

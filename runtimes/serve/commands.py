@@ -12,9 +12,9 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
-from slm.counted import count_stories
-from slm.errors import SlmxError, UsageError, needs
-from slm.usage import one_of, panel
+from slm.console.counted import count_stories
+from slm.console.errors import SlmxError, UsageError, needs
+from slm.console.usage import one_of, panel
 
 KEY_VARIABLE = "SLMX_API_KEY"
 MOST_SECONDS = 1_000_000  # far below what timers of the system can hold

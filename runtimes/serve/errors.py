@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from runtimes.requests.errors import RequestError
 from runtimes.serve.scheduler import QueueFullError, StoppingError
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
-from slm.counted import counted
+from slm.console.counted import counted
 
 LOG = logging.getLogger("slmx.serve")
 LONGEST = 200

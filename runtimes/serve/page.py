@@ -16,7 +16,7 @@ from runtimes.serve.errors import error_response
 from runtimes.serve.log import plain_path
 from runtimes.web.files import HEADERS, TYPES, accepted_codings
 from runtimes.web.installed import INSTALL, find_page_folder, page_is_damaged
-from slm.hashing import sha256_of_bytes
+from slm.storage.hashing import sha256_of_bytes
 
 # The addresses of the page, and the built file of each. Where an offline page of `slmx web` was at this address before,
 # the browser asks for a new version of its service worker, sw.js. farewell.js removes it.

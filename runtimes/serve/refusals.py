@@ -10,7 +10,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from runtimes.serve.errors import INVALID_REQUEST, SERVER_ERROR, error_body
 from runtimes.serve.limits import Limits
-from slm.counted import counted
+from slm.console.counted import counted
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from runtimes.serve.scheduler_figures import SchedulerFigures
 from runtimes.serve.scheduler_job import Item, Job, Update
 from runtimes.serve.scheduler_queue import FairQueue, QueueFullError, StoppingError
 from runtimes.types import check_least
-from slm.counted import count_stories
-from slm.errors import UsageError
+from slm.console.counted import count_stories
+from slm.console.errors import UsageError
 
 __all__ = ["Job", "QueueFullError", "Scheduler", "SchedulerFigures", "StoppingError", "Update"]
 

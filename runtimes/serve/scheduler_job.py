@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
 from runtimes.types import Completion
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 NOTIFY_SECONDS = 0.01  # the least time between two updates of a job
 MOST_UPDATES = 300  # in a second, of all jobs together: each takes time from the model

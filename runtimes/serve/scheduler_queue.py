@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
-from slm.counted import count_stories
-from slm.errors import SlmxError
+from slm.console.counted import count_stories
+from slm.console.errors import SlmxError
 
 
 class QueueFullError(SlmxError):

@@ -13,8 +13,8 @@ from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.pack.open_signed import open_signed
 from runtimes.serve.scheduler import Scheduler
-from slm.errors import SlmxError, UsageError
-from slm.json_reader import as_plain_name
+from slm.console.errors import SlmxError, UsageError
+from slm.storage.json_reader import as_plain_name
 
 BACKLOG = 2048
 # The kernel keeps up to twice as much of an answer that a client does not read.

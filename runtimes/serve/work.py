@@ -17,7 +17,7 @@ from runtimes.serve.following import Follower
 from runtimes.serve.scheduler import Scheduler, StoppingError, Update
 from runtimes.serve.scoring import Scored, TokenTexts, scored
 from runtimes.types import Completion
-from slm.json_reader import parse_json
+from slm.storage.json_reader import parse_json
 
 LARGE_BODY = 2**16  # bytes; a larger body is parsed outside the event loop
 LARGE_WORK = 4000  # characters or ids of all prompts; more are encoded outside the event loop

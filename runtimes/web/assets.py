@@ -5,7 +5,7 @@ from __future__ import annotations
 import brotli
 
 from runtimes.web.installed import NOT_INSTALLED, find_page_folder, page_is_damaged
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 WASM = "ort-wasm-simd-threaded.wasm"
 PACKED_WASM = f"{WASM}.br"

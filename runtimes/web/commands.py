@@ -13,9 +13,9 @@ import typer
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
 from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
-from slm.errors import SlmxError, UsageError, needs
-from slm.usage import one_of
-from slm.word_wrap import folded
+from slm.console.errors import SlmxError, UsageError, needs
+from slm.console.usage import one_of
+from slm.console.word_wrap import folded
 
 DEFAULT_OUT = Path("site")
 

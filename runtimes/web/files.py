@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
-from slm.json_reader import is_plain_name
+from slm.storage.json_reader import is_plain_name
 
 INDEX = "index.html"
 TYPES = {

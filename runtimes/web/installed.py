@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 PACKAGE = "slmx_web"
 BUILT = Path(__file__).parent / "app" / PACKAGE

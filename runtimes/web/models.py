@@ -8,8 +8,8 @@ from pathlib import Path
 
 from runtimes.bundle.store import Bundle
 from runtimes.web.variants import WEB_VARIANTS
-from slm.errors import SlmxError, UsageError, unknown
-from slm.json_reader import as_plain_name
+from slm.console.errors import SlmxError, UsageError, unknown
+from slm.storage.json_reader import as_plain_name
 
 # A tab has at most 4 GB of WebAssembly memory, and onnxruntime needs about twice the model while it loads it.
 MAX_MODEL_BYTES = 10**9

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from runtimes.web.files import HEADERS, open_file
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8000

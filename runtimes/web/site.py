@@ -20,10 +20,10 @@ import brotli
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
 from runtimes.web.models import TOKENIZER_FILE, SiteModel
-from slm.atomic import atomic_folder
-from slm.hashing import sha256_of_bytes
-from slm.json_reader import Fields, read_json
-from slm.ownership import SITE, foreign_file
+from slm.storage.atomic import atomic_folder
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, read_json
+from slm.storage.ownership import SITE, foreign_file
 
 FORMAT_VERSION = 1
 CARD = "README.md"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from slm.counted import counted
-from slm.errors import SlmxError
-from slm.tokenizer import Tokenizer
+from slm.console.counted import counted
+from slm.console.errors import SlmxError
+from slm.tokenizers.tokenizer import Tokenizer
 
 LARGEST_VOCABULARY = 2**16  # of 16-bit ids, as the shards of a data set hold
 ShardArray = npt.NDArray[np.uint16]

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.json_reader import Fields, as_plain_text, read_json
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
-from slm.tokenizer_json import load_merges
-from slm.tokenizer_settings import MAX_LISTING_BYTES, TokenizerSettings
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer_json import load_merges
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 2

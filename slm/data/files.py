@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from slm.errors import SlmxError, needs
+from slm.console.errors import SlmxError, needs
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 1 << 14  # a chunk of text grows at most a few hundred times when it is unpacked

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from slm.atomic import atomic_folder
-from slm.counted import count_stories, counted
+from slm.console.counted import count_stories, counted
+from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import print_notice
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
 from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
@@ -25,16 +26,15 @@ from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
-from slm.errors import SlmxError, UsageError
 from slm.folder_kind import find_checkpoint
-from slm.hashing import sha256_of
-from slm.locks import clear_leftover, lock_folder
-from slm.notice import print_notice
-from slm.ownership import DATA_SET
 from slm.presets import get_preset
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
-from slm.tokenizer_json import load_merges
-from slm.tokenizer_settings import settings_of
+from slm.storage.atomic import atomic_folder
+from slm.storage.hashing import sha256_of
+from slm.storage.locks import clear_leftover, lock_folder
+from slm.storage.ownership import DATA_SET
+from slm.tokenizers.settings import settings_of
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
+from slm.tokenizers.tokenizer_json import load_merges
 
 HELD_OUT_SHARE = 20
 TOKENIZER_BYTES = 256 * 2**20

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from slm.console.errors import SlmxError, UsageError, unknown
 from slm.data.cleaning import Cleaning
 from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, read_text
 from slm.data.stories import BLANK_LINE, MARKER, SEPARATORS, normalise, split_stories
 from slm.data.tables import read_column
-from slm.errors import SlmxError, UsageError, unknown
 from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
-from slm.hub_name import HUB
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.hub.name import HUB
+from slm.tokenizers.settings import END_OF_TEXT
 
 TABLES = {
     ".jsonl": "json",

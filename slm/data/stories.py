@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from slm.data.cleaning import Cleaning
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
 
 # What separates the stories of a text. `auto` is `endoftext` if the text contains it, or else `blank`.
 SEPARATORS = ("auto", "endoftext", "blank")

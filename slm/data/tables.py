@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from slm.console.errors import SlmxError, needs
 from slm.data.files import CHUNK, compression_of, join_lines, read_text
-from slm.errors import SlmxError, needs
-from slm.json_reader import as_plain_text
+from slm.storage.json_reader import as_plain_text
 
 ROWS_AT_ONCE = 1024
 LONGEST_CELL = 2**31 - 1

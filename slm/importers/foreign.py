@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.atomic import atomic_folder
-from slm.byte_level import missing_bytes
 from slm.checkpoint import save_checkpoint
+from slm.console.errors import SlmxError
 from slm.denormals import denormals_line
-from slm.errors import SlmxError
 from slm.importers.imported_tokenizer import ImportedTokenizer, some
 from slm.importers.names import Names
 from slm.model import GPT
-from slm.ownership import CHECKPOINT
 from slm.presets import PRESETS, GPTConfig
+from slm.storage.atomic import atomic_folder
+from slm.storage.ownership import CHECKPOINT
+from slm.tokenizers.byte_level import missing_bytes
 
 Report = Callable[[str], None]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TypeVar
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.imported_tokenizer import (
     BYTE_NAMES,
     ImportedTokenizer,
@@ -18,8 +18,8 @@ from slm.importers.imported_tokenizer import (
     shown,
     some,
 )
-from slm.json_reader import Fields, is_plain_text
-from slm.tokenizer_settings import TokenizerSettings
+from slm.storage.json_reader import Fields, is_plain_text
+from slm.tokenizers.settings import TokenizerSettings
 
 PREFIX = "tokenizer.ggml."
 # llama.cpp's names for ways to split text, and our schemes.

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.hashing import sha256_of
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.hugging_face_tokenizer import import_tokenizer
 from slm.importers.hugging_face_weights import WEIGHTS_FILE, read_json_object, read_weights, refuse_pointers, shown
 from slm.importers.names import GPT2, GPT_NEO, HEAD, LLAMA, WPE, WTE, Names
 from slm.presets import GPTConfig
+from slm.storage.hashing import sha256_of
 
 CONFIG_FILE = "config.json"
 MAX_CARD_BYTES = 2**20

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.imported_tokenizer import (
     ImportedTokenizer,
     Vocabulary,
@@ -18,10 +18,10 @@ from slm.importers.imported_tokenizer import (
     some,
 )
 from slm.importers.split_rules import find_rules
-from slm.json_reader import Fields, read_json
-from slm.tokenizer import JSON_FILE
-from slm.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
-from slm.tokenizer_settings import END_OF_TEXT, TokenizerSettings
+from slm.storage.json_reader import Fields, read_json
+from slm.tokenizers.settings import END_OF_TEXT, TokenizerSettings
+from slm.tokenizers.tokenizer import JSON_FILE
+from slm.tokenizers.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"

@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from slm.checkpoint import read_tensors
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.names import BUFFERS
 from slm.importers.pytorch_file import float_tensors, load_tensors_only
-from slm.json_reader import Fields, is_plain_name, read_json
+from slm.storage.json_reader import Fields, is_plain_name, read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from slm.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, missing_bytes
-from slm.errors import SlmxError
-from slm.json_reader import as_plain_text
-from slm.sentencepiece import SPACE
-from slm.tokenizer import Tokenizer
-from slm.tokenizer_json import byte_name, to_bytes, tokenizer_json
-from slm.tokenizer_settings import SCHEMES, TokenizerSettings
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import as_plain_text
+from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, missing_bytes
+from slm.tokenizers.sentencepiece import SPACE
+from slm.tokenizers.settings import SCHEMES, TokenizerSettings
+from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer_json import byte_name, to_bytes, tokenizer_json
 
 # Texts on which tokenizers differ: contractions, spaces, digits, other scripts, rare bytes.
 PROBES = (

@@ -8,15 +8,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
-from slm.hub import open_snapshot
-from slm.hub_errors import HubError, HubUnreachable
-from slm.hub_name import HUB, HubName
+from slm.hub.client import open_snapshot
+from slm.hub.errors import HubError, HubUnreachable
+from slm.hub.name import HUB, HubName
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
-from slm.json_reader import read_json
 from slm.presets import GPTConfig
+from slm.storage.json_reader import read_json
 
 WEIGHTS = "*.safetensors"
 # What a Hugging Face folder needs of a repository, besides its config.json.
@@ -175,9 +175,9 @@ def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
         raise SlmxError(f"{path}: no such file or folder; --tokenizer names one with the tokenizer of the model")
     if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE):
         from slm.folder_kind import find_checkpoint
-        from slm.tokenizer import Tokenizer
-        from slm.tokenizer_json import load_merges
-        from slm.tokenizer_settings import settings_of
+        from slm.tokenizers.settings import settings_of
+        from slm.tokenizers.tokenizer import Tokenizer
+        from slm.tokenizers.tokenizer_json import load_merges
 
         folder = find_checkpoint(path) if find_kind(path) is Kind.RUN else path
         own = Tokenizer.load(folder, settings_of(folder))

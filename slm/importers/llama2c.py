@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import HEAD, LLAMA2C

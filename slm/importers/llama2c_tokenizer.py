@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.imported_tokenizer import (
     BYTE_NAMES,
     ImportedTokenizer,
@@ -14,8 +14,8 @@ from slm.importers.imported_tokenizer import (
     convert,
     merges_of_scores,
 )
-from slm.sentencepiece import SPACE
-from slm.tokenizer_settings import TokenizerSettings
+from slm.tokenizers.sentencepiece import SPACE
+from slm.tokenizers.settings import TokenizerSettings
 
 MAX_BYTES = 2**27
 BEGIN = "<s>"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
 

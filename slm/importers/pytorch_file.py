@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.importers.foreign import ForeignModel, Report, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.importers.torch_file_check import check_torch_file
-from slm.json_reader import as_plain_text
 from slm.presets import GPTConfig
+from slm.storage.json_reader import as_plain_text
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
 # Several names may have the same numbers, such as the token table and the head, but not many.

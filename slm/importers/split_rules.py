@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from slm.errors import SlmxError
-from slm.json_reader import Fields
-from slm.tokenizer_json import pipeline
-from slm.tokenizer_settings import PREFIXES, SCHEMES, TokenizerSettings
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import Fields
+from slm.tokenizers.settings import PREFIXES, SCHEMES, TokenizerSettings
+from slm.tokenizers.tokenizer_json import pipeline
 
 KNOWN = [TokenizerSettings(scheme) for scheme in SCHEMES] + [
     TokenizerSettings("sentencepiece", prefix=prefix) for prefix in PREFIXES

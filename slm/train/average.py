@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from slm.atomic import atomic_folder
 from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.ownership import CHECKPOINT
+from slm.console.errors import SlmxError
+from slm.storage.atomic import atomic_folder
+from slm.storage.hashing import sha256_of
+from slm.storage.ownership import CHECKPOINT
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.qat import as_exported, trained_for
 

@@ -11,7 +11,7 @@ from statistics import median
 
 from rich.console import Console
 
-from slm.counted import counted
+from slm.console.counted import counted
 from slm.train.hardware import compiling
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings

@@ -18,14 +18,14 @@ from rich.progress import track
 from torch.nn import functional as F
 
 from slm.checkpoint import Checkpoint
-from slm.counted import counted
+from slm.console.counted import counted
+from slm.console.errors import SlmxError
+from slm.console.notice import print_notice
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
-from slm.errors import SlmxError
 from slm.metrics import bits_per_byte
 from slm.model import GPT
-from slm.notice import print_notice
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils import deterministic
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.train.plan import TrainSettings
 
 # Parameters of mallopt(3), from glibc's malloc.h.

@@ -17,16 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slm.checkpoint import save_checkpoint, save_tensors
-from slm.counted import counted
+from slm.console.counted import counted
+from slm.console.errors import SlmxError
+from slm.console.notice import print_notice
+from slm.console.signals import stop_flag
 from slm.data.dataset import DATASET_FILE
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.json_reader import as_plain_text
-from slm.locks import clear_leftovers, lock_folder
 from slm.metrics import shown_bits
 from slm.model import GPT
-from slm.notice import print_notice
-from slm.signals import stop_flag
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import as_plain_text
+from slm.storage.locks import clear_leftovers, lock_folder
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,

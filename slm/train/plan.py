@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from slm.console.errors import SlmxError, UsageError, unknown
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError, UsageError, unknown
 from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, GPTConfig, Preset, as_architecture
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)

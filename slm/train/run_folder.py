@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slm.atomic import atomic_folder, remove_folder
 from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
-from slm.disk import write_advice, write_errors, write_file
-from slm.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
-from slm.hashing import sha256_of
-from slm.json_reader import Fields, parse_json, read_json
-from slm.ownership import CHECKPOINT, check_only_ours, check_replaceable
+from slm.storage.atomic import atomic_folder, remove_folder
+from slm.storage.disk import write_advice, write_errors, write_file
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import Fields, parse_json, read_json
+from slm.storage.ownership import CHECKPOINT, check_only_ours, check_replaceable
 from slm.train.plan import TrainSettings
 from slm.train.summary import SUMMARY_FILE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from slm.model import GPT, KVCache
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 
 @torch.inference_mode()

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, Preset, get_preset
+from slm.storage.hashing import sha256_of
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE

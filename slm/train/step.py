@@ -8,8 +8,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError
 from slm.model import GPT
 from slm.train.plan import Plan
 from slm.train.qat import as_exported

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import torch
 
-from slm.counted import counted
-from slm.disk import atomic_file, write_file
+from slm.console.counted import counted
 from slm.memory import peak_bytes
 from slm.metrics import shown_bits
 from slm.presets import GPTConfig
+from slm.storage.disk import atomic_file, write_file
 
 MATMUL_SIZE = 2048
 SUMMARY_FILE = "summary.json"

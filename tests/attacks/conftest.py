@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.reliability.reader import Reader
 from tests.reliability.readers import READERS
 

@@ -14,7 +14,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from runtimes.bundle.store import Bundle
 from runtimes.engine import onnx_check
 from runtimes.engine.cache import open_onnx
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 SECRET = Path("/etc/passwd")

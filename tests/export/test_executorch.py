@@ -11,7 +11,7 @@ import torch
 
 from runtimes import load
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -16,8 +16,8 @@ from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint
-from slm.disk import WORK_NAME
-from slm.hashing import sha256_of
+from slm.storage.disk import WORK_NAME
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx
 

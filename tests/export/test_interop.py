@@ -22,8 +22,8 @@ from runtimes.engine.cache import cache_names, open_onnx
 from slm.checkpoint import load_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.model import generate_greedy
-from slm.tokenizer import Tokenizer
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
+from slm.tokenizers.tokenizer import Tokenizer
 from tests import bundles
 
 pytestmark = pytest.mark.slow

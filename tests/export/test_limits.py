@@ -19,7 +19,7 @@ from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS, Gate
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -21,8 +21,8 @@ from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.disk import write_advice
 from slm.presets import PRESETS
+from slm.storage.disk import write_advice
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -10,8 +10,8 @@ import pytest
 
 import export.requirements
 from export.requirements import CHECKED, check_versions
-from slm.errors import SlmxError
-from slm.install import pip_line
+from slm.console.errors import SlmxError
+from slm.console.install import pip_line
 
 
 def test_what_is_installed_here_works() -> None:

@@ -12,7 +12,7 @@ from export.formats.quantize import RECIPES
 from export.targets import RECIPE_NAMES, TARGETS, get_target
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 from tests import bundles
 from tests.bundles import Slmx
 

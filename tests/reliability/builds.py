@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from tests.reliability.outcome import Check, Log, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from pathlib import Path
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.packing import pack_bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.reliability.outcome import Check, Log, Outcome
 from tests.runtimes.pack.synthetic import synthetic_bundle
 

@@ -24,8 +24,8 @@ from runtimes.prompts_file.record import Checkpoint, encode_settings
 from runtimes.prompts_file.record import Record as RunRecord
 from slm.data.dataset import DATASET_FILE, Dataset
 from slm.data.sources import find_sources, read_stories
-from slm.hashing import sha256_of
-from slm.tokenizer import JSON_FILE, RANKS_FILE
+from slm.storage.hashing import sha256_of
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import METRICS_FILE, RUN_FILE, RunFolder
 from tests.benchmarks.evaluation.rating.sheets import PAIRS, endings, saved

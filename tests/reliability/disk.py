@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from slm.locks import lock_folder
+from slm.storage.locks import lock_folder
 from tests.reliability.forks import Ended, Fault, Forks
 from tests.reliability.outcome import Check, Log, Outcome
 from tests.reliability.stages import Stage, stage_of

@@ -17,7 +17,7 @@ from slm.importers.llama2c_tokenizer import FIRST, llama2c_tokenizer
 from slm.importers.names import GPT2, LLAMA2C
 from slm.model import GPT
 from slm.presets import as_architecture
-from slm.tokenizer import JSON_FILE
+from slm.tokenizers.tokenizer import JSON_FILE
 from tests.reliability.model_readers import small_checkpoint
 from tests.reliability.reader import Make, Reader
 

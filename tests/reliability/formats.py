@@ -11,8 +11,8 @@ from benchmarks.report.reader import read_report
 from runtimes import load
 from runtimes.bundle.store import Bundle
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
-from slm.errors import SlmxError
 from slm.model import generate_greedy
 
 FROZEN = Path(__file__).resolve().parents[1] / "frozen"

@@ -17,7 +17,7 @@ from benchmarks.serving.servers import Server, running, slmx_command
 from benchmarks.studies.loop_overhead import resident_bytes
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.reliability.growth import MEGABYTE, Reading, judge
 from tests.reliability.outcome import Check, Log, Outcome
 

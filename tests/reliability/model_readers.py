@@ -22,15 +22,15 @@ from runtimes.pack.envelope import Envelope, signed_bytes, statement
 from runtimes.pack.keys import key_id, make_keys, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.packing import pack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.byte_level import SINGLE_BYTES
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from slm.errors import SlmxError
-from slm.hashing import sha256_of, sha256_of_bytes
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture
-from slm.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
-from slm.tokenizer_json import parse_merges, to_unicode
-from slm.tokenizer_settings import TokenizerSettings
+from slm.storage.hashing import sha256_of, sha256_of_bytes
+from slm.tokenizers.byte_level import SINGLE_BYTES
+from slm.tokenizers.settings import TokenizerSettings
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer_json import parse_merges, to_unicode
 from slm.train.start import RunState
 from tests.reliability.reader import Make, Read, Reader, at
 from tests.runtimes.bundle.test_manifest import WHOLE

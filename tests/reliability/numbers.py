@@ -19,8 +19,8 @@ from export.formats.fused import export_onnx
 from export.formats.quantize import get_recipe, quantize_int8
 from export.targets import RECIPE_NAMES
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError
 from slm.denormals import count_denormals
-from slm.errors import SlmxError
 from slm.importers.importer import ImportSettings, import_model
 from slm.model import GPT
 from tests.reliability.formats import FROZEN

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 Read = Callable[[bytes], object]
 

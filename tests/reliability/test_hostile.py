@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.reliability import fuzz_worker, hostile
 from tests.reliability.fuzz_worker import GROWTH, try_input
 from tests.reliability.mutate import mutated

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from slm.hashing import sha256_of
-from slm.ownership import BUNDLE, CHECKPOINT, DATA_SET, REPORT, SITE, Listing, foreign_file
+from slm.storage.hashing import sha256_of
+from slm.storage.ownership import BUNDLE, CHECKPOINT, DATA_SET, REPORT, SITE, Listing, foreign_file
 from tests.reliability.forks import Job
 
 NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"

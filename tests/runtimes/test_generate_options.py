@@ -18,7 +18,7 @@ from runtimes.engine.batch import Batch
 from runtimes.engine.output import check_new_file
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
-from slm.disk import is_temporary
+from slm.storage.disk import is_temporary
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx

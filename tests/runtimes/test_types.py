@@ -11,7 +11,7 @@ import pytest
 
 from runtimes import commands, load
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams, Settings, read_settings
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 
 KINDS = (GenerationConfig, SamplingParams, LogitsRules)
 NO_FLAGS = {"top_logprobs", "stop_token_ids", "ignore_eos"}  # they are for requests of `slmx serve` and for Python

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runtimes.types import LogitsRules
 from runtimes.words import MAX_WORD_LENGTH, MAX_WORDS, WORD, fold, kinds, visible
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 
 def words(text: str) -> list[str]:

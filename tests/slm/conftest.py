@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests import bundles
-from tests.slm.folders import home, target, writer  # noqa: F401
+from tests.slm.storage.folders import home, target, writer  # noqa: F401
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as HFTokenizer

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slm.blocks import BLOCK_RECIPES, Blocks, block_size, check_blocks, quantize_blocks
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import BLOCK_VARIANTS, GPTConfig
 
 Array = npt.NDArray[np.float32]

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save
 
 import slm.checkpoint
 from slm.checkpoint import CONFIG_FILE, HASHED_FILES, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED, find_checkpoint
-from slm.hashing import sha256_of
 from slm.presets import as_architecture, get_preset
-from slm.tokenizer import JSON_FILE, RANKS_FILE
+from slm.storage.hashing import sha256_of
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 
 
 @pytest.fixture

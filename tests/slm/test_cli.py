@@ -18,7 +18,7 @@ WAITING = """
 import signal, sys, time
 from pathlib import Path
 from slm import cli
-from slm.atomic import atomic_folder
+from slm.storage.atomic import atomic_folder
 
 def wait(out: Path) -> None:
     with atomic_folder(out) as folder:

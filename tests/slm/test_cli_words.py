@@ -14,8 +14,8 @@ from export.formats.quantize import RECIPES
 from export.targets import RECIPE_NAMES, TARGETS
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
+from slm.console.usage import COMMANDS_ELSEWHERE
 from slm.presets import PRESETS
-from slm.usage import COMMANDS_ELSEWHERE
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.error_lines import said

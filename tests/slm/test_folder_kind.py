@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from slm.cli import COMMANDS, LazyGroup
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import ADVICE, OTHERWISE, PRETRAINED, Kind, find_checkpoint, find_kind, wrong_kind
 from tests.bundles import Slmx
 

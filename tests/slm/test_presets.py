@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig, as_architecture, get_preset

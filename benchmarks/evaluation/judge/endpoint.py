@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.judge.rubric import SCHEMA
-from slm.errors import SlmxError, needs
-from slm.json_reader import Fields, as_plain_text, parse_json
+from slm.console.errors import SlmxError, needs
+from slm.storage.json_reader import Fields, as_plain_text, parse_json
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI

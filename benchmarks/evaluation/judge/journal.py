@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from benchmarks.evaluation.judge.rubric import AXES, LEAST, MOST
-from slm.disk import sync, write_errors
-from slm.errors import SlmxError
-from slm.json_reader import Fields, parse_json
+from slm.console.errors import SlmxError
+from slm.storage.disk import sync, write_errors
+from slm.storage.json_reader import Fields, parse_json
 
 JOURNAL = "judge.jsonl"
 ATTEMPTS = 2  # answers without scores, after which an ending has none

@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from slm.hashing import sha256_of_bytes
-from slm.json_reader import Fields, parse_json
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, parse_json
 
 LEAST, MOST = 1, 10
 # The axes of Eldan and Li (TinyStories, 2023) and of studies that follow them, with what the judge is told of each.

@@ -12,8 +12,8 @@ from benchmarks.evaluation.intervals import share
 from benchmarks.evaluation.rating.agreement import cohen, fleiss
 from benchmarks.evaluation.rating.page import FORMAT
 from benchmarks.evaluation.rating.questions import KEY, Key, Question
-from slm.errors import SlmxError, UsageError
-from slm.json_reader import Fields, read_json
+from slm.console.errors import SlmxError, UsageError
+from slm.storage.json_reader import Fields, read_json
 
 MAX_BYTES = 2**22
 A, SAME, B = ANSWERS = ("a", "same", "b")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.evaluation.rating.questions import Key
 from benchmarks.evaluation.stories import Ending
-from slm.errors import needs
+from slm.console.errors import needs
 
 HERE = Path(__file__).parent
 FORMAT = "slmx ratings 1"

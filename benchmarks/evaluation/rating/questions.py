@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.stories import Ending
-from slm.disk import write_file
-from slm.errors import SlmxError
-from slm.hashing import sha256_of_bytes
-from slm.json_reader import Fields, read_json
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_file
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, read_json
 
 KEY = "rating-key.json"
 DIGEST = "digest"  # of everything else in the key

@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.evaluation.rating.answers import measure, read_raters
 from benchmarks.evaluation.rating.questions import Key
 from benchmarks.evaluation.rating.table import ratings_table
-from slm.disk import write_file
-from slm.errors import UsageError
+from slm.console.errors import UsageError
+from slm.storage.disk import write_file
 
 RESULT, REPORT = "ratings.json", "ratings.md"
 

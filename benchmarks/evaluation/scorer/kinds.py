@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.engine.loss import log_softmax
-from slm.errors import SlmxError, require
-from slm.hashing import sha256_of, sha256_of_bytes
-from slm.json_reader import as_plain_text
+from slm.console.errors import SlmxError, require
+from slm.storage.hashing import sha256_of, sha256_of_bytes
+from slm.storage.json_reader import as_plain_text
 
 MOST_TOKENS = 1024  # of an opening with its ending; llama.cpp holds the logits of so many
 MAGIC = b"GGUF"

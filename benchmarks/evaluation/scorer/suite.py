@@ -14,7 +14,7 @@ from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.scorer.kinds import Scorer, nats_of
 from benchmarks.evaluation.stories import Ending
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 SCORER = "outside model"
 REASON = (

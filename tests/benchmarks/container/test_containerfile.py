@@ -12,7 +12,7 @@ from benchmarks.container import __main__ as check
 from benchmarks.container.containerfile import Stage, read_stages
 from benchmarks.container.image import _copy, compressed_size
 from benchmarks.pi.debian import RELEASE
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 FILE = check.FILE.read_text("utf-8")
 

@@ -19,7 +19,7 @@ from benchmarks.evaluation.continuations import (
     names_kept,
     words_of,
 )
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 WORDS = st.lists(st.sampled_from(["a", "dog", "Lily", "don't", "ran"]), min_size=1, max_size=30)
 STORY = 'Lily had a cat. "Hi," said Tom. They ran home. The cat ate the big red cake.'

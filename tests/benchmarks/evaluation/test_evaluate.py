@@ -14,9 +14,9 @@ import pytest
 from benchmarks.evaluation import run as evaluation
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
-from slm.errors import SlmxError
 from slm.train.evaluate import evaluate
 from tests.bundles import Slmx, tiny_bundle, tiny_bundle_of_all
 from tests.runs import QUIET

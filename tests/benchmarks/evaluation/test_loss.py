@@ -13,8 +13,8 @@ from benchmarks.evaluation.reading import Way, compare, nats
 from benchmarks.evaluation.subject import Subject, open_subject
 from benchmarks.evaluation.text import EncodedText, StoryText
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
-from slm.errors import SlmxError
 from slm.train.evaluate import evaluate
 from tests.bundles import tiny_bundle
 

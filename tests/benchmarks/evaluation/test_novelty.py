@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from benchmarks.evaluation import novelty
 from benchmarks.evaluation.novelty import LONGEST, TrainingText, measure_novelty, tokens_of
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 SENTENCE = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=25).map(" ".join)
 

@@ -22,7 +22,7 @@ from benchmarks.evaluation.stories import (
 from benchmarks.evaluation.subject import open_subject
 from runtimes import load
 from runtimes.types import SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.benchmarks.evaluation.test_loss import ignore
 
 TALES = [

@@ -22,7 +22,7 @@ from export.exporter import export_bundle
 from export.settings import ExportSettings
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.importers.importer import ImportSettings, import_model
 from slm.model import generate_greedy

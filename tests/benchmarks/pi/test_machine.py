@@ -13,7 +13,7 @@ from benchmarks.pi import checks, debian
 from benchmarks.pi.__main__ import table
 from benchmarks.pi.checks import FAILED, PASSED, Expected, Result, check, shared_length
 from benchmarks.pi.machine import Machine, answer, build_wheel, cache_folder, once
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 ECHO = "import json; print(json.dumps({'ids': [1, 2, 3]}))"
 

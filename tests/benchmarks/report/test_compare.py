@@ -17,7 +17,7 @@ from benchmarks.report.compare import Change, compare_reports, share
 from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric, noise
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from runtimes.system.timing import Samples
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.report_samples import MACHINE, report, result
 
 SAMPLES = st.lists(st.floats(0.01, 1000), min_size=2, max_size=9).map(Samples)

@@ -18,8 +18,8 @@ from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FORMAT_VERSION, Case, Model, Result
-from slm.errors import SlmxError
-from slm.json_reader import is_plain_text, parse_json
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import is_plain_text, parse_json
 from tests.bundles import Slmx
 from tests.report_samples import large_report, report, result
 

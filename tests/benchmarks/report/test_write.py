@@ -24,7 +24,7 @@ from benchmarks.report.tables import main_table
 from benchmarks.report.warnings import STOPPED
 from benchmarks.report.write import write_reports
 from benchmarks.report.write_docs import write_docs
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.report_samples import NEW_TOKENS, large_report, report, result, strange_report
 
 HOSTILE = '<script>alert("a|b")</script>'

@@ -20,7 +20,7 @@ from benchmarks.run.targets import target_of_bundle, target_of_preset
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
 from tests.benchmarks.run.brief import ONE_RUNNER, brief

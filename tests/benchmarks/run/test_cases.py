@@ -25,7 +25,7 @@ from benchmarks.run.cases import (
     skipped,
     variations,
 )
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.benchmarks.peers.kinds import peer
 from tests.shapes import ARCHITECTURES, LLAMA

@@ -13,8 +13,8 @@ import pytest
 from benchmarks.report.reader import read_report
 from benchmarks.run.bench import Bench
 from benchmarks.run.progress import Meter
-from slm.disk import write_advice
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
+from slm.storage.disk import write_advice
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 LOCKED = """
 import sys, time
 from pathlib import Path
-from slm.locks import lock_folder
+from slm.storage.locks import lock_folder
 with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     sys.stdin.read()

@@ -13,7 +13,7 @@ from benchmarks.run import peer_quality
 from benchmarks.run.peer_quality import peer_nats, readers
 from benchmarks.run.targets import Target, target_of_bundle
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.benchmarks.peers.kinds import peer
 
 pytestmark = pytest.mark.slow

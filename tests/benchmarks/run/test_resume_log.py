@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.run.resume_log import ResumeLog
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.run import targets
 from benchmarks.run.targets import Target, target_names, target_of_bundle
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.benchmarks.peers.kinds import peer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from slm.usage import ClickException
+from slm.console.usage import ClickException
 from tests.test_blocks import PAGES, shell_lines
 
 ROOT = Path(__file__).resolve().parents[3]

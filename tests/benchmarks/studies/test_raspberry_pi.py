@@ -14,7 +14,7 @@ import pytest
 from benchmarks.pi.boards import BOARDS, CORES
 from benchmarks.pi.machine import BOARDS as CPUS
 from benchmarks.studies.raspberry_pi import COUNTED, RECIPES, add_rows, count_table, estimates, speed_table
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 REPORT, PAGE = DOCS / "raspberry-pi.json", DOCS / "raspberry-pi.md"

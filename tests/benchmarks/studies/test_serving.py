@@ -15,7 +15,7 @@ from benchmarks.serving.servers import Server, running, slmx_command
 from benchmarks.studies import serving
 from benchmarks.studies.figures import Figure, at_least, at_most, table
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 NANO = SHIPPED_BUNDLES / "nano"
 SHORT = {"max_tokens": 8, "temperature": 0, "prompt": "One day", "ignore_eos": True}

@@ -10,8 +10,8 @@ import torch
 from export.checks import float_model
 from export.checks.float_model import EvalText, FloatModel, check_finite, eval_text
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
-from slm.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -24,9 +24,9 @@ from runtimes.engine.cache import FloatArray
 from runtimes.engine.loss import log_softmax
 from runtimes.engine.session import Session, float_threads
 from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
-from slm.errors import SlmxError
 from slm.model import generate_greedy
 from slm.presets import GPTConfig
 from slm.train.evaluate import evaluate

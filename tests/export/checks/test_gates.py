@@ -23,7 +23,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from tests import bundles
 from tests.bundles import Slmx

@@ -17,7 +17,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import save_checkpoint
 from slm.presets import GPTConfig
-from slm.tokenizer import train_tokenizer
+from slm.tokenizers.tokenizer import train_tokenizer
 from tests import bundles
 
 pytestmark = pytest.mark.slow

@@ -22,7 +22,7 @@ from export.checks.torch_archive import MAX_TEXT_BYTES
 from export.checks.torch_session import load_forward, open_session
 from export.formats.suppress_output import suppress_output
 from export.formats.torch_files import CachedGPT, export_pt2, export_torchscript, sample_inputs
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig
 from tests import bundles

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 from export.formats.float16 import store_float16
 from export.formats.fused import export_onnx
 from export.formats.graph import UNTIED_TABLE, matrix_names
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from tests import bundles
 from tests.shapes import ARCHITECTURES

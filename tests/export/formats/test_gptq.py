@@ -15,7 +15,7 @@ from export.formats.gptq import input_products, round_with_products, sample_prod
 from export.formats.graph import matrix_names
 from slm.blocks import Blocks, quantize_blocks
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.shapes import ARCHITECTURES
 

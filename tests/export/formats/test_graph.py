@@ -21,7 +21,7 @@ from export.formats.graph import IR_VERSION, TOKEN_TABLE
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
 from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.engine.cache import cache_names, open_onnx
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset
 from tests import bundles

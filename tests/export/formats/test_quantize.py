@@ -17,7 +17,7 @@ from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE
 from export.formats.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.shapes import ARCHITECTURES
 

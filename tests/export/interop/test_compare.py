@@ -17,8 +17,8 @@ from export.interop.registry import RUNTIMES, Runtime
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.hashing import sha256_of
-from slm.install import pip_line
+from slm.console.install import pip_line
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Ran, Slmx
 from tests.export.interop.wrong_tokens import PLACE

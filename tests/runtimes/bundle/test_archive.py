@@ -16,7 +16,7 @@ import pytest
 
 from runtimes.bundle.archive import CHUNK, MAX_ENTRIES, ZipStore
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runtimes.bundle.zips import REGULAR, Entry, entries_of, zip_of

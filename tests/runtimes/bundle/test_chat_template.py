@@ -21,10 +21,10 @@ from runtimes.bundle.chat_template import (
     template_for,
 )
 from runtimes.bundle.manifest import Manifest
-from slm.json_reader import Fields
-from slm.tokenizer import Tokenizer, train_tokenizer
-from slm.tokenizer_json import tokenizer_json
-from slm.tokenizer_settings import DEFAULT_SETTINGS, TokenizerSettings
+from slm.storage.json_reader import Fields
+from slm.tokenizers.settings import DEFAULT_SETTINGS, TokenizerSettings
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
+from slm.tokenizers.tokenizer_json import tokenizer_json
 from tests.conftest import generate_stories
 from tests.runtimes.bundle.test_manifest import WHOLE
 

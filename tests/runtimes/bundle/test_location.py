@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES, bundle_path, pulled_bundles
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.bundles import Slmx, copy_of
 
 NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"

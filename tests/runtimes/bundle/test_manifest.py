@@ -25,7 +25,7 @@ from runtimes.bundle.manifest import (
     digest_of,
 )
 from runtimes.bundle.store import Bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx

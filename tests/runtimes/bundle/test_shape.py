@@ -15,7 +15,7 @@ from runtimes.bundle.shape import SHAPE_KEY, shape_text
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 from tests import bundles
 from tests.bundles import Slmx

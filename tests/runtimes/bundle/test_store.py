@@ -16,9 +16,9 @@ import pytest
 from runtimes import load
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle, FolderStore
-from slm.disk import WORK_NAME
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
+from slm.console.errors import SlmxError
+from slm.storage.disk import WORK_NAME
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx
 

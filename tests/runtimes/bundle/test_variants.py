@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from runtimes.bundle.variants import VARIANTS
-from slm.json_reader import is_plain_name
+from slm.storage.json_reader import is_plain_name
 
 
 def test_no_two_variants_share_a_file_a_rank_or_a_description() -> None:

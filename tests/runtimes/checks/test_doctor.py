@@ -30,7 +30,7 @@ from runtimes.system.machine import (
     usable_cores,
 )
 from runtimes.system.timing import Samples
-from slm.counted import counted
+from slm.console.counted import counted
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -13,8 +13,8 @@ import pytest
 
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.variants import VARIANTS
-from slm.hashing import sha256_of
-from slm.install import pip_line
+from slm.console.install import pip_line
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -20,7 +20,7 @@ from runtimes.engine.interactive import InteractiveStory
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 from tests import bundles
 
 # Few letters, so that texts often hold the words: Latin, accents in both ways, Cyrillic, a digit; and what is between.

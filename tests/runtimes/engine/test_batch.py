@@ -13,7 +13,7 @@ from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 PROMPTS = ["Once upon a time", "Lily", "", "One day, Tom went to the park with a big ball"]

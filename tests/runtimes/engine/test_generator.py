@@ -17,9 +17,9 @@ from runtimes.engine.session import Session
 from runtimes.engine.story import slide
 from runtimes.engine.stream import Stream
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
-from slm.errors import SlmxError
-from slm.tokenizer import Tokenizer
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.console.errors import SlmxError
+from slm.tokenizers.settings import END_OF_TEXT
+from slm.tokenizers.tokenizer import Tokenizer
 from tests import bundles
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -17,7 +17,7 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.interactive import HELP, InteractiveStory, write_turns
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx

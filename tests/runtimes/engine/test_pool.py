@@ -16,7 +16,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 IDS = st.integers(0, 300)

@@ -27,7 +27,7 @@ from transformers import (
 from runtimes.engine.penalties import FloatArray, NoTokenLeftError, Penalties
 from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Sampler
 from runtimes.types import LogitsRules, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 40) | st.integers(1, 2500) | st.sampled_from([FIRST_LOOK, GROUPS, 2 * GROUPS, 2 * GROUPS + 1])

@@ -20,7 +20,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
 from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads, float_threads, shared_length
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 from tests import bundles

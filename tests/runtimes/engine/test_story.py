@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.story import Story, slide
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 GREEDY = SamplingParams(temperature=0.0)
 BYTES = 256  # ids below are bytes, END is the end of the text

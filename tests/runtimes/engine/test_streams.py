@@ -14,7 +14,7 @@ from runtimes import load
 from runtimes.engine.generator import Generator
 from runtimes.engine.stream import Stream
 from runtimes.types import GenerationConfig, SamplingParams
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 PROMPTS = ["Once upon a time", "Lily", "", "One day, Tom went to the park"]

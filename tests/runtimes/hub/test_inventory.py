@@ -14,8 +14,8 @@ import pytest
 
 from runtimes.bundle.location import SHIPPED_BUNDLES, pulled_bundles
 from runtimes.hub.record import Record, record_path, write_record
-from slm.hashing import sha256_of
-from slm.locks import lock_folder
+from slm.storage.hashing import sha256_of
+from slm.storage.locks import lock_folder
 from tests.bundles import Slmx, copy_of, snapshot
 from tests.hubs import MICRO, MODEL, NAME, NANO, RUN
 from tests.test_imports import loaded

@@ -11,7 +11,7 @@ import pytest
 from runtimes import load
 from runtimes.bundle.manifest import MAX_MANIFEST_BYTES
 from runtimes.hub.record import record_path
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from tests.bundles import copy_of, snapshot
 from tests.hubs import MICRO, MODEL, NAME, NANO, RUN, Client, files_of
 from tests.runtimes.hub.hub_server import MEMBER, Hub

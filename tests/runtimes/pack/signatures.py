@@ -8,7 +8,7 @@ import pytest
 
 from runtimes.bundle.store import Bundle
 from runtimes.pack.signature import require_signature
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 
 Keys = tuple[Path, Path]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE, FileEntry
-from slm.hashing import sha256_of_bytes
+from slm.storage.hashing import sha256_of_bytes
 from tests.runtimes.bundle.test_manifest import WHOLE
 
 ALWAYS = tuple(WHOLE.files)

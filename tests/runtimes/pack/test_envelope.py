@@ -16,7 +16,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import Envelope, signed_bytes, stated_hashes, statement
 from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runtimes.pack.signatures import AGAIN, Keys, refusal, signature_of

@@ -17,7 +17,7 @@ import pytest
 from runtimes.bundle.manifest import SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 
 Keys = tuple[Path, Path]

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from runtimes.pack.keys import PASSPHRASE, is_signed, key_id, make_keys, read_private_key, read_public_key, sign_bytes
-from slm.disk import WORK_NAME
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
+from slm.storage.disk import WORK_NAME
 from tests.bundles import Slmx, snapshot
 
 PEM, PKCS8, SPKI = Encoding.PEM, PrivateFormat.PKCS8, PublicFormat.SubjectPublicKeyInfo
@@ -87,7 +87,7 @@ def test_a_key_that_cannot_be_written_leaves_nothing(
             raise error
 
     monkeypatch.setattr("os.fsync", fail)
-    monkeypatch.setattr("slm.disk.sync", lambda folder: None)
+    monkeypatch.setattr("slm.storage.disk.sync", lambda folder: None)
     assert slmx.refuses("keygen") == (
         "slmx.pub: cannot write (No space left on device); free space there, or use another folder"
     )
@@ -105,7 +105,7 @@ def test_a_private_key_that_a_kill_left_alone_gets_its_public_key(slmx: Slmx, tm
     assert sorted(snapshot(tmp_path)) == ["slmx.key", "slmx.pub"]
 
 
-@pytest.mark.parametrize("failing", ["os.unlink", "slm.disk.sync"])
+@pytest.mark.parametrize("failing", ["os.unlink", "slm.storage.disk.sync"])
 def test_a_disk_that_fails_at_the_end_leaves_a_pair_or_nothing(
     slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:

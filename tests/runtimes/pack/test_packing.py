@@ -21,9 +21,9 @@ from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack import packing
 from runtimes.pack.packing import pack_bundle, unpack_bundle
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.install import pip_line
+from slm.console.errors import SlmxError
+from slm.console.install import pip_line
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx, snapshot
 from tests.runtimes.bundle.zips import Entry, entries_of, zip_of

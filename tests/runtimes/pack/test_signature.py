@@ -17,8 +17,8 @@ from runtimes.bundle.store import Bundle
 from runtimes.pack.keys import key_id, read_public_key
 from runtimes.pack.packing import unpack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.errors import SlmxError
-from slm.hashing import sha256_of_bytes
+from slm.console.errors import SlmxError
+from slm.storage.hashing import sha256_of_bytes
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runtimes.bundle.zips import Entry, entries_of, zip_of

@@ -11,8 +11,8 @@ from runtimes.bundle.manifest import SIGNATURE_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.keys import make_keys
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.disk import WORK_NAME
-from slm.hashing import sha256_of
+from slm.storage.disk import WORK_NAME
+from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx, snapshot
 from tests.runtimes.pack.signatures import Keys, change_default, signature_of

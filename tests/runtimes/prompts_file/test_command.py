@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.counted import count_stories
+from slm.console.counted import count_stories
 from tests import bundles
 from tests.bundles import Slmx
 

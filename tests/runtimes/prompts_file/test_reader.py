@@ -16,7 +16,7 @@ from runtimes.prompts_file.lines import MOST_STORIES, OWN_SEEDS, default_fields,
 from runtimes.prompts_file.reader import LONGEST_LINE, Line, PromptsReader, Shard
 from runtimes.requests.errors import RequestError
 from runtimes.types import Settings
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 
 SETTINGS = Settings(logit_bias={}, stop=(), ban_words=(), logprobs=False, temperature=0.5, seed=3)
 DEFAULTS = default_fields(SETTINGS, 1)

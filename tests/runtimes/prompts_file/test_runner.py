@@ -21,8 +21,8 @@ from runtimes.prompts_file.reader import Shard
 from runtimes.prompts_file.runner import PromptsJob, write_stories
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.types import Settings
-from slm.counted import count_stories
-from slm.errors import SlmxError, UsageError
+from slm.console.counted import count_stories
+from slm.console.errors import SlmxError, UsageError
 from tests import bundles
 
 SETTINGS = Settings(logit_bias={}, stop=(), ban_words=(), logprobs=False, seed=5, max_tokens=8)
@@ -223,7 +223,7 @@ def test_one_run_at_a_time_writes_a_file(generator: Generator, tmp_path: Path) -
 
     def open_meanwhile(self: StoriesFile) -> None:
         code = (
-            "import sys; from slm.locks import lock_folder; from pathlib import Path\n"
+            "import sys; from slm.storage.locks import lock_folder; from pathlib import Path\n"
             "try:\n    lock_folder(Path(sys.argv[1])).__enter__()\nexcept Exception as e: print(e)"
         )
         ran = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)

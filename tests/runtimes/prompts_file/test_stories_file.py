@@ -9,7 +9,7 @@ import pytest
 
 from runtimes.prompts_file.record import Checkpoint
 from runtimes.prompts_file.writer import Row, StoriesFile
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 
 SETTINGS: dict[str, object] = {"bundle": "a", "seed": 1, "temperature": 0.9}
 SHA = "0" * 64

@@ -14,7 +14,7 @@ from export.settings import ExportSettings
 from runtimes.bundle.chat_template import CHATML
 from slm.checkpoint import save_checkpoint
 from slm.presets import GPTConfig
-from slm.tokenizer import Tokenizer, train_tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 from tests import bundles
 from tests.conftest import generate_stories
 from tests.runtimes.bundle.test_chat_template import CHAT_SETTINGS

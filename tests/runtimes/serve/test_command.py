@@ -19,7 +19,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.serve.start import Listener, listen, model_name
 from slm.cli import LazyGroup
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.serve.processes import slmx_serve
 

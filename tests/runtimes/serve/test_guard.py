@@ -9,7 +9,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from runtimes.serve.access import Hosts, Keys, hosts_for, read_keys, read_origins
 from runtimes.serve.guard import ServeSettings
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 from tests.runtimes.serve.apps import KEY, LOCAL, Whole, code_of, keyed, serving_whole
 from tests.runtimes.serve.sockets import error_of, status_of
 

@@ -10,7 +10,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 from runtimes.requests.fields import Bounds
 from runtimes.serve.limits import Limits
 from runtimes.serve.start import OTHER_DESCRIPTORS, raise_descriptor_limit
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.runtimes.serve.apps import ENDLESS, Whole, code_of, serving_whole
 from tests.runtimes.serve.sockets import error_of, read_all, status_of, wait_until
 

@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from runtimes.serve.page import FILES, load_page
 from runtimes.web.installed import BUILT
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.runtimes.serve.apps import KEY, Whole, code_of, keyed, serving_whole
 from tests.runtimes.serve.processes import slmx_serve
 from tests.runtimes.serve.sockets import error_of

@@ -15,7 +15,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.web.assets import PACKED_WASM, WASM, read_page
 from runtimes.web.models import choose_models
 from runtimes.web.site import write_site
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from tests.shared import made_once
 
 NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"

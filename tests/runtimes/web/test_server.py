@@ -16,7 +16,7 @@ import brotli
 import pytest
 
 from runtimes.web.server import SiteServer, running, serve
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.web.sites import NANO, real_site
 

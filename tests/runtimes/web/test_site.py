@@ -17,8 +17,8 @@ from runtimes.web.assets import NAMES
 from runtimes.web.installed import BUILT, NOT_INSTALLED
 from runtimes.web.models import MAX_MODEL_BYTES, choose_models
 from runtimes.web.variants import WEB_VARIANTS
-from slm.disk import WORK_NAME
-from slm.install import pip_line
+from slm.console.install import pip_line
+from slm.storage.disk import WORK_NAME
 from tests.bundles import Slmx, copy_of, edit_manifest, snapshot
 from tests.runtimes.web.sites import MICRO, NANO, check_site, read_table, real_site, small_page
 

@@ -23,11 +23,11 @@ from runtimes.engine.penalties import FloatArray
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
-from slm.byte_level import SINGLE_BYTES
-from slm.sentencepiece import SPACE
-from slm.tokenizer import Tokenizer
-from slm.tokenizer_json import to_unicode, tokenizer_json
-from slm.tokenizer_settings import PREFIXES, SCHEMES, TokenizerSettings
+from slm.tokenizers.byte_level import SINGLE_BYTES
+from slm.tokenizers.sentencepiece import SPACE
+from slm.tokenizers.settings import PREFIXES, SCHEMES, TokenizerSettings
+from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer_json import to_unicode, tokenizer_json
 from tests.slm.importers import strings
 
 FOLDER = Path(__file__).parents[3] / "runtimes" / "web" / "app" / "test" / "vectors"

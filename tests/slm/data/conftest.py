@@ -18,7 +18,7 @@ from rich.console import Console
 
 from slm.data.corpus import TokenStream
 from slm.data.prepare import PrepareSettings
-from slm.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from tests.conftest import as_corpus
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}

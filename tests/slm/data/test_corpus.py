@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm.console.errors import SlmxError
 from slm.data.corpus import Shards, TokenStream, encode_stories
-from slm.errors import SlmxError
-from slm.tokenizer import Tokenizer, train_tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 
 
 @settings(max_examples=100, deadline=None)

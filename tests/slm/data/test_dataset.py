@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, ShardWriter
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from tests.runs import QUIET
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slm.console.errors import SlmxError
 from slm.data import files
 from slm.data.files import COMPRESSIONS, compression_of, copy_stream, join_lines, read_bytes, read_head, read_text
 from slm.data.sources import read_stories
 from slm.data.stories import LONGEST_STORY
-from slm.errors import SlmxError
 from tests.slm.data.conftest import compress
 
 NAMES = [

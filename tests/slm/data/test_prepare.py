@@ -20,14 +20,14 @@ import pytest
 from rich.console import Console
 
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
-from slm.disk import WORK_NAME
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
-from slm.locks import lock_folder
-from slm.tokenizer import Tokenizer, train_tokenizer
+from slm.storage.disk import WORK_NAME
+from slm.storage.hashing import sha256_of
+from slm.storage.locks import lock_folder
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 from tests.conftest import as_corpus, run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from slm.console.errors import SlmxError
 from slm.data.cleaning import Cleaning
 from slm.data.sources import find_sources, read_stories
-from slm.errors import SlmxError
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
 from tests.conftest import as_corpus, run_slmx
 from tests.slm.data.conftest import write
 

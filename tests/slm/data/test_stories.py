@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slm.data import stories as module
 from slm.data.cleaning import Cleaning
 from slm.data.stories import BLANK_LINE, LONGEST_WORD, MARKER, bound_words, normalise, split_stories
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
 
 FRAGMENTS = st.sampled_from(
     ["a", "Zoë. ", " ", "\n", "\n\n", "\n \t\n", "\t", "<", "<|", "endoftext", "|>", END_OF_TEXT, "。"]

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slm.console.errors import SlmxError
 from slm.data.cleaning import Cleaning
 from slm.data.sources import read_stories
 from slm.data.tables import hub_rows, hub_version, read_column
-from slm.errors import SlmxError
-from slm.tokenizer_settings import END_OF_TEXT
+from slm.tokenizers.settings import END_OF_TEXT
 from tests.slm.data.conftest import write
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as HFTokenizer
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.importer import ImportSettings, import_model
 from tests.bundles import Slmx
 from tests.slm.importers import models

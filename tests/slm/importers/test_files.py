@@ -16,9 +16,9 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.errors import UsageError
+from slm.console.errors import UsageError
 from slm.importers.importer import ImportSettings, import_model
-from slm.tokenizer_json import to_unicode
+from slm.tokenizers.tokenizer_json import to_unicode
 from tests.bundles import Slmx
 from tests.slm.importers import models
 

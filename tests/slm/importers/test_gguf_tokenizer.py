@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.gguf_tokenizer import PRE_TOKENIZERS, TokenType, gguf_tokenizer
 from slm.importers.hugging_face_tokenizer import import_tokenizer
-from slm.tokenizer_json import byte_name
+from slm.tokenizers.tokenizer_json import byte_name
 from tests.slm.importers.trained import NAMES, SPECIALS, config_of, folder_of, made
 
 BYTE_NAMES = [byte_name(byte) for byte in range(256)]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import nn
 
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.foreign import write_checkpoint
 from slm.importers.hugging_face import read_hugging_face
 from slm.model import KVCache

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import models, normalizers, pre_tokenizers, trainers
 
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.hugging_face_tokenizer import import_tokenizer
-from slm.tokenizer_json import to_unicode
+from slm.tokenizers.tokenizer_json import to_unicode
 from tests.bundles import Slmx
 from tests.slm.importers.gpt2_folders import END, VOCABULARY, edit, hugging_face, made_model, made_tokenizer, rows_of
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.importers.hugging_face_tokenizer import import_tokenizer
 from slm.importers.llama2c_tokenizer import llama2c_tokenizer
 from tests.slm.importers.strings import made_strings

@@ -13,8 +13,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from slm.tokenizer_json import byte_name
-from slm.tokenizer_settings import PREFIXES, SCHEMES
+from slm.tokenizers.settings import PREFIXES, SCHEMES
+from slm.tokenizers.tokenizer_json import byte_name
 from tests.conftest import generate_stories
 from tests.slm.importers.strings import made_strings
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from slm.train.average import average_checkpoints, write_average
 from slm.train.evaluate import evaluate
 from slm.train.loop import train

@@ -15,7 +15,7 @@ from accelerate.utils import DynamoBackend
 from rich.console import Console
 from torch._dynamo.exc import TorchDynamoException
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.train.hardware import compiling, why_not_compiled
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from slm.train.dry_run import TIMED_STEPS, Estimate, dry_run
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings

@@ -12,12 +12,12 @@ import torch
 from rich.console import Console
 
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
-from slm.errors import SlmxError
 from slm.folder_kind import PRETRAINED
-from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig
+from slm.storage.hashing import sha256_of
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tinystories-valid.txt"

@@ -17,8 +17,8 @@ import torch
 import slm.train.loop
 from slm.checkpoint import load_checkpoint
 from slm.data.dataset import Dataset
-from slm.hashing import sha256_of
 from slm.model import GPT
+from slm.storage.hashing import sha256_of
 from slm.train.evaluate import evaluate, total_loss
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
-from slm.errors import SlmxError, UsageError
 from slm.presets import GPTConfig, Preset
 from slm.train.plan import QAT_DEFAULTS, Plan, TrainSettings, make_plan
 

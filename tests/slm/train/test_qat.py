@@ -13,8 +13,8 @@ import torch
 
 from slm.blocks import BLOCK_RECIPES
 from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError, UsageError
 from slm.data.dataset import Dataset
-from slm.errors import SlmxError, UsageError
 from slm.train.average import write_average
 from slm.train.dry_run import dry_run
 from slm.train.evaluate import evaluate

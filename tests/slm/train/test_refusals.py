@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState
 
 from slm.checkpoint import load_checkpoint
 from slm.cli import main
+from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, prepare
-from slm.errors import SlmxError
-from slm.hashing import sha256_of
+from slm.storage.hashing import sha256_of
 from slm.train.hardware import has_bf16
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from slm.checkpoint import load_checkpoint
-from slm.errors import SlmxError
-from slm.locks import LOCK_FILE, Place
+from slm.console.errors import SlmxError
+from slm.storage.locks import LOCK_FILE, Place
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from slm.disk import WriteError
-from slm.errors import SlmxError
-from slm.locks import clear_leftovers
-from slm.ownership import CHECKPOINT, foreign_file, write_listing
+from slm.console.errors import SlmxError
+from slm.storage.disk import WriteError
+from slm.storage.locks import clear_leftovers
+from slm.storage.ownership import CHECKPOINT, foreign_file, write_listing
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder
 
@@ -23,8 +23,8 @@ from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFold
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from slm import atomic
-from slm.ownership import CHECKPOINT, write_listing
+from slm.storage import atomic
+from slm.storage.ownership import CHECKPOINT, write_listing
 from slm.train.run_folder import RunFolder
 atomic.exchange = lambda *_: False
 rename = Path.rename

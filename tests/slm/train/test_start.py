@@ -12,11 +12,11 @@ import torch
 from rich.console import Console
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError, UsageError
 from slm.data.dataset import Dataset
-from slm.errors import SlmxError, UsageError
-from slm.hashing import sha256_of
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture, get_preset
+from slm.storage.hashing import sha256_of
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.start import nearest_preset

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
 import slm.train.summary
-from slm.disk import WriteError
 from slm.model import GPT
 from slm.presets import GPTConfig
+from slm.storage.disk import WriteError
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
 
 SUMMARY = Summary("nano", 1_850_112, 10, 40_960, 0.8, 2.0, 3.0, 10**12, 2e12, 512 * 2**20)

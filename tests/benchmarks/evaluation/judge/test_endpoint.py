@@ -15,7 +15,7 @@ pytest.importorskip("openai", reason="needs the package openai")
 
 from benchmarks.evaluation.judge.endpoint import FIRST_PAUSE, Endpoint, Judge, Reply, asked_pause
 from benchmarks.evaluation.judge.rubric import messages
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.benchmarks.evaluation.judge.endpoints import KEY, SCORES, Server, completion, serving
 
 pytestmark = pytest.mark.slow  # a request is tried again after half a second

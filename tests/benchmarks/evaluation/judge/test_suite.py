@@ -16,8 +16,8 @@ from benchmarks.evaluation.judge.rubric import AXES, INSTRUCTIONS
 from benchmarks.evaluation.judge.suite import REFUSALS, ask, cost_of, figures, waiting
 from benchmarks.evaluation.judge.table import judge_table
 from benchmarks.evaluation.stories import Ending
-from slm.disk import WriteError
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
+from slm.storage.disk import WriteError
 from tests.benchmarks.evaluation.judge.endpoints import SCORES, Server, serving
 
 SETTINGS = {"url": "http://a", "model": "critic", "rubric": "1"}

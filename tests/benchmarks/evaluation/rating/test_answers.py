@@ -15,7 +15,7 @@ from benchmarks.evaluation.rating.questions import DIGEST, KEY, Key, _digest, ke
 from benchmarks.evaluation.rating.read_back import read_back
 from benchmarks.evaluation.rating.table import ratings_table
 from benchmarks.evaluation.stories import Ending
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from tests.benchmarks.evaluation.rating.sheets import HOSTILE, ONE, OTHER, PAIRS, TRUE, endings, saved
 
 

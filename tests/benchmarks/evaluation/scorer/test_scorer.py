@@ -18,7 +18,7 @@ from tokenizers import Tokenizer as HFTokenizer
 from benchmarks.evaluation.scorer.kinds import LogitArray, hash_of, nats_of, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure, scorer_table
 from benchmarks.evaluation.stories import Ending
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 from tests.slm.importers import models
 from tests.slm.importers.gpt2_folders import made_tokenizer

@@ -13,7 +13,7 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.scoring import TextScore
 from runtimes.types import GenerationConfig, SamplingParams
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from tests.runtimes.engine.batcher.reads import CONFIGS, LONG, PROMPTS, Reads, alone, finish, greedy
 
 

@@ -20,7 +20,7 @@ from runtimes.engine.pool import Pool
 from runtimes.engine.story import Story
 from runtimes.serve.scheduler import QueueFullError, Scheduler, StoppingError
 from runtimes.types import GenerationConfig
-from slm.errors import SlmxError
+from slm.console.errors import SlmxError
 from tests.runtimes.serve.scheduler.clients import LONG, PATIENCE, Client, Steps, story
 
 

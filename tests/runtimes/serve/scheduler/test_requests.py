@@ -12,7 +12,7 @@ from runtimes import load
 from runtimes.engine.generator import Generator
 from runtimes.serve.scheduler import Job, QueueFullError, Scheduler, StoppingError
 from runtimes.types import GenerationConfig
-from slm.errors import SlmxError, UsageError
+from slm.console.errors import SlmxError, UsageError
 from tests import bundles
 from tests.runtimes.serve.scheduler.clients import LONG, Client, Steps, story
 

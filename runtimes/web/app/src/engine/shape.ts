@@ -2,7 +2,7 @@
 
 import type { Shape } from "./types.ts";
 
-/** How a tokenizer splits text, and its special tokens; the same fields as slm/tokenizer_settings.py. */
+/** How a tokenizer splits text, and its special tokens; the same fields as slm/tokenizers/settings.py. */
 export interface TokenizerSettings {
   scheme: string;
   end: string;

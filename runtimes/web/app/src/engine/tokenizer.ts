@@ -1,10 +1,10 @@
-/** Text to ids and back, with the ids of slm/tokenizer.py. Text never becomes a special token. */
+/** Text to ids and back, with the ids of slm/tokenizers/tokenizer.py. Text never becomes a special token. */
 
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import type { TokenizerSettings } from "./shape.ts";
 
 /**
- * How each scheme splits text, as in slm/tokenizer_settings.py. tokenizer.json states the same, but the library has its
+ * How each scheme splits text, as in slm/tokenizers/settings.py. tokenizer.json states the same, but the library has its
  * own expression for GPT-2, in which U+FEFF is white space and U+0085 is none.
  */
 export const PATTERNS: Readonly<Record<string, string>> = {
