@@ -84,7 +84,7 @@ def open_peer(folder, threads):
 KIND = """_ALL = (
     _kind("Other", "other", modules=("torch",), install="pip install torch", weights=("model.safetensors",)),"""
 PRESET = """_ALL = (
-    Preset("pico", GPTConfig(64, 400, 1, 2, 16), learning_rate=5e-3, batch_size=8),"""
+    Preset("pico", GPTConfig(64, 400, 1, 2, 32), learning_rate=5e-3, batch_size=8),"""
 # For each file: what stands there, and what stands there after the addition.
 CHANGES = {
     "runtimes/bundle/variants.py": [(")\n# The variants by name", VARIANT)],
