@@ -17,7 +17,7 @@ PARTIAL_REPORT = "partial-report"
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
-    """Return the names in a text that commas separate; None without a text."""
+    """Returns the names in a text that commas separate; None without a text."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 

@@ -1,3 +1,3 @@
-"""The language model: presets, tokenizer, corpus, GPT, training, checkpoints, evaluation, command line."""
+"""The language model: its shapes, its weights, and the commands that make it."""
 
 __version__ = "0.1.0"

@@ -90,12 +90,6 @@ def tiny_bundle_of_all(checkpoint: Path) -> Path:
     return _export_once("bundle-of-all", checkpoint, tuple(VARIANTS))
 
 
-@functools.cache
-def tiny_bundle_to_spoil(checkpoint: Path) -> Path:
-    """One copy for many examples of a property. Each example restores what it changed."""
-    return copy_of(tiny_bundle(checkpoint), folder("spoilt") / "bundle")
-
-
 def copy_of(bundle: Path, target: Path) -> Path:
     """A bundle that a test may damage."""
     return Path(shutil.copytree(bundle, target))
@@ -146,14 +140,14 @@ def snapshot(root: Path) -> dict[str, str]:
 
 
 def edit_manifest(bundle: Path, **changes: object) -> None:
-    """Replace top-level entries of a manifest, with a new digest, as an attacker would."""
+    """Replaces top-level entries of a manifest, with a new digest, as an attacker would."""
     path = bundle / MANIFEST_FILE
     values = json.loads(path.read_text("utf-8")) | changes
     path.write_text(json.dumps(values | {"digest": digest_of(values)}), "utf-8")
 
 
 def list_again(bundle: Path, name: str) -> None:
-    """List the current size and hash of a changed file in the manifest, as an attacker would."""
+    """Lists the current size and hash of a changed file in the manifest, as an attacker would."""
     files = json.loads((bundle / MANIFEST_FILE).read_text("utf-8"))["files"]
     files[name]["sha256"], files[name]["bytes"] = sha256_of(bundle / name), (bundle / name).stat().st_size
     edit_manifest(bundle, files=files)
@@ -185,7 +179,7 @@ class Slmx:
         return Ran(code if isinstance(code, int) else 0, out, err)
 
     def refuses(self, *args: str | Path, code: int = 1) -> str:
-        """Run a command that must fail with one line on stderr and nothing on stdout; that line."""
+        """Runs a command that must fail with one line on stderr and nothing on stdout; returns that line."""
         ran = self(*args)
         assert ran.code == code
         assert ran.stdout == ""

@@ -186,7 +186,7 @@ def run_slmx(
     input: str | None = None,
     timeout: float = 120,
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command in a new process, on one thread, with `env` added to the environment of this process."""
+    """Runs the command in a new process, on one thread, with `env` added to the environment of this process."""
     return subprocess.run(
         [sys.executable, "-c", "from slm.cli import main; main()", *map(str, args)],
         cwd=cwd,

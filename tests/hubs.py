@@ -72,19 +72,19 @@ class Client:
         return values
 
     def run(self, *args: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run a command."""
+        """Runs a command."""
         from tests.conftest import run_slmx  # which loads this module
 
         return run_slmx(*args, cwd=self.here, env=self.env | env)
 
     def works(self, *args: str | Path, **env: str) -> list[str]:
-        """Run a command that must succeed; its lines on stderr."""
+        """Runs a command that must succeed; returns its lines on stderr."""
         ran = self.run(*args, **env)
         assert ran.returncode == 0, ran.stderr
         return ran.stderr.splitlines()
 
     def refuses(self, *args: str | Path, **env: str) -> str:
-        """Run a command that must fail with one line and leave nothing behind outside of the cache; that line."""
+        """Runs a command that must fail with one line and leave nothing outside of the cache; returns that line."""
         return self._fails(1, args, env)
 
     def misused(self, *args: str | Path, **env: str) -> str:
@@ -101,13 +101,13 @@ class Client:
         return said(line, code)
 
     def start(self, *args: str | Path, **env: str) -> subprocess.Popen[str]:
-        """Start a command."""
+        """Starts a command."""
         return self.python([RUN, *map(str, args)], env)
 
     def python(
         self, args: Sequence[str], env: Mapping[str, str] | None = None, stderr: int = subprocess.PIPE
     ) -> subprocess.Popen[str]:
-        """Start Python with code and its arguments."""
+        """Starts Python with code and its arguments."""
         return subprocess.Popen(
             [sys.executable, "-c", *args],
             cwd=self.here,

@@ -23,13 +23,13 @@ NEW_TOKENS = 65
 
 
 def around(middle: float, rng: random.Random, count: int = 7, spread: float = 0.02) -> list[float]:
-    """Return samples near a value, whose median is exactly that value."""
+    """Returns samples near a value, whose median is exactly that value."""
     half = [middle * (1 + rng.uniform(0.001, spread)) for _ in range(count // 2)]
     return [*half, middle, *(middle * middle / value for value in half)]
 
 
 def result(runner: str, preset: str = "nano", threads: int = 1, depth: int = 0, speed: float | None = None) -> Result:
-    """Return a measured result of a runner, at `speed` tokens per second or the speed of the table above."""
+    """Returns a measured result of a runner, at `speed` tokens per second or the speed of the table above."""
     rng = random.Random(f"{runner} {preset} {threads} {depth}")
     usual, memory, disk, increase = RUNNERS[runner]
     gain = 1.5 if threads == 2 else 1.0
@@ -52,7 +52,7 @@ def result(runner: str, preset: str = "nano", threads: int = 1, depth: int = 0, 
 
 
 def report(results: Sequence[Result], warnings: Sequence[str] = (), machine: dict[str, str] | None = None) -> Report:
-    """Return a report of these results on the machine of the tests."""
+    """Returns a report of these results on the machine of the tests."""
     return Report(
         created="2026-01-02T03:04:05+00:00",
         command="slmx bench",
@@ -70,7 +70,7 @@ def report(results: Sequence[Result], warnings: Sequence[str] = (), machine: dic
 
 
 def large_report() -> Report:
-    """Return a report of two presets, five runners, two thread counts, three depths, a failed and a skipped case."""
+    """Returns a report of two presets, five runners, two thread counts, three depths, a failed and a skipped case."""
     results = [
         result(runner, preset, threads, depth)
         for preset in ("medium", "nano")
@@ -84,7 +84,7 @@ def large_report() -> Report:
 
 
 def strange_report(name: str) -> Report:
-    """Return a report with one measured, one failed and one skipped case of a runner, and a warning with its name."""
+    """Returns a report with one measured, one failed and one skipped case of a runner, and a warning with its name."""
     one = result("int8")
     case = replace(one.case, runner=name)
     failed = Result(replace(case, threads=2), FAILED, f"{name} was killed")

@@ -98,7 +98,7 @@ def test_the_table_lists_every_room() -> None:
 
 
 def main() -> None:
-    """Print the arrows that the diagram must hold."""
+    """Prints the arrows that the diagram must hold."""
     for here, there in sorted(arrows(imports_between_rooms())):
         print(f"    {here} --> {there}")
 

@@ -137,7 +137,7 @@ def _list_certificates(root: Path) -> None:
 
 
 def _copy(text: str, context: Path, folder: Path, root: Path) -> None:
-    """Does what COPY says."""
+    """Copies the files that a COPY instruction names."""
     *sources, target = text.split()
     start = context
     if sources[0].startswith("--from="):

@@ -18,7 +18,7 @@ STRANGERS = ("Zed", "Quinn", "Otto", "Ivy", "Hugo", "Nell")  # names that take t
 
 
 def shuffled(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Ending]:
-    """The sentences of the true ending in another order. It has the same words and the same variety."""
+    """Returns the sentences of the true ending in another order. They have the same words and the same variety."""
     rng = random.Random(SEED)
     endings = []
     for excerpt in excerpts:
@@ -29,7 +29,7 @@ def shuffled(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Endin
 
 
 def repeater(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Ending]:
-    """The first sentence of the true ending again and again, about as long as the true ending."""
+    """Repeats the first sentence of the true ending until the text is about as long as the true ending."""
     endings = []
     for excerpt in excerpts:
         (sentence, *_) = sentences_of(excerpt.ending)
@@ -39,7 +39,7 @@ def repeater(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Endin
 
 
 def copier(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Ending]:
-    """The second half of a story of the training text, word for word."""
+    """Returns the second half of a story of the training text, word for word."""
     rng = random.Random(SEED)
     stories = [rng.choice(training) for _ in excerpts]
     return [
@@ -49,7 +49,7 @@ def copier(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Ending]
 
 
 def swapped_names(excerpts: Sequence[Excerpt], training: Sequence[str]) -> list[Ending]:
-    """The true ending with other names."""
+    """Returns the true ending with other names."""
     return [Ending(excerpt.opening, _swap(excerpt), True) for excerpt in excerpts]
 
 

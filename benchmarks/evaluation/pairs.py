@@ -40,7 +40,7 @@ class Pair:
 
 
 def _agreement() -> Iterator[Pair]:
-    """The verb agrees with its noun."""
+    """Yields pairs in which the verb agrees with its noun."""
     for animal, feeling in product(ANIMALS, FEELINGS):
         yield Pair(f"The {animal}s were very {feeling}.", f"The {animal}s was very {feeling}.")
         yield Pair(f"The {animal} was very {feeling}.", f"The {animal} were very {feeling}.")
@@ -56,7 +56,7 @@ def _agreement() -> Iterator[Pair]:
 
 
 def _pronouns() -> Iterator[Pair]:
-    """The pronoun fits the name."""
+    """Yields pairs in which the pronoun fits the name."""
     people = [(name, "He", "She", "his", "her", "himself", "herself") for name in BOYS]
     people += [(name, "She", "He", "her", "his", "herself", "himself") for name in GIRLS]
     for (name, he, she, his, her, himself, herself), feeling in product(people, FEELINGS):
@@ -84,7 +84,7 @@ VERBS = (
 
 
 def _tense() -> Iterator[Pair]:
-    """The tense fits the time, and stays the same."""
+    """Yields pairs in which the tense fits the time, and stays the same."""
     for name, (plain, now, before), place in product(BOYS + GIRLS, VERBS, PLACES):
         where = f"in the {place}" if plain in ("jump", "play") else f"to the {place}"
         yield Pair(f"Yesterday, {name} {before} {where}.", f"Yesterday, {name} {now} {where}.")
@@ -114,7 +114,7 @@ CONSEQUENCES = (
 
 
 def _negation() -> Iterator[Pair]:
-    """A negated verb has its plain form, and what was denied is not so."""
+    """Yields pairs in which a negated verb has its plain form, and what was denied is not so."""
     for name, (plain, _, before), place in product(BOYS + GIRLS, VERBS, PLACES[:3]):
         where = f"in the {place}" if plain in ("jump", "play") else f"to the {place}"
         yield Pair(f"{name} did not {plain} {where}.", f"{name} did not {before} {where}.")
@@ -140,14 +140,14 @@ OBJECTS = (
 
 
 def _objects() -> Iterator[Pair]:
-    """The object fits the verb."""
+    """Yields pairs in which the object fits the verb."""
     for (verb, rights, wrongs), name in product(OBJECTS, BOYS + GIRLS):
         for right, wrong in zip(rights, wrongs, strict=True):
             yield Pair(f"{name} {verb} the {right}.", f"{name} {verb} the {wrong}.")
 
 
 def _possession() -> Iterator[Pair]:
-    """Who has what, after one gave or took it; where a thing is, after it was put there."""
+    """Yields pairs about who has a thing after it was given or taken, and where it is after it was put there."""
     for boy, girl in product(BOYS, GIRLS):
         for one, other in ((boy, girl), (girl, boy)):
             thing = THINGS[len(one) * 3 % len(THINGS)]

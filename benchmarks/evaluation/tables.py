@@ -152,7 +152,7 @@ def _novelty(results: Mapping[str, Any]) -> list[Table]:
 
 
 def _place(name: str) -> int:
-    """Models come first, then the true stories, then the controls."""
+    """Returns the rank of a row: models, then the true stories, then the controls."""
     return 2 if name in CONTROLS else int(name == TRUE)
 
 

@@ -25,7 +25,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def run_steps(read: Callable[[], list[int]], step: Callable[[list[int]], list[int]], new_tokens: int) -> Round:
-    """Run a runtime step by step.
+    """Runs a runtime step by step.
 
     Args:
         read: Reads the prompt in every row and returns the most likely next id of each.
@@ -49,7 +49,7 @@ class Peer(Protocol):
     """A model opened in another runtime."""
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
-        """Write exactly `new_tokens` ids after a prompt, from an empty context, without stopping at the end token.
+        """Writes exactly `new_tokens` ids after a prompt, from an empty context, without stopping at the end token.
 
         `new_tokens` must be at least 1, and both together must fit the context. Otherwise the runtime raises its own
         error.
@@ -60,7 +60,7 @@ class RowWriter(Peer, Protocol):
     """A peer that also writes after a history, and several rows together."""
 
     def greedy(self, prompt: list[int], new_tokens: int, history: Sequence[int] = (), rows: int = 1) -> Round:
-        """Write as `Peer.greedy` does, in `rows` rows with the same history and prompt.
+        """Writes as `Peer.greedy` does, in `rows` rows with the same history and prompt.
 
         The history is in the context before the prompt, and reading it is not timed. All rows take their steps
         together.
@@ -71,7 +71,7 @@ class Reader(Peer, Protocol):
     """A peer that also gives its logits, so that its quality can be measured."""
 
     def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
-        """Return the logits float32 [ids, vocab] after each of the ids, from an empty context."""
+        """Returns the logits float32 [ids, vocab] after each of the ids, from an empty context."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class PeerKind:
         return [module for module in (*self.modules, *self.writers) if not _installed(module)]
 
     def files(self, folder: Path) -> list[Path]:
-        """Return the files of the model in the folder of the peer."""
+        """Returns the files of the model in the folder of the peer."""
         return [folder / name for name in self.weights]
 
 

@@ -24,7 +24,7 @@ VOCABULARY_FILE = "vocabulary.json"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, quantization: str) -> None:
-    """Convert the weights to "float32" or "int8"."""
+    """Converts the weights to "float32" or "int8"."""
     from ctranslate2.converters import TransformersConverter
 
     from benchmarks.peers.hugging_face_folder import write_hugging_face_folder
@@ -43,7 +43,7 @@ class CTranslate2:
         self._tokens: list[str] = json.loads((folder / VOCABULARY_FILE).read_text("utf-8"))
 
     def _write(self, start: list[str], new_tokens: int) -> tuple[list[int], float]:
-        """Return the ids after the start tokens, and the seconds."""
+        """Returns the ids after the start tokens, and the seconds."""
         started = time.perf_counter()
         (result,) = self._generator.generate_batch(
             [start], max_length=new_tokens, sampling_topk=1, include_prompt_in_result=False, end_token=[]
@@ -51,19 +51,19 @@ class CTranslate2:
         return result.sequences_ids[0], time.perf_counter() - started
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
-        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
+        """Writes exactly `new_tokens` ids after a prompt; see `Peer`."""
         start = [self._tokens[i] for i in prompt]
         ids, whole = self._write(start, new_tokens)
         _, first = self._write(start, 1)
         return Round([ids], first, max(0.0, whole - first), [])
 
     def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
-        """Return the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
+        """Returns the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
         batch = self._generator.forward_batch([[self._tokens[i] for i in ids]])
         logits: npt.NDArray[np.float32] = np.array(batch, np.float32)[0]
         return logits
 
 
 def open_peer(folder: Path, threads: int) -> CTranslate2:
-    """Load a converted model."""
+    """Loads a converted model."""
     return CTranslate2(folder, threads)

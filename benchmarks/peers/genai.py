@@ -17,7 +17,7 @@ from runtimes.bundle.store import Bundle
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, variant: str) -> None:
-    """Write a variant of a bundle and its configuration; SlmxError if the bundle does not have the variant."""
+    """Writes a variant of a bundle and its configuration; SlmxError if the bundle does not have the variant."""
     write_folder(Bundle.open(bundle), variant, folder)
 
 
@@ -32,7 +32,7 @@ class GenAI:
         self._generator = genai.Generator(self._model, genai.GeneratorParams(self._model))
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
-        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
+        """Writes exactly `new_tokens` ids after a prompt; see `Peer`."""
         generator, clock = self._generator, time.perf_counter
         generator.rewind_to(0)
         stamps: list[float] = []
@@ -46,5 +46,5 @@ class GenAI:
 
 
 def open_peer(folder: Path, threads: int) -> GenAI:
-    """Load a prepared folder."""
+    """Loads a prepared folder."""
     return GenAI(folder, threads)

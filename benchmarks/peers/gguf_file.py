@@ -29,7 +29,7 @@ ROTARY = ("attn_q.weight", "attn_k.weight")
 
 
 def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
-    """Write a checkpoint as GGUF with its matrices as F32, Q8_0 or Q4_0."""
+    """Writes a checkpoint as GGUF with its matrices as F32, Q8_0 or Q4_0."""
     config = checkpoint.model.config
     logging.getLogger("gguf").setLevel(logging.WARNING)
     is_llama = bool(config.rope_theta)
@@ -80,7 +80,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
 
 
 def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the weights with the names and the order of rows that GGUF has."""
+    """Returns the weights with the names and the order of rows that GGUF has."""
     config, state = checkpoint.model.config, checkpoint.model.state_dict()
     if not config.rope_theta:
         return GGUF_GPT2.divide(state, config)
@@ -91,6 +91,6 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _interleave(tensor: Tensor, head_dim: int) -> Tensor:
-    """Order the rows of a query or key matrix so that the two rows of a rotary pair are beside each other."""
+    """Orders the rows of a query or key matrix so that the two rows of a rotary pair are beside each other."""
     rows, width = tensor.shape
     return tensor.view(rows // head_dim, 2, head_dim // 2, width).transpose(1, 2).reshape(rows, width).contiguous()

@@ -23,13 +23,13 @@ class _Stamps:
         self._prompt_came = False
 
     def put(self, ids: Tensor) -> None:
-        """Receive the prompt first, then every new id."""
+        """Receives the prompt first, then every new id."""
         if self._prompt_came:
             self.values.append(time.perf_counter())
         self._prompt_came = True
 
     def end(self) -> None:
-        """Receive the end of the ids."""
+        """Receives the end of the ids."""
 
 
 class Generate:
@@ -39,7 +39,7 @@ class Generate:
         self._model, self._threads = model, threads
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
-        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
+        """Writes exactly `new_tokens` ids after a prompt; see `Peer`."""
         torch.set_num_threads(self._threads)
         row = torch.tensor([prompt])
         mask, stamps = torch.ones_like(row), _Stamps()
@@ -58,12 +58,12 @@ class Generate:
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Write the Hugging Face folder."""
+    """Writes the Hugging Face folder."""
     write_hugging_face_folder(load_checkpoint(checkpoint), folder)
 
 
 def open_peer(folder: Path, threads: int) -> Generate:
-    """Load the folder into PyTorch."""
+    """Loads the folder into PyTorch."""
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(threads)

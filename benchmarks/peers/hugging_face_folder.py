@@ -18,7 +18,7 @@ from slm.tokenizers.tokenizer import JSON_FILE
 
 
 def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write config.json, model.safetensors in float32 and the tokenizer into an existing folder."""
+    """Writes config.json, model.safetensors in float32 and the tokenizer into an existing folder."""
     config, state = checkpoint.model.config, checkpoint.model.state_dict()
     if config.rope_theta:
         tensors = {f"model.{name}": tensor for name, tensor in LLAMA.divide(state, config).items()}

@@ -22,7 +22,7 @@ MODEL_FILE = "model.gguf"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path, kind: str) -> None:
-    """Write the weights as a GGUF file with matrices in F32, Q8_0 or Q4_0."""
+    """Writes the weights as a GGUF file with matrices in F32, Q8_0 or Q4_0."""
     from benchmarks.peers.gguf_file import write_gguf
     from slm.checkpoint import load_checkpoint
 
@@ -71,7 +71,7 @@ class LlamaCpp:
         self._open_context(1)
 
     def _open_context(self, rows: int) -> None:
-        """Make room for some rows. Each has its own part of the cache, of the length of the model's context."""
+        """Makes room for some rows. Each has its own part of the cache, of the length of the model's context."""
         length = llama_cpp.llama_model_n_ctx_train(self._model)
         settings = llama_cpp.llama_context_default_params()
         settings.n_seq_max = rows
@@ -84,14 +84,14 @@ class LlamaCpp:
             raise SlmxError(f"llama.cpp has no room for {rows} rows of {length} ids; close other programs")
 
     def _reset(self, rows: int) -> None:
-        """Empty the cache, which has room for this many rows afterwards."""
+        """Empties the cache, which has room for this many rows afterwards."""
         if rows != self._rows:
             llama_cpp.llama_free(self._context)
             self._open_context(rows)
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
 
     def _decode(self, batch: _Batch) -> npt.NDArray[np.float32]:
-        """Append ids and return their logits [outputs, vocab]. The array is llama.cpp's own buffer."""
+        """Appends ids and returns their logits [outputs, vocab]. The array is llama.cpp's own buffer."""
         if llama_cpp.llama_decode(self._context, batch.batch):
             raise SlmxError("llama.cpp cannot decode; request no more ids than the context holds")
         logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(
@@ -100,12 +100,12 @@ class LlamaCpp:
         return logits
 
     def read(self, ids: list[int]) -> npt.NDArray[np.float32]:
-        """Return the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
+        """Returns the logits float32 [ids, vocab] after each of the ids; see `Reader`."""
         self._reset(1)
         return self._decode(_Batch(1, ids, 0, every=True)).copy()
 
     def greedy(self, prompt: list[int], new_tokens: int, history: Sequence[int] = (), rows: int = 1) -> Round:
-        """Write exactly `new_tokens` ids after a prompt; see `RowWriter`. The rows read the prompt in one batch."""
+        """Writes exactly `new_tokens` ids after a prompt; see `RowWriter`. The rows read the prompt in one batch."""
         self._reset(rows)
         if history:
             self._decode(_Batch(rows, history, 0))
@@ -125,5 +125,5 @@ class LlamaCpp:
 
 
 def open_peer(folder: Path, threads: int) -> LlamaCpp:
-    """Load a prepared folder."""
+    """Loads a prepared folder."""
     return LlamaCpp(folder / MODEL_FILE, threads)

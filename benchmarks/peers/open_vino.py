@@ -14,7 +14,7 @@ MODEL_FILE = "model.xml"
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Write the model in the format of OpenVINO."""
+    """Writes the model in the format of OpenVINO."""
     from benchmarks.peers.openvino_file import write_openvino
     from slm.checkpoint import load_checkpoint
 
@@ -41,11 +41,11 @@ class OpenVino:
         return int(self._request.get_output_tensor().data[0, -1].argmax())
 
     def greedy(self, prompt: list[int], new_tokens: int) -> Round:
-        """Write exactly `new_tokens` ids after a prompt; see `Peer`."""
+        """Writes exactly `new_tokens` ids after a prompt; see `Peer`."""
         self._request.reset_state()
         return run_steps(lambda: [self._append(prompt)], lambda ids: [self._append(ids)], new_tokens)
 
 
 def open_peer(folder: Path, threads: int) -> OpenVino:
-    """Compile a prepared model."""
+    """Compiles a prepared model."""
     return OpenVino(folder, threads)

@@ -39,7 +39,7 @@ class _LastLogits(nn.Module):
 
 
 def write_openvino(model: GPT, path: Path) -> None:
-    """Write `path`, an .xml file, and next to it a .bin file with the float32 weights."""
+    """Writes `path`, an .xml file, and next to it a .bin file with the float32 weights."""
     config = model.config
     cache = [torch.zeros(1, config.kv_heads, 4, config.head_dim) for _ in range(2 * config.n_layer)]
     with suppress_output(), torch.inference_mode():

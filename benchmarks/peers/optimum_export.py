@@ -17,7 +17,7 @@ from slm.checkpoint import load_checkpoint
 
 
 def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
-    """Export the weights with optimum."""
+    """Exports the weights with optimum."""
     with tempfile.TemporaryDirectory() as work, suppress_output():
         from optimum.exporters.onnx import main_export
 
@@ -33,7 +33,7 @@ def prepare(checkpoint: Path, bundle: Path, folder: Path) -> None:
 
 
 def open_peer(folder: Path, threads: int) -> Generate:
-    """Load the export of optimum into onnxruntime."""
+    """Loads the export of optimum into onnxruntime."""
     with suppress_output():
         from optimum.onnxruntime import ORTModelForCausalLM
         from optimum.onnxruntime.modeling import SessionOptions

@@ -12,7 +12,7 @@ from benchmarks.peers.registry import find_peer
 
 
 def main() -> None:
-    """Prepare the peer that the arguments name. The caller reports the last line of stderr if this fails."""
+    """Prepares the peer that the arguments name. The caller reports the last line of stderr if this fails."""
     name, *folders = sys.argv[1:]
     checkpoint, bundle, folder = map(Path, folders)
     find_peer(name).prepare(checkpoint, bundle, folder)

@@ -22,7 +22,7 @@ THREADS = 1  # the result does not depend on it
 
 
 def main() -> None:
-    """Read the text that the arguments name. The caller reports the last line of stderr if this fails."""
+    """Reads the text that the arguments name. The caller reports the last line of stderr if this fails."""
     name, folder, windows = sys.argv[1:]
     reader = cast(Reader, find_peer(name).open(Path(folder), THREADS))
     with np.load(windows) as text:

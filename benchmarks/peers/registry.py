@@ -23,7 +23,7 @@ def _kind(
     reads: bool = False,
     writes_rows: bool = False,
 ) -> PeerKind:
-    """Return a kind whose `prepare` and `open_peer` are in a module of this package.
+    """Returns a kind whose `prepare` and `open_peer` are in a module of this package.
 
     `setting` is the last argument of its `prepare`; the other arguments are the fields of `PeerKind`. It is exact if
     it has the weights of fp32.
@@ -112,13 +112,13 @@ NO_PEERS = "none"
 
 
 def find_peer(name: str) -> PeerKind:
-    """Return the peer with a name; UsageError with all names if there is none."""
+    """Returns the peer with a name; UsageError with all names if there is none."""
     if name not in PEERS:
         raise UsageError(unknown("peer", name, list(dict.fromkeys((*RUNTIMES, *PEERS, NO_PEERS)))))
     return PEERS[name]
 
 
 def find_peers(name: str) -> list[PeerKind]:
-    """Return the peer with a name, or all peers of a runtime: "llama.cpp" has three. UsageError as in `find_peer`."""
+    """Returns the peer with a name, or all peers of a runtime: "llama.cpp" has three. UsageError as in `find_peer`."""
     family = [kind for kind in PEERS.values() if kind.name.startswith(f"{name} ")]
     return family or [find_peer(name)]

@@ -72,7 +72,7 @@ ReadWindows = Callable[[IdArray, IdArray], float | None]
 def judged(
     target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows] | None = None
 ) -> TextQuality:
-    """Measure the quality of the float model, of PyTorch runners and variants, and of peers on a text.
+    """Measures the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
     A variant whose gate says so (int8, q8, int4) is measured in both ways of reading. The worse figure is used.
     Peers read whole windows.
@@ -107,7 +107,7 @@ def judged(
 
 
 def bleu(target: Target, text: Path) -> float | None:
-    """Return the corpus BLEU of greedy continuations; None if no story is long enough.
+    """Returns the corpus BLEU of greedy continuations; None if no story is long enough.
 
     The first half of each of the first stories is the prompt. The rest of it is the reference, as far as it fits the
     context.
@@ -128,7 +128,7 @@ def bleu(target: Target, text: Path) -> float | None:
 
 
 def _float_session(target: Target) -> Session:
-    """Return a session of the fp32 variant, which writes the same ids as PyTorch in less time, or else of PyTorch."""
+    """Returns a session of the fp32 variant, which writes the same ids as PyTorch in less time, or else of PyTorch."""
     if "fp32" in target.bundle.manifest.variants:
         return Session.open(target.bundle.model_file("fp32"), target.config)
     return float_session(target.checkpoint.model)
@@ -140,7 +140,7 @@ def _until_end(ids: list[int], tokenizer: Tokenizer) -> str:
 
 
 def from_manifest(bundle: Bundle) -> TextQuality:
-    """Return the figures of the variants in a bundle's manifest, on the text that the export used."""
+    """Returns the figures of the variants in a bundle's manifest, on the text that the export used."""
     bits: dict[str, float] = {}
     increase: dict[str, float] = dict.fromkeys(TORCH_RUNNERS, 0.0)
     float_bits: float | None = None
@@ -155,12 +155,12 @@ def from_manifest(bundle: Bundle) -> TextQuality:
 
 
 def judged_part(text: Path) -> str:
-    """Return a description of the part of a text that `judged` reads."""
+    """Returns a description of the part of a text that `judged` reads."""
     size = 8000
     tokens = MAX_COMPARED_LOGITS // size
     return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
 def judged_on(bundle: Bundle) -> str:
-    """Return a description of the text that the figures of `from_manifest` come from."""
+    """Returns a description of the text that the figures of `from_manifest` come from."""
     return f"as the bundle's manifest says: {bundle.manifest.judged_on.text}"

@@ -32,7 +32,7 @@ class Label:
 
 
 def merged(axes: Axes, labels: Sequence[Label]) -> list[Label]:
-    """Return labels with one for each crowd of points that cover each other: the first name, and how many others."""
+    """Returns labels with one for each crowd of points that cover each other: the first name, and how many others."""
     near = CROWD * axes.figure.dpi / 72
     crowds: list[list[Label]] = []
     for label in labels:
@@ -54,7 +54,7 @@ def merged(axes: Axes, labels: Sequence[Label]) -> list[Label]:
 
 
 def place(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write labels at the right or the left of their points, the first ones nearest.
+    """Writes labels at the right or the left of their points, the first ones nearest.
 
     The axes must have their final size.
 
@@ -88,7 +88,7 @@ def place(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def place_at_ends(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write labels at the right of their points, in the order of the points and as near to them as there is room.
+    """Writes labels at the right of their points, in the order of the points and as near to them as there is room.
 
     The axes must have their final size.
     """
@@ -115,7 +115,7 @@ def place_at_ends(axes: Axes, labels: Sequence[Label]) -> None:
 
 
 def _size(axes: Axes, label: Label, scale: float) -> tuple[float, float]:
-    """Return the width and the height of a label in pixels."""
+    """Returns the width and the height of a label in pixels."""
     text = axes.text(0, 0, label.text, fontsize=SMALL, fontweight="bold" if label.strong else "normal")
     width = text.get_window_extent().width
     text.remove()

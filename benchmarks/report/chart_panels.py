@@ -33,7 +33,7 @@ Line = tuple[list[float], list[float]]
 
 
 def _bars(axes: Axes, results: list[Result], widths: list[float], texts: list[str], room: float = 1.25) -> None:
-    """Draw a bar for each result, the first on top, with its name before it and a text after it."""
+    """Draws a bar for each result, the first on top, with its name before it and a text after it."""
     names = [title_of(result.case.runner) for result in results]
     rows = list(range(len(results)))
     own = recommended(result.case.runner for result in results)
@@ -61,12 +61,12 @@ def _bars(axes: Axes, results: list[Result], widths: list[float], texts: list[st
 
 
 def with_speed(report: Report, preset: str) -> list[Result]:
-    """Return the runners that the chart of speeds shows, the fastest first."""
+    """Returns the runners that the chart of speeds shows, the fastest first."""
     return contenders(main_results(report, preset))
 
 
 def draw_speed(axes: Axes, report: Report, preset: str) -> None:
-    """Draw bars of tokens per second, with a thin line from one quartile to the other."""
+    """Draws bars of tokens per second, with a thin line from one quartile to the other."""
     results = with_speed(report, preset)
     widths = [speed(result) for result in results]
     _bars(axes, results, widths, [three_figures(width) for width in widths], room=1.45)
@@ -77,7 +77,7 @@ def draw_speed(axes: Axes, report: Report, preset: str) -> None:
 
 
 def with_memory(report: Report, preset: str) -> list[Result]:
-    """Return the recommended variant and the runner of each family with the least memory, the least first."""
+    """Returns the recommended variant and the runner of each family with the least memory, the least first."""
     results = main_results(report, preset)
     known = {runner: result for runner, result in results.items() if result.peak_bytes is not None}
     own = recommended(known)
@@ -90,7 +90,7 @@ def _peak(result: Result) -> int:
 
 
 def draw_memory(axes: Axes, report: Report, preset: str) -> None:
-    """Draw bars of peak memory. The pale part is there before the model is opened: Python and the libraries."""
+    """Draws bars of peak memory. The pale part is there before the model is opened: Python and the libraries."""
     results = with_memory(report, preset)
     widths = [_peak(result) / MIB for result in results]
     _bars(axes, results, widths, [f"{width:,.0f}" for width in widths])
@@ -99,13 +99,13 @@ def draw_memory(axes: Axes, report: Report, preset: str) -> None:
 
 
 def with_steps(report: Report, preset: str) -> list[Result]:
-    """Return the runners of the chart of speeds that report the time of each token, the quickest first."""
+    """Returns the runners of the chart of speeds that report the time of each token, the quickest first."""
     found = [result for result in with_speed(report, preset) if result.percentile(50) is not None]
     return sorted(found, key=lambda result: result.percentile(50) or 0)
 
 
 def draw_latency(axes: Axes, report: Report, preset: str) -> None:
-    """Draw the interval from the median to the 99th percentile of the time of a token."""
+    """Draws the interval from the median to the 99th percentile of the time of a token."""
     results = with_steps(report, preset)
     own = recommended(result.case.runner for result in results)
     for row, result in enumerate(results):
@@ -137,7 +137,7 @@ def draw_latency(axes: Axes, report: Report, preset: str) -> None:
 
 
 def by_depth(report: Report, preset: str) -> dict[str, Line]:
-    """Return for each runner the depths and its speeds there, at its best number of threads."""
+    """Returns for each runner the depths and its speeds there, at its best number of threads."""
     setting = main_setting(report, preset)
     if setting is None:
         return {}
@@ -151,7 +151,7 @@ def by_depth(report: Report, preset: str) -> dict[str, Line]:
 
 
 def by_threads(report: Report, preset: str) -> dict[str, Line]:
-    """Return for each contender the numbers of threads and its speeds with them."""
+    """Returns for each contender the numbers of threads and its speeds with them."""
     setting = main_setting(report, preset)
     points: dict[str, list[tuple[float, float]]] = {}
     same = [one for one in measured(report) if one.case.preset == preset and setting_of(one.case) == setting]
@@ -164,14 +164,14 @@ def by_threads(report: Report, preset: str) -> dict[str, Line]:
 
 
 def _lines(points: dict[str, list[tuple[float, float]]]) -> dict[str, Line]:
-    """Return the x and y values of the runners that have at least two points."""
+    """Returns the x and y values of the runners that have at least two points."""
     return {
         runner: ([x for x, _ in found], [y for _, y in found]) for runner, found in points.items() if len(found) > 1
     }
 
 
 def _apart(values: list[float]) -> list[float]:
-    """Return ascending values without those that are so near the value before that their labels would overlap."""
+    """Returns ascending values without those that are so near the value before that their labels would overlap."""
     kept = values[:1]
     for value in values[1:]:
         if value - kept[-1] > 0.08 * (values[-1] - values[0]):
@@ -180,7 +180,7 @@ def _apart(values: list[float]) -> list[float]:
 
 
 def draw_lines(axes: Axes, lines: dict[str, Line]) -> None:
-    """Draw a line for each runner, with room for its name at the right."""
+    """Draws a line for each runner, with room for its name at the right."""
     own = recommended(lines)
     for runner in reversed(in_order(lines)):
         x, y = lines[runner]
@@ -200,7 +200,7 @@ def draw_lines(axes: Axes, lines: dict[str, Line]) -> None:
 
 
 def label_lines(axes: Axes, lines: dict[str, Line]) -> None:
-    """Write the name of each runner at the end of its line."""
+    """Writes the name of each runner at the end of its line."""
     own = recommended(lines)
     labels = [
         Label(x[-1], y[-1], title_of(runner), colour_of(runner, own), runner == own)
@@ -211,13 +211,13 @@ def label_lines(axes: Axes, lines: dict[str, Line]) -> None:
 
 
 def with_quality(report: Report, preset: str) -> list[Result]:
-    """Return the results whose quality is known, ours first."""
+    """Returns the results whose quality is known, ours first."""
     found = main_results(report, preset)
     return [found[runner] for runner in in_order(found) if quality_increase(report, found[runner]) is not None]
 
 
 def quality_points(report: Report, preset: str, by_size: bool) -> list[tuple[float, float, Result]]:
-    """Return the lost quality in percent, the speed or the megabytes, and the result of each point."""
+    """Returns the lost quality in percent, the speed or the megabytes, and the result of each point."""
     found = []
     for result in with_quality(report, preset):
         lost = max(0.0, 100 * (1 - 1 / (1 + (quality_increase(report, result) or 0))))
@@ -228,7 +228,7 @@ def quality_points(report: Report, preset: str, by_size: bool) -> list[tuple[flo
 
 
 def draw_quality(axes: Axes, report: Report, preset: str, by_size: bool) -> None:
-    """Draw a point for each runner: the kept quality from left to right, the speed or the size upwards."""
+    """Draws a point for each runner: the kept quality from left to right, the speed or the size upwards."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     points = quality_points(report, preset, by_size)
@@ -256,7 +256,7 @@ def draw_quality(axes: Axes, report: Report, preset: str, by_size: bool) -> None
 
 
 def label_quality(axes: Axes, report: Report, preset: str, by_size: bool) -> None:
-    """Write the name of each point beside it."""
+    """Writes the name of each point beside it."""
     points = quality_points(report, preset, by_size)
     own = recommended(result.case.runner for _, _, result in points)
     labels = [

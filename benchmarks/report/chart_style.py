@@ -59,13 +59,13 @@ SETTINGS: dict[Any, Any] = {
 
 
 def colour_of(runner: str, recommended: str | None) -> str:
-    """Return the colour of a runner: that of its family, or a paler one for our other variants."""
+    """Returns the colour of a runner: that of its family, or a paler one for our other variants."""
     family = family_of(runner)
     return PALE.light if family == SLMX and runner != recommended else family.colour.light
 
 
 def plain_ticks(low: float, high: float) -> list[float]:
-    """Return round values from `low` to `high` for a logarithmic axis, also if they are near each other."""
+    """Returns round values from `low` to `high` for a logarithmic axis, also if they are near each other."""
     span = high / low
     steps = (1,) if span > 1000 else (1, 2, 5) if span > 6 else (1, 1.5, 2, 3, 4, 5, 7)
     if span > 2:
@@ -79,7 +79,7 @@ def plain_ticks(low: float, high: float) -> list[float]:
 
 
 def plain_axis(axis: Axis, low: float, high: float) -> None:
-    """Put plain numbers on a logarithmic axis, from `low` to `high`."""
+    """Puts plain numbers on a logarithmic axis, from `low` to `high`."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis.set_major_locator(FixedLocator(plain_ticks(low, high)))
@@ -88,14 +88,14 @@ def plain_axis(axis: Axis, low: float, high: float) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Leave only the names of the bars: their values are written beside them."""
+    """Leaves only the names of the bars: their values are written beside them."""
     axes.spines[["bottom", "left"]].set_visible(False)
     axes.tick_params(length=0)
     axes.set_xticks([])
 
 
 def svg_text(figure: Figure, name: str) -> str:
-    """Return a figure as an SVG element in the colours of the light theme. `name` begins all its ids."""
+    """Returns a figure as an SVG element in the colours of the light theme. `name` begins all its ids."""
     target = io.BytesIO()
     figure.savefig(target, format="svg", facecolor="none", metadata={"Date": None})
     text = target.getvalue().decode("utf-8")
@@ -119,17 +119,17 @@ def _font(weight: str | None, size: str) -> str:
 
 
 def dark(text: str) -> str:
-    """Return an SVG text in the colours of the dark theme."""
+    """Returns an SVG text in the colours of the dark theme."""
     found = {colour.light: colour.dark for colour in (*COLOURS, UNKNOWN, GROUND)}
     return re.sub(r"#[0-9a-f]{6}\b", lambda match: found.get(match[0], match[0]), text)
 
 
 def with_variables(text: str) -> str:
-    """Return an SVG text whose colours are the variables that `style_sheet` defines."""
+    """Returns an SVG text whose colours are the variables that `style_sheet` defines."""
     names = {colour.light: f"var(--c{number})" for number, colour in enumerate((*COLOURS, GROUND))}
     return re.sub(r"#[0-9a-f]{6}\b", lambda match: names.get(match[0], match[0]), text)
 
 
 def style_sheet(theme: str) -> str:
-    """Return the definitions of the variables of `with_variables` for the theme "light" or "dark"."""
+    """Returns the definitions of the variables of `with_variables` for the theme "light" or "dark"."""
     return " ".join(f"--c{number}: {getattr(colour, theme)};" for number, colour in enumerate((*COLOURS, GROUND)))

@@ -49,7 +49,7 @@ class Chart:
     label: Callable[[Axes, Report, str], None] = lambda axes, report, preset: None
 
     def presets(self, report: Report) -> list[str]:
-        """Return the models with data to draw."""
+        """Returns the models with data to draw."""
         return [preset for preset in presets_of(report) if self.has(report, preset)]
 
 
@@ -156,7 +156,7 @@ CHARTS = (
 
 
 def drawn(chart: Chart, report: Report, presets: Sequence[str], columns: int) -> Figure:
-    """Return a figure with a panel for each of these models, in up to `columns` columns."""
+    """Returns a figure with a panel for each of these models, in up to `columns` columns."""
     from matplotlib.figure import Figure
 
     columns = min(columns, len(presets))
@@ -179,7 +179,7 @@ def drawn(chart: Chart, report: Report, presets: Sequence[str], columns: int) ->
 
 
 def preset_title(report: Report, preset: str) -> str:
-    """Return the name of a model with its size."""
+    """Returns the name of a model with its size."""
     model = report.models.get(preset)
     if model is None:
         return preset
@@ -187,7 +187,7 @@ def preset_title(report: Report, preset: str) -> str:
 
 
 def panel(chart: Chart, report: Report, preset: str) -> str:
-    """Return the panel of a model as an SVG element for an HTML page. Its colours are variables of the page."""
+    """Returns the panel of a model as an SVG element for an HTML page. Its colours are variables of the page."""
     from matplotlib import rc_context
 
     name = f"{chart.name}-{presets_of(report).index(preset)}"
@@ -196,7 +196,7 @@ def panel(chart: Chart, report: Report, preset: str) -> str:
 
 
 def write_pictures(report: Report, folder: Path) -> dict[str, Picture]:
-    """Write every chart that has data as two SVG files, and return them by the name of the chart."""
+    """Writes every chart that has data as two SVG files, and returns them by the name of the chart."""
     from matplotlib import rc_context
 
     found = {}

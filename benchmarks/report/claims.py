@@ -66,7 +66,7 @@ CLAIMS = {
 
 
 def measured(report: Report, preset: str) -> Row:
-    """Return the figures of a preset's int8 variant at its best number of threads, and the model's quality."""
+    """Returns the figures of a preset's int8 variant at its best number of threads, and the model's quality."""
     model, result = report.models.get(preset), main_results(report, preset).get(OUR_RUNNER)
     speed = result.decode.median if result is not None and result.decode is not None else None
     step = statistics.median(result.decode_seconds) / (result.case.new_tokens - 1) if result and speed else None
@@ -83,14 +83,14 @@ def measured(report: Report, preset: str) -> Row:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as readable text: 42 s, 7 min, 3.1 h."""
+    """Returns seconds as readable text: 42 s, 7 min, 3.1 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < HOUR / 2 else f"{seconds / HOUR:.1f} h"
 
 
 def _published(value: float) -> str:
-    """Return a figure as it was published, without digits that were not."""
+    """Returns a figure as it was published, without digits that were not."""
     return f"{value:,g}"
 
 
@@ -102,7 +102,7 @@ def _cell(key: str, row: Row, missing: str, show: Callable[[float], str]) -> str
 
 
 def literature_table(report: Report) -> Table:
-    """Return a table with a column for each preset, and for each figure a measured and a published row."""
+    """Returns a table with a column for each preset, and for each figure a measured and a published row."""
     ours = {preset: measured(report, preset) for preset in CLAIMS}
     wrong = impossible(report)
     rows = []
@@ -122,7 +122,7 @@ def literature_table(report: Report) -> Table:
 
 
 def impossible(report: Report) -> dict[tuple[str, str], float]:
-    """Return the published figures that cannot hold, by preset and field.
+    """Returns the published figures that cannot hold, by preset and field.
 
     The value says how far they are off: how many times more tokens per second than the time per token allows, the bytes
     per parameter of the file, or the megabytes that Python with onnxruntime takes here before it opens a model.
@@ -143,7 +143,7 @@ def impossible(report: Report) -> dict[tuple[str, str], float]:
 
 
 def base_bytes(report: Report) -> int | None:
-    """Return the memory of Python with onnxruntime before a model is opened; None if it was not measured."""
+    """Returns the memory of Python with onnxruntime before a model is opened; None if it was not measured."""
     known = [
         result.imports_bytes
         for result in report.results
@@ -153,7 +153,7 @@ def base_bytes(report: Report) -> int | None:
 
 
 def note(report: Report) -> str:
-    """Return one note: which published figures cannot hold and why, and which cannot be compared."""
+    """Returns one note: which published figures cannot hold and why, and which cannot be compared."""
     wrong = impossible(report)
     reasons = []
     for key, words in (

@@ -46,11 +46,11 @@ class Change:
         return (self.ratio > 1) == self.metric.more_is_better
 
     def regressed(self, limit: float) -> bool:
-        """Return whether the figure got worse by more than the noise and by more than `limit`, a share of the old."""
+        """Returns whether the figure got worse by more than the noise and by more than `limit`, a share of the old."""
         return self.beyond_noise and not self.better and abs(self.ratio - 1) > limit
 
     def line(self) -> str:
-        """Return the change as one readable line."""
+        """Returns the change as one readable line."""
         word = self.metric.better if self.better else self.metric.worse
         old, new = (three_figures(samples.median * self.metric.scale) for samples in (self.old, self.new))
         return (
@@ -78,13 +78,13 @@ class Comparison:
     warnings: list[str]
 
     def regressions(self, limit: float) -> list[str]:
-        """Return a line for each case that fails now, and for each figure that got worse by more than `limit`."""
+        """Returns a line for each case that fails now, and for each figure that got worse by more than `limit`."""
         worse = [change.line() for change in self.changes if change.regressed(limit)]
         fails = [f"fails now: {label(case)}: {note}" for case, note in self.broken]
         return [printable(line) for line in (*fails, *worse)]
 
     def lines(self) -> list[str]:
-        """Return readable lines: warnings, what both reports have, changes beyond the noise, and counts of the rest."""
+        """Returns warnings, what both reports have, changes beyond the noise, and counts of the rest."""
         moved = [change for change in self.changes if change.beyond_noise]
         lines = [f"warning: {warning}" for warning in self.warnings]
         common = list(dict.fromkeys([*(change.case for change in self.changes), *(case for case, _ in self.broken)]))
@@ -99,14 +99,14 @@ class Comparison:
 
 
 def _counted(cases: Sequence[Case]) -> str:
-    """Return the number of cases, and how many of each model if there are several."""
+    """Returns the number of cases, and how many of each model if there are several."""
     counts = Counter(case.preset for case in cases)
     each = f" ({', '.join(f'{preset} {count}' for preset, count in counts.items())})" if len(counts) > 1 else ""
     return f"{len(cases)} case{'s' * (len(cases) > 1)}{each}"
 
 
 def _runners(cases: Sequence[Case]) -> str:
-    """Return the models of cases, each with its runners."""
+    """Returns the models of cases, each with its runners."""
     found: dict[str, list[str]] = {}
     for case in cases:
         found.setdefault(case.preset, []).append(case.runner)
@@ -114,13 +114,13 @@ def _runners(cases: Sequence[Case]) -> str:
 
 
 def label(case: Case) -> str:
-    """Return a case in a few words."""
+    """Returns a case in a few words."""
     threads = counted(case.threads, "thread")
     return f"{case.preset} {case.runner}, {threads}, {setting_of(case)}, {case.new_tokens} new"
 
 
 def share(text: str) -> float:
-    """Return a percentage such as "10%" as a share; SlmxError for any other text."""
+    """Returns a percentage such as "10%" as a share; SlmxError for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip(), re.ASCII)
     if found is None:
         raise SlmxError(f"--fail-over {text!r}: not a percentage; write it like 10%")
@@ -137,7 +137,7 @@ def _changes(case: Case, old: Result, new: Result) -> list[Change]:
 
 
 def compare_reports(old: Report, new: Report) -> Comparison:
-    """Compare the cases that both reports measured; SlmxError if there is no such case."""
+    """Compares the cases that both reports measured; SlmxError if there is no such case."""
     before = {result.case: result for result in old.results if result.status == MEASURED}
     after = {result.case: result for result in new.results if result.status == MEASURED}
     failed = {result.case: result.note for result in new.results if result.status == FAILED}

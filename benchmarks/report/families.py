@@ -55,12 +55,12 @@ SAME_WEIGHTS = {
 
 
 def is_ours(runner: str) -> bool:
-    """Return whether a runner is a variant of a bundle."""
+    """Returns whether a runner is a variant of a bundle."""
     return runner in VARIANTS
 
 
 def family_of(runner: str) -> Family:
-    """Return the family of a runner. A runner that this module does not know is a family of its own."""
+    """Returns the family of a runner. A runner that this module does not know is a family of its own."""
     if is_ours(runner):
         return SLMX
     if runner in TORCH_RUNNERS:
@@ -70,7 +70,7 @@ def family_of(runner: str) -> Family:
 
 
 def title_of(runner: str) -> str:
-    """Return the name of a runner for people: slmx int8, PyTorch eager, llama.cpp Q8_0."""
+    """Returns the name of a runner for people: slmx int8, PyTorch eager, llama.cpp Q8_0."""
     if is_ours(runner):
         return f"slmx {runner}"
     return runner.replace("torch ", "PyTorch ", 1) if runner in TORCH_RUNNERS else runner

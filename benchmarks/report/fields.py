@@ -47,13 +47,13 @@ class Field:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def cell(self, report: Report, result: Result) -> str:
-        """Return the value as readable text; empty if there is none."""
+        """Returns the value as readable text; empty if there is none."""
         value = self.get(report, result)
         return "" if value is None else self.show(value)
 
 
 def three_figures(value: float) -> str:
-    """Return a number with about three significant figures, in plain digits."""
+    """Returns a number with about three significant figures, in plain digits."""
     size = abs(value)
     if size >= 99.95:
         return f"{value:,.0f}"
@@ -61,7 +61,7 @@ def three_figures(value: float) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text as one line without control characters, which a terminal would execute."""
+    """Returns a text as one line without control characters, which a terminal would execute."""
     return as_plain_text(" ".join(text.splitlines()))
 
 
@@ -115,7 +115,7 @@ def _mebibytes(value: int | None) -> float | None:
 
 
 def libraries_bytes(result: Result) -> int | None:
-    """Return the bytes that a runner's libraries add to an empty Python process; None if not measured."""
+    """Returns the bytes that a runner's libraries add to an empty Python process; None if not measured."""
     if result.imports_bytes is None or result.interpreter_bytes is None:
         return None
     return result.imports_bytes - result.interpreter_bytes
@@ -130,7 +130,7 @@ def _runner(value: Value) -> str:
 
 
 def percent(value: Value) -> str:
-    """Return a share with one decimal place, or with two if one would give 100."""
+    """Returns a share with one decimal place, or with two if one would give 100."""
     one, two = (round(100 * float(value or 0), digits) for digits in (1, 2))
     return f"{one:.1f} %" if one < 100 else f"{two:.2f} %" if two < 100 else "100 %"
 

@@ -26,7 +26,7 @@ from benchmarks.report.record import Report, Result
 
 
 def _of_presets(found: Sequence[str], presets: Sequence[str]) -> str:
-    """Return " with A and B", or nothing if that is every preset of several or the only one."""
+    """Returns " with A and B", or nothing if that is every preset of several or the only one."""
     return "" if len(found) == len(presets) else f" with {in_a_list(found)}"
 
 
@@ -35,14 +35,14 @@ def _own(report: Report, presets: Sequence[str]) -> dict[str, Result]:
 
 
 def _ahead_of_ours(report: Report, own: Result, metric: Metric) -> Result | None:
-    """Return the runner of another family that is farthest ahead of ours in a metric; None if none is."""
+    """Returns the runner of another family that is farthest ahead of ours in a metric; None if none is."""
     groups = families(main_results(report, own.case.preset))
     leads = [(lead, one) for group in groups.values() for one in group if (lead := metric.lead(one, own)) is not None]
     return max(leads, key=lambda pair: pair[0])[1] if leads else None
 
 
 def speed_title(report: Report, presets: Sequence[str]) -> str:
-    """Return where our variant is fastest, or which runtime is faster."""
+    """Returns where our variant is fastest, or which runtime is faster."""
     own = _own(report, presets)
     if not own:
         return "Tokens per second"
@@ -69,7 +69,7 @@ def speed_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def memory_title(report: Report, presets: Sequence[str]) -> str:
-    """Return which runtime needs the least memory, and what ours needs."""
+    """Returns which runtime needs the least memory, and what ours needs."""
     own = {preset: mine for preset, mine in _own(report, presets).items() if mine.peak_bytes is not None}
     if not own:
         return "Peak memory of the process"
@@ -88,7 +88,7 @@ def memory_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def latency_title(report: Report, presets: Sequence[str]) -> str:
-    """Return how long nearly all tokens of our variant take."""
+    """Returns how long nearly all tokens of our variant take."""
     for preset, mine in _own(report, presets).items():
         slowest = mine.percentile(99)
         if slowest is not None:
@@ -98,7 +98,7 @@ def latency_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def _against_float(report: Report, presets: Sequence[str]) -> tuple[Result, Result, float] | None:
-    """Return our variant, the float variant and the quality kept, for the first preset that has all three."""
+    """Returns our variant, the float variant and the quality kept, for the first preset that has all three."""
     for preset, mine in _own(report, presets).items():
         floats, kept = main_results(report, preset).get("fp32"), quality_kept(report, mine)
         if floats is not None and kept is not None and floats is not mine:
@@ -107,7 +107,7 @@ def _against_float(report: Report, presets: Sequence[str]) -> tuple[Result, Resu
 
 
 def quality_speed_title(report: Report, presets: Sequence[str]) -> str:
-    """Return what our variant gains in speed, and the quality that it keeps."""
+    """Returns what our variant gains in speed, and the quality that it keeps."""
     found = _against_float(report, presets)
     if found is None:
         return "Quality and speed"
@@ -118,7 +118,7 @@ def quality_speed_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def quality_size_title(report: Report, presets: Sequence[str]) -> str:
-    """Return what our variant saves on disk, and the quality that it keeps."""
+    """Returns what our variant saves on disk, and the quality that it keeps."""
     found = _against_float(report, presets)
     if found is None:
         return "Quality and size"
@@ -129,7 +129,7 @@ def quality_size_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def threads_title(report: Report, presets: Sequence[str]) -> str:
-    """Return what the most threads gain over one, where that is more than the noise."""
+    """Returns what the most threads gain over one, where that is more than the noise."""
     gains: dict[str, float | None] = {}
     name, most = "", 0
     for preset, mine in _own(report, presets).items():
@@ -153,7 +153,7 @@ def threads_title(report: Report, presets: Sequence[str]) -> str:
 
 
 def depth_title(report: Report, presets: Sequence[str]) -> str:
-    """Return the share of its speed that our variant keeps in the fullest context that was measured."""
+    """Returns the share of its speed that our variant keeps in the fullest context that was measured."""
     kept = []
     name = ""
     for preset, mine in _own(report, presets).items():
@@ -162,4 +162,4 @@ def depth_title(report: Report, presets: Sequence[str]) -> str:
             name = title_of(mine.case.runner)
             deep = at_best_threads(report, preset, setting)[mine.case.runner]
             kept.append(f"{100 * speed(deep) / speed(mine):.0f} % with {preset}")
-    return f"In a fuller context {name} keeps of its speed {in_a_list(kept)}" if kept else "Speed by depth"
+    return f"{name} keeps {in_a_list(kept)} of its speed in a fuller context" if kept else "Speed by depth"

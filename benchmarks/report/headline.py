@@ -70,24 +70,24 @@ class Headline:
 
 
 def times(ratio: float) -> str:
-    """Return a ratio for people: 1.4x, 17x."""
+    """Returns a ratio for people: 1.4x, 17x."""
     return f"{ratio:.0f}x" if ratio >= 9.95 else f"{ratio:.1f}x" if ratio >= 1.095 else f"{ratio:.2f}x"
 
 
 def in_a_list(words: Sequence[str]) -> str:
-    """Return words as a list in a sentence."""
+    """Returns words as a list in a sentence."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _name(family: str, results: Sequence[Result]) -> str:
-    """Return the name of a runner that is alone in its family, or the family's with "best"."""
+    """Returns the name of a runner that is alone in its family, or the family's with "best"."""
     if len(results) > 1:
         return f"{family}'s best"
     return title_of(results[0].case.runner) if family != PYTORCH.name else family
 
 
 def _best(metric: Metric, results: Sequence[Result], own: Result) -> float | None:
-    """Return by how many times the best of some results leads ours in a metric; None if none of them leads."""
+    """Returns by how many times the best of some results leads ours in a metric; None if none of them leads."""
     return max((lead for result in results if (lead := metric.lead(result, own)) is not None), default=None)
 
 
@@ -96,7 +96,7 @@ def _fastest_speed(results: Sequence[Result]) -> Result:
 
 
 def filled(report: Report, preset: str, tokens: int) -> str:
-    """Return how full the context is with some tokens in it: "when its context is half full", or "after 90 tokens"."""
+    """Returns how full the context is with some tokens in it: "when its context is half full", or "after 90 tokens"."""
     model, known = report.models.get(preset), PRESETS.get(preset)
     context = model.context_tokens if model is not None and model.context_tokens else None
     context = context or (known.config.block_size if known is not None else None)
@@ -115,7 +115,7 @@ def _at_depth(report: Report, preset: str, own: Result) -> str:
 
 
 def _compared(report: Report, own: Result, groups: dict[str, list[Result]]) -> tuple[list[str], float | None]:
-    """Return the comparisons that name PyTorch, one peer, the size and the quality, and the smallest lead in speed."""
+    """Returns the comparisons that name PyTorch, one peer, the size and the quality, and the smallest lead in speed."""
     phrases, leads = [], []
     peers = {family: results for family, results in groups.items() if family != PYTORCH.name}
     behind = {family: lead for family, results in groups.items() if (lead := _speed_lead(own, results)) is not None}
@@ -137,12 +137,12 @@ def _compared(report: Report, own: Result, groups: dict[str, list[Result]]) -> t
 
 
 def _speed_lead(own: Result, results: Sequence[Result]) -> float | None:
-    """Return by how many times we lead the fastest of some results in speed; None if we do not."""
+    """Returns by how many times we lead the fastest of some results in speed; None if we do not."""
     return DECODE.lead(own, _fastest_speed(results))
 
 
 def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
-    """Return the clauses about the runtimes that are as fast, and about those that are ahead in a metric."""
+    """Returns the clauses about the runtimes that are as fast, and about those that are ahead in a metric."""
     level: list[str] = []
     ahead: dict[str, dict[str, float]] = {}
     for family, results in groups.items():
@@ -169,7 +169,7 @@ def _headline(report: Report, own: Result, start: str, model: str) -> Headline:
 
 
 def headlines(report: Report) -> list[Headline]:
-    """Return a sentence for each model of which a variant of ours was measured. The first is the report's sentence."""
+    """Returns a sentence for each model of which a variant of ours was measured. The first is the report's sentence."""
     results = [own for preset in presets_of(report) if (own := ours(report, preset)) is not None]
     found: list[Headline] = []
     for own in results:
@@ -185,7 +185,7 @@ def headlines(report: Report) -> list[Headline]:
 
 
 def opening(report: Report) -> str:
-    """Return the first sentence of a report, or what is missing for one."""
+    """Returns the first sentence of a report, or what is missing for one."""
     found = headlines(report)
     if found:
         return found[0].text
@@ -193,7 +193,7 @@ def opening(report: Report) -> str:
 
 
 def caveats(report: Report) -> list[str]:
-    """Return what can change the sentences, as `RULE` says. It stands beside them."""
+    """Returns what can change the sentences, as `RULE` says. It stands beside them."""
     return [*_stopped(report), *_failures(report), *_disturbed(report)]
 
 
@@ -232,6 +232,6 @@ def _disturbed(report: Report) -> list[str]:
 
 
 def other_warnings(report: Report) -> list[str]:
-    """Return the warnings that change nothing in the sentences."""
+    """Returns the warnings that change nothing in the sentences."""
     serious = caveats(report)
     return [warning for warning in report.warnings if warning not in serious]

@@ -16,14 +16,14 @@ STYLE = Path(__file__).parent / "page.css"
 
 
 def style() -> str:
-    """Return the style sheet of a page, with the colours of charts in both themes."""
+    """Returns the style sheet of a page, with the colours of charts in both themes."""
     light, dark = style_sheet("light"), style_sheet("dark")
     charts = f":root {{ {light} }}\n@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
     return STYLE.read_text("utf-8") + charts
 
 
 def to_html(report: Report) -> str:
-    """Return the page: the sentence and its picture, the table, the charts, and the folded parts."""
+    """Returns the page: the sentence and its picture, the table, the charts, and the folded parts."""
     from jinja2 import Environment, StrictUndefined
 
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

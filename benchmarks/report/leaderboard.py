@@ -28,33 +28,33 @@ class Setting(NamedTuple):
 
 
 def setting_of(case: Case) -> Setting:
-    """Return the setting of a case."""
+    """Returns the setting of a case."""
     return Setting(case.batch, case.depth, case.prompt_tokens)
 
 
 def measured(report: Report) -> list[Result]:
-    """Return the results of measured cases. Samples of a failed case do not count."""
+    """Returns the results of measured cases. Samples of a failed case do not count."""
     return [result for result in report.results if result.status == MEASURED]
 
 
 def presets_of(report: Report) -> list[str]:
-    """Return the models that were measured, failed or skipped: the shipped presets from small to large, then others."""
+    """Returns the models that were measured, failed or skipped: the presets from small to large, then others."""
     found = dict.fromkeys(result.case.preset for result in report.results)
     return [name for name in PRESETS if name in found] + [name for name in found if name not in PRESETS]
 
 
 def speed(result: Result) -> float:
-    """Return the decoded tokens per second; 0 if they were not measured."""
+    """Returns the decoded tokens per second; 0 if they were not measured."""
     return result.decode.median if result.decode is not None else 0.0
 
 
 def fastest(results: Iterable[Result]) -> Result | None:
-    """Return the result that decodes the most tokens per second; None if none has a speed."""
+    """Returns the result that decodes the most tokens per second; None if none has a speed."""
     return max((result for result in results if result.decode is not None), key=speed, default=None)
 
 
 def at_fewest_threads(results: Sequence[Result]) -> Result:
-    """Return the best of a runner's results with different numbers of threads.
+    """Returns the best of a runner's results with different numbers of threads.
 
     It is the one with the fewest threads that is not slower than the fastest by more than the noise.
     """
@@ -64,7 +64,7 @@ def at_fewest_threads(results: Sequence[Result]) -> Result:
 
 
 def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, Result]:
-    """Return every runner's result at its best number of threads under one setting, the fastest runner first."""
+    """Returns every runner's result at its best number of threads under one setting, the fastest runner first."""
     groups: dict[str, list[Result]] = {}
     for result in measured(report):
         if result.case.preset == preset and setting_of(result.case) == setting and result.decode is not None:
@@ -74,7 +74,7 @@ def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, 
 
 
 def main_setting(report: Report, preset: str) -> Setting | None:
-    """Return the setting under which most runners have a speed; the easiest if several do. None without any speed."""
+    """Returns the setting under which most runners have a speed; the easiest if several do. None without any speed."""
     runners: dict[Setting, set[str]] = {}
     for result in measured(report):
         if result.case.preset == preset and result.decode is not None:
@@ -83,25 +83,25 @@ def main_setting(report: Report, preset: str) -> Setting | None:
 
 
 def main_results(report: Report, preset: str) -> dict[str, Result]:
-    """Return every runner's result at its best number of threads under the main setting, the fastest first."""
+    """Returns every runner's result at its best number of threads under the main setting, the fastest first."""
     setting = main_setting(report, preset)
     return {} if setting is None else at_best_threads(report, preset, setting)
 
 
 def recommended(runners: Iterable[str]) -> str | None:
-    """Return the variant that slmx prefers among these runners; None if none of them is a variant."""
+    """Returns the variant that slmx prefers among these runners; None if none of them is a variant."""
     return min(filter(is_ours, runners), key=lambda runner: VARIANTS[runner].preference, default=None)
 
 
 def ours(report: Report, preset: str) -> Result | None:
-    """Return the result of the recommended variant under the main setting; None if no variant was measured."""
+    """Returns the result of the recommended variant under the main setting; None if no variant was measured."""
     results = main_results(report, preset)
     runner = recommended(results)
     return None if runner is None else results[runner]
 
 
 def in_order(runners: Iterable[str]) -> list[str]:
-    """Return runners in the order of tables: the recommended variant, our other variants, then all others.
+    """Returns runners in the order of tables: the recommended variant, our other variants, then all others.
 
     Within a group they keep the order in which they are given.
     """
@@ -111,7 +111,7 @@ def in_order(runners: Iterable[str]) -> list[str]:
 
 
 def families(results: Mapping[str, Result]) -> dict[str, list[Result]]:
-    """Return results by the names of their families, without ours."""
+    """Returns results by the names of their families, without ours."""
     found: dict[str, list[Result]] = {}
     for runner, result in results.items():
         if family_of(runner) != SLMX:
@@ -120,7 +120,7 @@ def families(results: Mapping[str, Result]) -> dict[str, list[Result]]:
 
 
 def contenders(results: Mapping[str, Result]) -> list[Result]:
-    """Return the runners that charts compare: the recommended variant, and the fastest of each other family.
+    """Returns the runners that charts compare: the recommended variant, and the fastest of each other family.
 
     The fastest comes first.
     """
@@ -131,7 +131,7 @@ def contenders(results: Mapping[str, Result]) -> list[Result]:
 
 
 def largest_setting(report: Report, preset: str, part: Literal["batch", "depth", "prompt_tokens"]) -> Setting | None:
-    """Return the setting with the largest value of one part in which the recommended variant has a speed.
+    """Returns the setting with the largest value of one part in which the recommended variant has a speed.
 
     Its other parts are those of the main setting. It is None if no value is larger than that of the main setting.
     """
@@ -149,19 +149,19 @@ def largest_setting(report: Report, preset: str, part: Literal["batch", "depth",
 
 
 def family_ratio(report: Report, result: Result, family: Family, metric: Metric) -> float | None:
-    """Return how many times better a result is than the best of a family under the same setting; None if unknown."""
+    """Returns how many times better a result is than the best of a family under the same setting; None if unknown."""
     others = at_best_threads(report, result.case.preset, setting_of(result.case))
     gains = [metric.gain(result, other) for runner, other in others.items() if family_of(runner) == family]
     return min((gain for gain in gains if gain is not None), default=None)
 
 
 def float_ratio(report: Report, result: Result) -> float | None:
-    """Return the decode speed relative to the fastest PyTorch runner under the same setting; None if one is unknown."""
+    """Returns the decode speed relative to the fastest PyTorch runner in the same setting; None if one is unknown."""
     return family_ratio(report, result, PYTORCH, DECODE)
 
 
 def quality_increase(report: Report, result: Result) -> float | None:
-    """Return the increase of bits per byte relative to the float model; None if it is unknown.
+    """Returns the increase of bits per byte relative to the float model; None if it is unknown.
 
     A peer that computes with the weights of a variant has the quality of that variant.
     """
@@ -178,6 +178,6 @@ def quality_increase(report: Report, result: Result) -> float | None:
 
 
 def quality_kept(report: Report, result: Result) -> float | None:
-    """Return the float model's bits per byte divided by the runner's; None if unknown. 1 is the full quality."""
+    """Returns the float model's bits per byte divided by the runner's; None if unknown. 1 is the full quality."""
     increase = quality_increase(report, result)
     return None if increase is None else 1 / (1 + increase)

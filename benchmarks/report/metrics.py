@@ -37,14 +37,14 @@ class Metric:
     samples: Callable[[Result], Samples | None]
 
     def gain(self, first: Result, second: Result) -> float | None:
-        """Return how many times better `first` is than `second`; None if one of them was not measured."""
+        """Returns how many times better `first` is than `second`; None if one of them was not measured."""
         one, other = self.samples(first), self.samples(second)
         if one is None or other is None:
             return None
         return one.median / other.median if self.more_is_better else other.median / one.median
 
     def lead(self, first: Result, second: Result) -> float | None:
-        """Return how many times better `first` is than `second`; None if it is not better by more than the noise."""
+        """Returns how many times better `first` is than `second`; None if it is not better by more than the noise."""
         gain, one, other = self.gain(first, second), self.samples(first), self.samples(second)
         if gain is None or one is None or other is None:
             return None
@@ -56,7 +56,7 @@ def _single(value: int | None) -> Samples | None:
 
 
 def first_token(result: Result) -> Samples | None:
-    """Return the seconds from the prompt to the first token, a sample for each round; None if not measured."""
+    """Returns the seconds from the prompt to the first token, a sample for each round; None if not measured."""
     return Samples(result.first_token_seconds) if result.first_token_seconds else None
 
 
@@ -77,7 +77,7 @@ METRICS = (DECODE, FIRST_TOKEN, MEMORY, DISK)
 
 
 def noise(one: Samples, other: Samples) -> float:
-    """Return the distance from 1 that chance can cause in the ratio of two medians.
+    """Returns the distance from 1 that chance can cause in the ratio of two medians.
 
     It is twice the combined relative spread of both, and at least 2 %. The spread is half the interquartile range
     relative to the median.

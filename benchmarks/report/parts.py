@@ -40,7 +40,7 @@ class Part:
 
 
 def folded_parts(report: Report) -> list[Part]:
-    """Return the folded parts that have content, the figures of other people last."""
+    """Returns the folded parts that have content, the figures of other people last."""
     parts = [
         Part("Where another runtime is ahead", [leads_table(report)]),
         Part("What slmx chooses", [choice_table(report)]),
@@ -68,7 +68,7 @@ def folded_parts(report: Report) -> list[Part]:
 
 
 def facts(report: Report) -> str:
-    """Return the machine and the day in a few words."""
+    """Returns the machine and the day in a few words."""
     machine = report.machine
     cores = machine.get("cores", "")
     words = [machine.get("cpu", "unknown processor"), f"{cores} core{'s' * (cores != '1')}" if cores else ""]

@@ -27,7 +27,7 @@ GAP, MARGIN = 3, 2
 
 
 def to_csv(report: Report) -> str:
-    """Return every result, with any status, as a row of CSV. The header has the keys. Values are not rounded."""
+    """Returns every result, with any status, as a row of CSV. The header has the keys. Values are not rounded."""
     target = io.StringIO()
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow([field.key for field in FIELDS])
@@ -37,7 +37,7 @@ def to_csv(report: Report) -> str:
 
 
 def to_jsonl(report: Report) -> str:
-    """Return every result, with any status, as a line of JSON with all fields by key."""
+    """Returns every result, with any status, as a line of JSON with all fields by key."""
     rows = [{field.key: field.get(report, result) for field in FIELDS} for result in report.results]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -68,7 +68,7 @@ def _list(sentences: Sequence[str]) -> list[str]:
 
 
 def _sentence(headline: Headline) -> str:
-    """Return a sentence with its figure in bold."""
+    """Returns a sentence with its figure in bold."""
     start, end = headline.text.split(headline.figure, 1)
     return f"{_markdown_cell(start)}**{headline.figure}**{_markdown_cell(end)}"
 
@@ -92,7 +92,7 @@ def _folded(part: Part) -> list[str]:
 
 
 def to_markdown(report: Report, pictures: Mapping[str, Picture] | None = None, note: str = "") -> str:
-    """Return the report in Markdown: the sentence and its picture, the table, the charts, and the folded parts.
+    """Returns the report in Markdown: the sentence and its picture, the table, the charts, and the folded parts.
 
     Args:
         report: The report.
@@ -124,7 +124,7 @@ def to_markdown(report: Report, pictures: Mapping[str, Picture] | None = None, n
 
 
 def _least_widths(table: Table) -> list[int]:
-    """Return the least width of each column, in which no word and no number is cut. Words in cells may be cut."""
+    """Returns the least width of each column, in which no word and no number is cut. Words in cells may be cut."""
     widths = []
     for column, (heading, words) in enumerate(zip(table.headings, table.words, strict=True)):
         cells = [] if words and column else [len(printable(row[column])) for row in table.rows]
@@ -133,7 +133,7 @@ def _least_widths(table: Table) -> list[int]:
 
 
 def _widths(table: Table, width: int) -> list[int]:
-    """Return the widths of the first columns, as many as fit a terminal of this width, and two at least.
+    """Returns the widths of the first columns, as many as fit a terminal of this width, and two at least.
 
     The narrowest columns get the columns of the terminal that are left, until each has room for its text in one line.
     rich itself would make some narrower than their numbers.
@@ -150,7 +150,7 @@ def _widths(table: Table, width: int) -> list[int]:
 
 
 def _rich_table(table: Table, width: int) -> tuple[rich.table.Table, int]:
-    """Return a table for a terminal of this width, and the number of its last columns that have no room."""
+    """Returns a table for a terminal of this width, and the number of its last columns that have no room."""
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -168,7 +168,7 @@ def _rich_table(table: Table, width: int) -> tuple[rich.table.Table, int]:
 
 
 def print_report(report: Report) -> None:
-    """Print to stdout the sentences and what can change them, the table, the failed cases and the other warnings."""
+    """Prints to stdout the sentences and what can change them, the table, the failed cases and the other warnings."""
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -15,7 +15,7 @@ MOST_BYTES = 256 * 2**20
 
 
 def read_report(path: Path) -> Report:
-    """Read a report.
+    """Reads a report.
 
     Args:
         path: A report.json of this slmx or of an earlier version.
@@ -53,14 +53,14 @@ def read_report(path: Path) -> Report:
 
 
 def report_from_json(found: object) -> Report:
-    """Build a report from its JSON object; ValueError names the first field that is wrong."""
+    """Builds a report from its JSON object; ValueError names the first field that is wrong."""
     if isinstance(found, dict) and found.get("format_version") == 1:
         found = _from_version_1(found)
     return from_json(Report, found)
 
 
 def _from_version_1(found: dict[str, object]) -> dict[str, object]:
-    """Convert version 1, which calls a runner "side" and the increase of the bits per byte "loss"."""
+    """Converts version 1, which calls a runner "side" and the increase of the bits per byte "loss"."""
     results = found.get("results")
     if isinstance(results, list):
         results = [_renamed(result, {"loss": "bpb_increase"}) for result in results]
@@ -71,5 +71,5 @@ def _from_version_1(found: dict[str, object]) -> dict[str, object]:
 
 
 def _renamed(value: object, names: dict[str, str]) -> object:
-    """Return a copy of an object with fields renamed; anything else is returned as it is."""
+    """Returns a copy of an object with fields renamed; anything else is returned as it is."""
     return {names.get(name, name): entry for name, entry in value.items()} if isinstance(value, dict) else value

@@ -40,7 +40,7 @@ class Round:
 
     @classmethod
     def from_stamps(cls, rows: list[list[int]], started: float, stamps: list[float]) -> Round:
-        """Build a round from the clock at its start and after each step, in seconds."""
+        """Builds a round from the clock at its start and after each step, in seconds."""
         steps = [later - earlier for earlier, later in itertools.pairwise(stamps)]
         return cls(rows, stamps[0] - started, stamps[-1] - stamps[0], steps)
 
@@ -146,7 +146,7 @@ class Result:
         return Samples([tokens / seconds for seconds in self.first_token_seconds]) if self.first_token_seconds else None
 
     def percentile(self, share: int) -> float | None:
-        """Return the seconds per output token that `share` percent of the steps do not exceed; None if not measured."""
+        """Returns the seconds per token that `share` percent of the steps do not exceed; None if not measured."""
         if len(self.token_seconds) < 2:
             return None
         return statistics.quantiles(self.token_seconds, n=100, method="inclusive")[share - 1]
@@ -207,7 +207,7 @@ class Report:
                 raise ValueError(f"bandwidth of {threads} threads is {bandwidth}")
 
     def ceiling_share(self, result: Result) -> float | None:
-        """Return the speed of a result as a share of the limit that the memory sets; None if it is unknown.
+        """Returns the speed of a result as a share of the limit that the memory sets; None if it is unknown.
 
         The limit is the number of times per second that this many threads can read all weights.
         """
@@ -217,7 +217,7 @@ class Report:
         return decode.median / result.case.batch / (bandwidth / result.weight_bytes)
 
     def to_json(self) -> str:
-        """Return the report as JSON, with one line for each result."""
+        """Returns the report as JSON, with one line for each result."""
         whole = asdict(self)
         results = ",\n".join(json.dumps(result) for result in whole.pop("results"))
         return f'{json.dumps(whole, indent=1)[:-2]},\n "results": [\n{results}\n]\n}}\n'

@@ -69,7 +69,7 @@ class _Column:
 
 
 def _joined(caption: str, columns: Iterable[_Column]) -> Table:
-    """Return the table of the columns that have a cell."""
+    """Returns the table of the columns that have a cell."""
     kept = [column for column in columns if any(column.cells)]
     return Table(
         caption,
@@ -81,7 +81,7 @@ def _joined(caption: str, columns: Iterable[_Column]) -> Table:
 
 
 def _best_rows(metric: Metric | None, results: Sequence[Result | None]) -> frozenset[int]:
-    """Return the rows of the best result and of those that are equal to it. Without two figures, none is marked."""
+    """Returns the rows of the best result and of those that are equal to it. Without two figures, none is marked."""
     known = [one for one in results if metric is not None and one is not None and metric.samples(one) is not None]
     if metric is None or len(known) < 2:
         return frozenset()
@@ -99,7 +99,7 @@ def _column(report: Report, results: Sequence[Result | None], field: Field, head
 
 
 def _setting_words(settings: Mapping[str, Setting | None]) -> str:
-    """Return the settings of models in words: one for all, or one for each."""
+    """Returns the settings of models in words: one for all, or one for each."""
     words = {preset: str(setting) for preset, setting in settings.items() if setting is not None}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
@@ -107,7 +107,7 @@ def _setting_words(settings: Mapping[str, Setting | None]) -> str:
 
 
 def _quality_words(report: Report) -> str:
-    """Return what the column quality means, and which text it was measured on; nothing without a text."""
+    """Returns what the column quality means, and which text it was measured on; nothing without a text."""
     if report.text is None:
         return ""
     return (
@@ -117,7 +117,7 @@ def _quality_words(report: Report) -> str:
 
 
 def preset_table(report: Report, preset: str) -> Table:
-    """Return the main figures of a model: a row for each runner at its best number of threads, ours first."""
+    """Returns the main figures of a model: a row for each runner at its best number of threads, ours first."""
     found = main_results(report, preset)
     results = [found[runner] for runner in in_order(found)]
     columns = [_column(report, results, field) for field in FIELDS if field.main]
@@ -135,7 +135,7 @@ def preset_table(report: Report, preset: str) -> Table:
 
 
 def main_table(report: Report) -> Table:
-    """Return the one table that a report begins with: the figures of its model, or the speeds of all its models.
+    """Returns the one table that a report begins with: the figures of its model, or the speeds of all its models.
 
     For several models, the other figures are those of the first.
     """
@@ -157,13 +157,13 @@ def main_table(report: Report) -> Table:
 
 
 def prompt_table(report: Report) -> Table:
-    """Return how fast the longest prompt of each model is read, and the ratio to the best of PyTorch."""
+    """Returns how fast the longest prompt of each model is read, and the ratio to the best of PyTorch."""
     settings = {preset: largest_setting(report, preset, "prompt_tokens") for preset in presets_of(report)}
     return _setting_table(report, settings, "prefill_tokens_per_s", FIRST_TOKEN, PYTORCH, "Tokens of the prompt")
 
 
 def batch_table(report: Report) -> Table:
-    """Return how fast the most stories are written together with each model, and the ratio to llama.cpp's best."""
+    """Returns how fast the most stories are written together with each model, and the ratio to llama.cpp's best."""
     settings = {preset: largest_setting(report, preset, "batch") for preset in presets_of(report)}
     return _setting_table(report, settings, "decode_tokens_per_s", DECODE, LLAMA_CPP, "Tokens of all stories")
 
@@ -171,7 +171,7 @@ def batch_table(report: Report) -> Table:
 def _setting_table(
     report: Report, settings: Mapping[str, Setting | None], key: str, metric: Metric, family: Family, tokens: str
 ) -> Table:
-    """Return a figure of each runner under a setting of each model, and its ratio to the best of a family."""
+    """Returns a figure of each runner under a setting of each model, and its ratio to the best of a family."""
     found = {
         preset: at_best_threads(report, preset, setting) for preset, setting in settings.items() if setting is not None
     }
@@ -190,7 +190,7 @@ def _setting_table(
 
 
 def choice_table(report: Report) -> Table:
-    """Return what slmx runs for each model if nothing is named, and the fastest way among those that lose little."""
+    """Returns what slmx runs for each model if nothing is named, and the fastest way among those that lose little."""
     rows = []
     for preset in presets_of(report):
         setting = main_setting(report, preset)
@@ -226,7 +226,7 @@ def choice_table(report: Report) -> Table:
 
 
 def _threads(report: Report, result: Result) -> int:
-    """Return the number of threads that slmx chooses for the variant of a result on the machine of the report."""
+    """Returns the number of threads that slmx chooses for the variant of a result on the machine of the report."""
     cores = report.machine.get("cores", "")
     return default_threads(result.disk_bytes or 0, int(cores) if cores.isdecimal() else 1)
 
@@ -236,7 +236,7 @@ def _way(result: Result) -> str:
 
 
 def leads_table(report: Report) -> Table:
-    """Return where a runner of another family is better than our recommended variant by more than the noise."""
+    """Returns where a runner of another family is better than our recommended variant by more than the noise."""
     rows = []
     for preset in presets_of(report):
         own = ours(report, preset)
@@ -259,7 +259,7 @@ def leads_table(report: Report) -> Table:
 
 
 def case_table(report: Report, preset: str) -> Table:
-    """Return every measured case of a model."""
+    """Returns every measured case of a model."""
     results = [result for result in measured(report) if result.case.preset == preset]
     runners = in_order(dict.fromkeys(result.case.runner for result in results))
     results.sort(key=lambda result: (*setting_of(result.case), runners.index(result.case.runner), result.case.threads))
@@ -271,7 +271,7 @@ def case_table(report: Report, preset: str) -> Table:
 
 
 def trouble_table(report: Report, status: str) -> Table:
-    """Return every case with a status, "failed" or "skipped", and the reason. Cases with one reason share a row."""
+    """Returns every case with a status, "failed" or "skipped", and the reason. Cases with one reason share a row."""
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in report.results:
         if result.status == status:
@@ -289,7 +289,7 @@ def _work(result: Result) -> str:
 
 
 def machine_table(report: Report) -> Table:
-    """Return the machine and the models that the report was measured on, and the command."""
+    """Returns the machine and the models that the report was measured on, and the command."""
     rows = [
         ["created", report.created],
         ["command", report.command],

@@ -14,7 +14,7 @@ LARGEST_INT = 2**63
 
 
 def from_json(kind: type[T], value: object, where: str = "") -> T:
-    """Build a dataclass from a JSON value.
+    """Builds a dataclass from a JSON value.
 
     The types of fields may be str, bool, int, float, another dataclass, list[X], dict[str, X], or one of these or None.
 

@@ -16,12 +16,12 @@ _SHARE = re.compile(r"other processes used (?:up to )?(\d+)% of the cores")
 
 
 def busy_before(share: float) -> str:
-    """Return the warning that other processes used a share of the cores before the run."""
+    """Returns the warning that other processes used a share of the cores before the run."""
     return f"{BEFORE} {share:.0%} of the cores"
 
 
 def busy_during(preset: str, setting: Setting, busy: Sequence[tuple[int, float]]) -> str:
-    """Return the warning that other processes disturbed rounds.
+    """Returns the warning that other processes disturbed rounds.
 
     Args:
         preset: The name of the model.
@@ -35,6 +35,6 @@ def busy_during(preset: str, setting: Setting, busy: Sequence[tuple[int, float]]
 
 
 def busy_share(warning: str) -> float | None:
-    """Return the share of the cores that a warning says others used; None if it is about something else."""
+    """Returns the share of the cores that a warning says others used; None if it is about something else."""
     found = _SHARE.search(warning)
     return None if found is None else int(found[1]) / 100

@@ -13,7 +13,7 @@ from slm.storage.ownership import REPORT, write_listing
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
-    """Write report.json, .jsonl, .csv, .md and .html, and two SVG files of each chart that has data.
+    """Writes report.json, .jsonl, .csv, .md and .html, and two SVG files of each chart that has data.
 
     Raises:
         SlmxError: The folder is not empty and `replace` is false, or it cannot be written.

@@ -20,7 +20,7 @@ CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanosec
 
 
 def write_docs(report: Report, docs: Path, note: str = "") -> None:
-    """Write benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
+    """Writes benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
 
     Times are rounded to the clock's nanosecond.
     """

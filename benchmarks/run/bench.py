@@ -140,7 +140,7 @@ class Bench:
         self._bandwidth: dict[str, float] = {}
 
     def _runners_of(self, bundle: Bundle) -> tuple[str, ...]:
-        """Return the chosen runners that a bundle has and that may be read.
+        """Returns the chosen runners that a bundle has and that may be read.
 
         Raises:
             SlmxError: The user named a variant that the bundle does not have, or no runner is left.
@@ -164,7 +164,7 @@ class Bench:
         return found
 
     def _arguments(self) -> dict[str, object]:
-        """Return everything that the results depend on. Results of a run with other arguments are not reused."""
+        """Returns everything that the results depend on. Results of a run with other arguments are not reused."""
         settings = self._settings
         return {
             "bundles": [[str(bundle.path), bundle.manifest_sha256] for bundle in self._bundles],
@@ -181,7 +181,7 @@ class Bench:
         }
 
     def run(self) -> None:
-        """Measure everything.
+        """Measures everything.
 
         Raises:
             SlmxError: Another process writes to the folder, a target cannot be made, or the text cannot be used.
@@ -193,7 +193,7 @@ class Bench:
         self._complete = True
 
     def finish(self) -> None:
-        """Delete the measurements after the report is written. The next run measures everything again."""
+        """Deletes the measurements after the report is written. The next run measures everything again."""
         self._resume_log.finish()
 
     def _run(self) -> None:
@@ -239,7 +239,7 @@ class Bench:
             self._measure(target, runners, quality)
 
     def report(self) -> Report:
-        """Return the measurements so far."""
+        """Returns the measurements so far."""
         return Report(
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             command=self._settings.command,
@@ -256,7 +256,7 @@ class Bench:
         self._meter.log(f"warning: {warning}")
 
     def _judge(self, target: Target, runners: Sequence[str]) -> TextQuality:
-        """Return the quality on the text, or the quality in the manifest without a text. Random weights have none."""
+        """Returns the quality on the text, or the quality in the manifest without a text. Random weights have none."""
         if not target.trained:
             return TextQuality()
         text = self._settings.text
@@ -282,7 +282,7 @@ class Bench:
             self._group(target, group, quality)
 
     def _group(self, target: Target, group: Sequence[Case], quality: TextQuality) -> list[Result]:
-        """Measure a group, or take its results from the stopped run that this one continues."""
+        """Measures a group, or takes its results from the stopped run that this one continues."""
         key = f"group {target.name}, {setting_of(group[0])}"
         known = self._resume_log.get(key, _Finished)
         if known is not None:
@@ -318,7 +318,7 @@ class Bench:
         return done.results
 
     def _expect(self, target: Target, runners: Sequence[str]) -> None:
-        """Tell the meter how much work there is if every runner can be measured in all its cases."""
+        """Tells the meter how much work there is if every runner can be measured in all its cases."""
         settings = self._settings
         everyone = (*runners, *(peer.name for peer in self._peers))
         base = cases.base_cases(target.name, target.config, everyone, self._threads, settings.new_tokens)
@@ -333,7 +333,7 @@ class Bench:
     def _entry(
         self, target: Target, case: Case, quality: TextQuality, history: list[int], prompt: list[int]
     ) -> measure.Entry:
-        """Return a case with its job and its known facts, or with the reason why it is not measured."""
+        """Returns a case with its job and its known facts, or with the reason why it is not measured."""
         peer = next((peer for peer in self._peers if peer.name == case.runner), None)
         note = cases.skipped(case, peer, target.config)
         if note is not None:
@@ -372,7 +372,7 @@ class Bench:
 
 
 def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int], list[int]]:
-    """Return the ids of the context before the prompt, and of the prompt: a story, repeated as often as needed."""
+    """Returns the ids of the context before the prompt, and of the prompt: a story, repeated as often as needed."""
     tokenizer = target.checkpoint.tokenizer
     story = [tokenizer.begin, *tokenizer.encode(STORY)]
     ids = [story[number % len(story)] for number in range(depth + prompt_tokens)]
@@ -380,12 +380,12 @@ def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int]
 
 
 def weight(target: Target) -> float:
-    """Return the time of a round relative to other models: a constant part, and a part for the weights."""
+    """Returns the time of a round relative to other models: a constant part, and a part for the weights."""
     return 1 + target.config.parameters / 2e6
 
 
 def in_parts(entries: Sequence[measure.Entry], config: GPTConfig, together: int) -> list[Sequence[measure.Entry]]:
-    """Split entries into parts whose processes fit in memory at the same time.
+    """Splits entries into parts whose processes fit in memory at the same time.
 
     Each sequence of `together` entries stays in one part. They are the same runner on different numbers of threads.
     """

@@ -35,7 +35,7 @@ LEAST_CONTEXT = 8
 
 
 def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
-    """Return the runners that `--variants` names, in the order of `RUNNERS`. Without names: all, or the quick ones.
+    """Returns the runners that `--variants` names, in the order of `RUNNERS`. Without names: all, or the quick ones.
 
     Raises:
         UsageError: A name is unknown, or there is none.
@@ -49,7 +49,7 @@ def chosen_runners(names: Sequence[str] | None, quick: bool) -> tuple[str, ...]:
 
 
 def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
-    """Return the peers that `--peers` names. A runtime's name stands for all its peers.
+    """Returns the peers that `--peers` names. A runtime's name stands for all its peers.
 
     Without names, return all peers, or for a quick run one peer if it is installed. UsageError for an unknown name.
     """
@@ -60,7 +60,7 @@ def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
 
 
 def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
-    """Return numbers of threads from a text such as "1,2". Without a text they are 1 and all cores.
+    """Returns numbers of threads from a text such as "1,2". Without a text they are 1 and all cores.
 
     Raises:
         UsageError: The text is not a list of numbers, or a number is more than the cores of this process.
@@ -81,7 +81,7 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
 def base_cases(
     name: str, config: GPTConfig, runners: Iterable[str], threads: Iterable[int], new_tokens: int = NEW_TOKENS
 ) -> list[Case]:
-    """Return the cases with a short prompt, an empty context and one row, for every runner and number of threads.
+    """Returns the cases with a short prompt, an empty context and one row, for every runner and number of threads.
 
     The cases of a runner follow each other. If the context is too short for prompt and continuation, both are shorter.
 
@@ -101,7 +101,7 @@ def base_cases(
 def variations(
     name: str, config: GPTConfig, best: Mapping[str, int], quick: bool, new_tokens: int = NEW_TOKENS
 ) -> list[list[Case]]:
-    """Return groups of cases that differ from the base case in one thing: the prompt, the depth or the batch.
+    """Returns groups of cases that differ from the base case in one thing: the prompt, the depth or the batch.
 
     Args:
         name: The name of the model.
@@ -125,7 +125,7 @@ def variations(
 
 
 def best_threads(results: Iterable[Result]) -> dict[str, int]:
-    """Return the best number of threads of each runner, as in `at_fewest_threads`. One without a speed is left out."""
+    """Returns the best number of threads of each runner, as in `at_fewest_threads`. One without a speed is left out."""
     groups: dict[str, list[Result]] = {}
     for result in results:
         if result.decode is not None:
@@ -134,7 +134,7 @@ def best_threads(results: Iterable[Result]) -> dict[str, int]:
 
 
 def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
-    """Return why a case cannot be measured; None if it can."""
+    """Returns why a case cannot be measured; None if it can."""
     if peer is not None and peer.missing:
         return f"{' and '.join(peer.missing)} not installed: {peer.install}"
     if peer is not None and not peer.any_shape and not _is_common(config):
@@ -147,7 +147,7 @@ def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
 
 
 def _is_common(config: GPTConfig) -> bool:
-    """Return whether a shape is a plain GPT-2 or Llama."""
+    """Returns whether a shape is a plain GPT-2 or Llama."""
     options = config.options()
     parts = {name: value for name, value in options.items() if name not in LLAMA_SIZES}
     return not options or ("rope_theta" in options and parts == LLAMA_PARTS)

@@ -27,7 +27,7 @@ READS = 5
 
 
 def environment(peers: Iterable[PeerKind]) -> dict[str, str]:
-    """Return facts that explain a figure: the machine, its limits, the commit, the versions of the peers' packages."""
+    """Returns facts that explain a figure: the machine, its limits, the commit, the versions of the peers' packages."""
     facts = describe_machine() | {"governor": _read(GOVERNOR) or "unknown", "limits": limits()}
     total = _total_memory()
     facts["memory"] = "unknown" if total is None else f"{total / 2**20:,.0f} MiB"
@@ -47,7 +47,7 @@ def _read(path: Path) -> str | None:
 
 
 def _total_memory() -> int | None:
-    """Return the memory of the machine or the limit of the container, whichever is smaller; None if unknown."""
+    """Returns the memory of the machine or the limit of the container, whichever is smaller; None if unknown."""
     found = []
     with suppress(ValueError, OSError, AttributeError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -57,7 +57,7 @@ def _total_memory() -> int | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of this code, marked if files are changed; None if the code is not in a git checkout."""
+    """Returns the commit of this code, marked if files are changed; None if the code is not in a git checkout."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return None
     command = [
@@ -76,7 +76,7 @@ def _commit() -> str | None:
 
 
 def read_bandwidth(threads: int) -> float:
-    """Return the bytes per second that `threads` threads read together, the best of five measurements.
+    """Returns the bytes per second that `threads` threads read together, the best of five measurements.
 
     In each thread, numpy finds the maximum of 256 MiB of 64-bit integers (less if memory is short). It releases the
     interpreter's lock. The array is larger than the caches and is read once, in order, as a step reads the weights.
@@ -97,7 +97,7 @@ def read_bandwidth(threads: int) -> float:
 
 
 def busy_now(seconds: float = 1.0) -> str | None:
-    """Wait for some seconds, and return a warning if other processes are busy during that time."""
+    """Waits for some seconds, and returns a warning if other processes are busy during that time."""
     watch = BusyWatch()
     watch.start()
     time.sleep(seconds)

@@ -61,11 +61,11 @@ class Worker:
         self._job = job
 
     def load(self) -> Loaded:
-        """Send the job and wait until the model is loaded; WorkerError if it fails."""
+        """Sends the job and waits until the model is loaded; WorkerError if it fails."""
         return self._ask(json.dumps(asdict(self._job)), Loaded)
 
     def round(self) -> Measured:
-        """Run one round; WorkerError if the process crashes, is killed, takes too long or gives an invalid answer."""
+        """Runs one round; WorkerError if the process crashes, is killed, takes too long or gives an invalid answer."""
         return self._ask("round", Measured)
 
     def _ask(self, line: str, kind: type[T]) -> T:
@@ -92,7 +92,7 @@ class Worker:
         self._kill()
 
     def _failure(self) -> str:
-        """Return how the process ended, and the last line that it wrote to stderr."""
+        """Returns how the process ended, and the last line that it wrote to stderr."""
         try:
             self._process.wait(ENDING)
         except subprocess.TimeoutExpired:
@@ -118,7 +118,7 @@ class Worker:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process and its children."""
+        """Ends the process and its children."""
         self._kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
@@ -178,7 +178,7 @@ class Group:
         return [result for result in known if result.status != MEASURED or result.decode_seconds]
 
     def run(self) -> None:
-        """Load every case, warm it up, check its output, then measure in rounds of alternating order."""
+        """Loads every case, warms it up, checks its output, then measures in rounds of alternating order."""
         with ExitStack() as stack:
             for entry in self._entries:
                 self._load(entry, stack)
@@ -232,7 +232,7 @@ class Group:
         self._step(case)
 
     def _add(self, case: Case, **figures: Any) -> None:  # noqa: ANN401 - fields of Result
-        """Set figures of a case; WorkerError if one of them is impossible."""
+        """Sets figures of a case; WorkerError if one of them is impossible."""
         try:
             self._results[case] = replace(self._results[case], **figures)
         except ValueError as error:
@@ -240,7 +240,7 @@ class Group:
 
     @contextmanager
     def _failing(self, case: Case) -> Iterator[None]:
-        """Turn an error of a worker into a failed result. The other workers continue."""
+        """Turns an error of a worker into a failed result. The other workers continue."""
         try:
             yield
         except WorkerError as error:

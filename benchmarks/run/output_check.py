@@ -51,15 +51,15 @@ class ExpectedOutput:
     def of(
         cls, model: GPT, context: list[int], new_tokens: int, trained: bool, float_runners: frozenset[str]
     ) -> ExpectedOutput:
-        """Write `new_tokens` greedy ids after a context with the float model."""
+        """Writes `new_tokens` greedy ids after a context with the float model."""
         return cls(model, context, generate_greedy(model, context, new_tokens), trained, float_runners)
 
     def agreement(self, rows: Sequence[Sequence[int]]) -> float:
-        """Return the share of leading ids that are equal to the float model's, in the row with the smallest share."""
+        """Returns the share of leading ids that are equal to the float model's, in the row with the smallest share."""
         return min((_leading(row, self.ids) for row in rows), default=0) / len(self.ids)
 
     def wrong(self, case: Case, rows: Sequence[Sequence[int]]) -> str | None:
-        """Return why the rows of a case are wrong; None if they are right."""
+        """Returns why the rows of a case are wrong; None if they are right."""
         if [len(row) for row in rows] != [case.new_tokens] * case.batch:
             lengths = ", ".join(str(len(row)) for row in rows) or "no"
             return f"not timed: wrote {lengths} ids, not {case.new_tokens} in each of {case.batch} rows"
@@ -77,7 +77,7 @@ class ExpectedOutput:
 
     @torch.inference_mode()
     def _likely(self, row: Sequence[int], count: int) -> float:
-        """Return the share of a row's ids that are among the `count` most likely at their positions."""
+        """Returns the share of a row's ids that are among the `count` most likely at their positions."""
         ids = torch.tensor([[*self.context, *row]])
         logits = self.model(ids[:, :-1])[0, len(self.context) - 1 :].numpy()
         own = np.take_along_axis(logits, np.array(row)[:, None], axis=-1)
@@ -85,6 +85,6 @@ class ExpectedOutput:
 
 
 def _leading(row: Sequence[int], expected: Sequence[int]) -> int:
-    """Return the number of equal ids before the first difference."""
+    """Returns the number of equal ids before the first difference."""
     pairs = zip(row, expected, strict=False)
     return next((number for number, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(row), len(expected)))

@@ -25,7 +25,7 @@ READ_TEXT = (sys.executable, "-m", "benchmarks.peers.read_text")
 
 
 def readers(target: Target, peers: Iterable[PeerKind], warn: Callable[[str], None]) -> dict[str, ReadWindows]:
-    """Return how to read a text with each peer that can, and whose weights are not those of a variant.
+    """Returns how to read a text with each peer that can, and whose weights are not those of a variant.
 
     Args:
         target: The model.
@@ -50,7 +50,7 @@ def readers(target: Target, peers: Iterable[PeerKind], warn: Callable[[str], Non
 
 
 def peer_nats(target: Target, peer: PeerKind, inputs: IdArray, targets: IdArray) -> float:
-    """Return the total negative log-likelihood of the targets in nats.
+    """Returns the total negative log-likelihood of the targets in nats.
 
     Args:
         target: The model.

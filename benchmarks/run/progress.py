@@ -42,20 +42,20 @@ class Meter:
         self._bar.stop()
 
     def log(self, line: str) -> None:
-        """Print a line."""
+        """Prints a line."""
         print_notice(self._console, line)
 
     def expect(self, work: float) -> None:
-        """Add to the work to be done, in any unit."""
+        """Adds to the work to be done, in any unit."""
         self._total += work
         self._bar.update(self._task, total=self._total, refresh=True)
 
     def begin(self, name: str) -> None:
-        """Show the name of the group that is measured from now on."""
+        """Shows the name of the group that is measured from now on."""
         if not self._console.is_terminal:
             self.log(f"measuring {name}")
         self._bar.update(self._task, description=name, refresh=True)
 
     def advance(self, work: float, name: str | None = None) -> None:
-        """Add to the work done; `name` is the case that was measured."""
+        """Adds to the work done; `name` is the case that was measured."""
         self._bar.update(self._task, advance=work, description=name, refresh=True)

@@ -37,7 +37,7 @@ class ResumeLog:
         self._values: dict[str, object] = {}
 
     def open(self) -> None:
-        """Read the file, and write it again without an incomplete line.
+        """Reads the file, and writes it again without an incomplete line.
 
         Raises:
             SlmxError: The file cannot be written.
@@ -59,14 +59,14 @@ class ResumeLog:
             raise self._unwritable(error) from error
 
     def get(self, key: str, kind: type[T]) -> T | None:
-        """Return the dataclass for a key; None if there is none, or if the file holds something else."""
+        """Returns the dataclass for a key; None if there is none, or if the file holds something else."""
         try:
             return from_json(kind, self._values[key])
         except (KeyError, ValueError):
             return None
 
     def put(self, key: str, value: DataclassInstance) -> None:
-        """Add a value; SlmxError if it cannot be written."""
+        """Adds a value; SlmxError if it cannot be written."""
         self._values[key] = asdict(value)
         try:
             with self._path.open("a", encoding="utf-8", newline="\n") as file:
@@ -75,7 +75,7 @@ class ResumeLog:
             raise self._unwritable(error) from error
 
     def finish(self) -> None:
-        """Delete the file. The next run measures everything again."""
+        """Deletes the file. The next run measures everything again."""
         self._path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SlmxError:
@@ -83,7 +83,7 @@ class ResumeLog:
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines before the first one that is not a JSON object. A kill can leave an incomplete last line."""
+    """Returns the lines before the first one that is not a JSON object. A kill can leave an incomplete last line."""
     try:
         content = path.read_bytes()
     except OSError:

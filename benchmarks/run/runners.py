@@ -75,7 +75,7 @@ class Measured:
 
 
 def import_runner(job: Job) -> None:
-    """Import the libraries of the runner, and set PyTorch's number of threads before anything runs."""
+    """Imports the libraries of the runner, and sets PyTorch's number of threads before anything runs."""
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
@@ -91,7 +91,7 @@ def import_runner(job: Job) -> None:
 
 
 def open_runner(job: Job) -> Callable[[], Round]:
-    """Load the model and return a function that runs one round from an empty cache."""
+    """Loads the model and returns a function that runs one round from an empty cache."""
     if job.peer:
         from benchmarks.peers.registry import find_peer
 
@@ -132,7 +132,7 @@ def _open_session(job: Job) -> Session:
 
 
 def run_session(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int) -> Round:
-    """Run one row. The history is not timed. The prompt up to the first id and each later step are timed."""
+    """Runs one row. The history is not timed. The prompt up to the first id and each later step are timed."""
     session.reset()
     if history:
         session.prefill(history)
@@ -147,7 +147,7 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
 
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
-    """Run several rows. Each row reads the prompt alone. Then all rows take their steps together."""
+    """Runs several rows. Each row reads the prompt alone. Then all rows take their steps together."""
     from runtimes.engine.pool import Pool
 
     pool = Pool(session, batch)

@@ -75,7 +75,7 @@ class Target:
         return sum(known) if known else None
 
     def path(self, runner: str) -> Path:
-        """Return what a runner opens: the checkpoint for PyTorch, or the file of the variant or the archive with it."""
+        """Returns what a runner opens: the checkpoint for PyTorch, or the file or the archive of the variant."""
         if runner in TORCH_RUNNERS:
             return self.checkpoint.folder
         if self.bundle.is_archive:
@@ -83,13 +83,13 @@ class Target:
         return self.bundle.path / self.bundle.manifest.variants[runner].file
 
     def disk_bytes(self, runner: str) -> int:
-        """Return the size of the runner's weights on disk."""
+        """Returns the size of the runner's weights on disk."""
         if runner in TORCH_RUNNERS:
             return (self.checkpoint.folder / WEIGHTS_FILE).stat().st_size
         return self.bundle.manifest.files[self.bundle.manifest.variants[runner].file].bytes
 
     def weight_bytes(self, runner: str) -> int:
-        """Return the approximate bytes of weights that a step reads. It reads only one row of the position table."""
+        """Returns the approximate bytes of weights that a step reads. It reads only one row of the position table."""
         positions = 0 if self.config.rope_theta else self.config.block_size * self.config.n_embd
         # fp16 converts its weights to float32 when it is opened.
         if runner in TORCH_RUNNERS or VARIANTS[runner].is_float:
@@ -97,7 +97,7 @@ class Target:
         return self.disk_bytes(runner) - FLOAT_BYTES * positions
 
     def peer_files(self, peer: PeerKind) -> Path:
-        """Return the folder that a peer opens. If it is missing, a process writes it; SlmxError if that fails."""
+        """Returns the folder that a peer opens. If it is missing, a process writes it; SlmxError if that fails."""
         folder = self.work / "peers" / peer.name.replace(" ", "-")
         if not folder.is_dir():
             with atomic_folder(folder) as fresh:
@@ -112,7 +112,7 @@ class Target:
 
 
 def _durations(record: object) -> Iterator[float]:
-    """Yield the seconds of a training, and of each training before it whose weights it continued with."""
+    """Yields the seconds of a training, and of each training before it whose weights it continued with."""
     while isinstance(record, dict):
         seconds, origin = record.get("seconds"), record.get("init")
         if isinstance(seconds, int | float):
@@ -121,13 +121,13 @@ def _durations(record: object) -> Iterator[float]:
 
 
 def worker_environment(**added: str) -> dict[str, str]:
-    """Return an environment in which a process imports the same packages as this one, with variables added."""
+    """Returns an environment in which a process imports the same packages as this one, with variables added."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **added}
 
 
 def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log) -> Target:
-    """Make the target of a preset: its shipped checkpoint, or random weights if none is shipped.
+    """Makes the target of a preset: its shipped checkpoint, or random weights if none is shipped.
 
     Args:
         preset: The name of the preset.
@@ -168,7 +168,7 @@ def _random_weights(preset: str, folder: Path) -> Path:
 
 
 def _known_bundle(folder: Path) -> Bundle | None:
-    """Return the bundle of an earlier run; None if there is none, or if other package versions made it."""
+    """Returns the bundle of an earlier run; None if there is none, or if other package versions made it."""
     try:
         bundle = Bundle.open(folder)
         bundle.check_all()
@@ -179,7 +179,7 @@ def _known_bundle(folder: Path) -> Bundle | None:
 
 
 def target_of_bundle(bundle: Bundle, name: str, work: Path, trusted: bool) -> Target:
-    """Make the target of a bundle, with the float model that the bundle was made from.
+    """Makes the target of a bundle, with the float model that the bundle was made from.
 
     The float model is the shipped checkpoint, random weights, or the weights of the fp32 variant.
 
@@ -215,7 +215,7 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
 
 
 def target_names(bundles: Sequence[Bundle], presets: Sequence[str]) -> list[str]:
-    """Return a name for each bundle: its own, or its folder if another target has that name."""
+    """Returns a name for each bundle: its own, or its folder if another target has that name."""
     titles = [bundle.manifest.title for bundle in bundles]
     taken = [title in presets or titles.count(title) > 1 for title in titles]
     named = zip(bundles, titles, taken, strict=True)

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def private_stdout() -> TextIO:
-    """Return the pipe to the parent process. Everything else that is printed goes to stderr from now on."""
+    """Returns the pipe to the parent process. Everything else that is printed goes to stderr from now on."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
     return answers
 
 
 def serve(commands: TextIO, answers: TextIO) -> None:
-    """Answer the job and then each "round". Exceptions of the runner are raised."""
+    """Answers the job and then each "round". Exceptions of the runner are raised."""
     interpreter = peak_bytes()
     from dataclasses import asdict
 
@@ -53,7 +53,7 @@ def serve(commands: TextIO, answers: TextIO) -> None:
 
 
 def main() -> None:
-    """Serve stdin. An exception ends the process with one line on stderr and exit code 1."""
+    """Serves stdin. An exception ends the process with one line on stderr and exit code 1."""
     answers = private_stdout()
     try:
         serve(sys.stdin, answers)

@@ -27,7 +27,7 @@ from slm.untrained import untrained_checkpoint
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
-    """Run the command and return its seconds and its peak memory in bytes; SlmxError if it fails."""
+    """Runs the command and returns its seconds and its peak memory in bytes; SlmxError if it fails."""
     command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
     if not (PRETRAINED / preset).is_dir():
         fresh = out.with_name("checkpoint")

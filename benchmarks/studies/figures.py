@@ -17,21 +17,21 @@ class Figure:
 
 
 def at_most(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """Return a figure that should be at most its goal."""
+    """Returns a figure that should be at most its goal."""
     if goal is None:
         return Figure(name, form.format(value), "")
     return Figure(name, form.format(value), f"<= {form.format(goal)}", value <= goal)
 
 
 def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
-    """Return a figure that should be at least its goal."""
+    """Returns a figure that should be at least its goal."""
     if goal is None:
         return Figure(name, form.format(value), "")
     return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """Return a Markdown table of figures."""
+    """Returns a Markdown table of figures."""
     lines = ["| figure | measured | goal | |", "|---|---|---|---|"]
     for figure in figures:
         mark = {None: "", True: "reached", False: "NOT reached"}[figure.reached]

@@ -92,7 +92,7 @@ def _in_blocks(matrix: Matrix, numbers: npt.NDArray[Any], scales: npt.NDArray[An
 
 
 def largest_weight(matrix: Matrix) -> Rounded:
-    """The scale makes the weight of the largest magnitude exact."""
+    """Rounds with the scale that makes the weight of the largest magnitude exact."""
     blocks = matrix.weights.reshape(len(matrix.weights), -1, matrix.block)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1)
     scales = largest / -HALF
@@ -101,12 +101,12 @@ def largest_weight(matrix: Matrix) -> Rounded:
 
 
 def least_squared_error(matrix: Matrix) -> Rounded:
-    """The scales of the export, and each weight rounded to the nearest number, as in training for int4."""
+    """Rounds each weight to the nearest number with the scales of the export, as in training for int4."""
     return Rounded(Blocks(BITS, *quantize_blocks(matrix.weights, BITS, matrix.block)))
 
 
 def half_quadratic(matrix: Matrix) -> Rounded:
-    """HQQ of onnxruntime, with float zero points."""
+    """Rounds with HQQ of onnxruntime, which has float zero points."""
     quantizer = HQQWeightOnlyQuantizer(HQQWeightOnlyQuantConfig(block_size=matrix.block, bits=BITS))
     weights = torch.from_numpy(matrix.weights)
     numbers, scales, zero_points = quantizer.quantize_internal(weights, bits=BITS, group_size=matrix.block)
@@ -114,7 +114,7 @@ def half_quadratic(matrix: Matrix) -> Rounded:
 
 
 def k_quant(matrix: Matrix) -> Rounded:
-    """k-quant of onnxruntime, with zero points of 4 bits."""
+    """Rounds with k-quant of onnxruntime, which has zero points of 4 bits."""
     numbers, scales, zero_points = quant_tensor_k_quant_cpu(matrix.weights, BITS, matrix.block)
     return Rounded(_in_blocks(matrix, numbers, scales), zero_points.reshape(len(matrix.weights), -1))
 
@@ -129,7 +129,7 @@ def gptq_of_onnxruntime(matrix: Matrix, scheme: str) -> Rounded:
 
 
 def gptq_of_the_export(matrix: Matrix) -> Rounded:
-    """GPTQ with the scales that the export fits to each block."""
+    """Rounds with GPTQ and the scales that the export fits to each block."""
     return Rounded(round_with_products(matrix.weights, matrix.products, BITS, matrix.block))
 
 

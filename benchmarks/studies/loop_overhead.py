@@ -80,7 +80,7 @@ class Runs(Protocol):
     """The part of an onnxruntime session that the loop uses."""
 
     def run_with_iobinding(self, binding: object) -> None:
-        """Run with the bound inputs and outputs."""
+        """Runs with the bound inputs and outputs."""
 
 
 class Timed:
@@ -91,14 +91,14 @@ class Timed:
         self.seconds = 0.0
 
     def run_with_iobinding(self, binding: object) -> None:
-        """Run, and count the time."""
+        """Runs, and counts the time."""
         started = time.perf_counter()
         self._session.run_with_iobinding(binding)
         self.seconds += time.perf_counter() - started
 
 
 def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -> float:
-    """Return the seconds per step outside session.run: sampling and the loop around it."""
+    """Returns the seconds per step outside session.run: sampling and the loop around it."""
     cache = session._cache
     assert isinstance(cache, SharedCache)
     sampler = Sampler(sampling, prompt)
@@ -116,7 +116,7 @@ def outside_run(session: Session, prompt: list[int], sampling: SamplingParams) -
 
 
 def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams, tokens: int, rows: int) -> float:
-    """Return the seconds for `tokens` steps of `rows` rows together, including sampling, without the prefill."""
+    """Returns the seconds for `tokens` steps of `rows` rows together, including sampling, without the prefill."""
     samplers = [Sampler(sampling, prompt) for _ in range(rows)]
     pool = Pool(session, rows)
     logits: Iterable[FloatArray] = [pool.prefill(pool.add(), prompt)] * rows
@@ -129,7 +129,7 @@ def batch_seconds(session: Session, prompt: list[int], sampling: SamplingParams,
 
 
 def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
-    """Measure the loop's share of a step of int8 on one thread, greedy and sampled."""
+    """Measures the loop's share of a step of int8 on one thread, greedy and sampled."""
     config, prompt = subject.config, prompt_of(subject)
     session = Session.open(subject.bundle.model_path("int8"), config, 1)
     measurements: dict[str, Callable[[], float]] = {
@@ -148,7 +148,7 @@ def loop_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, 
 
 
 def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Samples]]:
-    """Measure eight stories in a batch relative to one, and to weights that stay unsigned in memory.
+    """Measures eight stories in a batch relative to one, and to weights that stay unsigned in memory.
 
     All run on their default threads.
     """
@@ -174,7 +174,7 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
 
 
 def cold_start(bundle: Path) -> tuple[float, int]:
-    """Return the seconds from process start to the first text of `slmx generate`, and its peak memory in bytes."""
+    """Returns the seconds from process start to the first text of `slmx generate`, and its peak memory in bytes."""
     command = [sys.executable, "-c", CHILD, "generate", PROMPT, "--bundle", str(bundle), "--variant", "int8"]
     started = time.perf_counter()
     with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
@@ -192,18 +192,18 @@ def cold_start(bundle: Path) -> tuple[float, int]:
 
 
 def import_seconds() -> dict[str, float]:
-    """Return the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
+    """Returns the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
     ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
     return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
 
 
 def resident_bytes() -> int:
-    """Return the current resident memory of this process in bytes."""
+    """Returns the current resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
-    """Return the resident bytes of this process after each `every` short stories with different prompts and seeds."""
+    """Returns the resident bytes of this process after each `every` short stories with different prompts and seeds."""
     generator = Generator(Bundle.open(bundle), "int8")
     seen = []
     for number in range(stories):
@@ -215,7 +215,7 @@ def soak(bundle: Path, stories: int, every: int) -> list[int]:
 
 
 def decode_figures(report: Report) -> list[Figure]:
-    """Compare decoding and prefill with the peers and PyTorch, and with the memory's bandwidth."""
+    """Compares decoding and prefill with the peers and PyTorch, and with the memory's bandwidth."""
     rows: list[Figure] = []
     for preset in presets_of(report):
         ours = best_of(report, preset, EIGHT_BITS, SHORT)
@@ -234,14 +234,14 @@ def decode_figures(report: Report) -> list[Figure]:
 
 
 def _ratio(name: str, ours: Result | None, theirs: Result | None, goal: float | None) -> Figure:
-    """Return how many times as fast one runner decodes as another."""
+    """Returns how many times as fast one runner decodes as another."""
     if ours is None or ours.decode is None or theirs is None or theirs.decode is None:
         return Figure(name, "not measured", "" if goal is None else f">= {goal:.2f}x")
     return at_least(name, ours.decode.median / theirs.decode.median, goal, "{:.2f}x")
 
 
 def prefill_figures(report: Report, preset: str) -> list[Figure]:
-    """Compare the prefill of our variants with PyTorch's, for each long prompt that was measured."""
+    """Compares the prefill of our variants with PyTorch's, for each long prompt that was measured."""
     rows = []
     prompts = {result.case.prompt_tokens for result in report.results if result.case.preset == preset} - {SHORT}
     for prompt in sorted(prompts):
@@ -257,7 +257,7 @@ def prefill_figures(report: Report, preset: str) -> list[Figure]:
 
 
 def best_of(report: Report, preset: str, runners: Sequence[str], prompt_tokens: int, rows: int = 1) -> Result | None:
-    """Return the result that decodes fastest, of some runners and all threads, with an empty context; None without."""
+    """Returns the result that decodes fastest, of some runners and all threads, with an empty context; None without."""
     found = [
         result
         for result in report.results
@@ -270,13 +270,13 @@ def best_of(report: Report, preset: str, runners: Sequence[str], prompt_tokens: 
 
 
 def prompt_of(subject: Target) -> list[int]:
-    """Return the prompt's ids after the token that begins a story."""
+    """Returns the prompt's ids after the token that begins a story."""
     tokenizer = subject.checkpoint.tokenizer
     return [tokenizer.begin, *tokenizer.encode(PROMPT)]
 
 
 def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str, Any]]:
-    """Measure cold start and peak memory of `slmx generate` with int8."""
+    """Measures cold start and peak memory of `slmx generate` with int8."""
     starts = [cold_start(subject.bundle.path) for _ in range(rounds)]
     first, peak = Samples([seconds for seconds, _ in starts]), max(size for _, size in starts) / 1e6
     goals = {"nano": (0.30, 68.0), "medium": (0.50, 150.0)}.get(subject.name, (None, None))
@@ -287,7 +287,7 @@ def process_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[st
 
 
 def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
-    """Measure the growth of resident memory over many stories, from the first samples to the last."""
+    """Measures the growth of resident memory over many stories, from the first samples to the last."""
     seen = soak(subject.bundle.path, stories, SOAK_EVERY)
     grown = (seen[-1] - seen[0]) / 1e6
     name = f"{subject.name}: memory grown from story {SOAK_EVERY:,} to {stories:,}"

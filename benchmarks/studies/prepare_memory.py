@@ -33,7 +33,7 @@ def _words(random: np.random.Generator) -> list[str]:
 
 
 def _stories(random: np.random.Generator) -> Iterator[str]:
-    """Yield stories whose words follow Zipf's law. 1 in 50 is repeated, 1 in 50 has mojibake, 1 in 100 is truncated."""
+    """Yields stories whose words follow Zipf's law. 1 in 50 is repeated, 1 in 50 has mojibake, 1 in 100 is cut off."""
     words = np.array(_words(random))
     while True:
         ranks = np.minimum(random.zipf(1.3, (BATCH, STORY_WORDS)), WORDS) - 1
@@ -49,7 +49,7 @@ def _stories(random: np.random.Generator) -> Iterator[str]:
 
 
 def generate(path: Path, size: int) -> int:
-    """Write a corpus of at least `size` bytes; return its number of stories."""
+    """Writes a corpus of at least `size` bytes and returns its number of stories."""
     count = written = 0
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for story in _stories(np.random.default_rng(1)):

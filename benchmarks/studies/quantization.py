@@ -48,7 +48,7 @@ BLOCKS = (16, 32, 64, 128)
 
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
-    """Write models (all if none is named) and the float model's logits on the text into a folder."""
+    """Writes models (all if none is named) and the float model's logits on the text into a folder."""
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
     from export.formats.gptq import sample_products
@@ -105,7 +105,7 @@ def _shape(folder: Path) -> GPTConfig:
 
 
 def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Return quality and, with rounds, greedy speed on one thread of every model in a folder. It needs no torch."""
+    """Returns quality and, with rounds, greedy speed on one thread of every model in a folder. It needs no torch."""
     arrays = np.load(folder / ARRAYS)
     logits = arrays["logits"]
     reading = Reference(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))

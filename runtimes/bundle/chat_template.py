@@ -133,7 +133,7 @@ class ChatTemplate:
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Whether two texts that follow each other need white space between them."""
+    """Returns whether two texts that follow each other need white space between them."""
     return bool(before and after) and not (before[-1].isspace() or after[0].isspace() or after[0] in CLOSING)
 
 

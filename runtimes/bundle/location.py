@@ -30,7 +30,7 @@ class UnknownBundleError(SlmxError):
 
 
 def pulled_bundles() -> Path:
-    """The folder where `slmx pull` puts bundles, each in OWNER/NAME. It may be missing.
+    """Returns the folder where `slmx pull` puts bundles, each in OWNER/NAME. It may be missing.
 
     It is in the user's folder for data: $XDG_DATA_HOME, by default ~/.local/share (specifications.freedesktop.org,
     "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %LOCALAPPDATA%.
@@ -41,17 +41,17 @@ def pulled_bundles() -> Path:
 
 
 def shipped_names() -> dict[str, Path]:
-    """The folders of the shipped bundles by name."""
+    """Returns the folders of the shipped bundles by name."""
     return {path.name: path for path in _bundles_in(SHIPPED_BUNDLES)}
 
 
 def exported_names() -> dict[str, Path]:
-    """The bundles in `bundles` of the current folder, by the name of the folder or archive."""
+    """Returns the bundles in `bundles` of the current folder, by the name of the folder or archive."""
     return {path.name: path for path in _bundles_in(BUNDLES)}
 
 
 def pulled_names() -> dict[str, Path]:
-    """The folders of the pulled bundles, by OWNER/NAME."""
+    """Returns the folders of the pulled bundles, by OWNER/NAME."""
     owners = sorted(path for path in _entries(pulled_bundles()) if is_plain_name(path.name))
     return {f"{owner.name}/{path.name}": path for owner in owners for path in _bundles_in(owner)}
 
@@ -72,7 +72,7 @@ def _bundles_in(folder: Path) -> Iterator[Path]:
 
 
 def bundle_path(bundle: str | Path) -> Path:
-    """Where a bundle is that is given by its path or by its name. Nothing is downloaded.
+    """Returns the path of a bundle that is given by its path or by its name. Nothing is downloaded.
 
     A path that exists is taken before a name. Names are those of shipped bundles ("nano"), then those in `bundles` of
     the current folder, then OWNER/NAME of pulled ones, and NAME alone if only one owner has it.
@@ -123,7 +123,7 @@ def _folded(name: str) -> str:
 
 
 def find_bundle(bundle: Path | None, say: bool = True) -> Path:
-    """Where the bundle is that a command opens; SlmxError as in `bundle_path`.
+    """Returns the path of the bundle that a command opens; SlmxError as in `bundle_path`.
 
     By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr if `say`,
     else the one inside the package.

@@ -35,7 +35,7 @@ class Pin:
 
 
 def pins_path() -> Path:
-    """The file of all choices. It may be missing.
+    """Returns the file of all choices. It may be missing.
 
     It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config (specifications.freedesktop.org,
     "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %APPDATA%.

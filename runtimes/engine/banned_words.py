@@ -119,7 +119,7 @@ class BannedWords:
         return self._after_broken if part else self._always[state], np.array(last, np.intp)
 
     def _completes(self, ending: Ending, token: bytes) -> bool:
-        """Whether a token that is added to an ending completes a banned word."""
+        """Returns whether a token that is added to an ending completes a banned word."""
         text = visible((ending.part + token).decode("utf-8", "replace"))
         for joins, piece in _words(ending.state, text):
             if not joins and fold(piece) in self._words:

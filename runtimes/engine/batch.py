@@ -39,7 +39,7 @@ class Batch:
         return [story.completion() for story in self._stories]
 
     def run(self) -> Iterator[Completion]:
-        """Write all stories and yield them in the order of their prompts, each when it and all before it have ended.
+        """Writes all stories and yields them in the order of their prompts, each when it and all before it have ended.
 
         Ctrl-C ends the stories that are being written and keeps what they have.
         """

@@ -109,7 +109,7 @@ def open_onnx(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error of onnxruntime."""
+    """Returns the first line of an error of onnxruntime."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -120,7 +120,7 @@ def _version() -> tuple[int, int]:
 
 
 def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
-    """Run a graph; SlmxError if onnxruntime cannot, for example for lack of memory."""
+    """Runs a graph; SlmxError if onnxruntime cannot, for example for lack of memory."""
     try:
         session.run_with_iobinding(binding)
     except Exception as error:

@@ -14,7 +14,7 @@ HELP = """a line is added to the story, an empty line lets the model continue
 /retry, /undo, /quit; Ctrl-C stops the model
 at the prompt, Ctrl-C and Ctrl-D end the story
 a turn has at most {turn} (--max-tokens)
-of a story beyond {context} the model sees the beginning and the end"""
+the model reads only the beginning and the end of a story longer than {context}"""
 
 Output = Callable[[str], None]
 

@@ -52,7 +52,7 @@ def check_id(token: int, config: GPTConfig) -> None:
 def check_step(token: int, length: int, config: GPTConfig) -> None:
     """Raises SlmxError if the context has no room after `length` positions, or the vocabulary does not have the id."""
     if length >= config.block_size:
-        raise SlmxError(f"the context of {config.block_size:,} tokens is full")
+        raise SlmxError(f"the context of {config.block_size:,} tokens is full; reset the session")
     check_id(token, config)
 
 

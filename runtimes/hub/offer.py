@@ -144,7 +144,7 @@ def _check_signature(snapshot: Snapshot, bundle: Path, key: Path) -> None:
 
 @contextmanager
 def _named(snapshot: Snapshot, folder: Path | None = None) -> Iterator[None]:
-    """Within it, errors name the repository in place of a folder that the user does not know."""
+    """Makes errors name the repository in place of a folder that the user does not know."""
     try:
         yield
     except HubError:

@@ -78,6 +78,6 @@ class CompletionForm:
         return [Scored(begin, None, {})] * has_begin + self._work.scores[prompt]
 
     def _drops_space(self, prompt: int) -> bool:
-        """Whether the text of a choice leaves out a space at its start, because the tokenizer put it there."""
+        """Returns whether the text of a choice leaves out a space at its start, because the tokenizer put it there."""
         ids: Sequence[int] = () if self._asked.echo else self._work.begun.prompt_ids[prompt]
         return self._tokenizer.drops_space and all(token >= self._tokenizer.end_of_text for token in ids)

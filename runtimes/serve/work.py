@@ -58,7 +58,7 @@ async def aside(is_long: bool, function: Callable[..., _T], *args: object) -> _T
 
 
 def is_long(asked: StoryRequest, sizes: Sequence[int]) -> bool:
-    """Whether it takes long to begin the stories of a request with prompts of these sizes."""
+    """Returns whether it takes long to begin the stories of a request with prompts of these sizes."""
     many = len(sizes) * asked.n > MANY_STORIES or sum(sizes) * asked.n > LARGE_WORK
     return many or bool(asked.sampling.rules.ban_words)
 
@@ -130,5 +130,5 @@ class Work:
 
 
 def is_cut(completion: Completion) -> bool:
-    """Whether the server stopped before a story ended."""
+    """Returns whether the server stopped before a story ended."""
     return completion.stats.finish_reason == "interrupted"

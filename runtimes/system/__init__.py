@@ -1,1 +1,1 @@
-"""The machine: processor, memory, known problems, timing."""
+"""The machine: its processor and memory, and measuring time."""

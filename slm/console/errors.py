@@ -41,7 +41,7 @@ def unknown(what: str, given: str, names: Sequence[str]) -> str:
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Within it, modules are imported: a missing package becomes the line that installs it, and a signal exits."""
+    """Guards imports: a missing package becomes the line that installs it, and a signal ends the process."""
     try:
         with signals_exit():
             yield

@@ -31,7 +31,7 @@ def _has_torch() -> bool:
 
 
 def pip_line(extra: str) -> str:
-    """The command that installs an extra from where slmx itself was installed.
+    """Returns the command that installs an extra from where slmx itself was installed.
 
     Source of direct_url.json: packaging.python.org, "Recording the Direct URL Origin of installed distributions".
     """

@@ -28,12 +28,12 @@ class Signals:
         self.handled = 0.0
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """The handler of SIGINT."""
+        """Handles SIGINT."""
         self.number, self.handled = number, time.monotonic()
         signal.default_int_handler(number, frame)
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """The handler of SIGTERM and SIGHUP."""
+        """Handles SIGTERM and SIGHUP."""
         self.number, self.handled = number, time.monotonic()
         raise SystemExit(128 + number)
 
@@ -58,7 +58,7 @@ class Signals:
 
 @contextmanager
 def signals_exit() -> Iterator[None]:
-    """Within it, a signal that ends the command line ends the process at once, with nothing to clean up: for imports.
+    """Lets a signal end the process at once, with nothing to clean up. It is for imports.
 
     An import that an exception stops leaves modules half loaded, and some libraries suppress the exception.
     """
@@ -88,7 +88,7 @@ def _ending_numbers() -> list[signal.Signals]:
 
 @contextmanager
 def signals_end_as_exceptions() -> Iterator[Signals]:
-    """Within it, SIGTERM and SIGHUP end the process as an exception does, so that work folders are removed.
+    """Makes SIGTERM and SIGHUP end the process as an exception does, so that work folders are removed.
 
     A signal that is ignored or handled stays so: nohup ignores SIGHUP. A second signal ends a process that is stuck
     in a call of a library.

@@ -254,7 +254,9 @@ class _Pipeline:
                 "give some with --valid"
             )
         if not self.counts["train"]:
-            raise SlmxError("no story to train on: every one is held out for validation, or was dropped")
+            raise SlmxError(
+                "no story to train on: every one is held out for validation, or was dropped; give more text"
+            )
 
     def _clean_stories(self, split: str) -> Iterator[str]:
         with self.spools[split].open(encoding="utf-8", newline="\n") as file:

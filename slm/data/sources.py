@@ -101,7 +101,7 @@ def find_sources(
         elif path.is_dir():
             found += [_file_source(file, separator) for file in _files_below(path, split, report)]
         elif path.exists() and not path.is_file():
-            raise SlmxError(f"{name}: neither a file, a folder nor a pipe")
+            raise SlmxError(f"{name}: neither a file, a folder nor a pipe; check the path")
         elif path.exists() or not HUB_NAME.fullmatch(name.removeprefix(HUB)) or _suffix(name) in (*TABLES, *TEXTS):
             found.append(_file_source(path, separator))
         elif not name.startswith(HUB) and (near := like_a_path(path)):

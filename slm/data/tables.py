@@ -75,7 +75,7 @@ def _parse(name: str, line: int, text: str) -> Any:  # noqa: ANN401 (any JSON va
     try:
         return json.loads(text)
     except RecursionError:
-        raise SlmxError(f"{name}:{line}: JSON nested too deep") from None
+        raise SlmxError(f"{name}:{line}: JSON nested too deep; write one flat object a line") from None
     except json.JSONDecodeError as error:
         where = f"{name}:{line + error.lineno - 1}"
         raise SlmxError(

@@ -56,7 +56,7 @@ class HubCut(HubError):
 
 @contextmanager
 def hub_errors(name: HubName, file: str | None = None) -> Iterator[None]:
-    """Within it, calls of `huggingface_hub` fail with one line. It may hold nothing but such calls.
+    """Turns every failure of a call of `huggingface_hub` into one line. The block may hold nothing but such calls.
 
     Args:
         name: The repository that is asked for.

@@ -49,7 +49,10 @@ def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
     names = NAMES[values.architecture]
     tensors = _dequantized(file, source)
     if ROPE_FREQUENCIES in tensors:
-        raise SlmxError(f"{source}: holds {ROPE_FREQUENCIES}, scaled rotary positions, which slmx does not compute")
+        raise SlmxError(
+            f"{source}: holds {ROPE_FREQUENCIES}, scaled rotary positions, which slmx does not compute; "
+            "docs/import.md lists what it does"
+        )
     tied = names.weights[HEAD][0] not in tensors
     table = tensors.get(names.weights[WTE][0])
     if table is None or table.dim() != 2:

@@ -85,7 +85,7 @@ class GGUFFile:
         self._start = math.ceil(at / alignment) * alignment
 
     def __contains__(self, key: str) -> bool:
-        """Whether the metadata has a key."""
+        """Returns whether the metadata has a key."""
         return key in self._entries
 
     def value(self, key: str) -> Any:  # noqa: ANN401  # numbers, texts and lists of them

@@ -99,7 +99,9 @@ class Names:
                 )
             state[name] = tensor.contiguous()
         if more := next((name for name in tensors if name not in used), None):
-            raise SlmxError(f"{where}: holds a weight {more[:80]!a}, which slmx does not compute")
+            raise SlmxError(
+                f"{where}: holds a weight {more[:80]!a}, which slmx does not compute; docs/import.md lists what it does"
+            )
         return state
 
     def divide(self, state: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ PROGRAM = "data.pkl"
 # The older format is five pickles and then numbers: a mark, a version, the machine, the content, the names of storages.
 OLDER_PICKLES = 5
 LONGEST_GLOBAL = 200  # characters of the module and the name of a class; a very long one makes PyTorch's message slow
-# Of tuples, how often one may be named again. With two names in each, a tuple of tuples takes 2^n steps to hash.
+# How often a tuple may be named again. With two names in each, a tuple of tuples takes 2^n steps to hash.
 MOST_TUPLES_AGAIN = 32
 TUPLES = ("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
 PUTS, GETS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), ("GET", "BINGET", "LONG_BINGET")

@@ -45,7 +45,7 @@ def write_advice(number: int | None) -> str:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError into a WriteError of `path`, unless it names another file. A temporary file is no other one.
+    """Turns an OSError into a WriteError of `path`, unless it names another file. A temporary file counts as `path`.
 
     Args:
         path: The file that is written inside the block.

@@ -59,7 +59,7 @@ class Tokenizer:
         self._prefix = settings.prefix if SCHEMES[settings.scheme].pattern is None else "never"
 
     def __eq__(self, other: object) -> bool:
-        """Whether both give the same ids to every text."""
+        """Returns whether both give the same ids to every text."""
         return isinstance(other, Tokenizer) and (self.settings, self.tokens) == (other.settings, other.tokens)
 
     @property

@@ -33,7 +33,9 @@ def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
     last = checkpoints[-1]
     for other in checkpoints[:-1]:
         if other.model.config != last.model.config or other.tokenizer != last.tokenizer:
-            raise SlmxError(f"{other.folder}: has another shape or tokenizer than {last.folder}; they have no mean")
+            raise SlmxError(
+                f"{other.folder}: has another shape or tokenizer than {last.folder}; name checkpoints of one run"
+            )
     states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
     last.model.load_state_dict(mean)

@@ -53,7 +53,7 @@ class CompileError(SlmxError):
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Within it, torch.compile makes its kernels: a failure is one line, and no signal reaches the C++ compiler.
+    """Turns a failure of torch.compile into one line, and keeps signals from the C++ compiler.
 
     Ctrl-C on a terminal goes to the compiler too. It would leave an incomplete library in PyTorch's cache, and every
     later run that reads it would fail.

@@ -230,7 +230,7 @@ class Trainer:
 
     @contextmanager
     def _first_step(self) -> Iterator[None]:
-        """Within it, torch.compile works. If it fails in a run that begins, the folder is left free for another try."""
+        """Guards the step in which torch.compile works. If it fails in a run that begins, the folder is left free."""
         try:
             with compiling():
                 yield
@@ -247,7 +247,7 @@ class Trainer:
         self._print(f"{counted(steps, 'step')} left: about {time_left} at {rate:,.0f} tokens/s, without evaluations")
 
     def train_step(self) -> tuple[float, float]:
-        """Does one update of the weights.
+        """Updates the weights once.
 
         Returns:
             The mean loss of the batch in nats per token, and the norm of the gradients before clipping.

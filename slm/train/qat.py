@@ -30,7 +30,7 @@ def trained_for(record: Mapping[str, Any]) -> str | None:
 
 @contextmanager
 def as_exported(model: GPT, variant: str | None) -> Iterator[None]:
-    """Within it, a model has the weights that the export of a variant writes, bit for bit.
+    """Gives a model the weights that the export of a variant writes, bit for bit.
 
     The float weights come back at the end, and gradients stay. Gradients of a loss that is computed inside are those
     at the rounded weights. An optimizer that applies them to the float weights uses the straight-through estimator

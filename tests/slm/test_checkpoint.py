@@ -34,7 +34,7 @@ def edit(folder: Path, **changes: object) -> None:
 
 
 def swap(folder: Path, name: str, content: bytes) -> None:
-    """Change a file, and its hash with it."""
+    """Changes a file, and its hash with it."""
     (folder / name).write_bytes(content)
     hashes = json.loads((folder / CONFIG_FILE).read_text())["sha256"]
     edit(folder, sha256=hashes | {name: sha256_of(folder / name)})

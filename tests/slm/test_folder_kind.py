@@ -189,7 +189,7 @@ KINDS = (Kind.CHECKPOINT, Kind.HUGGING_FACE, Kind.BUNDLE, Kind.DATA_SET, Kind.RE
 
 
 def check(slmx: Slmx, places: dict[Kind, Path], arguments: Callable[[Path], list[str | Path]], wanted: Kind) -> None:
-    """Run a command on every kind except the wanted one. Each gives one line and writes no file."""
+    """Runs a command on every kind except the wanted one. Each gives one line and writes no file."""
     Path("s.txt").write_text("A story.\n", "utf-8")
     for kind in KINDS:
         if kind is not wanted and kind in places:

@@ -1,1 +1,4 @@
-"""The suite `judge`: a language model behind an OpenAI-compatible endpoint scores endings, and people did elsewhere."""
+"""The suite `judge`: a language model behind an OpenAI-compatible endpoint scores endings.
+
+Published scores that people gave stand beside them.
+"""

@@ -272,7 +272,7 @@ def test_titles_say_what_was_found(large: Report) -> None:
         "memory": "llama.cpp needs the least memory; slmx int8 needs 75 MiB with nano",
         "latency": f"slmx int8 with nano: 99 of 100 tokens take no more than {slowest:.3f} ms",
         "threads": "2 threads make slmx int8 faster: 1.5x with nano and 1.5x with medium",
-        "depth": "In a fuller context slmx int8 keeps of its speed 84 % with nano and 84 % with medium",
+        "depth": "slmx int8 keeps 84 % with nano and 84 % with medium of its speed in a fuller context",
     }
 
 

@@ -113,7 +113,7 @@ def test_workers_that_die_or_err_fail_alone(
 
 
 def interrupt_after(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raise KeyboardInterrupt after this many turns of workers."""
+    """Raises KeyboardInterrupt after this many turns of workers."""
     step, count = Bench._step, 0
 
     def counted(self: Bench, *given: object) -> None:

@@ -49,7 +49,7 @@ def small(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 def replace_file(bundle: Path, name: str, source: Path) -> None:
-    """Replace a file of a bundle and its hash in the manifest, as an attacker would."""
+    """Replaces a file of a bundle and its hash in the manifest, as an attacker would."""
     shutil.copyfile(source, bundle / name)
     bundles.list_again(bundle, name)
 

@@ -63,7 +63,7 @@ def members(path: Path) -> Members:
 
 
 def write(path: Path, content: Members, root: str = ROOT) -> Path:
-    """Write an archive. A name that starts with a slash is outside the root folder."""
+    """Writes an archive. A name that starts with a slash is outside the root folder."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(name.removeprefix("/") if name.startswith("/") else root + name, data)

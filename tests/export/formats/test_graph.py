@@ -169,7 +169,7 @@ def test_exporting_changes_neither_the_model_nor_what_it_computes(tmp_path: Path
 
 
 def spoil(source: Path, target: Path, name: str, value: float) -> None:
-    """Copy a graph with a quarter of one tensor changed."""
+    """Copies a graph with a quarter of one tensor changed."""
     model = onnx.load(source)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == name)
     values = numpy_helper.to_array(tensor).copy()

@@ -62,7 +62,7 @@ def rows(ran: Ran | subprocess.CompletedProcess[str]) -> dict[tuple[str, str], s
 
 
 def edit(bundle: Path, name: str, change: Callable[[Any], object]) -> None:
-    """Change a JSON file of a bundle, which stays valid."""
+    """Changes a JSON file of a bundle, which stays valid."""
     values = json.loads((bundle / name).read_text("utf-8"))
     change(values)
     (bundle / name).write_text(json.dumps(values), "utf-8")

@@ -39,7 +39,7 @@ def without_metadata(bundle: Path) -> None:
 
 
 def restate(bundle: Path, **sizes: int) -> None:
-    """Write other sizes into the manifest."""
+    """Writes other sizes into the manifest."""
     shape = json.loads((bundle / "manifest.json").read_text("utf-8"))["shape"]
     bundles.edit_manifest(bundle, shape=shape | sizes)
 

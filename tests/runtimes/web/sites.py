@@ -46,7 +46,7 @@ def read_table(site: Path) -> dict[str, Any]:
 
 
 def check_site(site: Path) -> dict[str, Any]:
-    """Check that site.json tells the truth about every file of a site; its content."""
+    """Checks that site.json tells the truth about every file of a site; returns its content."""
     table = read_table(site)
     names = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
     assert names == {"site.json", *table["listing"]}

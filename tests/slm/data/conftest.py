@@ -42,7 +42,7 @@ def compress(content: bytes, suffix: str) -> bytes:
 
 
 def write(path: Path, stories: list[str]) -> Path:
-    """Write the stories in the format of the name's suffixes. A table also has a column `id`."""
+    """Writes the stories in the format of the name's suffixes. A table also has a column `id`."""
     packed = path.suffix in (*COMPRESS, ".zst")
     kind = (path.with_suffix("") if packed else path).suffix
     rows = [{"text": story, "id": number} for number, story in enumerate(stories)]

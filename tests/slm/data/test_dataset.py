@@ -52,7 +52,7 @@ def test_several_shards_read_as_one(plan: PrepareSettings, monkeypatch: pytest.M
 
 
 def as_format_1(folder: Path) -> None:
-    """Write the record of a data set in format 1."""
+    """Writes the record of a data set in format 1."""
     path = folder / "dataset.json"
     record = json.loads(path.read_text("utf-8"))
     names = {"train": "training", "valid": "validation"}

@@ -182,7 +182,7 @@ def test_unusable_files_are_named_in_one_line(name: str, content: bytes | None, 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
 def test_a_device_is_refused(device: str) -> None:
-    with pytest.raises(SlmxError, match=f"^{device}: neither a file, a folder nor a pipe$"):
+    with pytest.raises(SlmxError, match=f"^{device}: neither a file, a folder nor a pipe; check the path$"):
         find_sources([device])
 
 

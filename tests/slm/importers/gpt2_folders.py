@@ -63,7 +63,7 @@ def rows_of(folder: Path) -> list[int]:
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the content of a JSON file."""
+    """Changes the content of a JSON file."""
     content = json.loads(path.read_text("utf-8"))
     change(content)
     path.write_text(json.dumps(content), "utf-8")

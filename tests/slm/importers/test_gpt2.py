@@ -204,7 +204,10 @@ def test_weights_of_whole_numbers_are_refused(slmx: Slmx, hf_folder: Path) -> No
 def test_tensors_that_slmx_does_not_compute_are_named(slmx: Slmx, hf_folder: Path, name: str) -> None:
     change_tensors(hf_folder, lambda tensors: tensors.update({name: torch.zeros(2)}))
     line = slmx.refuses("import", hf_folder, "--out", "mine")
-    assert line.endswith(f"holds a weight '{name.removeprefix('transformer.')}', which slmx does not compute")
+    assert line.endswith(
+        f"holds a weight '{name.removeprefix('transformer.')}', which slmx does not compute; "
+        "docs/import.md lists what it does"
+    )
 
 
 def test_a_tensor_of_another_shape_or_missing_is_named(slmx: Slmx, hf_folder: Path) -> None:

@@ -132,7 +132,7 @@ def test_lines_of_the_metrics_that_cannot_be_used_are_left_out(settings: TrainSe
 
 
 def rewrite_record(checkpoint: Path, record: object) -> None:
-    """Replace a checkpoint's training record and its hash, as a user's script might."""
+    """Replaces a checkpoint's training record and its hash, as a user's script might."""
     (checkpoint / "training.json").write_text(record if isinstance(record, str) else json.dumps(record), "utf-8")
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     config["sha256"]["training.json"] = sha256_of(checkpoint / "training.json")
