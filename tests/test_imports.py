@@ -153,11 +153,13 @@ def test_only_packages_that_turn_telemetry_off_import_onnxruntime() -> None:
         for path in modules(package)
         if any(name.split(".")[0] == "onnxruntime" for name in imported(ast.walk(ast.parse(path.read_text("utf-8")))))
     }
-    assert importing == {"runtimes", "export"}
+    assert importing == {"runtimes", "export", "benchmarks"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", ["runtimes.engine.cache", "export.formats.quantize"])
+@pytest.mark.parametrize(
+    "module", ["runtimes.engine.cache", "export.formats.quantize", "benchmarks.studies.int4_rules"]
+)
 def test_onnxruntime_keeps_no_device_id_and_reports_nothing(module: str, tmp_path: Path) -> None:
     unset = ("ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "CI", "GITHUB_ACTIONS", "XDG_CACHE_HOME")
     env = {name: value for name, value in os.environ.items() if name not in unset} | {"HOME": str(tmp_path)}
