@@ -24,6 +24,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.types import SamplingParams
 from slm.console.errors import SlmxError, UsageError
+from slm.folder_kind import Kind, find_kind
 from slm.storage.disk import write_file
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
@@ -271,6 +272,8 @@ def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
     settings = json.loads(json.dumps(settings))
     if out is None:
         return Evaluation(settings)
+    if (kind := find_kind(out)) not in (Kind.MISSING, Kind.EMPTY, Kind.FOLDER):
+        raise SlmxError(f"{out}: {kind.value}, which holds nothing else; give another --out")
     if not (path := out / RESULT).exists():
         strange = next((out / name for name in (MARKDOWN, PAGE) if (out / name).exists()), None)
         if strange is not None:

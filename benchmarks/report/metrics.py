@@ -10,6 +10,7 @@ from benchmarks.report.record import Result
 from runtimes.system.timing import Samples
 
 LEAST_NOISE = 0.02
+ENOUGH = 5  # samples that tell two runners apart if none of one is among those of the other
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,17 @@ class Metric:
         return one.median / other.median if self.more_is_better else other.median / one.median
 
     def lead(self, first: Result, second: Result) -> float | None:
-        """Returns how many times better `first` is than `second`; None if it is not better by more than the noise."""
+        """Returns how many times better `first` is than `second`; None if chance can be the reason.
+
+        It is better if the ratio of the medians is beyond the noise, or beyond 2 % where every sample of `first` is
+        better than every sample of `second`. Of five samples each, chance orders them so once in 252 times.
+        """
         gain, one, other = self.gain(first, second), self.samples(first), self.samples(second)
         if gain is None or one is None or other is None:
             return None
-        return gain if gain - 1 > noise(one, other) else None
+        low, high = (other, one) if self.more_is_better else (one, other)
+        apart = min(len(low.values), len(high.values)) >= ENOUGH and max(low.values) < min(high.values)
+        return gain if gain - 1 > (LEAST_NOISE if apart else noise(one, other)) else None
 
 
 def _single(value: int | None) -> Samples | None:

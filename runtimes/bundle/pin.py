@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,23 +36,31 @@ class Pin:
 
 
 def pins_path() -> Path:
-    """Returns the file of all choices. It may be missing.
+    """Returns the file of all choices, which may be missing; SlmxError if this user has no home folder.
 
     It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config (specifications.freedesktop.org,
     "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %APPDATA%.
     """
     variable, default = ("APPDATA", "~/AppData/Roaming") if os.name == "nt" else ("XDG_CONFIG_HOME", "~/.config")
     stated = os.environ.get(variable, "")
-    return Path(stated if os.path.isabs(stated) else os.path.expanduser(default)) / "slmx" / "variants.json"
+    folder = Path(stated if os.path.isabs(stated) else os.path.expanduser(default))
+    if not folder.is_absolute():
+        raise SlmxError(f"no home folder for the choices of slmx doctor --pin: set {variable} to a folder")
+    return folder / "slmx" / "variants.json"
 
 
 def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
-    """Returns the choice for a bundle on a processor; None if there is none.
+    """Returns the choice for a bundle on a processor; None if there is none, or if this user cannot read any.
 
     Raises:
         SlmxError: The file of choices is damaged.
     """
-    pin = _read(pins_path()).get(bundle.manifest_sha256)
+    try:
+        path = pins_path()
+        os.stat(path)
+    except (OSError, SlmxError):
+        return None
+    pin = _read(path).get(bundle.manifest_sha256)
     return pin if pin is not None and pin.cpu == cpu and pin.variant in bundle.variants else None
 
 
@@ -65,7 +74,8 @@ def write_pin(bundle: Bundle, pin: Pin) -> Path:
         SlmxError: The file cannot be written, or is damaged.
     """
     path = pins_path()
-    _write(path, _read(path) | {bundle.manifest_sha256: pin})
+    with _locked(path):
+        _write(path, _read(path) | {bundle.manifest_sha256: pin})
     return path
 
 
@@ -79,19 +89,30 @@ def remove_pin(bundle: Bundle) -> Pin | None:
         SlmxError: The file cannot be written, or is damaged.
     """
     path = pins_path()
-    pins = _read(path)
-    pin = pins.pop(bundle.manifest_sha256, None)
-    if pin is not None:
-        _write(path, pins)
+    if not path.exists():
+        return None
+    with _locked(path):
+        pins = _read(path)
+        pin = pins.pop(bundle.manifest_sha256, None)
+        if pin is not None:
+            _write(path, pins)
     return pin
 
 
+def _locked(path: Path) -> AbstractContextManager[object]:
+    """Keeps other processes from changing the choices between a read and a write. It waits for them."""
+    from slm.storage.disk import make_folder
+    from slm.storage.locks import lock_folder
+
+    make_folder(path.parent)
+    return lock_folder(path.parent, wait=True)
+
+
 def _write(path: Path, pins: Mapping[str, Pin]) -> None:
-    from slm.storage.disk import make_folder, write_file
+    from slm.storage.disk import write_file
 
     bundles = {digest: asdict(one) for digest, one in pins.items()}
     content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)
-    make_folder(path.parent)
     write_file(path, content.encode() + b"\n")
 
 

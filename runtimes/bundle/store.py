@@ -183,7 +183,7 @@ class Bundle:
         if len(content) != entry.bytes or sha256_of_bytes(content) != entry.sha256:
             raise SlmxError(
                 f"{self.store.location(name)}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); "
-                "copy or export it again"
+                "copy it again, or export to another --out"
             )
         return content
 

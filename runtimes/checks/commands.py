@@ -43,6 +43,8 @@ def doctor(
 
     if pin and unpin:
         raise UsageError("--pin and --unpin exclude each other: drop one")
+    if pin:
+        pins_path()  # before the measurement
     if unpin:
         opened = Bundle.open(find_bundle(bundle))
         removed = remove_pin(opened)
@@ -97,9 +99,7 @@ def doctor(
         write_pin(opened, held)
     tell(
         "pinned",
-        f"nothing for this bundle, in {pins_path()}"
-        if held is None
-        else f"{Way(held.variant, held.threads)}, in {pins_path()}",
+        "nothing for this bundle" if held is None else f"{Way(held.variant, held.threads)}, in {pins_path()}",
     )
     if report:
         from runtimes.checks.report import report_row

@@ -95,10 +95,11 @@ def write_turns(story: InteractiveStory, prompt: str, lines: Iterable[str], writ
         SlmxError: As in `InteractiveStory.go_on`.
     """
     try:
+        report(story.help)
         if prompt:
             write(prompt)
             story.go_on(prompt, write)
-        report(story.help)
+            report("")
         for line in lines:
             if line.rstrip("\r\n") == "/quit":
                 break

@@ -26,7 +26,7 @@ TABLES = {
 }
 TEXTS = (".txt", ".text", ".md")
 STREAMS = ("-", "/dev/stdin")
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(:[\w.-]+)?")
 # A file with any name holds JSON if it begins with the first key of an object, alone or in an array.
 JSON_START = re.compile(rb'\s*(\[\s*)?\{\s*"([^"\\]|\\.)*"\s*:')
 PARQUET_START = b"PAR1"
@@ -94,6 +94,8 @@ def find_sources(
         raise UsageError(unknown("separator", separator, SEPARATORS))
     found = []
     for name in map(str, given):
+        if not name:
+            raise UsageError("the name of a text is empty; give a file or a folder (. is the current folder)")
         path = Path(name)
         if name in STREAMS or path.is_fifo():
             copy = copy_stream(name)

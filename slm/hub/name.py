@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from slm.storage.json_reader import is_plain_name
 
-NAME = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+NAME = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?", re.ASCII)
 # Parts between slashes, of which none begins with a dot (git-check-ref-format).
 REVISION = re.compile(r"\w[\w.-]*(?:/[\w-][\w.-]*)*", re.ASCII)
 NEWEST = "main"

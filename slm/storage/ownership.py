@@ -119,7 +119,7 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
     if foreign is not None:
         raise SlmxError(
             f"{target}: not empty: {foreign} was not made by slmx or was changed since, and slmx never replaces such "
-            "a file; choose another --out"
+            "a file; move it away and use --force, or choose another --out"
         )
     if not replace:
         way = f" file by file, not in one step, because {fixed}" if fixed else ""

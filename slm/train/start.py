@@ -225,9 +225,11 @@ def find_finished(settings: TrainSettings) -> RunState | None:
     """
     if not settings.resume or not (settings.out / SUMMARY_FILE).is_file():
         return None
-    state = find_start(settings, RunFolder(settings.out)).state
+    start = find_start(settings, RunFolder(settings.out))
+    state = start.state
     if state is None or not state.plan.is_finished(state.steps_done, state.curve):
         return None
+    start.check_shape(settings)
     state.plan.check(settings, settings.out)
     return state
 

@@ -129,7 +129,7 @@ def test_files_that_are_no_part_of_a_bundle_are_kept(
         assert line == f"b: not empty{problem}; choose another --out, or move the folder away"
     else:
         problem = f"{name} was not made by slmx or was changed since, and slmx never replaces such a file"
-        assert line == f"b: not empty: {problem}; choose another --out"
+        assert line == f"b: not empty: {problem}; move it away and use --force, or choose another --out"
 
 
 def test_a_file_where_the_folder_should_go(slmx: Slmx, tiny_checkpoint: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_changed_byte_is_found_in_every_file(spoilt: Path, name: str, where: f
     content = bytearray(path.read_bytes())
     content[round(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
-    line = f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy or export it again"
+    line = (
+        f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy it again, or export to another --out"
+    )
     bundle = Bundle.open(spoilt)
     assert refusal(bundle.check_all) == line
     assert refusal(lambda: bundle.read(name)) == line

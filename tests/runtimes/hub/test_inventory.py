@@ -162,7 +162,7 @@ def test_a_bundle_that_another_process_writes_is_not_removed(slmx: Slmx) -> None
     copy_of(MICRO, MINE)
     with lock_folder(MINE):
         code = f"import sys; sys.argv = ['slmx', 'rm', 'mine', '--yes']; {RUN}"
-        assert os.waitstatus_to_exitcode(os.system(f'{sys.executable} -c "{code}" 2>/dev/null')) == 1
+        assert os.waitstatus_to_exitcode(os.system(f'"{sys.executable}" -c "{code}" 2>/dev/null')) == 1
     assert snapshot(MINE) == snapshot(MICRO)
 
 
