@@ -46,7 +46,7 @@ LIGHT_SLM = {
 }
 # These rooms also write folders. The modules need filelock, which no story needs.
 FOLDER_WRITERS = {"slm.storage.atomic", "slm.storage.locks", "slm.storage.ownership"}
-WRITING_ROOMS = {"hub", "pack", "prompts_file", "web"}
+WRITING_ROOMS = {"checks", "hub", "pack", "prompts_file", "web"}
 RUNTIME_NEEDS = {"numpy", "onnxruntime", "tiktoken"}
 TYPES_ONLY = {"typing_extensions"}  # imported for type checkers, which bring it
 # What the modules of a room may import beside that, from its extra.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,63 +57,12 @@ def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
         os.stat(path)
     except (OSError, SlmxError):
         return None
-    pin = _read(path).get(bundle.manifest_sha256)
+    pin = read_pins(path).get(bundle.manifest_sha256)
     return pin if pin is not None and pin.cpu == cpu and pin.variant in bundle.variants else None
 
 
-def write_pin(bundle: Bundle, pin: Pin) -> Path:
-    """Writes the choice for a bundle, and keeps those for others.
-
-    Returns:
-        The file of choices.
-
-    Raises:
-        SlmxError: The file cannot be written, or is damaged.
-    """
-    path = pins_path()
-    with _locked(path):
-        _write(path, _read(path) | {bundle.manifest_sha256: pin})
-    return path
-
-
-def remove_pin(bundle: Bundle) -> Pin | None:
-    """Removes the choice for a bundle, on any processor, and keeps those for others.
-
-    Returns:
-        The choice; None if there was none.
-
-    Raises:
-        SlmxError: The file cannot be written, or is damaged.
-    """
-    path = pins_path()
-    if not path.exists():
-        return None
-    with _locked(path):
-        pins = _read(path)
-        pin = pins.pop(bundle.manifest_sha256, None)
-        if pin is not None:
-            _write(path, pins)
-    return pin
-
-
-def _locked(path: Path) -> AbstractContextManager[object]:
-    """Keeps other processes from changing the choices between a read and a write. It waits for them."""
-    from slm.storage.disk import make_folder
-    from slm.storage.locks import lock_folder
-
-    make_folder(path.parent)
-    return lock_folder(path.parent, wait=True)
-
-
-def _write(path: Path, pins: Mapping[str, Pin]) -> None:
-    from slm.storage.disk import write_file
-
-    bundles = {digest: asdict(one) for digest, one in pins.items()}
-    content = json.dumps({"format_version": FORMAT_VERSION, "bundles": bundles}, indent=1)
-    write_file(path, content.encode() + b"\n")
-
-
-def _read(path: Path) -> dict[str, Pin]:
+def read_pins(path: Path) -> dict[str, Pin]:
+    """Returns the choices of a file by the hash of the manifest; none if it is missing, SlmxError if it is damaged."""
     try:
         fields = Fields(read_json(path, MAX_BYTES))
         if fields.integer("format_version") != FORMAT_VERSION:

@@ -29,10 +29,11 @@ def doctor(
 
     It shows processor, limits, memory, versions and known problems.
     """
-    from runtimes.bundle.pin import Pin, find_pin, pins_path, remove_pin, write_pin
+    from runtimes.bundle.pin import Pin, find_pin, pins_path
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS
     from runtimes.checks.doctor import Way, choose, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.checks.pins import remove_pin, write_pin
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
     from runtimes.system.busy import BusyWatch

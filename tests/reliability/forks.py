@@ -224,8 +224,9 @@ def _write_report(out: str, *runners: str) -> None:
 
 
 def _pin(bundle: str, threads: str) -> None:
-    from runtimes.bundle.pin import Pin, write_pin
+    from runtimes.bundle.pin import Pin
     from runtimes.bundle.store import Bundle
+    from runtimes.checks.pins import write_pin
 
     write_pin(Bundle.open(Path(bundle)), Pin("int8", int(threads), "a processor"))
 

@@ -15,9 +15,10 @@ import pytest
 
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.bundle.pin import Pin, find_pin, pins_path, write_pin
+from runtimes.bundle.pin import Pin, find_pin, pins_path
 from runtimes.bundle.store import Bundle
 from runtimes.checks.doctor import Findings, Way, choose, fatal_traps, look, measure_ways, thread_counts, traps
+from runtimes.checks.pins import write_pin
 from runtimes.system.machine import (
     cpu_features,
     cpu_fields,
