@@ -100,7 +100,7 @@ def _loss(name: str, found: Evaluation) -> Clause | None:
 
 
 def _in_windows(name: str, found: Evaluation) -> Clause | None:
-    """Says what differs if a model whose rounding depends on it reads many tokens in one run, such as a prompt."""
+    """Returns what differs if a model rounds many tokens together, as in a prompt, and its rounding depends on that."""
     other = _compared_with(name, found)
     if other is None or as_written(found.results[name].get("loss", {})) is Way.WINDOWS:
         return None

@@ -18,7 +18,7 @@ from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
 from slm.data.prepare import PrepareSettings, prepare
 from slm.train.evaluate import evaluate
-from tests.bundles import Slmx, tiny_bundle, tiny_bundle_of_all
+from tests.bundles import Slmx, copy_of, tiny_bundle, tiny_bundle_of_all
 from tests.runs import QUIET
 
 pytestmark = pytest.mark.slow
@@ -155,6 +155,9 @@ def test_what_is_missing_is_one_line(slmx: Slmx, arguments: tuple[str, ...], mes
 def test_another_result_in_the_folder_is_one_line(slmx: Slmx, tmp_path: Path, content: str) -> None:
     (tmp_path / "evaluation.json").write_text(content)
     assert "evaluation.json" in slmx.refuses("evaluate", "nano", "--suite", "pairs", "--out", tmp_path)
+    bundle = copy_of(SHIPPED_BUNDLES / "nano", tmp_path / "bundle")
+    line = slmx.refuses_unchanged("evaluate", "nano", "--suite", "pairs", "--out", bundle)
+    assert line == f"{bundle}: a bundle, which holds nothing else; give another --out"
     assert (tmp_path / "evaluation.json").read_text() == content
 
 

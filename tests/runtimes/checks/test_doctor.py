@@ -8,6 +8,8 @@ import platform
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.bundle.pin import Pin, find_pin, pins_path
+from runtimes.bundle.pin import Pin, find_pin, pins_path, read_pins
 from runtimes.bundle.store import Bundle
 from runtimes.checks.doctor import Findings, Way, choose, fatal_traps, look, measure_ways, thread_counts, traps
 from runtimes.checks.pins import write_pin
@@ -285,6 +287,38 @@ def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     ran = slmx("doctor", "--pin", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
     assert (ran.code, ran.stderr.count("cannot be made a folder")) == (1, 1)
+
+
+@pytest.mark.parametrize("folder", ["/" + "a" * 300, None])
+def test_a_user_without_a_folder_of_settings_has_stories_and_no_pin(
+    slmx: Slmx, tiny_checkpoint: Path, folder: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first folder cannot be looked at. Without any, there is no absolute home folder either."""
+    monkeypatch.setenv("HOME", "relative")
+    monkeypatch.delenv("XDG_CONFIG_HOME") if folder is None else monkeypatch.setenv("XDG_CONFIG_HOME", folder)
+    bundle = bundles.tiny_bundle(tiny_checkpoint)
+    assert load(bundle).variant == "int8"
+    if folder is None:
+        line = slmx.refuses("doctor", "--pin", "--bundle", bundle)
+        assert line == "no home folder for the choices of slmx doctor --pin: set XDG_CONFIG_HOME to a folder"
+    assert not Path("relative").exists()
+
+
+def test_of_two_pins_at_once_none_is_lost(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+    def read_slowly(path: Path) -> dict[str, Pin]:
+        found = read_pins(path)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr("runtimes.checks.pins.read_pins", read_slowly)
+    pinned = [Bundle.open(folder) for folder in (bundles.tiny_bundle(tiny_checkpoint), SHIPPED_BUNDLES / "nano")]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda bundle: write_pin(bundle, Pin("int8", 1, this_cpu())), pinned))
+    assert set(read_pins(pins_path())) == {bundle.manifest_sha256 for bundle in pinned}
 
 
 @pytest.mark.parametrize(("exact", "word"), [(True, "signed"), (False, "unsigned")])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError
 from slm.data.cleaning import Cleaning
 from slm.data.sources import find_sources, read_stories
 from slm.tokenizers.settings import END_OF_TEXT
@@ -178,6 +178,13 @@ def test_unusable_files_are_named_in_one_line(name: str, content: bytes | None, 
         list(read_stories([path]))
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_name_is_wrong_usage_and_a_path_is_no_name_on_the_hub() -> None:
+    with pytest.raises(UsageError, match="the name of a text is empty"):
+        find_sources([""])
+    with pytest.raises(SlmxError, match=r"^tales: cannot read the text"):
+        find_sources(["./tales"])
 
 
 @pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])

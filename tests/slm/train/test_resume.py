@@ -99,6 +99,7 @@ def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(setti
     line = slmx.refuses("train", "--out", settings.out, "--text", settings.text[0], "--steps", "30")
     assert line == f"{settings.out}: holds a finished run; {further}; or choose another --out"
     assert {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()} == before
+    assert "has its own shape" in slmx.refuses("train", "--resume", "--out", settings.out, "--n-layer", "3")
     line = slmx.refuses("train", "--resume", "--out", settings.out, "--steps", "30")
     assert line.endswith(
         "the run has steps 24, not 30; leave the option out to resume, or begin a new run from its weights with --init"
