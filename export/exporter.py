@@ -45,6 +45,7 @@ from runtimes.bundle.variants import VARIANTS
 from slm.blocks import BLOCK_RECIPES, check_blocks
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import Log
 from slm.denormals import denormals_line
 from slm.folder_kind import PRETRAINED
 from slm.presets import get_preset
@@ -71,8 +72,6 @@ DESCRIPTIONS = {
 AUTO = ("auto",)
 # With more parameters, int8 is not tried for one matrix after the other when it is refused.
 LONG_SEARCH = 50_000_000
-
-Log = Callable[[str], None]
 
 
 def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from slm.console.notice import print_notice
+from slm.console.notice import Log, print_notice
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str], None]]:
+def stages() -> Iterator[Log]:
     """Yields a function that prints the line of a stage on stderr. On a terminal, a clock runs until the next one."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,18 @@ from benchmarks.run import cases
 from benchmarks.run.targets import Target, worker_environment
 from export.checks.fidelity import IdArray
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 
 READ_TEXT = (sys.executable, "-m", "benchmarks.peers.read_text")
 
 
-def readers(target: Target, peers: Iterable[PeerKind], warn: Callable[[str], None]) -> dict[str, ReadWindows]:
+def readers(target: Target, peers: Iterable[PeerKind], log: Log) -> dict[str, ReadWindows]:
     """Returns how to read a text with each peer that can, and whose weights are not those of a variant.
 
     Args:
         target: The model.
         peers: The peers of the run.
-        warn: Called with a warning if a peer fails.
+        log: Called with a warning if a peer fails.
     """
 
     def reader(peer: PeerKind) -> ReadWindows:
@@ -38,7 +39,7 @@ def readers(target: Target, peers: Iterable[PeerKind], warn: Callable[[str], Non
             try:
                 return peer_nats(target, peer, inputs, targets)
             except SlmxError as error:
-                warn(f"{target.name}: the quality of {peer.name} is unknown: {error}")
+                log(f"{target.name}: the quality of {peer.name} is unknown: {error}")
                 return None
 
         return read

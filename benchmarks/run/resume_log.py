@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmarks.report.typed_json import from_json
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.storage.disk import write_file
 from slm.storage.json_reader import parse_json
 
@@ -30,7 +31,7 @@ class ResumeLog:
         log: Called with lines about what happens.
     """
 
-    def __init__(self, path: Path, arguments: Mapping[str, Any], log: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, arguments: Mapping[str, Any], log: Log) -> None:
         self._path = path
         self._arguments = arguments
         self._log = log

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS, GPTConfig, get_preset
 from slm.storage.atomic import atomic_folder
@@ -36,8 +37,6 @@ from slm.untrained import untrained_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
 PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from runtimes.engine.session import Session
 from runtimes.system.timing import alternate
 from runtimes.types import SamplingParams
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 
 # Predictions compared for each matrix alone, and the greedy steps and rounds that are timed.
 SEARCH_TOKENS = 1024
 STEPS = 64
 ROUNDS = 7
-
-Log = Callable[[str], None]
 
 
 def increases_alone(float_model: FloatModel, fp32: Path, recipe: Int8Recipe) -> dict[str, float]:

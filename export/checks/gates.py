@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import GPTConfig
@@ -31,8 +32,6 @@ from slm.storage.json_reader import as_plain_text
 from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime")
-
-Log = Callable[[str], None]
 
 
 def check_variant(

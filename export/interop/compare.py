@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session, shared_length
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.storage.json_reader import as_plain_text
 
 PROMPTS = ("Once upon a time", "One day, a little girl went to the park.")
@@ -26,7 +27,6 @@ MAX_REASON = 240  # characters of another library's error message
 # Read whole, a prompt gives other last digits than read in parts or with the logits of its last position only.
 ROUNDING = "; no failure: 8-bit rounding depends on the positions that a runtime computes together"
 
-Log = Callable[[str], None]
 Outcome = Literal["equal", "different", "error", "skipped"]
 
 

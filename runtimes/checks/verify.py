@@ -7,7 +7,7 @@ The bundle itself never changes.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -16,9 +16,8 @@ from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.storage.disk import write_file
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)

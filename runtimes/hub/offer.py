@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +14,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATUR
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
 from slm.console.errors import SlmxError, needs
+from slm.console.notice import Log
 from slm.hub.client import Snapshot, open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
@@ -21,7 +22,6 @@ from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.ownership import BUNDLE
 
-Report = Callable[[str], None]
 CHUNK = 2**20
 NO_BUNDLE = "it is no bundle of slmx; slmx import may read it, if it is a model of another program"
 ASK_OWNER = "nothing was kept; its owner must push it again"
@@ -51,7 +51,7 @@ class Offer(Protocol):
             SlmxError: The bundle is not signed with this key, or the key cannot be used.
         """
 
-    def write(self, target: Path, signature: bytes | None, report: Report) -> None:
+    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
         """Makes the folder of the bundle, with its signature. It appears whole or not at all.
 
         Raises:
@@ -78,7 +78,7 @@ class Loose:
             _check_signature(self.snapshot, Path(folder), key)
         return content
 
-    def write(self, target: Path, signature: bytes | None, report: Report) -> None:
+    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
         """Makes the folder of the bundle, as in `Offer`."""
         manifest = Manifest.read(self._content, f"{self.snapshot.name}: {MANIFEST_FILE}")
         for file, entry in manifest.files.items():
@@ -119,11 +119,11 @@ class Packed:
         _check_signature(self.snapshot, self._bundle.path, key)
         return path.read_bytes()
 
-    def write(self, target: Path, signature: bytes | None, report: Report) -> None:
+    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
         """Makes the folder of the bundle, as in `Offer`."""
         from runtimes.pack.packing import unpack_bundle
 
-        unpack_bundle(self._bundle, target, True, report)
+        unpack_bundle(self._bundle, target, True, log)
 
 
 def _fetch_signature(snapshot: Snapshot, file: str) -> Path:

@@ -11,10 +11,11 @@ from pathlib import Path
 from runtimes.bundle.location import pulled_bundles
 from runtimes.bundle.manifest import SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
-from runtimes.hub.offer import Loose, Offer, Packed, Report
+from runtimes.hub.offer import Loose, Offer, Packed
 from runtimes.hub.record import Record, read_record, write_record
 from runtimes.pack.open_signed import check_key, open_signed
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import Log
 from slm.hub.client import hub_address
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
@@ -78,12 +79,12 @@ class Held:
         )
 
 
-def pull_bundle(settings: PullSettings, report: Report) -> Path:
+def pull_bundle(settings: PullSettings, log: Log) -> Path:
     """Brings a bundle from the hub, unless it is here already.
 
     Args:
         settings: What to bring and where to.
-        report: Called with one line about what was done.
+        log: Called with one line about what was done.
 
     Returns:
         The folder of the bundle.
@@ -104,13 +105,13 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
     with _advice(settings), lock_folder(target, wait=True):
         held = Held.find(target, name.repository)
         if held.is_from(name, settings.file, commit=True) and settings.key is None:
-            report(f"{name} is up to date")
+            log(f"{name} is up to date")
             return target
         offer = _find_offer(name, settings.file)
         offline = offer if isinstance(offer, HubUnreachable) else offer.snapshot.offline
         if offline is not None and held.is_from(name, settings.file):
             open_signed(target, settings.key)
-            report(f"{name}: {offline.why}; the copy that is here stays")
+            log(f"{name}: {offline.why}; the copy that is here stays")
             return target
         if isinstance(offer, HubUnreachable):
             raise offer
@@ -119,12 +120,12 @@ def pull_bundle(settings: PullSettings, report: Report) -> Path:
             if signature is not None:
                 with one_line(target):
                     write_file(target / SIGNATURE_FILE, signature)
-            report(f"{name} is up to date")
+            log(f"{name} is up to date")
         else:
             _check_place(target, name, settings.out is None or held.record is not None)
-            offer.write(target, signature, report)
+            offer.write(target, signature, log)
             source = f" from the cache, because {offline.why}" if offline else ""
-            report(f"pulled {name}, commit {offer.snapshot.commit[:12]}{source}")
+            log(f"pulled {name}, commit {offer.snapshot.commit[:12]}{source}")
         record = _record_of(offer, settings.file)
         if held.record is None or replace(held.record, date=record.date) != record:
             write_record(target, record)

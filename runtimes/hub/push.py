@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATUR
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import Log
 from slm.hub.client import hub_address, look, open_snapshot
 from slm.hub.errors import LOG_IN, HubError, hub_errors
 from slm.hub.name import HubName, is_revision
@@ -18,7 +19,6 @@ from slm.hub.name import HubName, is_revision
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-Report = Callable[[str], None]
 # The hub makes this file, which says which files are stored with Git LFS.
 OF_THE_HUB = ".gitattributes"
 
@@ -42,12 +42,12 @@ class PushSettings:
     force: bool = False
 
 
-def push_bundle(settings: PushSettings, report: Report) -> str:
+def push_bundle(settings: PushSettings, log: Log) -> str:
     """Sends a bundle. Afterwards the branch holds exactly its files, and its signature if it has one, in one commit.
 
     Args:
         settings: What to send and where to.
-        report: Called with one line about what was done.
+        log: Called with one line about what was done.
 
     Returns:
         The address of the page of the repository.
@@ -88,7 +88,7 @@ def push_bundle(settings: PushSettings, report: Report) -> str:
             revision=name.asked,
             parent_commit=commit,
         ).oid
-    report(f"{name} holds it already" if new == commit else f"pushed to {name}, commit {new[:12]}")
+    log(f"{name} holds it already" if new == commit else f"pushed to {name}, commit {new[:12]}")
     return f"{hub_address()}/{name.repository}" + ("" if name.revision is None else f"/tree/{name.revision}")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.storage.disk import clear_temporary, write_new_file
 from slm.storage.json_reader import read_limited
 
@@ -33,7 +33,7 @@ PRIVATE_MARK = b"PRIVATE KEY-----"
 ALGORITHM = ec.ECDSA(SHA256())
 
 
-def make_keys(name: Path, log: Callable[[str], None] = lambda line: None) -> tuple[Path, Path]:
+def make_keys(name: Path, log: Log = lambda line: None) -> tuple[Path, Path]:
     """Writes a new pair of keys: NAME.key, which only the user may read, and NAME.pub. No file is replaced.
 
     If `PASSPHRASE` is set, the private key is encrypted with it. If only NAME.key is there, NAME.pub is written for it.

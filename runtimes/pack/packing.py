@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
@@ -11,6 +11,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.folder_kind import PACKED_SUFFIX
 from slm.storage.atomic import atomic_folder
 from slm.storage.disk import atomic_file, write_file
@@ -18,8 +19,6 @@ from slm.storage.locks import one_line
 from slm.storage.ownership import BUNDLE
 
 HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers
-
-Log = Callable[[str], None]
 
 
 def default_archive(bundle: Path) -> Path:

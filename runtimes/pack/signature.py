@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -18,10 +17,9 @@ from runtimes.pack.envelope import (
 )
 from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.storage.disk import write_file
 from slm.storage.json_reader import read_limited
-
-Log = Callable[[str], None]
 
 
 def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import Log
 from slm.storage.locks import lock_folder
 
 WINDOW = 4  # stories of each slot that are begun and not yet in the file
@@ -74,13 +75,13 @@ def best_slots(generator: Generator) -> int:
     return SLOTS if memory is None else max(1, min(SLOTS, memory // CACHE_SHARE // row))
 
 
-def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str], None]) -> int:
+def write_stories(generator: Generator, job: PromptsJob, log: Log) -> int:
     """Writes the stories of a file of prompts. A run that was stopped goes on where it was.
 
     Args:
         generator: The model.
         job: What to write.
-        report: Called with each line about the end of the run.
+        log: Called with each line about the end of the run.
 
     Returns:
         The number of rows that are errors, those of earlier runs included.
@@ -113,16 +114,16 @@ def write_stories(generator: Generator, job: PromptsJob, report: Callable[[str],
                 run.write()
             except (KeyboardInterrupt, SystemExit):
                 file.close()
-                report(f"stopped with {count_stories(file.done.rows)} in {job.out}; the same command goes on")
+                log(f"stopped with {count_stories(file.done.rows)} in {job.out}; the same command goes on")
                 raise
             finally:
                 file.close()
         finally:
             reader.close()
     for line in run.summary():
-        report(line)
+        log(line)
     if file.done.failed:
-        report(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
+        log(f"{file.done.failed:,} failed, the first in line {file.done.first_failed}: their rows have an error")
     return file.done.failed
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runtimes.web.files import HEADERS, open_file
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 
 HOST = "127.0.0.1"
 FIRST_PORT = 8000
@@ -105,7 +106,7 @@ class SiteHandler(BaseHTTPRequestHandler):
                 self.wfile.write(chunk)
 
 
-def serve(server: SiteServer, log: Callable[[str], None]) -> None:
+def serve(server: SiteServer, log: Log) -> None:
     """Serves a site until Ctrl-C, and opens a browser if there is a screen."""
     log(f"{server.url}   (Ctrl-C ends it)")
     if _has_screen():

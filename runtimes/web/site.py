@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -20,6 +20,7 @@ import brotli
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
 from runtimes.web.models import TOKENIZER_FILE, SiteModel
+from slm.console.notice import Log
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
@@ -99,7 +100,7 @@ class SiteSize:
     unpacked: int
 
 
-def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Callable[[str], None]) -> SiteSize:
+def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Log) -> SiteSize:
     """Writes a site. The folder appears whole or not at all; the same models give the same bytes.
 
     A site of the same models and the same page that is whole is not written again, unless `force`.
@@ -166,7 +167,7 @@ def _size_if_up_to_date(out: Path, inputs: str, first: str) -> SiteSize | None:
     return None
 
 
-def _add_model(folder: _Folder, model: SiteModel, log: Callable[[str], None]) -> dict[str, int | str]:
+def _add_model(folder: _Folder, model: SiteModel, log: Log) -> dict[str, int | str]:
     """Writes the files of a model, and returns its entry in `site.json`."""
     log(f"{model.name}: packing {model.variant}, {model.bytes / 1e6:,.1f} MB")
     bundle, home = model.bundle, f"models/{model.name}"

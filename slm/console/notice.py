@@ -1,11 +1,15 @@
-"""Prints a line for people: broken between words on a terminal, and whole in a log or a pipe."""
+"""Lines for people, broken between words on a terminal, and whole in a file or a pipe."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# Receives one line for people, about what was done or what is under way. It does not end with a newline.
+Log = Callable[[str], None]
 
 
 def print_notice(console: Console, line: str, style: str = "") -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from slm.console.errors import SlmxError, UsageError, unknown
+from slm.console.notice import Log
 from slm.data.cleaning import Cleaning
 from slm.data.files import COMPRESSIONS, copy_stream, read_bytes, read_head, read_text
 from slm.data.stories import BLANK_LINE, MARKER, SEPARATORS, normalise, split_stories
@@ -69,7 +70,7 @@ def find_sources(
     given: Sequence[str | Path],
     separator: str = "auto",
     split: str | None = None,
-    report: Callable[[str], None] | None = None,
+    log: Log | None = None,
 ) -> list[Source]:
     """Finds the sources that names stand for.
 
@@ -82,7 +83,7 @@ def find_sources(
         separator: What separates the stories of a text. `auto` is `endoftext` if the text contains it, or else `blank`.
         split: `train` leaves out files of a folder that are named as held-out data, `valid` those that are named as
             training data. None leaves out neither.
-        report: Called with a line for each folder of which files are left out.
+        log: Called with a line for each folder of which files are left out.
 
     Returns:
         The sources, in the order of `given`.
@@ -101,7 +102,7 @@ def find_sources(
             copy = copy_stream(name)
             found.append(_file_source(Path(copy.name), separator, name, copy))
         elif path.is_dir():
-            found += [_file_source(file, separator) for file in _files_below(path, split, report)]
+            found += [_file_source(file, separator) for file in _files_below(path, split, log)]
         elif path.exists() and not path.is_file():
             raise SlmxError(f"{name}: neither a file, a folder nor a pipe; check the path")
         elif path.exists() or not HUB_NAME.fullmatch(name.removeprefix(HUB)) or _suffix(name) in (*TABLES, *TEXTS):
@@ -119,7 +120,7 @@ def _suffix(name: str) -> str:
     return Path(path.stem if path.suffix.lower() in COMPRESSIONS else path.name).suffix.lower()
 
 
-def _files_below(folder: Path, split: str | None, report: Callable[[str], None] | None) -> list[Path]:
+def _files_below(folder: Path, split: str | None, log: Log | None) -> list[Path]:
     if find_kind(folder) not in (Kind.FOLDER, Kind.EMPTY):
         raise wrong_kind(folder, Kind.TEXT)
     taken, other_kind, other_split = [], [], []
@@ -145,8 +146,8 @@ def _files_below(folder: Path, split: str | None, report: Callable[[str], None] 
         raise SlmxError(
             f"{folder}: no corpus in this folder (looked for {looked_for}){'; ' if notes else ''}{left_out}"
         )
-    if report is not None and notes:
-        report(f"{folder}: {left_out}")
+    if log is not None and notes:
+        log(f"{folder}: {left_out}")
     return taken
 
 

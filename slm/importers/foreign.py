@@ -7,7 +7,7 @@ tokenizer. `slm.importers.names` knows what each program calls each weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from slm.checkpoint import save_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.denormals import denormals_line
 from slm.importers.imported_tokenizer import ImportedTokenizer, some
 from slm.importers.names import Names
@@ -25,8 +26,6 @@ from slm.presets import PRESETS, GPTConfig
 from slm.storage.atomic import atomic_folder
 from slm.storage.ownership import CHECKPOINT
 from slm.tokenizers.byte_level import missing_bytes
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,14 @@ class ForeignModel:
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Report) -> GPTConfig:
+def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) -> GPTConfig:
     """Writes the checkpoint of a foreign model.
 
     Args:
         foreign: The model.
         out: The folder of the checkpoint.
         force: Whether to replace a checkpoint that slmx wrote to `out`.
-        report: Called with one line about each part of the model that is left out or changes its meaning.
+        log: Called with one line about each part of the model that is left out or changes its meaning.
 
     Returns:
         The shape of the model in the checkpoint.
@@ -93,13 +92,13 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, report: Repo
     model = GPT(config)
     model.load_state_dict(state)
     if tokenizer.left_out:
-        report(f"left out the special tokens {some(tokenizer.left_out)}: slmx reads them as plain text")
+        log(f"left out the special tokens {some(tokenizer.left_out)}: slmx reads them as plain text")
     if missing := missing_bytes(tokenizer.tokenizer.tokens):
-        report(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
+        log(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
     if unused > 0:
-        report(f"left out {unused} rows of the token table that no text can reach")
+        log(f"left out {unused} rows of the token table that no text can reach")
     if (line := denormals_line(state)) is not None:
-        report(line)
+        log(line)
     preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")
     record = {"imported": {"model_type": foreign.kind, **foreign.record}, "licence": "not stated"}
     if "licence" in foreign.record:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import Log
 from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
 from slm.hub.client import open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
@@ -59,12 +60,12 @@ class ImportSettings:
     force: bool = False
 
 
-def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPTConfig:
+def import_model(settings: ImportSettings, log: Log) -> GPTConfig:
     """Reads a model of another program and writes a checkpoint.
 
     Args:
         settings: What to import and where to.
-        report: Called with one line about each part of the model that is left out or changes its meaning.
+        log: Called with one line about each part of the model that is left out or changes its meaning.
 
     Returns:
         The shape of the model.
@@ -76,12 +77,12 @@ def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPT
     """
     path = Path(settings.source)
     if path.exists():
-        foreign = _read(path, settings, report)
+        foreign = _read(path, settings, log)
     elif not settings.source.startswith(HUB) and (near := like_a_path(path)):
         raise SlmxError(f"{path}: no such file or folder{near}")
     elif path.suffix.lower() not in FILES and (name := HubName.find(settings.source.removeprefix(HUB))):
         folder, repository = _download(name)
-        foreign = _read(folder, settings, report)
+        foreign = _read(folder, settings, log)
         foreign = replace(foreign, record={**foreign.record, "repository": repository})
     else:
         raise SlmxError(
@@ -90,10 +91,10 @@ def import_model(settings: ImportSettings, report: Callable[[str], None]) -> GPT
         )
     if settings.licence is not None:
         foreign = replace(foreign, record={**foreign.record, "licence": settings.licence})
-    return write_checkpoint(foreign, settings.out, settings.force, report)
+    return write_checkpoint(foreign, settings.out, settings.force, log)
 
 
-def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -> ForeignModel:
+def _read(path: Path, settings: ImportSettings, log: Log) -> ForeignModel:
     """Reads a path that exists with the reader of its kind, which its first bytes tell."""
     if path.is_dir():
         from slm.importers.hugging_face import read_hugging_face
@@ -116,7 +117,7 @@ def _read(path: Path, settings: ImportSettings, report: Callable[[str], None]) -
         from slm.importers.pytorch_file import read_pytorch
 
         given = _given_shape(settings)
-        return read_pytorch(path, lambda: _tokenizer(path, settings.tokenizer), given, report)
+        return read_pytorch(path, lambda: _tokenizer(path, settings.tokenizer), given, log)
     if path.suffix == ".bin":
         from slm.importers.llama2c import read_llama2c
 

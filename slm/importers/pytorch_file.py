@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from slm.console.errors import SlmxError, UsageError
-from slm.importers.foreign import ForeignModel, Report, with_context
+from slm.console.notice import Log
+from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.importers.torch_file_check import check_torch_file
@@ -30,7 +31,7 @@ NANOGPT_ARGS = ("n_layer", "n_embd", "block_size")
 
 
 def read_pytorch(
-    source: Path, read_tokenizer: Callable[[], ImportedTokenizer], given: Mapping[str, Any], report: Report
+    source: Path, read_tokenizer: Callable[[], ImportedTokenizer], given: Mapping[str, Any], log: Log
 ) -> ForeignModel:
     """Reads a file of torch.save.
 
@@ -39,7 +40,7 @@ def read_pytorch(
         read_tokenizer: Reads the tokenizer, which the file does not hold, after the weights are known to be usable.
         given: What the user says of the shape: `n_head`, `block_size`, or any field of `GPTConfig`. It comes before
             what the file says.
-        report: Called with one line about what the file does not tell.
+        log: Called with one line about what the file does not tell.
 
     Raises:
         SlmxError: The file holds something other than tensors and plain values, or its weights are not of a model that
@@ -60,7 +61,7 @@ def read_pytorch(
     tokenizer = read_tokenizer()
     if names is GPT2 and "activation" not in given:
         kind, other = ("exact", "gelu_tanh") if gelu == "gelu" else ("tanh", "gelu")
-        report(
+        log(
             f"took the {kind} form of GELU, which the weights do not tell; if the model was trained with another "
             f'activation, import it again with --shape FILE, a file that holds {{"activation": "{other}"}}'
         )

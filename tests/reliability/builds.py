@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from slm.console.notice import Log
 from slm.storage.hashing import sha256_of
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "build.py"

@@ -11,7 +11,8 @@ from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.packing import pack_bundle
 from slm.console.errors import SlmxError
-from tests.reliability.outcome import Check, Log, Outcome
+from slm.console.notice import Log
+from tests.reliability.outcome import Check, Outcome
 from tests.runtimes.pack.synthetic import synthetic_bundle
 
 FLIPS, QUICK_FLIPS = 10_000, 500

@@ -7,8 +7,9 @@ import random
 import signal
 from dataclasses import replace
 
+from slm.console.notice import Log
 from tests.reliability.forks import Fault, Forks
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 from tests.reliability.stages import Stage, stage_of
 from tests.reliability.writers import NEW, WRITERS, Writer
 

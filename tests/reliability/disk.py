@@ -15,9 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from slm.console.notice import Log
 from slm.storage.locks import lock_folder
 from tests.reliability.forks import Ended, Fault, Forks
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 from tests.reliability.stages import Stage, stage_of
 from tests.reliability.writers import NEIGHBOURS, NEW, NONE, OLD, WRITERS, Writer
 

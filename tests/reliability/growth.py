@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests.reliability.outcome import Log, Outcome
+from slm.console.notice import Log
+from tests.reliability.outcome import Outcome
 from tests.reliability.slope import slope_of
 
 MEGABYTE = 1e6

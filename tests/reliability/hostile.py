@@ -21,8 +21,9 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
+from slm.console.notice import Log
 from tests.reliability.fuzz_worker import INPUT, Fault, work
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 from tests.reliability.reader import fault_of
 from tests.reliability.readers import READERS
 

@@ -18,8 +18,9 @@ from benchmarks.studies.loop_overhead import resident_bytes
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from tests.reliability.growth import MEGABYTE, Reading, judge
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO = ROOT / "runtimes" / "bundles" / "nano"

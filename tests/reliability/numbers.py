@@ -20,11 +20,12 @@ from export.formats.quantize import get_recipe, quantize_int8
 from export.targets import RECIPE_NAMES
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.denormals import count_denormals
 from slm.importers.importer import ImportSettings, import_model
 from slm.model import GPT
 from tests.reliability.formats import FROZEN
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 
 BAD = (float("nan"), float("inf"), float("-inf"))
 BEYOND_FLOAT16 = (np.nextafter(np.float32(LARGEST), np.float32(np.inf)), -70000.0, 3e38)

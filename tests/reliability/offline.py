@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from tests.reliability.outcome import Check, Log, Outcome
+from slm.console.notice import Log
+from tests.reliability.outcome import Check, Outcome
 
 NANO = str(SHIPPED_BUNDLES / "nano")
 SLMX = (sys.executable, "-c", "from slm.cli import main; main()")

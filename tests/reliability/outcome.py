@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-Log = Callable[[str], None]
+from slm.console.notice import Log
 
 
 @dataclass

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slm.console.notice import Log
 from tests.reliability.forks import Forks, forks
-from tests.reliability.outcome import Log
 from tests.reliability.writers import BRIEF, NANO, NEIGHBOURS, NEW, NONE, OLD, Broken, Hashes, Writer, hashes
 
 PROMPTS = "".join(f"Once there was a {thing}.\n" for thing in ("dog", "cat", "tree", "boat", "hat", "star"))

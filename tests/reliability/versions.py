@@ -17,10 +17,11 @@ from pathlib import Path
 
 from export.exporter import export_bundle
 from export.settings import ExportSettings
+from slm.console.notice import Log
 from tests.bundles import brief_judge
 from tests.reliability.builds import ROOT, build
 from tests.reliability.formats import FROZEN, READERS, read
-from tests.reliability.outcome import Check, Log, Outcome
+from tests.reliability.outcome import Check, Outcome
 
 PACKAGES = ("slm", "runtimes", "export", "benchmarks")
 TYPED_FOR = "3.10"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.judge.rubric import SCHEMA
 from slm.console.errors import SlmxError, needs
+from slm.console.notice import Log
 from slm.storage.json_reader import Fields, as_plain_text, parse_json
 
 if TYPE_CHECKING:
@@ -107,16 +108,16 @@ class Judge:
 
     Args:
         endpoint: Where it is.
-        say: Called with a line about each long pause.
+        log: Called with a line about each long pause.
 
     Raises:
         SlmxError: The package openai is not installed.
     """
 
-    def __init__(self, endpoint: Endpoint, say: Callable[[str], None]) -> None:
+    def __init__(self, endpoint: Endpoint, log: Log) -> None:
         with needs("evaluate"):
             import openai
-        self._openai, self._endpoint, self._say = openai, endpoint, say
+        self._openai, self._endpoint, self._log = openai, endpoint, log
         self._client = self._connect()
         self._form: int | None = None
 
@@ -186,7 +187,7 @@ class Judge:
             pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) if pause is None else pause
             if pause >= TOLD_FROM:
                 repeats = f"{attempt + 1} of {self._endpoint.retries}"
-                self._say(f"{self._endpoint.url} {why}: waiting {pause:.0f} seconds, then again ({repeats})")
+                self._log(f"{self._endpoint.url} {why}: waiting {pause:.0f} seconds, then again ({repeats})")
             time.sleep(pause)
         raise AssertionError
 

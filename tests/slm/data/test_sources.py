@@ -94,7 +94,7 @@ def clone(tmp_path: Path) -> Path:
 
 def test_a_cloned_data_set_gives_its_training_files_to_training(clone: Path) -> None:
     lines: list[str] = []
-    assert list(read_stories(find_sources([clone], split="train", report=lines.append))) == sorted(TRAINING)
+    assert list(read_stories(find_sources([clone], split="train", log=lines.append))) == sorted(TRAINING)
     (line,) = lines
     assert line.startswith(
         f"{clone}: left out CITATION.cff, LICENSE, LICENSE.txt, README.md, dataset_infos.json and 2 "
@@ -106,7 +106,7 @@ def test_a_cloned_data_set_gives_its_training_files_to_training(clone: Path) -> 
 def test_a_cloned_data_set_gives_its_other_files_to_validation(clone: Path) -> None:
     lines: list[str] = []
     expected = sorted([*HELD_OUT, "extra.txt"])
-    assert list(read_stories(find_sources([clone], split="valid", report=lines.append))) == expected
+    assert list(read_stories(find_sources([clone], split="valid", log=lines.append))) == expected
     assert "data/train-00001-of-00002.jsonl (train data by name" in lines[0]
     assert list(read_stories([clone])) == sorted([*TRAINING, *HELD_OUT])
 
