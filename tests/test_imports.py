@@ -33,6 +33,7 @@ LIGHT_SLM = {
     "slm.hub.errors",
     "slm.hub.name",
     "slm.console.install",
+    "slm.console.notice",
     "slm.storage.json_reader",
     "slm.metrics",
     "slm.presets",
