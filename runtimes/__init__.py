@@ -2,6 +2,8 @@
 
 >>> from runtimes import load
 >>> print(load().generate("Once upon a time", max_tokens=60, seed=1).full_text)  # doctest: +SKIP
+
+`types` and `words` are at the root because several rooms need them. Everything else is in a room.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from slm.storage.json_reader import as_plain_text
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
-    "generate": ("runtimes.commands", "generate"),
+    "generate": ("runtimes.generate.commands", "generate"),
     "serve": ("runtimes.serve.commands", "serve"),
     "web": ("runtimes.web.commands", "web"),
     "list": ("runtimes.hub.commands", "list_bundles"),

@@ -1,20 +1,11 @@
-"""Terminal output of `slmx generate`: bold and dim text, and the current rate on the last line.
-
-A scroll region (DECSTBM) keeps the last line free. The cursor is saved before the line is written and restored after
-it (DECSC, DECRC). ECMA-48 and the manual of the VT100 define these sequences.
-"""
+"""Whether a terminal understands control sequences, and bold and dim text for one that does."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 
 import typer
-
-from slm.console.counted import counted
-
-EVERY = 0.1  # seconds between two figures
 
 
 def is_terminal() -> bool:
@@ -27,43 +18,3 @@ def is_terminal() -> bool:
 def styled(text: str, *, bold: bool = False, dim: bool = False) -> str:
     """Returns bold or dim text, or plain text if NO_COLOR is set (no-color.org)."""
     return text if os.environ.get("NO_COLOR") else typer.style(text, bold=bold or None, dim=dim or None)
-
-
-class LiveRate:
-    """Shows tokens/s on the last line until the block ends. It shows nothing if `active` is false."""
-
-    def __init__(self, active: bool) -> None:
-        self._active = active
-        self._lines = 0
-        self._count = 0
-        self._started = self._shown = time.perf_counter()
-
-    def __enter__(self) -> LiveRate:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._lines:
-            self._send(f"\x1b7\x1b[r\x1b[{self._lines};1H\x1b[2K\x1b8")
-            self._lines = 0
-
-    def add(self, tokens: int) -> None:
-        """Takes the number of tokens written so far. The shown figure changes at most ten times a second."""
-        now = time.perf_counter()
-        if not self._active or now - self._shown < EVERY:
-            return
-        rate = (tokens - self._count) / (now - self._shown)
-        self._count, self._shown = tokens, now
-        lines = os.get_terminal_size(sys.stderr.fileno()).lines
-        if lines > 2 and lines != self._lines:
-            self._lines = lines
-            # Index, then cursor up: this scrolls by a line if the cursor is on the last line, and keeps its column.
-            self._send(f"\x1bD\x1b[A\x1b7\x1b[1;{lines - 1}r\x1b8")
-        if self._lines:
-            line = styled(f"{counted(tokens, 'token')}, {rate:,.0f} tokens/s", dim=True)
-            self._send(f"\x1b7\x1b[{self._lines};1H\x1b[2K{line}\x1b8")
-
-    @staticmethod
-    def _send(sequence: str) -> None:
-        sys.stdout.flush()
-        sys.stderr.write(sequence)
-        sys.stderr.flush()

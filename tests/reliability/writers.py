@@ -189,7 +189,7 @@ def _pins(folder: Path, old: Hashes, after: Path) -> str:
 
 
 _SEEDED = ("--seed", "1", "--max-tokens", "12", "--temperature", "0.5")
-_ONNX = ("runtimes.engine.generator", "runtimes.engine.output", "runtimes.pack.open_signed")
+_ONNX = ("runtimes.engine.generator", "runtimes.generate.output", "runtimes.pack.open_signed")
 BRIEF = "tests.reliability.brief"  # a writer that imports it has a data set and a run as inputs
 _TRAINING = (
     "slm.data.prepare",

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtimes import commands, load
+from runtimes import load
+from runtimes.generate.commands import generate
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams, Settings, read_settings
 from slm.console.errors import SlmxError, UsageError
 
@@ -33,7 +34,7 @@ def test_the_settings_by_name_are_those_of_the_classes() -> None:
 
 
 def test_the_command_line_has_every_setting_with_its_default() -> None:
-    parameters = inspect.signature(commands.generate).parameters
+    parameters = inspect.signature(generate).parameters
     assert not NO_FLAGS & set(parameters)
     for name, default in settings_by_class().items():
         if name in NO_FLAGS:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from runtimes import load
 from runtimes.engine.banned_words import START, BannedWords, BannedWordsRule
 from runtimes.engine.generator import Generator
-from runtimes.engine.interactive import InteractiveStory
+from runtimes.generate.interactive import InteractiveStory
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams

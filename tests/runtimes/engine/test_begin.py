@@ -15,7 +15,7 @@ from export.settings import ExportSettings
 from runtimes import load
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
-from runtimes.engine.interactive import InteractiveStory
+from runtimes.generate.interactive import InteractiveStory
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.importers.hugging_face_tokenizer import import_tokenizer

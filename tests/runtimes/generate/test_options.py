@@ -15,7 +15,7 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.batch import Batch
-from runtimes.engine.output import check_new_file
+from runtimes.generate.output import check_new_file
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.storage.disk import is_temporary

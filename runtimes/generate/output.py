@@ -13,12 +13,13 @@ from pathlib import Path
 
 from runtimes.engine.batch import Batch
 from runtimes.engine.generator import Generator
-from runtimes.engine.interactive import InteractiveStory, write_turns
 from runtimes.engine.stream import Stream
+from runtimes.generate.interactive import InteractiveStory, write_turns
+from runtimes.generate.live_rate import LiveRate
 from runtimes.types import Completion
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError
-from slm.console.terminal import LiveRate, is_terminal, styled
+from slm.console.terminal import is_terminal, styled
 from slm.console.word_wrap import WordWrap
 from slm.storage.disk import check_creatable, write_errors, write_file
 

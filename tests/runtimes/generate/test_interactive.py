@@ -14,7 +14,7 @@ import pytest
 from runtimes import load
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
-from runtimes.engine.interactive import HELP, InteractiveStory, write_turns
+from runtimes.generate.interactive import HELP, InteractiveStory, write_turns
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.errors import SlmxError

@@ -10,7 +10,7 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.prompt_input import as_utf8, read_prompt, standard_input
+from runtimes.generate.prompt_input import as_utf8, read_prompt, standard_input
 from runtimes.types import (
     MAX_STORIES,
     ON_FULL,
@@ -190,8 +190,8 @@ def generate(
         raise UsageError(f"--interactive reads lines and writes one story as text: drop {' and '.join(unfit)}")
     beginning = read_prompt(prompt or [], prompt_file, piped=not interactive)
     from runtimes.engine.batch import Batch
-    from runtimes.engine.interactive import InteractiveStory
-    from runtimes.engine.output import StoryOutput, check_new_file
+    from runtimes.generate.interactive import InteractiveStory
+    from runtimes.generate.output import StoryOutput, check_new_file
 
     if save is not None:
         check_new_file(save)
