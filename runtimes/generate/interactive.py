@@ -8,20 +8,22 @@ from dataclasses import dataclass, field, replace
 from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.counted import counted
+from slm.console.notice import Log
 
 TURN_TOKENS = 64
 HELP = """a line is added to the story, an empty line lets the model continue
-/retry, /undo, /quit; Ctrl-C stops the model
-at the prompt, Ctrl-C and Ctrl-D end the story
+/retry writes the last turn again; /undo removes it, with the line you typed
+Ctrl-C stops the model; at the prompt, Ctrl-C, Ctrl-D and /quit end the story
 a turn has at most {turn} (--max-tokens)
 the model reads only the beginning and the end of a story longer than {context}"""
 
-Output = Callable[[str], None]
+# Receives the next piece of a story's text, as it is.
+WriteText = Callable[[str], None]
 
 
 @dataclass
 class InteractiveStory:
-    """The turns so far. A turn is the text that the reader added and the text that the model wrote.
+    """The beginning of a story and the turns so far. A turn is a line that the reader added, and what the model wrote.
 
     A turn has at most 64 tokens unless `config` has another limit, and the context slides.
     """
@@ -29,6 +31,7 @@ class InteractiveStory:
     generator: Generator
     config: GenerationConfig
     sampling: SamplingParams
+    beginning: str = ""
     turns: list[tuple[str, str]] = field(default_factory=list)
     attempts: int = 0
 
@@ -44,9 +47,9 @@ class InteractiveStory:
     @property
     def text(self) -> str:
         """The whole story."""
-        return "".join(added + written for added, written in self.turns)
+        return self.beginning + "".join(added + written for added, written in self.turns)
 
-    def go_on(self, added: str, write: Output) -> None:
+    def go_on(self, added: str, write: WriteText) -> None:
         """Adds the reader's words and lets the model continue.
 
         Each attempt draws with the next seed, so the same seed and turns give the same story. A turn that ends early is
@@ -70,59 +73,71 @@ class InteractiveStory:
         finally:
             self.turns.append((added, stream.completion.completion_text))
 
-    def retry(self, write: Output) -> None:
+    def retry(self, write: WriteText) -> None:
         """Writes the last turn again, if there is one."""
         if self.turns:
             added, _ = self.turns.pop()
             self.go_on(added, write)
 
     def undo(self) -> bool:
-        """Removes the last turn; returns False if there is none."""
+        """Removes the last turn, and never the beginning; returns False if there is no turn."""
         return bool(self.turns and self.turns.pop())
 
 
-def write_turns(story: InteractiveStory, prompt: str, lines: Iterable[str], write: Output, report: Output) -> None:
+def write_turns(story: InteractiveStory, lines: Iterable[str], write: WriteText, log: Log) -> None:
     """Writes a story with the reader until /quit, the end of the lines, or Ctrl-C between two turns.
+
+    If the story has a beginning, the model continues it before the first line is read.
 
     Args:
         story: Holds the turns, also after an error.
-        prompt: The beginning of the story; may be empty.
         lines: What the reader enters, with or without line breaks. Bytes that were not UTF-8 are lone surrogates.
         write: Called with each piece of the story's text.
-        report: Called with a message about each command.
+        log: Called with each line about the keys and commands, and with an empty line after each turn.
 
     Raises:
         SlmxError: As in `InteractiveStory.go_on`.
     """
     try:
-        report(story.help)
-        if prompt:
-            write(prompt)
-            story.go_on(prompt, write)
-            report("")
+        _log_lines(story.help, log)
+        if story.beginning:
+            write(story.beginning)
+            story.go_on("", write)
+            log("")
         for line in lines:
             if line.rstrip("\r\n") == "/quit":
                 break
-            _take_line(story, line.removesuffix("\n").removesuffix("\r"), write, report)
-            report("")
+            _take_line(story, line.removesuffix("\n").removesuffix("\r"), write, log)
+            log("")
     except KeyboardInterrupt:
         pass
 
 
-def _take_line(story: InteractiveStory, added: str, write: Output, report: Output) -> None:
+def _take_line(story: InteractiveStory, added: str, write: WriteText, log: Log) -> None:
     if not _is_text(added):
-        report("this line is not UTF-8 text and was left out; enter it again")
+        log("this line is not UTF-8 text and was left out; enter it again")
     elif added == "/undo":
-        report("removed; the story is now:\n" + story.text if story.undo() else "nothing to undo")
+        if not story.undo():
+            log("nothing to undo")
+        elif not story.text:
+            log("removed; the story is empty now")
+        else:
+            log("removed; the story is now:")
+            _log_lines(story.text, log)
     elif added == "/retry":
-        report("\nagain:" if story.turns else "nothing to write again")
+        log("again:" if story.turns else "nothing to write again")
         story.retry(write)
     elif added.startswith("/"):
-        report(story.help)
+        _log_lines(story.help, log)
     else:
         joined = f" {added}" if added and story.text and not story.text[-1].isspace() else added
         write(joined)
         story.go_on(joined, write)
+
+
+def _log_lines(text: str, log: Log) -> None:
+    for line in text.splitlines():
+        log(line)
 
 
 def _is_text(line: str) -> bool:

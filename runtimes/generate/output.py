@@ -20,7 +20,7 @@ from runtimes.types import Completion
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError
 from slm.console.terminal import is_terminal, styled
-from slm.console.word_wrap import WordWrap
+from slm.console.word_wrap import WordWrap, folded
 from slm.storage.disk import check_creatable, write_errors, write_file
 
 BETWEEN = "\n\n---\n\n"
@@ -77,15 +77,15 @@ class StoryOutput:
         _report(self._generator, batch.completions)
         return batch.completions
 
-    def write_in_turns(self, story: InteractiveStory, prompt: str, lines: io.TextIOWrapper) -> None:
+    def write_in_turns(self, story: InteractiveStory, lines: io.TextIOWrapper) -> None:
         """Writes a story with the reader, who enters lines."""
 
-        def report(line: str) -> None:
-            self._flush()
-            print(line, file=sys.stderr, flush=True)
+        def log(line: str) -> None:
+            self._end_line()
+            print(folded(line), file=sys.stderr, flush=True)
 
         try:
-            write_turns(story, prompt, _asked(lines), self._write, report)
+            write_turns(story, _asked(lines), self._write, log)
         finally:
             self._flush()
             if self._save is not None and story.turns:
@@ -118,6 +118,12 @@ class StoryOutput:
     def _flush(self) -> None:
         if self._wrap is not None:
             sys.stdout.write(self._wrap.flush())
+            sys.stdout.flush()
+
+    def _end_line(self) -> None:
+        """Ends the line that is being written, because a line for people follows it on the terminal."""
+        if self._wrap is not None:
+            sys.stdout.write(self._wrap.end_line())
             sys.stdout.flush()
 
     def _end(self, text: str) -> None:

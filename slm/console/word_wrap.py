@@ -87,3 +87,9 @@ class WordWrap:
         self._column = (self._column - 1) % width + 1 if self._column else 0
         self._blanks, self._word, self._length = "", "", 0
         return out
+
+    def end_line(self) -> str:
+        """Returns the word that was kept, because another text ends the line here. What is added next begins a line."""
+        out = self.flush()
+        self._blanks, self._column = "", 0
+        return out

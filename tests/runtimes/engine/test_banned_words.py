@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from runtimes import load
 from runtimes.engine.banned_words import START, BannedWords, BannedWordsRule
 from runtimes.engine.generator import Generator
-from runtimes.generate.interactive import InteractiveStory
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
+from runtimes.generate.interactive import InteractiveStory
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
 from slm.console.errors import UsageError
 from tests import bundles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -14,10 +15,12 @@ import pytest
 from runtimes import load
 from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
-from runtimes.generate.interactive import HELP, InteractiveStory, write_turns
 from runtimes.engine.session import Session
+from runtimes.generate.interactive import HELP, InteractiveStory, write_turns
+from runtimes.generate.output import StoryOutput
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.errors import SlmxError
+from slm.console.word_wrap import WordWrap
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
@@ -43,8 +46,8 @@ def in_turns(
     """The story, the pieces of its text that were written, and the messages."""
     written: list[str] = []
     messages: list[str] = []
-    story = InteractiveStory(generator, GenerationConfig(8), sampling)
-    write_turns(story, prompt, lines, written.append, messages.append)
+    story = InteractiveStory(generator, GenerationConfig(8), sampling, prompt)
+    write_turns(story, lines, written.append, messages.append)
     return story.text, "".join(written), "\n".join(messages)
 
 
@@ -88,6 +91,35 @@ def test_commands_are_answered(generator: Generator) -> None:
         assert line in messages
     assert "a turn has at most 8 tokens (--max-tokens)\nthe model reads only the beginning" in messages
     assert max(map(len, messages.splitlines())) <= 80
+
+
+def test_undo_takes_a_line_with_what_followed_and_never_the_beginning(generator: Generator) -> None:
+    text, _, messages = in_turns(generator, "Once", ["The dog", "/undo", "/undo", "/undo"])
+    assert text == "Once"
+    assert messages.splitlines().count("nothing to undo") == 1
+    assert messages.endswith("removed; the story is now:\nOnce\n\nnothing to undo\n")
+    again, _, _ = in_turns(generator, "Once", ["/undo", ""])
+    assert again == in_turns(generator, "Once", [])[0], "the model continues the beginning anew"
+    text, _, messages = in_turns(generator, "", ["Once", "/undo"])
+    assert text == ""
+    assert messages.endswith("removed; the story is empty now\n")
+
+
+def test_each_turn_begins_a_line_of_the_terminal(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr", sys.stdout)
+    monkeypatch.setenv("COLUMNS", "30")
+    story = InteractiveStory(generator, GenerationConfig(40), SamplingParams(1.0, seed=4), "Once")
+    StoryOutput(generator, False, None).write_in_turns(story, io.TextIOWrapper(io.BytesIO(b"\n\n\n")))
+    seen = capsys.readouterr().out
+    assert max(map(len, seen.splitlines()[-20:])) <= 30
+    for added, written in story.turns[1:]:
+        wrap = WordWrap(lambda: 30)
+        turn = wrap.add(added + written) + wrap.flush()
+        assert "\n" in turn
+        assert f"\n{turn}\n" in seen
 
 
 def test_a_story_grows_beyond_the_context(generator: Generator) -> None:
@@ -166,7 +198,7 @@ def test_a_line_that_is_not_text_is_left_out_and_the_story_goes_on(generator: Ge
 
 
 def test_a_turn_that_fails_is_kept_as_far_as_it_came(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    story = InteractiveStory(generator, GenerationConfig(8), GREEDY)
+    story = InteractiveStory(generator, GenerationConfig(8), GREEDY, "Once")
     whole = in_turns(generator, "Once", [])[0]
     step, steps = Session.step, iter(range(3))
 
@@ -176,7 +208,7 @@ def test_a_turn_that_fails_is_kept_as_far_as_it_came(generator: Generator, monke
 
     monkeypatch.setattr(Session, "step", damaged)
     with pytest.raises(SlmxError, match="no numbers"):
-        write_turns(story, "Once", [], lambda piece: None, lambda line: None)
+        write_turns(story, [], lambda piece: None, lambda line: None)
     assert whole.startswith(story.text)
     assert len(story.text) > len("Once")
 

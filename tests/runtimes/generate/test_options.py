@@ -15,8 +15,8 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.batch import Batch
-from runtimes.generate.output import check_new_file
 from runtimes.engine.session import Session
+from runtimes.generate.output import check_new_file
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.storage.disk import is_temporary
 from tests import bundles

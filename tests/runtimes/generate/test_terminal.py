@@ -86,7 +86,7 @@ def test_a_story_in_turns_asks_with_a_sign_and_names_its_keys(tmp_path: Path) ->
     seen, code = on_terminal("-i", "--max-tokens", "4", cwd=tmp_path, env={"TERM": "dumb"}, typed=b"The dog\n/quit\n")
     assert code == 0
     talk = seen.decode()
-    assert "Ctrl-C stops the model\r\nat the prompt, Ctrl-C and Ctrl-D end the story" in talk
+    assert "Ctrl-C stops the model; at the prompt, Ctrl-C, Ctrl-D and /quit end the story\r\n" in talk
     assert talk.count("> ") == 2
 
 

@@ -29,6 +29,12 @@ def test_a_word_that_no_line_holds_is_left_to_the_terminal() -> None:
     assert wrapped("ab " + "x" * 25 + " cd", 10) == "ab\n" + "x" * 25 + " cd"
 
 
+def test_after_the_line_of_another_text_the_columns_begin_anew() -> None:
+    wrap = WordWrap(lambda: 10)
+    assert wrap.add("one two ") + wrap.end_line() == "one two"
+    assert wrap.add("three four") + wrap.flush() == "three four"
+
+
 def test_style_takes_no_columns_and_joins_words() -> None:
     wrap = WordWrap(lambda: 8)
     out = wrap.add("one pla", lambda part: f"<{part}>") + wrap.add("ying") + wrap.flush()
