@@ -55,7 +55,7 @@ A {shape.family} shaped story model of {shape.parameters:,} parameters: {layers}
 
 {weights}| | |
 |---|---|
-| source | {made_from.told_source or "not recorded"} |
+| source | {made_from.shown_source or "not recorded"} |
 | licence of the source | {made_from.licence or "not stated"} |
 {training}
 ## Variants

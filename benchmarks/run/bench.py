@@ -120,7 +120,7 @@ class Bench:
         self._complete = False
         self._bundles = [Bundle.open(folder) for folder in settings.bundles]
         for bundle in self._bundles:
-            bundle.check_all()
+            bundle.check_listed_files()
         default = QUICK_PRESETS if settings.quick else PRESETS
         self._presets = settings.presets or (() if self._bundles else default)
         for preset in self._presets:

@@ -170,7 +170,7 @@ def _known_bundle(folder: Path) -> Bundle | None:
     """Returns the bundle of an earlier run; None if there is none, or if other package versions made it."""
     try:
         bundle = Bundle.open(folder)
-        bundle.check_all()
+        bundle.check_listed_files()
     except SlmxError:
         return None
     made_with = bundle.manifest.versions

@@ -111,7 +111,7 @@ class MadeFrom:
     licence: str | None = None
 
     @property
-    def told_source(self) -> str | None:
+    def shown_source(self) -> str | None:
         """The source in words for people, who could take a validation text for one that the model learned from."""
         if self.source is None:
             return None

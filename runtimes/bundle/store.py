@@ -263,15 +263,15 @@ class Bundle:
             found.append(f"{self.path}: {name!a} is not listed in {MANIFEST_FILE}; take it out of the bundle")
         return found
 
-    def check_whole(self) -> None:
-        """Reads every listed file; SlmxError for the first line of `problems`, also for a file that is not listed."""
-        for line in self.problems():
-            raise SlmxError(line)
-
-    def check_all(self) -> None:
+    def check_listed_files(self) -> None:
         """Reads every listed file; SlmxError for the first one that is missing or changed. Other files are allowed."""
         for name in self.manifest.files:
             self.read(name)
+
+    def check_only_listed_files(self) -> None:
+        """Does as `check_listed_files`, and allows no other file; SlmxError for the first line of `problems`."""
+        for line in self.problems():
+            raise SlmxError(line)
 
 
 def _open_store(path: Path) -> Store:

@@ -84,7 +84,7 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
         "layers": shape.n_layer,
         "heads": shape.n_head,
         "channels": shape.n_embd,
-        "source": manifest.checkpoint.told_source,
+        "source": manifest.checkpoint.shown_source,
         "licence": manifest.checkpoint.licence,
         "target": manifest.target,
         "default": manifest.default,

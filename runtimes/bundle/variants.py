@@ -39,9 +39,11 @@ class Variant:
         file: Its file, relative to the bundle.
         what: What the file is, in a few words, for the manifest.
         runner: The library that runs it.
-        is_float: Whether it computes in float32.
+        is_float: Whether it computes in float32. A text then has the same logits however it is read, also step by
+            step, except for the last digits.
         independent_rows: Whether the logits of a row do not depend on the other rows in the same run, and those of a
-            position not on the other positions in it. In float the last digits can differ. docs/export.md has the rule.
+            position not on the other positions in it. In float the last digits can differ, and without `is_float` a
+            step of one token can differ by more. docs/export.md has the rule.
         shared_cache: Whether past and present keys and values can be one buffer.
         preference: Rank as the default of a bundle that does not hold its target's default; 0 is the first choice.
         gate: The limits that it must not exceed.

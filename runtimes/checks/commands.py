@@ -83,8 +83,11 @@ def doctor(
     limit = f"of those that lose at most {MOST_LOSS:.0%}"
     if equal:
         rule = "it is the default" if kept == usual else "no other needs fewer threads"
-        told = "; ".join(map(str, equal))
-        tell("quickest", f"{kept}, {limit}; equally quick within the noise: {told}; the first is kept, because {rule}")
+        others_as_quick = "; ".join(map(str, equal))
+        tell(
+            "quickest",
+            f"{kept}, {limit}; equally quick within the noise: {others_as_quick}; the first is kept, because {rule}",
+        )
     else:
         tell("quickest", f"{kept}, {limit}")
     why = "" if kept == usual else f", chosen for the target {opened.manifest.target} and the size"
@@ -117,7 +120,7 @@ def info(
     from runtimes.bundle.summary import bundle_facts, judged_line, variant_lines
 
     opened = Bundle.open(find_bundle(bundle))
-    opened.check_all()
+    opened.check_listed_files()
     if as_json:
         typer.echo(json.dumps(bundle_facts(opened), indent=1, ensure_ascii=False))
         return
@@ -126,7 +129,7 @@ def info(
         f"{manifest.title}: a {c.family} of {c.parameters:,} parameters, "
         f"{counted(c.n_layer, 'layer')}, {counted(c.n_head, 'head')}, "
         f"{counted(c.n_embd, 'channel')}, vocabulary {c.vocab_size:,}, context {c.block_size:,}",
-        f"source: {manifest.checkpoint.told_source or 'not recorded'}",
+        f"source: {manifest.checkpoint.shown_source or 'not recorded'}",
         f"licence of the source: {manifest.checkpoint.licence or 'not stated'}",
     ):
         typer.echo(folded(line, 2))

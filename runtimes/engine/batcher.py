@@ -66,7 +66,7 @@ class Batcher:
 
     def _begin_empty(self, pool: Pool) -> None:
         self._pool = pool
-        self._prompts = PromptCache(pool, self._generator.is_float)
+        self._prompts = PromptCache(pool, self._generator.readings_agree)
         self._rows: list[Story] = []  # the story in each row of the pool
         self._waiting: deque[Story | TextScore] = deque()
         self._sliding: deque[Story] = deque()  # stories whose context is full. They left their rows to be read again.

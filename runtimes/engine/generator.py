@@ -157,8 +157,12 @@ class Generator:
         return SlmxError(f"{self.variant}: its logits are no numbers; its weights are damaged or overflow: {advice}")
 
     @property
-    def is_float(self) -> bool:
-        """Whether a position's logits do not depend on the other positions in the same run, except for rounding."""
+    def readings_agree(self) -> bool:
+        """Whether a text has the same logits however it is read, in other parts or step by step, except for rounding.
+
+        It is so in variants that compute in float. The others round activations, so what they read changes the rounding
+        (docs/export.md).
+        """
         return VARIANTS[self.variant].is_float
 
     def tokenize(self, text: str) -> list[int]:
@@ -218,8 +222,8 @@ class Generator:
             config: Where the story ends.
             sampling: How ids are chosen.
             reuse: Whether the prompt reuses the positions that it shares with an earlier story. The default is True for
-                float variants. int8 and int4 round differently when they read a prompt in parts, so the same seed can
-                write another story.
+                float variants (`readings_agree`). The others round differently if a position is read in another run, so
+                the same seed can write another story.
 
         Returns:
             The story, which is written as it is read.
@@ -229,7 +233,7 @@ class Generator:
         """
         self.require_open()
         story = self.story(prompt, config or GenerationConfig(), sampling or SamplingParams())
-        return Stream(self, story, self.is_float if reuse is None else reuse)
+        return Stream(self, story, self.readings_agree if reuse is None else reuse)
 
     def batch(
         self, prompts: Sequence[str], config: GenerationConfig | None = None, sampling: SamplingParams | None = None

@@ -40,13 +40,13 @@ class PromptCache:
 
     Args:
         running: The pool whose stories the prompts belong to.
-        parts_agree: Whether positions may be copied into a prompt that goes on differently. int8 rounds differently
-            when it reads a prompt in other parts, so only whole prompts are copied there.
+        readings_agree: As in `Generator`. If not, only whole prompts are copied, not beginnings of prompts that go on
+            differently.
     """
 
-    def __init__(self, running: Pool, parts_agree: bool) -> None:
+    def __init__(self, running: Pool, readings_agree: bool) -> None:
         self._running = running
-        self._parts_agree = parts_agree
+        self._readings_agree = readings_agree
         self._most = max(1, min(MOST_PROMPTS, MOST_BYTES // running.row_bytes))
         self._prompts: list[CachedPrompt] = []  # the one that was used last is at the end
 
@@ -66,7 +66,7 @@ class PromptCache:
             A cache with the longest beginning of the sequence that another cache or a running story has, but never with
             its last id.
         """
-        source, row, shared = self._best_prefix(ids) if self._parts_agree else (self._running, 0, 0)
+        source, row, shared = self._best_prefix(ids) if self._readings_agree else (self._running, 0, 0)
         if len(self._prompts) < self._most:
             prompt = CachedPrompt(self._running.another(1))
             prompt.pool.add()

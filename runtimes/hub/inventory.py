@@ -82,7 +82,7 @@ def _entry(name: str, origin: Origin, path: Path) -> Entry:
         default = bundle.manifest.default
         variants = tuple(sorted(bundle.manifest.variants, key=lambda variant: variant != default))
         record = None if origin is Origin.SHIPPED else read_record(path, bundle.manifest_sha256)
-        source = bundle.manifest.checkpoint.told_source
+        source = bundle.manifest.checkpoint.shown_source
         if record is not None:
             date, source = record.date, f"{record.hub}/{record.repository} at {record.commit[:12]}"
     return Entry(name, origin, path, _size(path), date, source, variants, problem)

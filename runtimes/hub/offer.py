@@ -110,7 +110,7 @@ class Packed:
     def _open(self, path: Path) -> Bundle:
         with _named(self.snapshot):
             bundle = Bundle.open(path)
-            bundle.check_whole()
+            bundle.check_only_listed_files()
         return bundle
 
     def signature(self, key: Path) -> bytes:

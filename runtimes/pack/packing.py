@@ -45,7 +45,7 @@ def pack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> int:
     """
     signature = _signature(bundle, log)
     held = _check_out(bundle, out, replace)
-    bundle.check_whole()
+    bundle.check_only_listed_files()
     total = sum(entry.bytes + HEADERS for entry in bundle.manifest.files.values())
     if total > MAX_BYTES - 2**20 or len(bundle.manifest.files) >= MAX_ENTRIES:
         raise SlmxError(
@@ -131,7 +131,7 @@ def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
     """
     if not bundle.is_archive:
         raise SlmxError(f"{bundle.path}: a folder already; slmx unpack takes a file that slmx pack made")
-    bundle.check_whole()
+    bundle.check_only_listed_files()
     signature = _signature(bundle, log)
     with atomic_folder(out, BUNDLE, replace) as fresh:
         for name, content in _files(bundle):

@@ -47,7 +47,7 @@ def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path
     if path.exists() and earlier is None:
         raise SlmxError(f"{path}: not a signature of a bundle, so it is not replaced; move it away")
     private = read_private_key(key)
-    bundle.check_whole()
+    bundle.check_only_listed_files()
     payload = statement(bundle.manifest.title, _hashes(bundle))
     envelope = Envelope(payload, sign_bytes(private, signed_bytes(payload)), key_id(private.public_key()))
     write_file(path, envelope.to_bytes())

@@ -182,7 +182,7 @@ def _add_model(folder: _Folder, model: SiteModel, log: Log) -> dict[str, int | s
         "tokenizer": f"{home}/{TOKENIZER_FILE}",
         "manifest": f"{home}/{MANIFEST_FILE}",
         "parameters": bundle.config.parameters,
-        "source": manifest.checkpoint.told_source or "",
+        "source": manifest.checkpoint.shown_source or "",
         "licence": manifest.checkpoint.licence or "",
     }
 
@@ -194,7 +194,7 @@ def _licences(models: Sequence[SiteModel]) -> str:
         made_from = model.bundle.manifest.checkpoint
         lines += [
             f"{model.name} ({model.variant})",
-            f"  made from: {made_from.told_source or 'not recorded'}",
+            f"  made from: {made_from.shown_source or 'not recorded'}",
             f"  licence of the source: {made_from.licence or 'not stated'}",
             "",
         ]

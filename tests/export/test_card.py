@@ -95,7 +95,7 @@ def test_the_title_is_what_the_person_calls_the_model(name: str | None, title: s
 def test_a_validation_text_is_told_from_one_that_the_model_learned_from() -> None:
     made_from = MadeFrom("0" * 64, False, f"{source_of(TRAINED)}; before that, c (valid).txt (train), d.txt (valid)")
     held = "b.txt (held out for validation); before that, c (valid).txt, d.txt (held out for validation)"
-    assert made_from.told_source == f"a.txt, {held}"
+    assert made_from.shown_source == f"a.txt, {held}"
     manifest = replace(Bundle.open(SHIPPED_BUNDLES / "nano").manifest, checkpoint=made_from)
     assert f"| source | a.txt, {held} |" in model_card(manifest, TRAINED)
 

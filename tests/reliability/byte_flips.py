@@ -31,7 +31,7 @@ def contents_of(path: Path) -> dict[str, bytes] | None:
     """What slmx reads from a bundle; None if it refuses it in one line, and ValueError for any other refusal."""
     try:
         bundle = Bundle.open(path)
-        bundle.check_whole()
+        bundle.check_only_listed_files()
         return {MANIFEST_FILE: bundle.manifest_bytes(), **{name: bundle.read(name) for name in bundle.manifest.files}}
     except SlmxError as error:
         if len(str(error).splitlines()) != 1:

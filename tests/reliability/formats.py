@@ -30,7 +30,7 @@ def _checkpoint(path: Path) -> str:
 
 
 def _bundle(path: Path) -> str:
-    Bundle.open(path).check_all()
+    Bundle.open(path).check_listed_files()
     with load(path, "fp32") as generator:
         return generator.generate(PROMPT, max_tokens=NEW_TOKENS, temperature=0.0).full_text
 

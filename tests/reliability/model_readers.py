@@ -140,7 +140,7 @@ def _archive(home: Path) -> Reader:
     pack_bundle(Bundle.open(bundle), path, replace=False, log=lambda line: None)
 
     def read() -> None:
-        Bundle.open(path).check_whole()
+        Bundle.open(path).check_only_listed_files()
 
     return Reader([path.read_bytes()], at(path, read))
 

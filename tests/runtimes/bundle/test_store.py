@@ -63,7 +63,7 @@ def refusal(use: Callable[[], object]) -> str:
 
 def test_a_whole_bundle_opens(whole: Path, tiny_checkpoint: Path) -> None:
     bundle = Bundle.open(whole)
-    bundle.check_all()
+    bundle.check_listed_files()
     assert bundle.problems() == []
     assert bundle.variants == ["int8", "fp32"]
     assert bundle.model_path() == whole / "onnx/model_int8.onnx"
@@ -93,7 +93,7 @@ def test_a_changed_byte_is_found_in_every_file(spoilt: Path, name: str, where: f
         f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy it again, or export to another --out"
     )
     bundle = Bundle.open(spoilt)
-    assert refusal(bundle.check_all) == line
+    assert refusal(bundle.check_listed_files) == line
     assert refusal(lambda: bundle.read(name)) == line
     assert bundle.problems() == [line]
 
@@ -105,19 +105,19 @@ def test_a_missing_a_cut_or_a_longer_file_is_named(spoilt: Path, name: str) -> N
     bundle = Bundle.open(spoilt)
     for other in (content[:-1], content + b"\n"):
         path.write_bytes(other)
-        assert refusal(bundle.check_all).startswith(f"{path}: not the file that")
+        assert refusal(bundle.check_listed_files).startswith(f"{path}: not the file that")
     path.unlink()
     line = f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
-    assert refusal(bundle.check_all) == line
+    assert refusal(bundle.check_listed_files) == line
     path.mkdir()
-    assert refusal(bundle.check_all).startswith(f"{path}: cannot read (")
+    assert refusal(bundle.check_listed_files).startswith(f"{path}: cannot read (")
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(spoilt: Path) -> None:
     path = spoilt / "README.md"
     path.unlink()
     os.mkfifo(path)
-    assert refusal(Bundle.open(spoilt).check_all).startswith(f"{path}: cannot read (not a file)")
+    assert refusal(Bundle.open(spoilt).check_listed_files).startswith(f"{path}: cannot read (not a file)")
 
 
 def test_only_what_is_used_is_read_and_hashed(spoilt: Path, slmx: Slmx) -> None:
@@ -183,7 +183,7 @@ def test_a_manifest_without_the_tokenizer_says_so(spoilt: Path) -> None:
 def test_a_link_that_leaves_the_bundle_is_refused(spoilt: Path, tmp_path: Path, name: str) -> None:
     outside = shutil.move(spoilt / name, tmp_path / "outside")
     (spoilt / name).symlink_to(outside)
-    line = refusal(lambda: Bundle.open(spoilt).check_all())
+    line = refusal(lambda: Bundle.open(spoilt).check_listed_files())
     assert "a link out of the bundle; copy the files themselves (cp -rL), or export it again" in line
 
 
@@ -191,14 +191,14 @@ def test_a_link_that_stays_in_the_bundle_and_a_link_to_it_are_followed(spoilt: P
     (spoilt / "README.md").rename(spoilt / "onnx/README.md")
     (spoilt / "README.md").symlink_to("onnx/README.md")
     (tmp_path / "link").symlink_to(spoilt)
-    Bundle.open(tmp_path / "link").check_all()
+    Bundle.open(tmp_path / "link").check_listed_files()
 
 
 def test_links_in_a_circle_are_one_line(spoilt: Path) -> None:
     path = spoilt / "README.md"
     path.unlink()
     path.symlink_to("README.md")
-    assert str(path) in refusal(Bundle.open(spoilt).check_all)
+    assert str(path) in refusal(Bundle.open(spoilt).check_listed_files)
 
 
 def test_files_that_are_not_listed_are_named(spoilt: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_files_that_are_not_listed_are_named(spoilt: Path, tmp_path: Path) -> No
     lines = bundle.problems()
     assert len(lines) == 3
     assert all(line.isprintable() and "is not listed in manifest.json" in line for line in lines)
-    bundle.check_all()
+    bundle.check_listed_files()
 
 
 def test_what_a_killed_writer_left_is_no_file_of_the_bundle(spoilt: Path) -> None:
@@ -222,7 +222,7 @@ def test_what_a_killed_writer_left_is_no_file_of_the_bundle(spoilt: Path) -> Non
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_an_archive_gives_what_its_folder_gives(whole: Path, tmp_path: Path, method: int) -> None:
     folder, archive = Bundle.open(whole), Bundle.open(pack(whole, tmp_path / "a é 100% #1.slmx", method))
-    archive.check_all()
+    archive.check_listed_files()
     assert archive.problems() == []
     assert archive.manifest == folder.manifest
     assert archive.manifest_sha256 == folder.manifest_sha256

@@ -81,11 +81,11 @@ def test_the_source_and_the_licence_of_a_model_travel_with_it() -> None:
     site = real_site()
     for model, bundle in zip(read_table(site)["models"], (NANO, MICRO), strict=True):
         made_from = Bundle.open(bundle).manifest.checkpoint
-        assert (model["source"], model["licence"]) == (made_from.told_source, made_from.licence)
+        assert (model["source"], model["licence"]) == (made_from.shown_source, made_from.licence)
         licences = (site / "LICENSES.txt").read_text("utf-8")
-        assert made_from.told_source is not None
+        assert made_from.shown_source is not None
         assert made_from.licence is not None
-        assert made_from.told_source in licences
+        assert made_from.shown_source in licences
         assert made_from.licence in licences
         for software in ("onnxruntime-web", "@huggingface/tokenizers", "THIRD PARTY SOFTWARE NOTICES"):
             assert software in licences

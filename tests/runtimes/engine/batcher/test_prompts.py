@@ -65,7 +65,7 @@ def test_the_prompts_that_were_used_last_are_kept(int8: Generator, reads: Reads)
 def test_kept_prompts_have_bounded_memory(monkeypatch: pytest.MonkeyPatch, most: float, kept: int) -> None:
     """A row of nano has 1 MiB."""
     monkeypatch.setattr("runtimes.engine.prompt_cache.MOST_BYTES", most)
-    cache = PromptCache(load().pool(2), parts_agree=True)
+    cache = PromptCache(load().pool(2), readings_agree=True)
     assert len({id(cache.take([number])) for number in range(9)}) == kept
 
 
