@@ -17,6 +17,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.generator import Generator
 from slm.console.errors import SlmxError
+from slm.folder_kind import PACKED_SUFFIX
 
 PROMPT = "Once upon a time"
 TOKENS = 64
@@ -152,7 +153,7 @@ def _batch(machine: Machine, cpu: str, expected: Expected) -> str:
 def _packed(machine: Machine, cpu: str, expected: Expected) -> str:
     """Packs the shipped bundle there, and writes a story from the file."""
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / f"{DEFAULT_BUNDLE}.slmx"
+        file = Path(folder) / f"{DEFAULT_BUNDLE}{PACKED_SUFFIX}"
         _run(machine, cpu, "pack", DEFAULT_BUNDLE, "--out", str(file))
         note = _story(machine, cpu, expected.shipped, must_agree=False, options=("--bundle", str(file)))
         return f"{file.stat().st_size:,} bytes; {note}"

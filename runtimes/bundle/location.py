@@ -12,7 +12,7 @@ from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
 from slm.console.errors import SlmxError
-from slm.folder_kind import Kind, wrong_kind
+from slm.folder_kind import PACKED_SUFFIX, Kind, wrong_kind
 from slm.storage.json_reader import is_plain_name
 
 # Folder for exports, relative to the current folder; each export is there under the name of its checkpoint or preset.
@@ -20,7 +20,6 @@ BUNDLES = Path("bundles")
 # The bundles inside the package, each in a folder of its name.
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
 DEFAULT_BUNDLE = "nano"
-ARCHIVE_SUFFIX = ".slmx"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
 BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"
 
@@ -66,7 +65,7 @@ def _entries(folder: Path) -> list[Path]:
 
 def _bundles_in(folder: Path) -> Iterator[Path]:
     for path in sorted(_entries(folder)):
-        is_archive = path.suffix == ARCHIVE_SUFFIX and path.is_file()
+        is_archive = path.suffix == PACKED_SUFFIX and path.is_file()
         if not path.name.startswith(".") and (is_archive or (path / MANIFEST_FILE).is_file()):
             yield path
 
@@ -119,7 +118,7 @@ def _not_found(path: Path, name: str) -> SlmxError:
 
 def _folded(name: str) -> str:
     """Returns a name without the ending of an archive and without the difference of small and capital letters."""
-    return name.casefold().removesuffix(ARCHIVE_SUFFIX)
+    return name.casefold().removesuffix(PACKED_SUFFIX)
 
 
 def find_bundle(bundle: Path | None, say: bool = True) -> Path:

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import bundle_path
+from runtimes.bundle.location import BUNDLE_HELP, bundle_path
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
-
-BUNDLE = "A bundle: a folder, an archive, or a name that slmx list shows."
 
 
 def _log(line: str) -> None:
@@ -20,7 +18,7 @@ def _log(line: str) -> None:
 
 
 def pack(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE)],
+    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
     out: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.slmx in the current folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another packed bundle in --out.")] = False,
 ) -> None:
@@ -81,7 +79,7 @@ def keygen(
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE)],
+    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
     key: Annotated[Path, typer.Option(help="The private key: NAME.key of slmx keygen, or another PEM of P-256.")],
 ) -> None:
     """Sign a bundle, after a check of every file in it.
