@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MAX_BYTES = 2**20
+# Without a handler, Python prints a warning as one line on stderr.
+LOG = logging.getLogger(__name__)
+
+
+class DamagedPinsError(SlmxError):
+    """The file of choices was read, and is not one that slmx wrote."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +54,30 @@ def pins_path() -> Path:
 
 
 def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
-    """Returns the choice for a bundle on a processor; None if there is none, or if this user cannot read any.
+    """Returns the choice for a bundle on a processor; None if there is none, or if the file of choices cannot be read.
 
-    Raises:
-        SlmxError: The file of choices is damaged.
+    A file that is damaged or forbidden is a warning in the log.
     """
     try:
         path = pins_path()
         os.stat(path)
     except (OSError, SlmxError):
         return None
-    pin = read_pins(path).get(bundle.manifest_sha256)
+    try:
+        pin = read_pins(path).get(bundle.manifest_sha256)
+    except SlmxError as error:
+        LOG.warning("%s; going on without a choice", error)
+        return None
     return pin if pin is not None and pin.cpu == cpu and pin.variant in bundle.variants else None
 
 
 def read_pins(path: Path) -> dict[str, Pin]:
-    """Returns the choices of a file by the hash of the manifest; none if it is missing, SlmxError if it is damaged."""
+    """Returns the choices of a file by the hash of the manifest; none if it is missing.
+
+    Raises:
+        DamagedPinsError: It is damaged, or of another format.
+        SlmxError: It cannot be read.
+    """
     try:
         fields = Fields(read_json(path, MAX_BYTES))
         if fields.integer("format_version") != FORMAT_VERSION:
@@ -71,9 +86,12 @@ def read_pins(path: Path) -> dict[str, Pin]:
         return {digest: _pin(bundles.object(digest)) for digest in bundles}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SlmxError(f"{path}: cannot read the choices of slmx doctor --pin ({reason}); remove this file") from None
+    except OSError as error:
+        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+    except ValueError as error:
+        raise DamagedPinsError(
+            f"{path}: damaged ({error}); slmx doctor --pin or --unpin writes it anew, without its other choices"
+        ) from None
 
 
 def _pin(fields: Fields) -> Pin:

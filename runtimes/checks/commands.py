@@ -33,7 +33,7 @@ def doctor(
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS
     from runtimes.checks.doctor import Way, choose, fatal_traps, limits, look, measure_ways, traps
-    from runtimes.checks.pins import remove_pin, write_pin
+    from runtimes.checks.pins import check_pins, remove_pin, write_pin
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
     from runtimes.system.busy import BusyWatch
@@ -45,7 +45,7 @@ def doctor(
     if pin and unpin:
         raise UsageError("--pin and --unpin exclude each other: drop one")
     if pin:
-        pins_path()  # before the measurement
+        check_pins()
     if unpin:
         opened = Bundle.open(find_bundle(bundle))
         removed = remove_pin(opened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
 from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.errors import UsageError, needs
+from slm.console.word_wrap import folded, terminal_columns
 from slm.folder_kind import PRETRAINED
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
 from slm.storage.json_reader import Fields, as_plain_text, read_json
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry
 
 HUB_NAME_HELP = "Repository on the Hugging Face hub: OWNER/NAME"
+# Columns of `slmx list`: the most of the variants, and the least that the source gets on a terminal.
+LONGEST_VARIANTS, LEAST_SOURCE = 15, 20
 
 
 def _log(line: str) -> None:
@@ -88,9 +92,12 @@ def list_bundles(as_json: Annotated[bool, typer.Option("--json", help="Print one
         return
     rows = [("name", "origin", "MB", "date", "variants", "source"), *map(_row, entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    before_source = sum(widths) + 2 * len(widths)
+    indent = before_source if before_source + LEAST_SOURCE <= terminal_columns() else 2
     for row in rows:
         name, origin, megabytes, date, variants = (row[column].ljust(widths[column]) for column in range(5))
-        typer.echo("  ".join((name, origin, megabytes.strip().rjust(widths[2]), date, variants, row[5])).rstrip())
+        line = "  ".join((name, origin, megabytes.strip().rjust(widths[2]), date, variants, row[5])).rstrip()
+        typer.echo(folded(line, indent))
 
 
 def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
@@ -99,9 +106,15 @@ def _row(entry: Entry) -> tuple[str, str, str, str, str, str]:
         entry.origin.value,
         f"{entry.bytes / 1e6:,.1f}",
         (entry.date or "")[:10],
-        ",".join(entry.variants),
+        _variants(entry.variants),
         as_plain_text(f"damaged: {entry.problem}" if entry.problem else _first(entry.source or "")),
     )
+
+
+def _variants(names: Sequence[str]) -> str:
+    """Returns the names of a few variants, or else the first, which is the default, and how many more there are."""
+    names_of_all = ",".join(names)
+    return names_of_all if len(names_of_all) <= LONGEST_VARIANTS else f"{names[0]} and {len(names) - 1} more"
 
 
 def _first(source: str) -> str:

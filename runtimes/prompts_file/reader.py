@@ -84,6 +84,7 @@ class PromptsReader:
     Attributes:
         name: The name of the input, for messages.
         is_json: Whether each line is JSON; else it is a prompt.
+        is_empty: Whether it has no line, not even a blank one.
         start: The number of lines before the first one.
         stop: The number of the last line; None if it is not known yet.
         taken: The number of the last line that was taken.
@@ -110,6 +111,7 @@ class PromptsReader:
             file.seek(before)
             self.start, self.stop = (0, total) if shard is None else shard.part_of(total)
         first = _read_line(file)
+        self.is_empty = not first
         self.is_json = path.suffix in JSON_SUFFIXES or (path.suffix not in TEXT_SUFFIXES and _looks_like_json(first))
         self.taken = self.start
         self._digest = hashlib.sha256()

@@ -107,7 +107,7 @@ def write_stories(generator: Generator, job: PromptsJob, log: Log) -> int:
                 **job.defaults(),
             }
             file = StoriesFile(out, settings, system_seed(), job.force)
-            waiting = _read_again(reader, file)
+            waiting = _begin(reader, job) if file.last is None else _read_again(reader, file, file.last)
             file.open()
             try:
                 run = _Run(generator, job, reader, file, waiting)
@@ -127,24 +127,37 @@ def write_stories(generator: Generator, job: PromptsJob, log: Log) -> int:
     return file.done.failed
 
 
-def _read_again(reader: PromptsReader, file: StoriesFile) -> deque[Line]:
+def _begin(reader: PromptsReader, job: PromptsJob) -> deque[Line]:
+    """Returns the first line that is not blank. Only a part of a file may have none.
+
+    Raises:
+        SlmxError: There is none.
+    """
+    first = next((line for line in iter(reader.take, None) if not line.is_blank), None)
+    if first is not None:
+        return deque([first])
+    if job.shard is None or reader.is_empty:
+        line = "JSON: a text, or an object with a prompt" if reader.is_json else "a prompt"
+        raise SlmxError(f"{reader.name}: no prompt in it; each line must hold {line}")
+    return deque()
+
+
+def _read_again(reader: PromptsReader, file: StoriesFile, last: Checkpoint) -> deque[Line]:
     """Reads the lines that an earlier run has read. Returns those whose stories are not all known to be written.
 
     Raises:
         SlmxError: They are not the same lines.
     """
     waiting: deque[Line] = deque()
-    if file.last is None:
-        return waiting
-    while reader.taken < file.last.line:
+    while reader.taken < last.line:
         line = reader.take()
         if line is None:
             break
         if line.number >= file.done.line and not line.is_blank:
             waiting.append(line)
-    if (reader.taken, reader.sha256) != (file.last.line, file.last.sha256):
+    if (reader.taken, reader.sha256) != (last.line, last.sha256):
         raise SlmxError(
-            f"{file.path}: its stories are of another input: the first {file.last.line:,} lines of {reader.name} are "
+            f"{file.path}: its stories are of another input: the first {last.line:,} lines of {reader.name} are "
             "not the same; choose another --out, or add --force to begin anew"
         )
     return waiting

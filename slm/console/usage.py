@@ -57,6 +57,8 @@ OPTIONS_ELSEWHERE = {
     "lr": ("--learning-rate",),
     "quantization": ("--variant",),
 }
+# Options that write where they are told: no control characters, which a terminal would execute, and no standard output.
+WRITTEN = ("out", "save", "rating_sheet")
 # Options of others that are arguments here: the name of the argument.
 ARGUMENTS_ELSEWHERE = {
     "p": ("prompt",),
@@ -74,8 +76,7 @@ def panel(name: str) -> partial[Any]:
 def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
     """Lets every path of a command be refused if it is empty, as that of an unset variable of the shell is.
 
-    An empty path would be the current folder. An output with control characters, which a terminal would execute, is
-    refused too.
+    An empty path would be the current folder. An output that is `-` or has control characters is refused too.
     """
     for parameter in command.params:
         if parameter.type.name == "path":
@@ -85,7 +86,9 @@ def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
 def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
     if value == "":
         raise typer.BadParameter("the path is empty; give one (. is the current folder)")
-    if parameter.name == "out" and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in str(value)):
+    if parameter.name in WRITTEN and value == "-":
+        raise typer.BadParameter("- is no file or folder, and nothing goes to standard output here; give a name")
+    if parameter.name in WRITTEN and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in str(value)):
         raise typer.BadParameter(f"the path has control characters, which act on a terminal: {value!a}; choose another")
     return convert(value, parameter, context)
 

@@ -104,6 +104,7 @@ def test_help_in_a_pipe_has_no_escapes_and_the_width_of_the_terminal(colour: dic
             (["generate", name, "9"], f"there is no option {name} (did you mean --max-tokens?)")
             for name in ("--max-new-tokens", "--max_new_tokens", "--n-predict", "--n_predict", "--max_tokens")
         ),
+        (["generate", "-t", "4"], "there is no option -t (did you mean --threads?)"),
         (["generate", "--temp", "1"], "there is no option --temp (did you mean --temperature?)"),
         (["info", "a", "b", "c"], "these words are too many: b c"),
         (["rm"], "NAME is missing"),
@@ -180,8 +181,26 @@ def test_an_empty_path_is_refused_instead_of_being_this_folder(slmx: Slmx, given
 def test_a_name_with_control_characters_does_not_reach_the_terminal(slmx: Slmx) -> None:
     line = slmx.refuses("export", "--out", "a\x1b[31mb", code=2)
     assert line == r"--out: the path has control characters, which act on a terminal: 'a\x1b[31mb'; choose another"
-    assert slmx.refuses("info", "a\x1b[31mb").startswith("a?[31mb: no bundle here")
-    assert slmx.refuses("rm", "a\x1b[31mb\x9b").startswith("a?[31mb?: no such path")
+    assert slmx.refuses("info", "a\x1b[31mb").startswith(r"a\x1b[31mb: no bundle here")
+    assert slmx.refuses("rm", "a\x1b[31mb\x9b").startswith(r"a\x1b[31mb\x9b: no such path")
+    ran = slmx("info", "a\nb\u2028c")
+    assert (ran.code, ran.stderr.count("\n")) == (1, 1)
+    assert ran.stderr.startswith(r"slmx: a\nb\u2028c: no bundle here")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *((name, "--out") for name in ("generate", "web", "export", "import", "prepare", "train", "average", "pull")),
+        *((name, "--out") for name in ("evaluate", "pack", "unpack", "keygen", "bench")),
+        ("generate", "--save"),
+        ("evaluate", "--rating-sheet"),
+    ],
+)
+def test_no_file_or_folder_is_named_a_dash(slmx: Slmx, name: str, option: str) -> None:
+    line = slmx.refuses(name, option, "-", code=2)
+    assert line == f"{option}: - is no file or folder, and nothing goes to standard output here; give a name"
+    assert not os.listdir()
 
 
 @pytest.mark.parametrize("columns", ["0", "-3", "wide", "", "40"])

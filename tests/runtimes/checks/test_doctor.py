@@ -36,6 +36,7 @@ from runtimes.system.timing import Samples
 from slm.console.counted import counted
 from tests import bundles
 from tests.bundles import Slmx
+from tests.conftest import run_slmx
 
 pytestmark = pytest.mark.slow
 
@@ -268,16 +269,36 @@ def test_a_pinned_way_is_what_every_command_takes(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 2, "bundles": {}}', "[" * 10_000])
-def test_a_damaged_file_of_pins_is_one_line(
-    slmx: Slmx, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
+def test_a_damaged_file_of_pins_is_a_warning_and_doctor_mends_it(
+    slmx: Slmx, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("runtimes.checks.doctor.measure_ways", lambda bundle: {INT8: seconds(1.0)})
     pins_path().parent.mkdir()
     pins_path().write_text(content)
-    assert "variants.json: cannot read the choices" in slmx.refuses("generate", "Once", "--max-tokens", "3")
-    ran = slmx("doctor", "--pin")
-    assert (ran.code, ran.stderr.count("remove this file")) == (1, 1)
-    slmx("generate", "Once", "--max-tokens", "3", "--threads", "1")
+    ran = slmx("generate", "Once", "--max-tokens", "3", "--seed", "1")
+    assert (ran.code, ran.stderr.count("(int8, seed 1, ")) == (0, 1)
+    (line,) = caplog.messages
+    assert line.startswith(f"{pins_path()}: damaged (")
+    assert line.endswith(
+        "slmx doctor --pin or --unpin writes it anew, without its other choices; going on without a choice"
+    )
+    assert slmx("doctor", "--pin").code == 0
+    assert len(read_pins(pins_path())) == 1
+    pins_path().write_text(content)
+    assert slmx("doctor", "--unpin").code == 0
+    assert read_pins(pins_path()) == {}
+    assert caplog.messages[-1] == f"{pins_path()}: was damaged; it is written anew, without its other choices"
+
+
+def test_the_warning_of_a_damaged_file_of_pins_is_one_line_on_stderr(tmp_path: Path) -> None:
+    (tmp_path / "slmx").mkdir()
+    (tmp_path / "slmx" / "variants.json").write_text("{")
+    arguments = ("generate", "Once", "--max-tokens", "3", "--seed", "1")
+    ran = run_slmx(*arguments, cwd=tmp_path, env={"XDG_CONFIG_HOME": str(tmp_path)})
+    assert (ran.returncode, ran.stdout) == (0, run_slmx(*arguments, cwd=tmp_path).stdout)
+    warning, _figures = ran.stderr.splitlines()
+    assert warning.startswith(f"{tmp_path}/slmx/variants.json: damaged (")
 
 
 def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
@@ -287,6 +308,7 @@ def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
     ran = slmx("doctor", "--pin", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
     assert (ran.code, ran.stderr.count("cannot be made a folder")) == (1, 1)
+    assert "measuring" not in ran.stderr
 
 
 @pytest.mark.parametrize("folder", ["/" + "a" * 300, None])

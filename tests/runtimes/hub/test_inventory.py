@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from runtimes.bundle.location import SHIPPED_BUNDLES, pulled_bundles
+from runtimes.bundle.variants import VARIANTS
+from runtimes.hub.inventory import Entry, Origin
 from runtimes.hub.record import Record, record_path, write_record
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import lock_folder
@@ -72,6 +74,25 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     table = slmx("list").stdout.splitlines()
     assert table[0].split() == ["name", "origin", "MB", "date", "variants", "source"]
     assert table[5].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
+
+
+def test_the_list_fits_a_terminal_also_with_all_variants(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, when, sources = "nano-of-all-variants", "2026-11-30T12:00:00+00:00", "tinystories-train.txt, other.txt"
+    entries = [
+        Entry(name * repeat, Origin.EXPORTED, Path("bundles"), 123_456_789, when, sources, variants)
+        for repeat, variants in ((1, tuple(VARIANTS)), (1, ("int8", "fp32")), (4, ("int8",)))
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    for shown in (entries[:2], entries):
+        monkeypatch.setattr("runtimes.hub.inventory.list_bundles", lambda shown=shown: shown)
+        whole = slmx("list").stdout
+        assert [" fp32 and 8 more " in line for line in whole.splitlines()[:3]] == [False, True, False]
+        assert " int8,fp32 " in whole
+        with monkeypatch.context() as terminal:
+            terminal.setattr("sys.stdout.isatty", lambda: True)
+            lines = slmx("list").stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert " ".join(lines).split() == whole.split()
 
 
 def test_a_bundle_that_was_pulled_to_another_place_says_where_it_came_from(slmx: Slmx) -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from slm.console.counted import count_stories
 from tests import bundles
-from tests.bundles import Slmx
+from tests.bundles import Slmx, snapshot
+from tests.conftest import run_slmx
 
 pytestmark = pytest.mark.slow
 
@@ -157,6 +158,33 @@ def test_the_memory_does_not_grow_with_the_file(bundle: Path, tmp_path: Path) ->
     few, many = map(int, ran.stderr.split())
     assert many - few < 4096  # KiB; the rows alone are 4,000 KiB
     assert (tmp_path / "many.jsonl").stat().st_size > 3_500_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "holds"),
+    [
+        ("p.txt", "", "a prompt"),
+        ("p.txt", "\n \r\n", "a prompt"),
+        ("p.jsonl", "\n", "JSON: a text, or an object with a prompt"),
+        ("-", "", "a prompt"),
+    ],
+)
+def test_a_file_without_a_prompt_is_one_line_and_leaves_no_file(
+    bundle: Path, tmp_path: Path, name: str, content: str, holds: str
+) -> None:
+    (tmp_path / "p.txt").write_text("Tom\n")
+    command = ("generate", "--bundle", bundle, "--max-tokens", "3", "--seed", "1", "--out", "o.jsonl", "--prompts")
+    assert run_slmx(*command, "p.txt", cwd=tmp_path).returncode == 0
+    before = snapshot(tmp_path)
+    if name != "-":
+        (tmp_path / name).write_text(content)
+    ran = run_slmx(*command[:-3], "--out", "new.jsonl", "--prompts", name, cwd=tmp_path, input=content)
+    shown = "standard input" if name == "-" else name
+    assert (ran.returncode, ran.stderr) == (1, f"slmx: {shown}: no prompt in it; each line must hold {holds}\n")
+    assert {*snapshot(tmp_path)} == {*before, *([] if name == "-" else [name])}
+    (tmp_path / "p.txt").write_text("Tom\n")
+    again = run_slmx(*command, "p.txt", cwd=tmp_path)
+    assert (again.returncode, again.stderr.splitlines()[0]) == (0, "nothing to do: o.jsonl has all 1 row")
 
 
 def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> None:
