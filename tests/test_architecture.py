@@ -1,9 +1,9 @@
-"""The diagram in docs/architecture.md is equal to the imports between rooms.
+"""The diagrams in docs/architecture.md are equal to the imports between rooms.
 
-A room is a folder of modules. The diagram holds the transitive reduction: it leaves out an arrow that follows from
-others.
+A room is a folder of modules. One diagram has the rooms of the packages, each with all its folders. Another has the
+rooms inside `runtimes.serve`. A diagram leaves out an arrow that follows from others (the transitive reduction).
 
-    python -m tests.test_architecture    prints the arrows that the diagram must hold
+    python -m tests.test_architecture    prints the arrows that each diagram must hold
 """
 
 from __future__ import annotations
@@ -14,18 +14,24 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("slm", "export", "runtimes", "benchmarks")
+# A room with rooms inside, which have a diagram and a table of their own.
+INSIDE = "runtimes.serve"
 # These modules start commands, so they import from any room.
 FRONT_DOORS = ("cli.py", "__main__.py", "commands.py")
 
 Graph = dict[str, set[str]]
 
 
-def room_of(module: str) -> str:
-    """The folder that holds a module or package, with dots."""
-    parts = module.split(".")[:2]
-    return ".".join(parts) if (ROOT / Path(*parts)).is_dir() else parts[0]
+def room_of(module: str, depth: int) -> str:
+    """The folder that holds a module or package, with dots. A folder that is deeper belongs to the one above it."""
+    parts = module.split(".")[:depth]
+    while not (ROOT / Path(*parts)).is_dir():
+        parts.pop()
+    return ".".join(parts)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -37,16 +43,17 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield str(node.module)
 
 
-def imports_between_rooms() -> Graph:
-    """The rooms that each room imports from."""
+def imports_between_rooms(*tops: str) -> Graph:
+    """The rooms directly below some packages or rooms, and these themselves, that each of them imports from."""
+    depth = tops[0].count(".") + 2
     graph: Graph = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
+    for top in tops:
+        for path in sorted((ROOT / top.replace(".", "/")).rglob("*.py")):
             if path.name in FRONT_DOORS or path == ROOT / "runtimes" / "__init__.py":
                 continue
-            here = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+            here = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts), depth)
             found = imported(ast.parse(path.read_text("utf-8")))
-            there = {room_of(name) for name in found if name.split(".")[0] in PACKAGES}
+            there = {room_of(name, depth) for name in found if f"{name}.".startswith(tuple(f"{top}." for top in tops))}
             graph.setdefault(here, set()).update(there - {here})
     return graph
 
@@ -73,34 +80,45 @@ def arrows(graph: Graph) -> set[tuple[str, str]]:
     }
 
 
-def drawn() -> set[tuple[str, str]]:
-    """The arrows of the diagram in docs/architecture.md."""
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    (diagram,) = re.findall(r"```mermaid\n(.*?)```", text, re.DOTALL)
-    return set(re.findall(r"^ *([\w.]+) --> ([\w.]+)$", diagram, re.MULTILINE))
+def document() -> str:
+    """The page with the tables and the diagrams."""
+    return (ROOT / "docs" / "architecture.md").read_text("utf-8")
 
 
-def test_no_two_rooms_import_each_other() -> None:
-    assert list(TopologicalSorter(imports_between_rooms()).static_order())
+def drawn() -> list[set[tuple[str, str]]]:
+    """The arrows of each diagram, in the order of the page."""
+    diagrams = re.findall(r"```mermaid\n(.*?)```", document(), re.DOTALL)
+    return [set(re.findall(r"^ *([\w.]+) --> ([\w.]+)$", diagram, re.MULTILINE)) for diagram in diagrams]
 
 
-def test_the_diagram_shows_the_imports_as_they_are() -> None:
-    assert drawn() == arrows(imports_between_rooms())
+DIAGRAMS = [PACKAGES, (INSIDE,)]
 
 
-def test_the_table_lists_every_room() -> None:
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    listed = re.findall(r"^\| `([\w.]+)` \|", text, re.MULTILINE)
-    folders = [path for package in PACKAGES for path in (ROOT / package).iterdir() if path.is_dir()]
-    rooms = {f"{path.parent.name}.{path.name}" for path in folders if any(path.glob("*.py")) or any(path.glob("*.ts"))}
+@pytest.mark.parametrize("tops", DIAGRAMS, ids=" ".join)
+def test_no_two_rooms_import_each_other(tops: tuple[str, ...]) -> None:
+    assert list(TopologicalSorter(imports_between_rooms(*tops)).static_order())
+
+
+def test_the_diagrams_show_the_imports_as_they_are() -> None:
+    assert drawn() == [arrows(imports_between_rooms(*tops)) for tops in DIAGRAMS]
+
+
+def test_the_tables_list_every_room() -> None:
+    listed = re.findall(r"^\| `([\w.]+)` \|", document(), re.MULTILINE)
+    tops = [ROOT / name.replace(".", "/") for name in (*PACKAGES, INSIDE)]
+    folders = [path for top in tops for path in top.iterdir() if path.is_dir()]
+    modules = [path for path in folders if any(path.glob("*.py")) or any(path.glob("*.ts"))]
+    rooms = {".".join(path.relative_to(ROOT).parts) for path in modules}
     assert len(listed) == len(set(listed))
     assert set(listed) == rooms | {"slm", "export", "runtimes"}
 
 
 def main() -> None:
-    """Prints the arrows that the diagram must hold."""
-    for here, there in sorted(arrows(imports_between_rooms())):
-        print(f"    {here} --> {there}")
+    """Prints the arrows that each diagram must hold."""
+    for tops in DIAGRAMS:
+        print(*tops)
+        for here, there in sorted(arrows(imports_between_rooms(*tops))):
+            print(f"    {here} --> {there}")
 
 
 if __name__ == "__main__":

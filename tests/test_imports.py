@@ -38,6 +38,7 @@ LIGHT_SLM = {
     "slm.metrics",
     "slm.presets",
     "slm.tokenizers.sentencepiece",
+    "slm.console.notice",
     "slm.console.signals",
     "slm.console.terminal",
     "slm.tokenizers.tokenizer",
@@ -54,7 +55,11 @@ TYPES_ONLY = {"typing_extensions"}  # imported for type checkers, which bring it
 ROOM_NEEDS = {
     "hub": {"huggingface_hub"},
     "pack": {"cryptography"},
-    "serve": {"httptools", "starlette", "uvicorn"},
+    "serve": {"starlette", "uvicorn"},
+    "serve.answers": {"starlette"},
+    "serve.endpoints": {"starlette"},
+    "serve.middleware": {"starlette"},
+    "serve.protocol": {"starlette", "uvicorn"},
     "web": {"brotli"},
 }
 HEAVY = {
@@ -86,8 +91,8 @@ def modules(package: str) -> list[Path]:
 
 
 def room(path: Path) -> str:
-    """The room of a module in `runtimes`."""
-    return path.relative_to(ROOT / "runtimes").parts[0]
+    """The room of a module, without `runtimes`."""
+    return ".".join(path.relative_to(ROOT / "runtimes").parts[:-1])
 
 
 def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:

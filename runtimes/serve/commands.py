@@ -90,15 +90,15 @@ def serve(
     """
     with needs("serve"):
         from runtimes.requests.fields import Bounds
-        from runtimes.serve.access import hosts_for, read_keys, read_origins
+        from runtimes.serve.answers.state import ServerState
         from runtimes.serve.app import build_app
-        from runtimes.serve.guard import ServeSettings
-        from runtimes.serve.limits import Limits
-        from runtimes.serve.log import LOG, configure_log
-        from runtimes.serve.page import load_page
-        from runtimes.serve.shutdown import StoryServer
+        from runtimes.serve.endpoints.page import load_page
+        from runtimes.serve.middleware.access import hosts_for, read_keys, read_origins
+        from runtimes.serve.middleware.settings import ServeSettings
+        from runtimes.serve.protocol.limits import Limits
+        from runtimes.serve.protocol.log import LOG, configure_log
+        from runtimes.serve.server import StoryServer
         from runtimes.serve.start import listen, open_models, raise_descriptor_limit
-        from runtimes.serve.state import ServerState
 
     seconds_of = {
         "--request-seconds": request_seconds,

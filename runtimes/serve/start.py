@@ -12,7 +12,7 @@ from pathlib import Path
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.pack.open_signed import open_signed
-from runtimes.serve.scheduler import Scheduler
+from runtimes.serve.scheduler.scheduler import Scheduler
 from slm.console.errors import SlmxError, UsageError
 from slm.storage.json_reader import as_plain_name
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -17,15 +18,15 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.requests.fields import Bounds
-from runtimes.serve.access import Hosts, Keys
+from runtimes.serve.answers.state import ServerState
 from runtimes.serve.app import build_app
-from runtimes.serve.guard import ServeSettings
-from runtimes.serve.limits import Limits
-from runtimes.serve.page import PageFile
-from runtimes.serve.scheduler import Scheduler
-from runtimes.serve.shutdown import StoryServer
+from runtimes.serve.endpoints.page import PageFile
+from runtimes.serve.middleware.access import Hosts, Keys
+from runtimes.serve.middleware.settings import ServeSettings
+from runtimes.serve.protocol.limits import Limits
+from runtimes.serve.scheduler.scheduler import Scheduler
+from runtimes.serve.server import StoryServer
 from runtimes.serve.start import listen
-from runtimes.serve.state import ServerState
 from tests.runtimes.serve.sockets import Running, wait_until
 
 LOCAL = Hosts(frozenset({"localhost"}))
@@ -77,7 +78,7 @@ def serving_whole(
     seconds: float = 60.0,
     grace: float = 0.0,
     trust_proxy: bool = False,
-    page: Mapping[str, PageFile] | None = None,
+    page: Mapping[str, PageFile] = MappingProxyType({}),
     port: int = 0,
 ) -> Iterator[Whole]:
     """Serves the shipped nano inside the block."""
@@ -91,7 +92,7 @@ def serving_whole(
     wait_until(lambda: server.started)
     try:
         with httpx.Client(base_url=listener.url, timeout=60) as http:
-            yield Whole(listener.port, app.state.http, app, server, scheduler, http)
+            yield Whole(listener.port, app.state.figures, app, server, scheduler, http)
     finally:
         server.should_exit = True
         thread.join()

@@ -16,12 +16,12 @@ import httpx
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.requests.fields import Bounds
-from runtimes.serve.access import hosts_for
+from runtimes.serve.answers.state import ServerState
 from runtimes.serve.app import build_app
-from runtimes.serve.guard import ServeSettings
-from runtimes.serve.scheduler import Scheduler
-from runtimes.serve.shutdown import StoryServer
-from runtimes.serve.state import ServerState
+from runtimes.serve.middleware.access import hosts_for
+from runtimes.serve.middleware.settings import ServeSettings
+from runtimes.serve.scheduler.scheduler import Scheduler
+from runtimes.serve.server import StoryServer
 
 Json = dict[str, Any]
 # A story that goes on until it is stopped.
@@ -101,7 +101,7 @@ def serving(
     state = ServerState(schedulers, bounds or Bounds(), seconds, int(time.time()))
     settings = ServeSettings(hosts_for("127.0.0.1", "127.0.0.1", "localhost", ()))
     listener = socket.create_server(("127.0.0.1", 0))
-    server = StoryServer(build_app(state, settings), grace=0)
+    server = StoryServer(build_app(state, settings, {}), grace=0, trust_proxy=False)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     served = Served(f"http://127.0.0.1:{listener.getsockname()[1]}", state)

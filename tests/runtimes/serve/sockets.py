@@ -16,9 +16,9 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runtimes.serve.limits import Limits
-from runtimes.serve.metrics import HttpFigures
-from runtimes.serve.protocol import BoundedProtocol
+from runtimes.serve.protocol.connection import BoundedProtocol
+from runtimes.serve.protocol.http_figures import HttpFigures
+from runtimes.serve.protocol.limits import Limits
 
 PATIENCE = 20.0  # seconds after which a test gives up
 

@@ -17,8 +17,8 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
 from tests import bundles
+from tests.runtimes.serve.answers.test_streams import begun
 from tests.runtimes.serve.servers import ENDLESS, Served, serving
-from tests.runtimes.serve.test_streams import begun
 
 ONCE = "Once upon a time"
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": ONCE}]

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from runtimes.requests.fields import Bounds
-from runtimes.serve.limits import Limits
+from runtimes.serve.protocol.limits import Limits
 from runtimes.serve.start import OTHER_DESCRIPTORS, raise_descriptor_limit
 from slm.console.errors import SlmxError
 from tests.runtimes.serve.apps import ENDLESS, Whole, code_of, serving_whole

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
-from runtimes.serve.page import load_page
+from runtimes.serve.endpoints.page import load_page
 from tests.chromium import IN_CHROMIUM
 from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
 from tests.runtimes.serve.sockets import wait_until

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtimes.serve.limits import Limits
+from runtimes.serve.protocol.limits import Limits
 
 QUICK = Limits(receive_seconds=0.5, write_seconds=0.5, idle_seconds=1)
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
-from runtimes.serve.limits import Limits
-from runtimes.serve.protocol import BoundedProtocol
+from runtimes.serve.protocol.connection import BoundedProtocol
+from runtimes.serve.protocol.limits import Limits
 from tests.runtimes.serve.protocol.requests import GET, LAST, POST
 from tests.runtimes.serve.sockets import (
     Echo,
@@ -127,7 +127,7 @@ def test_an_early_answer_is_read_by_a_client_that_still_sends(server: Running, c
 def test_a_client_that_sends_without_end_after_an_early_answer_is_cut_off(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtimes.serve.protocol.MOST_IGNORED", 2**20)
+    monkeypatch.setattr("runtimes.serve.protocol.connection.MOST_IGNORED", 2**20)
     with server.connect() as client:
         client.sendall(b"POST /early HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         with suppress(ConnectionError):

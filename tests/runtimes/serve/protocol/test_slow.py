@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
-from runtimes.serve.limits import Limits
+from runtimes.serve.protocol.limits import Limits
 from tests.runtimes.serve.protocol.requests import GET, LAST, POST, QUICK
 from tests.runtimes.serve.sockets import (
     Echo,

@@ -10,7 +10,8 @@ from runtimes.engine.batcher import Batcher
 from runtimes.engine.generator import Generator
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
-from runtimes.serve.scheduler import Job, Scheduler, Update
+from runtimes.serve.scheduler.job import Job, Update
+from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.types import GenerationConfig, SamplingParams
 
 LONG = "One day, Tom went to the park with a big ball. Lily saw a little dog in the garden."
@@ -41,7 +42,7 @@ class Steps:
 
         monkeypatch.setattr(Batcher, "step", stepped)
         monkeypatch.setattr(Batcher, "add", added)
-        monkeypatch.setattr("runtimes.serve.scheduler.perf_counter", lambda: self.clock)
+        monkeypatch.setattr("runtimes.serve.scheduler.scheduler.perf_counter", lambda: self.clock)
 
     def wait(self) -> None:
         """Waits until the thread is about to take a step. It has then started what it starts."""

@@ -9,7 +9,7 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.generator import Generator
-from runtimes.serve.scheduler import Scheduler
+from runtimes.serve.scheduler.scheduler import Scheduler
 from tests import bundles
 from tests.runtimes.serve.scheduler.clients import PATIENCE, Steps
 

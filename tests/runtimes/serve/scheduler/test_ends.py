@@ -18,7 +18,8 @@ from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.story import Story
-from runtimes.serve.scheduler import QueueFullError, Scheduler, StoppingError
+from runtimes.serve.scheduler.errors import QueueFullError, StoppingError
+from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.types import GenerationConfig
 from slm.console.errors import SlmxError
 from tests.runtimes.serve.scheduler.clients import LONG, PATIENCE, Client, Steps, story
@@ -163,7 +164,7 @@ def test_after_the_grace_stories_are_cut_and_told(
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads /proc")
 def test_after_draining_thread_descriptors_and_caches_are_freed(generator: Generator) -> None:
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    schedulers = [Scheduler(generator) for _ in range(3)]
+    schedulers = [Scheduler(generator, 8, 64) for _ in range(3)]
     assert threading.active_count() == threads + 3
     caches: list[Callable[[], object]] = []
     for scheduler in schedulers:

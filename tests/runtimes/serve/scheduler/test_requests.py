@@ -10,7 +10,9 @@ import pytest
 
 from runtimes import load
 from runtimes.engine.generator import Generator
-from runtimes.serve.scheduler import Job, QueueFullError, Scheduler, StoppingError
+from runtimes.serve.scheduler.errors import QueueFullError, StoppingError
+from runtimes.serve.scheduler.job import Job
+from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.types import GenerationConfig
 from slm.console.errors import SlmxError, UsageError
 from tests import bundles
@@ -187,9 +189,9 @@ def test_figures_count_what_was_done(generator: Generator, start: Callable[..., 
 def test_a_number_out_of_range_starts_no_thread(generator: Generator) -> None:
     threads = threading.active_count()
     with pytest.raises(UsageError, match="prompt part must be at least 1"):
-        Scheduler(generator, prompt_part=0)
+        Scheduler(generator, 8, 64, prompt_part=0)
     with pytest.raises(UsageError, match="queue must be at least 0, not -1"):
-        Scheduler(generator, queue=-1)
+        Scheduler(generator, 8, -1)
     assert threading.active_count() == threads
 
 
@@ -197,7 +199,7 @@ def test_a_number_out_of_range_starts_no_thread(generator: Generator) -> None:
 def test_a_variant_that_writes_one_story_at_a_time_is_refused(tiny_checkpoint: Path) -> None:
     portable = load(bundles.tiny_bundle_of_all(tiny_checkpoint), "portable")
     with pytest.raises(SlmxError, match="writes one story at a time; take fp32 or int8"):
-        Scheduler(portable)
+        Scheduler(portable, 8, 64)
 
 
 @pytest.mark.parametrize(("running", "told"), [(1, [0.0, 0.011, 0.022, 0.033]), (8, [0.0, 0.033])])

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from runtimes.engine.generator import Generator
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
-from runtimes.serve.scheduler import TURN_SECONDS, Scheduler
+from runtimes.serve.scheduler.scheduler import TURN_SECONDS, Scheduler
 from runtimes.types import GenerationConfig, SamplingParams
 from tests.runtimes.serve.scheduler.clients import ENDLESS, LONG, Client, Steps, story
 

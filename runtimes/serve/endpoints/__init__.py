@@ -1,0 +1,1 @@
+"""The addresses of the server: OpenAI's interface, its description, figures, health, and the page."""

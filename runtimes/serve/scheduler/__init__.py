@@ -1,0 +1,1 @@
+"""The thread of each model: it queues the stories of all clients and writes them together."""
