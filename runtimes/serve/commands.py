@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
+from runtimes.serve.protocol.log import log_to_stderr, tell
 from slm.console.counted import count_stories
 from slm.console.errors import SlmxError, UsageError, needs
 from slm.console.usage import one_of, panel
+
+if TYPE_CHECKING:
+    from runtimes.serve.scheduler.scheduler import Scheduler
 
 KEY_VARIABLE = "SLMX_API_KEY"
 MOST_SECONDS = 1_000_000  # far below what timers of the system can hold
@@ -46,7 +51,7 @@ def serve(
     queue: Annotated[
         int, typer.Option(min=0, max=100_000, help="Most stories of a model that wait; more get 429.")
     ] = 64,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Make every line of stderr a JSON object.")] = False,
     api_key_env: Annotated[
         str | None, _access(metavar="NAME", help="Variable with the key or keys.", show_default=KEY_VARIABLE)
     ] = None,
@@ -88,69 +93,79 @@ def serve(
 
     docs/server.md explains how, and how to protect the server.
     """
-    with needs("serve"):
-        from runtimes.requests.fields import Bounds
-        from runtimes.serve.answers.state import ServerState
-        from runtimes.serve.app import build_app
-        from runtimes.serve.endpoints.page import load_page
-        from runtimes.serve.middleware.access import hosts_for, read_keys, read_origins
-        from runtimes.serve.middleware.settings import ServeSettings
-        from runtimes.serve.protocol.limits import Limits
-        from runtimes.serve.protocol.log import LOG, configure_log
-        from runtimes.serve.server import StoryServer
-        from runtimes.serve.start import listen, open_models, raise_descriptor_limit
+    with log_to_stderr(log_json):
+        with needs("serve"):
+            from runtimes.requests.fields import Bounds
+            from runtimes.serve.answers.state import ServerState
+            from runtimes.serve.app import build_app
+            from runtimes.serve.endpoints.page import load_page
+            from runtimes.serve.middleware.access import hosts_for, read_keys, read_origins
+            from runtimes.serve.middleware.settings import ServeSettings
+            from runtimes.serve.protocol.limits import Limits
+            from runtimes.serve.server import StoryServer
+            from runtimes.serve.start import listen, open_models, raise_descriptor_limit
 
-    seconds_of = {
-        "--request-seconds": request_seconds,
-        "--receive-seconds": receive_seconds,
-        "--write-seconds": write_seconds,
-        "--grace": grace,
-    }
-    for option, seconds in seconds_of.items():
-        if not seconds <= MOST_SECONDS:  # also if it is NaN
-            raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
-    variable = api_key_env or KEY_VARIABLE
-    value = os.environ.get(variable)
-    if api_key_env and value is None:
-        raise UsageError(f"--api-key-env {api_key_env}: there is no such variable; export {api_key_env}=KEY sets it")
-    keys, origins = read_keys(variable, value), read_origins(cors or ())
-    listener = listen(host, port)
-    if not (listener.is_loopback or keys):
-        listener.socket.close()
-        raise UsageError(
-            f"--host {host}: other machines could ask without a key; set one: export {variable}=$(openssl rand -hex 24)"
+        seconds_of = {
+            "--request-seconds": request_seconds,
+            "--receive-seconds": receive_seconds,
+            "--write-seconds": write_seconds,
+            "--grace": grace,
+        }
+        for option, seconds in seconds_of.items():
+            if not seconds <= MOST_SECONDS:  # also if it is NaN
+                raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
+        variable = api_key_env or KEY_VARIABLE
+        value = os.environ.get(variable)
+        if api_key_env and value is None:
+            raise UsageError(
+                f"--api-key-env {api_key_env}: there is no such variable; export {api_key_env}=KEY sets it"
+            )
+        keys, origins = read_keys(variable, value), read_origins(cors or ())
+        listener = listen(host, port)
+        if not (listener.is_loopback or keys):
+            listener.socket.close()
+            raise UsageError(
+                f"--host {host}: other machines could ask without a key; set one: "
+                f"export {variable}=$(openssl rand -hex 24)"
+            )
+        settings = ServeSettings(
+            hosts_for(host, listener.address, socket.gethostname(), allow_host or ()),
+            keys,
+            origins,
+            Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
         )
-    settings = ServeSettings(
-        hosts_for(host, listener.address, socket.gethostname(), allow_host or ()),
-        keys,
-        origins,
-        Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
-    )
-    raise_descriptor_limit(connections)
-    paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
-    models = open_models(paths, require_signature, variant, threads, max_batch, queue)
-    bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
-    state = ServerState(models, bounds, request_seconds, int(time.time()))
-    try:
-        page = load_page()
-        shown = f"{listener.url}/ in a browser" if page else ""
-    except SlmxError as error:  # the API needs no page
-        page, shown = {}, f"none: {error}"
-    server = StoryServer(build_app(state, settings, page), grace, trust_proxy)
-    started = {
-        name: f"{scheduler.generator.variant}, {count_stories(scheduler.slots)} at the same time"
-        for name, scheduler in models.items()
-    }
-    reach = "this machine only" if listener.is_loopback else "all machines that reach it"
-    protected = f"a key of {variable}" if keys else "no key"
-    started["address"] = f"{listener.address} port {listener.port}, for {reach}, with {protected}"
-    if shown:
-        started["page"] = shown
-    configure_log(log_json)
-    if log_json:
-        LOG.info("started", extra={"fields": {"message": "started", **started}})
-    else:
-        for name, what in (started | {"stop": "Ctrl-C"}).items():
-            typer.echo(f"{name:<12} {what}", err=True)
-    typer.echo(listener.url)
-    server.run([listener.socket])
+        raise_descriptor_limit(connections)
+        paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
+        models = open_models(paths, require_signature, variant, threads, max_batch, queue)
+        bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
+        state = ServerState(models, bounds, request_seconds, int(time.time()))
+        try:
+            page = load_page()
+            shown = f"{listener.url}/ in a browser" if page else None
+        except SlmxError as error:  # the API needs no page
+            page, shown = {}, f"none: {error}"
+        server = StoryServer(build_app(state, settings, page), grace, trust_proxy)
+        reach = "this machine only" if listener.is_loopback else "all machines that reach it"
+        protected = f"a key of {variable}" if keys else "no key"
+        address = f"{listener.address} port {listener.port}, for {reach}, with {protected}"
+        _tell_start(log_json, models, address, shown)
+        typer.echo(listener.url)
+        server.run([listener.socket])
+        tell("stopped", "stopped")
+
+
+def _tell_start(as_json: bool, models: Mapping[str, Scheduler], address: str, page: str | None) -> None:
+    """Tells what runs where: as one record, or as a table for people."""
+    if as_json:
+        shown = {name: {"variant": model.generator.variant, "slots": model.slots} for name, model in models.items()}
+        tell("started", "started", models=shown, address=address, page=page)
+        return
+    rows = [
+        (name, f"{model.generator.variant}, {count_stories(model.slots)} at the same time")
+        for name, model in models.items()
+    ]
+    rows.append(("address", address))
+    if page:
+        rows.append(("page", page))
+    for name, what in (*rows, ("stop", "Ctrl-C")):
+        typer.echo(f"{name:<12} {what}", err=True)

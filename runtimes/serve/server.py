@@ -19,9 +19,10 @@ from starlette.applications import Starlette
 from runtimes.serve.answers.state import ServerState
 from runtimes.serve.middleware.settings import ServeSettings
 from runtimes.serve.protocol.connection import BoundedProtocol
-from runtimes.serve.protocol.log import LOG
+from runtimes.serve.protocol.log import tell
 from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.serve.start import BACKLOG
+from slm.console.counted import count_stories
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 # asyncio accepts so many connections before it looks at those that are open: closed ones must not look like a crowd.
@@ -103,8 +104,11 @@ class StoryServer(uvicorn.Server):
         figures = [scheduler.figures() for scheduler in self._schedulers]
         stories = sum(figure.running + figure.waiting for figure in figures)
         if stories:
-            LOG.info(
-                "stopping: %d stories end, or are cut after %g s; a second signal ends at once", stories, self._grace
+            tell(
+                "stopping",
+                f"stopping: {count_stories(stories)} can end within {self._grace:g} s; a second signal ends at once",
+                stories=stories,
+                grace=self._grace,
             )
         drains = (asyncio.to_thread(scheduler.drain, self._grace) for scheduler in self._schedulers)
         await asyncio.gather(*drains)

@@ -73,7 +73,7 @@ class Observer:
         except Exception:
             if seen.status is not None:
                 raise
-            LOG.exception("internal error in %s", request)
+            LOG.exception("internal error in %s", request, extra={"event": "internal_error"})
             answer = error_response(500, f"internal error; the log of the server has it as {request}", SERVER_ERROR)
             await answer(scope, receive, watched)
         finally:

@@ -228,7 +228,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         else:
             client = self.client[0] if self.client else "-"
-            log_request(Entry(client, "-", "-", refusal.status, 0.0, None, refusal.code))
+            log_request(Entry(client, "-", "-", refusal.status, 0.0, None, "-", refusal.code))
         self.transport.write(refusal.answer(self.server_state.default_headers))
         self._ignore(LINGER_SECONDS)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -21,6 +22,7 @@ from runtimes.serve.start import Listener, listen, model_name
 from slm.cli import LazyGroup
 from slm.console.errors import SlmxError
 from tests.bundles import Slmx
+from tests.runtimes.serve.apps import ENDLESS
 from tests.runtimes.serve.processes import slmx_serve
 
 KEY = "a-key-of-the-tests"
@@ -110,13 +112,31 @@ def test_the_openai_client_writes_a_story(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_log_has_a_json_object_on_each_line(tmp_path: Path) -> None:
-    with slmx_serve(tmp_path, "nano", "--log-json") as server:
+    with slmx_serve(tmp_path, "nano", "--log-json", "--grace", "0") as server:
         httpx.get(f"{server.url}/v1/models")
-        assert server.end() == 0
-        lines = server.told().splitlines()
-    assert all(line.startswith("{") and line.endswith("}") for line in lines)
-    assert '"message": "started", "nano": "int8, ' in lines[0]
-    assert '"path": "/v1/models", "status": 200' in lines[-1]
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
+            client.sendall(b"no request\r\n\r\n")
+            assert b" 400 " in client.recv(100)
+        with httpx.stream("POST", f"{server.url}/v1/completions", json={**ENDLESS, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert server.end() == 0
+        records = [json.loads(line) for line in server.told().splitlines()]
+    assert all(list(record)[:3] == ["time", "level", "event"] for record in records)
+    assert all(record["level"] == "info" for record in records)
+    events = [record["event"] for record in records if record.get("path") != "/healthz"]
+    assert events == ["started", "request", "request", "stopping", "request", "stopped"]
+    assert records[0]["models"] == {"nano": {"variant": "int8", "slots": 8}}
+    refused = [record for record in records if record.get("outcome")]
+    assert [(record["status"], record["outcome"]) for record in refused] == [(400, "invalid_http")]
+
+
+def test_what_cannot_be_served_is_a_record_of_the_log(slmx: Slmx) -> None:
+    for name, code in (("missing", 1), ("nano", 2)):
+        ran = slmx("serve", "nano", name, "--port", "0", "--log-json")
+        (record,) = map(json.loads, ran.stderr.splitlines())
+        assert (ran.code, ran.stdout, record["level"], record["event"]) == (code, "", "error", "failed")
+        assert name in record["message"]
 
 
 @pytest.mark.slow

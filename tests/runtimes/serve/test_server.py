@@ -76,7 +76,7 @@ def test_a_running_stream_is_cut_after_the_grace_and_ends_well(tmp_path: Path) -
         stream = Stream(server.url, **ENDLESS)
         assert server.end() == 0
         assert stream.last_reason() == "length"
-        assert "stopping: 1 stories end" in server.told()
+        assert "stopping: 1 story can end within 0.5 s" in server.told()
         assert "Traceback" not in server.told()
 
 

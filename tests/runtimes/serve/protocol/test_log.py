@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
-from runtimes.serve.protocol.log import LOG, JsonLines, configure_log, plain_path
+from runtimes.serve.protocol.log import LOG, JsonLines, log_to_stderr, plain_path, tell
+from slm.console.errors import UsageError
 from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
 from tests.runtimes.serve.sockets import wait_until
 
@@ -37,6 +40,7 @@ def test_a_request_is_one_line_without_prompt_and_key(server: Whole, caplog: pyt
     line = record.getMessage()
     assert re.fullmatch(rf"127\.0\.0\.1 POST /v1/completions 200 [0-9.]+ ms( 3 tokens)? {identity}", line)
     fields = json.loads(JsonLines().format(record))
+    assert fields["event"] == "request"
     assert fields.keys() >= {"time", "level", "client", "method", "path", "status", "ms", "request"}
     assert "secret" not in line + json.dumps(fields)
     assert KEY not in line + json.dumps(fields)
@@ -90,25 +94,57 @@ def test_an_address_of_a_proxy_cannot_forge_the_log(caplog: pytest.LogCaptureFix
     assert " GET /v1/forged" not in requests_in(caplog)[0].getMessage()
 
 
-def test_the_log_goes_to_stderr_and_errors_keep_their_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
-    before = (root.handlers, root.level, LOG.level, uvicorn.level, logging.raiseExceptions)
-    try:
-        for as_json in (True, False):
-            configure_log(as_json)
-            LOG.info("told")
-            logging.getLogger("uvicorn.error").warning("not told")
-            try:
-                raise RuntimeError("broken")
-            except RuntimeError:
-                LOG.exception("failed")
-            out, err = capfd.readouterr()
-            assert out == ""
-            assert "not told" not in err
-            assert "RuntimeError: broken" in err
-            if as_json:
-                told, failed = map(json.loads, err.splitlines())
-                assert (told["level"], told["message"]) == ("info", "told")
-                assert "Traceback" in failed["exception"]
-    finally:
-        root.handlers, root.level, LOG.level, uvicorn.level, logging.raiseExceptions = before
+def fail() -> None:
+    raise RuntimeError("broken")
+
+
+def tell_everything() -> None:
+    """Writes a record in each of the ways in which something can be told, and then fails as a command does."""
+    LOG.info("told")
+    tell("stopping", "stopping: 3 stories", stories=3)
+    logging.getLogger("uvicorn.error").warning("not told")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("odd", stacklevel=1)
+    thread = threading.Thread(target=fail, name="model")
+    thread.start()
+    thread.join()
+    raise UsageError("wrong")
+
+
+def test_whatever_is_told_is_a_json_object_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    handlers, hook = logging.getLogger().handlers, threading.excepthook
+    with pytest.raises(SystemExit) as ended:
+        log_to_stderr(as_json=True)(tell_everything)()
+    assert ended.value.code == 2
+    out, err = capfd.readouterr()
+    told, stopping, odd, thread_ended, failed = map(json.loads, err.splitlines())
+    assert (told["level"], told["event"], told["message"]) == ("info", "message", "told")
+    assert (stopping["event"], stopping["stories"]) == ("stopping", 3)
+    assert (odd["level"], odd["event"]) == ("warning", "message")
+    assert "UserWarning: odd" in odd["message"]
+    assert thread_ended["message"] == "the thread model ended"
+    assert "RuntimeError: broken" in thread_ended["exception"]
+    assert (failed["level"], failed["event"], failed["message"]) == ("error", "failed", "wrong")
+    assert out == ""
+    assert (logging.getLogger().handlers, threading.excepthook) == (handlers, hook)
+
+
+def test_an_error_that_nothing_foresaw_keeps_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, log_to_stderr(as_json=True):
+        fail()
+    assert ended.value.code == 1
+    failed = json.loads(capfd.readouterr().err)
+    assert (failed["event"], failed["message"]) == ("failed", "internal error")
+    assert "RuntimeError: broken" in failed["exception"]
+
+
+def test_the_log_as_text_leaves_errors_to_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError):
+        log_to_stderr(as_json=False)(tell_everything)()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.match(r"\d{4}-\d\d-\d\d [0-9:,]+ told\n", err)
+    assert "not told" not in err
+    assert "RuntimeError: broken" in err
+    assert "wrong" not in err
