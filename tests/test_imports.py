@@ -38,7 +38,6 @@ LIGHT_SLM = {
     "slm.metrics",
     "slm.presets",
     "slm.tokenizers.sentencepiece",
-    "slm.console.notice",
     "slm.console.signals",
     "slm.console.terminal",
     "slm.tokenizers.tokenizer",
