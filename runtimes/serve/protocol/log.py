@@ -131,10 +131,8 @@ def _log_failure(error: BaseException) -> int:
     if isinstance(error, SlmxError):
         tell("failed", str(error), logging.ERROR)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        tell("failed", "stopped", logging.ERROR)
-    elif isinstance(error, OSError):
-        tell("failed", f"{error}; check the path and its permissions", logging.ERROR)
+    if isinstance(error, KeyboardInterrupt | OSError):
+        tell("failed", str(error) or "stopped", logging.ERROR)
     else:
         LOG.error("internal error", exc_info=error, extra={"event": "failed"})
     return 1
