@@ -1,8 +1,9 @@
 """Refuses an ONNX model that names weights outside its file or operators of other packages, before it is opened.
 
 The hash of a bundle covers the file alone, so a file that it names could hold anything. Operators of other packages
-come with libraries, which are code. The walk visits every graph, also those in attributes, functions and training
-parts, and it does not trust the order or the number of fields.
+come with libraries, which are code. If an operator Split has another number of parts than outputs, onnxruntime 1.32
+ends the process, or counts to that number. The walk visits every graph, also those in attributes, functions and
+training parts, and it does not trust the order or the number of fields.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from runtimes.engine.protobuf import (
     ATTRIBUTE_GRAPH,
     ATTRIBUTE_GRAPHS,
+    ATTRIBUTE_INT,
+    ATTRIBUTE_NAME,
     ATTRIBUTE_SPARSE,
     ATTRIBUTE_SPARSES,
     ATTRIBUTE_TENSOR,
@@ -24,6 +27,7 @@ from runtimes.engine.protobuf import (
     MODEL_TRAINING,
     NODE_ATTRIBUTE,
     NODE_DOMAIN,
+    NODE_OUTPUT,
     SPARSE_INDICES,
     SPARSE_VALUES,
     TENSOR_EXTERNAL,
@@ -36,6 +40,7 @@ from slm.console.errors import SlmxError
 
 # The domains of the operators that onnxruntime itself has and that slmx writes. The first two are the same one.
 DOMAINS = (b"", b"ai.onnx", b"com.microsoft")
+PARTS = b"num_outputs"  # the attribute of Split with the number of its parts
 # A model of 24 layers has 10,000 fields that are visited. This many take about a second.
 MOST_FIELDS = 2**20
 # Bytes 4 to 8 of an .ort file, which is no protobuf. It holds no graph that onnxruntime has not compiled before.
@@ -83,22 +88,32 @@ def check_onnx(model: bytearray, where: str) -> None:
 
 def _walk(model: bytearray) -> None:
     """Raises ValueError or IndexError if a model needs other files or operators, or is damaged."""
-    waiting = [(MODEL, 0, len(model))]
+    waiting = [(MODEL, 0, len(model), 0)]
     left = MOST_FIELDS
     while waiting:
-        kind, start, end = waiting.pop()
-        inside = INSIDE[kind]
+        kind, start, end, made = waiting.pop()  # `made` is the number of outputs of the operator around an attribute
+        inside, found = INSIDE[kind], list[tuple[int, int, int]]()
+        outputs, is_parts, parts = 0, False, set[int]()
         for field in read_fields(model, start, end):
             left -= 1
             if left < 0:
                 raise ValueError(f"more than {MOST_FIELDS:,} parts")
             if (inner := inside.get(field.key)) is not None:
-                waiting.append((inner, field.at, field.end))
+                found.append((inner, field.at, field.end))
             elif kind == TENSOR:
                 if field.key == TENSOR_EXTERNAL or (field.key == TENSOR_LOCATION and field.number):
                     raise ValueError("its weights are in another file, which no hash covers")
+            elif kind == ATTRIBUTE and field.key == ATTRIBUTE_NAME:
+                is_parts = is_parts or model[field.at : field.end] == PARTS
+            elif kind == ATTRIBUTE and field.key == ATTRIBUTE_INT:
+                parts.add(field.number)
+            elif kind == NODE and field.key == NODE_OUTPUT:
+                outputs += 1
             elif kind == NODE and field.key == NODE_DOMAIN:
                 domain = bytes(model[field.at : field.end])
                 if domain not in DOMAINS:
                     shown = domain.decode("utf-8", "replace")[:40]
                     raise ValueError(f"an operator of {shown!a}, which is another package")
+        if is_parts and parts - {made}:
+            raise ValueError(f"an operator with {made} outputs that makes {max(parts)}")
+        waiting += [(*message, outputs) for message in found]

@@ -57,6 +57,10 @@ def with_attribute(**fields: object) -> NodeProto:
     return found
 
 
+def split(parts: int) -> NodeProto:
+    return helper.make_node("Split", ["x"], ["y", "z"], num_outputs=parts)
+
+
 def training(model: ModelProto, graph: GraphProto) -> None:
     model.training_info.add().algorithm.CopyFrom(graph)
 
@@ -89,6 +93,14 @@ ATTACKS: dict[str, tuple[str, Callable[[ModelProto], object]]] = {
     "an operator in a subgraph of a function": (
         OPERATOR,
         lambda m: m.functions.append(function(branch(inner([node()], [])))),
+    ),
+    "fewer parts than outputs": (
+        "an operator with 2 outputs that makes 1",
+        lambda m: m.graph.node.append(split(1)),
+    ),
+    "very many parts in a subgraph": (
+        "an operator with 2 outputs that makes 2147483648",
+        lambda m: m.graph.node.append(branch(inner([split(2**31)], []))),
     ),
     "an operator in a training part": (OPERATOR, lambda m: training(m, inner([node()], []))),
 }
