@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -25,8 +25,9 @@ from runtimes.serve.middleware.cors import Origins
 from runtimes.serve.middleware.guard import Guard
 from runtimes.serve.middleware.observer import Observer
 from runtimes.serve.middleware.settings import ServeSettings
-from runtimes.serve.protocol.errors import error_response
+from runtimes.serve.protocol.errors import error_response, response_to
 from runtimes.serve.protocol.http_figures import HttpFigures, measure_lag
+from slm.console.errors import SlmxError
 
 CODES = {405: "method_not_allowed", 413: "body_too_large"}
 
@@ -58,7 +59,7 @@ def build_app(state: ServerState, settings: ServeSettings, page: Mapping[str, Pa
             *([origins] if settings.origins else []),
             Middleware(Guard, settings),
         ],
-        exception_handlers={HTTPException: _show_http_error},
+        exception_handlers={HTTPException: _show_http_error, SlmxError: _show_error, ClientDisconnect: _show_error},
         lifespan=_lifespan,
     )
     app.router.redirect_slashes = False
@@ -73,6 +74,11 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     measuring = asyncio.create_task(measure_lag(app.state.figures))
     yield
     measuring.cancel()
+
+
+async def _show_error(_: Request, error: Exception) -> Response:
+    """Answers an error of a request that can be foreseen."""
+    return response_to(error)
 
 
 async def _show_http_error(request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from pathlib import Path
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.pack.open_signed import open_signed
+from runtimes.serve.middleware.access import is_loopback
 from runtimes.serve.scheduler.scheduler import Scheduler
 from slm.console.errors import SlmxError, UsageError
 from slm.storage.json_reader import as_plain_name
@@ -39,7 +40,7 @@ class Listener:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        return ipaddress.ip_address(self.address.partition("%")[0]).is_loopback
+        return is_loopback(self.address)
 
     @property
     def url(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from runtimes.engine.generator import Generator
@@ -13,23 +13,18 @@ from runtimes.serve.answers.answer import Choice, answer_request
 from runtimes.serve.answers.logprobs import chat_logprobs, scored
 from runtimes.serve.answers.state import state_of
 from runtimes.serve.answers.work import Work, in_thread_if, is_long, read_body
-from runtimes.serve.protocol.errors import response_to
 from runtimes.serve.scheduler.job import Update
-from slm.console.errors import SlmxError
 
 
 async def chat_completions(request: Request) -> Response:
     """Answers a request of `/v1/chat/completions`."""
     state = state_of(request)
-    try:
-        asked = read_chat(await read_body(request), state.bounds)
-        name, scheduler = state.find(asked.model)
-        long = is_long(asked, [sum(len(message.text) for message in asked.messages)])
-        begun = await in_thread_if(long, begin_chat, asked, scheduler.generator, state.bounds)
-        work = Work(asked, name, scheduler, begun)
-        return await answer_request(request, work, ChatForm(asked, work))
-    except (SlmxError, ClientDisconnect) as error:
-        return response_to(error)
+    asked = read_chat(await read_body(request), state.bounds)
+    name, scheduler = state.find(asked.model)
+    long = is_long(asked, [sum(len(message.text) for message in asked.messages)])
+    begun = await in_thread_if(long, begin_chat, asked, scheduler.generator, state.bounds)
+    work = Work(asked, name, scheduler, begun)
+    return await answer_request(request, work, ChatForm(asked, work))
 
 
 def begin_chat(asked: ChatRequest, generator: Generator, bounds: Bounds) -> Begun:

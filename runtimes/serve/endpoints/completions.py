@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 
 from runtimes.requests.completion import CompletionRequest, read_completion
@@ -13,23 +13,18 @@ from runtimes.serve.answers.answer import Choice, answer_request
 from runtimes.serve.answers.logprobs import CompletionLogprobs, Scored, scored
 from runtimes.serve.answers.state import state_of
 from runtimes.serve.answers.work import Work, in_thread_if, is_long, read_body
-from runtimes.serve.protocol.errors import response_to
 from runtimes.serve.scheduler.job import Update
-from slm.console.errors import SlmxError
 
 
 async def completions(request: Request) -> Response:
     """Answers a request of `/v1/completions`."""
     state = state_of(request)
-    try:
-        asked = read_completion(await read_body(request), state.bounds)
-        name, scheduler = state.find(asked.model)
-        long = is_long(asked, [*map(len, asked.prompts)])
-        begun = await in_thread_if(long, begin_stories, asked, asked.prompts, scheduler.generator, state.bounds)
-        work = Work(asked, name, scheduler, begun, asked.echo and asked.config.logprobs, asked.score_only)
-        return await answer_request(request, work, CompletionForm(asked, work))
-    except (SlmxError, ClientDisconnect) as error:
-        return response_to(error)
+    asked = read_completion(await read_body(request), state.bounds)
+    name, scheduler = state.find(asked.model)
+    long = is_long(asked, [*map(len, asked.prompts)])
+    begun = await in_thread_if(long, begin_stories, asked, asked.prompts, scheduler.generator, state.bounds)
+    work = Work(asked, name, scheduler, begun, asked.echo and asked.config.logprobs, asked.score_only)
+    return await answer_request(request, work, CompletionForm(asked, work))
 
 
 class CompletionForm:

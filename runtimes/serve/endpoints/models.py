@@ -7,10 +7,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from runtimes.requests.errors import RequestError
 from runtimes.serve.answers.answer import fingerprint
 from runtimes.serve.answers.state import ServerState, state_of
-from runtimes.serve.protocol.errors import response_to
 
 
 async def list_models(request: Request) -> Response:
@@ -22,10 +20,7 @@ async def list_models(request: Request) -> Response:
 async def get_model(request: Request) -> Response:
     """Answers with one model."""
     state = state_of(request)
-    try:
-        name, _ = state.find(request.path_params["model"])
-    except RequestError as error:
-        return response_to(error)
+    name, _ = state.find(request.path_params["model"])
     return JSONResponse(_describe(state, name))
 
 

@@ -102,6 +102,11 @@ class Hosts:
         return self.any_address or address.is_loopback
 
 
+def is_loopback(address: str) -> bool:
+    """Returns whether only this machine can connect to an address."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def hosts_for(bound: str, address: str, machine: str, allowed: Sequence[str]) -> Hosts:
     """Returns the names of a server.
 
@@ -118,7 +123,7 @@ def hosts_for(bound: str, address: str, machine: str, allowed: Sequence[str]) ->
         if NAME.fullmatch(name) is None:
             raise UsageError(f"--allow-host {name[:80]!a}: give a name without port and path, such as stories.example")
     names = {LOOPBACK_NAME, bound, address, *(name.rstrip(".") for name in allowed)}
-    is_local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    is_local = is_loopback(address)
     if not is_local:
         names |= {machine, f"{machine}.local"}
     return Hosts(frozenset(name.lower() for name in names), any_address=not is_local)
