@@ -20,6 +20,7 @@ from runtimes.engine.onnx_check import check_onnx
 from runtimes.engine.signed_weights import make_weights_signed
 from runtimes.system.memory import collapse_heap, trim_heap
 from runtimes.types import check_number
+from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 from slm.presets import GPTConfig
 
@@ -283,8 +284,9 @@ class GrowingCache:
     def append(self, ids: IdArray, length: int, last_only: bool) -> FloatArray:
         """Runs ids [n] after `length` positions; returns logits [n, vocab], or [1, vocab] of the last alone."""
         end = length + len(ids)
+        kept = 1 if last_only and self._keeps else len(ids)
         binding = self._session.io_binding()
-        if last_only and self._keeps:
+        if kept < len(ids):
             binding.bind_ortvalue_input(LOGITS_TO_KEEP, ONE)
         binding.bind_cpu_input("input_ids", ids[None])
         binding.bind_cpu_input("position_ids", np.arange(length, end, dtype=np.int64)[None])
@@ -295,6 +297,8 @@ class GrowingCache:
             binding.bind_output(name)
         _run(self._session, binding)
         logits, *self._values = binding.get_outputs()
+        if logits.shape()[:2] != [1, kept]:
+            raise SlmxError(f"logits {logits.shape()} for {counted(kept, 'position')}: export the bundle again")
         rows: FloatArray = logits.numpy()[0]
         return rows[-1:] if last_only else rows
 

@@ -12,8 +12,12 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
+from export.formats.portable import export_portable
 from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.bundle.store import Bundle
+from runtimes.engine.cache import LOGITS_TO_KEEP
+from runtimes.engine.session import Session
+from slm.console.errors import SlmxError
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -106,3 +110,17 @@ def test_what_shows_only_when_it_runs_ends_its_story_and_not_the_server(attacked
                 assert (response.status_code, response.json()["error"]["code"]) == (500, "model_error")
                 assert "onnxruntime" in response.json()["error"]["message"]
             assert served.http.get("/healthz").status_code == 200
+
+
+def test_a_graph_of_standard_operators_that_gives_no_logits_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Its outputs have no buffer whose size onnxruntime could compare."""
+    model, _ = bundles.small_graph()
+    path = tmp_path / "portable.onnx"
+    export_portable(model, path)
+    graph = onnx.load(path)
+    (kept,) = (tensor for tensor in graph.graph.initializer if tensor.name == LOGITS_TO_KEEP)
+    kept.CopyFrom(numpy_helper.from_array(np.full(1, -1000, np.int64), LOGITS_TO_KEEP))
+    onnx.save_model(graph, path)
+    session = Session.open(path, model.config)
+    with pytest.raises(SlmxError, match=r"^logits \[1, 0, 300\] for 1 position: export the bundle again"):
+        session.step(1)
