@@ -20,7 +20,8 @@ from slm.folder_kind import find_checkpoint
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
@@ -144,7 +145,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        reason = as_plain_text(" ".join(str(error).split()))[:200]
+        reason = reason_of(error)
         raise SlmxError(f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again") from None
     tokenizer = Tokenizer.load(folder, settings)
     if tokenizer.vocab_size != config.vocab_size:
@@ -172,8 +173,7 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
     try:
         stored = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = as_plain_text(" ".join(str(error).split()))[:200]
-        raise SlmxError(f"{path}: not a whole safetensors file ({reason}); copy it again") from None
+        raise SlmxError(f"{path}: not a whole safetensors file ({reason_of(error)}); copy it again") from None
     tensors = {name: tensor for name, tensor in stored.items() if not name.endswith(unused)}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -200,7 +200,7 @@ def _read_config(path: Path) -> tuple[str, GPTConfig, TokenizerSettings, dict[st
         settings = TokenizerSettings.read(fields)
         return fields.name("preset"), config, settings, {name: hashes.sha256(name) for name in HASHED_FILES}
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise SlmxError(
             f"{path}: not the {CONFIG_FILE} of a slmx checkpoint ({error}); copy the folder again"
@@ -213,7 +213,7 @@ def _check(path: Path, digest: str) -> None:
     try:
         found = sha256_of(path)
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
     if found != digest:
         raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); copy the folder again")
 
@@ -223,7 +223,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = read_json(path, MAX_RECORD_BYTES, MAX_RECORD_DEPTH)
         _check_record(Fields(record))
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise SlmxError(f"{path}: not a training record ({error}); copy the folder again") from None
     assert isinstance(record, dict)

@@ -20,6 +20,7 @@ from slm.console.signals import signals_end_as_exceptions
 from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
 from slm.storage.disk import FULL, WriteError, write_advice
 from slm.storage.json_reader import is_plain_text
+from slm.storage.read_errors import ADVICE
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
@@ -192,9 +193,7 @@ def _advice(number: int | None) -> str:
     """Returns what to do after an error of the system, with "; " before it; "" if there is no advice."""
     if number in (*FULL, errno.EIO, errno.EROFS):
         return f"; {write_advice(number)}"
-    if number in (errno.ENOENT, errno.ENOTDIR):
-        return "; check the path"
-    return "; check its permissions" if number in (errno.EACCES, errno.EPERM) else ""
+    return f"; {ADVICE[number]}" if number in ADVICE else ""
 
 
 def _stdout_is_full() -> bool:

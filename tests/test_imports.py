@@ -35,6 +35,7 @@ LIGHT_SLM = {
     "slm.console.install",
     "slm.console.notice",
     "slm.storage.json_reader",
+    "slm.storage.read_errors",
     "slm.metrics",
     "slm.presets",
     "slm.tokenizers.sentencepiece",

@@ -28,6 +28,7 @@ from slm.folder_kind import Kind, find_kind
 from slm.storage.disk import write_file
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import unreadable
 
 WITH_TEXT = ("loss", "stories", "novelty", "judge")
 TRUE = "true stories"
@@ -283,7 +284,7 @@ def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
         found = read_json(path, MAX_RESULT_BYTES)
         _check_types(Fields(found))
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError:
         raise SlmxError(
             f"{path}: not a result of slmx evaluate, or of another version of it; give another --out"

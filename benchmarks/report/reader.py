@@ -10,6 +10,7 @@ from benchmarks.report.typed_json import from_json
 from slm.console.errors import SlmxError
 from slm.folder_kind import find_kind
 from slm.storage.json_reader import parse_json
+from slm.storage.read_errors import unreadable
 
 MOST_BYTES = 256 * 2**20
 
@@ -32,7 +33,7 @@ def read_report(path: Path) -> Report:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); give the report.json of a slmx bench run") from error
+        raise unreadable(path, error, advice="give the report.json of a slmx bench run") from error
     if len(content) > MOST_BYTES:
         raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; give the report.json of a slmx bench run")
     try:

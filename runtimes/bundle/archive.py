@@ -21,6 +21,7 @@ from typing import IO
 
 from runtimes.bundle.manifest import MAX_PATH, is_plain_path
 from slm.console.errors import SlmxError
+from slm.storage.read_errors import unreadable
 
 STORED, DEFLATED = 0, 8
 UTF8_NAME, DEFLATE_LEVELS, STREAMED, ENCRYPTED = 0x800, 0x6, 0x8, 0x2041  # bits in the flags of an entry
@@ -109,7 +110,7 @@ class ZipStore:
             with self._archive.open("rb") as file:
                 yield file
         except OSError as error:
-            raise SlmxError(f"{self._archive}: cannot read ({error.strerror or error}); copy it again") from None
+            raise unreadable(self._archive, error, advice="copy it again") from None
 
     def location(self, name: str) -> str:
         """Returns where a file is, for messages."""

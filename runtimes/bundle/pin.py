@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import unreadable
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
@@ -87,7 +88,7 @@ def read_pins(path: Path) -> dict[str, Pin]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise DamagedPinsError(
             f"{path}: damaged ({error}); slmx doctor --pin or --unpin writes it anew, without its other choices"

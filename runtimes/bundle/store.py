@@ -14,6 +14,7 @@ from slm.folder_kind import Kind, wrong_kind
 from slm.presets import GPTConfig
 from slm.storage.disk import is_temporary
 from slm.storage.hashing import sha256_of_bytes
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.tokenizer import RANKS_FILE, Tokenizer
 
 
@@ -69,7 +70,7 @@ class FolderStore:
                 f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
             ) from None
         except OSError as error:
-            raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+            raise unreadable(path, error) from None
 
     def names(self) -> list[str]:
         """Returns the names of all files and links below the folder, sorted. A link to a folder is not followed.

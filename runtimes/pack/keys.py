@@ -25,6 +25,7 @@ from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.storage.disk import clear_temporary, write_new_file
 from slm.storage.json_reader import read_limited
+from slm.storage.read_errors import unreadable
 
 MAX_KEY_BYTES = 2**16
 # The environment variable with the passphrase of an encrypted private key.
@@ -136,7 +137,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_limited(path, MAX_KEY_BYTES)
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read the key ({error.strerror}); slmx keygen makes one") from None
+        raise unreadable(path, error, "the key", "slmx keygen makes one") from None
     except ValueError as error:
         raise SlmxError(f"{path}: not the file of a key ({error}); slmx keygen makes one") from None
 

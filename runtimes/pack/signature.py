@@ -20,6 +20,7 @@ from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.storage.disk import write_file
 from slm.storage.json_reader import read_limited
+from slm.storage.read_errors import reason_of
 
 
 def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path:
@@ -81,8 +82,7 @@ def require_signature(bundle: Bundle, key: Path) -> str:
     try:
         envelope = Envelope.read(read_limited(path, MAX_SIGNATURE_BYTES))
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SlmxError(f"{path}: not a signature that slmx reads ({reason}); {again}") from None
+        raise SlmxError(f"{path}: not a signature that slmx reads ({reason_of(error)}); {again}") from None
     if envelope.key_id not in (None, key_id(public)):
         raise SlmxError(f"{path}: made with another key than {key}; name the key of who signed it")
     if not is_signed(public, signed_bytes(envelope.payload), envelope.signature):

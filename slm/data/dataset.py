@@ -15,6 +15,7 @@ from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
@@ -83,9 +84,7 @@ class Dataset:
                 _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
             )
         except OSError as error:
-            raise SlmxError(
-                f"{path}: cannot read the data set ({error.strerror}); make it with slmx prepare"
-            ) from error
+            raise unreadable(path, error, "the data set", "make it with slmx prepare") from error
         except ValueError as error:
             raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200})") from error
         return cls(folder, record, tokenizer, train, valid)

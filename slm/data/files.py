@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from slm.console.errors import SlmxError, needs
+from slm.storage.read_errors import unreadable
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 1 << 14  # a chunk of text grows at most a few hundred times when it is unpacked
@@ -117,7 +118,7 @@ def read_bytes(path: Path, name: str) -> Iterator[bytes]:
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise SlmxError(f"{name}: a damaged archive ({error}); copy it again") from error
     except OSError as error:
-        raise SlmxError(f"{name}: cannot read the text ({error.strerror or error}); check the file") from error
+        raise unreadable(name, error, "the text") from error
 
 
 def read_head(path: Path, name: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 from slm.console.errors import SlmxError, needs
 from slm.data.files import CHUNK, compression_of, join_lines, read_text
 from slm.storage.json_reader import as_plain_text
+from slm.storage.read_errors import unreadable
 
 ROWS_AT_ONCE = 1024
 LONGEST_CELL = 2**31 - 1
@@ -119,7 +120,7 @@ def _parquet_cells(name: str, path: Path, field: str) -> Iterator[Any]:
             for batch in table.iter_batches(ROWS_AT_ONCE, columns=[field]):
                 yield from batch.column(field).to_pylist()
     except (ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(name, error) from error
+        raise unreadable(name, error.__cause__ or error, "the text") from error
 
 
 def _import_datasets() -> Any:  # noqa: ANN401 (a module without types)
@@ -147,10 +148,10 @@ def hub_version(name: str) -> str:
     try:
         return str(datasets.load_dataset_builder(name.partition(":")[0]).hash)
     except Exception as error:  # datasets passes on the errors of huggingface_hub and httpx
-        raise _unreadable(name, error, _CHECK_HUB) from error
+        raise unreadable(name, error.__cause__ or error, "the text", _CHECK_HUB) from error
 
 
-_CHECK_HUB = "; check the name and the connection, or give a file"
+_CHECK_HUB = "check the name and the connection, or give a file"
 
 
 def _hub_cells(name: str, field: str) -> Iterator[Any]:
@@ -162,10 +163,4 @@ def _hub_cells(name: str, field: str) -> Iterator[Any]:
     except SlmxError:
         raise
     except Exception as error:  # datasets passes on the errors of pyarrow, pandas, fsspec and httpx
-        raise _unreadable(name, error, _CHECK_HUB) from error
-
-
-def _unreadable(name: str, error: Exception, advice: str = "") -> SlmxError:
-    cause = error.__cause__ or error
-    reason = getattr(cause, "strerror", None) or next(iter(str(cause).strip().splitlines()), type(cause).__name__)
-    return SlmxError(f"{name}: cannot read the text ({as_plain_text(reason)[:200]}){advice}")
+        raise unreadable(name, error.__cause__ or error, "the text", _CHECK_HUB) from error

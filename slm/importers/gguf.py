@@ -16,6 +16,7 @@ from slm.importers.gguf_tokenizer import PREFIX, gguf_tokenizer
 from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, HEAD, WTE
 from slm.presets import GPTConfig
 from slm.storage.json_reader import as_plain_text
+from slm.storage.read_errors import reason_of
 
 NAMES = {"llama": GGUF_LLAMA, "gpt2": GGUF_GPT2}
 ROPE_FREQUENCIES = "rope_freqs.weight"
@@ -43,8 +44,7 @@ def read_gguf(source: Path, block_size: int | None) -> ForeignModel:
     try:
         file = GGUFFile(source)
     except (OSError, ValueError) as error:
-        reason = as_plain_text(str(error))[:120]
-        raise SlmxError(f"{source}: not a whole GGUF file ({reason}); copy or download it again") from None
+        raise SlmxError(f"{source}: not a whole GGUF file ({reason_of(error)}); copy or download it again") from None
     values = Metadata(file, source)
     names = NAMES[values.architecture]
     tensors = _dequantized(file, source)

@@ -19,6 +19,7 @@ from slm.importers.imported_tokenizer import (
 )
 from slm.importers.split_rules import find_rules
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import END_OF_TEXT, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE
 from slm.tokenizers.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
@@ -79,7 +80,7 @@ def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedToke
             "writes one"
         ) from None
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise SlmxError(f"{path}: not a BPE tokenizer that slmx knows ({error}); download the folder again") from None
     imported = convert(source, str(path))

@@ -11,6 +11,7 @@ from slm.console.errors import SlmxError
 from slm.importers.names import BUFFERS
 from slm.importers.pytorch_file import float_tensors, load_tensors_only
 from slm.storage.json_reader import Fields, is_plain_name, read_json
+from slm.storage.read_errors import unreadable
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -90,7 +91,7 @@ def read_json_object(path: Path, what: str) -> dict[str, object]:
     try:
         values = read_json(path, MAX_JSON_BYTES)
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
         raise SlmxError(f"{path}: not {what} ({error}); download the folder again") from None
     if not isinstance(values, dict):

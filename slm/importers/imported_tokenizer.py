@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import as_plain_text
+from slm.storage.read_errors import reason_of
 from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, missing_bytes
 from slm.tokenizers.sentencepiece import SPACE
 from slm.tokenizers.settings import SCHEMES, TokenizerSettings
@@ -192,8 +192,7 @@ def check_agreement(imported: ImportedTokenizer, where: str, content: str | None
     try:
         other = HuggingFaceTokenizer.from_str(content)
     except Exception as error:  # `tokenizers` raises no narrower class
-        reason = as_plain_text(str(error))[:200]
-        raise SlmxError(f"{where}: tokenizers cannot read it ({reason}); download it again") from None
+        raise SlmxError(f"{where}: tokenizers cannot read it ({reason_of(error)}); download it again") from None
     other.no_padding()
     other.no_truncation()
     other.encode_special_tokens = True

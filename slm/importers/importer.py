@@ -18,6 +18,7 @@ from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.presets import GPTConfig
 from slm.storage.json_reader import read_json
+from slm.storage.read_errors import unreadable
 
 WEIGHTS = "*.safetensors"
 # What a Hugging Face folder needs of a repository, besides its config.json.
@@ -105,7 +106,7 @@ def _read(path: Path, settings: ImportSettings, log: Log) -> ForeignModel:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     if head.startswith(GGUF):
         from slm.importers.gguf import read_gguf
 
@@ -144,7 +145,7 @@ def _given_shape(settings: ImportSettings) -> Mapping[str, Any]:
         try:
             values = read_json(settings.shape, MAX_JSON_BYTES)
         except OSError as error:
-            raise SlmxError(f"{settings.shape}: cannot read ({error.strerror}); check the path") from None
+            raise unreadable(settings.shape, error) from None
         except ValueError as error:
             raise SlmxError(f"{settings.shape}: no JSON ({error}); correct it") from None
         known = GPTConfig.__dataclass_fields__

@@ -16,6 +16,7 @@ from slm.importers.imported_tokenizer import (
 )
 from slm.tokenizers.sentencepiece import SPACE
 from slm.tokenizers.settings import TokenizerSettings
+from slm.storage.read_errors import unreadable
 
 MAX_BYTES = 2**27
 BEGIN = "<s>"
@@ -38,7 +39,7 @@ def llama2c_tokenizer(path: Path) -> ImportedTokenizer:
         with path.open("rb") as file:
             source = _vocabulary(file.read(MAX_BYTES + 1))
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except (ValueError, struct.error) as error:
         raise SlmxError(f"{path}: not a tokenizer.bin of llama2.c ({error}); download it again") from None
     imported = convert(source, str(path))

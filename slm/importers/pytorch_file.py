@@ -21,7 +21,7 @@ from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.importers.torch_file_check import check_torch_file
 from slm.presets import GPTConfig
-from slm.storage.json_reader import as_plain_text
+from slm.storage.read_errors import reason_of
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
 # Several names may have the same numbers, such as the token table and the head, but not many.
@@ -94,8 +94,7 @@ def load_tensors_only(source: Path) -> Mapping[str, Any]:
             f"'weights.pt')\" {path}"
         ) from None
     except Exception as error:  # torch's readers raise many kinds of exceptions for a damaged file
-        reason = as_plain_text((str(error).splitlines() or [type(error).__name__])[0])[:120]
-        raise SlmxError(f"{source}: not a whole file of torch.save ({reason}); copy it again") from None
+        raise SlmxError(f"{source}: not a whole file of torch.save ({reason_of(error)}); copy it again") from None
     if not isinstance(stored, Mapping):
         raise SlmxError(f"{source}: holds no weights of a model; save one with torch.save(model.state_dict(), FILE)")
     return stored

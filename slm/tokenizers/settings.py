@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, is_plain_text, read_json
+from slm.storage.read_errors import unreadable
 
 END_OF_TEXT = "<|endoftext|>"
 LONGEST_SPECIAL = 100
@@ -129,6 +129,6 @@ def settings_of(folder: Path) -> TokenizerSettings:
     try:
         return TokenizerSettings.read(Fields(read_json(path, MAX_LISTING_BYTES)))
     except OSError as error:
-        raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+        raise unreadable(path, error) from None
     except ValueError as error:
-        raise SlmxError(f"{path}: cannot read how its tokenizer splits text ({error}); copy the folder again") from None
+        raise unreadable(path, error, "how its tokenizer splits text", "copy the folder again") from None

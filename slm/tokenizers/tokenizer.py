@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slm.console.errors import SlmxError
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, ByteLevel, missing_bytes
 from slm.tokenizers.settings import DEFAULT_SETTINGS, SCHEMES, TokenizerSettings
 
@@ -165,7 +166,7 @@ class Tokenizer:
         try:
             return cls.from_bytes(path.read_bytes(), str(path), settings)
         except OSError as error:
-            raise SlmxError(f"{path}: cannot read the tokenizer ({error.strerror}); copy the folder again") from error
+            raise unreadable(path, error, "the tokenizer", "copy the folder again") from error
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str, settings: TokenizerSettings = DEFAULT_SETTINGS) -> Tokenizer:

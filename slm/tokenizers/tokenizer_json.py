@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, parse_json, read_limited
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.sentencepiece import BYTES, SPACE
 from slm.tokenizers.settings import SCHEMES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, Tokenizer
@@ -19,10 +19,8 @@ def load_merges(folder: Path) -> list[tuple[str, str]]:
     path = folder / JSON_FILE
     try:
         content = read_limited(path, MAX_JSON_BYTES)
-    except OSError as error:
-        raise SlmxError(f"{path}: cannot read the merges ({error.strerror}); copy the folder again") from error
-    except ValueError as error:
-        raise SlmxError(f"{path}: cannot read the merges ({error}); copy the folder again") from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error, "the merges", "copy the folder again") from error
     return parse_merges(content, str(path))
 
 
@@ -31,7 +29,7 @@ def parse_merges(content: bytes, where: str) -> list[tuple[str, str]]:
     try:
         return read_merges(Fields(parse_json(content)).object("model"))
     except ValueError as error:
-        raise SlmxError(f"{where}: cannot read the merges ({error}); copy the folder again") from error
+        raise unreadable(where, error, "the merges", "copy the folder again") from error
 
 
 def read_merges(model: Fields) -> list[tuple[str, str]]:

@@ -25,8 +25,8 @@ from slm.data.dataset import DATASET_FILE
 from slm.metrics import shown_bits
 from slm.model import GPT
 from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import as_plain_text
 from slm.storage.locks import clear_leftovers, lock_folder
+from slm.storage.read_errors import unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
@@ -121,8 +121,7 @@ class Trainer:
             if state.steps_done:
                 restore_optimizers(self.model, optimizers, load_file(file))
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            reason = as_plain_text(str(error))[:200]
-            raise SlmxError(f"{file}: cannot read ({reason}); delete {saved} to resume from before") from error
+            raise unreadable(file, error, advice=f"delete {saved} to resume from before") from error
         self.step, self.seconds, self.curve = state.steps_done, state.seconds, state.curve
         if self.is_main:
             self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it

@@ -14,6 +14,7 @@ from benchmarks.evaluation.rating.page import FORMAT
 from benchmarks.evaluation.rating.questions import KEY, Key, Question
 from slm.console.errors import SlmxError, UsageError
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import unreadable
 
 MAX_BYTES = 2**22
 A, SAME, B = ANSWERS = ("a", "same", "b")
@@ -49,7 +50,7 @@ class Rater:
             if sheet == key.sheet:
                 return cls(path, rater, {question: _answer(answers, question, known) for question in answers})
         except OSError as error:
-            raise SlmxError(f"{path}: cannot read ({error.strerror}); check the path") from None
+            raise unreadable(path, error) from None
         except ValueError as error:
             raise SlmxError(f"{path}: not a file that a rating sheet saves: {error}") from None
         raise SlmxError(

@@ -15,6 +15,7 @@ from slm.console.errors import SlmxError
 from slm.storage.disk import write_file
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import unreadable
 
 KEY = "rating-key.json"
 DIGEST = "digest"  # of everything else in the key
@@ -88,7 +89,7 @@ class Key:
                 raise ValueError("it was changed after it was written")
             return _read(Fields(content))
         except OSError as error:
-            raise SlmxError(f"{path}: cannot read ({error.strerror}); check its permissions") from None
+            raise unreadable(path, error) from None
         except ValueError as error:
             raise SlmxError(f"{path}: damaged: {error}; make the sheet again with another --out") from None
 

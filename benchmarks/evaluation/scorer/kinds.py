@@ -15,12 +15,14 @@ from runtimes.engine.loss import log_softmax
 from slm.console.errors import SlmxError, require
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import as_plain_text
+from slm.storage.read_errors import unreadable
 
 MOST_TOKENS = 1024  # of an opening with its ending; llama.cpp holds the logits of so many
 MAGIC = b"GGUF"
 HEADS = ("ForCausalLM", "LMHeadModel")  # what transformers calls models that predict the next token
 WEIGHTS = ("*.safetensors", "*.bin")
 INSTALL = "pip install llama-cpp-python"
+DAMAGED = "give another file, or copy it again"
 LogitArray = npt.NDArray[np.float32]
 
 
@@ -125,7 +127,7 @@ class _Gguf:
                 str(path), n_ctx=MOST_TOKENS, n_batch=MOST_TOKENS, logits_all=True, verbose=False
             )
         except (AssertionError, RuntimeError, ValueError) as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(f"--scorer {path}", error, advice=DAMAGED) from None
         metadata = self._model.metadata
         architecture = str(metadata.get("general.architecture"))
         if "bert" in architecture or "encoder" in architecture:
@@ -164,7 +166,7 @@ class _HuggingFace:
         except SlmxError:
             raise
         except Exception as error:  # transformers raises errors of many kinds for a folder that it cannot read
-            raise _unreadable(folder, error) from None
+            raise unreadable(f"--scorer {folder}", error, advice=DAMAGED) from None
         self._torch = torch
         self.context = min(MOST_TOKENS, int(getattr(config, "max_position_embeddings", MOST_TOKENS)))
 
@@ -176,8 +178,3 @@ class _HuggingFace:
         with self._torch.inference_mode():
             found: LogitArray = self._model(self._torch.tensor([list(ids)])).logits[0].float().numpy()
         return found
-
-
-def _unreadable(path: Path, error: Exception) -> SlmxError:
-    said = as_plain_text(" ".join(str(error).split()))[:160]
-    return SlmxError(f"--scorer {path}: cannot be read ({said}); give another file, or copy it again")

@@ -54,7 +54,7 @@ def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_check
         average_checkpoints([tiny_checkpoint, runs[0]])
     ran = run_slmx("average", *runs, "--text", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
-    assert ran.stderr == "slmx: none.txt: cannot read the text (No such file or directory); check the file\n"
+    assert ran.stderr == "slmx: none.txt: cannot read the text (No such file or directory); check the path\n"
     assert not (tmp_path / "mean").exists()
 
 

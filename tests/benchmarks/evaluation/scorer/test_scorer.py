@@ -139,14 +139,14 @@ def test_a_scorer_of_another_kind_is_one_line(folder: Path, tmp_path: Path) -> N
         (tmp_path / "none", "not found"),
         (tmp_path / "story.txt", "neither a GGUF file nor a Hugging Face folder"),
         (tmp_path / "bare", "neither a GGUF file nor a Hugging Face folder"),
-        (tmp_path / "half.gguf", "needs llama-cpp-python: pip|cannot be read"),
-        (tmp_path / "cut", "cannot be read"),
+        (tmp_path / "half.gguf", "needs llama-cpp-python: pip|cannot read"),
+        (tmp_path / "cut", "cannot read"),
         (
             edited(folder, tmp_path / "bert", architectures=["BertForMaskedLM"]),
             "BertForMaskedLM, which predicts no next",
         ),
         (edited(folder, tmp_path / "nameless", architectures=None), "no architecture, which predicts no next token"),
-        (edited(folder, tmp_path / "strange", model_type="\x1bstrange"), "cannot be read"),
+        (edited(folder, tmp_path / "strange", model_type="\x1bstrange"), "cannot read"),
     ):
         with pytest.raises(SlmxError, match=said) as error:
             open_scorer(path)

@@ -1,0 +1,38 @@
+"""What slmx says when a file cannot be read."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from slm.console.errors import SlmxError
+from slm.storage.json_reader import as_plain_text
+
+LONGEST_REASON = 200
+# What to do after an error of the system, by its number.
+ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EACCES: "check its permissions",
+    errno.EPERM: "check its permissions",
+}
+
+
+def reason_of(error: BaseException) -> str:
+    """Returns why something failed, on one line: what the system said, the text of the error, or its class."""
+    said = (isinstance(error, OSError) and error.strerror) or str(error)
+    return as_plain_text(" ".join(said.split()))[:LONGEST_REASON] or type(error).__name__
+
+
+def unreadable(where: Path | str, error: BaseException, what: str = "", advice: str = "") -> SlmxError:
+    """Returns the error of a file that cannot be read.
+
+    Args:
+        where: The file, or the name that the user gave it.
+        error: Why it cannot be read.
+        what: What was looked for in it, such as "the merges"; by default, the file itself.
+        advice: What to do next; by default, what the number of the error tells.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    next_step = advice or ADVICE.get(number or 0, "check the file")
+    return SlmxError(f"{where}: cannot read{f' {what}' if what else ''} ({reason_of(error)}); {next_step}")

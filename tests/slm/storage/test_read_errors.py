@@ -1,0 +1,36 @@
+"""What is said when a file cannot be read."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+from pathlib import Path
+
+import pytest
+
+from slm.storage.read_errors import LONGEST_REASON, reason_of, unreadable
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOENT, "check the path"),
+        (errno.ENOTDIR, "check the path"),
+        (errno.EACCES, "check its permissions"),
+        (errno.EIO, "check the file"),
+    ],
+)
+def test_the_advice_follows_from_the_error(number: int, advice: str) -> None:
+    assert str(unreadable(Path("a/b"), OSError(number, "It is so", "c"))) == f"a/b: cannot read (It is so); {advice}"
+
+
+def test_the_caller_says_what_was_read_and_what_to_do() -> None:
+    error = unreadable("a/b", ValueError("more than 5 bytes"), "the merges", "copy the folder again")
+    assert str(error) == "a/b: cannot read the merges (more than 5 bytes); copy the folder again"
+
+
+def test_the_reason_is_one_short_plain_line() -> None:
+    assert reason_of(gzip.BadGzipFile("Not a gzipped file")) == "Not a gzipped file", "an OSError without a number"
+    assert reason_of(RuntimeError("in two\n\tlines\x1b[1m")) == "in two lines?[1m"
+    assert reason_of(ValueError()) == "ValueError"
+    assert len(reason_of(ValueError("long " * LONGEST_REASON))) == LONGEST_REASON
