@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import takewhile
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS
 from benchmarks.evaluation.run import TRUE
+from runtimes.beginnings import shared_length
+from slm.console.counted import counted
 
 FLOAT = "fp32"
 # After the first difference, fewer equal words in a row than this are chance.
@@ -107,14 +108,9 @@ def _column(name: str, texts: Mapping[str, str], base: str | None) -> Column:
     other = texts[base].strip()
     if text.split() == other.split():
         return Column(name, (), f"the same words as {base}")
-    equal = common_words(other.split(), text.split())
-    where = f"after {equal:,} word{'s' * (equal > 1)}" if equal else "from the first word on"
+    equal = shared_length(other.split(), text.split())
+    where = f"after {counted(equal, 'word')}" if equal else "from the first word on"
     return Column(name, compared(other, text), f"differs from {base} {where}")
-
-
-def common_words(one: Sequence[str], other: Sequence[str]) -> int:
-    """Returns the number of words that two lists of words begin with in common."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def compared(base: str, text: str) -> tuple[Part, ...]:
@@ -129,7 +125,7 @@ def compared(base: str, text: str) -> tuple[Part, ...]:
     """
     pieces = _WORD.findall(text)
     old, new = ([word.strip() for word in _WORD.findall(one)] for one in (base, text))
-    equal = common_words(old, new)
+    equal = shared_length(old, new)
     found = [Part("".join(pieces[:equal]), False)] if equal else []
     matcher = SequenceMatcher(None, old[equal:], new[equal:], autojunk=False)
     for kind, _, _, start, end in matcher.get_opcodes():

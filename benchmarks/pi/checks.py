@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.pi.machine import DOT_PRODUCT, Machine, answer
 from benchmarks.pi.server import ask_server
+from runtimes.beginnings import shared_length
 from runtimes.bundle.location import DEFAULT_BUNDLE, SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -134,12 +135,6 @@ def _story(machine: Machine, cpu: str, ids: list[int], must_agree: bool, options
     if must_agree or not found:
         raise SlmxError(f"the tokens differ from token {shared_length(found, ids) + 1} on")
     return f"{len(found)} tokens; they differ from those of this machine from token {shared_length(found, ids) + 1} on"
-
-
-def shared_length(one: list[int], other: list[int]) -> int:
-    """Returns the number of equal tokens at the start of two stories."""
-    pairs = zip(one, other, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _batch(machine: Machine, cpu: str, expected: Expected) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.report.record import Case
+from runtimes.beginnings import shared_length
 from slm.model import GPT, generate_greedy
 
 # The least share of leading ids of a float runner that must be equal to the float model's.
@@ -56,7 +57,7 @@ class ExpectedOutput:
 
     def agreement(self, rows: Sequence[Sequence[int]]) -> float:
         """Returns the share of leading ids that are equal to the float model's, in the row with the smallest share."""
-        return min((_leading(row, self.ids) for row in rows), default=0) / len(self.ids)
+        return min((shared_length(row, self.ids) for row in rows), default=0) / len(self.ids)
 
     def wrong(self, case: Case, rows: Sequence[Sequence[int]]) -> str | None:
         """Returns why the rows of a case are wrong; None if they are right."""
@@ -82,9 +83,3 @@ class ExpectedOutput:
         logits = self.model(ids[:, :-1])[0, len(self.context) - 1 :].numpy()
         own = np.take_along_axis(logits, np.array(row)[:, None], axis=-1)
         return float(((logits > own).sum(-1) < count).mean())
-
-
-def _leading(row: Sequence[int], expected: Sequence[int]) -> int:
-    """Returns the number of equal ids before the first difference."""
-    pairs = zip(row, expected, strict=False)
-    return next((number for number, (ours, theirs) in enumerate(pairs) if ours != theirs), min(len(row), len(expected)))

@@ -14,9 +14,10 @@ from typing import Any, Literal
 from export.checks.greedy import greedy_tokens
 from export.formats.suppress_output import suppress_output
 from export.interop.registry import CannotRunError, Runtime
+from runtimes.beginnings import shared_length
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.session import Session, shared_length
+from runtimes.engine.session import Session
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.storage.json_reader import as_plain_text

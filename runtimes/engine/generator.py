@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, overload
 
+from runtimes.beginnings import shared_length
 from runtimes.bundle.pin import find_pin
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.pool import Pool
 from runtimes.engine.prompt import read_prompt
-from runtimes.engine.session import Session, shared_length
+from runtimes.engine.session import Session
 from runtimes.engine.story import Story
 from runtimes.engine.stream import Stream
 from runtimes.system.machine import this_cpu

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtimes.beginnings import shared_length
 from runtimes.engine.cache import FloatArray, IdArray, SharedCache
-from runtimes.engine.session import Session, as_row, check_step, shared_length
+from runtimes.engine.session import Session, as_row, check_step
 from slm.console.errors import SlmxError
 
 

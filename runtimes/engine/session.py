@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtimes.beginnings import shared_length
 from runtimes.system.machine import usable_cores
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
@@ -33,14 +34,6 @@ def default_threads(model_bytes: int, cores: int | None = None) -> int:
 def float_threads(config: GPTConfig) -> int:
     """Returns the threads for a model whose weights are float32."""
     return default_threads(FLOAT_BYTES * config.parameters)
-
-
-def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Returns the length of the common beginning of two sequences."""
-    shortest = min(len(one), len(other))
-    if one[:shortest] == other[:shortest]:
-        return shortest
-    return next(i for i in range(shortest) if one[i] != other[i])
 
 
 def check_id(token: int, config: GPTConfig) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from runtimes.beginnings import shared_length
 from runtimes.engine.loss import log_softmax
 from slm.console.errors import SlmxError, require
 from slm.storage.hashing import sha256_of, sha256_of_bytes
@@ -109,8 +109,7 @@ def nats_of(scorer: Scorer, opening: str, ending: str) -> tuple[float, int] | No
     before, ids = scorer.encode(opening), scorer.encode(opening + ending)
     if len(ids) > scorer.context:
         return None
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
-    start = max(1, len(list(shared)))
+    start = max(1, shared_length(before, ids))
     if start >= len(ids):
         return 0.0, 0
     targets = np.array(ids[start:])[:, None]

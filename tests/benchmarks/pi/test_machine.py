@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.pi import checks, debian
 from benchmarks.pi.__main__ import table
-from benchmarks.pi.checks import FAILED, PASSED, Expected, Result, check, shared_length
+from benchmarks.pi.checks import FAILED, PASSED, Expected, Result, check
 from benchmarks.pi.machine import Machine, answer, build_wheel, cache_folder, once
 from slm.console.errors import SlmxError
 
@@ -88,13 +88,6 @@ def test_the_wheel_is_that_of_the_tree_and_leaves_nothing_in_it(tmp_path: Path) 
     assert {"slm/cli.py", "runtimes/bundles/nano/onnx/model_int8.onnx", "benchmarks/pi/machine.py"} <= set(names)
     after = subprocess.run(["git", "status", "--porcelain", "--ignored"], capture_output=True, check=True).stdout
     assert before == after
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "length"), [([1, 2, 3], [1, 2, 3], 3), ([1, 2], [1, 2, 3], 2), ([1, 5], [1, 2], 1), ([], [1], 0)]
-)
-def test_stories_share_their_first_tokens(one: list[int], other: list[int], length: int) -> None:
-    assert shared_length(one, other) == shared_length(other, one) == length
 
 
 class Program(Machine):

@@ -18,7 +18,7 @@ from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache
-from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads, float_threads, shared_length
+from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads, float_threads
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
@@ -220,14 +220,6 @@ def test_an_array_of_ids_is_checked_too(session: Session) -> None:
     for wrong in (-1, session.config.vocab_size):
         with pytest.raises(SlmxError, match=f"no token has the id {wrong};"):
             session.prefill(np.array([1, wrong, 2]))
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 1), max_size=6), st.lists(st.integers(0, 1), max_size=6))
-def test_the_shared_length_is_that_of_the_common_beginning(one: list[int], other: list[int]) -> None:
-    assert shared_length(one, other) == next(
-        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
 
 
 def test_a_model_may_be_given_as_bytes(bundle: Bundle, ids: list[int], expected: FloatArray) -> None:
