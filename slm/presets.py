@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError, unknown
 
 LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
@@ -77,7 +78,7 @@ class GPTConfig:
                 f"model shape: rotary positions need an even number of channels per head, not {self.head_dim}"
             )
         if self.windows and len(self.windows) != self.n_layer:
-            raise SlmxError(f"model shape: {len(self.windows)} windows for {self.n_layer} layers")
+            raise SlmxError(f"model shape: {counted(len(self.windows), 'window')} for {counted(self.n_layer, 'layer')}")
         defaults = {"n_kv_head": self.n_head, "n_inner": 4 * self.n_embd, "head_size": self.n_embd / self.n_head}
         for name, default in defaults.items():
             if getattr(self, name) == default:

@@ -15,6 +15,7 @@ from benchmarks.report.leaderboard import main_results
 from benchmarks.report.record import Report
 from benchmarks.report.tables import Table
 from runtimes.bundle.variants import VARIANTS
+from slm.console.counted import duration
 from slm.presets import PRESETS
 
 SOURCE = (
@@ -80,13 +81,6 @@ def measured(report: Report, preset: str) -> Row:
         size_mb=result.disk_bytes / MEGABYTE if result and result.disk_bytes else None,
         tokens_per_second=speed,
     )
-
-
-def duration(seconds: float) -> str:
-    """Returns seconds as readable text: 42 s, 7 min, 3.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < HOUR / 2 else f"{seconds / HOUR:.1f} h"
 
 
 def _published(value: float) -> str:

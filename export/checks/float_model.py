@@ -11,6 +11,7 @@ import torch
 from export.checks.fidelity import FloatArray, Reference, measure_fidelity
 from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, float_threads
+from slm.console.counted import count_stories
 from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
@@ -77,7 +78,7 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
             f"the float model cannot write stories ({reason}); compare on a text of your own: --text FILE"
         ) from error
     return EvalText(
-        encode_stories(stories, tokenizer), f"{len(stories)} stories sampled from the float model, seed {seed}"
+        encode_stories(stories, tokenizer), f"{count_stories(len(stories))} sampled from the float model, seed {seed}"
     )
 
 

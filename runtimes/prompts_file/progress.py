@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from slm.console.counted import counted
+from slm.console.counted import counted, duration
 from slm.console.terminal import styled
 
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 30.0
@@ -49,7 +49,7 @@ class Progress:
         parts.append(f"{self.rate:,.0f} tokens/s")
         if self._total is not None and lines > self._before:
             left = (self._total - lines) * (now - self._started) / (lines - self._before)
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{duration(left)} left")
         if failed:
             parts.append(f"{failed:,} failed")
         text = ", ".join(parts)
@@ -61,11 +61,3 @@ class Progress:
         if self._terminal:
             sys.stderr.write(CLEAR)
             sys.stderr.flush()
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

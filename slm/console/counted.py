@@ -1,4 +1,4 @@
-"""Numbers of things in messages."""
+"""Numbers of things, and durations, in messages and tables."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ def counted(count: int, one: str, several: str | None = None) -> str:
 def count_stories(count: int) -> str:
     """Returns a number of stories, such as "1 story"."""
     return counted(count, "story", "stories")
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration in the unit that a person would choose, such as "42 s", "7 min" or "3.1 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 1800 else f"{seconds / 3600:.1f} h"

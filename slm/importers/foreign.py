@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from slm.checkpoint import save_checkpoint
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.denormals import denormals_line
@@ -94,9 +95,9 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
     if tokenizer.left_out:
         log(f"left out the special tokens {some(tokenizer.left_out)}: slmx reads them as plain text")
     if missing := missing_bytes(tokenizer.tokenizer.tokens):
-        log(f"the tokenizer has no token for {len(missing)} rare bytes: they are left out of every text")
+        log(f"left out of every text: {counted(len(missing), 'rare byte')} for which the tokenizer has no token")
     if unused > 0:
-        log(f"left out {unused} rows of the token table that no text can reach")
+        log(f"left out {counted(unused, 'row')} of the token table that no text can reach")
     if (line := denormals_line(state)) is not None:
         log(line)
     preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import TypeVar
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.importers.imported_tokenizer import (
     BYTE_NAMES,
@@ -61,7 +62,7 @@ def _vocabulary(metadata: Mapping[str, object], where: str) -> Vocabulary:
     fields = Fields({key.removeprefix(PREFIX): value for key, value in metadata.items() if key.startswith(PREFIX)})
     tokens, types = _list(fields, "tokens", str), _list(fields, "token_type", int)
     if len(types) != len(tokens):
-        raise ValueError(f"{len(tokens)} tokens, {len(types)} token types")
+        raise ValueError(f"{counted(len(tokens), 'token')}, {counted(len(types), 'token type')}")
     if len(set(tokens)) < len(tokens):
         raise ValueError("a token is there twice")
     numbers = {token: number for number, token in enumerate(tokens)}
@@ -77,7 +78,7 @@ def _vocabulary(metadata: Mapping[str, object], where: str) -> Vocabulary:
     elif kind == "llama":
         scores = _list(fields, "scores", float)
         if len(scores) != len(tokens):
-            raise ValueError(f"{len(tokens)} tokens, {len(scores)} scores")
+            raise ValueError(f"{counted(len(tokens), 'token')}, {counted(len(scores), 'score')}")
         merges = merges_of_scores({token: scores[number] for token, number in ids.items() if token not in BYTE_NAMES})
         scheme = "sentencepiece"
         prefix = "never" if fields.optional("add_space_prefix", fields.flag) is False else "always"

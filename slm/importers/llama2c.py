@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
@@ -40,7 +41,7 @@ def read_llama2c(source: Path, tokenizer: ImportedTokenizer, block_size: int | N
     with source.open("rb") as file:
         head = file.read(HEADER_BYTES)
     if len(head) < HEADER_BYTES:
-        raise SlmxError(f"{source}: {len(head)} bytes are too few for a model of llama2.c; copy it again")
+        raise SlmxError(f"{source}: {counted(len(head), 'byte')}, too few for a model of llama2.c; copy it again")
     (magic, version), legacy = struct.unpack_from("<Ii", head), True
     if magic == MAGIC:
         if version != 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.importers.imported_tokenizer import (
     BYTE_NAMES,
@@ -57,7 +58,7 @@ def _vocabulary(content: bytes) -> Vocabulary:
         score, size = ENTRY.unpack_from(content, place)
         place += ENTRY.size
         if not 0 < size <= len(content) - place:
-            raise ValueError(f"token {len(tokens)} has {size} bytes")
+            raise ValueError(f"token {len(tokens)} has {counted(size, 'byte')}")
         tokens.append(content[place : place + size].decode("utf-8").replace(" ", SPACE))
         scores.append(score)
         place += size

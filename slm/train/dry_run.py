@@ -11,12 +11,12 @@ from statistics import median
 
 from rich.console import Console
 
-from slm.console.counted import counted
+from slm.console.counted import counted, duration
 from slm.train.hardware import compiling
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import KEPT_CHECKPOINTS, RunFolder
-from slm.train.summary import duration, peak_memory
+from slm.train.summary import peak_memory
 
 TIMED_STEPS = 10
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from slm.checkpoint import save_checkpoint, save_tensors
-from slm.console.counted import counted
+from slm.console.counted import counted, duration
 from slm.console.errors import SlmxError
 from slm.console.notice import print_notice
 from slm.console.signals import stop_flag
@@ -43,7 +43,7 @@ from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
-from slm.train.summary import Summary, duration, flops_per_token, matmul_rate, peak_memory, plot_curve
+from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10

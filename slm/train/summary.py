@@ -20,13 +20,6 @@ MATMUL_SIZE = 2048
 SUMMARY_FILE = "summary.json"
 
 
-def duration(seconds: float) -> str:
-    """Writes a time in the unit that a person would choose."""
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
 @dataclass(frozen=True)
 class Summary:
     """The figures of a finished run.

@@ -9,7 +9,6 @@ import pytest
 from benchmarks.report import claims
 from benchmarks.report.claims import (
     Row,
-    duration,
     impossible,
     literature_table,
     measured,
@@ -151,10 +150,3 @@ def test_random_weights_have_no_quality() -> None:
     row = measured(replace(report([result("int8")]), models={"nano": Model(10, False)}), "nano")
     assert (row.bleu, row.perplexity, row.bits_per_byte, row.training_seconds) == (None, None, None, None)
     assert row.tokens_per_second == pytest.approx(5000)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"), [(42, "42 s"), (420, "7 min"), (1740, "29 min"), (2880, "0.8 h"), (11_160, "3.1 h")]
-)
-def test_durations_are_for_people(seconds: float, expected: str) -> None:
-    assert duration(seconds) == expected

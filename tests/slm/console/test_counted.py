@@ -1,10 +1,10 @@
-"""Numbers of things in messages."""
+"""Numbers of things, and durations, in messages and tables."""
 
 from __future__ import annotations
 
 import pytest
 
-from slm.console.counted import count_stories, counted
+from slm.console.counted import count_stories, counted, duration
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,11 @@ def test_one_story_is_no_stories(count: int, expected: str) -> None:
 def test_most_nouns_get_an_s() -> None:
     assert [counted(count, "token") for count in (0, 1, 2)] == ["0 tokens", "1 token", "2 tokens"]
     assert counted(2, "process", "processes") == "2 processes"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(8.4, "8 s"), (42, "42 s"), (119, "2 min"), (1740, "29 min"), (2880, "0.8 h"), (11_160, "3.1 h")],
+)
+def test_a_duration_is_in_the_unit_of_people(seconds: float, expected: str) -> None:
+    assert duration(seconds) == expected
