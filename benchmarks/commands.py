@@ -92,7 +92,7 @@ def bench(
     from runtimes.bundle.location import bundle_path
     from slm.storage.atomic import remove_folder
     from slm.storage.locks import lock_folder
-    from slm.storage.ownership import REPORT, check_only_ours, check_replaceable
+    from slm.storage.ownership import check_only_ours, check_replaceable
 
     require("bench", "jinja2", "matplotlib", "sacrebleu")
     with needs("bench"):
@@ -101,7 +101,7 @@ def bench(
         from benchmarks.report.printers import print_report
         from benchmarks.report.reader import read_report
         from benchmarks.report.record import FAILED
-        from benchmarks.report.write import write_reports
+        from benchmarks.report.write import REPORT_LISTING, write_reports
         from benchmarks.run.bench import QUICK_ROUNDS, RESUME_LOG, ROUNDS, WORK_FOLDER, Bench, BenchSettings
         from benchmarks.run.progress import Meter
 
@@ -124,7 +124,7 @@ def bench(
     )
     check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
     for name in ("report", PARTIAL_REPORT):
-        check_replaceable(out / name, REPORT, replace=True)
+        check_replaceable(out / name, REPORT_LISTING, replace=True)
     interrupted = False
     with lock_folder(out):
         with Meter() as meter:
@@ -143,7 +143,7 @@ def bench(
             typer.echo(str(folder))
         if not interrupted:
             if (out / PARTIAL_REPORT).is_dir():
-                remove_folder(out / PARTIAL_REPORT, REPORT)
+                remove_folder(out / PARTIAL_REPORT, REPORT_LISTING)
             run.finish()
     worse = []
     if old is not None and report.results:

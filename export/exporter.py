@@ -33,6 +33,7 @@ from export.targets import RECIPE_NAMES, Target, get_target
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
+    BUNDLE_LISTING,
     MANIFEST_FILE,
     FileEntry,
     JudgedOn,
@@ -52,7 +53,6 @@ from slm.presets import get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import as_plain_text, is_plain_name
-from slm.storage.ownership import BUNDLE
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 from slm.untrained import untrained_checkpoint
@@ -113,7 +113,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = default_out(settings, checkpoint.preset)
-        folder = stack.enter_context(atomic_folder(out, BUNDLE, replace=settings.force))
+        folder = stack.enter_context(atomic_folder(out, BUNDLE_LISTING, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, target, given_name(settings, out), log).write()
         Bundle.open(folder).check_listed_files()
     return out, manifest

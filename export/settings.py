@@ -13,10 +13,9 @@ from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from slm.console.errors import SlmxError
-from slm.folder_kind import PRETRAINED, Kind, find_checkpoint, find_kind
+from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
-from slm.storage.ownership import CHECKPOINT
 
 MAX_CONFIG_BYTES = 2**20
 # Entries of `Manifest.versions` that are no packages.
@@ -97,8 +96,8 @@ def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | Non
     Raises:
         OSError: A file cannot be read.
     """
-    listed = [name for name in CHECKPOINT.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()]
-    files = sorted((CHECKPOINT.file, *listed))
+    listed = [name for name in CHECKPOINT_LISTING.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()]
+    files = sorted((CHECKPOINT_LISTING.file, *listed))
     text = settings.eval_text
     inputs = {
         "checkpoint": {name: sha256_of(checkpoint / name) for name in files},
@@ -124,7 +123,7 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
         return None
     with suppress(SlmxError, OSError, ValueError):
         checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or "nano"))
-        stated = read_json(checkpoint / CHECKPOINT.file, MAX_CONFIG_BYTES)
+        stated = read_json(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
         if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):
             return None
         out = default_out(settings, preset)

@@ -9,6 +9,7 @@ from pathlib import Path
 from slm.console.errors import SlmxError
 from slm.hub.name import HUB
 from slm.storage.json_reader import read_json
+from slm.storage.listing import Listing
 
 MAX_JSON_BYTES = 2**24
 # The ending of the files that `slmx pack` writes.
@@ -17,6 +18,8 @@ ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
 MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
 PRETRAINED = Path(__file__).parent / "pretrained"
+# Checkpoints of version 0.1.0 do not list the state of the optimizer.
+CHECKPOINT_LISTING = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
 
 
 class Kind(Enum):

@@ -36,6 +36,7 @@ LIGHT_SLM = {
     "slm.console.notice",
     "slm.storage.json_reader",
     "slm.storage.read_errors",
+    "slm.storage.listing",
     "slm.metrics",
     "slm.presets",
     "slm.tokenizers.sentencepiece",

@@ -9,7 +9,9 @@ from benchmarks.report.html import to_html
 from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.record import Report
 from slm.storage.atomic import atomic_folder
-from slm.storage.ownership import REPORT, write_listing
+from slm.storage.listing import Listing, write_listing
+
+REPORT_LISTING = Listing("files.json", "files")
 
 
 def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
@@ -18,7 +20,7 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
     Raises:
         SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
     """
-    with atomic_folder(folder, REPORT, replace) as work:
+    with atomic_folder(folder, REPORT_LISTING, replace) as work:
         pictures = write_pictures(report, work)
         texts = {
             "report.json": report.to_json(),
@@ -29,4 +31,4 @@ def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
         }
         for name, text in texts.items():
             (work / name).write_text(text, "utf-8", newline="\n")
-        write_listing(work, REPORT)
+        write_listing(work, REPORT_LISTING)

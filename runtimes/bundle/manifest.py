@@ -20,6 +20,7 @@ from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, is_plain_name, parse_json
+from slm.storage.listing import Listing
 from slm.tokenizers.settings import DEFAULT_SETTINGS, TokenizerSettings
 
 FORMAT_VERSION = 3
@@ -30,6 +31,7 @@ MANIFEST_FILE = "manifest.json"
 VERIFICATION_FILE = "verification.json"
 SIGNATURE_FILE = "model.sig"
 COMPANIONS = (VERIFICATION_FILE, SIGNATURE_FILE)
+BUNDLE_LISTING = Listing(MANIFEST_FILE, "files", unlisted=COMPANIONS)
 
 # How `MadeFrom.source` marks the split of each text, and what people read for a validation text.
 _SPLIT = re.compile(r" \((train|valid)\)(?=[,;]|$)")

@@ -16,10 +16,9 @@ from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
 from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.errors import UsageError, needs
 from slm.console.word_wrap import folded, terminal_columns
-from slm.folder_kind import PRETRAINED
+from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
 from slm.storage.json_reader import Fields, as_plain_text, read_json
-from slm.storage.ownership import CHECKPOINT
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry
@@ -137,7 +136,7 @@ def presets() -> None:
 
 def _shipped(preset: str) -> str:
     """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
-    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT.file
+    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT_LISTING.file
     held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
     if not any(held.values()):
         return ""

@@ -17,12 +17,12 @@ from runtimes.bundle.location import (
     pulled_names,
     shipped_names,
 )
-from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import BUNDLE_LISTING, MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.hub.record import read_record, record_path
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
-from slm.storage.ownership import BUNDLE, foreign_file
+from slm.storage.ownership import foreign_file
 
 
 class Origin(Enum):
@@ -129,7 +129,7 @@ def find_entry(name: str) -> Entry:
 def _foreign(path: Path) -> str | None:
     """Finds a file that was not there when slmx wrote a bundle, or was changed since; None if there is none."""
     if path.is_dir():
-        return foreign_file(path, BUNDLE)
+        return foreign_file(path, BUNDLE_LISTING)
     problems = Bundle.open(path).problems()
     return problems[0] if problems else None
 
@@ -154,7 +154,7 @@ def remove_bundle(entry: Entry) -> None:
             path.unlink(missing_ok=True)
     else:
         with lock_folder(entry.path):
-            remove_folder(entry.path, BUNDLE)
+            remove_folder(entry.path, BUNDLE_LISTING)
         if entry.path.exists():
             raise SlmxError(f"{entry.path}: another program wrote there meanwhile; it was not removed")
     record.unlink(missing_ok=True)

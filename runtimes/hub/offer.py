@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Protocol
 
 from runtimes.bundle.archive import MAX_BYTES
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, FileEntry, Manifest
+from runtimes.bundle.manifest import (
+    BUNDLE_LISTING,
+    MANIFEST_FILE,
+    MAX_MANIFEST_BYTES,
+    SIGNATURE_FILE,
+    FileEntry,
+    Manifest,
+)
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
 from slm.console.errors import SlmxError, needs
@@ -20,7 +27,6 @@ from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
-from slm.storage.ownership import BUNDLE
 
 CHUNK = 2**20
 NO_BUNDLE = "it is no bundle of slmx; slmx import may read it, if it is a model of another program"
@@ -83,7 +89,7 @@ class Loose:
         manifest = Manifest.read(self._content, f"{self.snapshot.name}: {MANIFEST_FILE}")
         for file, entry in manifest.files.items():
             _check_size(self.snapshot, file, entry)
-        with atomic_folder(target, BUNDLE, replace=True) as folder:
+        with atomic_folder(target, BUNDLE_LISTING, replace=True) as folder:
             for file, entry in manifest.files.items():
                 path = folder / file
                 path.parent.mkdir(parents=True, exist_ok=True)

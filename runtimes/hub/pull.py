@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from runtimes.bundle.location import pulled_bundles
-from runtimes.bundle.manifest import SIGNATURE_FILE, is_plain_path
+from runtimes.bundle.manifest import BUNDLE_LISTING, SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
 from runtimes.hub.offer import Loose, Offer, Packed
 from runtimes.hub.record import Record, read_record, write_record
@@ -21,7 +21,7 @@ from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
 from slm.storage.disk import write_file
 from slm.storage.locks import lock_folder, one_line
-from slm.storage.ownership import BUNDLE, foreign_file
+from slm.storage.ownership import foreign_file
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _check_place(target: Path, name: HubName, replace: bool) -> None:
     """
     if not target.is_dir() or not any(target.iterdir()):
         return
-    if foreign := foreign_file(target, BUNDLE):
+    if foreign := foreign_file(target, BUNDLE_LISTING):
         raise SlmxError(
             f"{target}: {foreign} was added or changed there, and slmx never replaces such a file; "
             "move the folder away, then pull again"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
-from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from runtimes.bundle.manifest import BUNDLE_LISTING, MANIFEST_FILE, SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
@@ -16,7 +16,6 @@ from slm.folder_kind import PACKED_SUFFIX
 from slm.storage.atomic import atomic_folder
 from slm.storage.disk import atomic_file, write_file
 from slm.storage.locks import one_line
-from slm.storage.ownership import BUNDLE
 
 HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers
 
@@ -133,7 +132,7 @@ def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
         raise SlmxError(f"{bundle.path}: a folder already; slmx unpack takes a file that slmx pack made")
     bundle.check_only_listed_files()
     signature = _signature(bundle, log)
-    with atomic_folder(out, BUNDLE, replace) as fresh:
+    with atomic_folder(out, BUNDLE_LISTING, replace) as fresh:
         for name, content in _files(bundle):
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             (fresh / name).write_bytes(content)

@@ -24,8 +24,10 @@ from slm.console.notice import Log
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
-from slm.storage.ownership import SITE, foreign_file
+from slm.storage.listing import Listing
+from slm.storage.ownership import foreign_file
 
+SITE_LISTING = Listing("site.json", "listing")
 FORMAT_VERSION = 1
 CARD = "README.md"
 MAX_SITE_BYTES = 2**24
@@ -123,7 +125,7 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Log) ->
         log(f"{out}: up to date")
         return size
     packed_wasm, service_worker = page.pop(PACKED_WASM), page.pop(SERVICE_WORKER)
-    with atomic_folder(out, SITE, force) as work:
+    with atomic_folder(out, SITE_LISTING, force) as work:
         log("page: packing its files")
         folder = _Folder(work)
         page[LICENCES] = _licences(models).encode("utf-8") + page[LICENCES]
@@ -140,8 +142,8 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Log) ->
             "models": entries,
         }
         folder.write(SERVICE_WORKER, b"const SITE=" + _compact(table) + b";\n" + service_worker)
-        listing = {"inputs": inputs, SITE.key: dict(sorted(folder.listing.items()))}
-        (work / SITE.file).write_bytes(_json(table | listing))
+        listing = {"inputs": inputs, SITE_LISTING.key: dict(sorted(folder.listing.items()))}
+        (work / SITE_LISTING.file).write_bytes(_json(table | listing))
     return _size(files, models[0].name)
 
 
@@ -158,10 +160,10 @@ def _inputs(page: Mapping[str, bytes], models: Sequence[SiteModel]) -> str:
 def _size_if_up_to_date(out: Path, inputs: str, first: str) -> SiteSize | None:
     """Returns the size of a site that was made of the same inputs and is whole and unchanged; None if there is none."""
     with suppress(OSError, ValueError, KeyError):
-        site = Fields(read_json(out / SITE.file, MAX_SITE_BYTES))
-        if site.sha256("inputs") != inputs or not all((out / name).is_file() for name in SITE.hashes(out)):
+        site = Fields(read_json(out / SITE_LISTING.file, MAX_SITE_BYTES))
+        if site.sha256("inputs") != inputs or not all((out / name).is_file() for name in SITE_LISTING.hashes(out)):
             return None
-        if foreign_file(out, SITE) is None:
+        if foreign_file(out, SITE_LISTING) is None:
             files = site.object("files")
             return _size({name: dict[str, int | str](files.scalars(name)) for name in files}, first)
     return None

@@ -15,12 +15,14 @@ from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.listing import Listing
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
 DATASET_FILE = "dataset.json"
+DATA_SET_LISTING = Listing(DATASET_FILE, "files")
 FORMAT_VERSION = 2
 SHARD_TOKENS = 2**24
 SPLITS = ("train", "valid")

@@ -21,7 +21,7 @@ from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import print_notice
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
-from slm.data.dataset import DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
+from slm.data.dataset import DATA_SET_LISTING, DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
 from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
@@ -31,7 +31,6 @@ from slm.presets import get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
-from slm.storage.ownership import DATA_SET
 from slm.tokenizers.settings import settings_of
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
@@ -120,7 +119,7 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
     with lock_folder(out, wait=True):
         if is_dataset(out) and not settings.force:  # another process wrote it meanwhile
             return _open_if_same(out, request, console)
-        with atomic_folder(out, DATA_SET, replace=settings.force) as folder:
+        with atomic_folder(out, DATA_SET_LISTING, replace=settings.force) as folder:
             _Pipeline(settings, console, folder).run(training, validation, request)
     return Dataset.open(out)
 

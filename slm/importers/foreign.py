@@ -20,12 +20,12 @@ from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.denormals import denormals_line
+from slm.folder_kind import CHECKPOINT_LISTING
 from slm.importers.imported_tokenizer import ImportedTokenizer, some
 from slm.importers.names import Names
 from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig
 from slm.storage.atomic import atomic_folder
-from slm.storage.ownership import CHECKPOINT
 from slm.tokenizers.byte_level import missing_bytes
 
 
@@ -104,7 +104,7 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
     record = {"imported": {"model_type": foreign.kind, **foreign.record}, "licence": "not stated"}
     if "licence" in foreign.record:
         record["licence"] = foreign.record["licence"]
-    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
+    with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
         save_checkpoint(folder, preset, model.eval(), tokenizer.tokenizer, tokenizer.merges, record)
     return config
 

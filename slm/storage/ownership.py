@@ -2,48 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from slm.console.errors import NeedsForceError, SlmxError
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
+from slm.storage.listing import Listing
 
 # Every ext4 file system has this folder at its top, so an empty volume holds it.
 LOST_AND_FOUND = "lost+found"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """Where a kind of folder lists the SHA-256 of its files.
-
-    Attributes:
-        file: Name of the JSON file with the listing. It is written last.
-        key: Key of the table from file name to SHA-256, or to an object whose `sha256` holds it.
-        unlisted: Names of files that may be in the folder without a listed hash.
-    """
-
-    file: str
-    key: str
-    unlisted: tuple[str, ...] = ()
-
-    def hashes(self, folder: Path) -> dict[str, str]:
-        """Returns the listed SHA-256 by file name, or an empty table if the folder has no readable listing."""
-        try:
-            table = json.loads((folder / self.file).read_bytes())[self.key]
-            return {name: entry if isinstance(entry, str) else entry["sha256"] for name, entry in table.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return {}
-
-
-# Checkpoints of version 0.1.0 do not list the state of the optimizer.
-CHECKPOINT = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
-DATA_SET = Listing("dataset.json", "files")
-BUNDLE = Listing("manifest.json", "files", unlisted=("verification.json", "model.sig"))
-REPORT = Listing("files.json", "files")
-SITE = Listing("site.json", "listing")
 
 
 def foreign_file(folder: Path, listing: Listing) -> str | None:
@@ -144,10 +112,3 @@ def check_only_ours(folder: Path, ours: Collection[str], what: str) -> None:
         name = path.relative_to(folder)
         if not path.is_dir() and name.parts[0] not in ours and not name.parts[0].startswith(WORK_NAME):
             raise SlmxError(f"{folder}: not empty: {name.as_posix()} is not of {what}; choose another --out")
-
-
-def write_listing(folder: Path, listing: Listing) -> None:
-    """Writes the listing of a kind of folder that has no other use for it: the SHA-256 of every file in it."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    table: Mapping[str, str] = {name: sha256_of(folder / name) for name in names if name != listing.file}
-    (folder / listing.file).write_text(json.dumps({listing.key: table}, indent=1) + "\n", "utf-8", newline="\n")

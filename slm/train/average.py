@@ -11,9 +11,9 @@ from rich.console import Console
 
 from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
+from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
-from slm.storage.ownership import CHECKPOINT
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.qat import as_exported, trained_for
 
@@ -60,7 +60,7 @@ def write_average(
     Raises:
         SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.
     """
-    with atomic_folder(out, CHECKPOINT, replace=force) as folder:
+    with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
         average = average_checkpoints(folders)
         stream = read_stream(text, average)
         average.model.half().float()  # evaluated with the values that are stored

@@ -14,12 +14,12 @@ from typing import Any
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
-from slm.folder_kind import Kind, find_kind, wrong_kind
+from slm.folder_kind import CHECKPOINT_LISTING, Kind, find_kind, wrong_kind
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, parse_json, read_json
-from slm.storage.ownership import CHECKPOINT, check_only_ours, check_replaceable
+from slm.storage.ownership import check_only_ours, check_replaceable
 from slm.train.plan import TrainSettings
 from slm.train.summary import SUMMARY_FILE
 
@@ -77,7 +77,7 @@ class RunFolder:
             why = f"cannot make the folder ({error.strerror}); {write_advice(error.errno)}"
             raise SlmxError(f"{self.path}: {why}") from error
         for folder in (self.path / "best", *self.steps()):
-            check_replaceable(folder, CHECKPOINT, replace=True)
+            check_replaceable(folder, CHECKPOINT_LISTING, replace=True)
 
     def steps(self) -> list[Path]:
         """Returns the numbered checkpoints, oldest first."""
@@ -100,7 +100,7 @@ class RunFolder:
     @contextmanager
     def new_step(self, step: int, keep_first: bool = False) -> Iterator[Path]:
         """Yields a folder that becomes `step-N` when the block ends. Checkpoints that are too old are deleted then."""
-        with atomic_folder(self._step(step), CHECKPOINT, replace=True) as folder:
+        with atomic_folder(self._step(step), CHECKPOINT_LISTING, replace=True) as folder:
             yield folder
         self.rotate(keep_first)
 
@@ -110,12 +110,12 @@ class RunFolder:
             if keep_first and old == self.first:
                 continue
             with suppress(OSError, SlmxError):
-                remove_folder(old, CHECKPOINT)
+                remove_folder(old, CHECKPOINT_LISTING)
 
     @contextmanager
     def new_best(self) -> Iterator[Path]:
         """Yields a folder that replaces `best` when the block ends."""
-        with atomic_folder(self.path / "best", CHECKPOINT, replace=True) as folder:
+        with atomic_folder(self.path / "best", CHECKPOINT_LISTING, replace=True) as folder:
             yield folder
 
     def load_last(self) -> Checkpoint:
@@ -129,7 +129,7 @@ class RunFolder:
             raise self._nothing_to_resume()
         try:
             checkpoint = load_checkpoint(last)
-            state, listed = last / OPTIMIZER_FILE, CHECKPOINT.hashes(last).get(OPTIMIZER_FILE)
+            state, listed = last / OPTIMIZER_FILE, CHECKPOINT_LISTING.hashes(last).get(OPTIMIZER_FILE)
             if listed is not None and state.is_file() and sha256_of(state) != listed:
                 raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); copy the folder again")
         except SlmxError as error:
@@ -187,7 +187,7 @@ class RunFolder:
 
     def forget_start(self) -> None:
         """Removes the checkpoint of step 0, so that a run that could not begin leaves the folder free."""
-        remove_folder(self.first, CHECKPOINT)
+        remove_folder(self.first, CHECKPOINT_LISTING)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""

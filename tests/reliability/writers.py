@@ -7,9 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.report.write import REPORT_LISTING
 from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.manifest import BUNDLE_LISTING
+from runtimes.web.site import SITE_LISTING
+from slm.data.dataset import DATA_SET_LISTING
+from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.hashing import sha256_of
-from slm.storage.ownership import BUNDLE, CHECKPOINT, DATA_SET, REPORT, SITE, Listing, foreign_file
+from slm.storage.listing import Listing
+from slm.storage.ownership import foreign_file
 from tests.reliability.forks import Job
 
 NANO, MICRO = SHIPPED_BUNDLES / "nano", SHIPPED_BUNDLES / "micro"
@@ -116,7 +122,7 @@ def _run_folder(folder: Path, _: Hashes, __: Path) -> str:
     steps = sorted(run.glob("step-*"))
     for checkpoint in (*steps, run / "best"):
         if checkpoint.exists():
-            _whole(checkpoint, CHECKPOINT)
+            _whole(checkpoint, CHECKPOINT_LISTING)
     if (run / "run.json").exists():
         json.loads((run / "run.json").read_bytes())
     return NEW if steps else NONE
@@ -234,7 +240,7 @@ WRITERS = (
     Writer(
         "unpack",
         ("unpack", "in.slmx", "--out", "bundle", "--force"),
-        _folder("bundle", BUNDLE),
+        _folder("bundle", BUNDLE_LISTING),
         (("pack", str(NANO), "--out", "in.slmx"), ("copy", str(MICRO), "bundle")),
         modules=("runtimes.pack.packing",),
         locked="bundle",
@@ -258,7 +264,7 @@ WRITERS = (
     Writer(
         "web",
         ("web", str(NANO), "--out", "site", "--force"),
-        _folder("site", SITE),
+        _folder("site", SITE_LISTING),
         (("web", str(MICRO), "--out", "site"),),
         modules=("runtimes.web.site", "runtimes.web.models", "runtimes.web.server"),
         locked="site",
@@ -266,7 +272,7 @@ WRITERS = (
     Writer(
         "prepare",
         ("prepare", "in.txt", "--out", "data", "--vocab-size", "300", "--force"),
-        _folder("data", DATA_SET),
+        _folder("data", DATA_SET_LISTING),
         (
             ("copy", "IN/stories.txt", "in.txt"),
             ("prepare", "in.txt", "--out", "data", "--vocab-size", "300", "--licence", "MIT"),
@@ -288,7 +294,7 @@ WRITERS = (
     Writer(
         "average",
         ("average", "run", "run/best", "--text", "data", "--out", "mean", "--force"),
-        _folder("mean", CHECKPOINT),
+        _folder("mean", CHECKPOINT_LISTING),
         (
             ("copy", "IN/data", "data"),
             ("copy", "IN/run", "run"),
@@ -301,7 +307,7 @@ WRITERS = (
     Writer(
         "import",
         ("import", "in.pt", "--tokenizer", "run", "--out", "imported", "--force"),
-        _folder("imported", CHECKPOINT),
+        _folder("imported", CHECKPOINT_LISTING),
         (
             ("copy", "IN/in.pt", "in.pt"),
             ("copy", "IN/run", "run"),
@@ -313,7 +319,7 @@ WRITERS = (
     Writer(
         "export",
         ("export", "--checkpoint", "run", "--text", "in.txt", "--out", "bundle", "--int8", "--force"),
-        _folder("bundle", BUNDLE),
+        _folder("bundle", BUNDLE_LISTING),
         (
             ("copy", "IN/stories.txt", "in.txt"),
             ("copy", "IN/run", "run"),
@@ -334,7 +340,7 @@ WRITERS = (
     Writer(
         "bench",
         ("write-report", "report", "fp32", "int8"),
-        _folder("report", REPORT),
+        _folder("report", REPORT_LISTING),
         (("write-report", "report", "fp32"),),
         modules=("benchmarks.report.write", "tests.report_samples", "matplotlib.pyplot"),
         locked="report",
@@ -342,7 +348,7 @@ WRITERS = (
     Writer(
         "pull",
         ("pull", "someone/tales", "--out", "bundle"),
-        _folder("bundle", BUNDLE),
+        _folder("bundle", BUNDLE_LISTING),
         env={"HF_HUB_DISABLE_XET": "1"},
         modules=("runtimes.hub.pull", "huggingface_hub"),
         locked="bundle",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slm.storage.atomic import atomic_folder
-from slm.storage.ownership import Listing, write_listing
+from slm.storage.listing import Listing, write_listing
 
 LISTING = Listing("list.json", "files", unlisted=("extra",))
 
@@ -22,7 +22,8 @@ from slm.storage import atomic
 from slm.storage.atomic import atomic_folder
 from slm.console.errors import SlmxError
 from slm.storage.locks import Place, lock_folder
-from slm.storage.ownership import Listing, foreign_file, write_listing
+from slm.storage.listing import Listing, write_listing
+from slm.storage.ownership import foreign_file
 LISTING = Listing("list.json", "files")
 target = Path(sys.argv[1])
 def replace(text):

@@ -14,7 +14,8 @@ from slm.console.errors import SlmxError
 from slm.storage import atomic
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import WORK_NAME, WriteError, atomic_file, write_file
-from slm.storage.ownership import foreign_file, write_listing
+from slm.storage.listing import write_listing
+from slm.storage.ownership import foreign_file
 from tests.slm.storage.folders import LISTING, below, replace_it, run, write
 
 

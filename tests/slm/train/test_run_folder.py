@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from slm.console.errors import SlmxError
+from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.disk import WriteError
 from slm.storage.locks import clear_leftovers
-from slm.storage.ownership import CHECKPOINT, foreign_file, write_listing
+from slm.storage.listing import write_listing
+from slm.storage.ownership import foreign_file
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder
 
@@ -24,7 +26,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from slm.storage import atomic
-from slm.storage.ownership import CHECKPOINT, write_listing
+from slm.folder_kind import CHECKPOINT_LISTING
+from slm.storage.listing import write_listing
 from slm.train.run_folder import RunFolder
 atomic.exchange = lambda *_: False
 rename = Path.rename
@@ -34,7 +37,7 @@ def once(self, to):
 Path.rename = once
 with RunFolder(Path(sys.argv[1])).new_best() as folder:
     (folder / "model.safetensors").write_text("new")
-    write_listing(folder, CHECKPOINT)
+    write_listing(folder, CHECKPOINT_LISTING)
 """
 
 
@@ -54,7 +57,7 @@ def run(tmp_path: Path) -> RunFolder:
 def fill(folder: Path, text: str) -> None:
     (folder / "model.safetensors").write_text(text)
     (folder / OPTIMIZER_FILE).write_text(text)
-    write_listing(folder, CHECKPOINT)
+    write_listing(folder, CHECKPOINT_LISTING)
 
 
 def write_steps(run: RunFolder, *steps: int) -> None:
@@ -95,11 +98,11 @@ def test_the_state_of_the_optimizer_may_be_listed_or_not(run: RunFolder) -> None
     write_steps(run, 1)
     step = run.path / "step-0000001"
     (step / OPTIMIZER_FILE).write_text("altered")
-    assert foreign_file(step, CHECKPOINT) == OPTIMIZER_FILE
+    assert foreign_file(step, CHECKPOINT_LISTING) == OPTIMIZER_FILE
     (step / OPTIMIZER_FILE).unlink()
-    write_listing(step, CHECKPOINT)
+    write_listing(step, CHECKPOINT_LISTING)
     (step / OPTIMIZER_FILE).write_text("of an earlier version")
-    assert foreign_file(step, CHECKPOINT) is None
+    assert foreign_file(step, CHECKPOINT_LISTING) is None
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "summary.json", "samples/step-0000001.txt", "notes é.txt"])

@@ -1,0 +1,40 @@
+"""The listing of a folder: the JSON file in it that names its other files, each with its SHA-256."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slm.storage.hashing import sha256_of
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Where a kind of folder lists the SHA-256 of its files.
+
+    Attributes:
+        file: Name of the JSON file with the listing. It is written last.
+        key: Key of the table from file name to SHA-256, or to an object whose `sha256` holds it.
+        unlisted: Names of files that may be in the folder without a listed hash.
+    """
+
+    file: str
+    key: str
+    unlisted: tuple[str, ...] = ()
+
+    def hashes(self, folder: Path) -> dict[str, str]:
+        """Returns the listed SHA-256 by file name, or an empty table if the folder has no readable listing."""
+        try:
+            table = json.loads((folder / self.file).read_bytes())[self.key]
+            return {name: entry if isinstance(entry, str) else entry["sha256"] for name, entry in table.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+
+
+def write_listing(folder: Path, listing: Listing) -> None:
+    """Writes the listing of a kind of folder that has no other use for it: the SHA-256 of every file in it."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    table: Mapping[str, str] = {name: sha256_of(folder / name) for name in names if name != listing.file}
+    (folder / listing.file).write_text(json.dumps({listing.key: table}, indent=1) + "\n", "utf-8", newline="\n")
