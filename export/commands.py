@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from export.interop.registry import RUNTIMES
-from export.targets import RECIPE_NAMES, TARGETS
+from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES
+from export.targets import TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
@@ -62,9 +63,8 @@ def export(
         _variants("--fp32/--no-fp32", help="Keep the float32 variant.", show_default="yes, with --target no"),
     ] = None,
     int8_recipe: Annotated[
-        str | None,
-        _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8."), show_default="the target's"),
-    ] = None,
+        str, _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8."))
+    ] = DEFAULT_RECIPE,
     int8_exclude: Annotated[
         str, _int8(help="Matrices to leave in float, separated by commas; auto finds them.", show_default="none")
     ] = "",
@@ -96,7 +96,7 @@ def export(
         "pt2": pt2,
     }
     if target is not None:
-        asked[TARGETS[target].default] = True
+        asked[TARGETS[target]] = True
     chosen = [name for name in VARIANTS if asked[name] or (everything and (name != "fp32" or fp32 is not False))]
     settings = ExportSettings(
         preset=preset,

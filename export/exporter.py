@@ -26,10 +26,11 @@ from export.formats.gptq import Products, sample_products
 from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
-from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import RECIPE_NAMES, Int8Recipe, get_recipe
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.settings import ExportSettings, default_out, digest_of_inputs, given_name
-from export.targets import RECIPE_NAMES, Target, get_target
+from export.targets import default_variant
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import (
@@ -90,8 +91,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     """
     if settings.preset is not None and (settings.checkpoint is None or settings.untrained):
         get_preset(settings.preset)
-    target = get_target(settings.target)
-    get_recipe(settings.int8_recipe or target.int8_recipe)
+    default_variant(settings.target)
+    get_recipe(settings.int8_recipe)
     if not settings.variants:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
     if settings.int8_exclude and "int8" not in settings.variants:
@@ -114,7 +115,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
             )
         out = default_out(settings, checkpoint.preset)
         folder = stack.enter_context(atomic_folder(out, BUNDLE_LISTING, replace=settings.force))
-        manifest = _Export(folder, checkpoint, settings, target, given_name(settings, out), log).write()
+        manifest = _Export(folder, checkpoint, settings, given_name(settings, out), log).write()
         Bundle.open(folder).check_listed_files()
     return out, manifest
 
@@ -145,14 +146,13 @@ class _Export:
         folder: Path,
         checkpoint: Checkpoint,
         settings: ExportSettings,
-        target: Target,
         name: str | None,
         log: Log,
     ) -> None:
-        self.folder, self.checkpoint, self.settings, self.target, self.log = folder, checkpoint, settings, target, log
+        self.folder, self.checkpoint, self.settings, self.log = folder, checkpoint, settings, log
         self.name = name
         self.model, self.config = checkpoint.model, checkpoint.model.config
-        self.recipe = get_recipe(settings.int8_recipe or target.int8_recipe)
+        self.recipe = get_recipe(settings.int8_recipe)
         self.paths = {name: folder / variant.file for name, variant in VARIANTS.items()}
         fused = [name for name in settings.variants if VARIANTS[name].shared_cache]
         if self.config.block_size < 2:
@@ -336,14 +336,15 @@ class _Export:
         for name in (RANKS_FILE, JSON_FILE):
             shutil.copyfile(checkpoint.folder / name, folder / name)
         preferred = sorted(variants, key=lambda name: VARIANTS[name].preference)
-        default = self.target.default if self.target.default in variants else preferred[0]
+        wanted = default_variant(self.settings.target)
+        default = wanted if wanted in variants else preferred[0]
         # genai_config.json tells onnxruntime-genai that past and present share a buffer, so it names such a graph.
         genai = [name for name in (default, *preferred) if VARIANTS[name].shared_cache and VARIANTS[name].is_onnx]
         model_file = VARIANTS[genai[0]].file if genai else None
         write_configs(folder, self.config, checkpoint.tokenizer, model_file)
         manifest = Manifest(
             preset=checkpoint.preset,
-            target=self.target.name,
+            target=self.settings.target,
             default=default,
             shape=self.config,
             checkpoint=MadeFrom(

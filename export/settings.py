@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from export.targets import get_target
+from export.formats.recipes import DEFAULT_RECIPE
 from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
@@ -32,7 +32,7 @@ class ExportSettings:
         checkpoint: Folder of the checkpoint; None takes the one that ships with slmx.
         variants: Names of the variants to make.
         target: The kind of machine that the bundle is for.
-        int8_recipe: How to quantize; None takes the target's recipe.
+        int8_recipe: How to quantize.
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
         untrained: Whether to export random weights, which needs no checkpoint.
         executorch: Whether to add a program for executorch, which slmx itself does not run.
@@ -45,7 +45,7 @@ class ExportSettings:
     checkpoint: Path | None = None
     variants: tuple[str, ...] = ("fp32",)
     target: str = "any"
-    int8_recipe: str | None = None
+    int8_recipe: str = DEFAULT_RECIPE
     int8_exclude: tuple[str, ...] = ()
     untrained: bool = False
     executorch: bool = False
@@ -103,7 +103,7 @@ def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | Non
         "checkpoint": {name: sha256_of(checkpoint / name) for name in files},
         "variants": sorted(settings.variants),
         "target": settings.target,
-        "int8_recipe": settings.int8_recipe or get_target(settings.target).int8_recipe,
+        "int8_recipe": settings.int8_recipe,
         "int8_exclude": settings.int8_exclude,
         "executorch": settings.executorch,
         "text": None if text is None else [text.name, sha256_of(text)],

@@ -20,9 +20,9 @@ from onnx import numpy_helper
 from export.checks.greedy import greedy_tokens
 from export.exporter import export_bundle
 from export.formats.fused import export_onnx
-from export.formats.quantize import get_recipe, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import DEFAULT_RECIPE, get_recipe
 from export.settings import ExportSettings
-from export.targets import get_target
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE
@@ -117,7 +117,7 @@ def test_int8_would_have_chosen_most_of_what_is_pinned(
     frozen: Checkpoint, frozen_graph: Path, golden: dict[str, Any], tmp_path: Path
 ) -> None:
     path = tmp_path / "model_int8.onnx"
-    quantize_int8(frozen_graph, path, get_recipe(get_target("any").int8_recipe))
+    quantize_int8(frozen_graph, path, get_recipe(DEFAULT_RECIPE))
     session = Session.open(path, frozen.model.config)
     logits = session.prefill(prompt_ids(frozen, golden["prompt"]))
     chosen = []

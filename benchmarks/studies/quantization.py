@@ -52,7 +52,7 @@ def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, model
     from export.checks.float_model import FloatModel
     from export.checks.float_model import eval_text as read_eval_text
     from export.formats.gptq import sample_products
-    from export.formats.quantize import RECIPES
+    from export.formats.recipes import RECIPES
     from slm.blocks import BLOCK_RECIPES
     from slm.checkpoint import load_checkpoint
 
@@ -82,7 +82,8 @@ def write_models(model: GPT, folder: Path, names: Iterable[str], products: Produ
     """
     from export.formats.blockwise import quantize_blockwise
     from export.formats.fused import export_onnx
-    from export.formats.quantize import get_recipe, quantize_int8
+    from export.formats.quantize import quantize_int8
+    from export.formats.recipes import get_recipe
     from slm.blocks import BLOCK_RECIPES
 
     fp32 = folder / f"{FLOAT}.onnx"

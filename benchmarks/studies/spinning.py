@@ -67,7 +67,8 @@ def _export(preset: str, folder: Path) -> Path:
     import torch
 
     from export.formats.fused import export_onnx
-    from export.formats.quantize import DEFAULT_RECIPE, get_recipe, quantize_int8
+    from export.formats.quantize import quantize_int8
+    from export.formats.recipes import DEFAULT_RECIPE, get_recipe
     from slm.model import GPT
 
     torch.manual_seed(0)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from export.checks.float_model import FloatModel
 from export.formats.graph import matrix_names
-from export.formats.quantize import Int8Recipe, get_recipe, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import Int8Recipe, get_recipe
 from runtimes.bundle.manifest import Exclusion
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.session import Session

@@ -35,7 +35,7 @@ def web(
     variant: Annotated[
         str | None,
         typer.Option(
-            **one_of("variant for browsers", list(WEB_VARIANTS), "Variant."), show_default="the first that is there"
+            **one_of("variant for browsers", WEB_VARIANTS, "Variant."), show_default="the first that is there"
         ),
     ] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve the site on this machine until Ctrl-C.")] = False,

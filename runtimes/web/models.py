@@ -56,7 +56,7 @@ def choose_models(paths: Sequence[Path], variant: str | None = None) -> tuple[Si
         UsageError: A bundle is given twice, or the variant is none for a browser.
     """
     if variant is not None and variant not in WEB_VARIANTS:
-        raise UsageError(unknown("variant for browsers", variant, list(WEB_VARIANTS)))
+        raise UsageError(unknown("variant for browsers", variant, WEB_VARIANTS))
     models: list[SiteModel] = []
     for path in paths:
         bundle = Bundle.open(path)

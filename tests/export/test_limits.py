@@ -12,9 +12,9 @@ import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel, eval_text
 from export.exporter import export_bundle
-from export.formats.quantize import RECIPES, quantize_int8, weight_names
+from export.formats.quantize import quantize_int8, weight_names
+from export.formats.recipes import RECIPE_NAMES, RECIPES
 from export.settings import ExportSettings
-from export.targets import RECIPE_NAMES
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS, Gate

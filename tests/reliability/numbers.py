@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from export.checks.saturation import count_saturation
 from export.formats.float16 import LARGEST, store_float16
 from export.formats.fused import export_onnx
-from export.formats.quantize import get_recipe, quantize_int8
-from export.targets import RECIPE_NAMES
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import RECIPE_NAMES, get_recipe
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.peers.registry import PEERS, RUNTIMES
-from export.formats.quantize import RECIPES
-from export.targets import RECIPE_NAMES, TARGETS
+from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, RECIPES
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
 from slm.console.usage import COMMANDS_ELSEWHERE
@@ -221,4 +220,4 @@ def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:
     assert f"Runtimes: {', '.join(RUNTIMES)}; or none." in text
     assert {name.rpartition(" ")[0] or name for name in PEERS} == set(RUNTIMES)
     assert set(RECIPE_NAMES) < set(RECIPES)
-    assert {target.int8_recipe for target in TARGETS.values()} <= set(RECIPE_NAMES)
+    assert DEFAULT_RECIPE in RECIPE_NAMES

@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from export.checks.fidelity import Reference, measure_fidelity
 from export.checks.float_model import EvalText, FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import DEFAULT_RECIPE, RECIPES
 from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray

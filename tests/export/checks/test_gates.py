@@ -17,7 +17,8 @@ from onnx import numpy_helper
 from export.checks.gates import failures
 from export.checks.operators import check_operators
 from export.formats.graph import matrix_names, read_weights
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import DEFAULT_RECIPE, RECIPES
 from runtimes.bundle.figures import Comparison, Fidelity, Figures
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle

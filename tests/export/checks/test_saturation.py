@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from export.checks.saturation import count_saturation
 from export.formats.fused import export_onnx
-from export.formats.quantize import get_recipe, quantize_int8, weight_names
+from export.formats.quantize import quantize_int8, weight_names
+from export.formats.recipes import get_recipe
 from runtimes.bundle.store import Bundle
 from tests import bundles
 from tests.shapes import ARCHITECTURES

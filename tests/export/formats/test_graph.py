@@ -18,7 +18,8 @@ from export.checks.operators import optimized_nodes
 from export.checks.parity import parity_cases
 from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, TOKEN_TABLE
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import DEFAULT_RECIPE, RECIPES
 from runtimes.bundle.shape import SHAPE_KEY
 from runtimes.engine.cache import cache_names, open_onnx
 from slm.console.errors import SlmxError

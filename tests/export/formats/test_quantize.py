@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.formats.fused import export_onnx
 from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE
-from export.formats.quantize import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe, quantize_int8, weight_names
+from export.formats.quantize import quantize_int8, weight_names
+from export.formats.recipes import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.session import Session
 from slm.console.errors import SlmxError

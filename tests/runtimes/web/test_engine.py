@@ -15,7 +15,8 @@ import pytest
 from export.formats.blockwise import quantize_blockwise
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
-from export.formats.quantize import RECIPES, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import RECIPES
 from runtimes.bundle.store import Bundle
 from runtimes.engine.session import Session
 from slm.blocks import BLOCK_RECIPES

@@ -240,7 +240,7 @@ def test_a_bundle_without_a_variant_for_browsers_is_refused_with_the_command_tha
 
 @pytest.mark.usefixtures("small_page")
 def test_the_first_of_the_list_is_taken_unless_another_variant_is_named(slmx: Slmx, tmp_path: Path) -> None:
-    assert list(WEB_VARIANTS) == ["int8", "fp16", "fp32", "q8", "int4"]
+    assert WEB_VARIANTS == ("int8", "fp16", "fp32", "q8", "int4")
     bundle = copy_of(NANO, tmp_path / "bundle")
     add_variant(bundle, "fp16", 10)
     edit_manifest(bundle, default="fp16")

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from export.formats.fused import export_onnx
-from export.formats.quantize import RECIPES, quantize_int8
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import RECIPES
 from runtimes.engine.session import Session
 from slm.checkpoint import load_checkpoint
 from slm.importers.importer import ImportSettings, import_model
