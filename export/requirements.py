@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from slm.console.errors import SlmxError
 from slm.console.install import pip_line
 
-CHECKED = ("torch", "onnx", "onnxruntime", "onnx-ir")
+CHECKED = ("torch", "onnx", "onnxruntime")
 
 
 def check_versions() -> None:
