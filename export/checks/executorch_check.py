@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from export.checks.greedy import greedy_tokens
-from export.checks.parity import COMMON_LOGIT
+from export.checks.parity import logit_difference
 from export.checks.torch_session import Forward, ForwardCache, float_session
 from runtimes.engine.session import Session
 from slm.console.errors import SlmxError
@@ -47,7 +47,7 @@ def check_executorch(path: Path, model: GPT) -> float:
         model: The model.
 
     Returns:
-        The largest difference of a logit. If the largest logit of a run exceeds 10, it is divided by how many times.
+        The largest `logit_difference`.
 
     Raises:
         SlmxError: The difference is too large, or the greedy tokens differ.
@@ -59,8 +59,7 @@ def check_executorch(path: Path, model: GPT) -> float:
     start, difference = 0, 0.0
     for end in sorted({1, min(18, config.block_size), config.block_size - 1, config.block_size}):
         found, right = program.score(ids[start:end]), ours.score(ids[start:end])
-        scale = max(1.0, float(np.abs(right).max()) / COMMON_LOGIT)
-        difference = float(np.maximum(difference, float(np.abs(found - right).max()) / scale))
+        difference = float(np.maximum(difference, logit_difference(found, right)))
         start = end
     if not difference <= LIMIT:
         raise SlmxError(

@@ -15,7 +15,7 @@ import torch
 from onnx import numpy_helper
 
 from export.checks.operators import optimized_nodes
-from export.checks.parity import parity_cases
+from export.checks.parity import open_forward, parity, parity_cases
 from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, TOKEN_TABLE
 from export.formats.quantize import quantize_int8
@@ -154,6 +154,27 @@ def test_parity_of_other_shapes(config: GPTConfig, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     export_onnx(model, path)
     assert onnx_parity(model, path) <= PARITY_LIMIT
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_large_weights_pass_and_errors_in_them_do_not(architecture: str, tmp_path: Path) -> None:
+    """float32 computes the logits of such models with 3 digits, in PyTorch too."""
+    model = bundles.random_model(ARCHITECTURES[architecture])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_()
+    path = tmp_path / "model.onnx"
+    export_onnx(model, path)
+    assert onnx_parity(model, path) <= PARITY_LIMIT
+    forward = open_forward("fp32", path, model.config)
+
+    def wrong(ids: torch.Tensor, past: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        logits, present = forward(ids, past)
+        return logits * 1.1, present
+
+    assert parity(model, wrong, chunked_batches=False) > PARITY_LIMIT
 
 
 def test_exporting_changes_neither_the_model_nor_what_it_computes(tmp_path: Path) -> None:
