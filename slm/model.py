@@ -239,23 +239,21 @@ class GPT(nn.Module):
 
 
 @torch.inference_mode()
-def generate_greedy(model: GPT, prompt: list[int], max_tokens: int, use_cache: bool = True) -> list[int]:
+def generate_greedy(model: GPT, prompt: list[int], max_tokens: int) -> list[int]:
     """Continues a prompt with the most likely id at each step.
 
     Args:
         model: The model, on the CPU.
         prompt: The ids to continue, at least one.
         max_tokens: The number of ids to add.
-        use_cache: Whether to keep keys and values. If not, each step computes the whole sequence again, which is the
-            reference that the cache must match.
 
     Returns:
         The new ids.
     """
     ids = list(prompt)
-    cache = KVCache(model.config) if use_cache else None
+    cache = KVCache(model.config)
     step = torch.tensor([ids])
     for _ in range(max_tokens):
         ids.append(int(model(step, cache)[0, -1].argmax()))
-        step = torch.tensor([ids[-1:]]) if use_cache else torch.tensor([ids])
+        step = torch.tensor([ids[-1:]])
     return ids[len(prompt) :]

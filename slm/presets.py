@@ -10,10 +10,12 @@ from slm.console.errors import SlmxError, UsageError, unknown
 
 LARGEST_SIZE = 2**40  # far more than fits in memory; it limits the length of messages and products
 OPTIMIZERS = ("muon", "adamw")
+DEFAULT_OPTIMIZER = "muon"  # of every preset; docs/training.md has the figures
 ACTIVATIONS = ("gelu_tanh", "gelu", "relu", "silu")
 NORMS = ("layernorm", "rmsnorm")
 ARCHITECTURES = ("gpt2", "llama")
 DEFAULT_ARCHITECTURE = "llama"  # of `slmx train`; docs/training.md has the figures
+DEFAULT_PRESET = "nano"
 PRECISIONS = ("auto", "fp32", "bf16")
 BLOCK_VARIANTS = ("int4", "q8")  # the variants that `slm.blocks` stores and that `slmx train --qat` trains for
 TRACKERS = ("tensorboard", "wandb")
@@ -239,7 +241,6 @@ class Preset:
         learning_rate: Peak of the learning rate.
         batch_size: Sequences of one context in a step.
         dropout: Share of activations that are dropped.
-        optimizer: One of `OPTIMIZERS`.
     """
 
     name: str
@@ -247,7 +248,6 @@ class Preset:
     learning_rate: float
     batch_size: int
     dropout: float = 0.1
-    optimizer: str = "muon"
 
 
 _ALL = (

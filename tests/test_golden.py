@@ -34,6 +34,7 @@ from slm.model import generate_greedy
 from slm.presets import as_architecture, get_preset
 from slm.storage.hashing import sha256_of
 from tests import bundles
+from tests.greedy import greedy_without_cache
 
 FROZEN = Path(__file__).parent / "frozen"
 PROMPT = "Once upon a time"
@@ -45,10 +46,6 @@ PACKAGE_BYTES = 3_000_000
 
 def prompt_ids(checkpoint: Checkpoint, prompt: str) -> list[int]:
     return [checkpoint.tokenizer.end_of_text, *checkpoint.tokenizer.encode(prompt)]
-
-
-def pytorch_greedy(checkpoint: Checkpoint, prompt: str, max_tokens: int, use_cache: bool = True) -> list[int]:
-    return generate_greedy(checkpoint.model, prompt_ids(checkpoint, prompt), max_tokens, use_cache)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +81,9 @@ def test_the_tiny_one_writes_the_same_everywhere(tiny_checkpoint: Path, prompt: 
     checkpoint = load_checkpoint(tiny_checkpoint)
     ids = prompt_ids(checkpoint, prompt)
     room = checkpoint.model.config.block_size - len(ids) + 1
-    expected = pytorch_greedy(checkpoint, prompt, room, use_cache=False)
+    expected = greedy_without_cache(checkpoint.model, ids, room)
     assert len(expected) == room
-    assert pytorch_greedy(checkpoint, prompt, room) == expected
+    assert generate_greedy(checkpoint.model, ids, room) == expected
     session = bundles.session(bundles.tiny_bundle(tiny_checkpoint))
     assert greedy_tokens(session, ids, room) == expected
     uncached = list(ids)
@@ -98,8 +95,8 @@ def test_the_tiny_one_writes_the_same_everywhere(tiny_checkpoint: Path, prompt: 
 
 def test_the_frozen_one_writes_what_is_pinned_in_pytorch(frozen: Checkpoint, golden: dict[str, Any]) -> None:
     assert len(golden["ids"]) == GOLDEN_TOKENS
-    for use_cache in (True, False):
-        assert pytorch_greedy(frozen, golden["prompt"], GOLDEN_TOKENS, use_cache) == golden["ids"]
+    for greedy in (generate_greedy, greedy_without_cache):
+        assert greedy(frozen.model, prompt_ids(frozen, golden["prompt"]), GOLDEN_TOKENS) == golden["ids"]
 
 
 def test_the_frozen_one_writes_what_is_pinned_in_onnxruntime(

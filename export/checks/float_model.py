@@ -21,6 +21,7 @@ from slm.train.sample_text import sample_stories
 
 # The limit counts logits, so a large vocabulary takes as long as a small one. It is 16,384 tokens for 8,000 ids.
 MAX_COMPARED_LOGITS = 131_072_000
+SEED = 0  # of the stories that are sampled
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def check_finite(model: GPT, source: str) -> None:
         raise SlmxError(f"{source}: the model computes logits that are NaN or infinite; {advice}")
 
 
-def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0) -> EvalText:
+def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None) -> EvalText:
     """Reads the stories of a file or, without one, samples stories from the float model itself at temperature 1.
 
     It also sets PyTorch's number of threads for this process to what a session of the model would use.
@@ -61,7 +62,6 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
         model: The float model.
         tokenizer: Its tokenizer.
         path: A text or table of stories, or None.
-        seed: Decides the sampled stories.
 
     Raises:
         SlmxError: The file cannot be read, or the model cannot write stories.
@@ -71,14 +71,14 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None, seed: int = 0
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
     try:
-        stories = sample_stories(model, tokenizer, seed)
+        stories = sample_stories(model, tokenizer, SEED)
     except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
         reason = str(error).splitlines()[0]
         raise SlmxError(
             f"the float model cannot write stories ({reason}); compare on a text of your own: --text FILE"
         ) from error
     return EvalText(
-        encode_stories(stories, tokenizer), f"{count_stories(len(stories))} sampled from the float model, seed {seed}"
+        encode_stories(stories, tokenizer), f"{count_stories(len(stories))} sampled from the float model, seed {SEED}"
     )
 
 

@@ -40,8 +40,8 @@ def check_variant(
     float_model: FloatModel,
     *,
     trusted: bool,
-    kept_float: Sequence[str] = (),
-    source: Path | bytes | None = None,
+    kept_float: Sequence[str],
+    source: Path | bytes | None,
 ) -> Figures:
     """Measures what the gate of a variant needs: parity and greedy tokens, or the fidelity on the text.
 

@@ -34,12 +34,12 @@ def empty_past(config: GPTConfig, batch: int) -> list[Tensor]:
 class FloatCache:
     """The float model with its own KV cache, in eval and inference mode. Not thread-safe.
 
-    `forward` may be the model's compiled form.
+    `forward` is the model or its compiled form.
     """
 
-    def __init__(self, model: GPT, forward: Callable[..., Tensor] | None = None) -> None:
+    def __init__(self, model: GPT, forward: Callable[..., Tensor]) -> None:
         self._config = model.config
-        self._forward = model.eval() if forward is None else forward
+        self._forward = forward
         self._cache = KVCache(model.config)
 
     @torch.inference_mode()
@@ -165,7 +165,7 @@ def float_session(model: GPT, threads: int | None = None, compiled: bool = False
 
     `threads` is only recorded. PyTorch's number of threads is a setting of the process, so set it before.
     """
-    forward = torch.compile(model.eval(), dynamic=True) if compiled else None
+    forward = torch.compile(model.eval(), dynamic=True) if compiled else model.eval()
     return Session(
         FloatCache(model, forward), model.config, float_threads(model.config) if threads is None else threads
     )

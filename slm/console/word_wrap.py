@@ -23,7 +23,7 @@ def terminal_columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def folded(line: str, indent: int = 0) -> str:
+def folded(line: str, indent: int) -> str:
     """Returns a line for standard output: broken between words on a terminal, and whole in a file or a pipe.
 
     Args:
@@ -41,14 +41,10 @@ class WordWrap:
     """Takes a text in pieces and returns it with a line break in place of the blanks before a word that does not fit.
 
     The last word stays here until the piece that ends it, because its length is not known before. Without its line
-    breaks and blanks, what comes out is what was put in.
-
-    Args:
-        columns: Returns the width of the terminal, which can change.
+    breaks and blanks, what comes out is what was put in. The width of the terminal can change between two pieces.
     """
 
-    def __init__(self, columns: Callable[[], int] = terminal_columns) -> None:
-        self._columns = columns
+    def __init__(self) -> None:
         self._column = 0
         self._blanks = ""
         self._word, self._length = "", 0
@@ -78,7 +74,7 @@ class WordWrap:
         """Returns the word that was kept, because the text ends or a blank follows."""
         if not self._word:
             return ""
-        width, before = self._columns(), columns_of(self._blanks)
+        width, before = terminal_columns(), columns_of(self._blanks)
         if self._column and self._column + before + self._length > width:
             out, self._column = f"\n{self._word}", self._length
         else:

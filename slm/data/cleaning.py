@@ -78,8 +78,8 @@ class Cleaner:
     """
 
     thorough: bool = True
-    counts: Cleaning = field(default_factory=Cleaning)
-    seen: set[int] = field(default_factory=set)
+    counts: Cleaning = field(init=False, default_factory=Cleaning)
+    seen: set[int] = field(init=False, default_factory=set)
     held_out: set[int] = field(default_factory=set)
 
     def __call__(self, stories: Iterable[str]) -> Iterator[str]:

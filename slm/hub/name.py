@@ -24,7 +24,7 @@ class HubName:
     """
 
     repository: str
-    revision: str | None = None
+    revision: str | None
 
     @classmethod
     def find(cls, text: str) -> HubName | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,10 @@ class ForeignModel:
         names: What the source calls each weight.
         tensors: The weights in float32, by the names of the source, with matrices as [out, in].
         tokenizer: The tokenizer.
+        record: What the training record says of the source.
         attention_factors: For each layer, the factor of the attention scores relative to 1 / sqrt(head_dim).
         zero_biases: Parts of a block, such as "attn.c_attn", that have no biases in the source.
         interleaved: Whether rotary positions turn the channel pairs (2 i, 2 i + 1) instead of (i, i + head_dim / 2).
-        record: What the training record says of the source.
     """
 
     where: Path
@@ -52,10 +52,10 @@ class ForeignModel:
     names: Names
     tensors: Mapping[str, Tensor]
     tokenizer: ImportedTokenizer
+    record: Mapping[str, Any]
     attention_factors: tuple[float, ...] = ()
     zero_biases: tuple[str, ...] = ()
     interleaved: bool = False
-    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) -> GPTConfig:

@@ -88,8 +88,6 @@ def total_loss(
 def evaluate(
     model: GPT,
     stream: TokenStream,
-    max_windows: int | None = None,
-    batch_size: int = 8,
     console: Console | None = None,
 ) -> Evaluation:
     """Evaluates a model on a text that is cut into windows of one context. Each window is evaluated alone.
@@ -97,14 +95,12 @@ def evaluate(
     Args:
         model: The model.
         stream: The text.
-        max_windows: The number of windows to read from the start, or None for all.
-        batch_size: Windows in one forward pass.
         console: Where progress goes: a bar on a terminal, one line in a log. None for no progress.
 
     Raises:
         SlmxError: The text is shorter than one context.
     """
-    inputs, targets = stream.windows(model.config.block_size, max_windows)
+    inputs, targets = stream.windows(model.config.block_size)
 
     def progress(starts: Sequence[int]) -> Iterable[int]:
         if console is None:
@@ -114,7 +110,7 @@ def evaluate(
         print_notice(console, f"evaluating on {counted(targets.size, 'token')}")
         return starts
 
-    return Evaluation.of(total_loss(model, inputs, targets, batch_size, progress), targets.size, stream)
+    return Evaluation.of(total_loss(model, inputs, targets, progress=progress), targets.size, stream)
 
 
 def read_stream(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:

@@ -7,26 +7,25 @@ import torch
 from slm.model import GPT, KVCache
 from slm.tokenizers.tokenizer import Tokenizer
 
+MOST_TOKENS = 256
+
 
 @torch.inference_mode()
-def sample_stories(
-    model: GPT, tokenizer: Tokenizer, seed: int, count: int = 64, max_tokens: int = 256, temperature: float = 1.0
-) -> list[str]:
-    """Samples stories from a model, all in one batch.
+def sample_stories(model: GPT, tokenizer: Tokenizer, seed: int, count: int = 64, temperature: float = 1.0) -> list[str]:
+    """Samples stories from a model, all in one batch. A story is cut at `MOST_TOKENS`, or at the context.
 
     Args:
         model: The model. Its mode, training or evaluation, is the same afterwards.
         tokenizer: The tokenizer of the model.
         seed: Decides the stories, on one device.
         count: The number of stories.
-        max_tokens: The length at which a story is cut, or the context if that is shorter.
         temperature: Divides the logits. At 1 the stories follow the model's own distribution.
     """
     device = model.wte.weight.device
     random = torch.Generator(device).manual_seed(seed)
     was_training = model.training
     model.eval()
-    length = min(max_tokens, model.config.block_size)
+    length = min(MOST_TOKENS, model.config.block_size)
     cache = KVCache(model.config, count, device, length)
     ids = torch.full((count, 1), tokenizer.begin, device=device)
     for _ in range(length - 1):

@@ -25,7 +25,7 @@ class StoryLoss(nn.Module):
             al., 2015, arXiv:1503.02531), or None.
     """
 
-    def __init__(self, model: GPT, teacher: GPT | None = None) -> None:
+    def __init__(self, model: GPT, teacher: GPT | None) -> None:
         super().__init__()
         self.model = model
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
@@ -64,7 +64,7 @@ class Learner:
         stream: TokenStream,
         accelerator: Accelerator,
         optimizers: list[torch.optim.Optimizer],
-        teacher: GPT | None = None,
+        teacher: GPT | None,
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:

@@ -16,7 +16,7 @@ from slm.metrics import shown_bits
 from slm.presets import GPTConfig
 from slm.storage.disk import atomic_file, write_file
 
-MATMUL_SIZE = 2048
+MATMUL_SIZE, MATMUL_SECONDS = 2048, 0.5
 SUMMARY_FILE = "summary.json"
 
 
@@ -87,10 +87,10 @@ def flops_per_token(config: GPTConfig, imitates: bool = False) -> int:
     return passes * (2 * weights + 4 * config.n_layer * config.n_head * config.head_dim * config.block_size)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype, seconds: float = 0.5) -> float:
-    """Measures the floating-point operations per second of a large square matrix product: the best in `seconds`."""
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Measures the floating-point operations per second of a large matrix product: the best in `MATMUL_SECONDS`."""
     a, b = (torch.randn(MATMUL_SIZE, MATMUL_SIZE, device=device).to(dtype) for _ in range(2))
-    best, until = float("inf"), time.perf_counter() + seconds
+    best, until = float("inf"), time.perf_counter() + MATMUL_SECONDS
     while time.perf_counter() < until:
         started = time.perf_counter()
         product = a @ b

@@ -30,7 +30,7 @@ from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
 from slm.model import generate_greedy
 from slm.presets import GPTConfig
-from slm.train.evaluate import evaluate
+from slm.train.evaluate import Evaluation, total_loss
 from slm.train.sample_text import sample_stories
 from tests import bundles
 
@@ -90,9 +90,9 @@ def test_the_float_figure_is_that_of_the_training_side(
 ) -> None:
     windows = TOKENS // checkpoint.model.config.block_size
     assert float_model.tokens == TOKENS
-    assert float_model.float_bits_per_byte == pytest.approx(
-        evaluate(checkpoint.model, text.stream, windows).bits_per_byte, rel=1e-5
-    )
+    nats = total_loss(checkpoint.model, *text.stream.windows(checkpoint.model.config.block_size, windows))
+    expected = Evaluation.of(nats, TOKENS, text.stream).bits_per_byte
+    assert float_model.float_bits_per_byte == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("noise", [0.5, 3.0])
@@ -222,7 +222,7 @@ def test_greedy_tokens_start_afresh_and_are_those_of_pytorch(checkpoint: Checkpo
     session = Session.open(fp32, config)
     prompt = [checkpoint.tokenizer.end_of_text, 5, 6]
     for count in (1, 9, config.block_size - len(prompt) + 1):
-        expected = generate_greedy(checkpoint.model, prompt, count, use_cache=False)
+        expected = generate_greedy(checkpoint.model, prompt, count)
         assert greedy_tokens(session, prompt, count) == expected
 
 

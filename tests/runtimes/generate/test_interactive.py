@@ -116,7 +116,7 @@ def test_each_turn_begins_a_line_of_the_terminal(
     seen = capsys.readouterr().out
     assert max(map(len, seen.splitlines()[-20:])) <= 30
     for added, written in story.turns[1:]:
-        wrap = WordWrap(lambda: 30)
+        wrap = WordWrap()
         turn = wrap.add(added + written) + wrap.flush()
         assert "\n" in turn
         assert f"\n{turn}\n" in seen

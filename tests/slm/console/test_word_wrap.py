@@ -14,10 +14,12 @@ TEXTS = st.text(st.sampled_from("abcé世\u0301 \t\n.,"), max_size=200)
 
 
 def wrapped(text: str, width: int, cuts: list[int] | None = None) -> str:
-    wrap = WordWrap(lambda: width)
+    wrap = WordWrap()
     places = [0, *sorted(cuts or []), len(text)]
     pieces = [text[start:end] for start, end in pairwise(places)]
-    return "".join(map(wrap.add, pieces)) + wrap.flush()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COLUMNS", str(width))
+        return "".join(map(wrap.add, pieces)) + wrap.flush()
 
 
 def test_a_word_that_does_not_fit_begins_the_next_line() -> None:
@@ -29,14 +31,16 @@ def test_a_word_that_no_line_holds_is_left_to_the_terminal() -> None:
     assert wrapped("ab " + "x" * 25 + " cd", 10) == "ab\n" + "x" * 25 + " cd"
 
 
-def test_after_the_line_of_another_text_the_columns_begin_anew() -> None:
-    wrap = WordWrap(lambda: 10)
+def test_after_the_line_of_another_text_the_columns_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    wrap = WordWrap()
     assert wrap.add("one two ") + wrap.end_line() == "one two"
     assert wrap.add("three four") + wrap.flush() == "three four"
 
 
-def test_style_takes_no_columns_and_joins_words() -> None:
-    wrap = WordWrap(lambda: 8)
+def test_style_takes_no_columns_and_joins_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "8")
+    wrap = WordWrap()
     out = wrap.add("one pla", lambda part: f"<{part}>") + wrap.add("ying") + wrap.flush()
     assert out == "<one>\n<pla>ying"
 

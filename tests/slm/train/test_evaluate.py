@@ -18,7 +18,7 @@ from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
-from slm.train.evaluate import Evaluation, evaluate, read_stream
+from slm.train.evaluate import Evaluation, evaluate, read_stream, total_loss
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tinystories-valid.txt"
 CONFIG = GPTConfig(block_size=16, vocab_size=60, n_layer=1, n_head=1, n_embd=8)
@@ -66,9 +66,8 @@ def test_the_figure_is_the_mean_over_all_whole_windows(tiny_checkpoint: Path, st
     expected = nats / math.log(2) / tokens / (sum(len(story.encode()) for story in stories[:20]) / len(stream.ids))
     assert tokens > 20 * size
     for batch_size in (1, 7, 1000):
-        assert evaluate(checkpoint.model, stream, batch_size=batch_size).bits_per_byte == pytest.approx(
-            expected, rel=1e-4
-        )
+        assert total_loss(checkpoint.model, *stream.windows(size), batch_size) == pytest.approx(nats, rel=1e-4)
+    assert evaluate(checkpoint.model, stream).bits_per_byte == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -87,17 +86,6 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_in_a_log(is_terminal: bool) 
 def test_a_loss_beyond_all_numbers_has_an_infinite_perplexity() -> None:
     assert Evaluation(800.0, 1.0, 1).perplexity == math.inf
     assert Evaluation(math.log(5), 1.0, 1).perplexity == pytest.approx(5)
-
-
-def test_max_windows_reads_the_first_ones_only() -> None:
-    model = zeroed_model()
-    with torch.no_grad():
-        model.get_parameter("ln_f.bias")[0] = 1.0
-        model.wte.weight[5, 0] = 4.0
-    ids = [5] * 33 + [6] * 200
-    figure = evaluate(model, stream_of(ids, len(ids)), max_windows=2).bits_per_byte
-    assert figure == pytest.approx(evaluate(model, stream_of([5] * 33, 33)).bits_per_byte, rel=1e-6)
-    assert figure < evaluate(model, stream_of(ids, len(ids))).bits_per_byte
 
 
 @pytest.mark.parametrize("training", [True, False])

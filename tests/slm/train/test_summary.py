@@ -66,8 +66,9 @@ def test_the_matrix_rate_is_that_of_the_fastest_product(monkeypatch: pytest.Monk
     """The clock is read at the start, before each product, and at its start and end: 4 s, 2 s and 3 s."""
     clock = iter([0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 6.0, 6.0, 6.0, 9.0, 10.0])
     monkeypatch.setattr(slm.train.summary, "MATMUL_SIZE", 8)
+    monkeypatch.setattr(slm.train.summary, "MATMUL_SECONDS", 10.0)
     monkeypatch.setattr("slm.train.summary.time.perf_counter", lambda: next(clock))
-    assert matmul_rate(torch.device("cpu"), torch.float32, seconds=10.0) == 2 * 8**3 / 2.0
+    assert matmul_rate(torch.device("cpu"), torch.float32) == 2 * 8**3 / 2.0
 
 
 def test_the_peak_memory_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
