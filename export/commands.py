@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from export.interop.registry import RUNTIMES
 from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES
+from export.interop.registry import RUNTIMES
 from export.targets import TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.console.counted import counted

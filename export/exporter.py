@@ -50,7 +50,7 @@ from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.denormals import denormals_line
 from slm.folder_kind import PRETRAINED
-from slm.presets import get_preset
+from slm.presets import DEFAULT_PRESET, get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import as_plain_text, is_plain_name
@@ -125,10 +125,10 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
         if settings.checkpoint is not None:
             raise UsageError("random weights and a checkpoint exclude each other: drop one")
         work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return load_checkpoint(untrained_checkpoint(settings.preset or "nano", work))
+        return load_checkpoint(untrained_checkpoint(settings.preset or DEFAULT_PRESET, work))
     if settings.checkpoint is not None:
         return load_checkpoint(settings.checkpoint)
-    preset = settings.preset or "nano"
+    preset = settings.preset or DEFAULT_PRESET
     shipped = PRETRAINED / preset
     if not shipped.is_dir():
         raise SlmxError(

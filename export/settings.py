@@ -14,6 +14,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from slm.console.errors import SlmxError
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED, Kind, find_checkpoint, find_kind
+from slm.presets import DEFAULT_PRESET
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
 
@@ -96,7 +97,9 @@ def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | Non
     Raises:
         OSError: A file cannot be read.
     """
-    listed = [name for name in CHECKPOINT_LISTING.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()]
+    listed = [
+        name for name in CHECKPOINT_LISTING.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()
+    ]
     files = sorted((CHECKPOINT_LISTING.file, *listed))
     text = settings.eval_text
     inputs = {
@@ -122,7 +125,7 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
     if settings.untrained or settings.force:
         return None
     with suppress(SlmxError, OSError, ValueError):
-        checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or "nano"))
+        checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or DEFAULT_PRESET))
         stated = read_json(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
         if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):
             return None

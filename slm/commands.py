@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,12 +21,17 @@ from slm.presets import (
     ARCHITECTURES,
     BLOCK_VARIANTS,
     DEFAULT_ARCHITECTURE,
+    DEFAULT_OPTIMIZER,
+    DEFAULT_PRESET,
     OPTIMIZERS,
     PRECISIONS,
     PRESETS,
     TRACKERS,
     GPTConfig,
 )
+
+if TYPE_CHECKING:
+    from slm.data.prepare import PrepareSettings
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
 _model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
@@ -43,7 +48,7 @@ def prepare(
         typer.Option(
             **one_of("preset", list(PRESETS), "Model shape, which sets vocabulary and context."),
         ),
-    ] = "nano",
+    ] = DEFAULT_PRESET,
     valid: Annotated[list[str] | None, typer.Option(help="Validation source.", show_default=_HELD_OUT)] = None,
     licence: Annotated[str, typer.Option(help="Licence of the text, for the record.")] = "not stated",
     force: Annotated[bool, typer.Option("--force", help="Replace the data set in --out.")] = False,
@@ -84,6 +89,20 @@ def prepare(
     )
     run(settings, Console(stderr=True))
     typer.echo(str(out))
+    typer.echo(f"now: {train_command(settings)}", err=True)
+
+
+def train_command(prepared: PrepareSettings) -> str:
+    """Returns the command that trains on a data set: a new model, or the one whose tokenizer the data set has."""
+    from slm.data.dataset import is_dataset
+
+    out, tokenizer = prepared.out, prepared.tokenizer
+    if tokenizer is not None and not is_dataset(tokenizer):
+        start = f" --init {shlex.quote(str(tokenizer))}"
+    else:
+        start = "" if prepared.preset == DEFAULT_PRESET else f" --preset {prepared.preset}"
+    run = shlex.quote(str(Path("runs", out.absolute().name)))
+    return f"slmx train --text {shlex.quote(str(out))}{start} --out {run}"
 
 
 def train(
@@ -92,7 +111,7 @@ def train(
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="Folder from slmx prepare, or a source.")] = None,
     preset: Annotated[
-        str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default="nano")
+        str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default=DEFAULT_PRESET)
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
     steps: Annotated[
@@ -124,7 +143,7 @@ def train(
         _steps(help="Peak of the learning rate.", show_default="the preset's, or a tenth of it in fine-tuning"),
     ] = None,
     optimizer: Annotated[
-        str | None, _steps(**one_of("optimizer", OPTIMIZERS, "Optimizer."), show_default=_PRESET)
+        str | None, _steps(**one_of("optimizer", OPTIMIZERS, "Optimizer."), show_default=DEFAULT_OPTIMIZER)
     ] = None,
     dropout: Annotated[
         float | None, _steps(help="Probability that an activation is dropped.", show_default=_PRESET)

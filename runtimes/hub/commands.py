@@ -123,7 +123,10 @@ def _first(source: str) -> str:
 
 
 def presets() -> None:
-    """List the model shapes, and which have weights here."""
+    """List the model shapes, and which have weights here.
+
+    The parameters are those of --arch llama, the default of slmx train.
+    """
     row = "{:<10} {:>7} {:>10} {:>6} {:>5} {:>8} {:>11}  {}"
     heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
     typer.echo(row.format(*heading, "ships with slmx"))

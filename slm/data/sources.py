@@ -124,10 +124,14 @@ def _files_below(folder: Path, split: str | None, log: Log | None) -> list[Path]
     if find_kind(folder) not in (Kind.FOLDER, Kind.EMPTY):
         raise wrong_kind(folder, Kind.TEXT)
     taken, other_kind, other_split = [], [], []
+    checked = {folder}
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
         if any(part.startswith(".") for part in Path(name).parts) or not file.is_file():
             continue
+        if file.parent not in checked and find_kind(file.parent) is not Kind.FOLDER:
+            raise wrong_kind(file.parent, Kind.TEXT)
+        checked.add(file.parent)
         if _suffix(name) not in (*TABLES, *TEXTS) or ABOUT.fullmatch(file.name):
             other_kind.append(name)
         elif split is not None and SPLIT_NAMES[OTHER_SPLIT[split]].search(str(Path(name).with_suffix(""))):
@@ -185,14 +189,13 @@ def _has_marker(path: Path, name: str) -> bool:
 
 
 def read_stories(
-    sources: Sequence[str | Path | Source], field: str = "text", separator: str = "auto", counts: Cleaning | None = None
+    sources: Sequence[str | Path | Source], field: str = "text", counts: Cleaning | None = None
 ) -> Iterator[str]:
     """Yields the stories of sources in order, in bounded memory. They are stripped, and none is empty.
 
     Args:
         sources: What `find_sources` takes or returns.
         field: The column of a table that holds the stories. `<|endoftext|>` separates several stories in a row.
-        separator: What separates the stories of a text.
         counts: Empty rows and cuts of long stories are added to its `read`, `empty` and `cut`.
 
     Raises:
@@ -200,7 +203,7 @@ def read_stories(
     """
     counts = Cleaning() if counts is None else counts
     for given in sources:
-        for source in [given] if isinstance(given, Source) else find_sources([given], separator):
+        for source in [given] if isinstance(given, Source) else find_sources([given]):
             found = False
             for story in _read(source, field, counts):
                 if stripped := story.strip():

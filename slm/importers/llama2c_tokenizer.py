@@ -15,9 +15,9 @@ from slm.importers.imported_tokenizer import (
     convert,
     merges_of_scores,
 )
+from slm.storage.read_errors import unreadable
 from slm.tokenizers.sentencepiece import SPACE
 from slm.tokenizers.settings import TokenizerSettings
-from slm.storage.read_errors import unreadable
 
 MAX_BYTES = 2**27
 BEGIN = "<s>"

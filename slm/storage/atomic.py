@@ -16,8 +16,8 @@ from pathlib import Path
 
 from slm.console.errors import SlmxError
 from slm.storage.disk import confirm, exchange, sync_tree, write_file
-from slm.storage.locks import OWNER_FILE, Place, fill, lock_folder, one_line, owner_record, settle
 from slm.storage.listing import Listing
+from slm.storage.locks import OWNER_FILE, Place, fill, lock_folder, one_line, owner_record, settle
 from slm.storage.ownership import check_replaceable, foreign_file
 
 # The errors of rename(2) for a folder from a lower layer of an overlay, and for a mount point.

@@ -10,7 +10,16 @@ from typing import Any
 
 from slm.console.errors import SlmxError, UsageError, unknown
 from slm.data.corpus import TokenStream
-from slm.presets import ARCHITECTURES, BLOCK_VARIANTS, OPTIMIZERS, PRECISIONS, GPTConfig, Preset, as_architecture
+from slm.presets import (
+    ARCHITECTURES,
+    BLOCK_VARIANTS,
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    PRECISIONS,
+    GPTConfig,
+    Preset,
+    as_architecture,
+)
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
@@ -96,10 +105,17 @@ class TrainSettings:
             raise UsageError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 
     def shape(self, config: GPTConfig) -> GPTConfig:
-        """Returns a shape with the sizes and the architecture that the user gave in place of its own."""
+        """Returns a shape with the sizes and the architecture that the user gave in place of its own.
+
+        Raises:
+            UsageError: They make no shape.
+        """
         names = ("block_size", "n_layer", "n_head", "n_embd")
-        sized = replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
-        return sized if self.arch is None else as_architecture(sized, self.arch)
+        try:
+            sized = replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
+            return sized if self.arch is None else as_architecture(sized, self.arch)
+        except SlmxError as error:
+            raise UsageError(str(error)) from None
 
 
 @dataclass(frozen=True)
@@ -206,7 +222,7 @@ def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream
         "steps": math.ceil(tokens / (batch_size * config.block_size)),
         "batch_size": batch_size,
         "accumulate": 1,
-        "optimizer": preset.optimizer,
+        "optimizer": DEFAULT_OPTIMIZER,
         "learning_rate": preset.learning_rate * (1 if scratch else FINE_TUNING_RATE),
         "weight_decay": 0.1,
         "dropout": preset.dropout,

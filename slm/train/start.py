@@ -16,7 +16,7 @@ from slm.console.errors import SlmxError
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
-from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, Preset, get_preset
+from slm.presets import DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
 from slm.storage.hashing import sha256_of
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
@@ -207,7 +207,7 @@ def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
     elif settings.init is not None:
         checkpoint = load_checkpoint(settings.init)
     else:
-        preset = get_preset(settings.preset or "nano")
+        preset = get_preset(settings.preset or DEFAULT_PRESET)
         return Start(preset.name, preset, None, None)
     if settings.preset not in (None, checkpoint.preset):
         raise SlmxError(

@@ -16,8 +16,8 @@ import export.checks.exclude
 import export.checks.gates
 import export.exporter
 from export.exporter import export_bundle
-from export.settings import ExportSettings
 from export.formats.recipes import RECIPE_NAMES
+from export.settings import ExportSettings
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS

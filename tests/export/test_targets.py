@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from export.formats.recipes import RECIPE_NAMES, RECIPES
+from export.targets import TARGETS, default_variant
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import UsageError
@@ -31,7 +32,7 @@ def test_the_page_on_exports_has_the_rows_of_the_table() -> None:
     rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| `")]
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     found = {row[0].split("`")[1]: row[1:] for row in cells if len(row) == 3 and not row[0].startswith("`--")}
-    assert TARGETS == {name: default for name, (default, _) in found.items()}
+    assert {name: default for name, (default, _) in found.items()} == TARGETS
 
 
 def test_every_target_has_a_variant_that_exists() -> None:

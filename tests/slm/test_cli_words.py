@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.peers.registry import PEERS, RUNTIMES
 from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, RECIPES
+from export.targets import TARGETS
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
 from slm.console.usage import COMMANDS_ELSEWHERE

@@ -39,7 +39,6 @@ def test_the_seven_presets_in_order() -> None:
     assert all(preset.name == name for name, preset in PRESETS.items())
     batches = {name: preset.batch_size for name, preset in PRESETS.items()}
     assert (batches["small-256"], batches["medium-512"], batches["large-1024"]) == (32, 16, 8)
-    assert {preset.optimizer for preset in PRESETS.values()} == {"muon"}
 
 
 @pytest.mark.parametrize(("name", "count"), COUNTS.items())

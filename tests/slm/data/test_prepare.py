@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from slm.checkpoint import load_checkpoint
+from slm.commands import train_command
 from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
@@ -237,6 +239,7 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
 KILLED = """
 import time
 from pathlib import Path
+from typing import Any
 import slm.data.prepare
 
 encode = slm.data.prepare.encode_stories
@@ -372,4 +375,24 @@ def test_the_command_prints_the_folder_and_tells_what_it_did(corpus_file: Path, 
     assert ran.stdout == "set\n"
     assert ", in 1 shard\n" in ran.stderr
     assert "300 stories, 300 kept; dropped: 0 empty, 0 truncated, 0 duplicates, 0 in validation" in ran.stderr
+    assert ran.stderr.splitlines()[-1] == "now: slmx train --text set --out runs/set"
     assert Dataset.open(tmp_path / "set").record["licence"] == "CC0"
+
+
+@pytest.mark.parametrize(
+    ("options", "start"),
+    [
+        ({"preset": "nano"}, ""),
+        ({"preset": "small"}, " --preset small"),
+        ({"preset": "nano", "tokenizer": Path("my run")}, " --init 'my run'"),
+        ({"tokenizer": Path("data set"), "preset": "small"}, " --preset small"),
+    ],
+)
+def test_the_next_command_begins_as_the_data_set_was_made(
+    options: dict[str, Any], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data set").mkdir()
+    Path("data set", "dataset.json").touch()
+    made = PrepareSettings(("text",), out=Path("my data"), **options)
+    assert train_command(made) == f"slmx train --text 'my data'{start} --out 'runs/my data'"

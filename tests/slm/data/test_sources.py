@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -136,6 +137,24 @@ def test_a_prepared_data_set_is_no_corpus(tmp_path: Path) -> None:
         find_sources([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("dataset.json", "{}", "a prepared data set, not a text of stories; give it to slmx train or"),
+        ("run.json", '{"data": "data"}', "a training run, not a text of stories; "),
+    ],
+)
+def test_a_folder_around_one_of_ours_is_no_corpus_and_the_line_says_which(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    write(tmp_path / "a.txt", ["one"])
+    inside = tmp_path / "deep" / "inside"
+    inside.mkdir(parents=True)
+    (inside / name).write_text(content, "utf-8")
+    with pytest.raises(SlmxError, match=f"^{re.escape(str(inside))}: {message}"):
+        find_sources([tmp_path])
+
+
 def test_the_separator_is_found_and_can_be_forced(tmp_path: Path) -> None:
     marked, blank = tmp_path / "marked.txt", tmp_path / "blank.txt"
     marked.write_text(f"one\n\nstill one\n{END_OF_TEXT}\ntwo{END_OF_TEXT}three{END_OF_TEXT}\n", "utf-8")
@@ -143,8 +162,8 @@ def test_the_separator_is_found_and_can_be_forced(tmp_path: Path) -> None:
     assert [source.separator for source in find_sources([marked, blank])] == ["endoftext", "blank"]
     assert list(read_stories([marked])) == ["one\n\nstill one", "two", "three"]
     assert list(read_stories([blank])) == ["one\nmore", "two\nmore", "three"]
-    assert list(read_stories([marked], separator="blank")) == ["one", "still one", "two", "three"]
-    assert list(read_stories([blank], separator="endoftext")) == ["one\nmore\n\n\n \ntwo\nmore\n\nthree"]
+    assert list(read_stories(find_sources([marked], "blank"))) == ["one", "still one", "two", "three"]
+    assert list(read_stories(find_sources([blank], "endoftext"))) == ["one\nmore\n\n\n \ntwo\nmore\n\nthree"]
     with pytest.raises(SlmxError, match="unknown separator 'comma': choose one of auto, endoftext, blank"):
         find_sources([marked], "comma")
 

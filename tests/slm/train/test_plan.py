@@ -128,5 +128,5 @@ def test_a_plan_comes_back_from_json() -> None:
 def test_sizes_that_are_given_replace_the_presets() -> None:
     wider = replace(SETTINGS, n_embd=24, n_layer=3)
     assert wider.shape(TINY.config) == GPTConfig(32, 300, 3, 2, 24)
-    with pytest.raises(SlmxError, match="heads do not divide"):
+    with pytest.raises(UsageError, match="heads do not divide"):
         replace(SETTINGS, n_head=3).shape(TINY.config)

@@ -15,8 +15,8 @@ import pytest
 from slm.console.errors import SlmxError
 from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.disk import WriteError
-from slm.storage.locks import clear_leftovers
 from slm.storage.listing import write_listing
+from slm.storage.locks import clear_leftovers
 from slm.storage.ownership import foreign_file
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder

@@ -162,6 +162,6 @@ def test_a_llama_is_trained_and_resumed_exactly(settings: TrainSettings, tmp_pat
 def test_an_impossible_shape_is_refused_before_the_text_is_prepared(
     settings: TrainSettings, corpus_file: Path, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(SlmxError, match=message):
+    with pytest.raises(UsageError, match=message):
         train(replace(settings, text=(str(corpus_file),), **changes), QUIET)
     assert not (settings.out / "data").exists()
