@@ -23,7 +23,7 @@ def terminal_columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def folded(line: str, indent: int) -> str:
+def folded(line: str, indent: int = 0) -> str:
     """Returns a line for standard output: broken between words on a terminal, and whole in a file or a pipe.
 
     Args:
