@@ -51,9 +51,9 @@ def is_plain_text(text: str) -> bool:
     )
 
 
-def as_plain_text(text: str, most: int = MAX_TEXT) -> str:
-    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `most` characters."""
-    return "".join(char if is_plain_text(char) else "?" for char in text[:most])
+def as_plain_text(text: str) -> str:
+    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `MAX_TEXT` characters."""
+    return "".join(char if is_plain_text(char) else "?" for char in text[:MAX_TEXT])
 
 
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:

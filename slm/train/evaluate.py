@@ -27,6 +27,8 @@ from slm.data.sources import read_stories
 from slm.metrics import bits_per_byte
 from slm.model import GPT
 
+BATCH = 8  # windows in one forward pass
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -58,7 +60,6 @@ def total_loss(
     model: GPT,
     inputs: npt.NDArray[np.int64],
     targets: npt.NDArray[np.int64],
-    batch_size: int = 8,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> float:
     """Computes the loss of a model on windows of text, in float32 and without dropout.
@@ -67,7 +68,6 @@ def total_loss(
         model: The model. Its mode, training or evaluation, is the same afterwards.
         inputs: Ids int64 [windows, block_size].
         targets: The id after each id of `inputs`, int64 [windows, block_size].
-        batch_size: Windows in one forward pass.
         progress: Wraps the first window of each batch, as `rich.progress.track` does.
 
     Returns:
@@ -77,9 +77,9 @@ def total_loss(
     was_training = model.training
     model.eval()
     nats = 0.0
-    for start in progress(range(0, len(inputs), batch_size)):
-        logits = model(torch.from_numpy(inputs[start : start + batch_size]).to(device))
-        expected = torch.from_numpy(targets[start : start + batch_size]).to(device)
+    for start in progress(range(0, len(inputs), BATCH)):
+        logits = model(torch.from_numpy(inputs[start : start + BATCH]).to(device))
+        expected = torch.from_numpy(targets[start : start + BATCH]).to(device)
         nats += float(F.cross_entropy(logits.flatten(0, 1).float(), expected.flatten(), reduction="sum"))
     model.train(was_training)
     return nats
@@ -110,7 +110,7 @@ def evaluate(
         print_notice(console, f"evaluating on {counted(targets.size, 'token')}")
         return starts
 
-    return Evaluation.of(total_loss(model, inputs, targets, progress=progress), targets.size, stream)
+    return Evaluation.of(total_loss(model, inputs, targets, progress), targets.size, stream)
 
 
 def read_stream(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
