@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.program import run
 from benchmarks.report.charts import write_pictures
 from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
@@ -48,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,4 +1,4 @@
-"""Measures the overhead of the loop and of a process: python -m benchmarks.studies.loop_overhead --out FOLDER.
+"""Measures the overhead of the loop and of a process: python -m benchmarks.studies.loop_overhead --work FOLDER.
 
 It prints every figure of docs/runtime.md with its goal: the share of a step outside session.run, decoding compared with
 onnxruntime-genai and llama.cpp, prefill compared with PyTorch, eight stories in a batch, cold start, peak memory, and
@@ -15,12 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
+from benchmarks.program import run
 from benchmarks.report.leaderboard import presets_of
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report, Result
@@ -29,6 +29,7 @@ from benchmarks.run.bench import Bench, BenchSettings
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
+from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
 from runtimes.engine.decode_time import decode_seconds
@@ -36,7 +37,6 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.session import Session
-from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.console.errors import SlmxError
@@ -295,20 +295,20 @@ def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun continues with them.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which everything is measured in turn.")] = 15,
-    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: nano to medium.")] = None,
+    work: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun continues with them.")],
+    preset: Presets = None,
+    rounds: Rounds = 15,
     report_file: Annotated[
         Path | None, typer.Option("--report", help="Take decoding and prefill from this report.json of slmx bench.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw samples here.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure and print each figure with its goal."""
     names = tuple(preset or PRESETS)
     with Meter() as meter:
         if report_file is None:
             bench = Bench(
-                BenchSettings(out, presets=names, variants=("torch eager", "fp32", *EIGHT_BITS, "int4"), peers=PEERS),
+                BenchSettings(work, presets=names, variants=("torch eager", "fp32", *EIGHT_BITS, "int4"), peers=PEERS),
                 meter,
             )
             bench.run()
@@ -318,8 +318,8 @@ def main(
             report = read_report(report_file)
     figures: list[Figure] = []
     samples: dict[str, Samples] = {}
-    raw: dict[str, Any] = {"imports": import_seconds()}
-    subjects = {name: target_of_preset(name, ("fp32", "int8"), out / "work", meter.log) for name in names}
+    results: dict[str, Any] = {"imports": import_seconds()}
+    subjects = {name: target_of_preset(name, ("fp32", "int8"), work / "work", meter.log) for name in names}
     smallest = subjects[names[0]]
     for taken in (loop_figures(smallest, rounds), *(batch_figures(subject, rounds) for subject in subjects.values())):
         figures += taken[0]
@@ -328,21 +328,15 @@ def main(
     for subject in subjects.values():
         rows, starts = process_figures(subject, rounds)
         figures += rows
-        raw |= starts
-    row, raw["soak"] = soak_figure(smallest, SOAK_STORIES)
+        results |= starts
+    row, results["soak"] = soak_figure(smallest, SOAK_STORIES)
     figures.append(row)
+    results["seconds"] = {name: values.values for name, values in samples.items()}
+    results["report"] = json.loads(report.to_json()) if report_file is None else report_file.name
     typer.echo(table(figures))
-    typer.echo("\nimports: " + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in raw["imports"].items()))
-    if json_file is not None:
-        record = {
-            "machine": describe_machine(),
-            "figures": [asdict(figure) for figure in figures],
-            "seconds": {name: values.values for name, values in samples.items()},
-            "report": json.loads(report.to_json()) if report_file is None else report_file.name,
-            **raw,
-        }
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    typer.echo("\nimports: " + ", ".join(f"{name} {1000 * took:.0f} ms" for name, took in results["imports"].items()))
+    write_results(out, {"rounds": rounds}, results, figures)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.command import run
-from benchmarks.studies.stories import BEGIN, END, NO_NOTES, OPENINGS, kept_notes, main, quoted
+from benchmarks.program import run
+from benchmarks.studies import stories
+from benchmarks.studies.stories import BEGIN, END, NO_NOTES, OPENINGS, kept_notes, quoted
 from runtimes import load
 from runtimes.types import Completion, GenerationStats
 from tests import bundles
@@ -25,9 +26,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Page:
     monkeypatch.setattr("benchmarks.studies.stories.OPENINGS", OPENINGS[:2])
 
     def command(*args: str | Path) -> int:
-        monkeypatch.setattr("sys.argv", ["stories", *map(str, args)])
+        monkeypatch.setattr("sys.argv", [stories.__file__, *map(str, args)])
         with pytest.raises(SystemExit) as exit_:
-            run("stories", main)
+            run(stories.main)
         return int(exit_.value.code or 0)
 
     return command
