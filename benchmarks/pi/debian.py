@@ -71,21 +71,23 @@ class Packages:
         self._apt = ["apt-get", "--quiet", *(f"--option={name}={value}" for name, value in settings.items())]
         run([*self._apt, "update"], "apt-get update")
 
-    def unpack(self, names: Sequence[str], target: Path, paths: Sequence[str] = ()) -> None:
-        """Downloads packages with everything that they need, and unpacks them.
-
-        Args:
-            names: Names of packages.
-            target: The folder to unpack into.
-            paths: The files to keep, relative to the target; all if there are none.
-        """
+    def unpack(self, names: Sequence[str], target: Path) -> None:
+        """Downloads packages with everything that they need, and unpacks them into a folder."""
         run([*self._apt, "--yes", "--download-only", "install", *names], "apt-get install --download-only")
-        self._extract(sorted(self._archives.glob("*.deb")), target, paths)
+        target.mkdir(parents=True, exist_ok=True)
+        for archive in sorted(self._archives.glob("*.deb")):
+            run(["dpkg-deb", "--extract", str(archive), str(target)], f"unpacking {archive.name}")
 
-    def unpack_one(self, name: str, target: Path, paths: Sequence[str]) -> None:
-        """Downloads one package without what it needs, and unpacks some of its files."""
+    def unpack_file(self, name: str, path: str, target: Path) -> None:
+        """Downloads one package without what it needs, and unpacks one of its files into a folder."""
         run([*self._apt, "download", name], f"apt-get download {name}", cwd=self._archives)
-        self._extract(sorted(self._archives.glob(f"{name}_*.deb")), target, paths)
+        target.mkdir(parents=True, exist_ok=True)
+        *_, archive = sorted(self._archives.glob(f"{name}_*.deb"))
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpacked:
+            tar = ["tar", "--extract", "--directory", str(target), f"./{path}"]
+            done = subprocess.run(tar, stdin=unpacked.stdout, stderr=subprocess.PIPE, text=True)
+        if done.returncode or unpacked.returncode:
+            raise SlmxError(f"unpacking {archive.name} failed: {done.stderr.strip() or 'a damaged package'}")
 
     def unpack_source(self, name: str, target: Path) -> None:
         """Downloads the source of a package and unpacks it without Debian's patches. The target must not exist."""
@@ -93,16 +95,3 @@ class Packages:
         (description,) = self._archives.glob(f"{name}_*.dsc")
         unpack = ["dpkg-source", "--no-check", "--skip-patches", "--extract", str(description), str(target)]
         run(unpack, f"unpacking the source of {name}")
-
-    def _extract(self, archives: Sequence[Path], target: Path, paths: Sequence[str]) -> None:
-        target.mkdir(parents=True, exist_ok=True)
-        for archive in archives:
-            if paths:
-                members = [f"./{path}" for path in paths]
-                with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpacked:
-                    tar = ["tar", "--extract", "--directory", str(target), *members]
-                    done = subprocess.run(tar, stdin=unpacked.stdout, stderr=subprocess.PIPE, text=True)
-                if done.returncode or unpacked.returncode:
-                    raise SlmxError(f"unpacking {archive.name} failed: {done.stderr.strip() or 'a damaged package'}")
-            else:
-                run(["dpkg-deb", "--extract", str(archive), str(target)], f"unpacking {archive.name}")

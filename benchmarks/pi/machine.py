@@ -107,7 +107,7 @@ def host_architecture() -> str:
 def _qemu(folder: Path) -> Path:
     def make(work: Path) -> None:
         packages = Packages(folder / "apt-host", find_mirror(), host_architecture())
-        packages.unpack_one("qemu-user", work, ["usr/bin/qemu-aarch64"])
+        packages.unpack_file("qemu-user", "usr/bin/qemu-aarch64", work)
 
     return once(folder / f"qemu-{RELEASE}", make) / "usr" / "bin" / "qemu-aarch64"
 

@@ -20,7 +20,7 @@ from benchmarks.report.record import Report
 CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanoseconds
 
 
-def write_docs(report: Report, docs: Path, note: str = "") -> None:
+def write_docs(report: Report, docs: Path, note: str) -> None:
     """Writes benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
 
     Times are rounded to the clock's nanosecond.
