@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.markdown import UNKNOWN, Table
-from benchmarks.evaluation.page_charts import decision_charts, novelty_charts, position_charts
-from benchmarks.evaluation.page_choice import MB, Measure, Point, best, measures_of, points_of
-from benchmarks.evaluation.page_headline import headline
-from benchmarks.evaluation.page_stories import rows_of
+from benchmarks.evaluation.page.charts import decision_charts, novelty_charts, position_charts
+from benchmarks.evaluation.page.choice import MB, Measure, Point, best, measures_of, points_of
+from benchmarks.evaluation.page.headline import headline
+from benchmarks.evaluation.page.stories import rows_of
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import tables
@@ -63,7 +63,7 @@ def to_html(found: Evaluation, command: str, bench: Report | None = None) -> str
     measures = measures_of(points) if len(points) > 1 else []
     rows = rows_of(found.endings)
     template = Environment(undefined=StrictUndefined, **FORMAT)  # type: ignore[arg-type]
-    return template.from_string(_read("evaluation.html.jinja")).render(
+    return template.from_string(_read("page.html.jinja")).render(
         headline=headline(found),
         facts=facts(found),
         command=command,
@@ -81,8 +81,8 @@ def to_html(found: Evaluation, command: str, bench: Report | None = None) -> str
         rows=rows,
         left_out=len(next(iter(found.endings.values()), [])) - len(rows) if rows else 0,
         identity=identity(found.settings),
-        style=style() + _read("evaluation.css"),
-        script=_read("evaluation.js"),
+        style=style() + _read("page.css"),
+        script=_read("page.js"),
     )
 
 
