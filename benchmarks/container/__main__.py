@@ -12,9 +12,9 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.container.containerfile import Stage, read_stages
 from benchmarks.container.image import assemble, beside_command, compressed_size, start_command
-from benchmarks.pi import debian
 from benchmarks.pi.machine import SOURCE
 from benchmarks.program import run
 from slm.console.errors import SlmxError
@@ -66,7 +66,7 @@ def _serve(stage: Stage, root: Path) -> None:
             _wait(server, beside_command(root, user, server.pid, stage.array("HEALTHCHECK"), key))
             typer.echo("healthz: the HEALTHCHECK passes")
             ask = ["/opt/slmx/bin/python", "-c", ASK]
-            told = debian.run(beside_command(root, user, server.pid, ask, key), "a completion")
+            told = output_of(beside_command(root, user, server.pid, ask, key), "a completion")
             typer.echo(f"completion: {told.strip()!r}")
             server.send_signal(signal.Signals[stage.texts("STOPSIGNAL")[0]])
             code = server.wait(ENDED)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import mmap
 import os
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from benchmarks.run.bench import Bench, BenchSettings
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
+from benchmarks.studies.memory import peak_of, resident_bytes, with_peak
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
@@ -57,16 +57,6 @@ PREFILL_GOALS = {"fp32": 1.0, "8 bits": 2.0}
 SHORT, LONG = cases.PROMPT, cases.LONG_PROMPT
 SOAK_STORIES, SOAK_TOKENS, SOAK_EVERY = 10_000, 20, 500
 IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
-# Runs the command as a user does. It reports its own peak, because ru_maxrss would include the peak of the parent.
-CHILD = """
-import atexit, sys
-from slm.memory import peak_bytes
-atexit.register(lambda: print("peak", peak_bytes(), file=sys.stderr))
-from slm.cli import main
-main()
-"""
-
-
 TIME_IMPORTS = """
 import importlib, sys, time
 for name in sys.argv[1:]:
@@ -175,9 +165,9 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
 
 def cold_start(bundle: Path) -> tuple[float, int]:
     """Returns the seconds from process start to the first text of `slmx generate`, and its peak memory in bytes."""
-    command = [sys.executable, "-c", CHILD, "generate", PROMPT, "--bundle", str(bundle), "--variant", "int8"]
+    command = with_peak("generate", PROMPT, "--bundle", str(bundle), "--variant", "int8", "--seed", "1")
     started = time.perf_counter()
-    with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         seen = 0
@@ -188,18 +178,13 @@ def cold_start(bundle: Path) -> tuple[float, int]:
             seen += len(chunk)
         first = time.perf_counter() - started
         child.stdout.read()
-        return first, int(child.stderr.read().decode().split()[-1])
+        return first, peak_of(child.stderr.read().decode())
 
 
 def import_seconds() -> dict[str, float]:
     """Returns the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
     ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
     return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
-
-
-def resident_bytes() -> int:
-    """Returns the current resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:

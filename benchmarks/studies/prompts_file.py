@@ -17,14 +17,13 @@ from typing import Annotated
 import typer
 
 from benchmarks.program import run
+from benchmarks.serving.load import prompt
 from benchmarks.studies.results import Out, Rounds, write_results
 from runtimes import load
 from runtimes.engine.generator import Generator
 from runtimes.prompts_file.runner import PromptsJob, write_stories
 from runtimes.types import Settings, read_settings
 
-NAMES = ("Lily", "Tom", "Anna", "Ben", "Mia", "Sam", "Max", "Sue")
-BEGINNINGS = ("Once upon a time, {} saw a", "One day, {}", "{} was sad because", "The dog and {} went to the park.")
 SEED = 7
 
 
@@ -38,7 +37,7 @@ def _timed(work: Callable[[], int]) -> tuple[float, float]:
 class _Sides:
     def __init__(self, generator: Generator, folder: Path, count: int, max_tokens: int) -> None:
         self.generator, self.folder = generator, folder
-        self.prompts = [BEGINNINGS[i % 4].format(NAMES[i // 4 % 8]) for i in range(count)]
+        self.prompts = [prompt(number) for number in range(count)]
         (folder / "prompts.txt").write_text("\n".join(self.prompts), "utf-8", newline="\n")
         self.settings = Settings(max_tokens=max_tokens, seed=SEED, logit_bias={}, stop=(), ban_words=(), logprobs=False)
         self.texts: dict[str, list[str]] = {}

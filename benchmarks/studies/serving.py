@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from benchmarks.serving.client import Connection
 from benchmarks.serving.load import Load, prompt, run_load
 from benchmarks.serving.servers import Server, llama_python_command, llama_server_command, running, slmx_command
 from benchmarks.studies.figures import Figure, at_least, at_most, table
+from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, write_results
 from runtimes import load as load_generator
 from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -39,13 +39,6 @@ SLOTS, CLIENTS, TOKENS = 8, 64, 128
 STREAM_TOKENS, STREAMS = 200, 10
 LEFT, CONNECTIONS = 20, 10_000
 SAMPLED = {"temperature": 0.9, "top_k": 40, "top_p": 0.95}
-PEAK = """
-import atexit, sys
-from slm.memory import peak_bytes
-atexit.register(lambda: print(peak_bytes(), file=sys.stderr))
-from slm.cli import main
-main()
-"""
 
 
 class Study:
@@ -165,11 +158,9 @@ class Study:
 
     def memory(self, server: Server, bundle: Path) -> None:
         """Compares the peak memory of the server after all clients with that of `slmx generate`."""
-        command = [sys.executable, "-c", PEAK, "generate", prompt(0), "--bundle", str(bundle)]
-        ran = subprocess.run(
-            [*command, "--variant", self.generator.variant], capture_output=True, text=True, check=True
-        )
-        alone, peak = int(ran.stderr.split()[-1]), server.memory()["VmHWM"]
+        command = with_peak("generate", prompt(0), "--bundle", str(bundle), "--variant", self.generator.variant)
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        alone, peak = peak_of(ran.stderr), server.memory()["VmHWM"]
         rows = SLOTS * self.generator.pool(1).row_bytes
         self.samples["memory"] = {"slmx generate": alone, "slmx serve": peak, "caches of the slots": rows}
         over = (peak - alone - rows) / 1e6

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.serving.load import run_load
 from benchmarks.serving.servers import Server, running, slmx_command
-from benchmarks.studies.loop_overhead import resident_bytes
+from benchmarks.studies.memory import resident_bytes
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from slm.console.errors import SlmxError
