@@ -121,7 +121,7 @@ def info(
 ) -> None:
     """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.summary import bundle_facts, judged_line, variant_lines
+    from runtimes.bundle.summary import bundle_facts, text_line, variant_lines
 
     opened = Bundle.open(find_bundle(bundle))
     opened.check_listed_files()
@@ -141,7 +141,7 @@ def info(
         typer.echo(line)
     for line in (
         f"default for {manifest.target}: {manifest.default}",
-        judged_line(manifest.judged_on),
+        text_line(manifest.judged_on),
         "made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
         f"{counted(len(manifest.files), 'file')}, every hash matches",
         f"manifest SHA-256 {opened.manifest_sha256}",

@@ -29,7 +29,7 @@ def test_all_are_read_in_whole_windows_as_peers_are(
         return measure_fidelity(session, reference, bits * 0.5, token_by_token)  # type: ignore[arg-type]
 
     monkeypatch.setattr(text_quality, "measure_fidelity", doubled)
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
     found = quality_on(target, ("torch eager", "fp32", "int8"), corpus_file)
@@ -41,7 +41,7 @@ def test_all_are_read_in_whole_windows_as_peers_are(
 def test_a_peer_that_reads_the_same_windows_has_a_figure_beside_the_float_models(
     tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
     model = target.checkpoint.model

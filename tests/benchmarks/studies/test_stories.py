@@ -78,7 +78,7 @@ def test_a_rerun_keeps_the_notes_and_writes_the_same_page(tiny_checkpoint: Path,
 @pytest.mark.slow
 def test_a_checkpoint_is_exported_for_the_page_only(tiny_checkpoint: Path, tmp_path: Path, page: Page) -> None:
     out = tmp_path / "stories.md"
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert page("--out", out, tiny_checkpoint) == 0
     int8 = f"### {tiny_checkpoint.name}, 1"
     assert int8 in out.read_text("utf-8")
