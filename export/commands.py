@@ -118,11 +118,11 @@ def export(
     with needs("export"):
         from export.exporter import export_bundle
         from export.stages import stages
-        from runtimes.bundle.summary import judged_line, variant_lines
+        from runtimes.bundle.summary import text_line, variant_lines
     with stages() as log:
         folder, manifest = export_bundle(settings, log)
     typer.echo(str(folder))
-    for line in (*variant_lines(manifest), judged_line(manifest.judged_on)):
+    for line in (*variant_lines(manifest), text_line(manifest.judged_on)):
         typer.echo(folded(line, 2))
     typer.echo(f"now: slmx generate --bundle {shlex.quote(str(folder))}", err=True)
 
@@ -138,7 +138,7 @@ def verify(
             **some_of("runtime", list(RUNTIMES), "Other runtimes that must write our greedy tokens."),
         ),
     ] = None,
-    quality: Annotated[bool, _quality("--quality", help="Judge every variant again, as its export did.")] = False,
+    quality: Annotated[bool, _quality("--quality", help="Check every variant again, as its export did.")] = False,
     trust: Annotated[
         bool, _quality("--trust", help="With --quality: read TorchScript and .pt2, which can run code.")
     ] = False,
@@ -183,18 +183,18 @@ def verify(
         for runtime in others:
             runtime.load()
     check = check_structure(opened, log)
-    judgement, comparison = None, None
+    checked, comparison = None, None
     if quality and not check.problems:
         with needs("export"):
-            from export.checks.gates import judge_bundle
+            from export.checks.gates import check_quality
             from export.stages import stages
-            from runtimes.bundle.summary import judged_line, variant_lines
+            from runtimes.bundle.summary import text_line, variant_lines
         with stages() as say:
-            judgement = judge_bundle(opened, checkpoint, text, trust, say)
-        for line in (*variant_lines(opened.manifest, judgement.figures), judged_line(judgement.judged_on)):
+            checked = check_quality(opened, checkpoint, text, trust, say)
+        for line in (*variant_lines(opened.manifest, checked.figures), text_line(checked.judged_on)):
             typer.echo(folded(line, 2))
-        for name, wrong in judgement.failures.items():
-            operators = judgement.figures[name].operators
+        for name, wrong in checked.failures.items():
+            operators = checked.figures[name].operators
             matrices = (
                 f"; matrices: {operators.quantized} quantized, {operators.float} float; "
                 f"nodes in the graph: {operators.nodes}"
@@ -205,7 +205,7 @@ def verify(
     else:
         for name in check.opened:
             typer.echo(folded(f"{name}: opens, with the shape that the manifest lists", 2))
-    read = set() if judgement is None else set(judgement.figures)
+    read = set() if checked is None else set(checked.figures)
     for name in check.not_opened:
         if name not in read:
             typer.echo(folded(f"{name}: not read (PyTorch can run code from it: needs --quality --trust)", 2))
@@ -218,12 +218,10 @@ def verify(
     if not check.problems:
         typer.echo(folded(f"{counted(check.files, 'file')}, every hash matches", 2))
     if opened.path.parent != SHIPPED_BUNDLES:
-        parts = {"quality": judgement, "runtimes": comparison}
+        parts = {"quality": checked, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}
         signature = {} if signed_with is None else {"signature": {"key_sha256": signed_with}}
         write_verification(opened, check, signature | further, log)
-    failed = (judgement is not None and any(judgement.failures.values())) or (
-        comparison is not None and comparison.failed
-    )
+    failed = (checked is not None and any(checked.failures.values())) or (comparison is not None and comparison.failed)
     if check.problems or failed:
         raise typer.Exit(1)

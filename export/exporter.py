@@ -180,7 +180,7 @@ class _Export:
             path.parent.mkdir(exist_ok=True)
         self.log("fp32: exporting the graph")
         export_onnx(self.model, self.paths["fp32"])
-        self.log("judging: PyTorch reads the text")
+        self.log("float model: PyTorch reads the text")
         self.float_model = FloatModel(
             self.model, eval_text(self.model, self.checkpoint.tokenizer, self.settings.eval_text)
         )

@@ -36,7 +36,7 @@ from slm.storage.hashing import sha256_of
 from tests.error_lines import said
 from tests.shared import made_once
 
-JUDGED_TOKENS = 512
+CHECKED_TOKENS = 512
 PARITY_LIMIT = 1e-4
 _home = tempfile.TemporaryDirectory(prefix="slmx-tests-")
 
@@ -47,9 +47,9 @@ def folder(name: str) -> Path:
 
 
 @contextmanager
-def brief_judge() -> Iterator[None]:
+def brief_checks() -> Iterator[None]:
     """Inside the block, exports and verifications read few tokens."""
-    brief = functools.partial(FloatModel, max_tokens=JUDGED_TOKENS)
+    brief = functools.partial(FloatModel, max_tokens=CHECKED_TOKENS)
     with (
         mock.patch.object(export.exporter, "FloatModel", brief),
         mock.patch.object(export.checks.gates, "FloatModel", brief),
@@ -66,7 +66,7 @@ def onnx_parity(model: GPT, path: Path) -> float:
 
 def _export_once(name: str, checkpoint: Path, variants: Sequence[str]) -> Path:
     def export_to(out: Path) -> None:
-        with brief_judge():
+        with brief_checks():
             export_bundle(ExportSettings("nano", out, checkpoint, tuple(variants)), lambda line: None)
 
     return made_once(f"{name}-{sha256_of(checkpoint / CONFIG_FILE)[:16]}", export_to)
@@ -101,9 +101,9 @@ def session(bundle: Path, variant: str = "fp32") -> Session:
     return Session.open(opened.model_path(variant), opened.config)
 
 
-def random_model(config: GPTConfig, seed: int = 0) -> GPT:
+def random_model(config: GPTConfig) -> GPT:
     """A GPT in which every weight is random, including biases and norms, so that a missing weight is noticed."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = GPT(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -184,7 +184,7 @@ class Slmx:
         assert ran.code == code
         assert ran.stdout == ""
         talk, _, line = ran.stderr.rstrip("\n").rpartition("\n")
-        stages = tuple(f"{stage}:" for stage in (*VARIANTS, "files", "judging", "float model"))
+        stages = tuple(f"{stage}:" for stage in (*VARIANTS, "files", "float model"))
         assert not [told for told in talk.splitlines() if not told.startswith(stages)]
         return said(line, code)
 

@@ -7,7 +7,7 @@ import re
 WRONG_USAGE = re.compile(r"slmx(?P<command>( [a-z]+)?): (?P<said>.*); see slmx(?P=command) --help")
 
 
-def said(line: str, code: int = 1) -> str:
+def said(line: str, code: int) -> str:
     """What the line of an error says. That of wrong usage, exit code 2, names the command and its --help."""
     if code == 2:
         found = WRONG_USAGE.fullmatch(line)

@@ -22,9 +22,9 @@ SLOWER = {"nano": 1.0, "micro": 2.0, "small": 4.0, "medium": 12.0}
 NEW_TOKENS = 65
 
 
-def around(middle: float, rng: random.Random, count: int = 7, spread: float = 0.02) -> list[float]:
-    """Returns samples near a value, whose median is exactly that value."""
-    half = [middle * (1 + rng.uniform(0.001, spread)) for _ in range(count // 2)]
+def around(middle: float, rng: random.Random) -> list[float]:
+    """Returns seven samples near a value, whose median is exactly that value."""
+    half = [middle * (1 + rng.uniform(0.001, 0.02)) for _ in range(3)]
     return [*half, middle, *(middle * middle / value for value in half)]
 
 

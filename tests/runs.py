@@ -138,5 +138,5 @@ def assert_learned_alike(one: Path, other: Path) -> None:
     for a, b in zip(first, second, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-3)
-    judged = [[m["bits_per_byte"] for m in RunFolder(out).metrics() if "valid_loss" in m] for out in (one, other)]
-    assert judged[1] == pytest.approx(judged[0], rel=1e-4)
+    found = [[m["bits_per_byte"] for m in RunFolder(out).metrics() if "valid_loss" in m] for out in (one, other)]
+    assert found[1] == pytest.approx(found[0], rel=1e-4)

@@ -127,7 +127,7 @@ def test_the_commands_of_the_pages_run(slmx: Slmx, folder: Path) -> None:
                 continue
             ran[line] = page.name
             plain = line.startswith("slmx ") and not re.search(r"[|<>&;]| -i\b", line)
-            with bundles.brief_judge():
+            with bundles.brief_checks():
                 done = slmx(*shlex.split(line)[1:]) if plain else in_a_shell(line, folder)
             assert done.code == 0, f"{page.name}: {line}\n{done.stdout}{done.stderr}"
     assert len(ran) > 20, ran
@@ -152,7 +152,7 @@ def test_the_python_of_the_pages_runs(folder: Path, capfd: pytest.CaptureFixture
     ran = 0
     for page, block in PYTHON:
         if not any(start in block for start in PYTHON_NOT_RUN):
-            with bundles.brief_judge():
+            with bundles.brief_checks():
                 exec(compile(block, page.name, "exec"), {"__name__": "__main__"})
             ran += 1
     assert ran >= 5

@@ -134,7 +134,7 @@ def slmx(*arguments):
 corpus = sys.argv[1]
 slmx("presets")
 slmx("train", "--preset", "pico", "--text", corpus, "--out", "runs/pico", "--steps", "2", "--no-compile")
-with bundles.brief_judge():
+with bundles.brief_checks():
     slmx("export", "--checkpoint", "runs/pico", "--twin")
 slmx("info", "bundles/pico")
 slmx("verify", "bundles/pico")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.reliability.growth import Reading, judge
+from tests.reliability.growth import Reading, check_growth
 from tests.reliability.outcome import Check, Outcome
 from tests.reliability.record import END, START, chosen_checks, keep
 from tests.reliability.slope import slope_of
@@ -43,7 +43,7 @@ def test_a_growth_after_the_caches_have_filled_is_a_failure(
         Reading(story, 300_000_000 + min(story, 900) * 3000 + story * bytes_per_story, 9 + files * story // 1000, 3)
         for story in range(0, 10_001, 100)
     ]
-    judge(outcome, readings, 1000, 0.5e6, "stories", lines.append)
+    check_growth(outcome, readings, 1000, 0.5e6, "stories", lines.append)
     assert len(outcome.failures) == len(failures)
     assert all(map(str.startswith, outcome.failures, failures))
     assert lines[0].endswith("in 9,000 stories, after 1,000 stories")

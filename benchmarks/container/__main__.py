@@ -12,10 +12,11 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.container.containerfile import Stage, read_stages
 from benchmarks.container.image import assemble, beside_command, compressed_size, start_command
-from benchmarks.pi.debian import run
 from benchmarks.pi.machine import SOURCE
+from benchmarks.program import run
 from slm.console.errors import SlmxError
 
 FILE = SOURCE / "docs" / "server" / "Containerfile"
@@ -65,7 +66,8 @@ def _serve(stage: Stage, root: Path) -> None:
             _wait(server, beside_command(root, user, server.pid, stage.array("HEALTHCHECK"), key))
             typer.echo("healthz: the HEALTHCHECK passes")
             ask = ["/opt/slmx/bin/python", "-c", ASK]
-            typer.echo(f"completion: {run(beside_command(root, user, server.pid, ask, key), 'a completion').strip()!r}")
+            told = output_of(beside_command(root, user, server.pid, ask, key), "a completion")
+            typer.echo(f"completion: {told.strip()!r}")
             server.send_signal(signal.Signals[stage.texts("STOPSIGNAL")[0]])
             code = server.wait(ENDED)
         except (SlmxError, subprocess.TimeoutExpired) as error:
@@ -91,8 +93,4 @@ def _wait(server: subprocess.Popen[bytes], command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except SlmxError as error:
-        typer.echo(f"benchmarks.container: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    run(main)

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.child import output_of
 from benchmarks.container.containerfile import Stage
-from benchmarks.pi.debian import Packages, find_mirror, run
+from benchmarks.pi.debian import Packages, find_mirror
 from benchmarks.pi.machine import SOURCE, build_wheel, host_architecture, wheel_settings
 from slm.console.errors import SlmxError
 
@@ -85,7 +86,7 @@ def assemble(stages: Sequence[Stage], folder: Path) -> Path:
             shutil.copytree(context / WHEELS, root / WHEELS)
         offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": f"/{WHEELS}", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         for command in stage.commands:
-            run(build_command(root, command, {**stage.environment, **offline}), f"RUN {command}")
+            output_of(build_command(root, command, {**stage.environment, **offline}), f"RUN {command}")
         shutil.rmtree(root / WHEELS, ignore_errors=True)
     return root
 
@@ -123,7 +124,7 @@ def _context(folder: Path) -> Path:
     shutil.copyfile(SOURCE / "constraints.txt", context / "constraints.txt")
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
     constraints = [f"--constraint={SOURCE / 'constraints.txt'}", f"--dest={context / WHEELS}"]
-    run([*command, *wheel_settings("x86_64"), *constraints, f"{wheel}[serve]"], "downloading wheels")
+    output_of([*command, *wheel_settings("x86_64"), *constraints, f"{wheel}[serve]"], "downloading wheels")
     return context
 
 

@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
+from benchmarks.program import run
+
 COLUMNS = 76
 COMMAND = ("generate", "Once upon a time", "--seed", "57")
 SHOWN = '$ slmx generate "Once upon a time" --seed 57'
@@ -77,4 +79,4 @@ def main(out: Annotated[Path, typer.Option(help="The beginning of the names of b
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

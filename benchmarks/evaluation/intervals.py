@@ -57,20 +57,19 @@ class Estimate:
         }
 
 
-def student(freedom: int, level: float = LEVEL) -> float:
-    """Returns the two-sided quantile of Student's t distribution.
+def student(freedom: int) -> float:
+    """Returns the quantile of Student's t distribution between whose two signs the probability is `LEVEL`.
 
     Args:
         freedom: Degrees of freedom, at least 1.
-        level: The probability inside.
 
     The expansion of Cornish and Fisher (Abramowitz and Stegun, 26.7.5) has an error below 0.5 % from 4 degrees on. For
-    fewer degrees the exact values of 95 % are used.
+    fewer degrees the exact values are used.
     """
     exact = {1: 12.7062, 2: 4.3027, 3: 3.1824}
-    if level == LEVEL and freedom in exact:
+    if freedom in exact:
         return exact[freedom]
-    z = NormalDist().inv_cdf(0.5 + level / 2)
+    z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,

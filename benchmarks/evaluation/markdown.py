@@ -83,15 +83,15 @@ def number(value: float | None, form: str) -> str:
     return UNKNOWN if value is None else format(value, form)
 
 
-def percent(estimate: Mapping[str, Any] | None, form: str = ".1f") -> str:
+def percent(estimate: Mapping[str, Any] | None) -> str:
     """Returns a share in percent with its interval, such as `89.6 % (88.1 to 90.9)`; `-` if it is unknown.
 
     The interval of a share is not symmetric. It is cut to 0 to 100 %.
     """
     if estimate is None or estimate.get("value") is None:
         return UNKNOWN
-    value = f"{100 * estimate['value']:{form}} %"
+    value = f"{100 * estimate['value']:.1f} %"
     if estimate.get("low") is None:
         return value
     low, high = 100 * max(0.0, estimate["low"]), 100 * min(1.0, estimate["high"])
-    return f"{value} ({low:{form}} to {high:{form}})"
+    return f"{value} ({low:.1f} to {high:.1f})"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from benchmarks.evaluation import OF_ENDINGS
 from benchmarks.evaluation.judge.endpoint import Endpoint, Judge
 from benchmarks.evaluation.judge.journal import JOURNAL, Journal
 from benchmarks.evaluation.judge.rubric import SHA256
@@ -121,7 +122,7 @@ def opponents(found: Evaluation) -> list[tuple[str, str]]:
 
 def with_endings(suites: tuple[str, ...], sheet: Path | None, scorer: Path | None) -> tuple[str, ...]:
     """Returns the suites, with `stories` if a page needs endings or a scorer needs their variety."""
-    written = not {"stories", "novelty", JUDGE}.isdisjoint(suites)
+    written = any(suite in OF_ENDINGS for suite in suites)
     needed = scorer is not None or (sheet is not None and not written)
     return (*suites, "stories") if needed and "stories" not in suites else suites
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.evaluation import OF_ENDINGS
 from benchmarks.evaluation.continuations import Vocabulary
 from benchmarks.evaluation.controls import CONTROLS
 from benchmarks.evaluation.loss import measure_difference, measure_loss, ways_of, work
@@ -30,7 +31,7 @@ from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
 from slm.storage.read_errors import unreadable
 
-WITH_TEXT = ("loss", "stories", "novelty", "judge")
+WITH_TEXT = ("loss", *OF_ENDINGS)
 TRUE = "true stories"
 EVERY = "all"
 RESULT, MARKDOWN, PAGE = "evaluation.json", "evaluation.md", "evaluation.html"
@@ -156,7 +157,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         for subject in subjects:
             if len(subjects) == 1 or subject.sha256 != other.sha256:
                 run.compare(subject, other, text)
-    if text is not None and not {"stories", "novelty", "judge"}.isdisjoint(settings.suites):
+    if text is not None and any(suite in OF_ENDINGS for suite in settings.suites):
         run.write(everyone, text, (training or text).stories)
     return run.found
 

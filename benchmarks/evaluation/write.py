@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.evaluation.markdown import to_markdown
-from benchmarks.evaluation.page import facts, to_html
-from benchmarks.evaluation.page_headline import headline
+from benchmarks.evaluation.page.headline import headline
+from benchmarks.evaluation.page.html import facts, to_html
 from benchmarks.evaluation.run import MARKDOWN, PAGE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.fields import printable

@@ -12,9 +12,10 @@ import typer
 
 from benchmarks.pi.checks import FAILED, Result, check, expect
 from benchmarks.pi.machine import BOARDS, cache_folder, prepare
+from benchmarks.program import run
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import usable_cores
-from slm.console.errors import SlmxError, UsageError
+from slm.console.errors import UsageError
 
 PRESET = "nano"
 
@@ -64,8 +65,4 @@ def _checked(cpu: str, results: list[Result]) -> list[Result]:
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except SlmxError as error:
-        typer.echo(f"benchmarks.pi: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+    run(main)

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pi.debian import RELEASE, Packages, find_mirror, run
+from benchmarks.child import output_of
+from benchmarks.pi.debian import RELEASE, Packages, find_mirror
 from benchmarks.pi.machine import host_architecture, once
 from slm.console.errors import SlmxError
 
@@ -103,14 +104,14 @@ def build_counter(folder: Path) -> Counter:
 
 
 def _build(work: Path) -> None:
-    run([sys.executable, "-m", "venv", str(work / "tools")], "making an environment for qemu's build")
+    output_of([sys.executable, "-m", "venv", str(work / "tools")], "making an environment for qemu's build")
     python = str(work / "tools" / "bin" / "python")
-    run([python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], "installing the tools of qemu's build")
+    output_of([python, "-m", "pip", "install", "--quiet", *BUILD_TOOLS], "installing the tools of qemu's build")
     build = work / "build"
     build.mkdir()
     configure = [str(work / "source" / "configure"), f"--python={python}", "--target-list=aarch64-linux-user"]
-    run([*configure, *FEATURES], "qemu's configure", cwd=build)
+    output_of([*configure, *FEATURES], "qemu's configure", cwd=build)
     ninja = str(work / "tools" / "bin" / "ninja")
-    run([ninja, "qemu-aarch64", PLUGIN], "building qemu", cwd=build)
+    output_of([ninja, "qemu-aarch64", PLUGIN], "building qemu", cwd=build)
     for name in ("qemu-aarch64", PLUGIN):
         shutil.copy(build / name, work)

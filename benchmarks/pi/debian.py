@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.child import output_of
 from slm.console.errors import SlmxError
 
 # The release that Raspberry Pi OS is built on.
@@ -18,21 +19,12 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TARGETS = ("apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)")
 
 
-def run(command: Sequence[str], doing: str, cwd: Path | None = None) -> str:
-    """Runs a command and returns its output. SlmxError with the last line of its errors if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-    if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise SlmxError(f"{doing} failed: {lines[-1]}")
-    return done.stdout
-
-
 def find_mirror() -> str:
     """Returns the address of Debian's packages that this machine's apt uses. SlmxError if there is none."""
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise SlmxError(f"no {tool}: this is made of Debian's packages; run it on Debian")
-    for line in run(TARGETS, "reading the sources of apt").splitlines():
+    for line in output_of(TARGETS, "reading the sources of apt").splitlines():
         origin, codename, address = line.split(maxsplit=2)
         if origin == "Debian" and "-" not in codename:
             return address
@@ -69,40 +61,29 @@ class Packages:
             "Acquire::Languages": "none",
         }
         self._apt = ["apt-get", "--quiet", *(f"--option={name}={value}" for name, value in settings.items())]
-        run([*self._apt, "update"], "apt-get update")
+        output_of([*self._apt, "update"], "apt-get update")
 
-    def unpack(self, names: Sequence[str], target: Path, paths: Sequence[str] = ()) -> None:
-        """Downloads packages with everything that they need, and unpacks them.
+    def unpack(self, names: Sequence[str], target: Path) -> None:
+        """Downloads packages with everything that they need, and unpacks them into a folder."""
+        output_of([*self._apt, "--yes", "--download-only", "install", *names], "apt-get install --download-only")
+        target.mkdir(parents=True, exist_ok=True)
+        for archive in sorted(self._archives.glob("*.deb")):
+            output_of(["dpkg-deb", "--extract", str(archive), str(target)], f"unpacking {archive.name}")
 
-        Args:
-            names: Names of packages.
-            target: The folder to unpack into.
-            paths: The files to keep, relative to the target; all if there are none.
-        """
-        run([*self._apt, "--yes", "--download-only", "install", *names], "apt-get install --download-only")
-        self._extract(sorted(self._archives.glob("*.deb")), target, paths)
-
-    def unpack_one(self, name: str, target: Path, paths: Sequence[str]) -> None:
-        """Downloads one package without what it needs, and unpacks some of its files."""
-        run([*self._apt, "download", name], f"apt-get download {name}", cwd=self._archives)
-        self._extract(sorted(self._archives.glob(f"{name}_*.deb")), target, paths)
+    def unpack_file(self, name: str, path: str, target: Path) -> None:
+        """Downloads one package without what it needs, and unpacks one of its files into a folder."""
+        output_of([*self._apt, "download", name], f"apt-get download {name}", cwd=self._archives)
+        target.mkdir(parents=True, exist_ok=True)
+        *_, archive = sorted(self._archives.glob(f"{name}_*.deb"))
+        with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpacked:
+            tar = ["tar", "--extract", "--directory", str(target), f"./{path}"]
+            done = subprocess.run(tar, stdin=unpacked.stdout, stderr=subprocess.PIPE, text=True)
+        if done.returncode or unpacked.returncode:
+            raise SlmxError(f"unpacking {archive.name} failed: {done.stderr.strip() or 'a damaged package'}")
 
     def unpack_source(self, name: str, target: Path) -> None:
         """Downloads the source of a package and unpacks it without Debian's patches. The target must not exist."""
-        run([*self._apt, "--download-only", "source", name], f"apt-get source {name}", cwd=self._archives)
+        output_of([*self._apt, "--download-only", "source", name], f"apt-get source {name}", cwd=self._archives)
         (description,) = self._archives.glob(f"{name}_*.dsc")
         unpack = ["dpkg-source", "--no-check", "--skip-patches", "--extract", str(description), str(target)]
-        run(unpack, f"unpacking the source of {name}")
-
-    def _extract(self, archives: Sequence[Path], target: Path, paths: Sequence[str]) -> None:
-        target.mkdir(parents=True, exist_ok=True)
-        for archive in archives:
-            if paths:
-                members = [f"./{path}" for path in paths]
-                with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpacked:
-                    tar = ["tar", "--extract", "--directory", str(target), *members]
-                    done = subprocess.run(tar, stdin=unpacked.stdout, stderr=subprocess.PIPE, text=True)
-                if done.returncode or unpacked.returncode:
-                    raise SlmxError(f"unpacking {archive.name} failed: {done.stderr.strip() or 'a damaged package'}")
-            else:
-                run(["dpkg-deb", "--extract", str(archive), str(target)], f"unpacking {archive.name}")
+        output_of(unpack, f"unpacking the source of {name}")

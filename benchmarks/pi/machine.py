@@ -16,7 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pi.debian import RELEASE, Packages, find_mirror, run
+from benchmarks.child import output_of
+from benchmarks.pi.debian import RELEASE, Packages, find_mirror
 from slm.console.errors import SlmxError
 
 SOURCE = Path(__file__).resolve().parents[2]
@@ -107,7 +108,7 @@ def host_architecture() -> str:
 def _qemu(folder: Path) -> Path:
     def make(work: Path) -> None:
         packages = Packages(folder / "apt-host", find_mirror(), host_architecture())
-        packages.unpack_one("qemu-user", work, ["usr/bin/qemu-aarch64"])
+        packages.unpack_file("qemu-user", "usr/bin/qemu-aarch64", work)
 
     return once(folder / f"qemu-{RELEASE}", make) / "usr" / "bin" / "qemu-aarch64"
 
@@ -128,7 +129,7 @@ def _install(site: Path) -> None:
         wheel = build_wheel(Path(name))
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
         constraints = [f"--constraint={SOURCE / 'constraints.txt'}", "--no-compile", f"--target={site}"]
-        run([*pip, *wheel_settings("aarch64"), *constraints, f"{wheel}[serve]"], "installing aarch64 wheels")
+        output_of([*pip, *wheel_settings("aarch64"), *constraints, f"{wheel}[serve]"], "installing aarch64 wheels")
 
 
 def wheel_settings(machine: str) -> list[str]:
@@ -151,7 +152,7 @@ def build_wheel(target: Path) -> Path:
     Returns:
         The wheel.
     """
-    listed = run(
+    listed = output_of(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], "git ls-files in the source", SOURCE
     )
     for name in filter(None, listed.split("\0")):
@@ -160,7 +161,9 @@ def build_wheel(target: Path) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(SOURCE / name, copy)
     out = target / "wheel"
-    run([sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(target / "source")], "building the wheel")
+    output_of(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(target / "source")], "building the wheel"
+    )
     (wheel,) = out.glob("*.whl")
     return wheel
 

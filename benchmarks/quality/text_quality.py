@@ -69,13 +69,12 @@ class Target(Protocol):
 ReadWindows = Callable[[IdArray, IdArray], float | None]
 
 
-def judged(
+def quality_on(
     target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows] | None = None
 ) -> TextQuality:
     """Measures the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
-    A variant whose gate says so (int8, q8, int4) is measured in both ways of reading. The worse figure is used.
-    Peers read whole windows.
+    All read whole windows, as peers do.
 
     Args:
         target: The model.
@@ -154,13 +153,13 @@ def from_manifest(bundle: Bundle) -> TextQuality:
     return TextQuality(float_bits, runner_bits_per_byte=bits, runner_bpb_increase=increase)
 
 
-def judged_part(text: Path) -> str:
-    """Returns a description of the part of a text that `judged` reads."""
+def part_read(text: Path) -> str:
+    """Returns a description of the part of a text that `quality_on` reads."""
     size = 8000
     tokens = MAX_COMPARED_LOGITS // size
     return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
 
 
-def judged_on(bundle: Bundle) -> str:
+def text_of_manifest(bundle: Bundle) -> str:
     """Returns a description of the text that the figures of `from_manifest` come from."""
     return f"as the bundle's manifest says: {bundle.manifest.judged_on.text}"

@@ -10,6 +10,7 @@ from benchmarks.report.headline import caveats, headlines, opening
 from benchmarks.report.parts import END, facts, folded_parts
 from benchmarks.report.record import Report
 from benchmarks.report.tables import main_table
+from benchmarks.report.template import filled
 
 TEMPLATE = Path(__file__).parent / "page.html.jinja"
 STYLE = Path(__file__).parent / "page.css"
@@ -24,16 +25,14 @@ def style() -> str:
 
 def to_html(report: Report) -> str:
     """Returns the page: the sentence and its picture, the table, the charts, and the folded parts."""
-    from jinja2 import Environment, StrictUndefined
-
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     figures = []
     for chart in CHARTS:
         presets = chart.presets(report)
         if presets:
             title = chart.title(report, presets)
             figures.append((title, chart.caption, [panel(chart, report, preset) for preset in presets]))
-    return template.from_string(TEMPLATE.read_text("utf-8")).render(
+    return filled(
+        TEMPLATE,
         report=report,
         facts=facts(report),
         headlines=headlines(report),

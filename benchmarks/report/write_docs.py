@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.program import run
 from benchmarks.report.charts import write_pictures
 from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
@@ -19,7 +20,7 @@ from benchmarks.report.record import Report
 CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanoseconds
 
 
-def write_docs(report: Report, docs: Path, note: str = "") -> None:
+def write_docs(report: Report, docs: Path, note: str) -> None:
     """Writes benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
 
     Times are rounded to the clock's nanosecond.
@@ -48,4 +49,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

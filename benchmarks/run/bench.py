@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.quality.text_quality import TextQuality, from_manifest, judged, judged_on, judged_part
+from benchmarks.quality.text_quality import TextQuality, from_manifest, part_read, quality_on, text_of_manifest
 from benchmarks.report.compare import label
 from benchmarks.report.fields import printable
 from benchmarks.report.leaderboard import setting_of
@@ -136,7 +136,7 @@ class Bench:
         self._resume_log = ResumeLog(settings.out / RESUME_LOG, self._arguments(), meter.log)
         self._results: list[Result] = []
         self._models: dict[str, Model] = {}
-        self._text: str | None = None if settings.text is None else judged_part(settings.text)
+        self._text: str | None = None if settings.text is None else part_read(settings.text)
         self._bandwidth: dict[str, float] = {}
 
     def _runners_of(self, bundle: Bundle) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ class Bench:
         ]
         qualities = []
         for target, runners in targets:
-            quality = self._judge(target, runners)
+            quality = self._quality_of(target, runners)
             qualities.append(quality)
             self._models[target.name] = Model(
                 parameters=target.config.parameters,
@@ -255,19 +255,19 @@ class Bench:
         self._warnings.append(warning)
         self._meter.log(f"warning: {warning}")
 
-    def _judge(self, target: Target, runners: Sequence[str]) -> TextQuality:
+    def _quality_of(self, target: Target, runners: Sequence[str]) -> TextQuality:
         """Returns the quality on the text, or the quality in the manifest without a text. Random weights have none."""
         if not target.trained:
             return TextQuality()
         text = self._settings.text
         if text is None:
-            self._text = self._text or judged_on(target.bundle)
+            self._text = self._text or text_of_manifest(target.bundle)
             return from_manifest(target.bundle)
         key = f"quality {target.name}"
         found = self._resume_log.get(key, TextQuality)
         if found is None:
             self._meter.log(f"{target.name}: reading {text} with every runner")
-            found = judged(target, runners, text, readers(target, self._peers, self._warn))
+            found = quality_on(target, runners, text, readers(target, self._peers, self._warn))
             self._resume_log.put(key, found)
         return found
 

@@ -24,6 +24,7 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 ROOT = Path(__file__).resolve().parents[2]
 ARRAY_BYTES = 256 * 2**20
 READS = 5
+WATCHED = 1.0  # seconds in which other processes are watched
 
 
 def environment(peers: Iterable[PeerKind]) -> dict[str, str]:
@@ -96,10 +97,10 @@ def read_bandwidth(threads: int) -> float:
     return best
 
 
-def busy_now(seconds: float = 1.0) -> str | None:
-    """Waits for some seconds, and returns a warning if other processes are busy during that time."""
+def busy_now() -> str | None:
+    """Watches for a second, and returns a warning if other processes are busy in it."""
     watch = BusyWatch()
     watch.start()
-    time.sleep(seconds)
+    time.sleep(WATCHED)
     share = watch.others()
     return None if share is None else busy_before(share)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.child import output_of
 from benchmarks.peers import PeerKind
 from benchmarks.quality.text_quality import ReadWindows
 from benchmarks.report.families import SAME_WEIGHTS
@@ -67,13 +67,12 @@ def peer_nats(target: Target, peer: PeerKind, inputs: IdArray, targets: IdArray)
         windows = Path(work) / "windows.npz"
         np.savez(windows, inputs=inputs, targets=targets)
         command = [*READ_TEXT, peer.name, str(folder.absolute()), str(windows)]
-        ran = subprocess.run(command, env=worker_environment(OMP_NUM_THREADS="1"), capture_output=True, check=False)
-    lines = (ran.stderr if ran.returncode else ran.stdout).decode("utf-8", "replace").strip().splitlines()
-    last = lines[-1] if lines else f"exit code {ran.returncode}"
+        told = output_of(command, "reading the text", env=worker_environment(OMP_NUM_THREADS="1"))
+    last = told.strip().rpartition("\n")[2]
     try:
-        nats = math.nan if ran.returncode else float(last)
+        nats = float(last)
     except ValueError:
         nats = math.nan
     if not math.isfinite(nats):
-        raise SlmxError(f"cannot read the text: {printable(last)}")
+        raise SlmxError(f"reading the text failed: {printable(last)}")
     return nats

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks.child import output_of
 from benchmarks.peers import PeerKind
 from benchmarks.report.fields import printable
 from benchmarks.report.record import TORCH_RUNNERS
@@ -102,11 +102,7 @@ class Target:
             with atomic_folder(folder) as fresh:
                 places = (self.checkpoint.folder, self.bundle.path, fresh)
                 command = [*PREPARE, peer.name, *map(str, map(Path.absolute, places))]
-                ran = subprocess.run(command, env=worker_environment(), capture_output=True, check=False)
-                if ran.returncode:
-                    lines = ran.stderr.decode("utf-8", "replace").strip().splitlines()
-                    reason = lines[-1] if lines else f"exit code {ran.returncode}"
-                    raise SlmxError(f"cannot prepare its files: {printable(reason)}")
+                output_of(command, "preparing its files", env=worker_environment())
         return folder
 
 

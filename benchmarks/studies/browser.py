@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from benchmarks.program import run
+from benchmarks.studies.results import Out, Rounds, write_results
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples
 from runtimes.web.assets import read_page
 from runtimes.web.server import SiteHandler, running
@@ -254,9 +255,9 @@ def take_pictures(browser: Browser, site: Path, folder: Path) -> None:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(min=2)] = 5,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the samples.")] = None,
+    rounds: Rounds = 5,
     pictures: Annotated[Path | None, typer.Option(help="Folder for pictures of the page.")] = None,
+    out: Out = None,
 ) -> None:
     """Print the tables."""
     from playwright.sync_api import sync_playwright
@@ -269,23 +270,17 @@ def main(
         tasks = _export(folder)
         subprocess.run([sys.executable, "-m", "slm", "web", "nano", "--out", str(site)], check=True)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        version = browser.version
+        packages = {"chromium": browser.version, **json.loads((HERE / "package.json").read_bytes())["dependencies"]}
         with running(folder) as server:
             engine = measure_engine(browser, server.url, tasks, rounds)
         if pictures is not None:
             take_pictures(browser, site, pictures)
         browser.close()
         page = measure_page(playwright, chromium, site, rounds)
-    packages = json.loads((HERE / "package.json").read_bytes())["dependencies"]
-    machine = {**describe_machine(), "chromium": version, **packages}
     typer.echo(table(engine, page))
-    if out is not None:
-        report = {"machine": machine, "tokens": TOKENS, "stories": STORIES, "engine": engine, "page": page}
-        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
+    settings = {"rounds": rounds, "tokens": TOKENS, "stories": STORIES}
+    write_results(out, settings, {"engine": engine, "page": page}, packages=packages)
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except SlmxError as error:
-        raise SystemExit(f"benchmarks.studies.browser: {error}") from None
+    run(main)

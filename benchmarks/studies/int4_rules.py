@@ -10,7 +10,6 @@ because that class has one size of blocks for all matrices. The export samples t
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,13 +30,13 @@ from benchmarks.evaluation.intervals import Estimate, ratio
 from benchmarks.evaluation.reading import Way, nats
 from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.text import EncodedText, StoryText
-from benchmarks.studies.command import check_folder, command_line, run
+from benchmarks.program import run
+from benchmarks.studies.results import Out, write_results
 from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
 from export.formats.gptq import DAMPING, FloatArray, input_products, round_with_products, sample_products
 from export.formats.graph import head_name
 from runtimes.engine.session import Session
-from runtimes.system.machine import describe_machine
 from slm.blocks import BLOCK_RECIPES, BlockRecipe, Blocks, block_size, quantize_blocks
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.data.corpus import encode_stories
@@ -46,7 +45,6 @@ from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
 
-STUDY = "int4_rules"
 FLOAT, PRESENT, SMALL_HEAD = "fp32", "GPTQ of the export, own stories", "the same, token table in 4 bits"
 BITS, HALF = 4, 8
 CALIBRATION_STORIES = 2000
@@ -268,21 +266,18 @@ def main(
     checkpoint: Annotated[Path, typer.Option(help="The checkpoint.")] = PRETRAINED / "nano",
     tokens: Annotated[int, typer.Option(min=1, help="The most tokens to predict.")] = 65_536,
     sequences: Annotated[int, typer.Option(min=1, help="Windows of the calibration text.")] = 64,
-    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure every rule and print a table."""
-    if out is not None:
-        check_folder(out)
     loaded = load_checkpoint(checkpoint)
     text = EncodedText.encode(StoryText.read([str(eval_text)]), loaded.tokenizer)
     stories = list(islice(read_stories([calibration_text]), CALIBRATION_STORIES))
     windows, _ = encode_stories(stories, loaded.tokenizer).windows(loaded.model.config.block_size)
     rules = measure(loaded, text, tokens, windows[:sequences])
     typer.echo(table(rules))
-    if out is not None:
-        report = {"command": command_line(STUDY), "machine": describe_machine(), "tokens": tokens, "rules": rules}
-        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
+    settings = {"checkpoint": loaded.preset, "text": eval_text.name, "tokens": tokens, "sequences": sequences}
+    write_results(out, settings, rules)
 
 
 if __name__ == "__main__":
-    run(STUDY, main)
+    run(main)

@@ -1,4 +1,4 @@
-"""Measures the overhead of the loop and of a process: python -m benchmarks.studies.loop_overhead --out FOLDER.
+"""Measures the overhead of the loop and of a process: python -m benchmarks.studies.loop_overhead --work FOLDER.
 
 It prints every figure of docs/runtime.md with its goal: the share of a step outside session.run, decoding compared with
 onnxruntime-genai and llama.cpp, prefill compared with PyTorch, eight stories in a batch, cold start, peak memory, and
@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import gc
 import json
-import mmap
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import typer
 
+from benchmarks.program import run
 from benchmarks.report.leaderboard import presets_of
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report, Result
@@ -29,6 +28,8 @@ from benchmarks.run.bench import Bench, BenchSettings
 from benchmarks.run.progress import Meter
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
+from benchmarks.studies.memory import peak_of, resident_bytes, with_peak
+from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
 from runtimes.engine.decode_time import decode_seconds
@@ -36,7 +37,6 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.session import Session
-from runtimes.system.machine import describe_machine
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.console.errors import SlmxError
@@ -57,16 +57,6 @@ PREFILL_GOALS = {"fp32": 1.0, "8 bits": 2.0}
 SHORT, LONG = cases.PROMPT, cases.LONG_PROMPT
 SOAK_STORIES, SOAK_TOKENS, SOAK_EVERY = 10_000, 20, 500
 IMPORTS = ("numpy", "onnxruntime", "tiktoken", "typer")
-# Runs the command as a user does. It reports its own peak, because ru_maxrss would include the peak of the parent.
-CHILD = """
-import atexit, sys
-from slm.memory import peak_bytes
-atexit.register(lambda: print("peak", peak_bytes(), file=sys.stderr))
-from slm.cli import main
-main()
-"""
-
-
 TIME_IMPORTS = """
 import importlib, sys, time
 for name in sys.argv[1:]:
@@ -175,9 +165,9 @@ def batch_figures(subject: Target, rounds: int) -> tuple[list[Figure], dict[str,
 
 def cold_start(bundle: Path) -> tuple[float, int]:
     """Returns the seconds from process start to the first text of `slmx generate`, and its peak memory in bytes."""
-    command = [sys.executable, "-c", CHILD, "generate", PROMPT, "--bundle", str(bundle), "--variant", "int8"]
+    command = with_peak("generate", PROMPT, "--bundle", str(bundle), "--variant", "int8", "--seed", "1")
     started = time.perf_counter()
-    with subprocess.Popen([*command, "--seed", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         seen = 0
@@ -188,18 +178,13 @@ def cold_start(bundle: Path) -> tuple[float, int]:
             seen += len(chunk)
         first = time.perf_counter() - started
         child.stdout.read()
-        return first, int(child.stderr.read().decode().split()[-1])
+        return first, peak_of(child.stderr.read().decode())
 
 
 def import_seconds() -> dict[str, float]:
     """Returns the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
     ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
     return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
-
-
-def resident_bytes() -> int:
-    """Returns the current resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
@@ -295,20 +280,20 @@ def soak_figure(subject: Target, stories: int) -> tuple[Figure, list[int]]:
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun continues with them.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in which everything is measured in turn.")] = 15,
-    preset: Annotated[list[str] | None, typer.Option(help="Repeat for more; default: nano to medium.")] = None,
+    work: Annotated[Path, typer.Option(help="Keeps models and measurements; a rerun continues with them.")],
+    preset: Presets = None,
+    rounds: Rounds = 15,
     report_file: Annotated[
         Path | None, typer.Option("--report", help="Take decoding and prefill from this report.json of slmx bench.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw samples here.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure and print each figure with its goal."""
     names = tuple(preset or PRESETS)
     with Meter() as meter:
         if report_file is None:
             bench = Bench(
-                BenchSettings(out, presets=names, variants=("torch eager", "fp32", *EIGHT_BITS, "int4"), peers=PEERS),
+                BenchSettings(work, presets=names, variants=("torch eager", "fp32", *EIGHT_BITS, "int4"), peers=PEERS),
                 meter,
             )
             bench.run()
@@ -318,8 +303,8 @@ def main(
             report = read_report(report_file)
     figures: list[Figure] = []
     samples: dict[str, Samples] = {}
-    raw: dict[str, Any] = {"imports": import_seconds()}
-    subjects = {name: target_of_preset(name, ("fp32", "int8"), out / "work", meter.log) for name in names}
+    results: dict[str, Any] = {"imports": import_seconds()}
+    subjects = {name: target_of_preset(name, ("fp32", "int8"), work / "work", meter.log) for name in names}
     smallest = subjects[names[0]]
     for taken in (loop_figures(smallest, rounds), *(batch_figures(subject, rounds) for subject in subjects.values())):
         figures += taken[0]
@@ -328,21 +313,15 @@ def main(
     for subject in subjects.values():
         rows, starts = process_figures(subject, rounds)
         figures += rows
-        raw |= starts
-    row, raw["soak"] = soak_figure(smallest, SOAK_STORIES)
+        results |= starts
+    row, results["soak"] = soak_figure(smallest, SOAK_STORIES)
     figures.append(row)
+    results["seconds"] = {name: values.values for name, values in samples.items()}
+    results["report"] = json.loads(report.to_json()) if report_file is None else report_file.name
     typer.echo(table(figures))
-    typer.echo("\nimports: " + ", ".join(f"{name} {1000 * seconds:.0f} ms" for name, seconds in raw["imports"].items()))
-    if json_file is not None:
-        record = {
-            "machine": describe_machine(),
-            "figures": [asdict(figure) for figure in figures],
-            "seconds": {name: values.values for name, values in samples.items()},
-            "report": json.loads(report.to_json()) if report_file is None else report_file.name,
-            **raw,
-        }
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    typer.echo("\nimports: " + ", ".join(f"{name} {1000 * took:.0f} ms" for name, took in results["imports"].items()))
+    write_results(out, {"rounds": rounds}, results, figures)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -17,7 +17,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from runtimes.system.machine import describe_machine
+from benchmarks.program import run
+from benchmarks.studies.results import Out, write_results
+from slm.presets import get_preset
 from slm.tokenizers.settings import END_OF_TEXT
 
 WORDS = 60_000
@@ -62,34 +64,38 @@ def generate(path: Path, size: int) -> int:
 
 def main(
     gigabytes: Annotated[float, typer.Option(min=0.001, help="Size of the corpus in GB.")] = 2.0,
-    vocabulary: Annotated[str, typer.Option(help="The preset whose vocabulary size is used.")] = "nano",
+    preset: Annotated[str, typer.Option(help="The preset whose vocabulary size is used.")] = "nano",
+    out: Out = None,
 ) -> None:
-    """Generate a corpus, prepare it in a child process, and print the figures as JSON."""
+    """Generate a corpus, prepare it in a child process, and print the figures."""
     import resource
 
+    get_preset(preset)
     with tempfile.TemporaryDirectory() as folder:
-        corpus, out = Path(folder) / "stories.txt", Path(folder) / "set"
+        corpus, data = Path(folder) / "stories.txt", Path(folder) / "set"
         stories = generate(corpus, int(gigabytes * 1e9))
         size = corpus.stat().st_size
-        command = ["prepare", str(corpus), "--preset", vocabulary, "--out", str(out)]
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "slm", *command], check=True, stdout=sys.stderr)
+        command = [sys.executable, "-m", "slm", "prepare", str(corpus), "--preset", preset, "--out", str(data)]
+        subprocess.run(command, check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        record = json.loads((out / "dataset.json").read_text("utf-8"))
-    figures = {
-        "machine": describe_machine(),
+        record = json.loads((data / "dataset.json").read_text("utf-8"))
+    splits = record["splits"].values()
+    results = {
         "corpus_bytes": size,
         "stories": stories,
         "seconds": round(seconds, 1),
         "megabytes_per_second": round(size / 1e6 / seconds, 2),
         "peak_memory_bytes": peak,
         "cleaning": record["cleaning"]["train"],
-        "tokens": record["splits"]["train"]["tokens"] + record["splits"]["valid"]["tokens"],
-        "shards": len(record["splits"]["train"]["shards"]) + len(record["splits"]["valid"]["shards"]),
+        "tokens": sum(split["tokens"] for split in splits),
+        "shards": sum(len(split["shards"]) for split in splits),
     }
-    typer.echo(json.dumps(figures, indent=1))
+    rows = [f"| {name} | {value} |" for name, value in results.items()]
+    typer.echo("\n".join(["| figure | value |", "|---|---|", *rows]))
+    write_results(out, {"preset": preset}, results)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

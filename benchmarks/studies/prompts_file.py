@@ -1,4 +1,4 @@
-"""Compares `slmx generate --prompts` with one batch: python -m benchmarks.studies.prompts_file [BUNDLE].
+"""Compares `slmx generate --prompts` with one batch: python -m benchmarks.studies.prompts_file.
 
 Both write the stories of the same prompts with the same seeds and slots, in turn. The rates are tokens per second of
 wall time and of processor time. It also prints how many stories are the same in both, and in a run that was stopped.
@@ -16,13 +16,14 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.program import run
+from benchmarks.serving.load import prompt
+from benchmarks.studies.results import Out, Rounds, write_results
 from runtimes import load
 from runtimes.engine.generator import Generator
 from runtimes.prompts_file.runner import PromptsJob, write_stories
 from runtimes.types import Settings, read_settings
 
-NAMES = ("Lily", "Tom", "Anna", "Ben", "Mia", "Sam", "Max", "Sue")
-BEGINNINGS = ("Once upon a time, {} saw a", "One day, {}", "{} was sad because", "The dog and {} went to the park.")
 SEED = 7
 
 
@@ -33,10 +34,10 @@ def _timed(work: Callable[[], int]) -> tuple[float, float]:
     return tokens / (time.perf_counter() - wall), tokens / (time.process_time() - processor)
 
 
-class _Rounds:
+class _Sides:
     def __init__(self, generator: Generator, folder: Path, count: int, max_tokens: int) -> None:
         self.generator, self.folder = generator, folder
-        self.prompts = [BEGINNINGS[i % 4].format(NAMES[i // 4 % 8]) for i in range(count)]
+        self.prompts = [prompt(number) for number in range(count)]
         (folder / "prompts.txt").write_text("\n".join(self.prompts), "utf-8", newline="\n")
         self.settings = Settings(max_tokens=max_tokens, seed=SEED, logit_bias={}, stop=(), ban_words=(), logprobs=False)
         self.texts: dict[str, list[str]] = {}
@@ -71,34 +72,40 @@ class _Rounds:
 
 
 def main(
-    bundle: Annotated[str | None, typer.Argument(help="Default: the shipped nano.")] = None,
-    variant: Annotated[str | None, typer.Option()] = None,
-    count: int = 2000,
-    max_tokens: int = 96,
-    rounds: int = 3,
+    bundle: Annotated[str | None, typer.Option(help="The bundle that writes; default: the shipped nano.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Its variant; default: that of the bundle.")] = None,
+    count: Annotated[int, typer.Option(min=2, help="The number of prompts.")] = 2000,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a story.")] = 96,
+    rounds: Rounds = 3,
+    out: Out = None,
 ) -> None:
     """Print the rates of each round, their ratio, and the shares of equal stories."""
     with load(bundle, variant) as generator, tempfile.TemporaryDirectory() as folder:
-        run = _Rounds(generator, Path(folder), count, max_tokens)
-        found = []
+        used = {"bundle": generator.bundle.path.name, "variant": generator.variant}
+        sides = _Sides(generator, Path(folder), count, max_tokens)
+        taken = []
         for number in range(rounds):
-            works = (run.batch, run.file) if number % 2 == 0 else (run.file, run.batch)
+            works = (sides.batch, sides.file) if number % 2 == 0 else (sides.file, sides.batch)
             rates = {work.__name__: _timed(work) for work in works}
-            (wall, processor), (file_wall, file_processor) = rates["batch"], rates["file"]
-            found.append((file_wall / wall, file_processor / processor))
-            typer.echo(
-                f"round {number + 1}: batch {wall:,.0f} tokens/s ({processor:,.0f} of processor time), "
-                f"file {file_wall:,.0f} ({file_processor:,.0f})"
-            )
-        first = run.texts["file"]
-        run.file()
-        run.texts["first"] = first
-        run.stopped()
-        wall, processor = (statistics.median(ratios) for ratios in zip(*found, strict=True))
-        typer.echo(f"file / batch: {wall:.3f} of wall time, {processor:.3f} of processor time (medians)")
-        for other in ("first", "batch", "stopped"):
-            typer.echo(f"{generator.variant}: the file has the same stories as {other}: {run.same('file', other):.1%}")
+            taken.append(rates)
+            told = [
+                f"{name} {wall:,.0f} tokens/s ({own:,.0f} of processor time)" for name, (wall, own) in rates.items()
+            ]
+            typer.echo(f"round {number + 1}: {', '.join(told)}")
+        first = sides.texts["file"]
+        sides.file()
+        sides.texts["first"] = first
+        sides.stopped()
+        ratios = [
+            statistics.median(rates["file"][clock] / rates["batch"][clock] for rates in taken) for clock in (0, 1)
+        ]
+        typer.echo(f"file / batch: {ratios[0]:.3f} of wall time, {ratios[1]:.3f} of processor time (medians)")
+        same = {other: sides.same("file", other) for other in ("first", "batch", "stopped")}
+        for other, share in same.items():
+            typer.echo(f"{generator.variant}: the file has the same stories as {other}: {share:.1%}")
+    settings = {**used, "count": count, "max_tokens": max_tokens, "rounds": rounds}
+    write_results(out, settings, {"tokens_per_second": taken, "file / batch": ratios, "same stories": same})
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -20,42 +20,36 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from export.checks.fidelity import Reference, measure_fidelity
-from runtimes.engine.decode_time import decode_seconds
-from runtimes.engine.session import Session
-from runtimes.system.machine import describe_machine
-from runtimes.system.timing import alternate
-from runtimes.types import SamplingParams
-from slm.presets import GPTConfig
+from benchmarks.program import run
+from benchmarks.studies.quantization_reader import ARRAYS, SHAPE
+from benchmarks.studies.results import Out, write_results
+from export.checks.float_model import FloatModel
+from export.checks.float_model import eval_text as read_eval_text
+from export.formats.blockwise import quantize_blockwise
+from export.formats.fused import export_onnx
+from export.formats.gptq import Products, sample_products
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import RECIPES, get_recipe
+from slm.blocks import BLOCK_RECIPES
+from slm.checkpoint import load_checkpoint
+from slm.console.errors import UsageError
+from slm.folder_kind import PRETRAINED
+from slm.model import GPT
 
-if TYPE_CHECKING:
-    from export.formats.gptq import Products
-    from slm.model import GPT
-
-ARRAYS = "reading.npz"
-SHAPE = "shape.json"
 FLOAT = "fp32"
 BLOCKS = (16, 32, 64, 128)
 
 
 def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
     """Writes models (all if none is named) and the float model's logits on the text into a folder."""
-    from export.checks.float_model import FloatModel
-    from export.checks.float_model import eval_text as read_eval_text
-    from export.formats.gptq import sample_products
-    from export.formats.recipes import RECIPES
-    from slm.blocks import BLOCK_RECIPES
-    from slm.checkpoint import load_checkpoint
-
     loaded = load_checkpoint(checkpoint)
     config = loaded.model.config
     float_model = FloatModel(
@@ -80,12 +74,6 @@ def write_models(model: GPT, folder: Path, names: Iterable[str], products: Produ
 
     Without `products`, the weights of int4 are rounded to the nearest numbers, which is as fast.
     """
-    from export.formats.blockwise import quantize_blockwise
-    from export.formats.fused import export_onnx
-    from export.formats.quantize import quantize_int8
-    from export.formats.recipes import get_recipe
-    from slm.blocks import BLOCK_RECIPES
-
     fp32 = folder / f"{FLOAT}.onnx"
     export_onnx(model, fp32)
     in_blocks = BLOCK_RECIPES | {
@@ -101,40 +89,23 @@ def write_models(model: GPT, folder: Path, names: Iterable[str], products: Produ
             quantize_int8(fp32, folder / f"{name}.onnx", get_recipe(name))
 
 
-def _shape(folder: Path) -> GPTConfig:
-    return GPTConfig.from_dict(json.loads((folder / SHAPE).read_text("utf-8")), SHAPE)
-
-
-def read_models(folder: Path, rounds: int, steps: int) -> dict[str, Any]:
-    """Returns quality and, with rounds, greedy speed on one thread of every model in a folder. It needs no torch."""
-    arrays = np.load(folder / ARRAYS)
-    logits = arrays["logits"]
-    reading = Reference(arrays["inputs"], arrays["targets"], lambda row: logits[row], float(arrays["bytes_per_token"]))
-    sessions = {path.stem: Session.open(path, _shape(folder), threads=1) for path in sorted(folder.glob("*.onnx"))}
-    found: dict[str, Any] = {}
-    for name, session in sessions.items():
-        windows, decode = (
-            asdict(measure_fidelity(session, reading, float(arrays["bits_per_byte"]), way)) for way in (False, True)
-        )
-        found[name] = {
-            "bytes": (folder / f"{name}.onnx").stat().st_size,
-            "windows": windows,
-            "decode": decode,
-        }
-        print(name, f"{windows['bpb_increase']:+.3%} {decode['bpb_increase']:+.3%}", file=sys.stderr, flush=True)
-
-    def timed(session: Session) -> Callable[[], float]:
-        return lambda: decode_seconds(session, [0], SamplingParams(temperature=0), steps)
-
-    if rounds:
-        for name, samples in alternate({name: timed(session) for name, session in sessions.items()}, rounds).items():
-            found[name]["seconds"] = samples.values
-    return found
+def table(models: Mapping[str, Any], with_speed: bool) -> str:
+    """Returns the figures of the models as Markdown."""
+    heading = "| model | bytes | bpb increase, windows | bpb increase, decode | KL, decode | agreement |"
+    lines = [heading + " steps/s, fp32 = 1 |" * with_speed, "|---" * (6 + with_speed) + "|"]
+    for name, row in models.items():
+        windows, decode = row["windows"], row["decode"]
+        cells = [name, f"{row['bytes']:,}", f"{windows['bpb_increase']:+.3%}", f"{decode['bpb_increase']:+.3%}"]
+        cells += [f"{decode['kl']:.1e}", f"{decode['greedy_agreement']:.2%}"]
+        if with_speed:
+            cells.append(f"{np.median(models[FLOAT]['seconds']) / np.median(row['seconds']):.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main(
-    eval_text: Annotated[Path | None, typer.Option(help="Stories that the model was not trained on.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="The checkpoint; default: the shipped nano.")] = None,
+    eval_text: Annotated[Path, typer.Option(help="Stories that the model was not trained on.")],
+    checkpoint: Annotated[Path, typer.Option(help="The checkpoint.")] = PRETRAINED / "nano",
     model: Annotated[
         list[str] | None, typer.Option(help="A recipe, or q8, int4, q8-block-N, int4-block-N; default: all without N.")
     ] = None,
@@ -142,43 +113,20 @@ def main(
     rounds: Annotated[int, typer.Option(min=0, help="Rounds of the speed measurement, 2 or more; 0: none.")] = 15,
     steps: Annotated[int, typer.Option(min=1, help="Tokens in a round.")] = 200,
     reader: Annotated[str | None, typer.Option(help="A command that starts Python on another processor.")] = None,
-    read: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the raw figures to this file.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure and print a table."""
-    if read is not None:
-        found = read_models(read, rounds, steps)
-        typer.echo(json.dumps({"onnxruntime": version("onnxruntime"), "models": found}))
-        return
     if rounds == 1:
-        raise typer.BadParameter("give 2 or more, or 0 for no speed", param_hint="--rounds")
-    if eval_text is None:
-        raise typer.BadParameter("give a file with stories", param_hint="--eval-text")
-    with tempfile.TemporaryDirectory() as name:
-        from slm.folder_kind import PRETRAINED
-
-        folder = Path(name)
-        prepare(folder, checkpoint or PRETRAINED / "nano", eval_text, windows, model or [])
-        command = [*shlex.split(reader or sys.executable), "-m", "benchmarks.studies.quantization", "--read", name]
+        raise UsageError("--rounds 1: give 2 or more, or 0 for no speed")
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), checkpoint, eval_text, windows, model or [])
+        command = [*shlex.split(reader or sys.executable), "-m", "benchmarks.studies.quantization_reader", folder]
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
         done = subprocess.run([*command, *settings], stdout=subprocess.PIPE, check=True)
-        result: dict[str, Any] = json.loads(done.stdout)
-    heading = "| model | bytes | bpb increase, windows | bpb increase, decode | KL, decode | agreement |"
-    typer.echo(heading + " steps/s, fp32 = 1 |" * bool(rounds))
-    typer.echo("|---" * (7 if rounds else 6) + "|")
-    for model_name, row in result["models"].items():
-        windows_row, decode = row["windows"], row["decode"]
-        line = (
-            f"| {model_name} | {row['bytes']:,} | {windows_row['bpb_increase']:+.3%} | {decode['bpb_increase']:+.3%} | "
-            f"{decode['kl']:.1e} | {decode['greedy_agreement']:.2%} |"
-        )
-        if rounds:
-            line += f" {np.median(result['models'][FLOAT]['seconds']) / np.median(row['seconds']):.2f} |"
-        typer.echo(line)
-    if json_file is not None:
-        record = {"machine": describe_machine(), "reader": reader, "windows": windows, "steps": steps, **result}
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    results: dict[str, Any] = json.loads(done.stdout)
+    typer.echo(table(results["models"], with_speed=bool(rounds)))
+    write_results(out, {"reader": reader, "windows": windows, "rounds": rounds, "steps": steps}, results)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

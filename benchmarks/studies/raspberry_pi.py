@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +22,12 @@ from benchmarks.pi.boards import BOARDS, CORES, estimate
 from benchmarks.pi.counter import Counter, build_counter
 from benchmarks.pi.machine import BOARDS as CPUS
 from benchmarks.pi.machine import Machine, answer, cache_folder, prepare
-from benchmarks.studies.command import check_folder, command_line, run
+from benchmarks.program import run
+from benchmarks.studies.results import Out, write_record, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.system.machine import describe_machine
 from slm.console.errors import SlmxError, UsageError
 
-STUDY = "raspberry_pi"
 PRESET = "nano"
 PROMPT = "Once upon a time"
 SHORT, LONG = 16, 80  # tokens of the two stories
@@ -112,23 +112,23 @@ def estimates(counted: dict[str, dict[str, dict[str, float]]], sizes: dict[str, 
     }
 
 
-def count_table(report: dict[str, Any]) -> str:
+def count_table(results: Mapping[str, Any]) -> str:
     """Returns Markdown: thousands of instructions of a token."""
-    names = list(report["bytes"])
+    names = list(results["bytes"])
     lines = ["| instructions of a token, thousands | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for cpu, row in report["counted"].items():
+    for cpu, row in results["counted"].items():
         lines.append(f"| {cpu} | " + " | ".join(f"{row[name]['token'] / 1e3:,.0f}" for name in names) + " |")
     return "\n".join(lines)
 
 
-def speed_table(report: dict[str, Any]) -> str:
+def speed_table(results: Mapping[str, Any]) -> str:
     """Returns Markdown: tokens per second of the boards, estimated or measured."""
-    names = list(report["bytes"])
+    names = list(results["bytes"])
     lines = ["| tokens/s | " + " | ".join(names) + " | |", "|---|" + "---:|" * len(names) + "---|"]
-    for board, row in report["estimates"].items():
+    for board, row in results["estimates"].items():
         cells = (f"{row[name][0]:,} to {row[name][1]:,}" for name in names)
         lines.append(f"| {board} | " + " | ".join(cells) + " | estimated |")
-    for sent in report["measured"]:
+    for sent in results["measured"]:
         cells = (_measured(sent["variants"].get(name)) for name in names)
         lines.append(f"| {sent['board'] or sent['cpu']} | " + " | ".join(cells) + " | measured |")
     return "\n".join(lines)
@@ -139,11 +139,12 @@ def _measured(figures: dict[str, float] | None) -> str:
 
 
 def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
-    """Adds rows of `slmx doctor --report` to a report. SlmxError if a file holds none."""
+    """Adds rows of `slmx doctor --report` to the results in a file, and returns these. SlmxError if a file has none."""
     try:
-        report: dict[str, Any] = json.loads(out.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise SlmxError(f"{out}: not a report of this command ({error}); make one without --add first") from None
+        record = json.loads(out.read_text("utf-8"))
+        results: dict[str, Any] = record["results"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SlmxError(f"{out}: not a file of this command ({error}); make one without --add first") from None
     for path in rows:
         try:
             row = json.loads(path.read_text("utf-8"))
@@ -151,31 +152,13 @@ def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
                 raise ValueError("another format")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SlmxError(f"{path}: not a row of slmx doctor --report ({error})") from None
-        report["measured"].append(row)
-    return report
+        results["measured"].append(row)
+    write_record(out, record)
+    return results
 
 
-def main(
-    out: Annotated[Path, typer.Option(help="JSON file for the report.")] = Path("raspberry-pi.json"),
-    add: Annotated[list[Path] | None, typer.Option(help="Add this row of slmx doctor --report; repeat.")] = None,
-    cpu: Annotated[list[str] | None, typer.Option(help="A processor; repeat for more. Default: all three.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where the emulators and Debian's files are kept.")] = None,
-) -> None:
-    """Count the instructions of a token on each processor, and estimate the speed of the boards."""
-    check_folder(out)
-    if add:
-        report = add_rows(out, add)
-    else:
-        chosen = cpu or list(CPUS)
-        for name in chosen:
-            if name not in CPUS:
-                raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
-        report = _measure(chosen, cache or cache_folder())
-    out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
-    typer.echo(f"{count_table(report)}\n\n{speed_table(report)}")
-
-
-def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
+def measure(cpus: list[str], cache: Path) -> dict[str, Any]:
+    """Counts the instructions of a token on each processor, and estimates the speed of the boards."""
     counter = build_counter(cache)
     counted: dict[str, dict[str, dict[str, float]]] = {}
     emulated: dict[str, Any] = {}
@@ -191,19 +174,40 @@ def _measure(cpus: list[str], cache: Path) -> dict[str, Any]:
                 typer.echo(f"{cpu} {variant}: {counted[cpu][variant]}", err=True)
             emulated[cpu] = emulated_speed(machine, cpu, exported["fp32"][0])
     return {
-        "command": command_line(STUDY),
-        "machine": describe_machine(),
-        "prompt": PROMPT,
-        "tokens": [SHORT, LONG],
         "bytes": sizes,
         "counted": counted,
         "emulated": emulated,
-        "cores": {cpu: vars(core) for cpu, core in CORES.items()},
-        "boards": [vars(board) for board in BOARDS],
         "estimates": estimates(counted, sizes),
         "measured": [],
     }
 
 
+def main(
+    add: Annotated[list[Path] | None, typer.Option(help="Add this row of slmx doctor --report; repeat.")] = None,
+    cpu: Annotated[list[str] | None, typer.Option(help="A processor; repeat for more. Default: all three.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where the emulators and Debian's files are kept.")] = None,
+    out: Out = None,
+) -> None:
+    """Count the instructions of a token on each processor, and estimate the speed of the boards."""
+    if add:
+        if out is None:
+            raise UsageError("--add needs --out FILE, the results to which the rows are added")
+        results = add_rows(out, add)
+    else:
+        chosen = cpu or list(CPUS)
+        for name in chosen:
+            if name not in CPUS:
+                raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
+        results = measure(chosen, cache or cache_folder())
+        settings = {
+            "prompt": PROMPT,
+            "tokens": [SHORT, LONG],
+            "cores": {cpu: vars(core) for cpu, core in CORES.items()},
+            "boards": [vars(board) for board in BOARDS],
+        }
+        write_results(out, settings, results)
+    typer.echo(f"{count_table(results)}\n\n{speed_table(results)}")
+
+
 if __name__ == "__main__":
-    run(STUDY, main)
+    run(main)

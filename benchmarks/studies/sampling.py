@@ -1,6 +1,6 @@
 """Compares sampling settings by the distance of their stories to true stories.
 
-    python -m benchmarks.studies.sampling --bundle nano --judge micro --text tinystories-valid.txt --out FILE.json
+    python -m benchmarks.studies.sampling --bundle nano --scorer micro --text tinystories-valid.txt --out FILE.json
 
 A bundle continues the openings of held-out stories with each setting of a grid. Each figure of a continuation is
 compared with the same figure of the true ending, over the same number of words. A continuation with fewer words is left
@@ -14,7 +14,6 @@ spread of that share is set to 0.5, the largest that a share can have. docs/samp
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,20 +26,20 @@ import typer
 from torch.nn import functional as F
 
 from benchmarks.evaluation.continuations import SENTENCE_END, Excerpt, Vocabulary, choose_excerpts, cut, describe
-from benchmarks.studies.command import check_folder, command_line, run
+from benchmarks.program import run
 from benchmarks.studies.distance import Distance, Floats, distances
+from benchmarks.studies.results import Out, write_results
 from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import float_threads
-from runtimes.system.machine import describe_machine
 from runtimes.types import LogitsRules, SamplingParams
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.data.sources import read_stories
 from slm.storage.hashing import sha256_of
 
-JUDGED, ENDS = "judge's bits per byte", "ends properly"
+SCORED, ENDS = "scorer's bits per byte", "ends properly"
 ENDS_SPREAD = 0.5
 LEAST_SPREAD = 0.001  # for a figure that is the same in all true endings
 CONFIDENCE = 1.96  # standard errors on each side of a figure: 95 %
@@ -81,12 +80,12 @@ def name_of(sampling: SamplingParams) -> str:
 
 
 @torch.inference_mode()
-def judged_bits(judge: Checkpoint, opening: str, continuation: str) -> float:
-    """Returns a judge's bits per byte of a continuation after its opening, as far as the judge's context reaches."""
-    tokenizer, block = judge.tokenizer, judge.model.config.block_size
+def scored_bits(scorer: Checkpoint, opening: str, continuation: str) -> float:
+    """Returns a scorer's bits per byte of a continuation after its opening, as far as the scorer's context reaches."""
+    tokenizer, block = scorer.tokenizer, scorer.model.config.block_size
     read = [tokenizer.begin, *tokenizer.encode(opening)]
     targets = tokenizer.encode(continuation)[: block + 1 - len(read)]
-    logits = judge.model(torch.tensor([[*read, *targets[:-1]]]))[0, len(read) - 1 :]
+    logits = scorer.model(torch.tensor([[*read, *targets[:-1]]]))[0, len(read) - 1 :]
     nats = float(F.cross_entropy(logits, torch.tensor(targets), reduction="sum"))
     return nats / math.log(2) / len(tokenizer.decode_bytes(targets))
 
@@ -95,7 +94,7 @@ class Meter:
     """Measures a text after the opening of each story.
 
     Args:
-        judge: The model for the bits per byte.
+        scorer: The model for the bits per byte.
         excerpts: The stories.
         vocabulary: The known and the common words.
         words: The number of words of each text that are measured.
@@ -104,9 +103,9 @@ class Meter:
         figures: The names of the figures.
     """
 
-    def __init__(self, judge: Checkpoint, excerpts: Sequence[Excerpt], vocabulary: Vocabulary, words: int) -> None:
-        self.judge, self.excerpts, self.vocabulary, self.words = judge, excerpts, vocabulary, words
-        self.figures = [*describe(excerpts[0].opening, excerpts[0].ending, vocabulary), JUDGED, ENDS]
+    def __init__(self, scorer: Checkpoint, excerpts: Sequence[Excerpt], vocabulary: Vocabulary, words: int) -> None:
+        self.scorer, self.excerpts, self.vocabulary, self.words = scorer, excerpts, vocabulary, words
+        self.figures = [*describe(excerpts[0].opening, excerpts[0].ending, vocabulary), SCORED, ENDS]
 
     def measure(self, texts: Iterable[Text]) -> Floats:
         """Measures a text for each story.
@@ -123,7 +122,7 @@ class Meter:
             continuation = cut(text.content, self.words)
             if continuation is not None:
                 described = describe(excerpt.opening, continuation, self.vocabulary)
-                measured = [*described.values(), judged_bits(self.judge, excerpt.opening, continuation)]
+                measured = [*described.values(), scored_bits(self.scorer, excerpt.opening, continuation)]
             rows.append([*measured, float(text.ended and SENTENCE_END.search(text.content) is not None)])
         return np.array(rows)
 
@@ -165,7 +164,7 @@ def compare(generator: Generator, meter: Meter, seed: int) -> dict[str, Any]:
     return {
         "true endings": _means(meter.figures, true),
         "spread": dict(zip(meter.figures, [round(float(value), 5) for value in spread], strict=True)),
-        "settings": {
+        "by setting": {
             name: {
                 "sampling": samplings[name],
                 "distance": asdict(distance),
@@ -193,7 +192,7 @@ def table(found: Mapping[str, Any]) -> str:
         f"| the true endings | | | | {_cells(true)} |",
         f"| their spread | | | | {_cells(found['spread'])} |",
     ]
-    for name, row in found["settings"].items():
+    for name, row in found["by setting"].items():
         distance = Distance(**row["distance"])
         cells = [f"{distance.value:.2f} ±{CONFIDENCE * distance.error:.2f}"]
         cells += [f"{distance.excess:.2f} ±{CONFIDENCE * distance.excess_error:.2f}" if distance.excess else ""]
@@ -206,9 +205,8 @@ def _cells(figures: Mapping[str, float | None]) -> str:
 
 
 def main(
-    judge: Annotated[Path, typer.Option(help="A checkpoint of another model, for the bits per byte.")],
+    scorer: Annotated[Path, typer.Option(help="A checkpoint of another model, for the bits per byte.")],
     text: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Stories that no model was trained on.")],
-    out: Annotated[Path, typer.Option(help="JSON file for the figures.")],
     bundle: Annotated[Path, typer.Option(help="The bundle that writes: a folder, an archive, or nano.")] = Path("nano"),
     vocabulary: Annotated[
         list[Path] | None,
@@ -217,36 +215,34 @@ def main(
     stories: Annotated[int, typer.Option(min=2, help="The most stories to continue.")] = 100,
     words: Annotated[int, typer.Option(min=8, help="Words of each continuation that are measured.")] = 80,
     seed: Annotated[int, typer.Option(min=0, help="Story i draws with seed + i.")] = 0,
+    out: Out = None,
 ) -> None:
     """Write with each setting, and print a table. The setting that is nearest to the true endings is first."""
-    check_folder(out)
-    generator, judging = Generator(Bundle.open(bundle_path(bundle))), load_checkpoint(judge)
-    manifest, judge_sha256 = generator.bundle.manifest, sha256_of(judging.folder / WEIGHTS_FILE)
-    if manifest.checkpoint.sha256 == judge_sha256:
-        raise UsageError(f"{judge}: the judge has the weights of the model that writes; name another with --judge")
-    torch.set_num_threads(float_threads(judging.model.config))
-    context = min(judging.model.config.block_size, manifest.shape.block_size)
-    tokenizers = (judging.tokenizer, generator.tokenizer)
+    generator, scoring = Generator(Bundle.open(bundle_path(bundle))), load_checkpoint(scorer)
+    manifest, scorer_sha256 = generator.bundle.manifest, sha256_of(scoring.folder / WEIGHTS_FILE)
+    if manifest.checkpoint.sha256 == scorer_sha256:
+        raise UsageError(f"{scorer}: the scorer has the weights of the model that writes; name another with --scorer")
+    torch.set_num_threads(float_threads(scoring.model.config))
+    context = min(scoring.model.config.block_size, manifest.shape.block_size)
+    tokenizers = (scoring.tokenizer, generator.tokenizer)
     held_out = list(read_stories([text]))
     excerpts = choose_excerpts(
         held_out, stories, words, lambda story: all(len(one.encode(story)) < context for one in tokenizers)
     )
     used = {excerpt.opening + excerpt.ending for excerpt in excerpts}
     known = read_stories(vocabulary) if vocabulary else (story for story in held_out if story not in used)
-    found = compare(generator, Meter(judging, excerpts, Vocabulary.of(known), words), seed)
+    found = compare(generator, Meter(scoring, excerpts, Vocabulary.of(known), words), seed)
     typer.echo(f"{len(excerpts)} stories of {text.name}, {words} words of each; ± is a 95 % interval\n\n{table(found)}")
-    record = {
-        "command": command_line("sampling"),
-        "machine": describe_machine(),
+    settings = {
         "bundle": {"preset": manifest.preset, "variant": generator.variant, "sha256": manifest.checkpoint.sha256},
-        "judge": {"preset": judging.preset, "sha256": judge_sha256},
+        "scorer": {"preset": scoring.preset, "sha256": scorer_sha256},
         "text": {"file": text.name, "sha256": sha256_of(text), "stories": len(excerpts)},
         "vocabulary": [path.name for path in vocabulary or [text]],
         "words": words,
-        **found,
+        "seed": seed,
     }
-    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    write_results(out, settings, found)
 
 
 if __name__ == "__main__":
-    run("sampling", main)
+    run(main)

@@ -8,10 +8,8 @@ that leave, and clients that hurt. All sides take turns. Nothing else should run
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -24,30 +22,23 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.program import run
 from benchmarks.serving import disturbances
 from benchmarks.serving.client import Connection
 from benchmarks.serving.load import Load, prompt, run_load
 from benchmarks.serving.servers import Server, llama_python_command, llama_server_command, running, slmx_command
-from benchmarks.studies.command import check_folder, command_line, run
 from benchmarks.studies.figures import Figure, at_least, at_most, table
+from benchmarks.studies.memory import peak_of, with_peak
+from benchmarks.studies.results import Out, write_results
 from runtimes import load as load_generator
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.engine.generator import Generator
-from runtimes.system.machine import describe_machine
 from runtimes.types import read_settings
 
-STUDY = "serving"
 SLOTS, CLIENTS, TOKENS = 8, 64, 128
 STREAM_TOKENS, STREAMS = 200, 10
 LEFT, CONNECTIONS = 20, 10_000
 SAMPLED = {"temperature": 0.9, "top_k": 40, "top_p": 0.95}
-PEAK = """
-import atexit, sys
-from slm.memory import peak_bytes
-atexit.register(lambda: print(peak_bytes(), file=sys.stderr))
-from slm.cli import main
-main()
-"""
 
 
 class Study:
@@ -167,11 +158,9 @@ class Study:
 
     def memory(self, server: Server, bundle: Path) -> None:
         """Compares the peak memory of the server after all clients with that of `slmx generate`."""
-        command = [sys.executable, "-c", PEAK, "generate", prompt(0), "--bundle", str(bundle)]
-        ran = subprocess.run(
-            [*command, "--variant", self.generator.variant], capture_output=True, text=True, check=True
-        )
-        alone, peak = int(ran.stderr.split()[-1]), server.memory()["VmHWM"]
+        command = with_peak("generate", prompt(0), "--bundle", str(bundle), "--variant", self.generator.variant)
+        ran = subprocess.run(command, capture_output=True, text=True, check=True)
+        alone, peak = peak_of(ran.stderr), server.memory()["VmHWM"]
         rows = SLOTS * self.generator.pool(1).row_bytes
         self.samples["memory"] = {"slmx generate": alone, "slmx serve": peak, "caches of the slots": rows}
         over = (peak - alone - rows) / 1e6
@@ -243,17 +232,16 @@ async def _settled(state: Callable[[], tuple[float, int]], descriptors: int) -> 
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="The JSON file to write.")],
     bundle: Annotated[Path, typer.Option(help="The bundle to serve.")] = SHIPPED_BUNDLES / "nano",
-    variant: Annotated[str, typer.Option()] = "int8",
+    variant: Annotated[str, typer.Option(help="Its variant.")] = "int8",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds in which all sides take turns.")] = 3,
     seconds: Annotated[float, typer.Option(min=1, help="Seconds of 64 clients in a round.")] = 30.0,
     llama_server: Annotated[Path | None, typer.Option(help="The program llama-server of llama.cpp.")] = None,
     llama_python: Annotated[Path | None, typer.Option(help="A Python with llama-cpp-python[server].")] = None,
     gguf: Annotated[Path | None, typer.Option(help="The same weights in Q8_0, for both.")] = None,
+    out: Out = None,
 ) -> None:
-    """Measure, print each figure with its goal, and write the samples."""
-    check_folder(out)
+    """Measure, and print each figure with its goal."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         generator = stack.enter_context(load_generator(bundle, variant))
@@ -273,19 +261,18 @@ def main(
         study.one_stream(ours)
         study.leaving(ours)
         study.disturbed(ours)
-        record = {
-            "command": command_line(STUDY),
-            "machine": describe_machine() | {name: version(name) for name in ("starlette", "uvicorn", "httptools")},
-            "bundle": bundle.name,
-            "variant": generator.variant,
-            "slots": SLOTS,
-            "clients": CLIENTS,
-            "figures": [asdict(figure) for figure in study.figures],
-            "samples": study.samples,
-        }
-        out.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
     typer.echo(table(study.figures))
+    settings = {
+        "bundle": bundle.name,
+        "variant": generator.variant,
+        "slots": SLOTS,
+        "clients": CLIENTS,
+        "rounds": rounds,
+        "seconds": seconds,
+    }
+    packages = {name: version(name) for name in ("starlette", "uvicorn", "httptools")}
+    write_results(out, settings, study.samples, study.figures, packages)
 
 
 if __name__ == "__main__":
-    run(STUDY, main)
+    run(main)

@@ -6,25 +6,29 @@ the threads of another session in the same process would also spin. The settings
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from benchmarks.program import run
+from benchmarks.studies.results import Out, Presets, Rounds, write_results
+from runtimes.engine.cache import SharedCache, open_onnx
 from runtimes.engine.decode_time import decode_seconds
-from runtimes.system.machine import describe_machine
+from runtimes.engine.session import Session
 from runtimes.system.timing import Samples
-from slm.console.errors import SlmxError
+from runtimes.types import SamplingParams
 from slm.presets import get_preset
 
+PRESETS = ("medium", "small")
 PROMPT = list(range(100, 116))
 TOKENS = 128
 THREADS = 2
@@ -50,10 +54,6 @@ def _situation(name: str) -> Iterator[None]:
 
 def _sample(model: Path, preset: str, spin: str) -> float:
     """Measures tokens/s in this process."""
-    from runtimes.engine.cache import SharedCache, open_onnx
-    from runtimes.engine.session import Session
-    from runtimes.types import SamplingParams
-
     config = get_preset(preset).config
     opened = open_onnx(model, THREADS, spin=None if spin == DEFAULT else int(spin))
     session = Session(SharedCache(opened, config), config, THREADS)
@@ -96,17 +96,9 @@ def measure(preset: str, rounds: int, folder: Path) -> dict[str, dict[str, list[
         for situation in SITUATIONS:
             with _situation(situation):
                 for spin in order.sample(SPINS, len(SPINS)):
-                    command = [
-                        sys.executable,
-                        "-m",
-                        "benchmarks.studies.spinning",
-                        "--sample",
-                        f"{model}",
-                        preset,
-                        spin,
-                    ]
-                    ran = subprocess.run(command, capture_output=True, text=True, check=True)
-                    found[situation][spin].append(round(float(ran.stdout), 1))
+                    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                        sample = fresh.submit(_sample, model, preset, spin).result()
+                    found[situation][spin].append(round(sample, 1))
         typer.echo(f"{preset}: round {number + 1} of {rounds}", err=True)
     return found
 
@@ -124,27 +116,15 @@ def table(preset: str, found: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(
-    presets: Annotated[str, typer.Option(help="Separated by commas.")] = "medium,small",
-    rounds: Annotated[int, typer.Option(min=2)] = 7,
-    out: Annotated[Path | None, typer.Option(help="JSON file for the samples.")] = None,
-) -> None:
+def main(preset: Presets = None, rounds: Rounds = 7, out: Out = None) -> None:
     """Print a table for each preset."""
-    report: dict[str, object] = {"machine": describe_machine(), "threads": THREADS, "tokens": TOKENS}
+    results = {}
     with tempfile.TemporaryDirectory() as folder:
-        for preset in presets.split(","):
-            found = measure(preset, rounds, Path(folder))
-            report[preset] = found
-            typer.echo(table(preset, found))
-    if out is not None:
-        out.write_text(json.dumps(report, indent=1) + "\n", "utf-8", newline="\n")
+        for name in preset or PRESETS:
+            results[name] = measure(name, rounds, Path(folder))
+            typer.echo(table(name, results[name]))
+    write_results(out, {"rounds": rounds, "threads": THREADS, "tokens": TOKENS}, results)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--sample"]:
-        print(_sample(Path(sys.argv[2]), *sys.argv[3:]))
-    else:
-        try:
-            typer.run(main)
-        except SlmxError as error:
-            raise SystemExit(f"benchmarks.studies.spinning: {error}") from None
+    run(main)

@@ -19,7 +19,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.studies.command import check_folder, command_line, run
+from benchmarks.program import command_line, run
+from benchmarks.studies.results import in_a_folder
 from benchmarks.studies.sampling import name_of
 from export.exporter import export_bundle
 from export.settings import ExportSettings
@@ -152,10 +153,9 @@ def page(models: Sequence[Model], openings: Sequence[str], command: str, notes: 
 
 def main(
     models: Annotated[list[str], typer.Argument(help="Bundles or checkpoints.")],
-    out: Annotated[Path, typer.Option(help="The page, in Markdown. Its notes are kept.")],
+    out: Annotated[Path, typer.Option(callback=in_a_folder, help="The page, in Markdown. Its notes are kept.")],
 ) -> None:
     """Write a page with one story of each model for each opening."""
-    check_folder(out)
     notes = kept_notes(out)
     names = [Path(name).absolute().name for name in models]
     if len(set(names)) < len(names):
@@ -166,9 +166,9 @@ def main(
             place = Path(folder) / name
             place.mkdir()
             opened.append(Model(name, open_model(model, place)))
-        text = page(opened, OPENINGS, command_line("stories"), notes)
+        text = page(opened, OPENINGS, command_line(), notes)
     out.write_text(text, "utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    run("stories", main)
+    run(main)

@@ -6,28 +6,28 @@ comparison shows the cost of an exact resume.
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from rich.console import Console
 from torch.nn import functional as F
 
-from runtimes.system.machine import describe_machine
+from benchmarks.program import run
+from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.system.timing import alternate
-from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.train.loop import Trainer
 from slm.train.optim import build_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.windows import batch_at
 
+PRESETS = ("nano", "micro")
 STEPS_A_ROUND = 4
 SEED = 1
 PLAIN = "plain float32, AdamW"
@@ -74,22 +74,8 @@ class PlainLoop:
         return float(loss.detach())
 
 
-def main(
-    text: Annotated[Path, typer.Option("--text", "--data", help="Folder from slmx prepare.")],
-    presets: Annotated[str, typer.Option(help="Separated by commas.")] = "nano,micro",
-    rounds: Annotated[int, typer.Option(min=2)] = 12,
-    threads: Annotated[int, typer.Option(min=1)] = 2,
-) -> None:
-    """Run all trainers in turn on the same batches from the same weights, and print one JSON object."""
-    torch.set_num_threads(threads)
-    report: dict[str, object] = {"machine": describe_machine() | {"threads": str(threads)}}
-    for preset in presets.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            report[preset] = _compare(preset, text, Path(folder), rounds)
-    typer.echo(json.dumps(report, indent=1))
-
-
-def _compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, object]:
+def compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, Any]:
+    """Trains a preset with every runner in turn; returns the figures for JSON."""
     quiet = Console(quiet=True)
     losses: dict[str, list[float]] = {}
 
@@ -117,12 +103,12 @@ def _compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, ob
     }
 
     def runner(name: str) -> Callable[[], float]:
-        def run() -> float:
+        def one_round() -> float:
             started = time.perf_counter()
             losses.setdefault(name, []).extend(steps[name]() for _ in range(STEPS_A_ROUND))
             return STEPS_A_ROUND * adamw.tokens_per_step / (time.perf_counter() - started)
 
-        return run
+        return one_round
 
     samples = alternate({name: runner(name) for name in steps}, rounds)
 
@@ -149,8 +135,32 @@ def _compare(preset: str, text: Path, folder: Path, rounds: int) -> dict[str, ob
     }
 
 
+def table(preset: str, found: Mapping[str, Any]) -> str:
+    """Returns the runners of a preset as Markdown."""
+    lines = [f"| {preset} | tokens/s | | loss after {found['steps']} steps |", "|---|---:|---:|---:|"]
+    for name, row in found["runners"].items():
+        speed = f"{row['tokens_per_second']:,.0f} ±{row['spread']:.0%} | {row['times_plain']:.2f}x"
+        lines.append(f"| {name} | {speed} | {row['loss_of_the_last_steps']:.4f} |")
+    lines.append(f"\n{EXACT} / {ANY_ORDER}: {found['exact_times_any_order']:.3f}")
+    return "\n".join(lines)
+
+
+def main(
+    text: Annotated[Path, typer.Option(help="Folder from slmx prepare.")],
+    preset: Presets = None,
+    rounds: Rounds = 12,
+    threads: Annotated[int, typer.Option(min=1)] = 2,
+    out: Out = None,
+) -> None:
+    """Run all trainers in turn on the same batches from the same weights, and print a table for each preset."""
+    torch.set_num_threads(threads)
+    results = {}
+    for name in preset or PRESETS:
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = compare(name, text, Path(folder), rounds)
+        typer.echo(f"{table(name, results[name])}\n")
+    write_results(out, {"rounds": rounds, "threads": threads}, results)
+
+
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except SlmxError as error:
-        raise SystemExit(f"benchmarks.studies.training: {error}") from None
+    run(main)

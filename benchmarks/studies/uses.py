@@ -1,40 +1,40 @@
 """Measures which form of the weights, and how many threads, are fastest for which use.
 
-    python -m benchmarks.studies.uses --json docs/uses.json
+    python -m benchmarks.studies.uses --out docs/uses.json
 
 The uses are one story, one story whose context is three quarters full, eight stories in a batch, and a prompt of
 200 tokens. All forms take turns in every round. nano and micro are the shipped models; the other presets have random
 weights. Nothing else should run.
-
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import typer
 
+from benchmarks.program import run
 from benchmarks.studies.quantization import FLOAT, write_models
+from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session
-from runtimes.system.machine import describe_machine, usable_cores
+from runtimes.system.machine import usable_cores
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
+from slm.checkpoint import load_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
+from slm.untrained import untrained_checkpoint
 
 FORMS = ("u8-tensor", "q8-block-32", "q8-block-64", "q8-block-128", "int4-block-128")
 PRESETS = ("nano", "micro", "small", "medium")
-STEPS = {"nano": 120, "micro": 80, "small": 48, "medium": 24}
+MANY_STEPS, STEPS = {"nano": 120, "micro": 80, "small": 48}, 24
 ROWS = 8
 PROMPT = 200
 GREEDY = SamplingParams(temperature=0)
@@ -90,9 +90,6 @@ USES: Mapping[str, Callable[[Session, int], float]] = {
 
 def prepare(preset: str, folder: Path) -> GPTConfig:
     """Writes the models of a preset into a folder; returns its shape."""
-    from slm.checkpoint import load_checkpoint
-    from slm.untrained import untrained_checkpoint
-
     checkpoint = PRETRAINED / preset
     if not checkpoint.is_dir():
         checkpoint = folder / "checkpoint"
@@ -105,15 +102,15 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
 
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
     """Returns the tokens per second by use, and by form and threads, such as `u8-tensor 2`."""
-    threads = sorted({1, usable_cores()})
+    threads, steps = sorted({1, usable_cores()}), MANY_STEPS.get(preset, STEPS)
     sessions = {
         f"{form} {count}": Session.open(folder / f"{form}.onnx", config, count)
         for form in (*FORMS, FLOAT)
         for count in threads
     }
     return {
-        use: alternate({name: partial(run, session, STEPS[preset]) for name, session in sessions.items()}, rounds)
-        for use, run in USES.items()
+        use: alternate({name: partial(use_once, session, steps) for name, session in sessions.items()}, rounds)
+        for use, use_once in USES.items()
     }
 
 
@@ -128,25 +125,19 @@ def table(use: str, found: Mapping[str, Mapping[str, Mapping[str, Samples]]]) ->
     return "\n".join(lines)
 
 
-def main(
-    preset: Annotated[list[str] | None, typer.Option(help="Presets; default: nano, micro, small, medium.")] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds.")] = 9,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the samples to this file.")] = None,
-) -> None:
+def main(preset: Presets = None, rounds: Rounds = 9, out: Out = None) -> None:
     """Measure and print a table for each use."""
     found = {}
     for name in preset or PRESETS:
         with tempfile.TemporaryDirectory() as folder:
             found[name] = measure(Path(folder), prepare(name, Path(folder)), name, rounds)
     typer.echo("\n\n".join(table(use, found) for use in USES))
-    if json_file is not None:
-        samples = {
-            name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
-            for name, uses in found.items()
-        }
-        record = {"machine": describe_machine(), "onnxruntime": version("onnxruntime"), "tokens_per_second": samples}
-        json_file.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    tokens_per_second = {
+        name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
+        for name, uses in found.items()
+    }
+    write_results(out, {"rounds": rounds}, {"tokens_per_second": tokens_per_second})
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -107,8 +107,8 @@ def failures(name: str, figures: Figures) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What `judge_bundle` measured.
+class QualityCheck:
+    """What `check_quality` measured.
 
     Attributes:
         float_model: A description of the model that the variants were compared with.
@@ -137,7 +137,7 @@ class Judgement:
         return rest | {"variants": variants}
 
 
-def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, trusted: bool, log: Log) -> Judgement:
+def check_quality(bundle: Bundle, checkpoint: Path | None, text: Path | None, trusted: bool, log: Log) -> QualityCheck:
     """Measures every variant of a bundle again, as its export did.
 
     Args:
@@ -172,7 +172,7 @@ def judge_bundle(bundle: Bundle, checkpoint: Path | None, text: Path | None, tru
             kept_float=entry.kept_float,
             source=made_of,
         )
-    return Judgement(
+    return QualityCheck(
         float_model=as_plain_text(source),
         judged_on=JudgedOn(as_plain_text(float_model.text.source), float_model.tokens),
         versions={name: version(name) for name in PACKAGES},

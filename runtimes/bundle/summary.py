@@ -57,9 +57,9 @@ def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = No
     return [row.format(*cells).rstrip() for cells in (HEADINGS, *variant_rows(manifest, figures))]
 
 
-def judged_line(judged_on: JudgedOn) -> str:
+def text_line(judged_on: JudgedOn) -> str:
     """Returns the line below the rows: the text that the variants were compared on."""
-    return f"judged on {counted(judged_on.tokens, 'token')}: {judged_on.text}"
+    return f"measured on {counted(judged_on.tokens, 'token')}: {judged_on.text}"
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

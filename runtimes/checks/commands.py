@@ -32,7 +32,7 @@ def doctor(
     from runtimes.bundle.pin import Pin, find_pin, pins_path
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS
-    from runtimes.checks.doctor import Way, choose, fatal_traps, limits, look, measure_ways, traps
+    from runtimes.checks.doctor import Way, choose, fatal_problems, limits, look, measure_ways, slowdowns
     from runtimes.checks.pins import check_pins, remove_pin, write_pin
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
@@ -59,12 +59,16 @@ def doctor(
     tell("memory", "unknown" if found.memory is None else f"{found.memory / 2**20:,.0f} MiB available")
     if found.board:
         tell("board", found.board)
-    fatal = fatal_traps(found)
-    for line in (*fatal, *traps(found)):
-        tell("trap", line)
+    fatal = fatal_problems(found)
+    for line in (*fatal, *slowdowns(found)):
+        tell("problem", line)
     if fatal:
         raise typer.Exit(1)
-    kind = "signed in memory: their products are exact" if signed_is_exact() else "unsigned: signed ones would saturate"
+    kind = (
+        "signed in memory: their products are exact"
+        if signed_is_exact()
+        else "unsigned: products of signed ones are not exact"
+    )
     tell("weights", f"of int8 are {kind} on this processor")
     opened = Bundle.open(find_bundle(bundle))
     held = find_pin(opened, this_cpu())
@@ -95,7 +99,7 @@ def doctor(
     if others is not None:
         again = "; run slmx doctor --pin again when they have ended, or take the pin back with --unpin" if pin else ""
         tell(
-            "busy",
+            "warning",
             f"other processes used {others:.0%} of the cores, so these speeds and this order can be wrong{again}",
         )
     if pin:
@@ -117,7 +121,7 @@ def info(
 ) -> None:
     """Show what a bundle holds, after a check of every file."""
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.summary import bundle_facts, judged_line, variant_lines
+    from runtimes.bundle.summary import bundle_facts, text_line, variant_lines
 
     opened = Bundle.open(find_bundle(bundle))
     opened.check_listed_files()
@@ -137,7 +141,7 @@ def info(
         typer.echo(line)
     for line in (
         f"default for {manifest.target}: {manifest.default}",
-        judged_line(manifest.judged_on),
+        text_line(manifest.judged_on),
         "made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
         f"{counted(len(manifest.files), 'file')}, every hash matches",
         f"manifest SHA-256 {opened.manifest_sha256}",

@@ -73,7 +73,7 @@ def look() -> Findings:
     )
 
 
-def fatal_traps(found: Findings) -> list[str]:
+def fatal_problems(found: Findings) -> list[str]:
     """Returns one line for each known problem that stops onnxruntime from running, with its solution.
 
     github.com/microsoft/onnxruntime/issues/23957 is about onnxruntime 1.21.0 on a Raspberry Pi 4.
@@ -86,7 +86,7 @@ def fatal_traps(found: Findings) -> list[str]:
     return lines
 
 
-def traps(found: Findings) -> list[str]:
+def slowdowns(found: Findings) -> list[str]:
     """Returns one line for each known problem that makes onnxruntime slow."""
     lines = []
     if found.machine in ("x86_64", "AMD64") and found.features and "avx2" not in found.features:

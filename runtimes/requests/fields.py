@@ -262,7 +262,7 @@ def chat_table(bounds: Bounds) -> Table:
             Field("tool_choice", functions, "Changes nothing, because there are no tools."),
             Field("functions", tools, "Only an empty list."),
             Field("function_call", functions, "Changes nothing, because there are no functions."),
-            Field("moderation", Only((), "slmx judges no text; leave it out"), "Not possible."),
+            Field("moderation", Only((), "slmx moderates no text; leave it out"), "Not possible."),
             Field("web_search_options", Only((), "these models search nothing; leave it out"), "Not possible."),
             *_ignored(IGNORED | IGNORED_IN_CHAT),
         )

@@ -293,7 +293,7 @@ class Trainer:
             self.folder.log({"step": self.step, "seconds": round(self.seconds, 2)} | figures)
         self.accelerator.log(figures, step=self.step)
 
-    def _judge(self) -> Evaluation:
+    def _validate(self) -> Evaluation:
         """Evaluates the model on the validation split and records the figures. Each process reads a part of it."""
         stream, block_size = self.dataset.valid, self.model.config.block_size
         inputs, targets = stream.windows(block_size, max(1, self.plan.eval_tokens // block_size))
@@ -307,7 +307,7 @@ class Trainer:
 
     def _evaluate_start(self) -> None:
         """Evaluates the checkpoint that is fine-tuned, before the first step."""
-        result = self._judge()
+        result = self._validate()
         figures = f"{result.loss:.3f}, {shown_bits(result.bits_per_byte)} bits per byte"
         self._print(f"step 0/{self.plan.steps}  validation loss {figures}  before fine-tuning")
 
@@ -318,7 +318,7 @@ class Trainer:
             loss: The mean training loss since the last line of `metrics.jsonl`, in nats per token.
             rate: The tokens per second, for the message.
         """
-        result = self._judge()
+        result = self._validate()
         figure = result.bits_per_byte
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
         point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)}
@@ -326,7 +326,7 @@ class Trainer:
         if self.is_main:
             if figure < best:
                 with self.folder.new_best() as folder:
-                    # The export would round some weights of a float16 form to another number than the one judged here.
+                    # The export would round some weights of a float16 form to another number than this evaluation did.
                     self._write(folder, torch.float32 if self.plan.qat else torch.float16)
             with as_exported(self.model, self.plan.qat):
                 stories = sample_stories(

@@ -120,11 +120,11 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
     losses = figure.add_subplot()
     trained = [(m["step"], m["loss"]) for m in metrics if "loss" in m]
     validations = [m for m in metrics if "valid_loss" in m and "bits_per_byte" in m]
-    judged = [(m["step"], m["valid_loss"]) for m in validations]
+    validated = [(m["step"], m["valid_loss"]) for m in validations]
     if trained:
         losses.plot(*zip(*trained, strict=True), color="tab:blue", alpha=0.6, linewidth=1, label="training")
-    if judged:
-        losses.plot(*zip(*judged, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
+    if validated:
+        losses.plot(*zip(*validated, strict=True), color="tab:orange", marker="o", markersize=3, label="validation")
         best = min(validations, key=lambda m: m["valid_loss"])
         losses.annotate(
             f"{best['valid_loss']:.3f}, {shown_bits(best['bits_per_byte'])} bits per byte",
@@ -136,7 +136,7 @@ def plot_curve(metrics: list[dict[str, float]], path: Path, title: str) -> None:
     losses.set_xlabel("step")
     losses.set_ylabel("loss, nats per token")
     losses.grid(alpha=0.3)
-    if trained or judged:
+    if trained or validated:
         losses.legend()
     losses.set_title(title)
     with atomic_file(path) as file:

@@ -65,8 +65,9 @@ def pickled(program: bytes, *, older: bool) -> bytes:
     return made.getvalue()
 
 
-def doubled(levels: int = 60) -> bytes:
+def doubled() -> bytes:
     """A dictionary whose key is a tuple that has the one before twice. Its hash takes 2^60 steps."""
+    levels = 60
     twice = (bytes([ord("h"), level, ord("h"), level, 0x86, ord("q"), level + 1]) for level in range(levels))
     return b")q\x00" + b"".join(twice) + b"}(h" + bytes([levels]) + b"K\x01u"
 

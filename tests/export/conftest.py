@@ -17,7 +17,7 @@ from tests import bundles
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Exports read few tokens, and reuse an fp32 graph that was made before."""
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         yield
 
 

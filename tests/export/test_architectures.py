@@ -33,7 +33,7 @@ def exported(request: pytest.FixtureRequest, tiny_checkpoint: Path) -> tuple[Che
     folder = bundles.folder(f"checkpoint of {request.param}")
     save_checkpoint(folder, "custom", bundles.random_model(config), tiny.tokenizer, tiny.merges, {})
     out = bundles.folder(f"bundle of {request.param} é") / "b"
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         export_bundle(ExportSettings(None, out, folder, tuple(VARIANTS)), lambda line: None)
     return load_checkpoint(folder), Bundle.open(out)
 

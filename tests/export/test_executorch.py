@@ -38,7 +38,7 @@ def bundle(tiny_checkpoint: Path) -> Bundle:
     from export.settings import ExportSettings
 
     out = bundles.folder("executorch") / "b é"
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         export_bundle(ExportSettings(None, out, tiny_checkpoint, ("fp32",), executorch=True), lambda line: None)
     return Bundle.open(out)
 

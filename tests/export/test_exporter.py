@@ -75,7 +75,7 @@ def test_the_figures_are_those_of_the_files(tiny_checkpoint: Path) -> None:
     fp32, int8 = (manifest_of(bundle).variants[name].figures for name in ("fp32", "int8"))
     checkpoint = load_checkpoint(tiny_checkpoint)
     float_model = FloatModel(
-        checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
+        checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.CHECKED_TOKENS
     )
     assert fp32.bits_per_byte == pytest.approx(float_model.float_bits_per_byte, abs=1e-4)
     comparison = float_model.compare(bundle / VARIANTS["int8"].file)
@@ -117,8 +117,8 @@ def test_the_model_card_shows_the_figures_of_the_manifest(tiny_checkpoint: Path)
 def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:
     ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int8")
     assert ran.code == 0
-    folder, heading, *rows, judged = ran.stdout.splitlines()
-    assert re.fullmatch(r"judged on [\d,]+ tokens: 64 stories sampled from the float model, seed 0", judged)
+    folder, heading, *rows, text = ran.stdout.splitlines()
+    assert re.fullmatch(r"measured on [\d,]+ tokens: 64 stories sampled from the float model, seed 0", text)
     assert folder == str(Path("bundles", tiny_checkpoint.name))
     assert heading.split()[:2] == ["variant", "bytes"]
     assert [row.split()[:2] for row in rows] == [
@@ -160,7 +160,7 @@ def test_exports_of_one_checkpoint_are_the_same_bytes(slmx: Slmx, tiny_checkpoin
 
 @pytest.mark.usefixtures("quick", "ready_graph")
 @pytest.mark.parametrize("option", ["--text"])
-def test_a_text_of_any_name_is_judged_on_and_named(
+def test_a_text_of_any_name_is_measured_on_and_named(
     slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, option: str
 ) -> None:
     text = Path("é 100% #1 \x1b[31m.txt")

@@ -45,7 +45,7 @@ def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str,
     """The worst loss of the tiny checkpoint by recipe, and by recipe and matrix if only one matrix is quantized."""
     checkpoint = load_checkpoint(tiny_checkpoint)
     float_model = FloatModel(
-        checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.JUDGED_TOKENS
+        checkpoint.model, eval_text(checkpoint.model, checkpoint.tokenizer, None), max_tokens=bundles.CHECKED_TOKENS
     )
     fp32 = bundles.tiny_bundle(tiny_checkpoint) / VARIANTS["fp32"].file
     trial = bundles.folder("losses") / "trial.onnx"
@@ -79,7 +79,7 @@ def test_int8_over_its_limit_names_the_matrix_that_hurts_and_what_would_pass(
     recipe, best = max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])
     limit = (whole[recipe] + whole[best]) / 2
     limit_int8(monkeypatch, limit)
-    monkeypatch.setattr(export.checks.exclude, "SEARCH_TOKENS", bundles.JUDGED_TOKENS)
+    monkeypatch.setattr(export.checks.exclude, "SEARCH_TOKENS", bundles.CHECKED_TOKENS)
     bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("b"))
     line = slmx.refuses_unchanged(
         "export", "--checkpoint", tiny_checkpoint, "--out", "b", "--force", "--int8", "--int8-recipe", recipe
@@ -116,7 +116,7 @@ def test_int8_passes_only_when_its_loss_is_known_to_be_within_the_limit(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready_graph: None
 ) -> None:
     monkeypatch.setattr(export.exporter._Export, "_int8_refusal", lambda *args: "refused")
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         for limit, passes in ((float("inf"), True), (float("nan"), False)):
             limit_int8(monkeypatch, limit)
             settings = ExportSettings("nano", tmp_path / str(limit), tiny_checkpoint, ("fp32", "int8"))

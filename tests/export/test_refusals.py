@@ -156,7 +156,7 @@ def test_an_empty_folder_and_folders_that_are_not_there_are_filled(slmx: Slmx, t
 
 
 @pytest.mark.usefixtures("ready_graph")
-@pytest.mark.parametrize("stage", ["fp32: comparing", "judging", "int8", "pt2"])
+@pytest.mark.parametrize("stage", ["fp32: comparing", "float model", "int8", "pt2"])
 def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_path: Path, stage: str) -> None:
     out = bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "b")
     before = bundles.snapshot(tmp_path)
@@ -166,7 +166,7 @@ def test_an_interrupted_export_leaves_the_old_bundle(tiny_checkpoint: Path, tmp_
             raise KeyboardInterrupt
 
     variants = ("fp32", "int8", "q8", "int4", "fp16", "torchscript", "pt2")
-    with bundles.brief_judge(), pytest.raises(KeyboardInterrupt):
+    with bundles.brief_checks(), pytest.raises(KeyboardInterrupt):
         export_bundle(ExportSettings("nano", out, tiny_checkpoint, variants, force=True), interrupt)
     assert bundles.snapshot(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["b"]

@@ -66,7 +66,7 @@ def test_an_unknown_target_lists_those_there_are(slmx: Slmx) -> None:
 def test_an_export_for_a_target_quantizes_for_it(
     slmx: Slmx, tiny_checkpoint: Path, name: str, default: str, signed: bool, per_channel: bool
 ) -> None:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", name, "--out", "b é").code == 0
     bundle = Bundle.open(Path("b é"))
     assert (bundle.manifest.target, bundle.manifest.default, bundle.choose()) == (name, default, default)
@@ -77,7 +77,7 @@ def test_an_export_for_a_target_quantizes_for_it(
 
 
 def test_an_export_for_the_web_is_fp16(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--target", "web", "--out", "b").code == 0
     bundle = Bundle.open(Path("b"))
     assert (bundle.manifest.target, list(bundle.manifest.variants)) == ("web", ["fp16"])
@@ -87,7 +87,7 @@ def test_an_export_for_the_web_is_fp16(slmx: Slmx, tiny_checkpoint: Path) -> Non
 
 def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> None:
     arguments = ("--target", "pi4", "--int8-recipe", "u8-channel")
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *arguments, "--out", "b").code == 0
     assert Bundle.open(Path("b")).manifest.variants["int8"].recipe == "u8-channel"
     assert quantized(Path("b")) == (False, True)
@@ -105,7 +105,7 @@ def test_a_recipe_may_be_chosen_otherwise(slmx: Slmx, tiny_checkpoint: Path) -> 
 def test_fp32_is_in_the_bundle_of_a_target_on_request_only(
     slmx: Slmx, tiny_checkpoint: Path, flags: tuple[str, ...], held: list[str]
 ) -> None:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *flags, "--out", "b").code == 0
     assert list(Bundle.open(Path("b")).manifest.variants) == held
 
@@ -123,7 +123,7 @@ def test_fp32_is_in_the_bundle_of_a_target_on_request_only(
 def test_int4_is_the_default_only_when_it_is_alone(
     slmx: Slmx, tiny_checkpoint: Path, flags: tuple[str, ...], default: str
 ) -> None:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, *flags, "--out", "b").code == 0
     bundle = Bundle.open(Path("b"))
     assert bundle.manifest.default == default

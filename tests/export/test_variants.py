@@ -164,7 +164,7 @@ def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
 ) -> None:
     record = {"plan": {"qat": "int4"}} if trained else {}
     save_checkpoint(tmp_path, "nano", checkpoint.model, checkpoint.tokenizer, checkpoint.merges, record)
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tmp_path, "--int4", "--out", "b").code == 0
     made = Bundle.open(Path("b"))
     settings = made.manifest.variants["int4"].settings
@@ -208,7 +208,7 @@ def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_grap
     save_checkpoint(folder, "custom", model, checkpoint.tokenizer, checkpoint.merges, {})
     line = slmx.refuses("export", "--checkpoint", folder)
     assert "heads of 12 channels; onnxruntime's GroupQueryAttention needs a multiple of 8" in line
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", folder, "--no-fp32", "--portable", "--out", "b").code == 0
     assert slmx("generate", "One", "--bundle", "b", "--max-tokens", "3", "--seed", "1").code == 0
 
@@ -224,7 +224,7 @@ def test_mobile_lists_the_operators_it_needs(bundle: Bundle) -> None:
 
 
 def test_mobile_is_made_from_q8_if_there_is_no_int8(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         ran = slmx("export", "--checkpoint", tiny_checkpoint, "--q8", "--mobile", "--no-fp32", "--out", "b")
     assert ran.code == 0
     manifest = Bundle.open(Path("b")).manifest

@@ -14,11 +14,11 @@ from slm.presets import PRESETS, GPTConfig, Preset
 from tests.reliability.forks import Forks, Job
 
 TINY = GPTConfig(32, 300, 1, 2, 32)
-JUDGED_TOKENS = 256
+CHECKED_TOKENS = 256
 
 PRESETS["tiny"] = Preset("tiny", TINY, learning_rate=1e-2, batch_size=4)
 for _module in (export.exporter, export.checks.gates):
-    vars(_module)["FloatModel"] = functools.partial(FloatModel, max_tokens=JUDGED_TOKENS)
+    vars(_module)["FloatModel"] = functools.partial(FloatModel, max_tokens=CHECKED_TOKENS)
 
 
 def write_sources(folder: Path) -> None:

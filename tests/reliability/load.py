@@ -14,12 +14,12 @@ import numpy as np
 
 from benchmarks.serving.load import run_load
 from benchmarks.serving.servers import Server, running, slmx_command
-from benchmarks.studies.loop_overhead import resident_bytes
+from benchmarks.studies.memory import resident_bytes
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
-from tests.reliability.growth import MEGABYTE, Reading, judge
+from tests.reliability.growth import MEGABYTE, Reading, check_growth
 from tests.reliability.outcome import Check, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def check_stories(quick: bool, log: Log) -> Outcome:
             files = len(os.listdir("/proc/self/fd"))
             readings.append(Reading(number, resident_bytes(), files, threading.active_count()))
     outcome = Outcome(count, "stories in one process")
-    judge(outcome, readings, count / 10, MOST_OF_STORIES, "stories", log)
+    check_growth(outcome, readings, count / 10, MOST_OF_STORIES, "stories", log)
     return outcome
 
 
@@ -131,7 +131,7 @@ def check_serving(quick: bool, log: Log) -> Outcome:
             watcher.join()
     figures = {"statuses": found.statuses, "tokens": found.tokens, "seconds": seconds}
     outcome = Outcome(sum(found.statuses.values()), "answers of a server", figures=figures)
-    judge(outcome, readings, seconds / 4, MOST_OF_SERVING, "s", log)
+    check_growth(outcome, readings, seconds / 4, MOST_OF_SERVING, "s", log)
     outcome.failures += [
         f"{count} answers with status {status}" for status, count in found.statuses.items() if status != 200
     ]

@@ -41,9 +41,9 @@ MERGES = [(to_unicode(piece[:-1]), to_unicode(piece[-1:])) for piece in PIECES]
 CHAT = TokenizerSettings("sentencepiece", end="<|im_end|>", begin="<|im_start|>", prefix="first")
 
 
-def small_tokenizer(settings: TokenizerSettings = TokenizerSettings()) -> Tokenizer:
+def small_tokenizer() -> Tokenizer:
     """The single bytes and a few joined tokens."""
-    return Tokenizer((*SINGLE_BYTES, *PIECES), settings)
+    return Tokenizer((*SINGLE_BYTES, *PIECES), TokenizerSettings())
 
 
 def small_checkpoint(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from export.exporter import export_bundle
 from export.settings import ExportSettings
 from slm.console.notice import Log
-from tests.bundles import brief_judge
+from tests.bundles import brief_checks
 from tests.reliability.builds import ROOT, build
 from tests.reliability.formats import FROZEN, READERS, read
 from tests.reliability.outcome import Check, Outcome
@@ -141,7 +141,7 @@ def run(quick: bool, log: Log) -> Outcome:
             outcome.failures.append(wrong)
             return outcome
         (wheel,) = (Path(work) / "dist").glob("*.whl")
-        with brief_judge():
+        with brief_checks():
             bundle, _ = export_bundle(ExportSettings(None, Path(work) / "nano", FROZEN / "nano", ("fp32", "int8")), log)
         for each in installations():
             log(str(each))

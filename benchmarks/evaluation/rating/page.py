@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.evaluation.rating.questions import Key
 from benchmarks.evaluation.stories import Ending
-from slm.console.errors import needs
+from benchmarks.report.template import filled
 
 HERE = Path(__file__).parent
 FORMAT = "slmx ratings 1"
@@ -22,9 +22,6 @@ def to_html(key: Key, endings: Mapping[str, Sequence[Ending]]) -> str:
         key: The questions. Only their random names and the texts get into the page.
         endings: The endings of each model.
     """
-    with needs("evaluate"):
-        from jinja2 import Environment, StrictUndefined
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style, script = ((HERE / name).read_text("utf-8") for name in ("page.css", "page.js"))
     questions = [
         {
@@ -35,7 +32,8 @@ def to_html(key: Key, endings: Mapping[str, Sequence[Ending]]) -> str:
         }
         for question in key.questions
     ]
-    return environment.from_string((HERE / "page.html.jinja").read_text("utf-8")).render(
+    return filled(
+        HERE / "page.html.jinja",
         format=FORMAT,
         sheet=key.sheet,
         questions=questions,

@@ -95,8 +95,8 @@ def evaluation(
     return Evaluation(settings, dict(results), dict(differences or {}), endings=dict(written or {}))
 
 
-def full_evaluation(count: int = 5) -> Evaluation:
-    """Four models with every suite, and `count` beginnings."""
+def full_evaluation() -> Evaluation:
+    """Four models with every suite, and five beginnings."""
     results: dict[str, Any] = {
         name: {"bytes": size, "loss": loss(bits), "pairs": pairs(right)} for name, (size, bits, right) in MODELS.items()
     }
@@ -104,4 +104,4 @@ def full_evaluation(count: int = 5) -> Evaluation:
         results.setdefault(name, {})
         results[name] |= {"stories": stories(0.9, 0.02), "novelty": novelty(longest)}
     found = {"nano int8 against nano fp32": difference(0.0008, 0.0002)}
-    return evaluation(results, found, endings({name: [text] * count for name, text in TEXTS.items()}))
+    return evaluation(results, found, endings({name: [text] * 5 for name, text in TEXTS.items()}))

@@ -76,7 +76,7 @@ def installed(name: str) -> PeerKind:
 @functools.cache
 def fp32_bundle() -> Path:
     out = bundles.folder("peers") / "nano"
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         export_bundle(ExportSettings("nano", out, variants=("fp32",)), lambda line: None)
     return out
 

@@ -1,4 +1,4 @@
-"""Quality on a text. If a variant reads it in two ways, the worse figure is used."""
+"""Quality on a text: every runner and peer reads it in whole windows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.quality import text_quality
-from benchmarks.quality.text_quality import ReadWindows, from_manifest, judged
+from benchmarks.quality.text_quality import ReadWindows, from_manifest, quality_on
 from benchmarks.run.targets import target_of_bundle
 from export.checks.fidelity import IdArray, measure_fidelity
 from export.checks.float_model import FloatModel
@@ -29,10 +29,10 @@ def test_all_are_read_in_whole_windows_as_peers_are(
         return measure_fidelity(session, reference, bits * 0.5, token_by_token)  # type: ignore[arg-type]
 
     monkeypatch.setattr(text_quality, "measure_fidelity", doubled)
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
-    found = judged(target, ("torch eager", "fp32", "int8"), corpus_file)
+    found = quality_on(target, ("torch eager", "fp32", "int8"), corpus_file)
     assert ways == [False, False]
     assert found.runner_bpb_increase["int8"] > 0.9
     assert found.runner_bpb_increase["torch eager"] == 0
@@ -41,7 +41,7 @@ def test_all_are_read_in_whole_windows_as_peers_are(
 def test_a_peer_that_reads_the_same_windows_has_a_figure_beside_the_float_models(
     tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
     model = target.checkpoint.model
@@ -58,7 +58,7 @@ def test_a_peer_that_reads_the_same_windows_has_a_figure_beside_the_float_models
         "worse": functools.partial(read, worse=1.1),
         "broken": lambda inputs, targets: None,
     }
-    found = judged(target, ("torch eager",), corpus_file, peers)
+    found = quality_on(target, ("torch eager",), corpus_file, peers)
     assert found.bits_per_byte is not None
     assert found.runner_bits_per_byte["same"] == pytest.approx(found.bits_per_byte)
     assert found.runner_bpb_increase["same"] == pytest.approx(0, abs=1e-5)

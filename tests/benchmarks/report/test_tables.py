@@ -273,18 +273,18 @@ def test_a_share_that_is_not_the_whole_is_not_shown_as_the_whole(share: float, t
     assert percent(share) == text
 
 
-def unjudged(runner: str) -> Result:
+def unmeasured(runner: str) -> Result:
     return same(runner, bpb_increase=None, bits_per_byte=None)
 
 
 def test_a_peer_with_the_weights_of_a_variant_has_its_quality() -> None:
-    judged = [same("int8", bpb_increase=0.002), same("torch eager", bpb_increase=0.0)]
-    peers = [unjudged(name) for name in ("onnxruntime-genai int8", "llama.cpp F32", "llama.cpp Q8_0")]
-    run = report([*judged, *peers])
+    measured_here = [same("int8", bpb_increase=0.002), same("torch eager", bpb_increase=0.0)]
+    peers = [unmeasured(name) for name in ("onnxruntime-genai int8", "llama.cpp F32", "llama.cpp Q8_0")]
+    run = report([*measured_here, *peers])
     assert [quality_increase(run, peer) for peer in peers] == [0.002, 0.0, None]
     assert quality_increase(report(peers), peers[1]) is None
     measured = same("llama.cpp Q8_0", bpb_increase=0.0003)
-    assert quality_increase(report([*judged, measured]), measured) == 0.0003
+    assert quality_increase(report([*measured_here, measured]), measured) == 0.0003
 
 
 def test_the_registry_and_the_report_agree_on_weights_and_families() -> None:

@@ -18,7 +18,7 @@ from tests import bundles
 @pytest.fixture(autouse=True)
 def on_an_idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """The speed of memory and other processes are not measured, and few tokens of a text are read."""
-    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.JUDGED_TOKENS))
+    monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "CONTINUED", 5)
     monkeypatch.setattr(bench, "busy_now", lambda: None)
     monkeypatch.setattr(bench, "read_bandwidth", lambda threads: 1e9 * threads)

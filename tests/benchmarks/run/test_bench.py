@@ -184,7 +184,7 @@ def test_a_preset_is_exported_once_with_random_weights(
 ) -> None:
     monkeypatch.setitem(PRESETS, "tiny", Preset("tiny", GPTConfig(32, 8000, 1, 2, 16), 1e-3, 8))
     settings = replace(brief(tmp_path / "out", tmp_path, "torch eager", "fp32"), bundles=(), presets=("tiny",))
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         first = Bench(settings, meter)
         first.run()
     assert "tiny: fp32: exporting the graph" in capfd.readouterr().err

@@ -243,7 +243,7 @@ def test_an_interrupted_group_keeps_what_has_a_round_and_ends_its_workers(
     assert all(worker._process.poll() is not None for worker in running._workers.values())
 
 
-def test_quantized_runners_are_judged_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
+def test_quantized_runners_are_checked_by_what_the_float_model_thinks_of_their_ids(model: GPT) -> None:
     expected = ExpectedOutput.of(model, PROMPT, 6, trained=True, float_runners=frozenset({"fp32"}))
     with torch.inference_mode():
         likely = model(torch.tensor([PROMPT]))[0, -1].argsort(descending=True).tolist()

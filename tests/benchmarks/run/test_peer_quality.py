@@ -65,12 +65,12 @@ def test_a_peer_that_fails_is_a_warning_and_has_no_quality(
     target: Target, monkeypatch: pytest.MonkeyPatch, program: str, reason: str
 ) -> None:
     programmed(monkeypatch, program)
-    with pytest.raises(SlmxError, match=f"^cannot read the text: {reason}$"):
+    with pytest.raises(SlmxError, match=f"^reading the text failed: {reason}$"):
         peer_nats(target, peer(), INPUTS, INPUTS)
     warnings: list[str] = []
     read = readers(target, [peer(reads=True)], warnings.append)["other"]
     assert read(INPUTS, INPUTS) is None
-    assert [warning.partition(": cannot")[0] for warning in warnings] == ["nano: the quality of other is unknown"]
+    assert [warning.partition(": reading")[0] for warning in warnings] == ["nano: the quality of other is unknown"]
 
 
 def test_only_peers_that_can_read_and_have_weights_of_their_own_are_asked(target: Target) -> None:

@@ -43,7 +43,7 @@ def test_bundles_of_one_name_go_by_their_folders(bundle: Path) -> None:
 
 def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, tmp_path: Path) -> None:
     target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work", trusted=False)
-    with pytest.raises(SlmxError, match=r"cannot prepare its files: .*unknown peer 'other'"):
+    with pytest.raises(SlmxError, match=r"preparing its files failed: .*unknown peer 'other'"):
         target.peer_files(peer())
     assert not list((tmp_path / "work").rglob("other"))
 
@@ -86,7 +86,7 @@ def test_a_converter_that_fails_is_reported_in_one_line(
     monkeypatch.setattr(targets, "PREPARE", (sys.executable, "-c", f"import sys; {code}"))
     with pytest.raises(SlmxError) as error:
         target.peer_files(peer())
-    assert str(error.value) == f"cannot prepare its files: {note}"
+    assert str(error.value) == f"preparing its files failed: {note}"
     assert not list((tmp_path / "work é 50%#").rglob("other"))
 
 

@@ -34,23 +34,24 @@ def report() -> dict[str, Any]:
 
 def test_the_pages_have_the_tables_of_the_report(report: dict[str, Any]) -> None:
     text = PAGE.read_text("utf-8")
-    assert count_table(report) in text
-    assert speed_table(report) in text
-    assert count_table(report) in (DOCS / "export.md").read_text("utf-8")
+    assert count_table(report["results"]) in text
+    assert speed_table(report["results"]) in text
+    assert count_table(report["results"]) in (DOCS / "quantization.md").read_text("utf-8")
 
 
 def test_every_processor_was_counted_with_the_same_variants(report: dict[str, Any]) -> None:
-    assert list(report["counted"]) == list(CPUS)
-    for row in report["counted"].values():
-        assert set(row) == set(report["bytes"]) >= {"fp32", "int8", *(f"int8 {recipe}" for recipe in RECIPES)}
+    results = report["results"]
+    assert list(results["counted"]) == list(CPUS)
+    for row in results["counted"].values():
+        assert set(row) == set(results["bytes"]) >= {"fp32", "int8", *(f"int8 {recipe}" for recipe in RECIPES)}
         assert {name.split()[0] for name in row} <= set(COUNTED)
         assert all(0 < figures["token"] < figures["start"] for figures in row.values())
 
 
 def test_the_estimates_follow_from_the_counts(report: dict[str, Any]) -> None:
-    assert report["estimates"] == estimates(report["counted"], report["bytes"])
-    assert report["cores"] == {cpu: vars(core) for cpu, core in CORES.items()}
-    assert report["boards"] == [vars(board) for board in BOARDS]
+    assert report["results"]["estimates"] == estimates(report["results"]["counted"], report["results"]["bytes"])
+    assert report["settings"]["cores"] == {cpu: vars(core) for cpu, core in CORES.items()}
+    assert report["settings"]["boards"] == [vars(board) for board in BOARDS]
 
 
 def test_the_page_names_the_constants_of_the_formula() -> None:
@@ -73,7 +74,7 @@ def test_an_owners_row_is_added_and_marked_as_measured(tmp_path: Path) -> None:
     assert last.startswith("| Raspberry Pi 4 Model B Rev 1.4 |")
     assert "| 1,234 +-2% |" in last
     assert last.endswith("| measured |")
-    assert json.loads(out.read_text("utf-8"))["measured"] == [ROW]
+    assert json.loads(out.read_text("utf-8"))["results"]["measured"] == [ROW]
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"doctor": 2, "variants": {"int8": {}}}', '{"doctor": 1}'])
@@ -82,5 +83,5 @@ def test_a_file_that_is_no_row_is_refused_in_one_line(tmp_path: Path, content: s
     row.write_text(content, "utf-8")
     with pytest.raises(SlmxError, match="not a row of slmx doctor --report"):
         add_rows(REPORT, [row])
-    with pytest.raises(SlmxError, match="not a report of this command"):
+    with pytest.raises(SlmxError, match="not a file of this command"):
         add_rows(tmp_path / "none.json", [row])

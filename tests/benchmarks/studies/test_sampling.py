@@ -1,4 +1,4 @@
-"""The study of sampling settings, on a tiny model that a shipped one judges."""
+"""The study of sampling settings, on a tiny model that a shipped one scores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.evaluation.continuations import Excerpt, Vocabulary
-from benchmarks.studies.command import run
-from benchmarks.studies.sampling import GRID, JUDGED, Meter, Text, judged_bits, main, name_of
+from benchmarks.program import run
+from benchmarks.studies import sampling
+from benchmarks.studies.sampling import GRID, SCORED, Meter, Text, name_of, scored_bits
 from runtimes.types import SamplingParams
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.folder_kind import PRETRAINED
@@ -24,15 +25,15 @@ ENDING = " She loved to play outside with her friends."
 
 
 @pytest.fixture(scope="module")
-def judge() -> Checkpoint:
+def scorer() -> Checkpoint:
     return load_checkpoint(PRETRAINED / "micro")
 
 
-def sampling(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
+def study(monkeypatch: pytest.MonkeyPatch, *args: str | Path) -> int:
     """Runs the study as its command line does, and returns its exit code."""
-    monkeypatch.setattr("sys.argv", ["sampling", *map(str, args)])
+    monkeypatch.setattr("sys.argv", [sampling.__file__, *map(str, args)])
     with pytest.raises(SystemExit) as exit_:
-        run("sampling", main)
+        run(sampling.main)
     return int(exit_.value.code or 0)
 
 
@@ -43,22 +44,22 @@ def test_the_grid_has_the_default_and_every_setting_once() -> None:
     assert "greedy" in names
 
 
-def test_the_judge_prefers_a_true_ending_after_its_opening(judge: Checkpoint) -> None:
-    true = judged_bits(judge, OPENING, ENDING)
-    assert 0 < true < judged_bits(judge, OPENING, " outside friends play her with to loved She.")
-    assert true < judged_bits(judge, "The ship sank.", ENDING)
-    endless = ENDING * judge.model.config.block_size
-    assert judged_bits(judge, OPENING, endless) > 0
+def test_the_scorer_prefers_a_true_ending_after_its_opening(scorer: Checkpoint) -> None:
+    true = scored_bits(scorer, OPENING, ENDING)
+    assert 0 < true < scored_bits(scorer, OPENING, " outside friends play her with to loved She.")
+    assert true < scored_bits(scorer, "The ship sank.", ENDING)
+    endless = ENDING * scorer.model.config.block_size
+    assert scored_bits(scorer, OPENING, endless) > 0
 
 
-def test_a_short_text_has_no_figures_except_its_end(judge: Checkpoint) -> None:
+def test_a_short_text_has_no_figures_except_its_end(scorer: Checkpoint) -> None:
     excerpts = [Excerpt(OPENING, ENDING)] * 3
-    meter = Meter(judge, excerpts, Vocabulary.of([OPENING + ENDING]), words=8)
+    meter = Meter(scorer, excerpts, Vocabulary.of([OPENING + ENDING]), words=8)
     found = meter.measure([Text(ENDING, ended=True), Text(" She ran.", ended=True), Text(ENDING[:-1], ended=True)])
     assert found.shape == (3, len(meter.figures))
     assert [list(row).count(row[0]) > 0 for row in found] == [True, False, True]
     assert found[:, -1].tolist() == [1, 1, 0]
-    assert found[0, meter.figures.index(JUDGED)] == pytest.approx(judged_bits(judge, OPENING, ENDING[:-1]))
+    assert found[0, meter.figures.index(SCORED)] == pytest.approx(scored_bits(scorer, OPENING, ENDING[:-1]))
 
 
 @pytest.mark.slow
@@ -67,20 +68,20 @@ def test_the_study_writes_its_table_and_its_figures(
 ) -> None:
     bundle, text, out = bundles.tiny_bundle(tiny_checkpoint), tmp_path / "stories.txt", tmp_path / "found.json"
     text.write_text(as_corpus([SHORT.format(name=name) for name in NAMES]), "utf-8")
-    args = ("--bundle", bundle, "--judge", PRETRAINED / "nano", "--text", text, "--stories", "2")
-    assert sampling(monkeypatch, *args, "--words", "8", "--out", out) == 0
+    args = ("--bundle", bundle, "--scorer", PRETRAINED / "nano", "--text", text, "--stories", "2")
+    assert study(monkeypatch, *args, "--words", "8", "--out", out) == 0
     printed = capsys.readouterr().out
     found = json.loads(out.read_text("utf-8"))
-    assert found["text"]["stories"] == 2
+    assert found["settings"]["text"]["stories"] == 2
     assert "--words 8" in found["command"]
-    assert set(found["settings"]) == {name_of(one) for one in GRID}
-    values = [row["distance"]["value"] for row in found["settings"].values()]
+    assert set(found["results"]["by setting"]) == {name_of(one) for one in GRID}
+    values = [row["distance"]["value"] for row in found["results"]["by setting"].values()]
     assert values == sorted(values)
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0].removeprefix("| ") for row in rows[3:]] == list(found["settings"])
+    assert [row.split(" | ")[0].removeprefix("| ") for row in rows[3:]] == list(found["results"]["by setting"])
     again = tmp_path / "again.json"
-    assert sampling(monkeypatch, *args, "--words", "8", "--out", again) == 0
-    assert json.loads(again.read_text("utf-8"))["settings"] == found["settings"]
+    assert study(monkeypatch, *args, "--words", "8", "--out", again) == 0
+    assert json.loads(again.read_text("utf-8"))["results"] == found["results"]
 
 
 def test_wrong_arguments_are_one_line(
@@ -94,13 +95,13 @@ def test_wrong_arguments_are_one_line(
     out = tmp_path / "found.json"
     bundle = ("--bundle", bundles.tiny_bundle(tiny_checkpoint))
     refused = {
-        ("--judge", tiny_checkpoint, *bundle, "--out", out): (2, "the judge has the weights of the model"),
-        ("--judge", micro, *bundle, "--out", tmp_path / "no" / "found.json"): (2, "its folder does not exist"),
-        ("--judge", micro, *bundle, "--out", out, "--words", "900"): (1, "give a smaller --words"),
-        ("--judge", tmp_path, *bundle, "--out", out): (1, "no slmx checkpoint here"),
+        ("--scorer", tiny_checkpoint, *bundle, "--out", out): (2, "the scorer has the weights of the model"),
+        ("--scorer", micro, *bundle, "--out", tmp_path / "no" / "found.json"): (2, "its folder does not exist"),
+        ("--scorer", micro, *bundle, "--out", out, "--words", "900"): (1, "give a smaller --words"),
+        ("--scorer", tmp_path, *bundle, "--out", out): (1, "no slmx checkpoint here"),
     }
     for args, (code, message) in refused.items():
-        assert sampling(monkeypatch, "--text", corpus_file, *args) == code
+        assert study(monkeypatch, "--text", corpus_file, *args) == code
         printed = capsys.readouterr().err
         assert printed.startswith("benchmarks.studies.sampling: ")
         assert message in printed
@@ -114,8 +115,8 @@ def test_wrong_arguments_are_one_line(
 def test_greedy_is_farther_from_true_stories_than_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.sampling.GRID", (SamplingParams(), SamplingParams(temperature=0)))
     out = tmp_path / "found.json"
-    assert sampling(monkeypatch, "--judge", "micro", "--text", SHARED, "--stories", "40", "--out", out) == 0
-    found = json.loads(out.read_text("utf-8"))["settings"]
+    assert study(monkeypatch, "--scorer", "micro", "--text", SHARED, "--stories", "40", "--out", out) == 0
+    found = json.loads(out.read_text("utf-8"))["results"]["by setting"]
     assert list(found)[1] == "greedy"
     greedy = found["greedy"]["distance"]
     assert greedy["excess"] > 3 * greedy["excess_error"]

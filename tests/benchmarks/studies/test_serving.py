@@ -84,12 +84,12 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     }.items():
         monkeypatch.setattr(serving, name, value)
     out = tmp_path / "server.json"
-    serving.main(out, NANO, "int8", rounds=1, seconds=0.2)
+    serving.main(NANO, "int8", rounds=1, seconds=0.2, out=out)
     record = json.loads(out.read_text("utf-8"))
     names = [figure["name"] for figure in record["figures"]]
     assert {"answers", "peak memory after these clients", "one client that streams / without a server"} <= set(names)
     assert next(figure for figure in record["figures"] if figure["name"] == "answers")["reached"]
-    assert set(record["samples"]["clients"]) == {"slmx, whole answers", "slmx, streams"}
+    assert set(record["results"]["clients"]) == {"slmx, whole answers", "slmx, streams"}
     assert capsys.readouterr().out.count("\n") == len(names) + 2
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies.command import run
-from benchmarks.studies.stories import BEGIN, END, NO_NOTES, OPENINGS, kept_notes, main, quoted
+from benchmarks.program import run
+from benchmarks.studies import stories
+from benchmarks.studies.stories import BEGIN, END, NO_NOTES, OPENINGS, kept_notes, quoted
 from runtimes import load
 from runtimes.types import Completion, GenerationStats
 from tests import bundles
@@ -25,9 +26,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Page:
     monkeypatch.setattr("benchmarks.studies.stories.OPENINGS", OPENINGS[:2])
 
     def command(*args: str | Path) -> int:
-        monkeypatch.setattr("sys.argv", ["stories", *map(str, args)])
+        monkeypatch.setattr("sys.argv", [stories.__file__, *map(str, args)])
         with pytest.raises(SystemExit) as exit_:
-            run("stories", main)
+            run(stories.main)
         return int(exit_.value.code or 0)
 
     return command
@@ -77,7 +78,7 @@ def test_a_rerun_keeps_the_notes_and_writes_the_same_page(tiny_checkpoint: Path,
 @pytest.mark.slow
 def test_a_checkpoint_is_exported_for_the_page_only(tiny_checkpoint: Path, tmp_path: Path, page: Page) -> None:
     out = tmp_path / "stories.md"
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert page("--out", out, tiny_checkpoint) == 0
     int8 = f"### {tiny_checkpoint.name}, 1"
     assert int8 in out.read_text("utf-8")

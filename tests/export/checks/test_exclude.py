@@ -25,7 +25,7 @@ MATRICES = matrix_names(GPTConfig(block_size=1, vocab_size=1, n_layer=2, n_head=
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         yield
 
 

@@ -179,7 +179,7 @@ def test_infinite_logits_are_refused() -> None:
             measure_fidelity(session, reference, 1.0, False)  # type: ignore[arg-type]
 
 
-def test_a_file_to_judge_on_is_named_and_read(checkpoint: Checkpoint, corpus_file: Path, text: EvalText) -> None:
+def test_a_file_to_measure_on_is_named_and_read(checkpoint: Checkpoint, corpus_file: Path, text: EvalText) -> None:
     assert text.source == corpus_file.name
     expected = encode_stories(list(read_stories([corpus_file])), checkpoint.tokenizer)
     np.testing.assert_array_equal(text.stream.ids[:], expected.ids[:])
@@ -213,7 +213,7 @@ def test_a_text_shorter_than_one_context_is_refused(checkpoint: Checkpoint) -> N
         FloatModel(checkpoint.model, short)
 
 
-def test_at_least_one_window_is_judged(checkpoint: Checkpoint, text: EvalText) -> None:
+def test_at_least_one_window_is_read(checkpoint: Checkpoint, text: EvalText) -> None:
     assert FloatModel(checkpoint.model, text, max_tokens=1).tokens == checkpoint.model.config.block_size
 
 

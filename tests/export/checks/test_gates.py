@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def quick() -> Iterator[None]:
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         yield
 
 
@@ -139,7 +139,7 @@ def test_the_weights_of_an_fp32_graph_are_the_models(tmp_path: Path) -> None:
         read_weights(tmp_path / "less.onnx", model.config)
 
 
-def test_a_bundle_with_a_changed_byte_is_not_judged(slmx: Slmx, small: Path) -> None:
+def test_a_bundle_with_a_changed_byte_is_not_measured(slmx: Slmx, small: Path) -> None:
     path = small / VARIANTS["int8"].file
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -40,7 +40,7 @@ def bundle(request: pytest.FixtureRequest, stories: list[str]) -> Bundle:
     save_checkpoint(folder, "nano", bundles.random_model(config), tokenizer, merges, {})
     out = bundles.folder("bundle é %#") / "b"
     variants = ("fp32", "int8", "q8", "int4", "fp16", "portable", "mobile")
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         export_bundle(ExportSettings(None, out, folder, variants), lambda line: None)
     return Bundle.open(out)
 

@@ -19,7 +19,7 @@ from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.pin import Pin, find_pin, pins_path, read_pins
 from runtimes.bundle.store import Bundle
-from runtimes.checks.doctor import Findings, Way, choose, fatal_traps, look, measure_ways, thread_counts, traps
+from runtimes.checks.doctor import Findings, Way, choose, fatal_problems, look, measure_ways, slowdowns, thread_counts
 from runtimes.checks.pins import write_pin
 from runtimes.system.machine import (
     cpu_features,
@@ -116,8 +116,8 @@ def test_temperature_and_frequency_are_read_if_the_system_tells_them(tmp_path: P
     assert temperature(file) is None
 
 
-def test_a_healthy_machine_has_no_trap() -> None:
-    assert [*traps(HEALTHY), *fatal_traps(HEALTHY)] == []
+def test_a_healthy_machine_has_no_problem() -> None:
+    assert [*slowdowns(HEALTHY), *fatal_problems(HEALTHY)] == []
     assert look().bits == 64
 
 
@@ -129,8 +129,8 @@ def test_a_healthy_machine_has_no_trap() -> None:
         ({"memory": 90 * 2**20}, "90 MiB of memory left"),
     ],
 )
-def test_a_trap_is_named_with_the_way_out(changes: dict[str, object], said: str) -> None:
-    (line,) = traps(replace(HEALTHY, **changes))  # type: ignore[arg-type]
+def test_a_problem_is_named_with_the_way_out(changes: dict[str, object], said: str) -> None:
+    (line,) = slowdowns(replace(HEALTHY, **changes))  # type: ignore[arg-type]
     assert line.startswith(said)
 
 
@@ -144,17 +144,19 @@ PI_4 = replace(HEALTHY, machine="aarch64", board="Raspberry Pi 4 Model B", versi
 def test_what_keeps_it_from_running_stops_before_anything_is_loaded(
     slmx: Slmx, monkeypatch: pytest.MonkeyPatch, found: Findings, said: str
 ) -> None:
-    (line,) = fatal_traps(found)
+    (line,) = fatal_problems(found)
     assert line.startswith(said)
     monkeypatch.setattr("runtimes.checks.doctor.look", lambda: found)
     ran = slmx("doctor")
     assert ran.code == 1
-    assert f"trap         {said}" in ran.stdout
+    assert f"problem      {said}" in ran.stdout
     assert "quickest" not in ran.stdout
 
 
 def test_looking_loads_no_onnxruntime(tmp_path: Path) -> None:
-    code = "import sys, runtimes.checks.doctor as d; d.fatal_traps(d.look()); assert 'onnxruntime' not in sys.modules"
+    code = (
+        "import sys, runtimes.checks.doctor as d; d.fatal_problems(d.look()); assert 'onnxruntime' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=60)
 
 
@@ -224,7 +226,7 @@ def test_a_pin_on_a_busy_machine_is_warned_of_and_can_be_taken_back(
         "quickest     int8, 1 thread, of those that lose at most 1%; equally quick within the noise: int8, 2 threads; "
         "the first is kept, because it is the default"
     )
-    assert lines[-2].startswith("busy         other processes used 40% of the cores")
+    assert lines[-2].startswith("warning      other processes used 40% of the cores")
     assert lines[-2].endswith("run slmx doctor --pin again when they have ended, or take the pin back with --unpin")
     assert lines[-1] == f"pinned       int8, 1 thread, in {pins_path()}"
     write_pin(Bundle.open(bundle), Pin("fp32", 2, this_cpu()))
@@ -343,7 +345,9 @@ def test_of_two_pins_at_once_none_is_lost(
     assert set(read_pins(pins_path())) == {bundle.manifest_sha256 for bundle in pinned}
 
 
-@pytest.mark.parametrize(("exact", "word"), [(True, "signed"), (False, "unsigned")])
+@pytest.mark.parametrize(
+    ("exact", "word"), [(True, "signed in memory"), (False, "unsigned: products of signed ones are not exact")]
+)
 def test_the_form_of_the_weights_in_memory_is_told(
     slmx: Slmx, tiny_checkpoint: Path, exact: bool, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,13 +145,13 @@ def test_an_archive_is_checked_and_left_alone(slmx: Slmx, bundle: Path, tmp_path
 
 
 @pytest.mark.parametrize("option", [["--trust"], ["--checkpoint", "c"], ["--text", "t"]])
-def test_options_of_judging_need_quality(slmx: Slmx, bundle: Path, option: list[str]) -> None:
+def test_options_of_the_check_of_quality_need_it(slmx: Slmx, bundle: Path, option: list[str]) -> None:
     line = slmx.refuses("verify", bundle, *option, code=2)
     assert line == "--trust, --checkpoint and --text need --quality"
 
 
 def test_an_export_may_replace_a_bundle_that_was_verified(slmx: Slmx, bundle: Path, tiny_checkpoint: Path) -> None:
     assert slmx("verify", bundle).code == 0
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", bundle, "--force").code == 0
     assert not (bundle / VERIFICATION_FILE).exists()

@@ -197,7 +197,7 @@ def test_a_longer_word_is_allowed_only_where_no_token_ends_at_the_banned_one() -
     assert forbidden(made(ranks, ["cat"]).begin("")) == {0, 6, 7}
 
 
-def test_a_word_is_judged_by_the_characters_that_its_bytes_become() -> None:
+def test_a_word_is_told_by_the_characters_that_its_bytes_become() -> None:
     ranks = {b"caf": 0, b"\xc3": 1, b"\xa9": 2, b"\xa9cat": 3, b"cat\xc3": 4, b"\xa9t": 5}
     rule = made(ranks, ["café", "cat"]).begin("")
     assert forbidden(rule) == {3, 4}  # after and before U+FFFD

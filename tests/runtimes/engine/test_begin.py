@@ -46,7 +46,7 @@ def checkpoint_of(kind: str) -> Path:
 
 def bundle_of(kind: str) -> Path:
     def make(out: Path) -> None:
-        with bundles.brief_judge():
+        with bundles.brief_checks():
             export_bundle(ExportSettings("nano", out, checkpoint_of(kind)), lambda line: None)
 
     return made_once(f"bundle-{kind.replace(' ', '-')}", make)

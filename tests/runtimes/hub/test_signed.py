@@ -46,10 +46,10 @@ def other_key(pairs: tuple[tuple[Path, Path], ...]) -> Path:
     return pairs[1][1]
 
 
-def packed(bundle: Path, folder: Path, file: str = "tales.slmx") -> Files:
+def packed(bundle: Path, folder: Path) -> Files:
     """The archive of a bundle, and its signature if it has one."""
-    pack_bundle(Bundle.open(bundle), folder / file, replace=True, log=print)
-    return {path.name: path.read_bytes() for path in folder.glob(f"{file}*")}
+    pack_bundle(Bundle.open(bundle), folder / "tales.slmx", replace=True, log=print)
+    return {path.name: path.read_bytes() for path in folder.glob("tales.slmx*")}
 
 
 def test_the_signature_is_checked_before_what_it_signs_and_stays_with_the_bundle(

@@ -76,7 +76,7 @@ def test_the_signature_of_a_file_that_was_replaced_is_named(slmx: Slmx, bundle: 
 
 def test_an_export_may_replace_a_signed_bundle(slmx: Slmx, bundle: Path, tiny_checkpoint: Path, keys: Keys) -> None:
     sign_bundle(Bundle.open(bundle), keys[0])
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", bundle, "--force").code == 0
     assert not (bundle / SIGNATURE_FILE).exists()
 

@@ -76,11 +76,11 @@ def test_the_site_is_the_same(slmx: Slmx, bundle: Path, packed: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_every_variant_is_judged_from_the_archive(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_every_variant_is_checked_from_the_archive(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path) -> None:
     bundle = bundles.copy_of(bundles.tiny_bundle_of_all(tiny_checkpoint), tmp_path / "all é")
     archive = tmp_path / "all.slmx"
     pack_bundle(Bundle.open(bundle), archive, replace=False, log=lambda line: None)
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         expected = slmx("verify", bundle, "--quality", "--trust")
         shutil.rmtree(bundle)
         ran = slmx("verify", archive, "--quality", "--trust")

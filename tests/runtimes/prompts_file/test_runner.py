@@ -40,9 +40,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def prompts_file(folder: Path, count: int, name: str = "p.jsonl") -> Path:
+def prompts_file(folder: Path, count: int) -> Path:
     """A file of texts, objects, lines that fail and blank lines."""
-    path = folder / name
+    path = folder / "p.jsonl"
     lines: list[object] = []
     for number in range(count):
         prompt = PROMPTS[number % len(PROMPTS)]

@@ -302,7 +302,7 @@ def test_messages_are_read() -> None:
         ({"response_format": {"type": "json_object"}}, "response_format", 'response_format: only {"type": "text"}'),
         ({"modalities": ["text", "audio"]}, "modalities", 'modalities: only ["text"]'),
         ({"audio": {}}, "audio", "audio: these models write text only"),
-        ({"moderation": {}}, "moderation", "moderation: slmx judges no text"),
+        ({"moderation": {}}, "moderation", "moderation: slmx moderates no text"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens must be a whole number from 1 to"),
         ({"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens", "max_tokens is the older name"),
         ({"top_logprobs": 3}, "top_logprobs", "top_logprobs is for log-probabilities only"),

@@ -92,13 +92,12 @@ def serving(
     slots: int = 4,
     queue: int = 64,
     seconds: float = 60.0,
-    bounds: Bounds | None = None,
 ) -> Iterator[Served]:
     """Serves bundles inside the block."""
     generators = [Generator(Bundle.open(path), variant) for path in paths]
     names = [f"{generator.bundle.manifest.preset}{number or ''}" for number, generator in enumerate(generators)]
     schedulers = {name: Scheduler(generator, slots, queue) for name, generator in zip(names, generators, strict=True)}
-    state = ServerState(schedulers, bounds or Bounds(), seconds, int(time.time()))
+    state = ServerState(schedulers, Bounds(), seconds, int(time.time()))
     settings = ServeSettings(hosts_for("127.0.0.1", "127.0.0.1", "localhost", ()))
     listener = socket.create_server(("127.0.0.1", 0))
     server = StoryServer(build_app(state, settings, {}), grace=0, trust_proxy=False)

@@ -48,9 +48,9 @@ def add_variant(bundle: Path, name: str, size: int) -> None:
     edit_manifest(bundle, variants=values["variants"], files=values["files"])
 
 
-def drop_variant(bundle: Path, name: str, default: str) -> None:
+def drop_int8(bundle: Path, default: str) -> None:
     variants = manifest_of(bundle)["variants"]
-    del variants[name]
+    del variants["int8"]
     edit_manifest(bundle, variants=variants, default=default)
 
 
@@ -231,7 +231,7 @@ def test_a_bundle_without_a_variant_for_browsers_is_refused_with_the_command_tha
 ) -> None:
     bundle = copy_of(NANO, tmp_path / "bundle")
     add_variant(bundle, "torchscript", 10)
-    drop_variant(bundle, "int8", default="torchscript")
+    drop_int8(bundle, default="torchscript")
     assert slmx.refuses_unchanged("web", "bundle") == (
         "bundle: no variant in it runs in a browser (torchscript); "
         "slmx export --preset nano --int8 --out NEW makes one that does"
@@ -270,7 +270,7 @@ def test_a_model_that_is_too_large_for_a_tab_is_refused(slmx: Slmx, tmp_path: Pa
     add_variant(bundle, "fp16", MAX_MODEL_BYTES + 1)
     line = slmx.refuses("web", "bundle", "--variant", "fp16")
     assert line == ("bundle: fp16 has 1.0 GB, and a browser tab holds a model of 1 GB at most; choose --variant int8")
-    drop_variant(bundle, "int8", default="fp16")
+    drop_int8(bundle, default="fp16")
     assert slmx.refuses("web", "bundle").endswith("export a smaller variant, such as --int8")
 
 

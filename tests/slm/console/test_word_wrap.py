@@ -63,7 +63,7 @@ def test_what_fits_is_as_it_was(text: str) -> None:
 
 
 def test_a_line_is_broken_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    line = "trap         " + "word " * 30 + "x" * 90
+    line = "problem      " + "word " * 30 + "x" * 90
     assert folded(line, 13) == line
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")

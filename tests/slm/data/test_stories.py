@@ -20,8 +20,8 @@ FRAGMENTS = st.sampled_from(
 TEXTS = st.lists(FRAGMENTS, max_size=40).map("".join)
 
 
-def told_apart(pieces: list[str], separator: re.Pattern[str], counts: Cleaning | None = None) -> list[str]:
-    stories = split_stories(pieces, separator, counts or Cleaning())
+def told_apart(pieces: list[str], separator: re.Pattern[str]) -> list[str]:
+    stories = split_stories(pieces, separator, Cleaning())
     return [story.strip() for story in stories if story.strip()]
 
 

@@ -45,7 +45,7 @@ def test_it_computes_the_same_and_splits_text_the_same(
 
 def test_it_exports_and_tells_a_story(slmx: Slmx, made: tuple[Path, Model]) -> None:
     assert slmx("import", made[0], "--out", "mine").code == 0
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         assert slmx("export", "--checkpoint", "mine", "--int8").stdout.startswith("bundles/mine\n")
     ran = slmx("generate", "Once", "--bundle", "bundles/mine", "--max-tokens", "5", "--seed", "1")
     assert (ran.code, ran.stdout[:4]) == (0, "Once")

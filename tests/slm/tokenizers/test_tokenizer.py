@@ -75,7 +75,7 @@ def byte_stand_ins() -> list[str]:
     return [itself.get(byte) or next(others) for byte in range(256)]
 
 
-def with_pairs(pairs: Iterable[bytes], scheme: str = "gpt2") -> tuple[Tokenizer, tokenizers.Tokenizer]:
+def with_pairs(pairs: Iterable[bytes], scheme: str) -> tuple[Tokenizer, tokenizers.Tokenizer]:
     """Tokenizers whose tokens are the bytes and these pairs, so that the ids show where the text was split."""
     tokens = [*(bytes([byte]) for byte in range(256)), *pairs]
     ours, stand_in = Tokenizer(tokens, TokenizerSettings(scheme)), byte_stand_ins()

@@ -75,7 +75,7 @@ def test_a_model_that_is_its_own_teacher_has_nothing_to_learn_and_the_text_is_no
 
 
 @every_variant
-def test_the_record_names_the_variant_and_best_holds_the_weights_that_were_judged(
+def test_the_record_names_the_variant_and_best_holds_the_weights_that_were_evaluated(
     tuning: TrainSettings, tiny_data: Path, variant: str
 ) -> None:
     assert train(replace(tuning, qat=variant), QUIET)
@@ -83,8 +83,8 @@ def test_the_record_names_the_variant_and_best_holds_the_weights_that_were_judge
     assert best.record["plan"]["qat"] == variant
     assert {t.dtype for t in tensors(tuning.out / "best" / "model.safetensors").values()} == {torch.float32}
     with as_exported(best.model, variant):
-        judged = evaluate(best.model, Dataset.open(tiny_data).valid).bits_per_byte
-    assert round(judged, 5) == best.record["best"]["bits_per_byte"]
+        evaluated = evaluate(best.model, Dataset.open(tiny_data).valid).bits_per_byte
+    assert round(evaluated, 5) == best.record["best"]["bits_per_byte"]
 
 
 def test_training_for_int4_brings_it_closer_to_the_model_before(tuning: TrainSettings, tiny_data: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_run_of_an_earlier_version_has_no_variant(tuning: TrainSettings) -> No
         Plan.from_dict(values | {"qat": "int3"})
 
 
-def test_a_mean_is_judged_in_the_variant_and_a_dry_run_leaves_nothing(
+def test_a_mean_is_evaluated_in_the_variant_and_a_dry_run_leaves_nothing(
     tuning: TrainSettings, tiny_data: Path, tmp_path: Path
 ) -> None:
     dry_run(tuning, QUIET)

@@ -36,8 +36,8 @@ def endings(name: str, count: int = 6) -> list[Ending]:
 BOTH = {"nano int8": endings("One"), "true stories": endings("Two")}
 
 
-def judged(server: Server, path: Path, seed: int = 1, retries: int = 0) -> None:
-    with Journal(path, SETTINGS) as journal, Judge(server.endpoint(retries=retries), print) as judge:
+def judged(server: Server, path: Path, seed: int = 1) -> None:
+    with Journal(path, SETTINGS) as journal, Judge(server.endpoint(retries=0), print) as judge:
         ask(waiting(BOTH, journal, seed), judge, journal, lambda _: None)
 
 

@@ -41,9 +41,9 @@ class Begun(list[str]):
 
 
 @contextmanager
-def begun(served: Served, path: str = COMPLETIONS, **fields: object) -> Iterator[Begun]:
+def begun(served: Served, **fields: object) -> Iterator[Begun]:
     """A stream that does not end by itself, after its first line. The client leaves it at the end of the block."""
-    with served.http.stream("POST", path, json={**fields, **ENDLESS, "stream": True}) as response:
+    with served.http.stream("POST", COMPLETIONS, json={**fields, **ENDLESS, "stream": True}) as response:
         assert response.status_code == 200
         lines = Begun(response.iter_lines())
         yield lines  # httpx closes the stream when nothing refers to its lines

@@ -105,7 +105,7 @@ def test_a_chat_model_gets_the_markers_of_its_bundle(tmp_path: Path) -> None:
     checkpoint, bundle = tmp_path / "checkpoint", tmp_path / "bundle"
     checkpoint.mkdir()
     save_checkpoint(checkpoint, "chatty", bundles.random_model(shape), tokenizer, merges, {})
-    with bundles.brief_judge():
+    with bundles.brief_checks():
         export_bundle(ExportSettings("chatty", bundle, checkpoint), lambda line: None)
     with serving(bundle) as served:
         assert served.generator.bundle.manifest.chat == CHATML

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.page_stories import MOST_BYTES, Part, compared, rows_of
+from benchmarks.evaluation.page.stories import MOST_BYTES, Part, compared, rows_of
 from benchmarks.evaluation.run import TRUE
 from tests.benchmarks.evaluation.samples import TEXTS, endings
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.evaluation.markdown import UNKNOWN, Table
-from benchmarks.evaluation.page_charts import decision_charts, novelty_charts, position_charts
-from benchmarks.evaluation.page_choice import MB, Measure, Point, best, measures_of, points_of
-from benchmarks.evaluation.page_headline import headline
-from benchmarks.evaluation.page_stories import rows_of
+from benchmarks.evaluation.page.charts import decision_charts, novelty_charts, position_charts
+from benchmarks.evaluation.page.choice import MB, Measure, Point, best, measures_of, points_of
+from benchmarks.evaluation.page.headline import headline
+from benchmarks.evaluation.page.stories import rows_of
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import tables
@@ -21,9 +21,9 @@ from benchmarks.report.headline import caveats
 from benchmarks.report.html import style
 from benchmarks.report.parts import facts as machine_facts
 from benchmarks.report.record import Report
+from benchmarks.report.template import filled
 
 HERE = Path(__file__).parent
-FORMAT = {"trim_blocks": True, "lstrip_blocks": True, "autoescape": True}
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,11 @@ def to_html(found: Evaluation, command: str, bench: Report | None = None) -> str
         command: The command that made it.
         bench: A report of `slmx bench` with the speeds of the models.
     """
-    from jinja2 import Environment, StrictUndefined
-
     points = points_of(found.results, bench)
     measures = measures_of(points) if len(points) > 1 else []
     rows = rows_of(found.endings)
-    template = Environment(undefined=StrictUndefined, **FORMAT)  # type: ignore[arg-type]
-    return template.from_string(_read("evaluation.html.jinja")).render(
+    return filled(
+        HERE / "page.html.jinja",
         headline=headline(found),
         facts=facts(found),
         command=command,
@@ -81,13 +79,9 @@ def to_html(found: Evaluation, command: str, bench: Report | None = None) -> str
         rows=rows,
         left_out=len(next(iter(found.endings.values()), [])) - len(rows) if rows else 0,
         identity=identity(found.settings),
-        style=style() + _read("evaluation.css"),
-        script=_read("evaluation.js"),
+        style=style() + (HERE / "page.css").read_text("utf-8"),
+        script=(HERE / "page.js").read_text("utf-8"),
     )
-
-
-def _read(name: str) -> str:
-    return (HERE / name).read_text("utf-8")
 
 
 def facts(found: Evaluation) -> list[str]:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.evaluation.page import limits_of, result_words
-from benchmarks.evaluation.page_choice import (
+from benchmarks.evaluation.page.choice import (
     LOSS,
     MB,
     MEASURES,
@@ -25,6 +24,7 @@ from benchmarks.evaluation.page_choice import (
     points_of,
     speed_of,
 )
+from benchmarks.evaluation.page.html import limits_of, result_words
 from tests.benchmarks.evaluation.samples import full_evaluation, loss
 from tests.report_samples import MIB, report, result
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.page import to_html
-from benchmarks.evaluation.page_headline import headline
+from benchmarks.evaluation.page.headline import headline
+from benchmarks.evaluation.page.html import to_html
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.warnings import STOPPED

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.evaluation.page import result_words, to_html
-from benchmarks.evaluation.page_choice import LOSS, MB, PAIRS, points_of
+from benchmarks.evaluation.page.choice import LOSS, MB, PAIRS, points_of
+from benchmarks.evaluation.page.html import result_words, to_html
 from tests.benchmarks.evaluation.samples import MODELS, full_evaluation
 from tests.chromium import IN_CHROMIUM
 from tests.report_samples import report, result

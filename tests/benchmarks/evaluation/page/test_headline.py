@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.evaluation.page_choice import points_of
-from benchmarks.evaluation.page_headline import NOTHING, headline
+from benchmarks.evaluation.page.choice import points_of
+from benchmarks.evaluation.page.headline import NOTHING, headline
 from benchmarks.evaluation.run import TRUE
 from tests.benchmarks.evaluation.samples import (
     difference,

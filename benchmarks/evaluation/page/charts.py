@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.evaluation.controls import CONTROLS
-from benchmarks.evaluation.page_choice import MB, Measure, Point, by_size, by_speed, frontier, measures_of
+from benchmarks.evaluation.page.choice import MB, Measure, Point, by_size, by_speed, frontier, measures_of
 from benchmarks.evaluation.run import TRUE
 from benchmarks.evaluation.subject import PYTORCH
 from benchmarks.report.chart_labels import Label, place

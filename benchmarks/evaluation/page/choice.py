@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.evaluation.markdown import interval
-from benchmarks.evaluation.page_headline import BITS, as_written, models_of
+from benchmarks.evaluation.page.headline import BITS, as_written, models_of
 from benchmarks.evaluation.subject import PYTORCH
 from benchmarks.report.leaderboard import main_results, presets_of, speed
 from benchmarks.report.record import TORCH_EAGER, Report
