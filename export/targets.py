@@ -1,4 +1,4 @@
-"""The kinds of machine that a bundle can be made for. docs/export.md has the measurements."""
+"""The kinds of machine that a bundle can be made for. docs/quantization.md has the measurements."""
 
 from __future__ import annotations
 

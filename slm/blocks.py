@@ -19,7 +19,7 @@ SMALLEST_BLOCK = 16  # of onnxruntime's MatMulNBits
 # The scales that are tried, in percent of the one that makes the weight of the largest magnitude exact. Its number is
 # then -2^(bits - 1), because there is one negative number more than there are positive ones.
 SCALES = range(80, 116)
-HEAD_BITS = 8  # of the head and the token table; docs/export.md says what 4 bits would cost
+HEAD_BITS = 8  # of the head and the token table; docs/quantization.md says what 4 bits would cost
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class BlockRecipe:
         return Blocks(bits, *quantize_blocks(weights, bits, block_size(weights.shape[1], self.largest_block)))
 
 
-# docs/export.md has the measurements that led to these choices.
+# docs/quantization.md has the measurements that led to these choices.
 BLOCK_RECIPES = {"q8": BlockRecipe(8, 64), "int4": BlockRecipe(4, 128)}
 
 

@@ -43,7 +43,7 @@ class Variant:
             step, except for the last digits.
         independent_rows: Whether the logits of a row do not depend on the other rows in the same run, and those of a
             position not on the other positions in it. In float the last digits can differ, and without `is_float` a
-            step of one token can differ by more. docs/export.md has the rule.
+            step of one token can differ by more. docs/quantization.md has the rule.
         shared_cache: Whether past and present keys and values can be one buffer.
         preference: Rank as the default of a bundle that does not hold its target's default; 0 is the first choice.
         gate: The limits that it must not exceed.

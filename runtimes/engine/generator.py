@@ -162,7 +162,7 @@ class Generator:
         """Whether a text has the same logits however it is read, in other parts or step by step, except for rounding.
 
         It is so in variants that compute in float. The others round activations, so what they read changes the rounding
-        (docs/export.md).
+        (docs/quantization.md).
         """
         return VARIANTS[self.variant].is_float
 

@@ -24,7 +24,7 @@ from slm.presets import (
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
 FINE_TUNING_RATE = 0.1
-# The defaults of a run for a variant; docs/export.md has the trials that led to them.
+# The defaults of a run for a variant; docs/quantization.md has the trials that led to them.
 QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
 
