@@ -11,11 +11,10 @@ from typing import Annotated
 import typer
 
 from benchmarks.pi.checks import FAILED, Result, check, expect
-from benchmarks.pi.machine import BOARDS, cache_folder, prepare
+from benchmarks.pi.machine import CPUS, Cache, Cpus, cache_folder, prepare
 from benchmarks.program import run
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import usable_cores
-from slm.console.errors import UsageError
 
 PRESET = "nano"
 
@@ -38,20 +37,16 @@ def table(results: Iterable[Result]) -> str:
 
 
 def main(
-    cpu: Annotated[list[str] | None, typer.Option(help="A processor; repeat for more. Default: all three.")] = None,
+    cpu: Cpus = None,
     bundle: Annotated[Path | None, typer.Option(help="Take this bundle; default: export nano.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processors at a time; default: the cores here.")] = usable_cores(),
-    cache: Annotated[Path | None, typer.Option(help="Where the emulator and Debian's files are kept.")] = None,
+    cache: Cache = None,
 ) -> None:
     """Write stories on emulated Raspberry Pis and compare them with those of this machine; exit 1 on a failure."""
-    chosen = cpu or list(BOARDS)
-    for name in chosen:
-        if name not in BOARDS:
-            raise UsageError(f"unknown processor {name!r}: choose from {', '.join(BOARDS)}")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         machine = prepare(cache or cache_folder(), Path(folder) / "site")
         expected = expect(bundle or export_variants(Path(folder) / PRESET))
-        checked = pool.map(lambda name: _checked(name, list(check(machine, name, expected))), chosen)
+        checked = pool.map(lambda name: _checked(name, list(check(machine, name, expected))), cpu or CPUS)
         results = [result for found in checked for result in found]
     typer.echo(table(results))
     failed = [result for result in results if result.outcome == FAILED]

@@ -15,18 +15,17 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from benchmarks.child import output_of
 from benchmarks.pi.debian import RELEASE, Packages, find_mirror
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError, unknown
 
 SOURCE = Path(__file__).resolve().parents[2]
-# qemu's names of the processors, and the boards that have them.
-BOARDS = {
-    "cortex-a53": "Raspberry Pi 3, Zero 2 W",
-    "cortex-a72": "Raspberry Pi 4",
-    "cortex-a76": "Raspberry Pi 5",
-}
+# qemu's names of the processors of Raspberry Pi 3 and Zero 2 W, of 4, and of 5.
+CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 DOT_PRODUCT = ("cortex-a76",)  # those with the dot product instructions of 8-bit numbers
 PYTHON = "3.13"  # the version in RELEASE
 # The C libraries that a wheel may ask for: from that of manylinux2014 to that of RELEASE.
@@ -67,6 +66,21 @@ def cache_folder() -> Path:
     """Returns the folder that keeps the emulator, Debian's files and the wheels between two runs."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "slmx-pi"
+
+
+def known_cpus(names: list[str] | None) -> list[str] | None:
+    """Returns the processors of `--cpu`. UsageError for an unknown one."""
+    for name in names or ():
+        if name not in CPUS:
+            raise UsageError(unknown("processor", name, CPUS))
+    return names
+
+
+Cpus = Annotated[
+    list[str] | None,
+    typer.Option("--cpu", callback=known_cpus, help="A processor; repeat for more. Default: all three."),
+]
+Cache = Annotated[Path | None, typer.Option(help="Where the emulator and Debian's files are kept.")]
 
 
 def prepare(folder: Path, site: Path) -> Machine:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,7 @@ import typer
 
 from benchmarks.pi.boards import BOARDS, CORES, estimate
 from benchmarks.pi.counter import Counter, build_counter
-from benchmarks.pi.machine import BOARDS as CPUS
-from benchmarks.pi.machine import Machine, answer, cache_folder, prepare
+from benchmarks.pi.machine import CPUS, Cache, Cpus, Machine, answer, cache_folder, prepare
 from benchmarks.program import run
 from benchmarks.studies.results import Out, write_record, write_results
 from runtimes.bundle.store import Bundle
@@ -157,7 +156,7 @@ def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
     return results
 
 
-def measure(cpus: list[str], cache: Path) -> dict[str, Any]:
+def measure(cpus: Sequence[str], cache: Path) -> dict[str, Any]:
     """Counts the instructions of a token on each processor, and estimates the speed of the boards."""
     counter = build_counter(cache)
     counted: dict[str, dict[str, dict[str, float]]] = {}
@@ -184,8 +183,8 @@ def measure(cpus: list[str], cache: Path) -> dict[str, Any]:
 
 def main(
     add: Annotated[list[Path] | None, typer.Option(help="Add this row of slmx doctor --report; repeat.")] = None,
-    cpu: Annotated[list[str] | None, typer.Option(help="A processor; repeat for more. Default: all three.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where the emulators and Debian's files are kept.")] = None,
+    cpu: Cpus = None,
+    cache: Cache = None,
     out: Out = None,
 ) -> None:
     """Count the instructions of a token on each processor, and estimate the speed of the boards."""
@@ -194,11 +193,7 @@ def main(
             raise UsageError("--add needs --out FILE, the results to which the rows are added")
         results = add_rows(out, add)
     else:
-        chosen = cpu or list(CPUS)
-        for name in chosen:
-            if name not in CPUS:
-                raise UsageError(f"unknown processor {name!r}: choose from {', '.join(CPUS)}")
-        results = measure(chosen, cache or cache_folder())
+        results = measure(cpu or CPUS, cache or cache_folder())
         settings = {
             "prompt": PROMPT,
             "tokens": [SHORT, LONG],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.pi.boards import BOARDS, CORES, Board, estimate
-from benchmarks.pi.machine import BOARDS as CPUS
+from benchmarks.pi.machine import CPUS
 
 BOARD = Board("a board", "cortex-a72", 1e9, 1e9, "")
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.pi.__main__ import export_variants
 from benchmarks.pi.checks import FAILED, Expected, check, expect
-from benchmarks.pi.machine import BOARDS, Machine, cache_folder, prepare
+from benchmarks.pi.machine import CPUS, Machine, cache_folder, prepare
 
 pytestmark = [pytest.mark.pi, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     return expect(export_variants(tmp_path_factory.mktemp("bundle") / "nano"))
 
 
-@pytest.mark.parametrize("cpu", BOARDS)
+@pytest.mark.parametrize("cpu", CPUS)
 def test_stories_doctor_batch_and_server(machine: Machine, expected: Expected, cpu: str) -> None:
     results = list(check(machine, cpu, expected))
     assert [f"{result.check}: {result.note}" for result in results if result.outcome == FAILED] == []

@@ -126,4 +126,4 @@ def test_the_table_has_a_row_for_each_result() -> None:
 def test_a_processor_that_is_not_emulated_is_refused() -> None:
     ran = subprocess.run([sys.executable, "-m", "benchmarks.pi", "--cpu", "z80"], capture_output=True, text=True)
     assert ran.returncode == 2
-    assert ran.stderr == "benchmarks.pi: unknown processor 'z80': choose from cortex-a53, cortex-a72, cortex-a76\n"
+    assert ran.stderr == "benchmarks.pi: unknown processor 'z80': choose one of cortex-a53, cortex-a72, cortex-a76\n"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pi.boards import BOARDS, CORES
-from benchmarks.pi.machine import BOARDS as CPUS
+from benchmarks.pi.machine import CPUS
 from benchmarks.studies.raspberry_pi import COUNTED, RECIPES, add_rows, count_table, estimates, speed_table
 from slm.console.errors import SlmxError
 
