@@ -91,8 +91,8 @@ CONTROLS: Mapping[str, Control] = {
 }
 
 
-def verdicts(results: Mapping[str, Any]) -> dict[str, bool]:
-    """Returns, for each control that was measured, whether its figure puts it after every model and the true stories.
+def noticed(results: Mapping[str, Any]) -> dict[str, bool]:
+    """Returns, for each control that was measured, whether its figure puts it last, after every model and true story.
 
     Args:
         results: The figures by model, true stories and control, and by suite.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from benchmarks.evaluation.controls import CONTROLS, verdicts
+from benchmarks.evaluation.controls import CONTROLS, noticed
 from benchmarks.evaluation.judge.table import judge_table
 from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, number, percent, table
 from benchmarks.evaluation.novelty import LARGEST_N
@@ -158,12 +158,12 @@ def _place(name: str) -> int:
 
 def blind_figures(results: Mapping[str, Any]) -> set[str]:
     """Returns the figures that do not put the control that is made for them last."""
-    return {CONTROLS[name].figure for name, is_last in verdicts(results).items() if not is_last}
+    return {CONTROLS[name].figure for name, is_last in noticed(results).items() if not is_last}
 
 
 def _controls(results: Mapping[str, Any]) -> list[Table]:
     told = {True: "yes", False: "no: the figure is blind to it"}
-    found = verdicts(results)
+    found = noticed(results)
     rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in found.items()]
     note = "Bad endings that are made on purpose. A figure counts only if it puts its control last."
     blind = [place for place, is_last in enumerate(found.values()) if not is_last]

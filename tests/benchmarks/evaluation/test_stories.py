@@ -7,7 +7,7 @@ import math
 import pytest
 
 from benchmarks.evaluation.continuations import Excerpt, Vocabulary, choose_excerpts
-from benchmarks.evaluation.controls import CONTROLS, sentences_of, verdicts
+from benchmarks.evaluation.controls import CONTROLS, noticed, sentences_of
 from benchmarks.evaluation.novelty import TrainingText, measure_novelty
 from benchmarks.evaluation.stories import (
     FEWEST_REPLIES,
@@ -93,12 +93,12 @@ def test_each_control_is_last_where_it_should_be_and_nowhere_hidden() -> None:
         }
         for name, endings in columns.items()
     }
-    assert verdicts(results) == dict.fromkeys(CONTROLS, True)
+    assert noticed(results) == dict.fromkeys(CONTROLS, True)
     blind = {name: {"stories": {"names kept": {"value": 0.5}}} for name in ("nano", "swapped names")}
     blind["nano"]["stories"]["names kept"]["value"] = 0.1
-    assert verdicts(blind) == {"swapped names": False}
+    assert noticed(blind) == {"swapped names": False}
     blind["nano"]["stories"]["names kept"]["value"] = 0.5
-    assert verdicts(blind) == {"swapped names": False}, "as low as a model is not last"
+    assert noticed(blind) == {"swapped names": False}, "as low as a model is not last"
 
 
 def test_controls_are_what_their_names_say() -> None:
