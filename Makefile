@@ -79,7 +79,7 @@ bench: .venv/dev
 RUN_NOTEBOOK = .venv/docs/bin/jupytext --quiet --to ipynb --output $(1) docs/story_model.py && \
 	.venv/docs/bin/jupyter nbconvert --log-level WARN --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False $(1)
 
-# Builds docs/ as a site in site/, and tries the short form of the notebook.
+# Builds docs/ as a site in build/site/, and tries the short form of the notebook.
 docs: .venv/docs/ready
 	NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --quiet --strict
 	mkdir -p build

@@ -60,7 +60,7 @@ SIZES = {
     "a token of 2^31 - 1 bytes": (
         "import-tokenizer-bin",
         struct.pack("<ifi", 9, 0.0, 2**31 - 1),
-        "token 0 has 2147483647 bytes",
+        "token 0 has 2,147,483,647 bytes",
     ),
     "a rank of 5,000 digits": ("ranks", b"AA== " + b"9" * 5000, "line 1 is not a base64 token and its rank"),
 }
