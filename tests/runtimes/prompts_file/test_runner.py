@@ -204,6 +204,21 @@ def test_log_probabilities_and_ids_are_those_of_the_story(generator: Generator, 
     assert [[*map(int, likely)] for likely in row["top_logprobs"]] == [[*likely] for likely in alone.top_logprobs]
 
 
+@pytest.mark.parametrize("name", ["link.jsonl", "hard.jsonl", "p.jsonl", "of_a_record.jsonl"])
+def test_the_prompts_are_never_the_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('"Tom"\n', "utf-8")
+    (tmp_path / "link.jsonl").symlink_to(prompts)
+    (tmp_path / "hard.jsonl").hardlink_to(prompts)
+    (tmp_path / "of_a_record.jsonl.run").hardlink_to(prompts)
+    with prompts.open() as opened:
+        monkeypatch.setattr("sys.stdin", opened)
+        for given in (prompts, Path("-")):
+            with pytest.raises(UsageError, match="it would replace the file of prompts; choose another --out"):
+                PromptsJob(given, tmp_path / name, SETTINGS, force=True)
+    PromptsJob(prompts, tmp_path / "o.jsonl", SETTINGS, force=True)
+
+
 def test_parts_need_a_seed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--shard needs --seed"):
         PromptsJob(tmp_path, tmp_path, Settings(**{**SETTINGS, "seed": None}), shard=Shard(1, 2))
