@@ -16,6 +16,7 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.stream import Stream
 from runtimes.generate.interactive import InteractiveStory, write_turns
 from runtimes.generate.live_rate import LiveRate
+from runtimes.prompts_file.reader import LONGEST_LINE
 from runtimes.types import Completion
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError
@@ -173,14 +174,16 @@ def _read(stream: Stream, write: Callable[[str], None]) -> None:
 
 
 def _asked(lines: io.TextIOWrapper) -> Iterator[str]:
-    """Yields lines. On a terminal, a sign asks for each."""
+    """Yields lines. On a terminal, a sign asks for each. SlmxError if a line is too long."""
     asks = lines.isatty()
     while True:
         if asks:
             print(SIGN, end="", file=sys.stderr, flush=True)
-        line = lines.readline()
+        line = lines.readline(LONGEST_LINE + 1)
         if not line:
             return
+        if len(line) > LONGEST_LINE:
+            raise SlmxError(f"standard input: a line is longer than {LONGEST_LINE:,} characters; shorten it")
         yield line
 
 
