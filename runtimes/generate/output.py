@@ -58,25 +58,34 @@ class StoryOutput:
         finally:
             story = stream.completion
             self._save_stories([story])
-        self._end(story_json(self._generator, story) if self._as_json else "")
-        _report(self._generator, [story])
+        if not self._as_json:
+            self._end("")
+        elif _has_begun(story):
+            self._end(story_json(self._generator, story))
+        _report(self._generator, [story], 1)
         return story
 
     def write_batch(self, batch: Batch) -> list[Completion]:
-        """Writes stories as soon as they and those before them have ended, and their figures."""
+        """Writes stories as soon as they and those before them have ended, and their figures.
+
+        After Ctrl-C, those that have not begun are left out. All are returned.
+        """
+        written: list[Completion] = []
         try:
-            for number, story in enumerate(batch.run()):
+            for story in filter(_has_begun, batch.run()):
                 if self._as_json:
                     self._end(story_json(self._generator, story))
                 else:
-                    self._write(BETWEEN * (number > 0) + story.full_text)
+                    self._write(BETWEEN * bool(written) + story.full_text)
                     self._flush()
+                written.append(story)
         finally:
             self._save_stories(batch.completions)
-        if not self._as_json:
+        if written and not self._as_json:
             self._end("")
-        _report(self._generator, batch.completions)
-        return batch.completions
+        stories = batch.completions
+        _report(self._generator, written, len(stories))
+        return stories
 
     def write_in_turns(self, story: InteractiveStory, lines: io.TextIOWrapper) -> None:
         """Writes a story with the reader, who enters lines."""
@@ -133,9 +142,14 @@ class StoryOutput:
 
     def _save_stories(self, stories: list[Completion]) -> None:
         """Writes the stories that have begun to the file."""
-        texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
+        texts = [story.full_text for story in stories if _has_begun(story)]
         if self._save is not None and texts:
             _write_text(self._save, BETWEEN.join(texts))
+
+
+def _has_begun(story: Completion) -> bool:
+    """Returns whether a story has a token, or ended without one by itself."""
+    return bool(story.ids) or story.stats.finish_reason != "interrupted"
 
 
 def check_new_file(path: Path) -> None:
@@ -196,10 +210,13 @@ def _write_text(path: Path, text: str) -> None:
         write_file(path, content)
 
 
-def _report(generator: Generator, stories: list[Completion]) -> None:
-    first = stories[0].stats
-    where = f"{generator.variant}, seed {first.seed}, {counted(generator.threads, 'thread')}"
-    if len(stories) == 1:
+def _report(generator: Generator, stories: list[Completion], asked: int) -> None:
+    """Prints the figures of the stories that were written, of those that were asked for."""
+    where = f"{generator.variant}, {counted(generator.threads, 'thread')}"
+    if stories:
+        where = f"{generator.variant}, seed {stories[0].stats.seed}, {counted(generator.threads, 'thread')}"
+    if asked == 1:
+        first = stories[0].stats
         speed = (
             f"{first.tokens_per_second:,.0f} tokens/s, " if first.tokens_per_second else ""
         )  # of one token there is none
@@ -209,9 +226,9 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
         )
     else:
         tokens = sum(story.stats.tokens for story in stories)
-        seconds = max(story.stats.time_to_first_token + story.stats.decode_seconds for story in stories)
-        figures = (
-            f"{count_stories(len(stories))}, {counted(tokens, 'token')}, {tokens / seconds:,.0f} tokens/s together"
-        )
+        seconds = [story.stats.time_to_first_token + story.stats.decode_seconds for story in stories]
+        speed = f", {tokens / max(seconds):,.0f} tokens/s together" if tokens else ""
+        number = f"{len(stories):,} of {count_stories(asked)}" if len(stories) < asked else count_stories(asked)
+        figures = f"{number}, {counted(tokens, 'token')}{speed}"
     line = f"{figures} ({where})"
     print(styled(line, dim=True) if is_terminal() else line, file=sys.stderr, flush=True)

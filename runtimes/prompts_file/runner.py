@@ -20,7 +20,7 @@ from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
-from slm.console.counted import count_stories, counted
+from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.storage.locks import lock_folder
@@ -113,9 +113,11 @@ def write_stories(generator: Generator, job: PromptsJob, log: Log) -> int:
             try:
                 run = _Run(generator, job, reader, file, waiting)
                 run.write()
+                file.begin()  # a part of the input may have no lines
             except (KeyboardInterrupt, SystemExit):
                 file.close()
-                log(f"stopped with {count_stories(file.done.rows)} in {job.out}; the same command goes on")
+                stories, command = file.kept()
+                log(f"stopped with {stories} in {job.out}; {command} goes on")
                 raise
             finally:
                 file.close()

@@ -169,6 +169,11 @@ def test_another_input_is_refused_and_a_longer_one_goes_on(generator: Generator,
     assert out.read_bytes().startswith(before)
     assert len(rows(out)) == 3
     prompts.write_text("Ben\n", "utf-8")
+    kept = out.read_bytes()
+    with mock.patch.object(Batcher, "step", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        write(generator, prompts, out, force=True)
+    assert REPORTS[-1] == f"stopped with the stories of the other run in {out}; the same command goes on"
+    assert out.read_bytes() == kept
     write(generator, prompts, out, force=True)
     assert [row["prompt"] for row in rows(out)] == ["Ben"]
 
