@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -63,6 +61,7 @@ class StoryOutput:
         elif _has_begun(story):
             self._end(story_json(self._generator, story))
         _report(self._generator, [story], 1)
+        self._tell_unsaved(_has_begun(story), "the story had not begun")
         return story
 
     def write_batch(self, batch: Batch) -> list[Completion]:
@@ -85,6 +84,7 @@ class StoryOutput:
             self._end("")
         stories = batch.completions
         _report(self._generator, written, len(stories))
+        self._tell_unsaved(any(map(_has_begun, stories)), "no story had begun")
         return stories
 
     def write_in_turns(self, story: InteractiveStory, lines: io.TextIOWrapper) -> None:
@@ -101,6 +101,7 @@ class StoryOutput:
             if self._save is not None and story.turns:
                 _write_text(self._save, story.text)
         self._end("")
+        self._tell_unsaved(bool(story.turns), "the story has no turn")
 
     def _show(self, stream: Stream) -> None:
         prompt = stream.completion.prompt
@@ -146,6 +147,10 @@ class StoryOutput:
         if self._save is not None and texts:
             _write_text(self._save, BETWEEN.join(texts))
 
+    def _tell_unsaved(self, saved: bool, why: str) -> None:
+        if self._save is not None and not saved:
+            print(folded(f"{self._save}: not written, because {why}"), file=sys.stderr, flush=True)
+
 
 def _has_begun(story: Completion) -> bool:
     """Returns whether a story has a token, or ended without one by itself."""
@@ -153,12 +158,12 @@ def _has_begun(story: Completion) -> bool:
 
 
 def check_new_file(path: Path) -> None:
-    """Raises OSError unless a file can be written here, and SlmxError if there is one. Makes no new file."""
+    """Raises OSError unless a file can be written here, and SlmxError if there is one, or a folder. Makes none."""
     path = path.resolve()
     if path.is_file():
         raise SlmxError(f"{path}: exists already; choose another --save, or delete the file")
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise SlmxError(f"{path}: a folder; give --save the name of a file, such as {path / 'story.txt'}")
     if not path.exists():  # else it is a device or a pipe
         check_creatable(path)
 

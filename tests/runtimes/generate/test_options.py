@@ -82,7 +82,11 @@ def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
         "no/such é #1/s.txt: cannot write (No such file or directory); use another folder"
     )
     Path("100% folder").mkdir()
-    assert slmx.refuses(*arguments, "100% folder").endswith("100% folder: Is a directory")
+    line = slmx.refuses(*arguments, "100% folder")
+    assert re.search(
+        r"100% folder: a folder; give --save the name of a file, such as /.*/100% folder/story\.txt$", line
+    )
+    assert slmx.refuses(*arguments, "a" * 300).endswith("; choose a shorter name")
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["100% folder"]
 
 
@@ -193,6 +197,8 @@ def test_ctrl_c_leaves_out_stories_that_never_began(
     written = ran.stdout.splitlines() if flags else ran.stdout.split("\n---\n") if ran.stdout else []
     assert len(written) == (SLOTS if steps else 0)
     assert ran.stderr.startswith(f"{len(written)} of {SLOTS + 9} stories, {len(written) * (steps + 1)} tokens")
+    last = ran.stderr.splitlines()[-1]
+    assert (last == "s.txt: not written, because no story had begun") != bool(written)
     assert Path("s.txt").exists() == bool(written)
 
 
