@@ -19,7 +19,7 @@ from slm.console.examples import EXAMPLES
 from slm.console.signals import signals_end_as_exceptions
 from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
 from slm.storage.disk import FULL, WriteError, write_advice
-from slm.storage.json_reader import is_plain_text
+from slm.storage.json_reader import escaped
 from slm.storage.read_errors import ADVICE
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
@@ -185,8 +185,7 @@ def _fail(error: SlmxError) -> NoReturn:
 
 def _tell(message: str) -> None:
     """Prints an error as one line on stderr. Control characters, such as a line break in a name, are escaped."""
-    shown = message.strip()[:LONGEST_LINE]
-    typer.echo("".join(sign if is_plain_text(sign) else ascii(sign)[1:-1] for sign in shown), err=True)
+    typer.echo(escaped(message.strip()[:LONGEST_LINE]), err=True)
 
 
 def _advice(number: int | None) -> str:

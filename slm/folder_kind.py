@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slm.console.errors import SlmxError
 from slm.hub.name import HUB
-from slm.storage.json_reader import read_json
+from slm.storage.json_reader import is_plain_text, read_json
 from slm.storage.listing import Listing
 
 MAX_JSON_BYTES = 2**24
@@ -184,16 +184,21 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
     kind = find_kind(path)
     is_part = kind is Kind.FILE or (kind, wanted) == (Kind.CHECKPOINT, Kind.RUN)
     if is_part and find_kind(path.absolute().parent) is wanted:
-        advice = f"name its folder, {shlex.quote(str(path.parent))}"
+        advice = f"name its folder, {_argument(path.parent, 'which holds it')}"
     elif advised := ADVICE.get((kind, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
-        advice = advised.format(path=shlex.quote(str(path)))
+        advice = advised.format(path=_argument(path, "PATH"))
     else:
-        out = shlex.quote(str(path)) if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
+        out = _argument(path, "NEW") if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
         packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
         advice = OTHERWISE[Kind.PACKED if packed else wanted].format(out=out)
     if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
         return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
+
+
+def _argument(path: Path, otherwise: str) -> str:
+    """Returns a path as a shell takes it, or another word if control characters would act on the terminal there."""
+    return shlex.quote(str(path)) if is_plain_text(str(path)) else otherwise
 
 
 def require_file(path: Path) -> None:

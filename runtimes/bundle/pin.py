@@ -6,16 +6,17 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import Fields, read_json
+from slm.storage.json_reader import Fields, escaped, read_json
 from slm.storage.read_errors import unreadable
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
 
 FORMAT_VERSION = 1
+SETTINGS_HOME = "APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME"
 MAX_BYTES = 2**20
 # Without a handler, Python prints a warning as one line on stderr.
 LOG = logging.getLogger(__name__)
@@ -46,18 +47,18 @@ def pins_path() -> Path:
     It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config (specifications.freedesktop.org,
     "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %APPDATA%.
     """
-    variable, default = ("APPDATA", "~/AppData/Roaming") if os.name == "nt" else ("XDG_CONFIG_HOME", "~/.config")
-    stated = os.environ.get(variable, "")
+    default = "~/AppData/Roaming" if os.name == "nt" else "~/.config"
+    stated = os.environ.get(SETTINGS_HOME, "")
     folder = Path(stated if os.path.isabs(stated) else os.path.expanduser(default))
     if not folder.is_absolute():
-        raise SlmxError(f"no home folder for the choices of slmx doctor --pin: set {variable} to a folder")
+        raise SlmxError(f"no home folder for the choices of slmx doctor --pin: set {SETTINGS_HOME} to a folder")
     return folder / "slmx" / "variants.json"
 
 
 def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
     """Returns the choice for a bundle on a processor; None if there is none, or if the file of choices cannot be read.
 
-    A file that is damaged or forbidden is a warning in the log.
+    A file or a choice that is damaged, of a newer slmx or forbidden is a warning in the log.
     """
     try:
         path = pins_path()
@@ -65,26 +66,34 @@ def find_pin(bundle: Bundle, cpu: str) -> Pin | None:
     except (OSError, SlmxError):
         return None
     try:
-        pin = read_pins(path).get(bundle.manifest_sha256)
+        pins = read_pins(path)
+        pin = pins.get(bundle.manifest_sha256)
+        if pin is None and bundle.manifest_sha256 in pins:
+            raise SlmxError(f"{path}: the choice for this bundle is damaged; slmx doctor --pin or --unpin mends it")
     except SlmxError as error:
-        LOG.warning("%s; going on without a choice", error)
+        LOG.warning("%s; going on without a choice", escaped(str(error)))
         return None
     return pin if pin is not None and pin.cpu == cpu and pin.variant in bundle.variants else None
 
 
-def read_pins(path: Path) -> dict[str, Pin]:
-    """Returns the choices of a file by the hash of the manifest; none if it is missing.
+def read_pins(path: Path) -> dict[str, Pin | None]:
+    """Returns the choices of a file by the hash of the manifest, None for a damaged one; nothing if it is missing.
 
     Raises:
-        DamagedPinsError: It is damaged, or of another format.
-        SlmxError: It cannot be read.
+        DamagedPinsError: It is damaged as a whole.
+        SlmxError: It cannot be read, is no file, or was written by a newer slmx.
     """
     try:
+        if path.is_dir():
+            raise SlmxError(f"{path}: a folder, and slmx keeps the choices in a file there; remove that folder")
+        if path.exists() and not path.is_file():
+            raise SlmxError(f"{path}: not a regular file, and slmx keeps the choices there; remove it")
         fields = Fields(read_json(path, MAX_BYTES))
-        if fields.integer("format_version") != FORMAT_VERSION:
-            raise ValueError("another format")
+        version = fields.integer("format_version", 1)
+        if version > FORMAT_VERSION:
+            raise SlmxError(f"{path}: written by a newer slmx (format {version}); update slmx, or remove that file")
         bundles = fields.object("bundles")
-        return {digest: _pin(bundles.object(digest)) for digest in bundles}
+        return {digest: _pin(bundles, digest) for digest in bundles}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
@@ -95,10 +104,9 @@ def read_pins(path: Path) -> dict[str, Pin]:
         ) from None
 
 
-def _pin(fields: Fields) -> Pin:
-    values: dict[str, Any] = {
-        "variant": fields.name("variant"),
-        "threads": fields.integer("threads", 1, 256),
-        "cpu": fields.text("cpu"),
-    }
-    return Pin(**values)
+def _pin(bundles: Fields, digest: str) -> Pin | None:
+    try:
+        fields = bundles.object(digest)
+        return Pin(fields.name("variant"), fields.integer("threads", 1, 256), fields.text("cpu"))
+    except ValueError:
+        return None

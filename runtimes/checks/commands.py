@@ -13,6 +13,7 @@ from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.console.counted import counted
 from slm.console.errors import UsageError
 from slm.console.word_wrap import folded
+from slm.storage.json_reader import escaped
 
 
 def doctor(
@@ -40,7 +41,7 @@ def doctor(
     from runtimes.system.machine import describe_machine, this_cpu
 
     def tell(name: str, value: object) -> None:
-        typer.echo(folded(f"{name:<12} {value}", 13))
+        typer.echo(folded(f"{name:<12} {escaped(str(value))}", 13))
 
     if pin and unpin:
         raise UsageError("--pin and --unpin exclude each other: drop one")

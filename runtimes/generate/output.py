@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from runtimes.engine.generator import Generator
 from runtimes.engine.stream import Stream
 from runtimes.generate.interactive import InteractiveStory, write_turns
 from runtimes.generate.live_rate import LiveRate
+from runtimes.prompts_file.reader import LONGEST_LINE
 from runtimes.types import Completion
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError
@@ -57,25 +56,36 @@ class StoryOutput:
         finally:
             story = stream.completion
             self._save_stories([story])
-        self._end(story_json(self._generator, story) if self._as_json else "")
-        _report(self._generator, [story])
+        if not self._as_json:
+            self._end("")
+        elif _has_begun(story):
+            self._end(story_json(self._generator, story))
+        _report(self._generator, [story], 1)
+        self._tell_unsaved(_has_begun(story), "the story had not begun")
         return story
 
     def write_batch(self, batch: Batch) -> list[Completion]:
-        """Writes stories as soon as they and those before them have ended, and their figures."""
+        """Writes stories as soon as they and those before them have ended, and their figures.
+
+        After Ctrl-C, those that have not begun are left out. All are returned.
+        """
+        written: list[Completion] = []
         try:
-            for number, story in enumerate(batch.run()):
+            for story in filter(_has_begun, batch.run()):
                 if self._as_json:
                     self._end(story_json(self._generator, story))
                 else:
-                    self._write(BETWEEN * (number > 0) + story.full_text)
+                    self._write(BETWEEN * bool(written) + story.full_text)
                     self._flush()
+                written.append(story)
         finally:
             self._save_stories(batch.completions)
-        if not self._as_json:
+        if written and not self._as_json:
             self._end("")
-        _report(self._generator, batch.completions)
-        return batch.completions
+        stories = batch.completions
+        _report(self._generator, written, len(stories))
+        self._tell_unsaved(any(map(_has_begun, stories)), "no story had begun")
+        return stories
 
     def write_in_turns(self, story: InteractiveStory, lines: io.TextIOWrapper) -> None:
         """Writes a story with the reader, who enters lines."""
@@ -91,6 +101,7 @@ class StoryOutput:
             if self._save is not None and story.turns:
                 _write_text(self._save, story.text)
         self._end("")
+        self._tell_unsaved(bool(story.turns), "the story has no turn")
 
     def _show(self, stream: Stream) -> None:
         prompt = stream.completion.prompt
@@ -132,18 +143,27 @@ class StoryOutput:
 
     def _save_stories(self, stories: list[Completion]) -> None:
         """Writes the stories that have begun to the file."""
-        texts = [story.full_text for story in stories if story.ids or story.stats.finish_reason != "interrupted"]
+        texts = [story.full_text for story in stories if _has_begun(story)]
         if self._save is not None and texts:
             _write_text(self._save, BETWEEN.join(texts))
 
+    def _tell_unsaved(self, saved: bool, why: str) -> None:
+        if self._save is not None and not saved:
+            print(folded(f"{self._save}: not written, because {why}"), file=sys.stderr, flush=True)
+
+
+def _has_begun(story: Completion) -> bool:
+    """Returns whether a story has a token, or ended without one by itself."""
+    return bool(story.ids) or story.stats.finish_reason != "interrupted"
+
 
 def check_new_file(path: Path) -> None:
-    """Raises OSError unless a file can be written here, and SlmxError if there is one. Makes no new file."""
+    """Raises OSError unless a file can be written here, and SlmxError if there is one, or a folder. Makes none."""
     path = path.resolve()
     if path.is_file():
         raise SlmxError(f"{path}: exists already; choose another --save, or delete the file")
     if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise SlmxError(f"{path}: a folder; give --save the name of a file, such as {path / 'story.txt'}")
     if not path.exists():  # else it is a device or a pipe
         check_creatable(path)
 
@@ -173,14 +193,16 @@ def _read(stream: Stream, write: Callable[[str], None]) -> None:
 
 
 def _asked(lines: io.TextIOWrapper) -> Iterator[str]:
-    """Yields lines. On a terminal, a sign asks for each."""
+    """Yields lines. On a terminal, a sign asks for each. SlmxError if a line is too long."""
     asks = lines.isatty()
     while True:
         if asks:
             print(SIGN, end="", file=sys.stderr, flush=True)
-        line = lines.readline()
+        line = lines.readline(LONGEST_LINE + 1)
         if not line:
             return
+        if len(line) > LONGEST_LINE:
+            raise SlmxError(f"standard input: a line is longer than {LONGEST_LINE:,} characters; shorten it")
         yield line
 
 
@@ -193,10 +215,13 @@ def _write_text(path: Path, text: str) -> None:
         write_file(path, content)
 
 
-def _report(generator: Generator, stories: list[Completion]) -> None:
-    first = stories[0].stats
-    where = f"{generator.variant}, seed {first.seed}, {counted(generator.threads, 'thread')}"
-    if len(stories) == 1:
+def _report(generator: Generator, stories: list[Completion], asked: int) -> None:
+    """Prints the figures of the stories that were written, of those that were asked for."""
+    where = f"{generator.variant}, {counted(generator.threads, 'thread')}"
+    if stories:
+        where = f"{generator.variant}, seed {stories[0].stats.seed}, {counted(generator.threads, 'thread')}"
+    if asked == 1:
+        first = stories[0].stats
         speed = (
             f"{first.tokens_per_second:,.0f} tokens/s, " if first.tokens_per_second else ""
         )  # of one token there is none
@@ -206,9 +231,9 @@ def _report(generator: Generator, stories: list[Completion]) -> None:
         )
     else:
         tokens = sum(story.stats.tokens for story in stories)
-        seconds = max(story.stats.time_to_first_token + story.stats.decode_seconds for story in stories)
-        figures = (
-            f"{count_stories(len(stories))}, {counted(tokens, 'token')}, {tokens / seconds:,.0f} tokens/s together"
-        )
+        seconds = [story.stats.time_to_first_token + story.stats.decode_seconds for story in stories]
+        speed = f", {tokens / max(seconds):,.0f} tokens/s together" if tokens else ""
+        number = f"{len(stories):,} of {count_stories(asked)}" if len(stories) < asked else count_stories(asked)
+        figures = f"{number}, {counted(tokens, 'token')}{speed}"
     line = f"{figures} ({where})"
     print(styled(line, dim=True) if is_terminal() else line, file=sys.stderr, flush=True)

@@ -9,11 +9,14 @@ import sys
 import threading
 from pathlib import Path
 
+from runtimes.prompts_file.reader import LONGEST_LINE
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import require_file
 
 # Standard input that gives nothing for this many seconds is named, so that nobody wonders what the command waits for.
 SILENT_SECONDS = 1.0
+# A prompt is at most as long as a line of a file of prompts. No more is read, because a device or a pipe may not end.
+MOST_READ = LONGEST_LINE + len(b"\r\n") + 1
 
 
 def read_prompt(words: list[str], file: Path | None, piped: bool = True) -> str:
@@ -26,22 +29,27 @@ def read_prompt(words: list[str], file: Path | None, piped: bool = True) -> str:
 
     Raises:
         UsageError: There are words and a file.
-        SlmxError: The file is a folder or a bundle, the text is not UTF-8, or standard input is closed.
+        SlmxError: The file is a folder or a bundle, the text is not UTF-8 or too long, or standard input is closed.
     """
     prompt = " ".join(words)
     if file is not None:
         if prompt:
             raise UsageError("a prompt and --prompt-file exclude each other: drop one")
         require_file(file)
-        content = file.read_bytes()
+        with file.open("rb") as opened:
+            content = opened.read(MOST_READ)
     elif prompt == "-" or (piped and not words and _is_piped()):
         content = _read_standard_input()
     else:
         return as_utf8(prompt)
+    name = file or "standard input"
+    content = content.removesuffix(b"\n").removesuffix(b"\r")
+    if len(content) > LONGEST_LINE:
+        raise SlmxError(f"{name}: the prompt is longer than {LONGEST_LINE:,} bytes; shorten it")
     try:
-        return content.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise SlmxError(f"{file or 'standard input'}: not UTF-8 text; convert it to UTF-8") from None
+        raise SlmxError(f"{name}: not UTF-8 text; convert it to UTF-8") from None
 
 
 def as_utf8(argument: str) -> str:
@@ -67,13 +75,13 @@ def _is_piped() -> bool:
 
 
 def _read_standard_input() -> bytes:
-    """Reads standard input to its end, and says so if nothing has come for a while."""
+    """Reads standard input to its end or to the limit, and says so if nothing has come for a while."""
     stream = standard_input()
     line = "reading the prompt from standard input; < /dev/null starts without a prompt"
     timer = threading.Timer(SILENT_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
     try:
-        return bytes(stream.buffer.read())
+        return bytes(stream.buffer.read(MOST_READ))
     finally:
         timer.cancel()

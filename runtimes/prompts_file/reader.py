@@ -189,6 +189,15 @@ class _Ahead:
         return found
 
 
+def is_input(prompts: Path, path: Path) -> bool:
+    """Returns whether a path is the same file as the input, also by another name of it or by a link."""
+    try:
+        found = os.fstat(sys.stdin.fileno()) if prompts == STANDARD_INPUT else prompts.stat()
+        return stat.S_ISREG(found.st_mode) and os.path.samestat(found, path.stat())
+    except (AttributeError, OSError, ValueError):  # one is missing, or standard input is closed
+        return False
+
+
 def _open(path: Path) -> IO[bytes]:
     if path != STANDARD_INPUT:
         require_file(path)

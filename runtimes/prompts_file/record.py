@@ -15,6 +15,7 @@ from slm.storage.json_reader import Fields, parse_json
 
 FORMAT = 1
 SUFFIX = ".run"
+BEGINNING = b'{"format": '
 Settings = dict[str, object]
 
 
@@ -43,6 +44,12 @@ class Record:
     settings: Settings
     last: Checkpoint | None
     bytes: int
+
+    @staticmethod
+    def begins(path: Path) -> bool:
+        """Returns whether a file is empty or begins as a record, also as one of another version; OSError as `read`."""
+        with path.open("rb") as file:
+            return BEGINNING.startswith(file.read(len(BEGINNING)))  # a kill can leave a part
 
     @classmethod
     def read(cls, path: Path) -> Record | None:

@@ -14,13 +14,13 @@ from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
 from runtimes.prompts_file.lines import Fields, default_fields, read_line
 from runtimes.prompts_file.progress import Progress
-from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Shard
+from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Shard, is_input
 from runtimes.prompts_file.record import SUFFIX, Checkpoint
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
-from slm.console.counted import count_stories, counted
+from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.storage.locks import lock_folder
@@ -42,8 +42,8 @@ class PromptsJob:
         force: Whether stories of another run are replaced.
 
     Raises:
-        UsageError: A line cannot have these settings, a shard has no seed, both files are the same, or the file of
-            stories has the name of a text.
+        UsageError: A line cannot have these settings, a shard has no seed, the file of prompts would be replaced, or
+            the file of stories has the name of a text.
     """
 
     prompts: Path
@@ -56,8 +56,9 @@ class PromptsJob:
     def __post_init__(self) -> None:
         if self.shard is not None and self.settings.get("seed") is None:
             raise UsageError("--shard needs --seed: give all shards the same, so that together they are one run")
-        if self.out.resolve() == self.prompts.resolve():
-            raise UsageError(f"--out {self.out}: this is the file of prompts; choose another --out")
+        written = (self.out, self.out.with_name(self.out.name + SUFFIX))
+        if self.out.name and any(is_input(self.prompts, path) for path in written):
+            raise UsageError(f"--out {self.out}: it would replace the file of prompts; choose another --out")
         if self.out.suffix in TEXT_SUFFIXES:
             raise UsageError(f"--out {self.out}: its lines are JSON; name it {self.out.with_suffix('.jsonl')}")
         self.defaults()
@@ -112,9 +113,11 @@ def write_stories(generator: Generator, job: PromptsJob, log: Log) -> int:
             try:
                 run = _Run(generator, job, reader, file, waiting)
                 run.write()
+                file.begin()  # a part of the input may have no lines
             except (KeyboardInterrupt, SystemExit):
                 file.close()
-                log(f"stopped with {count_stories(file.done.rows)} in {job.out}; the same command goes on")
+                stories, command = file.kept()
+                log(f"stopped with {stories} in {job.out}; {command} goes on")
                 raise
             finally:
                 file.close()

@@ -74,21 +74,15 @@ class StoriesFile:
         last: How far the input was read when the last rows were written; None in a new run.
 
     Raises:
-        SlmxError: The file holds something else, or stories of another run.
+        SlmxError: The file holds something else, also with `force`, or stories of another run.
         OSError: It cannot be read.
     """
 
     def __init__(self, path: Path, settings: Settings, seed: int, force: bool) -> None:
-        self.path = path
+        self.path, self._force = path, force
         self._record_path = path.with_name(path.name + SUFFIX)
-        for file in (self.path, self._record_path):
-            if file.exists() and not file.is_file():
-                raise SlmxError(f"{file}: not a regular file; choose another --out")
+        self._refuse_foreign()
         record = Record.read(self._record_path) if path.exists() and not force else None
-        if record is None and path.exists() and path.stat().st_size and not force:
-            raise SlmxError(
-                f"{path}: exists already, without the record of a run; choose another --out, or add --force"
-            )
         if record is not None and settings["seed"] is None:
             settings = settings | {"seed": record.settings.get("seed")}
         if settings["seed"] is None:
@@ -103,7 +97,21 @@ class StoriesFile:
         self.last = record.last if record is not None else None
         self._record_bytes = record.bytes if record is not None else 0
         self.done = Done() if self.last is None else self._scan(self.last.line)
+        self._begun = self.last is not None
         self._descriptors: list[int] = []
+
+    def _refuse_foreign(self) -> None:
+        """Raises SlmxError if a file that slmx did not write would be replaced."""
+        for file in (self.path, self._record_path):
+            if file.exists() and not file.is_file():
+                raise SlmxError(f"{file}: not a regular file; choose another --out")
+        foreign = ""
+        if self._record_path.exists() and not Record.begins(self._record_path):
+            foreign = f"{self._record_path}: not the record of a run"
+        elif _size(self.path) and not _size(self._record_path):
+            foreign = f"{self.path}: exists already, without the record of a run"
+        if foreign:
+            raise SlmxError(f"{foreign}, and slmx never replaces such a file; choose another --out, or move it away")
 
     def _scan(self, most: int) -> Done:
         """Counts the rows of the lines up to `most`. What a kill or a power cut left after them is not counted."""
@@ -130,7 +138,7 @@ class StoriesFile:
         return done
 
     def open(self) -> None:
-        """Begins to write: what is not counted in `done` is cut off, and a new run gets its record.
+        """Opens the files. What is not counted in `done` is cut off, unless the run is new: see `begin`.
 
         Raises:
             SlmxError: The disk is full, or the folder cannot be written.
@@ -139,20 +147,34 @@ class StoriesFile:
             for path in (self._record_path, self.path):
                 self._descriptors.append(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666))
             record, stories = self._descriptors
-            if self.last is None:  # the old stories go first, so a kill never leaves them with a new record
-                os.ftruncate(stories, 0)
-                os.ftruncate(record, 0)
-                self._record_bytes = _append(record, 0, encode_settings(self._settings))
-                os.fsync(record)
-                sync(self.path.parent)
-            os.ftruncate(record, self._record_bytes)
-            os.ftruncate(stories, self.done.bytes)
+            if self._begun:
+                os.ftruncate(record, self._record_bytes)
+                os.ftruncate(stories, self.done.bytes)
         except OSError as error:
             raise self._unwritable(error) from error
         self._synced = time.monotonic()
 
+    def begin(self) -> None:
+        """Replaces the files of another run, if that has not been done. The first rows do it too.
+
+        Raises:
+            SlmxError: The disk is full or fails.
+        """
+        if self._begun:
+            return
+        record, stories = self._descriptors
+        try:  # the old stories go first, so a kill never leaves them with a new record
+            os.ftruncate(stories, 0)
+            os.ftruncate(record, 0)
+            self._begun = True
+            self._record_bytes = _append(record, 0, encode_settings(self._settings))
+            os.fsync(record)
+            sync(self.path.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
     def write(self, rows: Sequence[Row], now: Checkpoint) -> None:
-        """Appends rows.
+        """Appends rows. Those of another run are replaced now.
 
         Args:
             rows: The next rows, at least one.
@@ -161,6 +183,7 @@ class StoriesFile:
         Raises:
             SlmxError: The disk is full or fails. The rows before are kept.
         """
+        self.begin()
         record, stories = self._descriptors
         try:
             if self.last is None or rows[-1].line > self.last.line:
@@ -186,7 +209,7 @@ class StoriesFile:
             SlmxError: The disk fails.
         """
         try:
-            if len(self._descriptors) == 2:  # both files are open
+            if self._begun and len(self._descriptors) == 2:  # both files are open
                 os.ftruncate(self._descriptors[1], self.done.bytes)  # Ctrl-C can come while a row is written
                 self._sync()
         except OSError as error:
@@ -196,11 +219,21 @@ class StoriesFile:
                 os.close(descriptor)
             self._descriptors = []
 
+    def kept(self) -> tuple[str, str]:
+        """Returns in words what the file has after a run that did not end, and which command goes on."""
+        if not self._begun and _size(self.path):
+            return "the stories of the other run", "the same command"
+        return count_stories(self.done.rows), f"the same command{' without --force' if self._force else ''}"
+
     def _unwritable(self, error: OSError) -> SlmxError:
+        stories, command = self.kept()
         return SlmxError(
-            f"{self.path}: cannot write ({error.strerror}); it keeps {count_stories(self.done.rows)}; "
-            "make room, and the same command goes on"
+            f"{self.path}: cannot write ({error.strerror}); it keeps {stories}; make room, and {command} goes on"
         )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _append(descriptor: int, position: int, content: bytes) -> int:

@@ -38,6 +38,8 @@ class WriteError(OSError):
 
 def write_advice(number: int | None) -> str:
     """Returns what to do after an error of writing."""
+    if number == errno.ENAMETOOLONG:
+        return "choose a shorter name"
     if number in FULL:
         return "free space there, or use another folder"
     return "check the disk, or use another folder" if number == errno.EIO else "use another folder"

@@ -56,6 +56,11 @@ def as_plain_text(text: str) -> str:
     return "".join(char if is_plain_text(char) else "?" for char in text[:MAX_TEXT])
 
 
+def escaped(text: str) -> str:
+    """Replaces the characters that `is_plain_text` refuses by their escapes, such as `\\n`."""
+    return "".join(char if is_plain_text(char) else ascii(char)[1:-1] for char in text)
+
+
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:
     """Parses JSON that may come from an attacker.
 

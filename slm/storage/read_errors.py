@@ -15,6 +15,7 @@ ADVICE = {
     errno.ENOTDIR: "check the path",
     errno.EACCES: "check its permissions",
     errno.EPERM: "check its permissions",
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 

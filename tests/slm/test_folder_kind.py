@@ -87,6 +87,15 @@ def test_the_message_is_as_a_shell_reads_it(places: dict[Kind, Path]) -> None:
     assert str(wrong_kind(empty, Kind.BUNDLE)) == line
 
 
+def test_control_characters_of_a_path_are_in_no_command(tmp_path: Path) -> None:
+    empty = tmp_path / "a\x1bb"
+    empty.mkdir()
+    for path in (empty, Path("a\nb")):
+        told = str(wrong_kind(path, Kind.BUNDLE))
+        assert told.startswith(f"{path}: no bundle here (")
+        assert told.endswith("slmx export --out NEW makes one")
+
+
 def test_a_missing_packed_bundle_leads_to_the_command_that_makes_one() -> None:
     line = "a b.slmx: no bundle here (no such file or folder); slmx pack BUNDLE --out 'a b.slmx' makes one"
     assert str(wrong_kind(Path("a b.slmx"), Kind.BUNDLE)) == line

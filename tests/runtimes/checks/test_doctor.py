@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -12,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -270,7 +272,7 @@ def test_a_pinned_way_is_what_every_command_takes(
     assert load(bundle).variant == "int8"
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 2, "bundles": {}}', "[" * 10_000])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format_version": 0, "bundles": {}}', "[" * 10_000])
 def test_a_damaged_file_of_pins_is_a_warning_and_doctor_mends_it(
     slmx: Slmx, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -303,14 +305,65 @@ def test_the_warning_of_a_damaged_file_of_pins_is_one_line_on_stderr(tmp_path: P
     assert warning.startswith(f"{tmp_path}/slmx/variants.json: damaged (")
 
 
+def test_one_damaged_pin_leaves_the_others(
+    slmx: Slmx, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    nano, tiny = Bundle.open(SHIPPED_BUNDLES / "nano"), Bundle.open(bundles.tiny_bundle(tiny_checkpoint))
+    kept, odd = Pin("int8", 1, this_cpu()), Pin("int8", 999, this_cpu())
+    write_pin(nano, kept)
+    write_pin(tiny, odd)
+    assert find_pin(nano, this_cpu()) == kept
+    assert caplog.messages == []
+    assert find_pin(tiny, this_cpu()) is None
+    assert caplog.messages[-1] == (
+        f"{pins_path()}: the choice for this bundle is damaged; slmx doctor --pin or --unpin mends it; "
+        "going on without a choice"
+    )
+    assert "nothing was pinned" in slmx("doctor", "--unpin", "--bundle", tiny.path).stdout
+    assert caplog.messages[-1] == f"{pins_path()}: 1 choice was damaged and removed"
+    assert read_pins(pins_path()) == {nano.manifest_sha256: kept}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "a folder, and slmx keeps the choices in a file there; remove that folder"),
+        ('{"format_version": 2}', "written by a newer slmx (format 2); update slmx, or remove that file"),
+    ],
+)
+def test_a_file_of_pins_that_cannot_be_replaced_is_one_line_before_the_measurement(
+    slmx: Slmx, tmp_path: Path, content: str | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    pins_path().parent.mkdir()
+    pins_path().mkdir() if content is None else pins_path().write_text(content)
+    for option in ("--pin", "--unpin"):
+        assert slmx.refuses_unchanged("doctor", option) == f"{pins_path()}: {said}"
+    assert load().variant == "int8"
+
+
 def test_a_folder_of_settings_that_cannot_be_written_is_one_line(
-    slmx: Slmx, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
-    ran = slmx("doctor", "--pin", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
-    assert (ran.code, ran.stderr.count("cannot be made a folder")) == (1, 1)
-    assert "measuring" not in ran.stderr
+    advice = "set XDG_CONFIG_HOME to a folder that slmx can write to"
+    assert slmx.refuses("doctor", "--pin") == f"{pins_path()}: cannot write (Not a directory); {advice}"
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    monkeypatch.setattr("runtimes.checks.pins.check_creatable", mock.Mock(side_effect=denied))
+    assert slmx.refuses("doctor", "--pin") == f"{pins_path()}: cannot write (Permission denied); {advice}"
+
+
+def test_control_characters_of_a_path_are_escaped(
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "a\x1bb\n"))
+    assert slmx("doctor", "--unpin").stdout.endswith(r"a\x1bb\n/slmx/variants.json" + "\n")
+    pins_path().mkdir(parents=True)
+    load()
+    assert r"a\x1bb\n/slmx/variants.json: a folder" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("folder", ["/" + "a" * 300, None])
@@ -333,7 +386,7 @@ def test_of_two_pins_at_once_none_is_lost(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
-    def read_slowly(path: Path) -> dict[str, Pin]:
+    def read_slowly(path: Path) -> dict[str, Pin | None]:
         found = read_pins(path)
         time.sleep(0.2)
         return found

@@ -142,6 +142,13 @@ def test_the_command_keeps_the_story_on_stdout_and_saves_it(bundle: Path, tmp_pa
     assert "a turn has at most 6 tokens" in ran.stderr
 
 
+def test_a_story_without_a_turn_is_not_saved_and_that_is_told(bundle: Path, tmp_path: Path) -> None:
+    command = ("generate", "Once", "-i", "--bundle", bundle, "--max-tokens", "6", "--save", "story.txt")
+    ran = run_slmx(*command, cwd=tmp_path, input="/undo\n/quit\n")
+    assert (ran.returncode, list(tmp_path.iterdir())) == (0, [])
+    assert ran.stderr.splitlines()[-1] == "story.txt: not written, because the story has no turn"
+
+
 def test_what_does_not_go_together_is_one_line(bundle: Path, slmx: Slmx) -> None:
     for flags, named in {("--json",): "--json", ("-n", "2"): "-n", ("--json", "-"): "--json and -"}.items():
         line = slmx.refuses("generate", "-i", "--bundle", bundle, *flags, code=2)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from runtimes import load
 from runtimes.engine.batch import Batch
+from runtimes.engine.batcher import Batcher
+from runtimes.engine.generator import SLOTS
 from runtimes.engine.session import Session
 from runtimes.generate.output import check_new_file
 from runtimes.types import GenerationConfig, SamplingParams
@@ -79,7 +82,11 @@ def test_a_copy_that_cannot_be_saved_is_known_before_the_story(
         "no/such é #1/s.txt: cannot write (No such file or directory); use another folder"
     )
     Path("100% folder").mkdir()
-    assert slmx.refuses(*arguments, "100% folder").endswith("100% folder: Is a directory")
+    line = slmx.refuses(*arguments, "100% folder")
+    assert re.search(
+        r"100% folder: a folder; give --save the name of a file, such as /.*/100% folder/story\.txt$", line
+    )
+    assert slmx.refuses(*arguments, "a" * 300).endswith("; choose a shorter name")
     assert sorted(path.name for path in Path.cwd().iterdir()) == ["100% folder"]
 
 
@@ -169,6 +176,39 @@ def test_ctrl_c_ends_a_story_and_saves_it(bundle: Path, slmx: Slmx, monkeypatch:
     assert Path("s.txt").read_text("utf-8") == ran.stdout
     assert "5 tokens, " in ran.stderr
     assert "stopped by interrupted" in ran.stderr
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_ctrl_c_leaves_out_stories_that_never_began(
+    bundle: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch, steps: int, flags: tuple[str, ...]
+) -> None:
+    step, left = Batcher.step, iter(range(steps))
+
+    def interrupted(batcher: Batcher) -> object:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return step(batcher)
+
+    monkeypatch.setattr(Batcher, "step", interrupted)
+    options = ("--min-tokens", "9", "-n", str(SLOTS + 9), "--save", "s.txt", *flags)
+    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, *options)
+    assert ran.code == 130
+    written = ran.stdout.splitlines() if flags else ran.stdout.split("\n---\n") if ran.stdout else []
+    assert len(written) == (SLOTS if steps else 0)
+    assert ran.stderr.startswith(f"{len(written)} of {SLOTS + 9} stories, {len(written) * (steps + 1)} tokens")
+    last = ran.stderr.splitlines()[-1]
+    assert (last == "s.txt: not written, because no story had begun") != bool(written)
+    assert Path("s.txt").exists() == bool(written)
+
+
+@pytest.mark.parametrize(("flags", "shown"), [((), "Lily\n"), (("--json",), "")])
+def test_ctrl_c_before_the_first_token_writes_no_object(
+    bundle: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], shown: str
+) -> None:
+    monkeypatch.setattr(Session, "prefill", mock.Mock(side_effect=KeyboardInterrupt))
+    ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, *flags)
+    assert (ran.code, ran.stdout, ran.stderr.startswith("0 tokens, ")) == (130, shown, True)
 
 
 def test_stop_strings_and_limits_reach_the_story(bundle: Path, slmx: Slmx) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from runtimes.generate.prompt_input import read_prompt
+from runtimes.prompts_file.reader import LONGEST_LINE
 from tests import bundles
+from tests.bundles import Slmx
 from tests.conftest import run_slmx
 
 pytestmark = pytest.mark.slow
@@ -82,6 +85,33 @@ def test_a_pipe_that_is_not_text_is_one_line(bundle: Path, tmp_path: Path) -> No
     ran = subprocess.run(command, cwd=tmp_path, input=b"caf\xe9", capture_output=True, check=False)
     assert (ran.returncode, ran.stdout) == (1, b"")
     assert ran.stderr == b"slmx: standard input: not UTF-8 text; convert it to UTF-8\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--prompt-file", "/dev/zero"], "/dev/zero: the prompt is longer than 1,048,576 bytes; shorten it"),
+        ([], "standard input: the prompt is longer than 1,048,576 bytes; shorten it"),
+        (["-i"], "standard input: a line is longer than 1,048,576 characters; shorten it"),
+    ],
+)
+def test_of_an_input_without_an_end_only_a_part_is_read(
+    slmx: Slmx, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    if not Path("/dev/zero").exists():
+        pytest.skip("this system has no /dev/zero")
+    monkeypatch.setattr("runtimes.generate.prompt_input._is_piped", lambda: True)
+    with Path("/dev/zero").open() as endless:
+        monkeypatch.setattr("sys.stdin", endless)
+        ran = slmx("generate", *options)
+    assert (ran.code, ran.stdout.strip()) == (1, "")
+    assert ran.stderr.splitlines()[-1] == f"slmx: {said}"
+
+
+def test_the_longest_prompt_may_end_with_a_line_break(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_bytes(b"a" * LONGEST_LINE + b"\r\n")
+    assert read_prompt([], path) == "a" * LONGEST_LINE
 
 
 def test_in_turns_a_pipe_holds_the_turns(bundle: Path, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "--shard needs --seed" in slmx.refuses(*whole, "--shard", "1/2", code=2)
     assert "n must be a whole number from 1 to 64" in slmx.refuses(*whole, "-n", "65", code=2)
     same = (*begin, "--prompts", prompts, "--out", "p.txt", "--force")
-    assert "this is the file of prompts" in slmx.refuses(*same, code=2)
+    assert "it would replace the file of prompts" in slmx.refuses(*same, code=2)
     named_text = (*begin, "--prompts", prompts, "--out", "stories.txt")
     assert "stories.txt: its lines are JSON; name it stories.jsonl" in slmx.refuses(*named_text, code=2)
     assert "no.txt: No such file" in slmx.refuses(*begin, "--prompts", "no.txt", "--out", "o.jsonl")

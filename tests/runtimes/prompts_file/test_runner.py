@@ -169,6 +169,11 @@ def test_another_input_is_refused_and_a_longer_one_goes_on(generator: Generator,
     assert out.read_bytes().startswith(before)
     assert len(rows(out)) == 3
     prompts.write_text("Ben\n", "utf-8")
+    kept = out.read_bytes()
+    with mock.patch.object(Batcher, "step", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        write(generator, prompts, out, force=True)
+    assert REPORTS[-1] == f"stopped with the stories of the other run in {out}; the same command goes on"
+    assert out.read_bytes() == kept
     write(generator, prompts, out, force=True)
     assert [row["prompt"] for row in rows(out)] == ["Ben"]
 
@@ -202,6 +207,21 @@ def test_log_probabilities_and_ids_are_those_of_the_story(generator: Generator, 
     assert row["prompt_ids"] == generator.encode("Tom")
     assert row["logprobs"] == pytest.approx(alone.logprobs, abs=1e-4)
     assert [[*map(int, likely)] for likely in row["top_logprobs"]] == [[*likely] for likely in alone.top_logprobs]
+
+
+@pytest.mark.parametrize("name", ["link.jsonl", "hard.jsonl", "p.jsonl", "of_a_record.jsonl"])
+def test_the_prompts_are_never_the_file_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('"Tom"\n', "utf-8")
+    (tmp_path / "link.jsonl").symlink_to(prompts)
+    (tmp_path / "hard.jsonl").hardlink_to(prompts)
+    (tmp_path / "of_a_record.jsonl.run").hardlink_to(prompts)
+    with prompts.open() as opened:
+        monkeypatch.setattr("sys.stdin", opened)
+        for given in (prompts, Path("-")):
+            with pytest.raises(UsageError, match="it would replace the file of prompts; choose another --out"):
+                PromptsJob(given, tmp_path / name, SETTINGS, force=True)
+    PromptsJob(prompts, tmp_path / "o.jsonl", SETTINGS, force=True)
 
 
 def test_parts_need_a_seed(tmp_path: Path) -> None:

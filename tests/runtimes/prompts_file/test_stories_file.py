@@ -32,10 +32,10 @@ def out(tmp_path: Path) -> Path:
     return path
 
 
-def refused(path: Path, **changes: object) -> str:
+def refused(path: Path, force: bool = False, **changes: object) -> str:
     before = path.read_bytes()
     with pytest.raises(SlmxError) as caught:
-        StoriesFile(path, SETTINGS | changes, 0, False)
+        StoriesFile(path, SETTINGS | changes, 0, force)
     assert path.read_bytes() == before
     return str(caught.value)
 
@@ -97,16 +97,37 @@ def test_a_file_of_someone_else_is_refused(out: Path) -> None:
     assert "row 4 is not one that slmx wrote" in refused(out)
     out.write_bytes(whole)
     record = out.with_name("o.jsonl.run")
-    record.write_text("notes\n")
+    record.write_bytes(record.read_bytes()[:30] + b"\n")
     assert "not the record of a run" in refused(out)
-    record.unlink()
-    assert "exists already, without the record of a run" in refused(out)
+    never = ", and slmx never replaces such a file; choose another --out, or move it away"
+    for force in (False, True):
+        record.write_text("notes\n")
+        assert refused(out, force) == f"{record}: not the record of a run{never}"
+        record.write_text("")
+        assert refused(out, force) == f"{out}: exists already, without the record of a run{never}"
+        record.unlink()
+        assert refused(out, force) == f"{out}: exists already, without the record of a run{never}"
+
+
+def test_a_record_of_someone_else_is_refused_without_stories(tmp_path: Path) -> None:
+    record = tmp_path / "o.jsonl.run"
+    record.write_text("notes\n")
+    with pytest.raises(SlmxError, match="not the record of a run, and slmx never replaces such a file"):
+        StoriesFile(tmp_path / "o.jsonl", SETTINGS, 0, True)
+    assert record.read_text() == "notes\n"
 
 
 def test_force_begins_anew(out: Path) -> None:
+    before = out.read_bytes()
     file = StoriesFile(out, SETTINGS | {"temperature": 0.5}, 0, True)
     assert (file.done.rows, file.last) == (0, None)
     file.open()
     file.close()
+    assert out.read_bytes() == before, "the old rows stay until there are new ones"
+    assert file.kept() == ("the stories of the other run", "the same command")
+    file.open()
+    file.begin()
+    file.close()
     assert out.read_bytes() == b""
+    assert file.kept() == ("0 stories", "the same command without --force")
     assert StoriesFile(out, SETTINGS | {"temperature": 0.5}, 0, False).done.rows == 0
