@@ -33,7 +33,7 @@ def serve(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[BUNDLE]...",
+            metavar="BUNDLE...",
             help="Folders, archives, or names that slmx list shows; each is a model of that name.",
             show_default=BUNDLE_DEFAULT,
         ),
