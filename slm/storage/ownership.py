@@ -86,7 +86,7 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
     foreign = foreign_file(target, listing)
     if foreign is not None and not (target / listing.file).is_file():
         raise SlmxError(
-            f"{target}: holds other files, such as {foreign}, and slmx writes here only to a folder of its own; "
+            f"{target}: not empty: it holds other files, such as {foreign}, and slmx writes only to a folder of its own; "
             "choose another --out"
         )
     if foreign is not None:

@@ -240,7 +240,7 @@ def test_the_parent_of_a_data_set_is_a_folder_of_other_things(plan: PrepareSetti
     prepare(replace(plan, out=plan.out / "data"), QUIET)
     with pytest.raises(SlmxError) as caught:
         prepare(plan, QUIET)
-    said = "holds other files, such as data/dataset.json, and slmx writes here only to a folder of its own"
+    said = "not empty: it holds other files, such as data/dataset.json, and slmx writes only to a folder of its own"
     assert str(caught.value) == f"{plan.out}: {said}; choose another --out"
 
 
