@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import sys
@@ -18,9 +17,8 @@ from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.examples import EXAMPLES
 from slm.console.signals import signals_end_as_exceptions
 from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
-from slm.storage.disk import FULL, WriteError, write_advice
 from slm.storage.json_reader import escaped
-from slm.storage.read_errors import ADVICE
+from slm.storage.system_errors import system_line
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.
 COMMANDS = {
@@ -164,9 +162,7 @@ def main() -> None:
     except OSError as error:
         if error.strerror is None:
             raise
-        where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")
-        said = f"{where}{': ' if where else ''}{error.strerror}{_advice(error.errno)}"
-        _tell(f"slmx: {error if isinstance(error, WriteError) else said}")
+        _tell(f"slmx: {system_line(error)}")
         raise SystemExit(1) from None
     except Exception:
         if signals.number:  # an import that a signal stops fails in many ways
@@ -186,22 +182,3 @@ def _fail(error: SlmxError) -> NoReturn:
 def _tell(message: str) -> None:
     """Prints an error as one line on stderr. Control characters, such as a line break in a name, are escaped."""
     typer.echo(escaped(message.strip()[:LONGEST_LINE]), err=True)
-
-
-def _advice(number: int | None) -> str:
-    """Returns what to do after an error of the system, with "; " before it; "" if there is no advice."""
-    if number in (*FULL, errno.EIO, errno.EROFS):
-        return f"; {write_advice(number)}"
-    return f"; {ADVICE[number]}" if number in ADVICE else ""
-
-
-def _stdout_is_full() -> bool:
-    """Returns whether standard output is a file on a full disk, or a device that takes nothing."""
-    try:
-        os.write(1, b"")
-        if sys.platform == "win32":
-            return False
-        disk = os.fstatvfs(1)
-    except OSError as error:
-        return error.errno == errno.ENOSPC
-    return disk.f_blocks > 0 and disk.f_bavail == 0  # a pipe has no blocks

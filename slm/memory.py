@@ -1,12 +1,29 @@
-"""The peak memory of this process. It imports nothing large, because its users measure what imports cost."""
+"""The peak memory of this process, and the free memory of the machine.
+
+It imports nothing large, because its users measure what imports cost.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+# Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Returns the available memory in bytes, at most the container's limit; None if neither can be read."""
+    found = []
+    with suppress(OSError, ValueError):
+        (line,) = (row for row in meminfo.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
+        found.append(int(line.split()[1]) * 1024)
+    with suppress(OSError, ValueError):  # "max" is no limit
+        found.append(int((cgroup / "memory.max").read_text("utf-8")))
+    return min(found, default=None)
 
 
 def peak_bytes() -> int:

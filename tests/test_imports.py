@@ -37,6 +37,8 @@ LIGHT_SLM = {
     "slm.storage.json_reader",
     "slm.storage.read_errors",
     "slm.storage.listing",
+    "slm.storage.system_errors",
+    "slm.memory",
     "slm.metrics",
     "slm.presets",
     "slm.tokenizers.sentencepiece",

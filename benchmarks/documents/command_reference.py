@@ -19,7 +19,7 @@ def reference() -> str:
 
 def _section(name: str, command: Any) -> str:  # noqa: ANN401  # a command of click
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
-    usage = " ".join(f"[{one.make_metavar(_context(command)).strip('[]')}]" for one in arguments)
+    usage = " ".join(_usage(command, one) for one in arguments)
     parts = [f"## slmx {name}", inspect.cleandoc(command.help or ""), f"    slmx {name} [OPTIONS] {usage}".rstrip()]
     panels: dict[str, list[str]] = {}
     for parameter in command.params:
@@ -31,6 +31,12 @@ def _section(name: str, command: Any) -> str:  # noqa: ANN401  # a command of cl
         parts.append("\n".join([f"| {title} | | |", "|---|---|---|", *rows]))
     parts.append("\n".join(("Examples:", "", *(f"    {line}" for line in EXAMPLES[name]))))
     return "\n\n".join(parts)
+
+
+def _usage(command: Any, argument: Any) -> str:  # noqa: ANN401  # of click
+    """Returns an argument as a usage line has it: in square brackets if it may be left out."""
+    name = argument.make_metavar(_context(command))
+    return name if argument.required else f"[{name}]"
 
 
 def _row(command: Any, parameter: Any) -> str:  # noqa: ANN401  # a parameter of click

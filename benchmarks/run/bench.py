@@ -26,8 +26,9 @@ from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import float_threads
-from runtimes.system.machine import memory_bytes, usable_cores
+from runtimes.system.machine import usable_cores
 from slm.console.errors import SlmxError
+from slm.memory import memory_bytes
 from slm.presets import GPTConfig, get_preset
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import lock_folder

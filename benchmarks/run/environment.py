@@ -18,7 +18,8 @@ from benchmarks.peers import PeerKind
 from benchmarks.report.warnings import busy_before
 from runtimes.checks.doctor import limits
 from runtimes.system.busy import BusyWatch
-from runtimes.system.machine import CGROUP, describe_machine, memory_bytes
+from runtimes.system.machine import describe_machine
+from slm.memory import CGROUP, memory_bytes
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 ROOT = Path(__file__).resolve().parents[2]

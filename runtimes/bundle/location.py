@@ -124,17 +124,23 @@ def _folded(name: str) -> str:
 def find_bundle(bundle: Path | None, say: bool = True) -> Path:
     """Returns the path of the bundle that a command opens; SlmxError as in `bundle_path`.
 
-    By default this is `bundles/nano` in the current folder if an export wrote it, which is reported on stderr if `say`,
-    else the one inside the package.
+    By default this is `bundles/nano` in the current folder if an export wrote it, else the one inside the package.
+
+    Args:
+        bundle: A folder, an archive or a name; None is the default.
+        say: Whether `default_notice` is printed on stderr if the default is taken.
     """
     if bundle is not None:
         return bundle_path(bundle)
+    if say and (line := default_notice()):
+        print(line, file=sys.stderr)
     exported = BUNDLES / DEFAULT_BUNDLE
-    if (exported / MANIFEST_FILE).is_file():
-        if say:
-            print(
-                f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)",
-                file=sys.stderr,
-            )
-        return exported
-    return SHIPPED_BUNDLES / DEFAULT_BUNDLE
+    return exported if (exported / MANIFEST_FILE).is_file() else SHIPPED_BUNDLES / DEFAULT_BUNDLE
+
+
+def default_notice() -> str:
+    """Returns the line that tells which bundle is the default; "" if it is the shipped one."""
+    exported = BUNDLES / DEFAULT_BUNDLE
+    if not (exported / MANIFEST_FILE).is_file():
+        return ""
+    return f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)"

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import MOST_THREADS
-from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, memory_bytes, usable_cores
+from runtimes.system.machine import cpu_features, cpu_fields, cpu_quota, usable_cores
 from slm.console.counted import counted
+from slm.memory import memory_bytes
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle

@@ -87,7 +87,7 @@ def list_bundles(as_json: Annotated[bool, typer.Option("--json", help="Print one
     entries = find()
     if as_json:
         values = [asdict(entry) | {"origin": entry.origin.value, "path": str(entry.path)} for entry in entries]
-        typer.echo(json.dumps(values, indent=1))
+        typer.echo(json.dumps(values, indent=1, ensure_ascii=False))
         return
     rows = [("name", "origin", "MB", "date", "variants", "source"), *map(_row, entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]

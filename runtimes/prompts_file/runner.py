@@ -18,11 +18,11 @@ from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Sha
 from runtimes.prompts_file.record import SUFFIX, Checkpoint
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
-from runtimes.system.machine import memory_bytes
 from runtimes.types import Settings
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
+from slm.memory import memory_bytes
 from slm.storage.locks import lock_folder
 
 WINDOW = 4  # stories of each slot that are begun and not yet in the file

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, default_notice, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
 from runtimes.serve.protocol.log import log_to_stderr, tell
 from slm.console.counted import count_stories
@@ -33,7 +33,7 @@ def serve(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[BUNDLE]...",
+            metavar="BUNDLE...",
             help="Folders, archives, or names that slmx list shows; each is a model of that name.",
             show_default=BUNDLE_DEFAULT,
         ),
@@ -114,6 +114,8 @@ def serve(
         for option, seconds in seconds_of.items():
             if not seconds <= MOST_SECONDS:  # also if it is NaN
                 raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
+        if api_key_env == "":
+            raise UsageError(f"--api-key-env: the name is empty; give that of a variable, such as {KEY_VARIABLE}")
         variable = api_key_env or KEY_VARIABLE
         value = os.environ.get(variable)
         if api_key_env and value is None:
@@ -135,7 +137,9 @@ def serve(
             Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
         )
         raise_descriptor_limit(connections)
-        paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)]
+        if not bundles and log_json and (line := default_notice()):
+            tell("bundle", line)
+        paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None, say=not log_json)]
         models = open_models(paths, require_signature, variant, threads, max_batch, queue)
         bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
         state = ServerState(models, bounds, request_seconds, int(time.time()))

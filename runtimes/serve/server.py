@@ -28,6 +28,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 # asyncio accepts so many connections before it looks at those that are open: closed ones must not look like a crowd.
 ACCEPTED_AT_ONCE = 8
 LAST_SECONDS = 5  # after the stories have ended, in which answers are sent
+LAST_LINE_SECONDS = 1  # in which the last line is written after a second signal
 
 
 class StoryServer(uvicorn.Server):
@@ -87,6 +88,10 @@ class StoryServer(uvicorn.Server):
     def stop(self, number: int, frame: FrameType | None = None) -> None:
         """Begins the end of the server; the second time, ends the process."""
         if self._stopping.requested:
+            # A log that nobody reads may block its writer, and must not keep the process.
+            last = threading.Thread(target=tell, args=("stopped", "stopped at once by a second signal"), daemon=True)
+            last.start()
+            last.join(LAST_LINE_SECONDS)
             os._exit(128 + number)
         self._stopping.requested = self.should_exit = True
 

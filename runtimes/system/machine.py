@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
 from pathlib import Path
+
+from slm.memory import CGROUP
 
 PACKAGES = ("slmx", "torch", "onnxruntime", "onnx", "numpy")
 FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimddp", "i8mm")
@@ -13,8 +14,6 @@ FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "asimdd
 ARM, CPU_PARTS = "0x41", {"0xd03": "Cortex-A53", "0xd08": "Cortex-A72", "0xd0b": "Cortex-A76"}
 THERMAL = Path("/sys/class/thermal/thermal_zone0/temp")
 FREQUENCY = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
-# Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def cpu_quota(cgroup: Path = CGROUP) -> float | None:
@@ -31,17 +30,6 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota(cgroup)
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
-
-
-def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Returns the available memory in bytes, at most the container's limit; None if neither can be read."""
-    found = []
-    with suppress(OSError, ValueError):
-        (line,) = (row for row in meminfo.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
-        found.append(int(line.split()[1]) * 1024)
-    with suppress(OSError, ValueError):  # "max" is no limit
-        found.append(int((cgroup / "memory.max").read_text("utf-8")))
-    return min(found, default=None)
 
 
 def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:

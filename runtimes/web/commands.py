@@ -24,7 +24,7 @@ def web(
     bundles: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[BUNDLE]...",
+            metavar="BUNDLE...",
             help="Folders, archives, or names that slmx list shows; several give a menu.",
             show_default=BUNDLE_DEFAULT,
         ),

@@ -284,8 +284,11 @@ def _linear(name: str, tensor: Tensor) -> Tensor:
 
 def _licence(source: Path) -> str | None:
     """Returns the licence, or several, that the model card names in its first lines; None if it names none."""
+    path = source / "README.md"
+    if not path.is_file():  # a pipe would be waited for
+        return None
     try:
-        with (source / "README.md").open(encoding="utf-8", errors="replace") as card:
+        with path.open(encoding="utf-8", errors="replace") as card:
             found = LICENCE.search(card.read(MAX_CARD_BYTES))
     except OSError:
         return None

@@ -18,7 +18,7 @@ from slm.importers.imported_tokenizer import (
     some,
 )
 from slm.importers.split_rules import find_rules
-from slm.storage.json_reader import Fields, read_json
+from slm.storage.json_reader import Fields, read_json, read_limited
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import END_OF_TEXT, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE
@@ -95,7 +95,7 @@ def _read(folder: Path) -> object:
 def _read_gpt2(folder: Path) -> dict[str, Any]:
     """Returns the tokenizer.json of a folder that has GPT-2's older files instead."""
     vocab = read_json(folder / VOCABULARY_FILE, MAX_JSON_BYTES)
-    lines = (folder / MERGES_FILE).read_text("utf-8").split("\n")
+    lines = read_limited(folder / MERGES_FILE, MAX_JSON_BYTES).decode("utf-8").split("\n")
     start = 1 if lines[0].startswith("#version") else 0
     settings = _optional(folder / SETTINGS_FILE)
     found = settings.get("tokenizer_class", GPT2_CLASSES[0])

@@ -102,6 +102,8 @@ def _read(path: Path, settings: ImportSettings, log: Log) -> ForeignModel:
 
         _refuse(settings, "a folder", "tokenizer", "shape", "n_head")
         return read_hugging_face(path, settings.block_size)
+    if not path.is_file():
+        raise SlmxError(f"{path}: not a regular file; write the model to a file, and name that")
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -174,7 +176,8 @@ def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
 
         return llama2c_tokenizer(path)
     if not path.is_dir():
-        raise SlmxError(f"{path}: no such file or folder; --tokenizer names one with the tokenizer of the model")
+        problem = "not a regular file" if path.exists() else "no such file or folder"
+        raise SlmxError(f"{path}: {problem}; --tokenizer names one with the tokenizer of the model")
     if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE):
         from slm.folder_kind import find_checkpoint
         from slm.tokenizers.settings import settings_of

@@ -84,6 +84,11 @@ def check_replaceable(target: Path, listing: Listing | None, replace: bool, fixe
             "choose another --out, or move the folder away"
         )
     foreign = foreign_file(target, listing)
+    if foreign is not None and not (target / listing.file).is_file():
+        raise SlmxError(
+            f"{target}: not empty: it holds other files, such as {foreign}, and slmx writes only to a folder "
+            "of its own; choose another --out"
+        )
     if foreign is not None:
         raise SlmxError(
             f"{target}: not empty: {foreign} was not made by slmx or was changed since, and slmx never replaces such "

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slm.console.errors import SlmxError
+from slm.storage.json_reader import read_limited
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, ByteLevel, missing_bytes
 from slm.tokenizers.settings import DEFAULT_SETTINGS, SCHEMES, TokenizerSettings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from slm.tokenizers.sentencepiece import SentencePiece
 
+MAX_RANKS_BYTES = 2**27
 RANKS_FILE = "tokenizer.tiktoken"
 JSON_FILE = "tokenizer.json"
 # How many times as long as its normal form C a text can be, in UTF-8. Three Hangul letters are one syllable.
@@ -164,9 +166,10 @@ class Tokenizer:
         """Reads the `tokenizer.tiktoken` of a folder; SlmxError if it is missing or not a rank file."""
         path = folder / RANKS_FILE
         try:
-            return cls.from_bytes(path.read_bytes(), str(path), settings)
-        except OSError as error:
+            content = read_limited(path, MAX_RANKS_BYTES)
+        except (OSError, ValueError) as error:
             raise unreadable(path, error, "the tokenizer", "copy the folder again") from error
+        return cls.from_bytes(content, str(path), settings)
 
     @classmethod
     def from_bytes(cls, content: bytes, where: str, settings: TokenizerSettings = DEFAULT_SETTINGS) -> Tokenizer:

@@ -14,6 +14,7 @@ from rich.console import Console
 from slm.console.counted import counted, duration
 from slm.train.hardware import compiling
 from slm.train.loop import Trainer
+from slm.train.memory import naming_shortages
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import KEPT_CHECKPOINTS, RunFolder
 from slm.train.summary import peak_memory
@@ -77,7 +78,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
         SlmxError: As in `slm.train.loop.train`.
     """
     RunFolder(settings.out).check_free()
-    with tempfile.TemporaryDirectory() as work:
+    with tempfile.TemporaryDirectory() as work, naming_shortages():
         trainer = Trainer(replace(settings, out=Path(work) / "run"), console)
         plan = trainer.plan
         trainer.model.train()

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from slm.train.hardware import (
     repeatable_sums,
     why_not_compiled,
 )
+from slm.train.memory import ShortageError, check_memory, naming_shortages
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.qat import as_exported
@@ -71,18 +72,22 @@ class Trainer:
             settings = self.folder.remembered(settings)
         self.settings = settings
         start = find_start(settings, self.folder)
-        start.check_shape(settings)  # before the text is prepared, which can take long
+        config = start.check_shape(settings)  # before the text is prepared, which can take long
         self.preset = start.preset
         accumulate = settings.accumulate or (start.state.plan.accumulate if start.state else 1)
         self.accelerator = make_accelerator(settings, accumulate)
         self.is_main = self.accelerator.is_main_process
         console.quiet = console.quiet or not self.is_main
+        processes, device = self.accelerator.num_processes, self.accelerator.device
+        # The vocabulary of the text and the batch of a run to resume are not known yet.
+        check_memory(replace(config, vocab_size=1), settings.batch_size or 1, accumulate, processes, device)
         with self.accelerator.main_process_first():
             self.dataset = start.open_data(settings, self.folder, console)
-        if self.is_main:
-            self.folder.make()
         config = start.shape(settings, self.dataset)
         self.plan = start.plan(settings, config, self.dataset)
+        check_memory(config, self.plan.batch_size, self.plan.accumulate, processes, device)
+        if self.is_main:
+            self.folder.make()
         torch.manual_seed(self.plan.seed)
         self.model = GPT(config, self.plan.dropout)
         if start.checkpoint is not None:
@@ -229,11 +234,11 @@ class Trainer:
 
     @contextmanager
     def _first_step(self) -> Iterator[None]:
-        """Guards the step in which torch.compile works. If it fails in a run that begins, the folder is left free."""
+        """Guards the step in which torch.compile works and memory grows. If a new run fails, its folder is free."""
         try:
-            with compiling():
+            with naming_shortages(), compiling():
                 yield
-        except CompileError:
+        except (CompileError, ShortageError):
             if not self.step and self.is_main:
                 self.folder.forget_start()
             raise
@@ -358,7 +363,7 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
             being written by another process, or the run cannot go on.
     """
     first = is_first_process()
-    with lock_folder(settings.out) if first else nullcontext():
+    with lock_folder(settings.out) if first else nullcontext(), naming_shortages():
         if first:
             clear_leftovers(settings.out)
         return _train(settings, console)

@@ -14,6 +14,7 @@ from slm.presets import (
     ARCHITECTURES,
     BLOCK_VARIANTS,
     DEFAULT_OPTIMIZER,
+    LARGEST_SIZE,
     OPTIMIZERS,
     PRECISIONS,
     GPTConfig,
@@ -27,6 +28,7 @@ FINE_TUNING_RATE = 0.1
 # The defaults of a run for a variant; docs/quantization.md has the trials that led to them.
 QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
+SIZES = ("block_size", "n_layer", "n_head", "n_embd")  # of a model, that a user can give
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class TrainSettings:
         def within(value: float | None, low: float, high: float = math.inf) -> bool:
             return value is None or low <= value < high
 
-        sound = {
+        sizes = {name: within(getattr(self, name), 1, LARGEST_SIZE + 1) for name in SIZES}
+        sound = sizes | {
             "steps": within(self.steps, 1),
             "batch_size": within(self.batch_size, 1),
             "accumulate": within(self.accumulate, 1),
@@ -110,12 +113,13 @@ class TrainSettings:
         Raises:
             UsageError: They make no shape.
         """
-        names = ("block_size", "n_layer", "n_head", "n_embd")
+        given = {name: value for name in SIZES if (value := getattr(self, name)) is not None}
         try:
-            sized = replace(config, **{n: getattr(self, n) for n in names if getattr(self, n) is not None})
+            sized = replace(config, **given)
             return sized if self.arch is None else as_architecture(sized, self.arch)
         except SlmxError as error:
-            raise UsageError(str(error)) from None
+            options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in given.items())
+            raise UsageError(f"{options or f'--arch {self.arch}'}: {error}") from None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The peak memory of a process is in bytes on every system."""
+"""The peak memory of a process is in bytes on every system, and the free memory is what a container may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import slm.memory
-from slm.memory import peak_bytes
+from slm.memory import memory_bytes, peak_bytes
 
 
 def test_linux_tells_it_in_kibibytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +27,14 @@ def test_other_systems_tell_it_in_their_unit(
     monkeypatch.setattr("slm.memory.sys.platform", platform)
     monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3000))
     assert peak_bytes() == 3000 * unit
+
+
+def test_memory_is_the_smaller_of_what_is_free_and_what_is_allowed(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    assert memory_bytes(tmp_path, meminfo) is None
+    meminfo.write_text("MemTotal:  100 kB\nMemAvailable:    64 kB\n", "utf-8")
+    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
+    (tmp_path / "memory.max").write_text("max\n", "utf-8")
+    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
+    (tmp_path / "memory.max").write_text("4096\n", "utf-8")
+    assert memory_bytes(tmp_path, meminfo) == 4096

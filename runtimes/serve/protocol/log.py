@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
+from slm.storage.system_errors import system_line
 
 LOG = logging.getLogger("slmx.serve")
 LONGEST = 200
@@ -131,8 +132,10 @@ def _log_failure(error: BaseException) -> int:
     if isinstance(error, SlmxError):
         tell("failed", str(error), logging.ERROR)
         return error.exit_code
-    if isinstance(error, KeyboardInterrupt | OSError):
-        tell("failed", str(error) or "stopped", logging.ERROR)
+    if isinstance(error, KeyboardInterrupt):
+        tell("failed", "stopped", logging.ERROR)
+    elif isinstance(error, OSError):
+        tell("failed", system_line(error), logging.ERROR)
     else:
         LOG.error("internal error", exc_info=error, extra={"event": "failed"})
     return 1

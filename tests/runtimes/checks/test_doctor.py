@@ -28,7 +28,6 @@ from runtimes.system.machine import (
     cpu_fields,
     cpu_name,
     cpu_quota,
-    memory_bytes,
     temperature,
     this_cpu,
     top_megahertz,
@@ -68,17 +67,6 @@ def test_the_share_of_a_container_limits_the_cores(tmp_path: Path, content: str,
 def test_without_a_control_group_every_core_counts(tmp_path: Path) -> None:
     assert cpu_quota(tmp_path) is None
     assert usable_cores(tmp_path) == len(os.sched_getaffinity(0))
-
-
-def test_memory_is_the_smaller_of_what_is_free_and_what_is_allowed(tmp_path: Path) -> None:
-    meminfo = tmp_path / "meminfo"
-    assert memory_bytes(tmp_path, meminfo) is None
-    meminfo.write_text("MemTotal:  100 kB\nMemAvailable:    64 kB\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
-    (tmp_path / "memory.max").write_text("max\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
-    (tmp_path / "memory.max").write_text("4096\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 4096
 
 
 def test_features_are_read_on_x86_and_on_arm(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_the_shipped_bundles_are_listed(slmx: Slmx) -> None:
     assert entries["nano"]["date"] is None
 
 
+def test_names_are_the_same_characters_in_every_json(slmx: Slmx) -> None:
+    copy_of(NANO, Path("bundles", "café"))
+    for ran in (slmx("list", "--json"), slmx("info", "bundles/café", "--json")):
+        assert ran.code == 0
+        assert "café" in ran.stdout
+
+
 def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx, pulled: Path) -> None:
     copy_of(MICRO, MINE)
     os.utime(MINE / "manifest.json", (0, 1_700_000_000))

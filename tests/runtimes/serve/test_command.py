@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,11 +25,13 @@ from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.serve.apps import ENDLESS
 from tests.runtimes.serve.processes import slmx_serve
+from tests.runtimes.serve.sockets import wait_until
 
 KEY = "a-key-of-the-tests"
 DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"
 DOCUMENT = (DOCUMENTS / "server.md").read_text("utf-8")
 FILES = (DOCUMENTS / "server" / "slmx.service", DOCUMENTS / "server" / "nginx.conf")
+FULL_DEVICE = Path("/dev/full")
 HAS_IPV6 = socket.has_ipv6 and Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text() != ""
 
 
@@ -112,7 +115,8 @@ def test_the_openai_client_writes_a_story(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_log_has_a_json_object_on_each_line(tmp_path: Path) -> None:
-    with slmx_serve(tmp_path, "nano", "--log-json", "--grace", "0") as server:
+    shutil.copytree(SHIPPED_BUNDLES / "nano", tmp_path / "bundles" / "nano")  # the default, which is told
+    with slmx_serve(tmp_path, "--log-json", "--grace", "0") as server:
         httpx.get(f"{server.url}/v1/models")
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as client:
             client.sendall(b"no request\r\n\r\n")
@@ -125,10 +129,37 @@ def test_the_log_has_a_json_object_on_each_line(tmp_path: Path) -> None:
     assert all(list(record)[:3] == ["time", "level", "event"] for record in records)
     assert all(record["level"] == "info" for record in records)
     events = [record["event"] for record in records if record.get("path") != "/healthz"]
-    assert events == ["started", "request", "request", "stopping", "request", "stopped"]
-    assert records[0]["models"] == {"nano": {"variant": "int8", "slots": 8}}
+    assert events == ["bundle", "started", "request", "request", "stopping", "request", "stopped"]
+    assert records[0]["message"].startswith(f"bundle: {Path('bundles', 'nano')}, exported here")
+    assert records[1]["models"] == {"nano": {"variant": "int8", "slots": 8}}
     refused = [record for record in records if record.get("outcome")]
     assert [(record["status"], record["outcome"]) for record in refused] == [(400, "invalid_http")]
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_the_server_at_once_with_a_last_record(tmp_path: Path) -> None:
+    with slmx_serve(tmp_path, "nano", "--log-json") as server:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json={**ENDLESS, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: '"stopping"' in server.told())
+            assert server.end() == 128 + signal.SIGTERM
+        last = json.loads(server.told().splitlines()[-1])
+    assert (last["event"], last["message"]) == ("stopped", "stopped at once by a second signal")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FULL_DEVICE.exists(), reason="this system has no /dev/full")
+def test_a_full_standard_output_is_told_in_both_forms_of_the_log(tmp_path: Path) -> None:
+    said = "standard output: No space left on device; free space there"
+    for options in ([], ["--log-json"]):
+        command = [sys.executable, "-m", "slm", "serve", "nano", "--port", "0", *options]
+        with FULL_DEVICE.open("w") as full:
+            ran = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        last = ran.stderr.splitlines()[-1]
+        told = json.loads(last)["message"] if options else last.removeprefix("slmx: ")
+        assert (ran.returncode, told[: len(said)]) == (1, said)
 
 
 def test_what_cannot_be_served_is_a_record_of_the_log(slmx: Slmx) -> None:
@@ -167,6 +198,7 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
     ("options", "code", "line"),
     [
         (("--api-key-env", "OTHER_KEY"), 2, "--api-key-env OTHER_KEY: there is no such variable"),
+        (("--api-key-env", ""), 2, "--api-key-env: the name is empty"),
         (("--cors", "*"), 2, "--cors '*': give one exact origin"),
         (("--allow-host", "a b"), 2, "--allow-host 'a b': give a name"),
         (("--host", "nowhere.invalid"), 1, "--host 'nowhere.invalid': no such address"),

@@ -231,9 +231,17 @@ def test_a_folder_of_something_else_is_never_replaced(plan: PrepareSettings) -> 
     plan.out.mkdir()
     (plan.out / "thesis.txt").write_text("years of work")
     for force in (False, True):
-        with pytest.raises(SlmxError, match=r"thesis\.txt was not made by slmx"):
+        with pytest.raises(SlmxError, match=r"holds other files, such as thesis\.txt, and"):
             prepare(replace(plan, force=force), QUIET)
     assert (plan.out / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_parent_of_a_data_set_is_a_folder_of_other_things(plan: PrepareSettings) -> None:
+    prepare(replace(plan, out=plan.out / "data"), QUIET)
+    with pytest.raises(SlmxError) as caught:
+        prepare(plan, QUIET)
+    said = "not empty: it holds other files, such as data/dataset.json, and slmx writes only to a folder of its own"
+    assert str(caught.value) == f"{plan.out}: {said}; choose another --out"
 
 
 KILLED = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from slm.console.errors import SlmxError
 from slm.importers.importer import ImportSettings, import_model
+from slm.tokenizers.tokenizer import Tokenizer as SlmxTokenizer
 from tests.bundles import Slmx
 from tests.slm.importers import models
 from tests.slm.importers.test_files import ARGS, as_nanogpt, meta_names, write_gguf, write_llama2c
@@ -49,6 +52,28 @@ def test_a_pickle_with_more_than_tensors_is_not_unpickled(slmx: Slmx, tokenizer_
     line = refused(slmx, Path("ckpt é.pt"), "--tokenizer", tokenizer_folder)
     assert "holds more than tensors and plain values, and reading that can run code" in line
     assert not Path("unpickled.txt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(slmx: Slmx, tokenizer: HFTokenizer, tiny_checkpoint: Path) -> None:
+    os.mkfifo("pipe.gguf")
+    for flags in ((), ("--tokenizer", tiny_checkpoint)):
+        assert refused(slmx, Path("pipe.gguf"), *flags).startswith("pipe.gguf: not a regular file; ")
+    model = models.gpt2(2000)
+    torch.save({"model": as_nanogpt(model), "model_args": ARGS}, "model.pt")
+    assert refused(slmx, Path("model.pt"), "--tokenizer", "pipe.gguf").startswith("pipe.gguf: not a regular file; ")
+    assert refused(slmx, Path("model.pt"), "--shape", "pipe.gguf", "--tokenizer", tiny_checkpoint).startswith(
+        "pipe.gguf: no JSON (not a regular file)"
+    )
+    assert "pipe.gguf: a file, not a slmx checkpoint" in slmx.refuses("export", "--checkpoint", "pipe.gguf")
+    folder = models.save(model, tokenizer, Path("folder"))
+    os.mkfifo(folder / "README.md")  # the licence is not in it
+    assert slmx("import", folder, "--out", "mine").code == 0
+    ranks = Path(shutil.copytree(tiny_checkpoint, "tokens")) / "tokenizer.tiktoken"
+    ranks.unlink()
+    os.mkfifo(ranks)
+    with pytest.raises(SlmxError, match="cannot read the tokenizer \\(not a regular file\\)"):
+        SlmxTokenizer.load(ranks.parent)
 
 
 def test_a_zip_that_is_no_model_is_named_before_a_tokenizer_is_asked_for(slmx: Slmx) -> None:

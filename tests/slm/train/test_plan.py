@@ -30,6 +30,8 @@ def plan(**given: Any) -> Plan:  # noqa: ANN401
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("n_layer", 0),
+        ("n_embd", -1),
         ("steps", 0),
         ("batch_size", 0),
         ("accumulate", 0),

@@ -12,6 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,8 +26,10 @@ from slm.data.prepare import PrepareSettings, prepare
 from slm.storage.hashing import sha256_of
 from slm.train.hardware import has_bf16
 from slm.train.loop import Trainer, train
+from slm.train.memory import ShortageError
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET, interrupted_after, last
@@ -352,6 +355,11 @@ def test_the_command_trains_stops_and_goes_on(
         (["--learning-rate", "nan"], "--learning-rate nan is out of range"),
         (["--grad-clip", "-1"], "--grad-clip -1.0 is out of range"),
         (["--seed", "99999999999999999999"], "--seed 99999999999999999999 is out of range"),
+        (["--n-head", "0"], "--n-head 0 is out of range"),
+        (["--n-layer", "0"], "--n-layer 0 is out of range"),
+        (["--n-embd", str(2**41)], f"--n-embd {2**41} is out of range"),
+        (["--block-size", "0"], "--block-size 0 is out of range"),
+        (["--n-head", "3"], "--n-head 3: model shape: 3 heads do not divide n_embd 128"),
         (["--optimizer", "lion"], "--optimizer: unknown optimizer 'lion': choose one of muon, adamw"),
         (
             ["--precision", "fp64"],
@@ -376,6 +384,43 @@ def test_unusable_options_are_one_line(
     (line,) = err.splitlines()
     assert message in said(line, code)
     assert not settings.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "size", "lower"),
+    [
+        ("--n-embd", 10**9, "--n-layer or --n-embd"),
+        ("--n-layer", 10**8, "--n-layer or --n-embd"),
+        ("--batch-size", 10**8, "--batch-size or --block-size, or raise --accumulate"),
+        ("--batch-size", 10**30, "--batch-size or --block-size, or raise --accumulate"),
+    ],
+)
+def test_a_run_that_needs_more_memory_than_there_is_leaves_nothing(
+    option: str, size: int, lower: str, settings: TrainSettings, slmx: Slmx
+) -> None:
+    asked = ("train", "--preset", "tiny", "--text", settings.text[0], option, str(size))
+    for where in (("--out", settings.out), ("--dry-run",)):
+        line = slmx.refuses(*asked, *where)
+        assert re.fullmatch(
+            rf"this run needs at least [\d,.]+ GiB of memory, and [\d,.]+ GiB are free: lower {lower}", line
+        )
+        assert not settings.out.exists()
+
+
+def test_a_shortage_of_memory_in_the_first_step_leaves_the_folder_free(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "[enforce fail at alloc_cpu.cpp:131] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+    for error in (MemoryError(), RuntimeError(said), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")):
+        with monkeypatch.context() as patched:
+            patched.setattr("slm.train.step.batch_at", Mock(side_effect=error))
+            with pytest.raises(ShortageError, match="there is not enough memory for this run: lower --batch-size, "):
+                train(settings, QUIET)
+    with monkeypatch.context() as patched:
+        patched.setattr("slm.train.step.batch_at", Mock(side_effect=RuntimeError("shape mismatch")))
+        with pytest.raises(RuntimeError, match="shape mismatch"):
+            train(replace(settings, out=settings.out / "other"), QUIET)
+    assert train(settings, QUIET)
 
 
 def test_a_process_that_refuses_prints_one_line_and_exits_with_1(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""The reference of the commands names arguments as `slmx COMMAND --help` does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from benchmarks.documents.command_reference import reference
+
+USAGES = dict(re.findall(r"^    slmx (\w+) \[OPTIONS\] ?(.*)$", reference(), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("serve", "[BUNDLE...]"),
+        ("web", "[BUNDLE...]"),
+        ("pull", "OWNER/NAME[@REVISION]"),
+        ("compare", "old new"),
+        ("list", ""),
+    ],
+)
+def test_an_argument_has_brackets_only_if_it_may_be_left_out(command: str, arguments: str) -> None:
+    assert USAGES[command] == arguments
