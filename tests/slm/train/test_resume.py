@@ -155,6 +155,7 @@ def test_a_stopped_process_leaves_a_run_that_goes_on(
     assert_same_run(tmp_path / "whole", settings.out)
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
 def test_a_killed_run_with_the_defaults_ends_as_an_uninterrupted_one(tiny_data: Path, tmp_path: Path) -> None:
     """The defaults of a user: torch.compile, the machine's precision and two threads."""
