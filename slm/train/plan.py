@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,20 @@ FINE_TUNING_RATE = 0.1
 QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_rate": 5e-5, "dropout": 0.0}
 WARMUP_STEPS = 200
 SIZES = ("block_size", "n_layer", "n_head", "n_embd")  # of a model, that a user can give
+Range = tuple[Callable[[float], bool], str]
+COUNT: Range = (lambda value: 1 <= value < math.inf, "at least 1")
+NOT_NEGATIVE: Range = (lambda value: 0 <= value < math.inf, "at least 0")
+POSITIVE: Range = (lambda value: 0 < value < math.inf, "above 0")
+# The values that an option can have, and the words for them.
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(SIZES, (lambda value: 1 <= value <= LARGEST_SIZE, f"1 to {LARGEST_SIZE}")),
+    **dict.fromkeys(("steps", "batch_size", "accumulate", "eval_every", "eval_tokens"), COUNT),
+    **dict.fromkeys(("weight_decay", "patience"), NOT_NEGATIVE),
+    "learning_rate": POSITIVE,
+    "grad_clip": (lambda value: value > 0, "above 0"),
+    "dropout": (lambda value: 0 <= value < 1, "0 or more, and below 1"),
+    "seed": (lambda value: 0 <= value < 2**63, f"0 to {2**63 - 1}"),
+}
 
 
 @dataclass(frozen=True)
@@ -76,28 +90,14 @@ class TrainSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        def within(value: float | None, low: float, high: float = math.inf) -> bool:
-            return value is None or low <= value < high
-
-        sizes = {name: within(getattr(self, name), 1, LARGEST_SIZE + 1) for name in SIZES}
-        sound = sizes | {
-            "steps": within(self.steps, 1),
-            "batch_size": within(self.batch_size, 1),
-            "accumulate": within(self.accumulate, 1),
-            "optimizer": self.optimizer is None or self.optimizer in OPTIMIZERS,
-            "learning_rate": within(self.learning_rate, 0) and self.learning_rate != 0,
-            "weight_decay": within(self.weight_decay, 0),
-            "dropout": within(self.dropout, 0, 1),
-            "grad_clip": self.grad_clip is None or self.grad_clip > 0,
-            "eval_every": within(self.eval_every, 1),
-            "eval_tokens": within(self.eval_tokens, 1),
-            "patience": within(self.patience, 0),
-            "seed": within(self.seed, 0, 2**63),
-            "precision": self.precision is None or self.precision in PRECISIONS,
-        }
-        for name, is_sound in sound.items():
-            if not is_sound:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)} is out of range")
+        for name, (is_sound, expected) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not is_sound(value):
+                raise UsageError(f"--{name.replace('_', '-')} {value} is out of range; it is {expected}")
+        if self.optimizer is not None and self.optimizer not in OPTIMIZERS:
+            raise UsageError(unknown("optimizer", self.optimizer, OPTIMIZERS))
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise UsageError(unknown("precision", self.precision, PRECISIONS))
         if self.arch is not None and self.arch not in ARCHITECTURES:
             raise UsageError(unknown("architecture", self.arch, ARCHITECTURES))
         if self.qat is not None and self.qat not in BLOCK_VARIANTS:
