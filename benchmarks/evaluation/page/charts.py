@@ -24,6 +24,7 @@ Drawing = Callable[["Axes"], None]
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 HUMAN = (0, (2, 2))
 WIDTH, HEIGHT = 4.2, 3.3  # inches
+NARROWEST = 0.01  # the smallest height of a chart of quality, as a share of the quality: less cannot be told apart
 MOST_NAME = 24  # characters
 SHOWN_N = 4  # the n of the title of the chart of n-grams
 # The ids of parts of the drawings, each before the number of a model. The script of the page finds them.
@@ -119,6 +120,11 @@ def _decision(points: Sequence[Point], measure: Measure, fast: bool) -> Chart:
             axes.plot(*where_it_is, "o", color=INK.light, mfc="none", markersize=12, gid=f"{RING}-{number}")
             axes.plot(*where_it_is, "o", color=label.colour, mfc=inside, markersize=7, gid=f"{POINT}-{number}")
         axes.margins(y=0.15)
+        heights = [label.y for label in labels]
+        span = NARROWEST * max(map(abs, heights))
+        if max(heights) - min(heights) < span:
+            middle = (max(heights) + min(heights)) / 2
+            axes.set_ylim(middle - span / 2, middle + span / 2)
         if measure.is_less:
             axes.invert_yaxis()
         _plain(axes, axis, f"{measure.title}, better \N{RIGHTWARDS ARROW}")

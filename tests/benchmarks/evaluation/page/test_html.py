@@ -122,6 +122,15 @@ def test_the_figures_of_the_axes_are_whole(page: str) -> None:
     assert len(ticks) == len(set(ticks)) > 2
 
 
+def test_models_that_are_nearly_equal_have_whole_figures_too() -> None:
+    page = to_html(
+        evaluation({"a": {"bytes": 5, "loss": loss(0.7)}, "b": {"bytes": 6, "loss": loss(0.7 + 1e-8)}}), COMMAND
+    )
+    drawing = re.findall(r"<svg.*?</svg>", page, re.DOTALL)[0]
+    assert "1e" not in re.sub(r"<[^>]*>", "", drawing)
+    assert len([text for text in re.findall(r">([\d.]+)</text>", drawing) if text.startswith(("0.69", "0.70"))]) > 2
+
+
 def test_one_model_has_no_choice_and_no_script() -> None:
     page = to_html(evaluation({"nano int8": {"bytes": 5, "loss": loss(0.7)}}), COMMAND)
     assert "<script" not in page
