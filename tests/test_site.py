@@ -51,7 +51,10 @@ def test_the_search_leads_to_pages_and_asks_no_other_host(
         page.on("request", lambda request: requests.append(request.url))
         page.goto(host)
         assert page.locator("body").get_attribute("data-md-color-scheme") == scheme
-        page.locator("[data-md-component=search-query]").fill("int8")
+        query = page.locator("[data-md-component=search-query]")
+        query.click()
+        page.get_by_text("Type to start searching").wait_for()  # what is typed before the index is read can be lost
+        query.fill("int8")
         links = page.locator(".md-search-result__link")
         links.first.wait_for()
         found = [str(link.get_attribute("href")) for link in links.all()]
