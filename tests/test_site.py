@@ -54,7 +54,7 @@ def test_the_search_leads_to_pages_and_asks_no_other_host(
         query = page.locator("[data-md-component=search-query]")
         query.click()
         page.get_by_text("Type to start searching").wait_for()  # what is typed before the index is read can be lost
-        query.fill("int8")
+        query.press_sequentially("int8")
         links = page.locator(".md-search-result__link")
         links.first.wait_for()
         found = [str(link.get_attribute("href")) for link in links.all()]
