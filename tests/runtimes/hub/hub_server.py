@@ -15,9 +15,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.http_server import LocalServer
 
 LFS_FROM = 10_000
 GIT_ATTRIBUTES = b"*.onnx filter=lfs diff=lfs merge=lfs -text\n"
@@ -81,10 +83,8 @@ class Request:
     range: str | None
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LocalServer):
     """The server. `repositories` and `faults` may be changed while it runs; `requests` is what it was asked for."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

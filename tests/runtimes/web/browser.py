@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
+
+from tests.http_server import LocalServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -34,7 +36,7 @@ def plain_host(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Serves a folder as `python -m http.server` does; its address, and each request that was answered."""
     asked: list[str] = []
     handler = type("Host", (_PlainHost,), {"asked": asked})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    server = LocalServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/", asked

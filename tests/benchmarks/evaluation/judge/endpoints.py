@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from benchmarks.evaluation.judge.endpoint import Endpoint
 from benchmarks.evaluation.judge.rubric import AXES, MARK
+from tests.http_server import LocalServer
 
 KEY, MODEL = "secret", "critic"
 SLOW = 0.6  # seconds
@@ -27,7 +28,7 @@ def completion(content: str | None, **more: object) -> bytes:
     return json.dumps(body | more).encode()
 
 
-class Server(ThreadingHTTPServer):
+class Server(LocalServer):
     """The server.
 
     Attributes:
@@ -36,8 +37,6 @@ class Server(ThreadingHTTPServer):
         no_schema: The status with which it refuses `response_format`; 0 if it knows JSON schemas.
         thinks: Whether its model refuses a temperature and `max_tokens`.
     """
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
