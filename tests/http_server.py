@@ -10,7 +10,7 @@ from typing import Any
 class LocalServer(ThreadingHTTPServer):
     """A server whose threads end with the process.
 
-    A test may be over when a thread finds that its client is gone. What it printed would be in the output of another test.
+    A test may be over when a thread finds that its client is gone. What it printed would land in another test's output.
     """
 
     daemon_threads = True
