@@ -93,7 +93,7 @@ def prepare(
 
 
 def train_command(prepared: PrepareSettings) -> str:
-    """Returns the command that trains on a data set: a new model, or the one whose tokenizer the data set has."""
+    """Returns the command that trains on a data set: of a new model, or of the one that has its tokenizer."""
     from slm.data.dataset import is_dataset
 
     out, tokenizer = prepared.out, prepared.tokenizer

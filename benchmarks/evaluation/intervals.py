@@ -58,7 +58,7 @@ class Estimate:
 
 
 def student(freedom: int) -> float:
-    """Returns the quantile of Student's t distribution between whose two signs the probability is `LEVEL`.
+    """Returns t such that Student's t distribution has the probability `LEVEL` between -t and t.
 
     Args:
         freedom: Degrees of freedom, at least 1.

@@ -34,7 +34,7 @@ class Int8Recipe:
 
 _FLAGS = itertools.product((True, False), (False, True), (False, True), (True, False))
 RECIPES: dict[str, Int8Recipe] = {recipe.name: recipe for recipe in (Int8Recipe(*flags) for flags in _FLAGS)}
-# docs/quantization.md has the measurements behind this choice.
+# docs/quantization.md has the measurements that led to this choice.
 DEFAULT_RECIPE = "u8-tensor"
 # Those that --int8-recipe takes. benchmarks.studies.quantization measures all that there are.
 RECIPE_NAMES = ("u8-tensor", "u8-channel")

@@ -139,7 +139,7 @@ def find_bundle(bundle: Path | None, say: bool = True) -> Path:
 
 
 def default_notice() -> str:
-    """Returns the line that tells which bundle is the default; "" if it is the shipped one."""
+    """Returns the line that names the default bundle; "" if it is the shipped one."""
     exported = BUNDLES / DEFAULT_BUNDLE
     if not (exported / MANIFEST_FILE).is_file():
         return ""

@@ -82,7 +82,7 @@ def open_onnx(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # the exceptions tell the same
+    options.log_severity_level = 4  # the exceptions have the same text
     if spin is not None:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin))
     # An .ort file may name a file that holds its weights. No hash covers it, so none is read: this folder is none.

@@ -159,7 +159,7 @@ def serve(
 
 
 def _tell_start(as_json: bool, models: Mapping[str, Scheduler], address: str, page: str | None) -> None:
-    """Tells what runs where: as one record, or as a table for people."""
+    """Writes the models and the address: as one record, or as a table for people."""
     if as_json:
         shown = {name: {"variant": model.generator.variant, "slots": model.slots} for name, model in models.items()}
         tell("started", "started", models=shown, address=address, page=page)

@@ -57,7 +57,7 @@ OPTIONS_ELSEWHERE = {
     "lr": ("--learning-rate",),
     "quantization": ("--variant",),
 }
-# Options that write where they are told: no control characters, which a terminal would execute, and no standard output.
+# Options that name an output. Control characters, which a terminal would execute, and `-` are refused.
 WRITTEN = ("out", "save", "rating_sheet")
 # Options of others that are arguments here: the name of the argument.
 ARGUMENTS_ELSEWHERE = {

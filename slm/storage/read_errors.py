@@ -20,7 +20,7 @@ ADVICE = {
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns why something failed, on one line: what the system said, the text of the error, or its class."""
+    """Returns why something failed, on one line: the message of the system, the text of the error, or its class."""
     said = (isinstance(error, OSError) and error.strerror) or str(error)
     return as_plain_text(" ".join(said.split()))[:LONGEST_REASON] or type(error).__name__
 
@@ -32,7 +32,7 @@ def unreadable(where: Path | str, error: BaseException, what: str = "", advice: 
         where: The file, or the name that the user gave it.
         error: Why it cannot be read.
         what: What was looked for in it, such as "the merges"; by default, the file itself.
-        advice: What to do next; by default, what the number of the error tells.
+        advice: What to do next; by default, what its number stands for in `ADVICE`.
     """
     number = error.errno if isinstance(error, OSError) else None
     next_step = advice or ADVICE.get(number or 0, "check the file")

@@ -11,7 +11,7 @@ from slm.storage.read_errors import ADVICE
 
 
 def system_line(error: OSError) -> str:
-    """Returns the line for an error of the system: where, what the system said, and what to do next."""
+    """Returns the line for an error of the system: where, the message of the system, and what to do next."""
     if isinstance(error, WriteError) or error.strerror is None:
         return str(error)
     where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")

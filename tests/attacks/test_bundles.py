@@ -57,7 +57,7 @@ def longer_context(model: ModelProto) -> dict[str, int]:
 
 
 def position_elsewhere(model: ModelProto) -> dict[str, int]:
-    """The cache is told that it holds more than it has room for."""
+    """The graph states more positions in the cache than the cache has room for."""
     model.graph.initializer.append(numpy_helper.from_array(np.full(1, 2**30, np.int32), "elsewhere"))
     for node in model.graph.node:
         if node.op_type == "GroupQueryAttention":

@@ -15,6 +15,7 @@ from runtimes.engine.pool import Pool
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
 from slm.console.errors import SlmxError
 from tests import bundles
+from tests.runtimes.interrupts import interrupt_after
 
 PROMPTS = ["Once upon a time", "Lily", "", "One day, Tom went to the park with a big ball"]
 SAMPLED = SamplingParams(1.0, rules=LogitsRules(1.1), seed=5)
@@ -117,14 +118,7 @@ def test_without_a_seed_it_reports_which_it_took(generator: Generator) -> None:
 
 def test_ctrl_c_keeps_what_was_written(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generator.batch(PROMPTS, GenerationConfig(12), SamplingParams(0.0))
-    step, steps = Pool.step, iter(range(5))
-
-    def interrupted(pool: Pool, tokens: Sequence[int]) -> FloatArray:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        return step(pool, tokens)
-
-    monkeypatch.setattr(Pool, "step", interrupted)
+    interrupt_after(5, Pool, monkeypatch)
     for story, full in zip(generator.batch(PROMPTS, GenerationConfig(12), SamplingParams(0.0)), whole, strict=True):
         assert story.stats.finish_reason == "interrupted"
         assert story.ids == full.ids[:6]

@@ -24,6 +24,7 @@ from slm.console.word_wrap import WordWrap
 from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
+from tests.runtimes.interrupts import interrupt_after
 
 GREEDY = SamplingParams(temperature=0.0)
 COMMAND = (sys.executable, "-c", "from slm.cli import main; main()")
@@ -182,14 +183,7 @@ def test_ctrl_c_in_a_turn_ends_the_turn_only(generator: Generator) -> None:
 
 def test_ctrl_c_writes_what_a_stop_string_held_back(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = generator.generate("Once", max_tokens=8, temperature=0.0)
-    step, steps = Session.step, iter(range(2))
-
-    def interrupted(session: Session, token: int) -> FloatArray:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        return step(session, token)
-
-    monkeypatch.setattr(Session, "step", interrupted)
+    interrupt_after(2, Session, monkeypatch)
     written: list[str] = []
     story = InteractiveStory(generator, GenerationConfig(8, stop=whole.completion_text + "!"), GREEDY)
     story.go_on("Once", written.append)

@@ -26,6 +26,7 @@ from tests import bundles
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.error_lines import said
+from tests.runtimes.interrupts import interrupt_after
 
 NOT_A_BIAS = "--logit-bias takes ID=VALUE, such as 42=-5"
 BIAS = "logit bias must be the id of a token and a number up to 1e+30"
@@ -163,14 +164,7 @@ def test_a_story_that_ends_in_an_error_is_saved_as_far_as_it_came(
 
 
 def test_ctrl_c_ends_a_story_and_saves_it(bundle: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, steps = Session.step, iter(range(4))
-
-    def interrupted(session: Session, token: int) -> object:
-        if next(steps, None) is None:
-            raise KeyboardInterrupt
-        return step(session, token)
-
-    monkeypatch.setattr(Session, "step", interrupted)
+    interrupt_after(4, Session, monkeypatch)
     ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, "--save", "s.txt", "--stop", "never written")
     assert ran.code == 130
     assert Path("s.txt").read_text("utf-8") == ran.stdout
@@ -183,14 +177,7 @@ def test_ctrl_c_ends_a_story_and_saves_it(bundle: Path, slmx: Slmx, monkeypatch:
 def test_ctrl_c_leaves_out_stories_that_never_began(
     bundle: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch, steps: int, flags: tuple[str, ...]
 ) -> None:
-    step, left = Batcher.step, iter(range(steps))
-
-    def interrupted(batcher: Batcher) -> object:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return step(batcher)
-
-    monkeypatch.setattr(Batcher, "step", interrupted)
+    interrupt_after(steps, Batcher, monkeypatch)
     options = ("--min-tokens", "9", "-n", str(SLOTS + 9), "--save", "s.txt", *flags)
     ran = slmx("generate", "Lily", "--bundle", bundle, *SEEDED, *options)
     assert ran.code == 130

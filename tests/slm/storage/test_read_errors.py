@@ -1,4 +1,4 @@
-"""What is said when a file cannot be read."""
+"""The error of a file that cannot be read."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def fail() -> None:
 
 
 def tell_everything() -> None:
-    """Writes a record in each of the ways in which something can be told, and then fails as a command does."""
+    """Writes a record in each way that there is, and then fails as a command does."""
     LOG.info("told")
     tell("stopping", "stopping: 3 stories", stories=3)
     logging.getLogger("uvicorn.error").warning("not told")
