@@ -114,6 +114,10 @@ def train(
         str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default=DEFAULT_PRESET)
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Checkpoint to imitate in place of the text; repeat for the mean of several."),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -204,6 +208,7 @@ def train(
         text=tuple(text or ()),
         preset=preset,
         init=init,
+        teacher=tuple(teacher or ()),
         valid=tuple(valid or ()),
         licence=licence,
         arch=arch,

@@ -45,6 +45,7 @@ from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
+from slm.train.teachers import MeanLogits, teacher_record
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
@@ -98,7 +99,9 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
-        teacher = start.teacher(self.plan, self.folder)
+        self.teachers = start.teachers(settings, self.dataset, config)
+        models = [teacher.model for teacher in self.teachers]
+        teacher = MeanLogits(models) if models else start.imitated(self.plan, self.folder)
         self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
         if start.state is not None and start.checkpoint is not None:
             self._restore(start.state, start.checkpoint.folder, optimizers)
@@ -143,6 +146,7 @@ class Trainer:
             "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
             "licence": self.settings.licence or self.dataset.record.get("licence"),
             "init": self.origin,
+            **({"teachers": [teacher_record(teacher) for teacher in self.teachers]} if self.teachers else {}),
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,
             "training_tokens": len(self.dataset.train.ids),
@@ -383,6 +387,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         return None
     dtype = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
     record = trainer.record()
+    shapes = [teacher.model.config for teacher in trainer.teachers] or [config] * (trainer.plan.qat is not None)
     summary = Summary(
         preset=trainer.preset,
         parameters=config.parameters,
@@ -391,7 +396,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         bits_per_byte=record["best"]["bits_per_byte"],
         training_seconds=trainer.seconds,
         wall_seconds=time.perf_counter() - started,
-        flops=record["tokens_seen"] * flops_per_token(config, imitates=trainer.plan.qat is not None),
+        flops=record["tokens_seen"] * flops_per_token(config, shapes),
         matmul_flops_per_second=matmul_rate(device, dtype) * trainer.accelerator.num_processes,
         peak_memory_bytes=peak_memory(device),
     )

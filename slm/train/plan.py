@@ -53,6 +53,7 @@ class TrainSettings:
         out: The folder of the run.
         text: A prepared data set, or sources of text to prepare.
         init: A checkpoint to fine-tune.
+        teacher: Checkpoints or runs whose mean prediction is the target in place of the text's token.
         qat: A variant in blocks of weights to train for, in `slm.presets.BLOCK_VARIANTS`.
         resume: Whether to continue the run in `out`.
 
@@ -64,6 +65,7 @@ class TrainSettings:
     text: tuple[str, ...] = ()
     preset: str | None = None
     init: Path | None = None
+    teacher: tuple[Path, ...] = ()
     valid: tuple[str, ...] = ()
     licence: str | None = None
     arch: str | None = None

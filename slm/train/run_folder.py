@@ -167,7 +167,7 @@ class RunFolder:
         return data
 
     def remembered(self, settings: TrainSettings) -> TrainSettings:
-        """Returns settings with what `run.json` says of precision and torch.compile, where nothing is given."""
+        """Returns settings with the precision, torch.compile and teachers of `run.json`, where nothing is given."""
         try:
             values = read_json(self.path / RUN_FILE, MAX_RUN_BYTES)
         except (OSError, ValueError):
@@ -177,12 +177,17 @@ class RunFolder:
             settings = replace(settings, precision=precision)
         if settings.compile is None and isinstance(compile, bool):
             settings = replace(settings, compile=compile)
+        teachers = values.get("teachers") if isinstance(values, dict) else None
+        if not settings.teacher and isinstance(teachers, list) and all(isinstance(path, str) for path in teachers):
+            settings = replace(settings, teacher=tuple(map(Path, teachers)))
         return settings
 
     def remember(self, data: Path, settings: TrainSettings) -> None:
-        """Writes to `run.json` where the data set is, and the settings that change the last bits of every step."""
-        given = {name: value for name in REMEMBERED if (value := getattr(settings, name)) is not None}
-        values = {"data": str(data.absolute()), **given}
+        """Writes to `run.json` where data set and teachers are, and the settings that change a step's last bits."""
+        values: dict[str, Any] = {"data": str(data.absolute())}
+        if settings.teacher:
+            values["teachers"] = [str(path.absolute()) for path in settings.teacher]
+        values |= {name: value for name in REMEMBERED if (value := getattr(settings, name)) is not None}
         write_file(self.path / RUN_FILE, json.dumps(values, indent=1).encode() + b"\n")
 
     def forget_start(self) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
@@ -21,6 +22,7 @@ from slm.storage.hashing import sha256_of
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE
+from slm.train.teachers import load_teachers, teacher_record
 
 CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a record's loss curve
 
@@ -35,6 +37,7 @@ class RunState:
     seconds: float
     curve: list[dict[str, float]]
     origin: dict[str, Any] | None
+    teachers: list[dict[str, str]]
 
     @classmethod
     def read(cls, checkpoint: Checkpoint) -> RunState:
@@ -53,6 +56,7 @@ class RunState:
                 seconds=_value(record, "seconds", int, float),
                 curve=_value(record, "curve", list),
                 origin=_value(record, "init", dict, type(None)),
+                teachers=_value({"teachers": []} | record, "teachers", list),
             )
             if not 0 <= state.steps_done <= plan.steps or (state.steps_done == plan.steps and not state.curve):
                 raise ValueError("no usable 'steps_done'")
@@ -103,14 +107,14 @@ class Start:
                 raise SlmxError(f"{text[0]}: holds its own validation split; give --valid to slmx prepare")
             dataset = Dataset.open(Path(text[0]))
         else:
-            tuned = self.checkpoint if self.origin() is not None else None
+            begun_from = (self.checkpoint.folder,) if self.checkpoint is not None and self.origin() is not None else ()
             wanted = PrepareSettings(
                 sources=text,
                 preset=self.defaults.name,
                 out=settings.out / DATA_FOLDER,
                 valid=settings.valid,
                 licence=settings.licence or "not stated",
-                tokenizer=None if tuned is None else tuned.folder,
+                tokenizer=next(iter((*begun_from, *settings.teacher)), None),
             )
             dataset = prepare(wanted, console)
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
@@ -164,7 +168,23 @@ class Start:
         self.state.plan.check(settings, settings.out)
         return self.state.plan
 
-    def teacher(self, plan: Plan, folder: RunFolder) -> GPT | None:
+    def teachers(self, settings: TrainSettings, dataset: Dataset, config: GPTConfig) -> list[Checkpoint]:
+        """Returns the checkpoints that the user named as teachers.
+
+        Raises:
+            SlmxError: One cannot be used, or they are not those of the run to resume.
+        """
+        found = load_teachers(settings.teacher, dataset.tokenizer, config)
+        if self.state is None or [teacher_record(teacher) for teacher in found] == self.state.teachers:
+            return found
+        if not self.state.teachers:
+            raise SlmxError(f"{settings.out}: the run has no teacher; leave out --teacher to resume")
+        raise SlmxError(
+            f"{settings.out}: the run was started with {counted(len(self.state.teachers), 'other teacher')}; "
+            "name the same checkpoints with --teacher, in the same order"
+        )
+
+    def imitated(self, plan: Plan, folder: RunFolder) -> GPT | None:
         """Returns the model that a run for a variant imitates, which is the one it started from; else None.
 
         Raises:

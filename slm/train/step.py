@@ -22,10 +22,10 @@ class StoryLoss(nn.Module):
     Args:
         model: The model.
         teacher: A model whose distribution of each next token is the target in place of the text's token (Hinton et
-            al., 2015, arXiv:1503.02531), or None.
+            al., 2015, arXiv:1503.02531), or None. It maps ids to logits as the model does.
     """
 
-    def __init__(self, model: GPT, teacher: GPT | None) -> None:
+    def __init__(self, model: GPT, teacher: nn.Module | None) -> None:
         super().__init__()
         self.model = model
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
@@ -51,7 +51,7 @@ class Learner:
         stream: The training text.
         accelerator: The devices and processes.
         optimizers: The optimizers of the model's parameters.
-        teacher: The model that a run for a variant imitates; None for any other run.
+        teacher: The model that the run imitates, or None if it learns the text.
 
     Raises:
         SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
@@ -64,7 +64,7 @@ class Learner:
         stream: TokenStream,
         accelerator: Accelerator,
         optimizers: list[torch.optim.Optimizer],
-        teacher: GPT | None,
+        teacher: nn.Module | None,
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:

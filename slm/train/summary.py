@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -71,20 +71,24 @@ class Summary:
         )
 
 
-def flops_per_token(config: GPTConfig, imitates: bool = False) -> int:
+def flops_per_token(config: GPTConfig, teachers: Sequence[GPTConfig] = ()) -> int:
     """Returns the floating-point operations of training on one token.
 
     They are 6 for each weight of a matrix product, and 12 for each channel, layer and position of the attention
     (Chowdhery et al., 2022, arXiv:2204.02311, appendix B). A head counts once, whether or not it is the token table.
-    The position table does not count. A third of these operations are the forward pass, which a teacher does too.
+    The position table does not count. A third of these operations are the forward pass, the only one of a teacher.
 
     Args:
-        config: The shape.
-        imitates: Whether the run has a teacher of the same shape.
+        config: The shape of the model, whose context the teachers read too.
+        teachers: The shapes of the models that the run imitates.
     """
+    context = config.block_size
+    return 3 * _forward_flops(config, context) + sum(_forward_flops(teacher, context) for teacher in teachers)
+
+
+def _forward_flops(config: GPTConfig, context: int) -> int:
     weights = config.vocab_size * config.n_embd + config.non_embedding_parameters
-    passes = 4 if imitates else 3
-    return passes * (2 * weights + 4 * config.n_layer * config.n_head * config.head_dim * config.block_size)
+    return 2 * weights + 4 * config.n_layer * config.n_head * config.head_dim * context
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -1,0 +1,69 @@
+"""Teachers: finished models whose predictions a run learns in place of the text's own tokens."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
+from slm.console.errors import SlmxError
+from slm.model import GPT
+from slm.presets import GPTConfig
+from slm.storage.hashing import sha256_of
+from slm.tokenizers.tokenizer import Tokenizer
+
+
+class MeanLogits(nn.Module):
+    """Several models as one, whose logits are the mean of theirs.
+
+    The probabilities are those of the models' geometric mean (Hinton, 2002, "products of experts").
+
+    Args:
+        models: The models, of one vocabulary.
+    """
+
+    def __init__(self, models: Sequence[GPT]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Returns float32 logits [batch, sequence, vocabulary] for ids int64 [batch, sequence]."""
+        return torch.stack([model(ids).float() for model in self.models]).mean(0)
+
+
+def load_teachers(folders: Sequence[Path], tokenizer: Tokenizer, config: GPTConfig) -> list[Checkpoint]:
+    """Loads the teachers of a run.
+
+    Args:
+        folders: A checkpoint or a training run each.
+        tokenizer: The tokenizer of the training text.
+        config: The shape of the model to train.
+
+    Raises:
+        SlmxError: A checkpoint cannot be read, has another tokenizer, or has a shorter context than the model.
+    """
+    teachers = [load_checkpoint(folder) for folder in folders]
+    for teacher in teachers:
+        if teacher.tokenizer != tokenizer:
+            raise SlmxError(
+                f"{teacher.folder}: a teacher needs the tokenizer of the training text; "
+                f"prepare the text with --tokenizer {shlex.quote(str(teacher.folder))}"
+            )
+        if teacher.model.config.block_size < config.block_size:
+            raise SlmxError(
+                f"{teacher.folder}: a teacher needs a context of at least {config.block_size} tokens, "
+                f"not {teacher.model.config.block_size}; lower --block-size"
+            )
+    return teachers
+
+
+def teacher_record(teacher: Checkpoint) -> dict[str, str]:
+    """Returns what a training record says of a teacher: its preset, and the hash of its configuration.
+
+    The configuration lists the hashes of the weights and of the tokenizer.
+    """
+    return {"preset": teacher.preset, "config_sha256": sha256_of(teacher.folder / CONFIG_FILE)}

@@ -1,0 +1,129 @@
+"""Training with teachers: the target is the mean prediction of finished models. A run resumes only with the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.console.errors import SlmxError
+from slm.data.dataset import Dataset
+from slm.presets import GPTConfig
+from slm.train.loop import Trainer, train
+from slm.train.plan import TrainSettings
+from slm.train.step import StoryLoss
+from slm.train.summary import flops_per_token
+from slm.train.teachers import MeanLogits
+from tests import bundles
+from tests.runs import OTHER, QUIET, TINY, assert_same_run, interrupted_after
+from tests.shapes import LLAMA
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
+AGAIN: dict[str, Any] = {"compile": False, "precision": "fp32", "resume": True}
+
+
+def teacher_of(folder: Path, data: Path, config: GPTConfig) -> Path:
+    """Writes a checkpoint of random weights that are large enough for its predictions to differ from chance."""
+    dataset, model = Dataset.open(data), bundles.random_model(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.mul_(3)
+    folder.mkdir()
+    save_checkpoint(folder, "other", model, dataset.tokenizer, dataset.merges, {})
+    return folder
+
+
+@pytest.fixture
+def taught(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSettings:
+    """A run of 24 steps with two teachers of different shapes."""
+    shapes = {"first": TINY.config, "second one": OTHER.config}
+    return replace(settings, teacher=tuple(teacher_of(tmp_path / name, tiny_data, c) for name, c in shapes.items()))
+
+
+def test_the_target_is_the_mean_of_the_log_probabilities() -> None:
+    model, *teachers = (bundles.random_model(LLAMA) for _ in range(3))
+    inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
+    learnt = StoryLoss(model, MeanLogits(teachers))(inputs, targets)
+    mean = torch.stack([teacher(inputs).log_softmax(-1) for teacher in teachers]).mean(0).softmax(-1)
+    torch.testing.assert_close(learnt, -(mean * model(inputs).log_softmax(-1)).sum(-1).mean())
+    assert torch.equal(StoryLoss(model, MeanLogits(teachers))(inputs, others), learnt)
+
+
+def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: TrainSettings, tiny_data: Path) -> None:
+    teachers = MeanLogits([load_checkpoint(folder).model for folder in taught.teacher])
+    before = Trainer(replace(taught, out=taught.out / "unused"), QUIET).model.eval()
+    assert train(replace(taught, steps=60, eval_every=60), QUIET)
+    inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
+    after = load_checkpoint(taught.out)
+    with torch.no_grad():
+        far, near = (float(StoryLoss(model, teachers)(inputs, targets)) for model in (before, after.model))
+    assert near < far - 0.1
+    assert [teacher["preset"] for teacher in after.record["teachers"]] == ["other", "other"]
+    assert len({teacher["config_sha256"] for teacher in after.record["teachers"]}) == 2
+    flops = json.loads((taught.out / "summary.json").read_text())["flops"]
+    config = after.model.config
+    forward = [flops_per_token(replace(shape, vocab_size=300), ()) // 3 for shape in (TINY.config, OTHER.config)]
+    assert flops == after.record["tokens_seen"] * (flops_per_token(config) + sum(forward))
+
+
+@pytest.mark.parametrize("stop_at", [0, 18])
+def test_it_resumes_exactly_without_naming_them_again(taught: TrainSettings, tmp_path: Path, stop_at: int) -> None:
+    assert train(replace(taught, out=tmp_path / "whole"), QUIET)
+    with interrupted_after(stop_at):
+        assert train(taught, QUIET) is None
+    assert train(TrainSettings(taught.out, **AGAIN), QUIET)
+    assert_same_run(tmp_path / "whole", taught.out)
+
+
+def test_it_goes_on_only_with_the_same_teachers(taught: TrainSettings, tmp_path: Path) -> None:
+    with interrupted_after(5):
+        assert train(taught, QUIET) is None
+    first, second = taught.teacher
+    for others in ((first,), (second, first)):
+        with pytest.raises(SlmxError) as caught:
+            train(TrainSettings(taught.out, teacher=others, **AGAIN), QUIET)
+        expected = (
+            "the run was started with 2 other teachers; name the same checkpoints with --teacher, in the same order"
+        )
+        assert str(caught.value) == f"{taught.out}: {expected}"
+    moved = tmp_path / "moved"
+    shutil.move(first, moved)
+    with pytest.raises(SlmxError, match=f"^{first}: "):
+        train(TrainSettings(taught.out, **AGAIN), QUIET)
+    assert train(TrainSettings(taught.out, teacher=(moved, second), **AGAIN), QUIET)
+
+
+def test_a_run_without_a_teacher_gets_none(settings: TrainSettings, taught: TrainSettings) -> None:
+    with interrupted_after(5):
+        assert train(settings, QUIET) is None
+    with pytest.raises(SlmxError, match=r"the run has no teacher; leave out --teacher to resume$"):
+        train(TrainSettings(settings.out, teacher=taught.teacher, **AGAIN), QUIET)
+
+
+def test_teachers_that_cannot_teach_are_refused_before_the_first_step(
+    settings: TrainSettings, tiny_data: Path, tmp_path: Path
+) -> None:
+    short = teacher_of(tmp_path / "short", tiny_data, replace(TINY.config, block_size=16))
+    with pytest.raises(
+        SlmxError, match=r"short: a teacher needs a context of at least 32 tokens, not 16; lower --block"
+    ):
+        train(replace(settings, teacher=(short,)), QUIET)
+    nano = Path("slm/pretrained/nano").absolute()
+    with pytest.raises(
+        SlmxError, match=r"a teacher needs the tokenizer of the training text; prepare the text with --t"
+    ):
+        train(replace(settings, teacher=(nano,)), QUIET)
+    assert not (settings.out / "step-0000000").exists()
+
+
+def test_a_text_is_prepared_with_the_tokenizer_of_the_teacher(
+    settings: TrainSettings, taught: TrainSettings, corpus_file: Path
+) -> None:
+    assert train(replace(settings, text=(str(corpus_file),), teacher=taught.teacher, steps=2), QUIET)
+    assert load_checkpoint(settings.out).tokenizer == load_checkpoint(taught.teacher[0]).tokenizer
