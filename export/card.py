@@ -9,7 +9,7 @@ from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.console.counted import counted
-from slm.storage.json_reader import MAX_TEXT, as_plain_text
+from slm.provenance import tokens_seen
 from slm.train.qat import trained_for
 
 # Characters that mean something in Markdown.
@@ -36,11 +36,14 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     )
     seed, reached = (record.get("plan") or {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
-        f"| trained on | {_tokens_seen(record):,} tokens, seed {seed} |",
+        f"| trained on | {tokens_seen(record):,} tokens, seed {seed} |",
         f"| validation at training | {reached} bits per byte |",
     ]
     if (variant := trained_for(record)) is not None:
         rows.append(f"| trained for | {variant}, in which the validation was read |")
+    if teachers := record.get("teachers"):
+        names = ", ".join(_MARKS.sub(r"\\\g<0>", teacher["preset"]) for teacher in teachers)
+        rows.append(f"| teachers, whose predictions it learned | {names} |")
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")
@@ -79,50 +82,3 @@ With slmx installed (its README says how), in this folder:
 The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`) and for onnxruntime-genai.
 {use}
 """
-
-
-def source_of(record: dict[str, Any]) -> str | None:
-    """Returns the texts that a model was trained on, or the model that it was imported from; None if not recorded.
-
-    Args:
-        record: The training record of the checkpoint.
-    """
-    if not record:
-        return None
-    if isinstance(imported := record.get("imported"), dict):
-        parts = [imported.get("name"), imported.get("repository") or imported.get("folder") or imported.get("file")]
-        named = ", ".join(str(part) for part in parts if part)
-        return _short(f"imported from {named} (a model of type {imported.get('model_type')})")
-    # Training records of data sets in format 1 name the split `side`.
-    texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data") or ()]
-    own, before = ", ".join(texts), source_of(_origin(record))
-    parts = [own, f"before that, {before}" if before and before != own else ""]
-    return _short("; ".join(filter(None, parts))) or None
-
-
-def licence_of(record: dict[str, Any]) -> str | None:
-    """Returns the licence that the user stated for the text, or that the imported model states; None for none.
-
-    Args:
-        record: The training record of the checkpoint.
-    """
-    own, before = str(record.get("licence", "not stated")), licence_of(_origin(record)) if record else None
-    licences = dict.fromkeys(licence for licence in (own, before) if licence not in (None, "", "not stated"))
-    return _short("; ".join(map(str, licences))) or None
-
-
-def _tokens_seen(record: dict[str, Any]) -> int:
-    """Returns the tokens that a model has read, in its training and in those before it."""
-    return int(record.get("tokens_seen") or 0) + (_tokens_seen(origin) if (origin := _origin(record)) else 0)
-
-
-def _origin(record: dict[str, Any]) -> dict[str, Any]:
-    """Returns the record of the checkpoint that a model was fine-tuned from; empty if there is none."""
-    origin = record.get("init")
-    inner = origin.get("record") if isinstance(origin, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def _short(text: str) -> str:
-    # A card holds it in a table of Markdown.
-    return as_plain_text(text).replace("|", "/").replace("<", "(").replace(">", ")")[:MAX_TEXT]

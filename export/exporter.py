@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from export.card import licence_of, model_card, source_of
+from export.card import model_card
 from export.checks.exclude import exclude_auto, increases_alone, recipes_that_pass
 from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
@@ -51,6 +51,7 @@ from slm.console.notice import Log
 from slm.denormals import denormals_line
 from slm.folder_kind import PRETRAINED
 from slm.presets import DEFAULT_PRESET, get_preset
+from slm.provenance import licence_of, source_of
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import as_plain_text, is_plain_name

@@ -238,6 +238,9 @@ def _check_record(record: Fields) -> None:
     if (plan := record.optional("plan", record.object)) is not None:
         plan.optional("seed", plan.integer)
         plan.optional("qat", plan.text)
+    for teacher in record.optional("teachers", record.objects) or ():
+        teacher.text("preset")
+        teacher.optional("licence", teacher.text)
     if (best := record.optional("best", record.object)) is not None:
         best.optional("bits_per_byte", best.number)
     origin = record.optional("init", record.value)

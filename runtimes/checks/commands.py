@@ -65,12 +65,9 @@ def doctor(
         tell("problem", line)
     if fatal:
         raise typer.Exit(1)
-    kind = (
-        "signed in memory: their products are exact"
-        if signed_is_exact()
-        else "unsigned: products of signed ones are not exact"
-    )
-    tell("weights", f"of int8 are {kind} on this processor")
+    exact = signed_is_exact()
+    kind = "signed, which this processor multiplies" if exact else "unsigned: it does not multiply signed weights"
+    tell("weights", f"those of int8 are {kind} exactly")
     opened = Bundle.open(find_bundle(bundle))
     held = find_pin(opened, this_cpu())
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.title})", err=True)
@@ -81,7 +78,7 @@ def doctor(
     seconds = time.perf_counter() - started
     others = watch.others()
     for way, samples in measured.items():
-        speed = f"{1 / samples.median:>8,.0f} tokens/s +-{samples.spread:.0%}"
+        speed = f"{1 / samples.median:>8,.0f} tokens/s, spread {samples.spread:.0%}"
         tell(way.variant, f"{counted(way.threads, 'thread'):<10} {speed}")
     usual = Way(opened.variants[0], default_threads(len(opened.model_bytes(opened.variants[0]))))
     kept, equal = choose(measured, usual)

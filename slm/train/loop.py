@@ -342,7 +342,8 @@ class Trainer:
                     self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
                 )
             self.folder.write_samples(self.step, stories)
-            plot_curve(self.folder.metrics(), self.settings.out / "loss.png", self.preset)
+            out = self.settings.out
+            plot_curve(self.folder.metrics(), out / "loss.png", f"{out.absolute().name} ({self.preset})")
             self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if figure < best else ""

@@ -13,6 +13,7 @@ from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
+from slm.provenance import licence_of
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
 
@@ -62,8 +63,10 @@ def load_teachers(folders: Sequence[Path], tokenizer: Tokenizer, config: GPTConf
 
 
 def teacher_record(teacher: Checkpoint) -> dict[str, str]:
-    """Returns what a training record says of a teacher: its preset, and the hash of its configuration.
+    """Returns what a training record says of a teacher: its preset, the hash of its configuration, and its licence.
 
-    The configuration lists the hashes of the weights and of the tokenizer.
+    The configuration lists the hashes of the weights and of the tokenizer. A licence that is not stated is left out.
     """
-    return {"preset": teacher.preset, "config_sha256": sha256_of(teacher.folder / CONFIG_FILE)}
+    licence = licence_of(teacher.record)
+    stated = {} if licence is None else {"licence": licence}
+    return {"preset": teacher.preset, "config_sha256": sha256_of(teacher.folder / CONFIG_FILE), **stated}

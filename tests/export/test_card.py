@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from export.card import licence_of, model_card, source_of
+from export.card import model_card
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.manifest import MAX_FILE_BYTES, MadeFrom, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.summary import HEADINGS, variant_lines, variant_rows
 from runtimes.bundle.variants import VARIANTS
+from slm.provenance import licence_of, source_of
 from tests import bundles
 
 
@@ -124,6 +125,8 @@ IMPORTED = {"imported": {"model_type": "llama", "file": "s.gguf", "name": "SmolL
             "MIT; apache-2.0",
         ),
         (TRAINED | {"init": {"record": TRAINED}, "licence": "not stated"}, None, "MIT"),
+        (TRAINED | {"teachers": [{"preset": "a", "licence": "MIT"}, {"preset": "b", "licence": "X"}]}, None, "MIT; X"),
+        (TRAINED | {"teachers": [{"preset": "a"}], "licence": None}, None, None),
         ({}, None, None),
         ({"untrained": True, "init": "strange"}, None, None),
     ],
@@ -134,6 +137,13 @@ def test_source_and_licence_travel_also_through_fine_tuning(
     assert licence_of(record) == licence
     if source or not record.get("data"):
         assert source_of(record) == source
+
+
+def test_the_card_names_the_teachers() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    taught = TRAINED | {"teachers": [{"preset": "micro"}, {"preset": "a|b"}]}
+    assert "| teachers, whose predictions it learned | micro, a\\|b |" in model_card(manifest, taught)
+    assert "teachers" not in model_card(manifest, TRAINED)
 
 
 def test_the_card_says_which_variant_a_model_was_trained_for() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from export.card import licence_of, model_card, source_of
+from export.card import model_card
 from export.checks.torch_archive import check_torch_archive
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
@@ -26,6 +26,7 @@ from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, Checkpoint, l
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture
+from slm.provenance import licence_of, source_of
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.tokenizers.byte_level import SINGLE_BYTES
 from slm.tokenizers.settings import TokenizerSettings

@@ -369,6 +369,8 @@ def test_the_record_of_a_model_that_was_tuned_many_times_is_read(copy: Path) -> 
         ({"tokens_seen": 1e999}, "tokens_seen is not a whole number"),
         ({"plan": []}, "plan is not an object"),
         ({"plan": {"qat": [1]}}, "plan.qat is not a text"),
+        ({"teachers": {}}, "teachers is not a list"),
+        ({"teachers": [{"preset": "a\nb"}]}, "teachers.0.preset is not a text"),
         ({"best": {"bits_per_byte": "<script>"}}, "best.bits_per_byte is not a number"),
         ({"init": {"record": {"tokens_seen": "many"}}}, "init.record.tokens_seen is not a whole number"),
     ],

@@ -189,14 +189,18 @@ def test_what_is_equally_quick_is_told_and_the_default_is_kept(
 
 
 @pytest.mark.parametrize(
-    ("exact", "word"), [(True, "signed in memory"), (False, "unsigned: products of signed ones are not exact")]
+    ("exact", "word"),
+    [
+        (True, "signed, which this processor multiplies exactly"),
+        (False, "unsigned: it does not multiply signed weights exactly"),
+    ],
 )
 def test_the_form_of_the_weights_in_memory_is_told(
     slmx: Slmx, tiny_checkpoint: Path, exact: bool, word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtimes.engine.exact_products.signed_is_exact", lambda: exact)
     ran = slmx("doctor", "--bundle", bundles.tiny_bundle(tiny_checkpoint))
-    assert f"weights      of int8 are {word}" in ran.stdout
+    assert f"weights      those of int8 are {word}" in ran.stdout
 
 
 def test_the_report_is_one_json_line_with_the_machine_and_every_variant(slmx: Slmx, tiny_checkpoint: Path) -> None:

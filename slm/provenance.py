@@ -1,0 +1,57 @@
+"""Where a model comes from: what its training record, and those in it, say of texts, licences and tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slm.storage.json_reader import MAX_TEXT, as_plain_text
+
+
+def source_of(record: dict[str, Any]) -> str | None:
+    """Returns the texts that a model was trained on, or the model that it was imported from; None if not recorded.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
+    if not record:
+        return None
+    if isinstance(imported := record.get("imported"), dict):
+        parts = [imported.get("name"), imported.get("repository") or imported.get("folder") or imported.get("file")]
+        named = ", ".join(str(part) for part in parts if part)
+        return _short(f"imported from {named} (a model of type {imported.get('model_type')})")
+    # Training records of data sets in format 1 name the split `side`.
+    texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data") or ()]
+    own, before = ", ".join(texts), source_of(_origin(record))
+    parts = [own, f"before that, {before}" if before and before != own else ""]
+    return _short("; ".join(filter(None, parts))) or None
+
+
+def licence_of(record: dict[str, Any]) -> str | None:
+    """Returns the licences that the user stated for the text and that the imported model and teachers state.
+
+    None is returned if none is stated.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
+    before = licence_of(_origin(record)) if record else None
+    of_teachers = (teacher.get("licence") for teacher in record.get("teachers") or ())
+    stated = (licence for licence in (record.get("licence"), before, *of_teachers) if licence)
+    return _short("; ".join(dict.fromkeys(str(licence) for licence in stated if licence != "not stated"))) or None
+
+
+def tokens_seen(record: dict[str, Any]) -> int:
+    """Returns the tokens that a model has read, in its training and in those before it."""
+    return int(record.get("tokens_seen") or 0) + (tokens_seen(origin) if (origin := _origin(record)) else 0)
+
+
+def _origin(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns the record of the checkpoint that a model was fine-tuned from; empty if there is none."""
+    origin = record.get("init")
+    inner = origin.get("record") if isinstance(origin, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _short(text: str) -> str:
+    # A card holds it in a table of Markdown.
+    return as_plain_text(text).replace("|", "/").replace("<", "(").replace(">", ")")[:MAX_TEXT]
