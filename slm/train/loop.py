@@ -40,6 +40,7 @@ from slm.train.memory import ShortageError, check_memory, naming_shortages
 from slm.train.optim import build_optimizers, optimizer_tensors, restore_optimizers
 from slm.train.plan import TrainSettings
 from slm.train.qat import as_exported
+from slm.train.remarks import remarks
 from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
@@ -51,7 +52,6 @@ from slm.train.windows import window_starts
 LOG_EVERY = 10
 TIMED_STEPS = 20  # before the time of a run is estimated
 SAMPLES = 3
-MANY_EPOCHS = 20
 SAMPLE_TEMPERATURE = 0.8
 
 
@@ -110,18 +110,8 @@ class Trainer:
                 f"no preset has the shape of {settings.init}: training defaults are those of {start.defaults.name}, "
                 "the preset nearest in parameters"
             )
-        if settings.compile is not False and (reason := why_not_compiled()):
-            self._print(f"trains without torch.compile, which is slower: {reason}")
-        if self.epochs > MANY_EPOCHS:
-            self._print(
-                f"warning: this run reads the text {self.epochs:.0f} times, and a small text is soon learned by heart; "
-                "--steps N makes it shorter, --patience 3 ends it when it gets no better"
-            )
-        if config.head_dim % config.fused_head_multiple:
-            self._print(
-                f"warning: attention heads of {config.head_dim} channels: slmx export needs a multiple of "
-                f"{config.fused_head_multiple} (choose another --n-head), or it writes the portable graph only"
-            )
+        for line in remarks(settings, config, self.epochs):
+            self._print(line)
 
     def _restore(self, state: RunState, saved: Path, optimizers: list[torch.optim.Optimizer]) -> None:
         file = saved / OPTIMIZER_FILE

@@ -93,7 +93,7 @@ def test_another_failure_of_the_first_step_keeps_the_checkpoint_that_its_message
 def test_a_run_that_cannot_compile_says_so_and_trains(
     settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("slm.train.hardware", "slm.train.loop"):
+    for module in ("slm.train.hardware", "slm.train.loop", "slm.train.remarks"):
         monkeypatch.setattr(f"{module}.why_not_compiled", lambda: "a path with a space")
     trainer = Trainer(replace(settings, compile=None, steps=2), Console(width=400))
     assert trainer.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
