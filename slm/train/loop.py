@@ -46,7 +46,7 @@ from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
-from slm.train.teachers import MeanLogits, teacher_record
+from slm.train.teachers import MeanLogits, check_teachers, teacher_record
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
@@ -74,6 +74,7 @@ class Trainer:
         self.settings = settings
         start = find_start(settings, self.folder)
         config = start.check_shape(settings)  # before the text is prepared, which can take long
+        self.teachers = start.teachers(settings)
         self.preset = start.preset
         accumulate = settings.accumulate or (start.state.plan.accumulate if start.state else 1)
         self.accelerator = make_accelerator(settings, accumulate)
@@ -85,6 +86,7 @@ class Trainer:
         with self.accelerator.main_process_first():
             self.dataset = start.open_data(settings, self.folder, console)
         config = start.shape(settings, self.dataset)
+        check_teachers(self.teachers, self.dataset.tokenizer, config)
         self.plan = start.plan(settings, config, self.dataset)
         check_memory(config, self.plan.batch_size, self.plan.accumulate, processes, device)
         if self.is_main:
@@ -99,7 +101,6 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
-        self.teachers = start.teachers(settings, self.dataset, config)
         models = [teacher.model for teacher in self.teachers]
         teacher = MeanLogits(models) if models else start.imitated(self.plan, self.folder)
         self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)

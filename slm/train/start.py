@@ -22,7 +22,7 @@ from slm.storage.hashing import sha256_of
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE
-from slm.train.teachers import load_teachers, teacher_record
+from slm.train.teachers import teacher_record
 
 CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a record's loss curve
 
@@ -168,13 +168,13 @@ class Start:
         self.state.plan.check(settings, settings.out)
         return self.state.plan
 
-    def teachers(self, settings: TrainSettings, dataset: Dataset, config: GPTConfig) -> list[Checkpoint]:
-        """Returns the checkpoints that the user named as teachers.
+    def teachers(self, settings: TrainSettings) -> list[Checkpoint]:
+        """Loads the checkpoints that the user named as teachers.
 
         Raises:
-            SlmxError: One cannot be used, or they are not those of the run to resume.
+            SlmxError: One cannot be read, or they are not those of the run to resume.
         """
-        found = load_teachers(settings.teacher, dataset.tokenizer, config)
+        found = [load_checkpoint(folder) for folder in settings.teacher]
         if self.state is None or [teacher_record(teacher) for teacher in found] == self.state.teachers:
             return found
         if not self.state.teachers:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import CONFIG_FILE, Checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
@@ -36,18 +35,17 @@ class MeanLogits(nn.Module):
         return torch.stack([model(ids).float() for model in self.models]).mean(0)
 
 
-def load_teachers(folders: Sequence[Path], tokenizer: Tokenizer, config: GPTConfig) -> list[Checkpoint]:
-    """Loads the teachers of a run.
+def check_teachers(teachers: Sequence[Checkpoint], tokenizer: Tokenizer, config: GPTConfig) -> None:
+    """Checks that a model can learn the predictions of its teachers.
 
     Args:
-        folders: A checkpoint or a training run each.
+        teachers: The teachers.
         tokenizer: The tokenizer of the training text.
-        config: The shape of the model to train.
+        config: The shape of the model.
 
     Raises:
-        SlmxError: A checkpoint cannot be read, has another tokenizer, or has a shorter context than the model.
+        SlmxError: A teacher has another tokenizer, or a shorter context than the model.
     """
-    teachers = [load_checkpoint(folder) for folder in folders]
     for teacher in teachers:
         if teacher.tokenizer != tokenizer:
             raise SlmxError(
@@ -59,7 +57,6 @@ def load_teachers(folders: Sequence[Path], tokenizer: Tokenizer, config: GPTConf
                 f"{teacher.folder}: a teacher needs a context of at least {config.block_size} tokens, "
                 f"not {teacher.model.config.block_size}; lower --block-size"
             )
-    return teachers
 
 
 def teacher_record(teacher: Checkpoint) -> dict[str, str]:
