@@ -56,6 +56,7 @@ def small_checkpoint(folder: Path) -> Path:
         "data": [{"file": "a.txt", "split": "train"}],
         "licence": "none",
         "plan": {"steps": 3, "seed": 1},
+        "teachers": [{"preset": "micro", "config_sha256": "0" * 64, "licence": "MIT"}],
         "curve": [{"step": 1, "loss": 2.5, "bits_per_byte": 1.5}],
         "best": {"step": 1, "bits_per_byte": 1.5},
         "tokens_seen": 10,
