@@ -66,7 +66,7 @@ if own := os.environ.get("STORIES"):
     text.write_bytes(Path(own).read_bytes())
 else:
     teacher = load("nano")
-    count, stories = (64 if QUICK else 2400), []
+    count, stories = (160 if QUICK else 2400), []
     while len(stories) < count:
         written = teacher.generate("", n=32, max_tokens=220, seed=len(stories), temperature=1.0)
         stories += [story.full_text.strip() for story in written]
