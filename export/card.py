@@ -9,7 +9,7 @@ from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.console.counted import counted
-from slm.provenance import tokens_seen
+from slm.provenance import teachers_of, tokens_seen
 from slm.train.qat import trained_for
 
 # Characters that mean something in Markdown.
@@ -41,8 +41,8 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     ]
     if (variant := trained_for(record)) is not None:
         rows.append(f"| trained for | {variant}, in which the validation was read |")
-    if teachers := record.get("teachers"):
-        names = ", ".join(_MARKS.sub(r"\\\g<0>", teacher["preset"]) for teacher in teachers)
+    if teachers := teachers_of(record):
+        names = _MARKS.sub(r"\\\g<0>", ", ".join(teachers))
         rows.append(f"| teachers, whose predictions it learned | {names} |")
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))

@@ -240,6 +240,7 @@ def _check_record(record: Fields) -> None:
         plan.optional("qat", plan.text)
     for teacher in record.optional("teachers", record.objects) or ():
         teacher.text("preset")
+        teacher.text("config_sha256")
         teacher.optional("licence", teacher.text)
     if (best := record.optional("best", record.object)) is not None:
         best.optional("bits_per_byte", best.number)

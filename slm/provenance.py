@@ -37,7 +37,14 @@ def licence_of(record: dict[str, Any]) -> str | None:
     before = licence_of(_origin(record)) if record else None
     of_teachers = (teacher.get("licence") for teacher in record.get("teachers") or ())
     stated = (licence for licence in (record.get("licence"), before, *of_teachers) if licence)
-    return _short("; ".join(dict.fromkeys(str(licence) for licence in stated if licence != "not stated"))) or None
+    parts = (part for licence in stated if licence != "not stated" for part in str(licence).split("; "))
+    return _short("; ".join(dict.fromkeys(parts))) or None
+
+
+def teachers_of(record: dict[str, Any]) -> list[str]:
+    """Returns the teachers of a training and of those before it: each a preset and the start of a hash."""
+    own = [f"{teacher['preset']} ({teacher['config_sha256'][:12]})" for teacher in record.get("teachers") or ()]
+    return list(dict.fromkeys([*own, *(teachers_of(origin) if (origin := _origin(record)) else ())]))
 
 
 def tokens_seen(record: dict[str, Any]) -> int:

@@ -46,7 +46,7 @@ from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
-from slm.train.teachers import MeanLogits, check_teachers, teacher_record
+from slm.train.teachers import MeanLogits, check_teachers, check_text
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
@@ -75,6 +75,8 @@ class Trainer:
         start = find_start(settings, self.folder)
         config = start.check_shape(settings)  # before the text is prepared, which can take long
         self.teachers = start.teachers(settings)
+        check_teachers(self.teachers, start.checkpoint, config)
+        self.settings = replace(settings, teacher=tuple(each.checkpoint.folder for each in self.teachers))
         self.preset = start.preset
         accumulate = settings.accumulate or (start.state.plan.accumulate if start.state else 1)
         self.accelerator = make_accelerator(settings, accumulate)
@@ -86,7 +88,7 @@ class Trainer:
         with self.accelerator.main_process_first():
             self.dataset = start.open_data(settings, self.folder, console)
         config = start.shape(settings, self.dataset)
-        check_teachers(self.teachers, self.dataset.tokenizer, config)
+        check_text(self.teachers, self.dataset.tokenizer)
         self.plan = start.plan(settings, config, self.dataset)
         check_memory(config, self.plan.batch_size, self.plan.accumulate, processes, device)
         if self.is_main:
@@ -101,7 +103,7 @@ class Trainer:
         self.curve: list[dict[str, float]] = []
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
-        models = [teacher.model for teacher in self.teachers]
+        models = [each.checkpoint.model for each in self.teachers]
         teacher = MeanLogits(models) if models else start.imitated(self.plan, self.folder)
         self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
         if start.state is not None and start.checkpoint is not None:
@@ -137,7 +139,7 @@ class Trainer:
             "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
             "licence": self.settings.licence or self.dataset.record.get("licence"),
             "init": self.origin,
-            **({"teachers": [teacher_record(teacher) for teacher in self.teachers]} if self.teachers else {}),
+            **({"teachers": [teacher.record for teacher in self.teachers]} if self.teachers else {}),
             "plan": asdict(self.plan),
             "parameters": self.model.config.parameters,
             "training_tokens": len(self.dataset.train.ids),
@@ -379,7 +381,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         return None
     dtype = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
     record = trainer.record()
-    shapes = [teacher.model.config for teacher in trainer.teachers] or [config] * (trainer.plan.qat is not None)
+    shapes = [each.checkpoint.model.config for each in trainer.teachers] or [config] * (trainer.plan.qat is not None)
     summary = Summary(
         preset=trainer.preset,
         parameters=config.parameters,

@@ -58,7 +58,8 @@ class TrainSettings:
         resume: Whether to continue the run in `out`.
 
     Raises:
-        UsageError: A value is out of range, there is no text for a new run, or no checkpoint to train for a variant.
+        UsageError: A value is out of range, there is no text for a new run, no checkpoint to train for a variant, or
+            one and teachers.
     """
 
     out: Path
@@ -106,6 +107,8 @@ class TrainSettings:
             raise UsageError(unknown("variant", self.qat, BLOCK_VARIANTS))
         if self.qat is not None and self.init is None and not self.resume:
             raise UsageError(f"--qat {self.qat} trains a finished model for this variant: add --init CHECKPOINT")
+        if self.qat is not None and self.teacher:
+            raise UsageError(f"--qat {self.qat} imitates the checkpoint of --init: drop --teacher")
         if not self.text and not self.resume:
             raise UsageError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 

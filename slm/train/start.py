@@ -22,7 +22,7 @@ from slm.storage.hashing import sha256_of
 from slm.train.plan import Plan, TrainSettings, is_number, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE
-from slm.train.teachers import teacher_record
+from slm.train.teachers import Teacher
 
 CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a record's loss curve
 
@@ -168,21 +168,36 @@ class Start:
         self.state.plan.check(settings, settings.out)
         return self.state.plan
 
-    def teachers(self, settings: TrainSettings) -> list[Checkpoint]:
+    def teachers(self, settings: TrainSettings) -> list[Teacher]:
         """Loads the checkpoints that the user named as teachers.
 
         Raises:
             SlmxError: One cannot be read, or they are not those of the run to resume.
         """
-        found = [load_checkpoint(folder) for folder in settings.teacher]
-        if self.state is None or [teacher_record(teacher) for teacher in found] == self.state.teachers:
-            return found
-        if not self.state.teachers:
+        folders, known = settings.teacher, None if self.state is None else self.state.teachers
+        if known == [] and folders:
             raise SlmxError(f"{settings.out}: the run has no teacher; leave out --teacher to resume")
-        raise SlmxError(
-            f"{settings.out}: the run was started with {counted(len(self.state.teachers), 'other teacher')}; "
-            "name the same checkpoints with --teacher, in the same order"
-        )
+        if known is not None and len(known) != len(folders):
+            raise SlmxError(
+                f"{settings.out}: the run was started with {counted(len(known), 'teacher')}, not {len(folders)}; "
+                "name the same checkpoints with --teacher, in the same order"
+            )
+        try:
+            loaded = {folder: Teacher.load(folder) for folder in dict.fromkeys(folders)}
+        except SlmxError as error:
+            if known is None:
+                raise
+            why = str(error).partition(";")[0]
+            raise SlmxError(
+                f"a teacher of this run cannot be read ({why}); name its new place with --teacher"
+            ) from None
+        for folder, record in zip(folders, known or (), strict=False):
+            if loaded[folder].record != record:
+                raise SlmxError(
+                    f"{folder}: not the teacher that the run was started with; "
+                    "name the same checkpoints with --teacher, in the same order"
+                )
+        return [loaded[folder] for folder in folders]
 
     def imitated(self, plan: Plan, folder: RunFolder) -> GPT | None:
         """Returns the model that a run for a variant imitates, which is the one it started from; else None.
@@ -251,6 +266,8 @@ def find_finished(settings: TrainSettings) -> RunState | None:
         return None
     start.check_shape(settings)
     state.plan.check(settings, settings.out)
+    if settings.teacher:
+        start.teachers(settings)
     return state
 
 

@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from slm.checkpoint import CONFIG_FILE, Checkpoint
+from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.provenance import licence_of
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher as it was when it was loaded. Its folder can change later.
+
+    Attributes:
+        checkpoint: The checkpoint.
+        record: What the training record says of it: its preset, the hash of its configuration, and its licence if one
+            is stated. The configuration lists the hashes of the weights and of the tokenizer.
+    """
+
+    checkpoint: Checkpoint
+    record: dict[str, str]
+
+    @classmethod
+    def load(cls, folder: Path) -> Teacher:
+        """Loads a teacher from a checkpoint or a training run; SlmxError if it cannot be read."""
+        checkpoint = load_checkpoint(folder)
+        licence = licence_of(checkpoint.record)
+        stated = {} if licence is None else {"licence": licence}
+        digest = sha256_of(checkpoint.folder / CONFIG_FILE)
+        return cls(checkpoint, {"preset": checkpoint.preset, "config_sha256": digest, **stated})
 
 
 class MeanLogits(nn.Module):
@@ -35,35 +60,40 @@ class MeanLogits(nn.Module):
         return torch.stack([model(ids).float() for model in self.models]).mean(0)
 
 
-def check_teachers(teachers: Sequence[Checkpoint], tokenizer: Tokenizer, config: GPTConfig) -> None:
-    """Checks that a model can learn the predictions of its teachers.
+def check_teachers(teachers: Sequence[Teacher], start: Checkpoint | None, config: GPTConfig) -> None:
+    """Checks that one model can learn the predictions of all its teachers.
 
     Args:
         teachers: The teachers.
-        tokenizer: The tokenizer of the training text.
+        start: The checkpoint that the model starts from, or None for a new model.
         config: The shape of the model.
 
     Raises:
-        SlmxError: A teacher has another tokenizer, or a shorter context than the model.
+        SlmxError: Two of the checkpoints have different tokenizers, or a teacher has a shorter context than the model.
     """
+    together = [teacher.checkpoint for teacher in teachers]
+    first = start or next(iter(together), None)
+    for other in together:
+        if first is not None and other.tokenizer != first.tokenizer:
+            raise SlmxError(
+                f"{other.folder}: has another tokenizer than {first.folder}; "
+                "a model and its teachers need the same, so leave one out"
+            )
     for teacher in teachers:
-        if teacher.tokenizer != tokenizer:
+        context = teacher.checkpoint.model.config.block_size
+        if context < config.block_size:
             raise SlmxError(
-                f"{teacher.folder}: a teacher needs the tokenizer of the training text; "
-                f"prepare the text with --tokenizer {shlex.quote(str(teacher.folder))}"
-            )
-        if teacher.model.config.block_size < config.block_size:
-            raise SlmxError(
-                f"{teacher.folder}: a teacher needs a context of at least {config.block_size} tokens, "
-                f"not {teacher.model.config.block_size}; lower --block-size"
+                f"{teacher.checkpoint.folder}: a teacher needs a context of at least {config.block_size} tokens, "
+                f"not {context}; lower --block-size"
             )
 
 
-def teacher_record(teacher: Checkpoint) -> dict[str, str]:
-    """Returns what a training record says of a teacher: its preset, the hash of its configuration, and its licence.
-
-    The configuration lists the hashes of the weights and of the tokenizer. A licence that is not stated is left out.
-    """
-    licence = licence_of(teacher.record)
-    stated = {} if licence is None else {"licence": licence}
-    return {"preset": teacher.preset, "config_sha256": sha256_of(teacher.folder / CONFIG_FILE), **stated}
+def check_text(teachers: Sequence[Teacher], tokenizer: Tokenizer) -> None:
+    """Checks that teachers have the tokenizer of the training text; SlmxError if one has another."""
+    for teacher in teachers:
+        if teacher.checkpoint.tokenizer != tokenizer:
+            folder = teacher.checkpoint.folder
+            raise SlmxError(
+                f"{folder}: a teacher needs the tokenizer of the training text; "
+                f"prepare the text with --tokenizer {shlex.quote(str(folder))}"
+            )

@@ -127,6 +127,7 @@ IMPORTED = {"imported": {"model_type": "llama", "file": "s.gguf", "name": "SmolL
         (TRAINED | {"init": {"record": TRAINED}, "licence": "not stated"}, None, "MIT"),
         (TRAINED | {"teachers": [{"preset": "a", "licence": "MIT"}, {"preset": "b", "licence": "X"}]}, None, "MIT; X"),
         (TRAINED | {"teachers": [{"preset": "a"}], "licence": None}, None, None),
+        (TRAINED | {"teachers": [{"licence": "X; MIT; Y"}, {"licence": "Y; Z"}]}, None, "MIT; X; Y; Z"),
         ({}, None, None),
         ({"untrained": True, "init": "strange"}, None, None),
     ],
@@ -141,8 +142,12 @@ def test_source_and_licence_travel_also_through_fine_tuning(
 
 def test_the_card_names_the_teachers() -> None:
     manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
-    taught = TRAINED | {"teachers": [{"preset": "micro"}, {"preset": "a|b"}]}
-    assert "| teachers, whose predictions it learned | micro, a\\|b |" in model_card(manifest, taught)
+    taught = TRAINED | {
+        "teachers": [{"preset": name, "config_sha256": "0123456789abcdef"} for name in ("micro", "a|b")]
+    }
+    row = "| teachers, whose predictions it learned | micro (0123456789ab), a\\|b (0123456789ab) |"
+    assert row in model_card(manifest, taught)
+    assert row in model_card(manifest, TRAINED | {"init": {"record": taught}})
     assert "teachers" not in model_card(manifest, TRAINED)
 
 

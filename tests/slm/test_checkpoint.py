@@ -371,6 +371,7 @@ def test_the_record_of_a_model_that_was_tuned_many_times_is_read(copy: Path) -> 
         ({"plan": {"qat": [1]}}, "plan.qat is not a text"),
         ({"teachers": {}}, "teachers is not a list"),
         ({"teachers": [{"preset": "a\nb"}]}, "teachers.0.preset is not a text"),
+        ({"teachers": [{"preset": "a"}]}, "teachers.0.config_sha256 is missing"),
         ({"best": {"bits_per_byte": "<script>"}}, "best.bits_per_byte is not a number"),
         ({"init": {"record": {"tokens_seen": "many"}}}, "init.record.tokens_seen is not a whole number"),
     ],

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError
 from slm.data.dataset import Dataset
 from slm.presets import GPTConfig
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
+from slm.train.start import find_finished
 from slm.train.step import StoryLoss
 from slm.train.summary import flops_per_token
 from slm.train.teachers import MeanLogits
@@ -85,18 +86,52 @@ def test_it_goes_on_only_with_the_same_teachers(taught: TrainSettings, tmp_path:
     with interrupted_after(5):
         assert train(taught, QUIET) is None
     first, second = taught.teacher
-    for others in ((first,), (second, first)):
+    same = "name the same checkpoints with --teacher, in the same order"
+    for others, said in (
+        ((first,), f"{taught.out}: the run was started with 2 teachers, not 1; {same}"),
+        ((second, first), f"{second}: not the teacher that the run was started with; {same}"),
+    ):
         with pytest.raises(SlmxError) as caught:
             train(TrainSettings(taught.out, teacher=others, **AGAIN), QUIET)
-        expected = (
-            "the run was started with 2 other teachers; name the same checkpoints with --teacher, in the same order"
-        )
-        assert str(caught.value) == f"{taught.out}: {expected}"
+        assert str(caught.value) == said
+    file = taught.out / "run.json"
+    remembered = file.read_text("utf-8")
+    for strange, said in (([str(first)] * 3000, "not 3000; "), ("nano", "not 0; "), ([5], "not 0; ")):
+        file.write_text(json.dumps(json.loads(remembered) | {"teachers": strange}), "utf-8")
+        with pytest.raises(SlmxError, match=said):
+            train(TrainSettings(taught.out, **AGAIN), QUIET)
+    file.write_text(remembered, "utf-8")
     moved = tmp_path / "moved"
     shutil.move(first, moved)
-    with pytest.raises(SlmxError, match=f"^{first}: "):
+    with pytest.raises(SlmxError) as caught:
         train(TrainSettings(taught.out, **AGAIN), QUIET)
+    missing = f"{first}: no slmx checkpoint here (no such file or folder)"
+    assert str(caught.value) == f"a teacher of this run cannot be read ({missing}); name its new place with --teacher"
     assert train(TrainSettings(taught.out, teacher=(moved, second), **AGAIN), QUIET)
+    with pytest.raises(SlmxError, match="not the teacher that the run was started with"):
+        find_finished(TrainSettings(taught.out, teacher=(second, moved), resume=True))
+
+
+def test_a_teacher_is_what_it_was_when_it_was_loaded(taught: TrainSettings) -> None:
+    trainer = Trainer(taught, QUIET)
+    before = trainer.record()["teachers"]
+    for folder in taught.teacher:
+        shutil.rmtree(folder)
+    assert trainer.record()["teachers"] == before
+    assert trainer.run()
+
+
+def test_a_shipped_teacher_is_found_again(
+    settings: TrainSettings, tiny_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained = settings.out.parent / "pretrained"
+    pretrained.mkdir()
+    shipped = teacher_of(pretrained / "shipped", tiny_data, TINY.config)
+    monkeypatch.setattr("slm.folder_kind.PRETRAINED", pretrained)
+    with interrupted_after(5):
+        assert train(replace(settings, teacher=(Path("shipped"),)), QUIET) is None
+    assert json.loads((settings.out / "run.json").read_bytes())["teachers"] == [str(shipped)]
+    assert train(TrainSettings(settings.out, **AGAIN), QUIET)
 
 
 def test_a_run_without_a_teacher_gets_none(settings: TrainSettings, taught: TrainSettings) -> None:
@@ -114,11 +149,20 @@ def test_teachers_that_cannot_teach_are_refused_before_the_first_step(
         SlmxError, match=r"short: a teacher needs a context of at least 32 tokens, not 16; lower --block"
     ):
         train(replace(settings, teacher=(short,)), QUIET)
-    nano = Path("slm/pretrained/nano").absolute()
-    with pytest.raises(
-        SlmxError, match=r"a teacher needs the tokenizer of the training text; prepare the text with --t"
-    ):
+    nano = Path("nano")
+    with pytest.raises(SlmxError, match=r"a teacher needs the tokenizer of the training text; prepare the text with"):
         train(replace(settings, teacher=(nano,)), QUIET)
+    good = teacher_of(tmp_path / "good", tiny_data, TINY.config)
+    text = tmp_path / "stories.txt"
+    text.write_text("A story.", "utf-8")
+    for taught in (
+        replace(settings, text=(str(text),), teacher=(good, nano)),
+        replace(settings, text=(str(text),), teacher=(nano,), init=good, preset=None),
+    ):
+        with pytest.raises(SlmxError, match=r"nano: has another tokenizer than .*good; a model and its teachers need"):
+            train(taught, QUIET)
+    with pytest.raises(UsageError, match=r"^--qat int4 imitates the checkpoint of --init: drop --teacher$"):
+        replace(settings, init=good, qat="int4", teacher=(good,))
     assert not settings.out.exists()
 
 
