@@ -43,7 +43,7 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
         rows.append(f"| trained for | {variant}, in which the validation was read |")
     if teachers := teachers_of(record):
         names = _MARKS.sub(r"\\\g<0>", ", ".join(teachers))
-        rows.append(f"| teachers, whose predictions it learned | {names} |")
+        rows.append(f"| teachers (it learned their predictions) | {names} |")
     training = "" if imported else "\n".join(rows) + "\n"
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")

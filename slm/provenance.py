@@ -27,9 +27,7 @@ def source_of(record: dict[str, Any]) -> str | None:
 
 
 def licence_of(record: dict[str, Any]) -> str | None:
-    """Returns the licences that the user stated for the text and that the imported model and teachers state.
-
-    None is returned if none is stated.
+    """Returns the licences of the text, of the imported model and of the teachers; None if none is stated.
 
     Args:
         record: The training record of the checkpoint.
@@ -42,13 +40,23 @@ def licence_of(record: dict[str, Any]) -> str | None:
 
 
 def teachers_of(record: dict[str, Any]) -> list[str]:
-    """Returns the teachers of a training and of those before it: each a preset and the start of a hash."""
+    """Returns the teachers of a training and of those before it, such as "micro (9030b967e3c7)".
+
+    The number is the first 12 digits of the SHA-256 of the teacher's `config.json`.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
     own = [f"{teacher['preset']} ({teacher['config_sha256'][:12]})" for teacher in record.get("teachers") or ()]
     return list(dict.fromkeys([*own, *(teachers_of(origin) if (origin := _origin(record)) else ())]))
 
 
 def tokens_seen(record: dict[str, Any]) -> int:
-    """Returns the tokens that a model has read, in its training and in those before it."""
+    """Returns the number of tokens that a model has read, in its training and in those before it.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
     return int(record.get("tokens_seen") or 0) + (tokens_seen(origin) if (origin := _origin(record)) else 0)
 
 

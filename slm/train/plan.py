@@ -53,7 +53,7 @@ class TrainSettings:
         out: The folder of the run.
         text: A prepared data set, or sources of text to prepare.
         init: A checkpoint to fine-tune.
-        teacher: Checkpoints or runs whose mean prediction is the target in place of the text's token.
+        teacher: Checkpoints or runs. Their mean prediction is the target in place of the text's token.
         qat: A variant in blocks of weights to train for, in `slm.presets.BLOCK_VARIANTS`.
         resume: Whether to continue the run in `out`.
 

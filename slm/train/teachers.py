@@ -1,4 +1,4 @@
-"""Teachers: finished models whose predictions a run learns in place of the text's own tokens."""
+"""Teachers are finished models. A run learns their predictions in place of the tokens of its text."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Teacher:
 
 
 class MeanLogits(nn.Module):
-    """Several models as one, whose logits are the mean of theirs.
+    """One model that is made of several. Its logits are the mean of theirs.
 
     The probabilities are those of the models' geometric mean (Hinton, 2002, "products of experts").
 

@@ -145,7 +145,7 @@ def test_the_card_names_the_teachers() -> None:
     taught = TRAINED | {
         "teachers": [{"preset": name, "config_sha256": "0123456789abcdef"} for name in ("micro", "a|b")]
     }
-    row = "| teachers, whose predictions it learned | micro (0123456789ab), a\\|b (0123456789ab) |"
+    row = "| teachers (it learned their predictions) | micro (0123456789ab), a\\|b (0123456789ab) |"
     assert row in model_card(manifest, taught)
     assert row in model_card(manifest, TRAINED | {"init": {"record": taught}})
     assert "teachers" not in model_card(manifest, TRAINED)

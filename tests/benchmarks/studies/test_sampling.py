@@ -115,8 +115,8 @@ def test_wrong_arguments_are_one_line(
 def test_greedy_is_farther_from_true_stories_than_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.studies.sampling.GRID", (SamplingParams(), SamplingParams(temperature=0)))
     out = tmp_path / "found.json"
-    assert study(monkeypatch, "--scorer", "micro", "--text", SHARED, "--stories", "40", "--out", out) == 0
+    assert study(monkeypatch, "--scorer", "micro", "--text", SHARED, "--stories", "80", "--out", out) == 0
     found = json.loads(out.read_text("utf-8"))["results"]["by setting"]
     assert list(found)[1] == "greedy"
     greedy = found["greedy"]["distance"]
-    assert greedy["excess"] > 2 * greedy["excess_error"]
+    assert greedy["excess"] > 3 * greedy["excess_error"]
