@@ -23,6 +23,7 @@ from slm.storage.json_reader import parse_json
 
 STANDARD_INPUT = Path("-")
 LONGEST_LINE = 2**20  # bytes
+ENDLESS_LINE = 2**30  # bytes after which a pipe or a device such as /dev/zero is taken for one that has no line breaks
 WAITING_LINES = 64  # of a pipe
 CHUNK = 2**18
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -91,7 +92,7 @@ class PromptsReader:
 
     Raises:
         OSError: The input cannot be read.
-        SlmxError: Standard input is closed.
+        SlmxError: Standard input is closed, or the input has no line breaks and does not end.
     """
 
     def __init__(self, path: Path, shard: Shard | None, folder: Path) -> None:
@@ -110,12 +111,12 @@ class PromptsReader:
             total = _count_lines(file)
             file.seek(before)
             self.start, self.stop = (0, total) if shard is None else shard.part_of(total)
-        first = _read_line(file)
+        first = self._read_line()
         self.is_empty = not first
         self.is_json = path.suffix in JSON_SUFFIXES or (path.suffix not in TEXT_SUFFIXES and _looks_like_json(first))
         self.taken = self.start
         self._digest = hashlib.sha256()
-        lines = chain([first] if first else [], iter(lambda: _read_line(file), b""))
+        lines = chain([first] if first else [], iter(self._read_line, b""))
         for _ in range(self.start):
             next(lines, None)
         self._ahead = None if regular else _Ahead(lines)
@@ -137,6 +138,7 @@ class PromptsReader:
 
         Raises:
             OSError: The input cannot be read.
+            SlmxError: The input has no line breaks and does not end.
         """
         if self.taken == self.stop:
             return None
@@ -154,6 +156,19 @@ class PromptsReader:
         self._digest.update(content + b"\n")
         self.taken += 1
         return Line(self.taken, content.removeprefix(BYTE_ORDER_MARK) if self.taken == 1 else content)
+
+    def _read_line(self) -> bytes:
+        """Returns a line with its line break; nothing at the end. The rest of a line that is too long is left out."""
+        line = part = self._file.readline(LONGEST_LINE + 2)
+        length = len(part)
+        while part and not part.endswith(b"\n"):
+            part = self._file.readline(CHUNK)
+            length += len(part)
+            if length > ENDLESS_LINE:
+                raise SlmxError(
+                    f"{self.name}: has a line of more than {ENDLESS_LINE:,} bytes; put each prompt on its own line"
+                )
+        return line
 
     @property
     def sha256(self) -> str:
@@ -206,14 +221,6 @@ def _open(path: Path) -> IO[bytes]:
         raise SlmxError("standard input is closed: give --prompts a file")
     # Not sys.stdin.buffer: Python locks it when the process ends, and a thread may still be reading.
     return open(sys.stdin.fileno(), "rb", closefd=False)
-
-
-def _read_line(file: IO[bytes]) -> bytes:
-    """Returns a line with its line break; nothing at the end. The rest of a line that is too long is left out."""
-    line = part = file.readline(LONGEST_LINE + 2)
-    while part and not part.endswith(b"\n"):
-        part = file.readline(CHUNK)
-    return line
 
 
 def _count_lines(file: IO[bytes]) -> int:

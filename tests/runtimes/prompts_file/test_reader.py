@@ -16,7 +16,7 @@ from runtimes.prompts_file.lines import MOST_STORIES, OWN_SEEDS, default_fields,
 from runtimes.prompts_file.reader import LONGEST_LINE, Line, PromptsReader, Shard
 from runtimes.requests.errors import RequestError
 from runtimes.types import Settings
-from slm.console.errors import UsageError
+from slm.console.errors import SlmxError, UsageError
 
 SETTINGS = Settings(logit_bias={}, stop=(), ban_words=(), logprobs=False, temperature=0.5, seed=3)
 DEFAULTS = default_fields(SETTINGS, 1)
@@ -71,6 +71,15 @@ def test_a_line_that_is_too_long_does_not_stay_in_memory(tmp_path: Path) -> None
     assert (first.content, last) == (b"a", Line(3, b"b"))
     assert LONGEST_LINE < len(long.content) <= LONGEST_LINE + 2
     assert "longer than 1,048,576 bytes" in refused(long.content, is_json=False)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="has no /dev/zero")
+def test_an_input_without_line_breaks_that_does_not_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.prompts_file.reader.ENDLESS_LINE", 2 * LONGEST_LINE)
+    with pytest.raises(SlmxError, match=r"^/dev/zero: has a line of more than 2,097,152 bytes; put each prompt"):
+        PromptsReader(Path("/dev/zero"), None, tmp_path)
 
 
 def test_the_lines_of_a_pipe_come_one_by_one(tmp_path: Path) -> None:
