@@ -59,7 +59,8 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
                 weight_type=QuantType.QInt8 if recipe.signed else QuantType.QUInt8,
                 extra_options={"MatMulConstBOnly": True, "WeightSymmetric": recipe.per_channel},
             )
-    except DecodeError as error:
+    # onnx does not say that it could not write the file. What is read back is then half a model, or an empty one.
+    except (DecodeError, ValueError) as error:
         raise SlmxError(
             "onnxruntime's quantizer cannot read back the working file that it wrote: the disk is probably full; "
             "make room and export again"

@@ -180,9 +180,12 @@ def test_the_source_is_left_as_it_was(quantized: Quantize) -> None:
     assert bundles.snapshot(source.parent) == before
 
 
-def test_a_disk_that_fills_up_under_the_quantizer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [0, 5000])
+def test_a_disk_that_fills_up_under_the_quantizer_is_one_line(
+    kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def cut(source: str, target: str) -> None:
-        Path(target).write_bytes(Path(source).read_bytes()[:5000])
+        Path(target).write_bytes(Path(source).read_bytes()[:kept])
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes_path", cut)
     source = tmp_path / "source.onnx"
