@@ -86,9 +86,9 @@ class Dataset:
                 _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
             )
         except OSError as error:
-            raise unreadable(path, error, "the data set", "make it with slmx prepare") from error
+            raise unreadable(error.filename or path, error, "the data set", "make it with slmx prepare") from error
         except ValueError as error:
-            raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200})") from error
+            raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200}); prepare it again") from error
         return cls(folder, record, tokenizer, train, valid)
 
 
@@ -126,11 +126,13 @@ def _check(path: Path, digest: str) -> None:
 
 
 def _open_split(folder: Path, shards: Sequence[str], entry: Fields, vocab_size: int) -> TokenStream:
-    """Maps the shards of a split; ValueError if they hold anything but ids of the vocabulary."""
+    """Maps the shards of a split; OSError if one cannot be read, ValueError if one holds anything but ids."""
     arrays: list[ShardArray] = []
     for name in shards:
         try:
             array = open_memmap(folder / name, mode="r")
+        except OSError:
+            raise
         except Exception as error:  # the header of a shard is a Python expression, whose reader raises many kinds
             raise ValueError(f"{name} is no array ({as_plain_text(str(error))[:80]})") from None
         if array.dtype != np.uint16 or array.ndim != 1:

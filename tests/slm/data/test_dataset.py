@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.lib.format import open_memmap
 from rich.console import Console
 
 from slm.console.errors import SlmxError
@@ -73,6 +74,20 @@ def test_a_data_set_of_format_1_stays_readable_and_up_to_date(plan: PrepareSetti
     assert "up to date" in console.export_text()
 
 
+def test_a_shard_that_vanishes_while_it_is_opened_is_named(
+    plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(plan, QUIET)
+
+    def vanishing(path: Path, mode: str) -> Any:  # noqa: ANN401  # a mapped array
+        path.unlink()
+        return open_memmap(path, mode=mode)
+
+    monkeypatch.setattr("slm.data.dataset.open_memmap", vanishing)
+    with pytest.raises(SlmxError, match=r"train-00000\.npy: cannot read the data set \(No such file.*\); make it with"):
+        Dataset.open(plan.out)
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -84,7 +99,7 @@ def test_a_data_set_of_format_1_stays_readable_and_up_to_date(plan: PrepareSetti
         ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
         ("tokenizer", r"tokenizer\.json: changed since"),
         ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
-        ("nonsense", "not a data set of slmx prepare"),
+        ("nonsense", r"not a data set of slmx prepare .*; prepare it again"),
         ("gone", r"cannot read the data set \(No such file"),
         ("nested", "not a data set of slmx prepare"),
         ("elsewhere", r"not a data set of slmx prepare .*\.\./train-00000\.npy"),
