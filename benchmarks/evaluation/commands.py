@@ -80,11 +80,10 @@ def evaluate(
 ) -> None:
     """Measure what a model is worth and what a variant costs.
 
-    docs/quality.md explains the figures. Each has an interval.
+    docs/quality.md explains the figures. Most have an interval.
     """
     import json
     import shlex
-    import sys
     from contextlib import nullcontext
     from dataclasses import asdict
 

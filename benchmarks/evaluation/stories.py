@@ -166,7 +166,10 @@ def _mean(values: Sequence[float]) -> Estimate:
 
 
 def _pooled(pieces: Sequence[str]) -> dict[str, Any]:
-    """Returns the variety over all endings, each cut to the same number of words."""
+    """Returns the variety over all endings, each cut to the same number of words.
+
+    No figure has an interval: each ending is a reference of the others in self-BLEU, so its scores are not independent.
+    """
     with needs("evaluate"):
         from sacrebleu import sentence_bleu
 
@@ -177,7 +180,7 @@ def _pooled(pieces: Sequence[str]) -> dict[str, Any]:
     some = pieces[:MOST_OF_SELF_BLEU]
     others = [[other for place, other in enumerate(some) if place != number] for number in range(len(some))]
     scores = [sentence_bleu(piece, rest).score for piece, rest in zip(some, others, strict=True) if rest]
-    return found | {"self-BLEU": _mean(scores).to_json()}
+    return found | {"self-BLEU": math.fsum(scores) / len(scores) if scores else None}
 
 
 def _english(texts: Sequence[str]) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def test_the_true_endings_are_their_own_best() -> None:
     assert found["readability"]["value"] is not None  # type: ignore[index]
 
 
+def test_self_bleu_has_no_interval_because_each_ending_is_a_reference_of_the_others() -> None:
+    true = true_endings(choose_excerpts(TALES, 100, 15, lambda story: True))
+    assert measured([true[0]] * 3, [true[0]] * 3)["self-BLEU"] == pytest.approx(100)
+    assert measured(true[:1], true[:1])["self-BLEU"] is None
+
+
 def test_other_languages_have_no_english_figures() -> None:
     true = true_endings(choose_excerpts(TALES, 100, 15, lambda story: True))
     found = measure_stories(true, true, Vocabulary.of(TALES), open_subject("nano", None), english=False, words=15)
