@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,12 +21,14 @@ class Distance:
     Attributes:
         value: The mean over the figures of |mean difference| / spread.
         error: Its standard error, from stories drawn again with replacement.
+        chance: About what the value would be if all true mean differences were 0. A mean of absolute values is above 0.
         excess: The value minus the smallest value of all sets.
         excess_error: The standard error of `excess`. The same stories are drawn for both sets.
     """
 
     value: float
     error: float
+    chance: float
     excess: float
     excess_error: float
 
@@ -43,13 +46,15 @@ def distances(found: Mapping[str, Floats], true: Floats, spread: Floats) -> dict
     """
     drawn = np.random.default_rng(0).multinomial(len(true), np.full(len(true), 1 / len(true)), RESAMPLES)
     counts = np.vstack([np.ones(len(true), dtype=np.int64), drawn])
-    values = {name: _values(figures - true, spread, counts) for name, figures in found.items()}
+    differences = {name: _means(figures - true, counts) / spread for name, figures in found.items()}
+    values = {name: np.abs(means).mean(axis=1) for name, means in differences.items()}
     order = sorted(values, key=lambda name: float(values[name][0]))
     best = values[order[0]]
     return {
         name: Distance(
             float(values[name][0]),
             float(values[name][1:].std()),
+            math.sqrt(2 / math.pi) * float(differences[name][1:].std(axis=0).mean()),
             float(values[name][0] - best[0]),
             float((values[name] - best)[1:].std()),
         )
@@ -57,10 +62,14 @@ def distances(found: Mapping[str, Floats], true: Floats, spread: Floats) -> dict
     }
 
 
-def _values(differences: Floats, spread: Floats, counts: npt.NDArray[np.int64]) -> Floats:
-    """Returns the distance for each row of `counts`, which holds how often each story was drawn, [draws, stories]."""
+def _means(differences: Floats, counts: npt.NDArray[np.int64]) -> Floats:
+    """Returns the mean difference of each figure, float [draws, figures].
+
+    Args:
+        differences: The differences, float [stories, figures].
+        counts: How often each story was drawn, [draws, stories].
+    """
     present = ~np.isnan(differences)
     sums = counts @ np.where(present, differences, 0.0)
-    means: Floats = np.abs(sums / np.maximum(counts @ present.astype(np.int64), 1))
-    values: Floats = (means / spread).mean(axis=1)
-    return values
+    means: Floats = sums / np.maximum(counts @ present.astype(np.int64), 1)
+    return means

@@ -42,7 +42,7 @@ from slm.storage.hashing import sha256_of
 SCORED, ENDS = "scorer's bits per byte", "ends properly"
 ENDS_SPREAD = 0.5
 LEAST_SPREAD = 0.001  # for a figure that is the same in all true endings
-CONFIDENCE = 1.96  # standard errors on each side of a figure: 95 %
+ERRORS = 1.96  # the standard errors that ± shows
 PENALTY = LogitsRules(repetition_penalty=1.1)
 CUT = SamplingParams(top_k=40, top_p=0.95)  # the usual cut of the tail
 OPEN = SamplingParams(top_k=0, top_p=1.0)
@@ -194,10 +194,19 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     for name, row in found["by setting"].items():
         distance = Distance(**row["distance"])
-        cells = [f"{distance.value:.2f} ±{CONFIDENCE * distance.error:.2f}"]
-        cells += [f"{distance.excess:.2f} ±{CONFIDENCE * distance.excess_error:.2f}" if distance.excess else ""]
+        cells = [f"{distance.value:.2f} ±{ERRORS * distance.error:.2f}"]
+        cells += [f"{distance.excess:.2f} ±{ERRORS * distance.excess_error:.2f}" if distance.excess else ""]
         lines.append(f"| {name} | {' | '.join(cells)} | {row['texts']} | {_cells(row['figures'])} |")
     return "\n".join(lines)
+
+
+def note(found: Mapping[str, Any]) -> str:
+    """Returns how to read the distances of `compare`."""
+    chance = next(iter(found["by setting"].values()))["distance"]["chance"]
+    return (
+        f"± is {ERRORS} bootstrap standard errors; the distance of texts of the same distribution is not 0 but about "
+        f"{chance:.2f}; the first is the smallest of several, so the differences to it are too large"
+    )
 
 
 def _cells(figures: Mapping[str, float | None]) -> str:
@@ -232,7 +241,7 @@ def main(
     used = {excerpt.opening + excerpt.ending for excerpt in excerpts}
     known = read_stories(vocabulary) if vocabulary else (story for story in held_out if story not in used)
     found = compare(generator, Meter(scoring, excerpts, Vocabulary.of(known), words), seed)
-    typer.echo(f"{len(excerpts)} stories of {text.name}, {words} words of each; ± is a 95 % interval\n\n{table(found)}")
+    typer.echo(f"{len(excerpts)} stories of {text.name}, {words} words of each; {note(found)}\n\n{table(found)}")
     settings = {
         "bundle": {"preset": manifest.preset, "variant": generator.variant, "sha256": manifest.checkpoint.sha256},
         "scorer": {"preset": scoring.preset, "sha256": scorer_sha256},

@@ -19,6 +19,7 @@ def test_a_constant_difference_is_counted_in_spreads_and_is_certain(first: float
     assert found.value == pytest.approx((abs(first) + abs(second) / 2) / 2, abs=1e-9)
     assert found.error == pytest.approx(0, abs=1e-9)
     assert (found.excess, found.excess_error) == (0, 0)
+    assert found.chance == pytest.approx(0, abs=1e-9)
 
 
 def test_the_nearest_is_first_and_more_stories_are_more_certain() -> None:
@@ -35,6 +36,15 @@ def test_the_nearest_is_first_and_more_stories_are_more_certain() -> None:
 
     few, many = measured(20), measured(2000)
     assert many["far"] < few["far"] / 5
+
+
+def test_texts_of_the_same_distribution_are_as_far_as_chance_says() -> None:
+    random = np.random.default_rng(0)
+    pairs = [random.normal(size=(2, 50, 2)) * SPREAD for _ in range(100)]
+    found = [distances({"same": first}, second, SPREAD)["same"] for first, second in pairs]
+    expected = np.sqrt(2 / np.pi) * np.sqrt(2 / 50)
+    assert np.mean([distance.value for distance in found]) == pytest.approx(expected, rel=0.15)
+    assert np.mean([distance.chance for distance in found]) == pytest.approx(expected, rel=0.05)
 
 
 def test_what_is_missing_is_left_out() -> None:

@@ -77,6 +77,8 @@ def test_the_study_writes_its_table_and_its_figures(
     assert set(found["results"]["by setting"]) == {name_of(one) for one in GRID}
     values = [row["distance"]["value"] for row in found["results"]["by setting"].values()]
     assert values == sorted(values)
+    chance = next(iter(found["results"]["by setting"].values()))["distance"]["chance"]
+    assert f"the distance of texts of the same distribution is not 0 but about {chance:.2f}" in printed
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[0].removeprefix("| ") for row in rows[3:]] == list(found["results"]["by setting"])
     again = tmp_path / "again.json"
