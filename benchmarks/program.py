@@ -9,9 +9,8 @@ from pathlib import Path
 
 import typer
 
+from benchmarks.child import ROOT
 from slm.console.errors import SlmxError
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def program_name() -> str:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.child import output_of
+from benchmarks.child import ROOT, output_of
 from benchmarks.container.containerfile import Stage, read_stages
 from benchmarks.container.image import assemble, beside_command, compressed_size, start_command
-from benchmarks.pi.machine import SOURCE
 from benchmarks.program import run
 from slm.console.errors import SlmxError
 
-FILE = SOURCE / "docs" / "server" / "Containerfile"
+FILE = ROOT / "docs" / "server" / "Containerfile"
 MOST_BYTES = 120_000_000
 STARTED, ENDED = 60.0, 60.0  # most seconds to the first answer, and from SIGTERM to the end
 ASK = """

@@ -6,16 +6,17 @@ The wheels are downloaded before, and pip finds them by its variables. So the co
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.child import output_of
+from benchmarks.child import ROOT, output_of
 from benchmarks.container.containerfile import Stage
 from benchmarks.pi.debian import Packages, find_mirror
-from benchmarks.pi.machine import SOURCE, build_wheel, host_architecture, wheel_settings
+from benchmarks.pi.machine import build_wheel, host_architecture, wheel_settings
 from slm.console.errors import SlmxError
 
 # What debian:trixie-slim holds, and what it leaves out.
@@ -121,10 +122,10 @@ def _context(folder: Path) -> Path:
     (context / "dist").mkdir(parents=True)
     wheel = build_wheel(folder / "source")
     shutil.copyfile(wheel, context / "dist" / wheel.name)
-    shutil.copyfile(SOURCE / "constraints.txt", context / "constraints.txt")
+    shutil.copyfile(ROOT / "constraints.txt", context / "constraints.txt")
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download"]
-    constraints = [f"--constraint={SOURCE / 'constraints.txt'}", f"--dest={context / WHEELS}"]
-    output_of([*command, *wheel_settings("x86_64"), *constraints, f"{wheel}[serve]"], "downloading wheels")
+    constraints = [f"--constraint={ROOT / 'constraints.txt'}", f"--dest={context / WHEELS}"]
+    output_of([*command, *wheel_settings(platform.machine()), *constraints, f"{wheel}[serve]"], "downloading wheels")
     return context
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
+from benchmarks.child import ROOT
 from benchmarks.report.families import LLAMA_CPP
 from benchmarks.report.fields import percent
 from benchmarks.report.headline import in_a_list, opening
@@ -12,7 +12,7 @@ from benchmarks.report.leaderboard import main_results, quality_kept
 from benchmarks.report.reader import read_report
 from slm.folder_kind import PRETRAINED
 
-REPORT = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.json"
+REPORT = ROOT / "docs" / "benchmarks.json"
 
 
 def headline() -> str:

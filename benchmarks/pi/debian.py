@@ -16,7 +16,7 @@ from slm.console.errors import SlmxError
 # The release that Raspberry Pi OS is built on.
 RELEASE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-TARGETS = ("apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)")
+TARGETS = ("apt-get", "indextargets", "--format", "$(ORIGIN)\t$(CODENAME)\t$(REPO_URI)")
 
 
 def find_mirror() -> str:
@@ -25,7 +25,7 @@ def find_mirror() -> str:
         if shutil.which(tool) is None:
             raise SlmxError(f"no {tool}: this is made of Debian's packages; run it on Debian")
     for line in output_of(TARGETS, "reading the sources of apt").splitlines():
-        origin, codename, address = line.split(maxsplit=2)
+        origin, codename, address = line.split("\t")
         if origin == "Debian" and "-" not in codename:
             return address
     raise SlmxError("apt knows no mirror of Debian: run `apt-get update` first, on Debian")

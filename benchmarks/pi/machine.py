@@ -19,11 +19,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.child import output_of
+from benchmarks.child import ROOT, output_of
 from benchmarks.pi.debian import RELEASE, Packages, find_mirror
 from slm.console.errors import SlmxError, UsageError, unknown
 
-SOURCE = Path(__file__).resolve().parents[2]
 # qemu's names of the processors of Raspberry Pi 3 and Zero 2 W, of 4, and of 5.
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
 DOT_PRODUCT = ("cortex-a76",)  # those with the dot product instructions of 8-bit numbers
@@ -142,7 +141,7 @@ def _install(site: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         wheel = build_wheel(Path(name))
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        constraints = [f"--constraint={SOURCE / 'constraints.txt'}", "--no-compile", f"--target={site}"]
+        constraints = [f"--constraint={ROOT / 'constraints.txt'}", "--no-compile", f"--target={site}"]
         output_of([*pip, *wheel_settings("aarch64"), *constraints, f"{wheel}[serve]"], "installing aarch64 wheels")
 
 
@@ -167,13 +166,13 @@ def build_wheel(target: Path) -> Path:
         The wheel.
     """
     listed = output_of(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], "git ls-files in the source", SOURCE
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], "git ls-files in the source", ROOT
     )
     for name in filter(None, listed.split("\0")):
-        if (SOURCE / name).is_file():
+        if (ROOT / name).is_file():
             copy = target / "source" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(SOURCE / name, copy)
+            shutil.copyfile(ROOT / name, copy)
     out = target / "wheel"
     output_of(
         [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(target / "source")], "building the wheel"

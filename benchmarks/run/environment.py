@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.child import ROOT
 from benchmarks.peers import PeerKind
 from benchmarks.report.warnings import busy_before
 from runtimes.checks.doctor import limits
@@ -22,7 +23,6 @@ from runtimes.system.machine import describe_machine
 from slm.memory import CGROUP, memory_bytes
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-ROOT = Path(__file__).resolve().parents[2]
 ARRAY_BYTES = 256 * 2**20
 READS = 5
 WATCHED = 1.0  # seconds in which other processes are watched

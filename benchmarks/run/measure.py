@@ -15,13 +15,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
+from benchmarks.child import worker_environment
 from benchmarks.report.leaderboard import setting_of
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Result
 from benchmarks.report.typed_json import from_json
 from benchmarks.report.warnings import busy_during
 from benchmarks.run.output_check import ExpectedOutput
 from benchmarks.run.runners import Job, Loaded, Measured
-from benchmarks.run.targets import worker_environment
 from runtimes.system.busy import BusyWatch
 from runtimes.system.timing import PAUSE
 from slm.storage.json_reader import parse_json

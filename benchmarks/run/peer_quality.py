@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.child import output_of
+from benchmarks.child import output_of, worker_environment
 from benchmarks.peers import PeerKind
 from benchmarks.quality.text_quality import ReadWindows
 from benchmarks.report.families import SAME_WEIGHTS
 from benchmarks.report.fields import printable
 from benchmarks.report.record import Case
 from benchmarks.run import cases
-from benchmarks.run.targets import Target, worker_environment
+from benchmarks.run.targets import Target
 from export.checks.fidelity import IdArray
 from slm.console.errors import SlmxError
 from slm.console.notice import Log

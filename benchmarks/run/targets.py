@@ -5,7 +5,6 @@ A target is made from a preset, or from a bundle that the user names.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.child import output_of
+from benchmarks.child import output_of, worker_environment
 from benchmarks.peers import PeerKind
 from benchmarks.report.fields import printable
 from benchmarks.report.record import TORCH_RUNNERS
@@ -34,7 +33,6 @@ from slm.tokenizers.tokenizer import JSON_FILE
 from slm.tokenizers.tokenizer_json import parse_merges
 from slm.untrained import untrained_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 FLOAT_BYTES = 4
 PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
 
@@ -113,12 +111,6 @@ def _durations(record: object) -> Iterator[float]:
         if isinstance(seconds, int | float):
             yield float(seconds)
         record = origin.get("record") if isinstance(origin, dict) else None
-
-
-def worker_environment(**added: str) -> dict[str, str]:
-    """Returns an environment in which a process imports the same packages as this one, with variables added."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **added}
 
 
 def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log) -> Target:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.container import __main__ as check
 from benchmarks.container.containerfile import Stage, read_stages
-from benchmarks.container.image import _copy, compressed_size
+from benchmarks.container.image import _context, _copy, compressed_size
 from benchmarks.pi.debian import RELEASE
 from slm.console.errors import SlmxError
 
@@ -82,3 +83,16 @@ def test_it_needs_root_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     with pytest.raises(SlmxError, match="only root can make the root of a container"):
         check.main()
+
+
+def test_the_wheels_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    commands: list[Sequence[str]] = []
+    wheel = tmp_path / "slmx.whl"
+    wheel.touch()
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr("benchmarks.container.image.build_wheel", lambda target: wheel)
+    monkeypatch.setattr("benchmarks.container.image.output_of", lambda command, doing: commands.append(command))
+    _context(tmp_path)
+    platforms = [option for option in commands[0] if option.startswith("--platform=")]
+    assert platforms
+    assert all(option.endswith("_aarch64") for option in platforms)

@@ -50,8 +50,9 @@ def test_without_the_tools_of_debian_one_line_says_so(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("listing", "found"),
     [
-        ("Debian bookworm-security http://a/\nDebian bookworm http://b/debian/\n", "http://b/debian/"),
-        ("Ubuntu noble http://c/ubuntu/\n", None),
+        ("Debian\tbookworm-security\thttp://a/\nDebian\tbookworm\thttp://b/debian/\n", "http://b/debian/"),
+        ("\t\tfile:/packages/\nDebian Backports\tsid\thttp://c/\nDebian\tsid\thttp://d/\n", "http://d/"),
+        ("Ubuntu\tnoble\thttp://e/ubuntu/\n", None),
         ("", None),
     ],
 )
