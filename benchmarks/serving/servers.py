@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.child import not_started
 from slm.console.errors import SlmxError
 
 STARTED, ENDED = 60.0, 30.0  # most seconds until a server answers, and until it has ended
@@ -88,7 +89,10 @@ def running(name: str, command: Sequence[str], folder: Path, streams: bool = Tru
         port = free.getsockname()[1]
     log = folder / f"{name.replace(' ', '-')}-{port}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen([*command, str(port)], stdout=file, stderr=file)
+        try:
+            process = subprocess.Popen([*command, str(port)], stdout=file, stderr=file)
+        except OSError as error:
+            raise SlmxError(f"{name}: {not_started(command, error)}") from error
     server = Server(name, port, process, streams)
     try:
         _wait(server, log)

@@ -12,7 +12,6 @@ import json
 import random
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.studies.results import Out, Rounds, write_results
 from runtimes.bundle.location import SHIPPED_BUNDLES
@@ -84,9 +84,11 @@ def find_chromium() -> str:
 def _build(folder: Path) -> None:
     """Puts the page, the worker with the three sides, and onnxruntime-web's files into a folder."""
     if not (HERE / "node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
+        install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        output_of(install, "npm ci", cwd=HERE, shows_errors=True)
     bundle = ["node_modules/.bin/esbuild", "sides.ts", "--bundle", "--format=esm", "--target=es2022", "--minify"]
-    subprocess.run([*bundle, f"--outfile={folder / 'sides.js'}", "--log-level=warning"], cwd=HERE, check=True)
+    bundle += [f"--outfile={folder / 'sides.js'}", "--log-level=warning"]
+    output_of(bundle, "esbuild", cwd=HERE, shows_errors=True)
     (folder / "index.html").write_text(PAGE, "utf-8", newline="\n")
     ours, theirs = HERE / "node_modules", HERE / "node_modules/@huggingface/transformers/node_modules"
     for name, packages in (("ort", ours), ("transformers-ort", theirs if theirs.is_dir() else ours)):
@@ -105,7 +107,7 @@ def _export(folder: Path) -> dict[str, dict[str, Any]]:
         name = case.replace(" ", "-").replace(",", "")
         if options or file == "onnx/model.onnx":
             command = [sys.executable, "-m", "slm", "export", "--preset", preset, *options, "--out", str(folder / name)]
-            subprocess.run([*command, *(["--int8"] if "int8" in dtype else [])], check=True, stdout=subprocess.DEVNULL)
+            output_of(command, f"slmx export for {case}")
         else:
             shutil.copytree(SHIPPED_BUNDLES / preset, folder / name)
         tasks[case] = {"bundle": f"/{name}/", "file": file, "dtype": dtype, "tokens": TOKENS, "stories": STORIES}
@@ -268,7 +270,7 @@ def main(
         folder.mkdir()
         _build(folder)
         tasks = _export(folder)
-        subprocess.run([sys.executable, "-m", "slm", "web", "nano", "--out", str(site)], check=True)
+        output_of([sys.executable, "-m", "slm", "web", "nano", "--out", str(site)], "slmx web")
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         packages = {"chromium": browser.version, **json.loads((HERE / "package.json").read_bytes())["dependencies"]}
         with running(folder) as server:

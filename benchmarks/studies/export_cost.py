@@ -5,9 +5,6 @@ python -m benchmarks.studies.export_cost --out export-cost.json
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -16,12 +13,13 @@ from typing import Any
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
+from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, Presets, write_results
 from runtimes.bundle.manifest import plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.console.errors import SlmxError
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
 from slm.untrained import untrained_checkpoint
@@ -29,18 +27,14 @@ from slm.untrained import untrained_checkpoint
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
     """Runs the command and returns its seconds and its peak memory in bytes; SlmxError if it fails."""
-    command = [sys.executable, "-m", "slm", "export", "--preset", preset, "--all", "--out", str(out)]
+    command = with_peak("export", "--preset", preset, "--all", "--out", str(out))
     if not (PRETRAINED / preset).is_dir():
         fresh = out.with_name("checkpoint")
         fresh.mkdir()
         command += ["--checkpoint", str(untrained_checkpoint(preset, fresh))]
     started = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SlmxError(f"export of {preset} failed with exit code {child.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss * 1024
+    peak = peak_of(output_of(command, f"slmx export of {preset}", shows_errors=True))
+    return time.perf_counter() - started, peak
 
 
 def measure(preset: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Protocol
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.report.leaderboard import presets_of
 from benchmarks.report.reader import read_report
@@ -170,21 +171,20 @@ def cold_start(bundle: Path) -> tuple[float, int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stderr is not None
-        seen = 0
-        while seen <= len(PROMPT):
+        seen = b""
+        while len(seen) <= len(PROMPT):
             chunk = os.read(child.stdout.fileno(), 4096)
             if not chunk:
                 raise SlmxError(f"slmx generate failed: {child.stderr.read().decode(errors='replace').strip()}")
-            seen += len(chunk)
+            seen += chunk
         first = time.perf_counter() - started
-        child.stdout.read()
-        return first, peak_of(child.stderr.read().decode())
+        return first, peak_of((seen + child.stdout.read()).decode())
 
 
 def import_seconds() -> dict[str, float]:
     """Returns the seconds to import each library of `slmx generate` in a fresh Python, one after the other."""
-    ran = subprocess.run([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], capture_output=True, text=True, check=True)
-    return {name: float(seconds) for name, seconds in map(str.split, ran.stdout.splitlines())}
+    told = output_of([sys.executable, "-c", TIME_IMPORTS, *IMPORTS], "importing the libraries of slmx generate")
+    return {name: float(seconds) for name, seconds in map(str.split, told.splitlines())}
 
 
 def soak(bundle: Path, stories: int, every: int) -> list[int]:
@@ -305,7 +305,7 @@ def main(
     samples: dict[str, Samples] = {}
     results: dict[str, Any] = {"imports": import_seconds()}
     subjects = {name: target_of_preset(name, ("fp32", "int8"), work / "work", meter.log) for name in names}
-    smallest = subjects[names[0]]
+    smallest = min(subjects.values(), key=lambda subject: subject.config.parameters)
     for taken in (loop_figures(smallest, rounds), *(batch_figures(subject, rounds) for subject in subjects.values())):
         figures += taken[0]
         samples |= taken[1]

@@ -8,22 +8,25 @@ from pathlib import Path
 
 # Runs slmx as a user does, and prints its own peak, because the ru_maxrss of a child includes the peak of the parent.
 PROGRAM = """
-import atexit, sys
-from slm.memory import peak_bytes
-atexit.register(lambda: print(peak_bytes(), file=sys.stderr))
 from slm.cli import main
-main()
+from slm.memory import peak_bytes
+try:
+    main()
+except SystemExit as ended:
+    if not ended.code:
+        print("\\n" + str(peak_bytes()))
+    raise
 """
 
 
 def with_peak(*arguments: str) -> list[str]:
-    """Returns a command of slmx that ends its stderr with its peak memory in bytes."""
+    """Returns a command of slmx that ends its output with its peak memory in bytes, if it does not fail."""
     return [sys.executable, "-c", PROGRAM, *arguments]
 
 
-def peak_of(stderr: str) -> int:
-    """Returns the peak memory at the end of what such a command wrote to stderr."""
-    return int(stderr.split()[-1])
+def peak_of(output: str) -> int:
+    """Returns the peak memory at the end of the output of such a command."""
+    return int(output.split()[-1])
 
 
 def resident_bytes() -> int:

@@ -6,8 +6,6 @@ python -m benchmarks.studies.prepare_memory
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +15,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
+from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, write_results
 from slm.presets import get_preset
 from slm.tokenizers.settings import END_OF_TEXT
@@ -68,18 +68,15 @@ def main(
     out: Out = None,
 ) -> None:
     """Generate a corpus, prepare it in a child process, and print the figures."""
-    import resource
-
     get_preset(preset)
     with tempfile.TemporaryDirectory() as folder:
         corpus, data = Path(folder) / "stories.txt", Path(folder) / "set"
         stories = generate(corpus, int(gigabytes * 1e9))
         size = corpus.stat().st_size
         started = time.perf_counter()
-        command = [sys.executable, "-m", "slm", "prepare", str(corpus), "--preset", preset, "--out", str(data)]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        command = with_peak("prepare", str(corpus), "--preset", preset, "--out", str(data))
+        peak = peak_of(output_of(command, "slmx prepare", shows_errors=True))
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         record = json.loads((data / "dataset.json").read_text("utf-8"))
     splits = record["splits"].values()
     results = {

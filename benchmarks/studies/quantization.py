@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -28,6 +27,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.studies.quantization_reader import ARRAYS, SHAPE
 from benchmarks.studies.results import Out, write_results
@@ -120,10 +120,11 @@ def main(
         raise UsageError("--rounds 1: give 2 or more, or 0 for no speed")
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), checkpoint, eval_text, windows, model or [])
-        command = [*shlex.split(reader or sys.executable), "-m", "benchmarks.studies.quantization_reader", folder]
+        python = shlex.split(reader) if reader else [sys.executable]
+        command = [*python, "-m", "benchmarks.studies.quantization_reader", folder]
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
-        done = subprocess.run([*command, *settings], stdout=subprocess.PIPE, check=True)
-    results: dict[str, Any] = json.loads(done.stdout)
+        output = output_of([*command, *settings], "reading the models", shows_errors=True)
+    results: dict[str, Any] = json.loads(output)
     typer.echo(table(results["models"], with_speed=bool(rounds)))
     write_results(out, {"reader": reader, "windows": windows, "rounds": rounds, "steps": steps}, results)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.serving import disturbances
 from benchmarks.serving.client import Connection
@@ -34,6 +34,7 @@ from runtimes import load as load_generator
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.engine.generator import Generator
 from runtimes.types import read_settings
+from slm.console.errors import UsageError
 
 SLOTS, CLIENTS, TOKENS = 8, 64, 128
 STREAM_TOKENS, STREAMS = 200, 10
@@ -159,8 +160,7 @@ class Study:
     def memory(self, server: Server, bundle: Path) -> None:
         """Compares the peak memory of the server after all clients with that of `slmx generate`."""
         command = with_peak("generate", prompt(0), "--bundle", str(bundle), "--variant", self.generator.variant)
-        ran = subprocess.run(command, capture_output=True, text=True, check=True)
-        alone, peak = peak_of(ran.stderr), server.memory()["VmHWM"]
+        alone, peak = peak_of(output_of(command, "slmx generate")), server.memory()["VmHWM"]
         rows = SLOTS * self.generator.pool(1).row_bytes
         self.samples["memory"] = {"slmx generate": alone, "slmx serve": peak, "caches of the slots": rows}
         over = (peak - alone - rows) / 1e6
@@ -242,6 +242,10 @@ def main(
     out: Out = None,
 ) -> None:
     """Measure, and print each figure with its goal."""
+    if gguf is None and (llama_server or llama_python):
+        raise UsageError("--llama-server and --llama-python need --gguf FILE, the weights that they serve")
+    if gguf is not None and not (llama_server or llama_python):
+        raise UsageError("--gguf is for the servers of llama.cpp: add --llama-server, --llama-python or both")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         generator = stack.enter_context(load_generator(bundle, variant))

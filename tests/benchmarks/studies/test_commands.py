@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from benchmarks.program import command_line, run
-from benchmarks.studies import uses
+from benchmarks.studies import quantization, uses
 from benchmarks.studies.figures import at_most
 from benchmarks.studies.results import Out, Presets, write_results
 from slm.console.usage import ClickException
@@ -87,16 +87,46 @@ def test_results_have_their_command_and_the_machine(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [(("--preset", "nono"), "unknown preset 'nono'"), (("--out", "no/results.json"), "its folder does not exist")],
+    ("study", "options", "message"),
+    [
+        ("uses", ("--preset", "nono"), "unknown preset 'nono'"),
+        ("uses", ("--out", "no/results.json"), "its folder does not exist"),
+        ("serving", ("--llama-server", "server"), "--llama-server and --llama-python need --gguf FILE"),
+        ("serving", ("--llama-python", "python"), "--llama-server and --llama-python need --gguf FILE"),
+        ("serving", ("--gguf", "a.gguf"), "add --llama-server, --llama-python or both"),
+    ],
 )
 def test_wrong_options_are_one_line_before_anything_is_measured(
-    options: tuple[str, str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    study: str,
+    options: tuple[str, ...],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [str(uses.__file__), *options])
+    module = import_module(f"benchmarks.studies.{study}")
+    monkeypatch.setattr(sys, "argv", [str(module.__file__), *options])
     with pytest.raises(SystemExit) as exit_:
-        run(uses.main)
+        run(module.main)
     assert exit_.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("benchmarks.studies.uses: ")
+    assert line.startswith(f"benchmarks.studies.{study}: ")
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("reader", "expected"), [(None, ["/my programs/python"]), ("qemu -L ROOT python", ["qemu", "-L", "ROOT", "python"])]
+)
+def test_the_reader_is_this_python_also_in_a_folder_with_a_space(
+    reader: str | None, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+
+    def answer(command: list[str], doing: str, shows_errors: bool) -> str:
+        commands.append(command)
+        return '{"models": {}}'
+
+    monkeypatch.setattr(quantization, "prepare", lambda *_: None)
+    monkeypatch.setattr(quantization, "output_of", answer)
+    monkeypatch.setattr("sys.executable", "/my programs/python")
+    quantization.main(Path("stories.txt"), reader=reader)
+    assert commands[0][: commands[0].index("-m")] == expected

@@ -73,6 +73,14 @@ def test_a_server_that_ends_is_one_line_with_its_reason(tmp_path: Path) -> None:
         pass
 
 
+def test_a_server_that_is_missing_is_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SlmxError, match="peer: cannot start no-such-server"),
+        running("peer", ["no-such-server"], tmp_path),
+    ):
+        pass
+
+
 def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in {
         "CLIENTS": 4,
