@@ -102,7 +102,7 @@ def _counted(cases: Sequence[Case]) -> str:
     """Returns the number of cases, and how many of each model if there are several."""
     counts = Counter(case.preset for case in cases)
     each = f" ({', '.join(f'{preset} {count}' for preset, count in counts.items())})" if len(counts) > 1 else ""
-    return f"{len(cases)} case{'s' * (len(cases) > 1)}{each}"
+    return f"{counted(len(cases), 'case')}{each}"
 
 
 def _runners(cases: Sequence[Case]) -> str:

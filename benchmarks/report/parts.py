@@ -20,6 +20,7 @@ from benchmarks.report.tables import (
     prompt_table,
     trouble_table,
 )
+from slm.console.counted import counted
 
 END = "The JSON file of this report has every sample."
 
@@ -57,7 +58,7 @@ def folded_parts(report: Report) -> list[Part]:
         parts.append(Part(title, [*([] if figures == main else [figures]), case_table(report, preset)]))
     for status in (FAILED, SKIPPED):
         table, count = trouble_table(report, status), sum(result.status == status for result in report.results)
-        parts.append(Part(f"{status.capitalize()}: {count} case{'s' * (count > 1)}", [table]))
+        parts.append(Part(f"{status.capitalize()}: {counted(count, 'case')}", [table]))
     warnings = other_warnings(report)
     parts.append(
         Part(f"Warnings that change nothing above: {len(warnings)}", notes=[*warnings, RULE] if warnings else [])

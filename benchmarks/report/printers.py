@@ -15,6 +15,7 @@ from benchmarks.report.headline import Headline, caveats, headlines, opening, ot
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.tables import Table, main_table, trouble_table
+from slm.console.counted import counted
 from slm.console.notice import print_notice
 
 if TYPE_CHECKING:
@@ -189,13 +190,13 @@ def print_report(report: Report) -> None:
         console.print(table)
         if left_out:
             names = "; ".join(main.headings[-left_out:])
-            line(f"{left_out} more column{'s' * (left_out > 1)} in the report: {names}", "dim")
+            line(f"{counted(left_out, 'more column')} in the report: {names}", "dim")
         line(main.caption, "dim")
     failed = trouble_table(report, FAILED)
     if failed.rows:
         console.print(_rich_table(failed, console.width)[0])
     skipped = sum(result.status == SKIPPED for result in report.results)
     if skipped:
-        line(f"{skipped} case{'s' * (skipped > 1)} skipped; the report says why", "dim")
+        line(f"{counted(skipped, 'case')} skipped; the report says why", "dim")
     for warning in other_warnings(report):
         line(f"note: {warning}", "dim")

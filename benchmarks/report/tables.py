@@ -285,7 +285,7 @@ def trouble_table(report: Report, status: str) -> Table:
 
 def _work(result: Result) -> str:
     case = result.case
-    return f"{case.threads} thread{'s' * (case.threads > 1)}, {setting_of(case)}"
+    return f"{counted(case.threads, 'thread')}, {setting_of(case)}"
 
 
 def machine_table(report: Report) -> Table:

@@ -28,6 +28,7 @@ from runtimes.system.machine import usable_cores
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.checkpoint import load_checkpoint
+from slm.console.counted import counted
 from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
 from slm.untrained import untrained_checkpoint
@@ -121,7 +122,7 @@ def table(use: str, found: Mapping[str, Mapping[str, Mapping[str, Samples]]]) ->
     for name in names:
         form, count = name.rsplit(" ", 1)
         cells = [f"{uses[use][name].median:,.0f} ±{uses[use][name].spread:.0%}" for uses in found.values()]
-        lines.append(f"| {form}, {count} thread{'s' * (count != '1')} | " + " | ".join(cells) + " |")
+        lines.append(f"| {form}, {counted(int(count), 'thread')} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import torch
 
-import export.checks.gates
-import export.exporter
-from export.checks.float_model import FloatModel
 from slm.presets import PRESETS, GPTConfig, Preset
+from tests.bundles import brief_checks
 from tests.reliability.forks import Forks, Job
 
 TINY = GPTConfig(32, 300, 1, 2, 32)
-CHECKED_TOKENS = 256
 
 PRESETS["tiny"] = Preset("tiny", TINY, learning_rate=1e-2, batch_size=4)
-for _module in (export.exporter, export.checks.gates):
-    vars(_module)["FloatModel"] = functools.partial(FloatModel, max_tokens=CHECKED_TOKENS)
+_checks = brief_checks()
+_checks.__enter__()  # until the process ends
 
 
 def write_sources(folder: Path) -> None:

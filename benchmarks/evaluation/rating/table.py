@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.evaluation.markdown import UNKNOWN, table, to_markdown
+from benchmarks.evaluation.markdown import UNKNOWN, percent, table, to_markdown
 
 COLUMNS = ("model", "against", "won", "lost", "no difference", "same text", "not answered", "share won")
 
@@ -15,7 +15,7 @@ def ratings_table(found: Mapping[str, Any]) -> str:
     rows = []
     for pair in found["pairs"]:
         cells = [str(pair[name]) for name in COLUMNS[:-1]]
-        rows.append([*cells, _range(pair["share won"]), _told(pair["share won"])])
+        rows.append([*cells, percent(pair["share won"]), _told(pair["share won"])])
     agreement, side = found["agreement"], found["side A preferred"]
     kappa = UNKNOWN if agreement["value"] is None else f"{agreement['value']:.2f}"
     common = f"{agreement['questions']:,} questions that all raters answered"
@@ -23,15 +23,9 @@ def ratings_table(found: Mapping[str, Any]) -> str:
     note = (
         f"Raters: {found['raters']:,}. Answers: {found['answers']:,}.{agreed} A question is won by the ending that "
         "more raters preferred. The share is of the questions that were won or lost, with Wilson's 95 % interval. Of "
-        f"the answers with a side, {_range(side)} are A: far from 50 % means that the side mattered."
+        f"the answers with a side, {percent(side)} are A: far from 50 % means that the side mattered."
     )
     return to_markdown(table("People", note, (*COLUMNS, "95 %"), rows))
-
-
-def _range(share: Mapping[str, Any]) -> str:
-    if share["value"] is None:
-        return UNKNOWN
-    return f"{100 * share['value']:.1f} % ({100 * share['low']:.1f} to {100 * share['high']:.1f})"
 
 
 def _told(share: Mapping[str, Any]) -> str:
