@@ -1,4 +1,4 @@
-"""The only list of the figures that a report shows for a result. All tables are made from it."""
+"""The only list of the figures of a result. CSV, JSON lines and all tables are made from it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Field:
 
     Attributes:
         key: Its name in CSV and JSON lines.
-        title: Its name in tables.
-        unit: Its unit in tables; empty if it has none.
         get: Returns its value; None if there is none.
+        title: Its name in tables; empty if it is only in CSV and JSON lines.
+        unit: Its unit in tables; empty if it has none.
         show: Returns a value as readable text.
         main: Whether it is in the table of a model's main figures.
         detail: Whether it is in the table of all cases.
@@ -32,9 +32,9 @@ class Field:
     """
 
     key: str
-    title: str
-    unit: str
     get: Callable[[Report, Result], Value]
+    title: str = ""
+    unit: str = ""
     show: Callable[[Value], str] = str
     main: bool = False
     detail: bool = False
@@ -71,14 +71,6 @@ def _number(value: Value) -> str:
 
 def _share(value: Value) -> str:
     return f"{float(value or 0) * 100:.0f} %"
-
-
-def _change(value: Value) -> str:
-    return f"{float(value or 0) * 100:+.2f} %"
-
-
-def _bits(value: Value) -> str:
-    return f"{float(value or 0):.4f}"
 
 
 def _times(value: Value) -> str:
@@ -136,46 +128,42 @@ def percent(value: Value) -> str:
 
 
 FIELDS = (
-    Field("preset", "preset", "", lambda report, result: result.case.preset, words=True),
+    Field("preset", lambda report, result: result.case.preset),
     Field(
-        "runner", "runner", "", lambda report, result: result.case.runner, _runner, main=True, detail=True, words=True
+        "runner", lambda report, result: result.case.runner, "runner", "", _runner, main=True, detail=True, words=True
     ),
-    Field("threads", "threads", "", lambda report, result: result.case.threads, main=True, detail=True),
-    Field("prompt_tokens", "prompt", "", lambda report, result: result.case.prompt_tokens, detail=True),
-    Field("depth_tokens", "depth", "", lambda report, result: result.case.depth, detail=True),
-    Field("batch", "batch", "", lambda report, result: result.case.batch, detail=True),
-    Field("decode_tokens_per_s", "tokens/s", "", _decode, _number, main=True, detail=True, metric=DECODE),
-    Field("decode_spread", "±", "", _spread, _share, main=True, detail=True),
-    Field("times_float", "times PyTorch", "", float_ratio, _times, main=True),
-    Field("load_s", "load", "s", lambda report, result: result.load_seconds, _number, detail=True),
-    Field("ttft_ms", "first token", "ms", _first_token, _number, main=True, detail=True, metric=FIRST_TOKEN),
-    Field("prefill_tokens_per_s", "prefill, tokens/s", "", _prefill, _number, detail=True),
-    Field("tpot_p50_ms", "p50", "ms", _step(50), _number, detail=True),
-    Field("tpot_p95_ms", "p95", "ms", _step(95), _number, detail=True),
-    Field("tpot_p99_ms", "p99", "ms", _step(99), _number, detail=True),
+    Field("threads", lambda report, result: result.case.threads, "threads", main=True, detail=True),
+    Field("prompt_tokens", lambda report, result: result.case.prompt_tokens, "prompt", detail=True),
+    Field("depth_tokens", lambda report, result: result.case.depth, "depth", detail=True),
+    Field("batch", lambda report, result: result.case.batch, "batch", detail=True),
+    Field("decode_tokens_per_s", _decode, "tokens/s", "", _number, main=True, detail=True, metric=DECODE),
+    Field("decode_spread", _spread, "±", "", _share, main=True, detail=True),
+    Field("times_float", float_ratio, "times PyTorch", "", _times, main=True),
+    Field("load_s", lambda report, result: result.load_seconds, "load", "s", _number, detail=True),
+    Field("ttft_ms", _first_token, "first token", "ms", _number, main=True, detail=True, metric=FIRST_TOKEN),
+    Field("prefill_tokens_per_s", _prefill, "prefill, tokens/s", "", _number, detail=True),
+    Field("tpot_p50_ms", _step(50), "p50", "ms", _number, detail=True),
+    Field("tpot_p95_ms", _step(95), "p95", "ms", _number, detail=True),
+    Field("tpot_p99_ms", _step(99), "p99", "ms", _number, detail=True),
     Field(
         "peak_rss_mib",
+        lambda report, result: _mebibytes(result.peak_bytes),
         "memory",
         "MiB",
-        lambda report, result: _mebibytes(result.peak_bytes),
         _number,
         main=True,
         detail=True,
         metric=MEMORY,
     ),
-    Field(
-        "interpreter_mib", "interpreter", "MiB", lambda report, result: _mebibytes(result.interpreter_bytes), _number
-    ),
-    Field("libraries_mib", "libraries", "MiB", lambda report, result: _mebibytes(libraries_bytes(result)), _number),
-    Field("disk_bytes", "on disk", "MB", lambda report, result: result.disk_bytes, _megabytes, main=True, metric=DISK),
-    Field(
-        "weights_mib", "weights read per step", "MiB", lambda report, result: _mebibytes(result.weight_bytes), _number
-    ),
-    Field("ceiling_share", "share of bandwidth", "", lambda report, result: report.ceiling_share(result), _share),
-    Field("bits_per_byte", "bits per byte", "", lambda report, result: result.bits_per_byte, _bits),
-    Field("bpb_increase", "increase of bits per byte", "", quality_increase, _change),
-    Field("quality", "quality", "", quality_kept, percent, main=True),
-    Field("agreement", "equal ids", "", lambda report, result: result.agreement, _share, detail=True),
-    Field("status", "status", "", lambda report, result: result.status, words=True),
-    Field("note", "note", "", lambda report, result: result.note or None, words=True),
+    Field("interpreter_mib", lambda report, result: _mebibytes(result.interpreter_bytes)),
+    Field("libraries_mib", lambda report, result: _mebibytes(libraries_bytes(result))),
+    Field("disk_bytes", lambda report, result: result.disk_bytes, "on disk", "MB", _megabytes, main=True, metric=DISK),
+    Field("weights_mib", lambda report, result: _mebibytes(result.weight_bytes)),
+    Field("ceiling_share", lambda report, result: report.ceiling_share(result)),
+    Field("bits_per_byte", lambda report, result: result.bits_per_byte),
+    Field("bpb_increase", quality_increase),
+    Field("quality", quality_kept, "quality", "", percent, main=True),
+    Field("agreement", lambda report, result: result.agreement, "equal ids", "", _share, detail=True),
+    Field("status", lambda report, result: result.status),
+    Field("note", lambda report, result: result.note or None),
 )

@@ -79,7 +79,7 @@ def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
 
 
 def base_cases(
-    name: str, config: GPTConfig, runners: Iterable[str], threads: Iterable[int], new_tokens: int = NEW_TOKENS
+    name: str, config: GPTConfig, runners: Iterable[str], threads: Iterable[int], new_tokens: int
 ) -> list[Case]:
     """Returns the cases with a short prompt, an empty context and one row, for every runner and number of threads.
 
@@ -98,9 +98,7 @@ def base_cases(
     return [Case(name, runner, count, prompt, 0, new) for runner in runners for count in counts]
 
 
-def variations(
-    name: str, config: GPTConfig, best: Mapping[str, int], quick: bool, new_tokens: int = NEW_TOKENS
-) -> list[list[Case]]:
+def variations(name: str, config: GPTConfig, best: Mapping[str, int], quick: bool, new_tokens: int) -> list[list[Case]]:
     """Returns groups of cases that differ from the base case in one thing: the prompt, the depth or the batch.
 
     Args:

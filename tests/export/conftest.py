@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import export.checks.exclude
-import export.checks.gates
 import export.exporter
 from runtimes.bundle.variants import VARIANTS
 from tests import bundles
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Exports read few tokens, and reuse an fp32 graph that was made before."""
+def quick() -> Iterator[None]:
+    """Exports read few tokens."""
     with bundles.brief_checks():
         yield
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import export.checks.exclude
-import export.checks.gates
 import export.exporter
 from export.exporter import export_bundle
 from export.formats.recipes import RECIPE_NAMES

@@ -14,6 +14,7 @@ from benchmarks.run.cases import (
     BATCH,
     FEWEST_NEW,
     LONG_PROMPT,
+    NEW_TOKENS,
     QUICK_RUNNERS,
     RUNNERS,
     VARIED_PEERS,
@@ -66,7 +67,7 @@ def test_every_variation_fits_and_differs_from_the_base_in_one_thing(block: int,
 
 def test_the_shipped_shapes_have_every_variation() -> None:
     for name in ("nano", "micro", "small", "medium"):
-        groups = variations(name, PRESETS[name].config, dict.fromkeys(RUNNERS, 1), quick=False)
+        groups = variations(name, PRESETS[name].config, dict.fromkeys(RUNNERS, 1), quick=False, new_tokens=NEW_TOKENS)
         settings = [(group[0].prompt_tokens, group[0].depth, group[0].batch) for group in groups]
         block = PRESETS[name].config.block_size
         assert settings == [
@@ -80,7 +81,7 @@ def test_the_shipped_shapes_have_every_variation() -> None:
 
 @pytest.mark.parametrize(("block", "prompts"), [(215, []), (235, [200]), (236, [200, 220]), (1024, [200, 1008])])
 def test_a_prompt_that_fills_the_context_is_measured_if_it_is_clearly_longer(block: int, prompts: list[int]) -> None:
-    groups = variations("any", shape(block), {"int8": 1}, quick=False)
+    groups = variations("any", shape(block), {"int8": 1}, quick=False, new_tokens=NEW_TOKENS)
     assert [group[0].prompt_tokens for group in groups if group[0].prompt_tokens > 16] == prompts
     assert [group[0].new_tokens for group in groups if group[0].prompt_tokens > LONG_PROMPT] == [FEWEST_NEW] * (
         len(prompts) - 1
@@ -89,15 +90,17 @@ def test_a_prompt_that_fills_the_context_is_measured_if_it_is_clearly_longer(blo
 
 def test_some_peers_are_varied_too() -> None:
     best = dict.fromkeys(("int8", *PEERS), 1)
-    for group in variations("nano", PRESETS["nano"].config, best, quick=False):
+    for group in variations("nano", PRESETS["nano"].config, best, quick=False, new_tokens=NEW_TOKENS):
         assert [case.runner for case in group] == ["int8", *VARIED_PEERS]
     assert all(PEERS[name].writes_rows for name in VARIED_PEERS)
 
 
 def test_a_quick_run_varies_the_batch_of_int8_only() -> None:
-    ((case,),) = variations("nano", PRESETS["nano"].config, dict.fromkeys(QUICK_RUNNERS, 2), quick=True)
+    ((case,),) = variations(
+        "nano", PRESETS["nano"].config, dict.fromkeys(QUICK_RUNNERS, 2), quick=True, new_tokens=NEW_TOKENS
+    )
     assert (case.runner, case.batch, case.threads) == ("int8", BATCH, 2)
-    assert variations("nano", PRESETS["nano"].config, {"fp32": 1}, quick=True) == []
+    assert variations("nano", PRESETS["nano"].config, {"fp32": 1}, quick=True, new_tokens=NEW_TOKENS) == []
 
 
 def test_best_threads_are_the_fewest_that_are_as_quick_as_the_quickest() -> None:
@@ -120,7 +123,7 @@ def test_runners_come_in_the_order_of_the_table() -> None:
 
 def test_a_context_that_is_too_short_is_refused() -> None:
     with pytest.raises(SlmxError, match="any: a context of 7 tokens is too short; 8 are needed"):
-        base_cases("any", shape(7), RUNNERS, [1])
+        base_cases("any", shape(7), RUNNERS, [1], NEW_TOKENS)
 
 
 @pytest.mark.parametrize(("text", "counts"), [(None, (1, 4)), ("2", (2,)), ("4, 1,4", (1, 4))])
