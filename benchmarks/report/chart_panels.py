@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAR = 0.68  # of the distance between two bars
+ROOM = 1.25  # the width of a panel of bars, relative to its longest bar: its text is behind it
 Line = tuple[list[float], list[float]]
 
 
-def _bars(axes: Axes, results: list[Result], widths: list[float], texts: list[str], room: float = 1.25) -> None:
-    """Draws a bar for each result, the first on top, with its name before it and a text after it."""
+def _bars(axes: Axes, results: list[Result], widths: list[float], texts: list[str], ends: list[float]) -> None:
+    """Draws a bar for each result, the first on top, with its name before it and its text after its end."""
     names = [title_of(result.case.runner) for result in results]
     rows = list(range(len(results)))
     own = recommended(result.case.runner for result in results)
@@ -41,16 +42,14 @@ def _bars(axes: Axes, results: list[Result], widths: list[float], texts: list[st
     axes.barh(rows, widths, BAR, color=colours)
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(widths) * room)
+    axes.set_xlim(0, max(ends) * ROOM)
     bare(axes)
     for row, (result, text) in enumerate(zip(results, texts, strict=True)):
         strong = "bold" if is_ours(result.case.runner) else "normal"
         axes.get_yticklabels()[row].set_fontweight(strong)
-        spread = result.decode.spread if result.decode is not None and room > 1.3 else 0
-        end = widths[row] * (1 + spread)
         axes.annotate(
             text,
-            (end, row),
+            (ends[row], row),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
@@ -69,10 +68,10 @@ def draw_speed(axes: Axes, report: Report, preset: str) -> None:
     """Draws bars of tokens per second, with a thin line from one quartile to the other."""
     results = with_speed(report, preset)
     widths = [speed(result) for result in results]
-    _bars(axes, results, widths, [three_figures(width) for width in widths], room=1.45)
-    for row, result in enumerate(results):
-        spread = 0.0 if result.decode is None else result.decode.spread
-        ends = [widths[row] * (1 - spread), widths[row] * (1 + spread)]
+    quartiles = [result.decode.quartiles for result in results if result.decode is not None]
+    texts = [three_figures(width) for width in widths]
+    _bars(axes, results, widths, texts, [third for _, third in quartiles])
+    for row, ends in enumerate(quartiles):
         axes.plot(ends, [row, row], color=QUIET.light, linewidth=1.2, solid_capstyle="butt")
 
 
@@ -93,7 +92,7 @@ def draw_memory(axes: Axes, report: Report, preset: str) -> None:
     """Draws bars of peak memory. The pale part is there before the model is opened: Python and the libraries."""
     results = with_memory(report, preset)
     widths = [_peak(result) / MIB for result in results]
-    _bars(axes, results, widths, [f"{width:,.0f}" for width in widths])
+    _bars(axes, results, widths, [f"{width:,.0f}" for width in widths], widths)
     before = [(result.imports_bytes or 0) / MIB if libraries_bytes(result) is not None else 0 for result in results]
     axes.barh(range(len(results)), before, BAR, color="#ffffff", alpha=0.5, linewidth=0)
 

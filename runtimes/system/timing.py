@@ -22,12 +22,18 @@ class Samples:
         return statistics.median(self.values)
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third quartile. Both are the median if there is one sample."""
+        if len(self.values) < 2:
+            return self.median, self.median
+        first, _, third = statistics.quantiles(self.values, n=4)
+        return first, third
+
+    @property
     def spread(self) -> float:
         """Half the interquartile range, relative to the median."""
-        if len(self.values) < 2:
-            return 0.0
-        quarters = statistics.quantiles(self.values, n=4)
-        return (quarters[2] - quarters[0]) / 2 / self.median
+        first, third = self.quartiles
+        return (third - first) / 2 / self.median
 
 
 def alternate(runners: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Samples]:

@@ -90,12 +90,15 @@ def test_bars_of_speed_are_ours_and_the_best_of_each_other_runtime(large: Report
     assert names(axes) == ["llama.cpp Q4_0", "slmx int8", "PyTorch eager"]
     assert lengths(axes) == pytest.approx([8250, 7500, 600])
     assert texts(axes) == ["8,250", "7,500", "600"]
-    spread = large.results[1].decode
-    ends = points(axes)[1]
-    assert spread is not None
-    assert ends[0][0] < 7500 < ends[1][0]
-    assert ends[0][1] == ends[1][1] == 1
     assert axes.yaxis_inverted()
+
+
+def test_the_thin_line_of_a_speed_goes_from_quartile_to_quartile() -> None:
+    rates = [80.0, 90.0, 100.0, 101.0, 102.0]  # the quartiles are 85 and 101.5: the median is not in the middle
+    one = replace(result("int8"), decode_seconds=[(NEW_TOKENS - 1) / rate for rate in rates])
+    axes = axes_of("speed", report([one]))
+    assert points(axes) == [[pytest.approx((85, 0)), pytest.approx((101.5, 0))]]
+    assert axes.texts[0].xy == pytest.approx((101.5, 0))  # type: ignore[attr-defined]
 
 
 def test_bars_of_memory_are_sorted_by_memory(large: Report) -> None:
