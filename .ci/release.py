@@ -37,6 +37,10 @@ SHIPPED = (
 GENERATED = ("README.md", "docs/commands.md")  # pages with parts that cog writes
 TOOLS = ("build", "setuptools")
 INSTALL_TOOLS = "python -m pip install --require-hashes --no-deps --requirement .ci/requirements.txt"
+MEASURE = (
+    "make bench VALID=FILE measures again, then "
+    'python -m benchmarks.report.write_docs runs/bench/report/report.json --note "WHICH MODELS" writes its page'
+)
 STORY = ("generate", "Once upon a time", "--seed", "1")
 
 
@@ -164,7 +168,7 @@ def benchmarks(root: Path) -> Iterator[str]:
     """The report of speed is of this version."""
     measured = json.loads((root / "docs" / "benchmarks.json").read_text("utf-8"))["machine"]["slmx"]
     if measured != (said := stated_version(root)):
-        yield f"docs/benchmarks.json: of slmx {measured}, not {said}; make bench VALID=FILE measures again"
+        yield f"docs/benchmarks.json: of slmx {measured}, not {said}; {MEASURE}"
 
 
 def tree(root: Path) -> Iterator[str]:

@@ -79,7 +79,7 @@ def test_each_stale_thing_is_one_line(script: ModuleType, tree: Path) -> None:
         "runtimes/web/app/pyproject.toml: version 1.2.0, but slm/__init__.py has 1.3.0",
         "CHANGELOG.md: its first section is '1.2.0 (2026-12-01)', not '1.3.0 (YEAR-MONTH-DAY)'",
         "README.md: its generated parts; run cog -r README.md",
-        "docs/benchmarks.json: of slmx 1.2.0, not 1.3.0; make bench VALID=FILE measures again",
+        f"docs/benchmarks.json: of slmx 1.2.0, not 1.3.0; {script.MEASURE}",
         "the working tree: 3 not committed, the first is .ci/requirements.txt",
         f"build: 1.6, but .ci/requirements.txt has 0.0.1; run {script.INSTALL_TOOLS}",
         f"setuptools: 84, but .ci/requirements.txt has 0.0.2; run {script.INSTALL_TOOLS}",
