@@ -2,7 +2,7 @@
 
 qemu counts every instruction that `slmx generate` runs for a short and for a long greedy story. The difference, divided
 by the tokens between them, is a token. Everything else is the start: Python, onnxruntime, the model and the prompt.
-benchmarks/pi/boards.py has the formula of the estimates. Rows that owners of boards sent are kept:
+benchmarks/pi/boards.py has the formula of the estimates. A new count keeps the rows of --out that owners sent:
 
     slmx doctor --report --bundle BUNDLE | tail -n 1 > row.json                       # on the board
     python -m benchmarks.studies.raspberry_pi --add row.json --out docs/raspberry-pi.json
@@ -137,13 +137,22 @@ def _measured(figures: dict[str, float] | None) -> str:
     return "" if figures is None else f"{figures['tokens_per_second']:,.0f} +-{figures['spread']:.0%}"
 
 
+def read_record(out: Path) -> dict[str, Any]:
+    """Returns the record in a file that this command wrote. Raises SlmxError if it is none."""
+    try:
+        record: dict[str, Any] = json.loads(out.read_text("utf-8"))
+        list(record["results"]["measured"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SlmxError(
+            f"{out}: not a file of this command ({error}); a new file with --out and without --add makes one"
+        ) from None
+    return record
+
+
 def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
     """Adds rows of `slmx doctor --report` to the results in a file, and returns these. SlmxError if a file has none."""
-    try:
-        record = json.loads(out.read_text("utf-8"))
-        results: dict[str, Any] = record["results"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SlmxError(f"{out}: not a file of this command ({error}); make one without --add first") from None
+    record = read_record(out)
+    results: dict[str, Any] = record["results"]
     for path in rows:
         try:
             row = json.loads(path.read_text("utf-8"))
@@ -157,7 +166,15 @@ def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
 
 
 def measure(cpus: Sequence[str], cache: Path) -> dict[str, Any]:
-    """Counts the instructions of a token on each processor, and estimates the speed of the boards."""
+    """Counts the instructions of a token on each processor, and estimates the speed of the boards.
+
+    Args:
+        cpus: qemu's names of the processors.
+        cache: The folder of the emulated machine and its emulator.
+
+    Returns:
+        The results without `measured`, the rows that owners of boards sent.
+    """
     counter = build_counter(cache)
     counted: dict[str, dict[str, dict[str, float]]] = {}
     emulated: dict[str, Any] = {}
@@ -177,7 +194,6 @@ def measure(cpus: Sequence[str], cache: Path) -> dict[str, Any]:
         "counted": counted,
         "emulated": emulated,
         "estimates": estimates(counted, sizes),
-        "measured": [],
     }
 
 
@@ -193,7 +209,8 @@ def main(
             raise UsageError("--add needs --out FILE, the results to which the rows are added")
         results = add_rows(out, add)
     else:
-        results = measure(cpu or CPUS, cache or cache_folder())
+        kept = read_record(out)["results"]["measured"] if out is not None and out.exists() else []
+        results = measure(cpu or CPUS, cache or cache_folder()) | {"measured": kept}
         settings = {
             "prompt": PROMPT,
             "tokens": [SHORT, LONG],

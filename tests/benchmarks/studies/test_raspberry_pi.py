@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.pi.boards import BOARDS, CORES
 from benchmarks.pi.machine import CPUS
+from benchmarks.studies import raspberry_pi
 from benchmarks.studies.raspberry_pi import COUNTED, RECIPES, add_rows, count_table, estimates, speed_table
 from slm.console.errors import SlmxError
 
@@ -75,6 +76,26 @@ def test_an_owners_row_is_added_and_marked_as_measured(tmp_path: Path) -> None:
     assert "| 1,234 +-2% |" in last
     assert last.endswith("| measured |")
     assert json.loads(out.read_text("utf-8"))["results"]["measured"] == [ROW]
+
+
+def test_a_new_count_keeps_the_rows_of_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "report.json"
+    record = json.loads(REPORT.read_text("utf-8"))
+    record["results"]["measured"] = [ROW]
+    out.write_text(json.dumps(record), "utf-8")
+    new = {name: figures for name, figures in record["results"].items() if name != "measured"}
+    monkeypatch.setattr(raspberry_pi, "measure", lambda cpus, cache: new)
+    raspberry_pi.main(cache=tmp_path, out=out)
+    assert json.loads(out.read_text("utf-8"))["results"]["measured"] == [ROW]
+
+
+def test_another_file_is_refused_before_anything_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "other.json"
+    out.write_text("{}", "utf-8")
+    monkeypatch.setattr(raspberry_pi, "measure", lambda cpus, cache: pytest.fail("it counts"))
+    with pytest.raises(SlmxError, match="not a file of this command"):
+        raspberry_pi.main(cache=tmp_path, out=out)
+    assert out.read_text("utf-8") == "{}"
 
 
 @pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"doctor": 2, "variants": {"int8": {}}}', '{"doctor": 1}'])
