@@ -21,6 +21,12 @@ def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _without_folders(word: str) -> str:
+    """Returns a word of the command line without the folders of its path: `--text=valid.txt`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{Path(value).name if '/' in value else value}"
+
+
 _measured, _comparison, _rare = panel("What is measured"), panel("Comparison"), panel("Rare")
 
 
@@ -120,7 +126,7 @@ def bench(
         text=text,
         rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
         trust=trust,
-        command=printable(shlex.join(["slmx", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])),
+        command=printable(shlex.join(["slmx", *map(_without_folders, sys.argv[1:])])),
     )
     check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
     for name in ("report", PARTIAL_REPORT):
