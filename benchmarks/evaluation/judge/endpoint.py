@@ -25,7 +25,7 @@ RETRIES = 5  # after an error of the server, 429 or a timeout, with pauses that 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds; each pause is twice the one before
 LONGEST_ASKED = 60.0  # seconds that the server may ask for
 TOLD_FROM = 2.0  # seconds of a pause from which a line says so
-CAN_PASS = (408, 409, 429)  # and 500 or more: the statuses after which a request is repeated
+CAN_PASS = (408, 409, 429)  # and 500 or more
 BODIES = 2  # answers without the form of the protocol, after which the endpoint is given up
 SHOWN = 200  # characters of a foreign message
 GO_ON = "what is judged is kept: the same command goes on"
@@ -180,8 +180,7 @@ class Judge:
                     raise
                 why, pause = "does not answer", None
             except self._openai.APIStatusError as error:
-                can_pass = error.status_code in CAN_PASS or (error.status_code >= 500 and not _refuses_form(error))
-                if attempt == self._endpoint.retries or not can_pass:
+                if attempt == self._endpoint.retries or not _can_pass(error):
                     raise
                 why, pause = f"answers with status {error.status_code}", asked_pause(error.response.headers)
             pause = min(FIRST_PAUSE * 2**attempt, LONGEST_PAUSE) if pause is None else pause
@@ -236,9 +235,8 @@ class Judge:
             return self._failure(f"has no model {endpoint.model}, or no such address: {said}; {there}")
         if error.status_code == 429:
             return self._failure(f"takes no more requests now: {said}; wait, or check what the account allows")
-        return StoryRefusedError(
-            str(self._failure(f"status {error.status_code}, {endpoint.retries + 1} times: {said}"))
-        )
+        times = f", {endpoint.retries + 1} times" if _can_pass(error) else ""
+        return StoryRefusedError(str(self._failure(f"status {error.status_code}{times}: {said}")))
 
     def _names(self) -> str:
         """Returns the first models that the endpoint lists; empty if it lists none."""
@@ -261,6 +259,11 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
     with suppress(ValueError, TypeError):
         seconds = parsedate_to_datetime(asked).timestamp() - time.time()
     return seconds if 0 < seconds <= LONGEST_ASKED else None
+
+
+def _can_pass(error: APIStatusError) -> bool:
+    """Returns whether a request is repeated after this status."""
+    return error.status_code in CAN_PASS or (error.status_code >= 500 and not _refuses_form(error))
 
 
 def _refuses_form(error: APIStatusError) -> bool:

@@ -116,6 +116,12 @@ def test_what_does_not_pass_is_one_line(server: Server, action: str, said: str) 
     assert len(server.requests) == 2
 
 
+def test_a_status_that_does_not_pass_is_not_asked_for_again(server: Server) -> None:
+    server.script = ["402"] * 2
+    assert re.search(r"status 402: It broke here", failure(server.endpoint()))
+    assert len(server.requests) == 1
+
+
 def test_a_server_that_is_down() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
