@@ -79,20 +79,20 @@ def read_raters(paths: Sequence[Path], key: Key) -> list[Rater]:
 def measure(key: Key, raters: Sequence[Rater]) -> dict[str, Any]:
     """Returns the figures for JSON.
 
-    A question counts once: the ending that more raters preferred has won. So the questions are independent of each
-    other, as Wilson's interval needs it, although several raters answered each.
+    A question counts once, also for its side: the ending that more raters preferred has won. So the questions are
+    independent of each other, as Wilson's interval needs it, although several raters answered each.
 
     Args:
         key: The questions.
         raters: The answers, each of another rater.
     """
     given = [answer for rater in raters for answer in rater.answers.values()]
-    sides = sum(answer != SAME for answer in given)
+    sides = [margin for question in key.questions if (margin := _margin(question, raters, question.a))]
     return {
         "sheet": key.sheet,
         "raters": len(raters),
         "answers": len(given),
-        "side A preferred": share(given.count(A), sides).to_json(),
+        "side A preferred": share(sum(margin > 0 for margin in sides), len(sides)).to_json(),
         "pairs": [_pair(key, raters, *pair, same) for pair, same in zip(key.pairs, key.same, strict=True)],
         "agreement": _agreement(key, raters),
     }

@@ -23,7 +23,7 @@ def ratings_table(found: Mapping[str, Any]) -> str:
     note = (
         f"Raters: {found['raters']:,}. Answers: {found['answers']:,}.{agreed} A question is won by the ending that "
         "more raters preferred. The share is of the questions that were won or lost, with Wilson's 95 % interval. Of "
-        f"the answers with a side, {percent(side)} are A: far from 50 % means that the side mattered."
+        f"the questions with a preferred side, {percent(side)} are A: far from 50 % means that the side mattered."
     )
     return to_markdown(table("People", note, (*COLUMNS, "95 %"), rows))
 

@@ -110,6 +110,18 @@ def test_several_raters_decide_by_majority_and_a_question_counts_once(key: Key, 
     assert two["agreement"]["value"] <= 0  # they never agree; 0 if all their sides happen to be the same
 
 
+def test_the_side_of_a_question_counts_once(key: Key, tmp_path: Path) -> None:
+    asked = [question.id for question in key.questions]
+    given = dict(zip(asked, ["a", "a", "a", "b", "same"], strict=False))
+    files = [saved(tmp_path / f"{number}.json", key, given, f"r{number}") for number in range(2)]
+    against = saved(tmp_path / "c.json", key, {asked[0]: "b"}, "r2")
+    found = measure(key, read_raters([*files, against], key))
+    assert found["side A preferred"] == share(3, 4).to_json()
+    assert "Of the questions with a preferred side, 75.0 % (" in ratings_table(found)
+    tie = measure(key, read_raters([files[0], against], key))
+    assert tie["side A preferred"] == share(2, 3).to_json()
+
+
 def test_questions_that_nobody_answered_are_counted(key: Key, tmp_path: Path) -> None:
     found = measure(key, read_raters([saved(tmp_path / "a.json", key, preferring(key, OTHER, 3))], key))
     assert found["pairs"][0]["not answered"] == 4
