@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-Z = 1.96  # of a normal distribution, for 95 %
+from benchmarks.evaluation.intervals import student
+
 BLOCKS = 10
 
 
@@ -23,7 +24,7 @@ def slope_of(places: Sequence[float], values: Sequence[float]) -> Slope:
     """Returns the slope of a line through a series, by least squares.
 
     Neighbouring readings are not independent. Therefore the readings are averaged in ten blocks first, and the
-    interval is that of a line through the averages (ordinary least squares, normal approximation).
+    interval is that of a line through the averages (ordinary least squares, Student's t distribution).
 
     Args:
         places: Where the values were read, such as hours or numbers of stories, ascending, at least ten of them.
@@ -35,5 +36,6 @@ def slope_of(places: Sequence[float], values: Sequence[float]) -> Slope:
     centred = x - x.mean()
     slope = float((centred * y).sum() / (centred**2).sum())
     left = y - y.mean() - slope * centred
-    error = float(np.sqrt((left**2).sum() / (len(x) - 2) / (centred**2).sum()))
-    return Slope(slope, slope - Z * error, slope + Z * error)
+    freedom = len(x) - 2
+    half = student(freedom) * float(np.sqrt((left**2).sum() / freedom / (centred**2).sum()))
+    return Slope(slope, slope - half, slope + half)
