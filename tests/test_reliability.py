@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.reliability import __main__ as command
 from tests.reliability.growth import Reading, check_growth
 from tests.reliability.outcome import Check, Outcome
 from tests.reliability.record import END, START, chosen_checks, keep
@@ -24,11 +25,28 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
     numbers = np.random.default_rng(0)
     places = [float(place) for place in range(200)]
     held = 0
-    for _ in range(400):
+    for _ in range(2000):
         values = [5 * place / 3600 + noise for place, noise in zip(places, numbers.normal(0, 1, 200), strict=True)]
         found = slope_of(places, values)
         held += found.low <= 5 / 3600 <= found.high
-    assert 0.85 <= held / 400 <= 0.98
+    assert held / 2000 == pytest.approx(0.95, abs=0.015)  # three standard errors
+
+
+def test_a_check_that_tried_nothing_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Check("A", lambda quick, log: Outcome(0, "files"))
+    broken = Check("B", lambda quick, log: Outcome(0, "files", ["cannot be built"]))
+    monkeypatch.setattr(command, "CHECKS", {"nothing": nothing, "broken": broken})
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    (tmp_path / "reliability.md").write_text(f"{START}\n{END}\n", "utf-8")
+    monkeypatch.setattr("sys.argv", ["reliability", "nothing", "--write"])
+    assert command.main() == 0
+    assert capsys.readouterr().err == "nothing: skipped, nothing could be tried here\n"
+    assert not (tmp_path / "reliability.json").exists()
+    monkeypatch.setattr("sys.argv", ["reliability", "--write"])
+    assert command.main() == 1
+    assert list(json.loads((tmp_path / "reliability.json").read_text("utf-8"))) == ["broken"]
 
 
 @pytest.mark.parametrize(

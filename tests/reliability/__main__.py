@@ -42,6 +42,9 @@ def main() -> int:
         started = time.monotonic()
         outcome = check.run(chosen.quick, lambda line: print(f"  {line}", file=sys.stderr))
         seconds = time.monotonic() - started
+        if not outcome.tried and not outcome.failures:
+            print(f"{name}: skipped, nothing could be tried here", file=sys.stderr)
+            continue
         print(f"{name}: {outcome.tried:,} {outcome.unit}, {len(outcome.failures)} failed, {seconds:.0f} s", flush=True)
         for line in outcome.failures[:MOST_SHOWN]:
             print(f"  {line}")
