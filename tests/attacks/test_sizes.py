@@ -99,6 +99,6 @@ def changes(seed: bytes) -> list[bytes]:
 def test_numbers_depth_and_keys_of_json(name: str, reader: GetReader) -> None:
     read = reader(name)
     if not read.is_json:
-        return
-    for content in changes(read.seeds[0]):
+        pytest.skip("it reads no JSON")
+    for content in (change for seed in read.seeds for change in changes(seed)):
         assert fault_of(read, content) is None, content[:200]
