@@ -87,7 +87,7 @@ class PeerKind:
         open: Loads the folder of the peer, with a number of threads.
         writers: Additional modules for `prepare`.
         weights: The files in its folder that hold the model.
-        exact: Whether weights and arithmetic are float32. Then it writes the same ids as PyTorch.
+        exact: Whether its weights are float32. Then its greedy ids are compared with PyTorch's.
         any_shape: Whether it reads every shape that slmx exports. If not, it reads plain GPT-2 and Llama shapes only.
         reads: Whether what `open` returns is a `Reader`.
         writes_rows: Whether what `open` returns is a `RowWriter`.

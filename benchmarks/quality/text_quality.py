@@ -157,7 +157,7 @@ def part_read(text: Path) -> str:
     """Returns a description of the part of a text that `quality_on` reads."""
     size = 8000
     tokens = MAX_COMPARED_LOGITS // size
-    return f"the beginning of {text.name}: {tokens:,} tokens at a vocabulary of {size:,}, fewer at more"
+    return f"the beginning of {text.name}: {tokens:,} tokens for a vocabulary of {size:,}, fewer for a larger one"
 
 
 def text_of_manifest(bundle: Bundle) -> str:

@@ -23,7 +23,7 @@ CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanosec
 def write_docs(report: Report, docs: Path, note: str) -> None:
     """Writes benchmarks.md with a note below its sentences, benchmarks.json and the pictures.
 
-    Times are rounded to the clock's nanosecond.
+    In benchmarks.json, the times of single tokens are rounded to the clock's nanosecond.
     """
     folder = docs / "benchmarks"
     folder.mkdir(exist_ok=True)

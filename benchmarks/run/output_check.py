@@ -39,7 +39,7 @@ class ExpectedOutput:
         context: The ids of the context.
         ids: The greedy ids of the float model after the context.
         trained: Whether its weights are trained.
-        float_runners: The names of the runners that store weights and compute in float32.
+        float_runners: The names of the runners whose weights are float32.
     """
 
     model: GPT

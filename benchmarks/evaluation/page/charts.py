@@ -75,7 +75,7 @@ def colour_of(name: str, names: Sequence[str]) -> str:
 
 
 def decision_charts(points: Sequence[Point]) -> list[Chart]:
-    """Returns, for each measure of quality, the charts against the size and, if all speeds are known, the speed."""
+    """Returns, for each measure of quality, the charts against the size and, if two speeds are known, the speed."""
     found = []
     for measure in measures_of(points):
         found.append(_decision(points, measure, False))
