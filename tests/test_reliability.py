@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from tests.reliability import __main__ as command
+from tests.reliability.disk import line_problem
+from tests.reliability.forks import Ended
 from tests.reliability.growth import Reading, check_growth
 from tests.reliability.outcome import Check, Outcome
 from tests.reliability.record import END, START, chosen_checks, keep
@@ -30,6 +32,32 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says() -> None:
         found = slope_of(places, values)
         held += found.low <= 5 / 3600 <= found.high
     assert held / 2000 == pytest.approx(0.95, abs=0.015)  # three standard errors
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("run/model: cannot write (Input/output error); check the disk, or use another folder", ""),
+        (
+            "run/model: onnxruntime's quantizer cannot read back the working file that it wrote: the disk is probably "
+            "full; make room and export again",
+            "",
+        ),
+        (
+            "run/variants.json: cannot write (Read-only file system); set XDG_CONFIG_HOME to a folder",
+            "",
+        ),
+        ("run/model: cannot be removed", "no advice"),
+        ("run/model: another program wrote there; nothing was deleted", "no advice"),
+        ("run/model: cannot write again; moved", "no advice"),
+        ("elsewhere: cannot write; check the disk", "no file is named"),
+    ],
+)
+def test_a_line_about_a_disk_names_a_file_and_gives_advice(line: str, problem: str, tmp_path: Path) -> None:
+    after = tmp_path / "after"
+    (after / "run").mkdir(parents=True)
+    found = line_problem(Ended(1, f"slmx: {line}\n", [], 0.0), after)
+    assert found.startswith(problem) if problem else not found
 
 
 def test_a_check_that_tried_nothing_is_no_result(

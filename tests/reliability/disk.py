@@ -39,7 +39,10 @@ WAYS = (
     ("full from", errno.EDQUOT),
     ("fail from", errno.EROFS),
 )
-ADVICE = re.compile(r"free space|make (?:room|it)|another|again|check|move|delete|moves them in|wait for it")
+ADVICE = re.compile(
+    r"; (?:check|choose another|copy|delete|free space|make|move|name another|set|use another|wait for it)\b"
+    r"|; it is incomplete, .* moves them in$"
+)
 SAID_ABOVE = "not written ("  # slmx verify prints what it finds, and a file of it is no condition
 
 
