@@ -45,7 +45,7 @@ def _complete_variants(incomplete: str) -> list[str]:
 
 
 def bench(
-    bundles: Annotated[list[Path] | None, typer.Argument(help="Bundles to measure.")] = None,
+    bundles: Annotated[list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to measure.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Few cases of nano: two minutes.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the report and for the files that later runs reuse.")] = Path(
         "runs/bench"
@@ -82,7 +82,8 @@ def bench(
     ] = None,
     rounds: Annotated[int | None, _rare(min=5, help="Rounds of every case.", show_default="5, with --quick 15")] = None,
     trust: Annotated[
-        bool, _rare("--trust", help="Also measure TorchScript and .pt2 of BUNDLES. Reading them can run their code.")
+        bool,
+        _rare("--trust", help="Also measure TorchScript and .pt2 of the bundles. Reading them can run their code."),
     ] = False,
 ) -> None:
     """Measure speed, memory and quality on this machine.
@@ -166,8 +167,8 @@ def bench(
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="The report.json of the earlier run.")],
-    new: Annotated[Path, typer.Argument(help="The report.json of the later run.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The report.json of the earlier run.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The report.json of the later run.")],
     fail_over: Annotated[
         str, typer.Option(help="Exit code 1 if a figure is worse by more than this and than the noise.")
     ] = "10%",

@@ -128,7 +128,9 @@ def export(
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)
+    ] = None,
     key: Annotated[
         Path | None, typer.Option(help="Check the signature first, with this public key: NAME.pub of slmx keygen.")
     ] = None,

@@ -41,7 +41,9 @@ _text = partial(typer.Option, help="Folder from slmx prepare (its validation spl
 
 
 def prepare(
-    sources: Annotated[list[str], typer.Argument(help="Text or table file, folder, pipe, - or hub data set.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Text or table file, folder, pipe, - or hub data set.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the data set.")],
     preset: Annotated[
         str,
@@ -59,7 +61,7 @@ def prepare(
             **one_of("separator", SEPARATORS, "What separates the stories of a text."),
         ),
     ] = "auto",
-    clean: Annotated[bool, _rare(help="Repair mojibake; drop truncated stories.")] = True,
+    clean: Annotated[bool, _rare(help="Repair mojibake; drop truncated stories.", show_default="yes")] = True,
     vocab_size: Annotated[int | None, _rare(help="Number of tokens.", show_default=_PRESET)] = None,
     tokenizer: Annotated[Path | None, _rare(help="Checkpoint or data set whose tokenizer to use.")] = None,
 ) -> None:
@@ -269,7 +271,10 @@ def train(
 
 def average(
     checkpoints: Annotated[
-        list[Path], typer.Argument(help="Two or more checkpoints or runs; the record is that of the last.")
+        list[Path],
+        typer.Argument(
+            metavar="CHECKPOINT...", help="Two or more checkpoints or runs; the record is that of the last."
+        ),
     ],
     text: Annotated[list[str], _text("--text")],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
@@ -290,7 +295,9 @@ def average(
 
 
 def import_model(
-    source: Annotated[str, typer.Argument(help="Hugging Face folder, .pt, .gguf or .bin file, or OWNER/NAME.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Hugging Face folder, .pt, .gguf or .bin file, or OWNER/NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     tokenizer: Annotated[
         Path | None, typer.Option(help="For .pt and .bin: Hugging Face folder, checkpoint, or tokenizer.bin.")

@@ -23,7 +23,7 @@ _stories, _output, _judge = panel("Stories"), panel("Output"), panel("Judges and
 
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="Folder of a checkpoint or of a run, or a bundle or its name.")
+        str | None, typer.Argument(metavar="MODEL", help="Folder of a checkpoint or of a run, or a bundle or its name.")
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option(help="Held-out stories, or a folder from slmx prepare; repeat for more.")

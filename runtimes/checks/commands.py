@@ -114,7 +114,9 @@ def doctor(
 
 
 def info(
-    bundle: Annotated[Path | None, typer.Argument(help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)] = None,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP, show_default=BUNDLE_DEFAULT)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what a bundle holds, after a check of every file."""

@@ -56,7 +56,9 @@ _repetition, _prompts, _rare = panel("Words and repetition"), panel("Prompts fro
 
 
 def generate(
-    prompt: Annotated[list[str] | None, typer.Argument(help="How the story begins; - reads standard input.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Argument(metavar="PROMPT...", help="How the story begins; - reads standard input.")
+    ] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=1, max=MAX_STORIES, help="Stories to write, many at a time.")
     ] = 1,

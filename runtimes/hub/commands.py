@@ -58,7 +58,7 @@ def pull(
 
 
 def push(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)],
     name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help=f"{HUB_NAME_HELP}; made if it is missing.")],
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; a missing one is made.", show_default="main")] = None,
@@ -151,7 +151,7 @@ def _shipped(preset: str) -> str:
 
 
 def remove(
-    name: Annotated[str, typer.Argument(help="A name that slmx list shows, or its path.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that slmx list shows, or its path.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a pulled bundle, or one in bundles/ of this folder.

@@ -18,7 +18,7 @@ def _log(line: str) -> None:
 
 
 def pack(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)],
     out: Annotated[Path | None, typer.Option(help="The file.", show_default="NAME.slmx in the current folder")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace another packed bundle in --out.")] = False,
 ) -> None:
@@ -42,7 +42,7 @@ def pack(
 
 
 def unpack(
-    archive: Annotated[Path, typer.Argument(help="A file that slmx pack made.")],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A file that slmx pack made.")],
     out: Annotated[
         Path | None, typer.Option(help="The folder.", show_default="the file's name without its ending")
     ] = None,
@@ -79,7 +79,7 @@ def keygen(
 
 
 def sign(
-    bundle: Annotated[Path, typer.Argument(help=BUNDLE_HELP)],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help=BUNDLE_HELP)],
     key: Annotated[Path, typer.Option(help="The private key: NAME.key of slmx keygen, or another PEM of P-256.")],
 ) -> None:
     """Sign a bundle, after a check of every file in it.

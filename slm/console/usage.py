@@ -157,7 +157,7 @@ def usage_line(error: Exception) -> str:
     where = ""
     if param is not None:
         named = sorted(param.opts, key=len)[-1] if param.param_type_name == "option" else param.human_readable_name
-        where = f"{named if named.startswith('-') else named.upper()}: "
+        where = f"{named if named.startswith('-') else named.upper().removesuffix('...')}: "
     elif hint:
         where = f"{hint if isinstance(hint, str) else ' '.join(hint)}: "
     kind, option = type(error).__name__, getattr(error, "option_name", "")

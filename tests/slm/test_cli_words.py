@@ -108,7 +108,8 @@ def test_help_in_a_pipe_has_no_escapes_and_the_width_of_the_terminal(colour: dic
         (["generate", "--temp", "1"], "there is no option --temp (did you mean --temperature?)"),
         (["info", "a", "b", "c"], "these words are too many: b c"),
         (["rm"], "NAME is missing"),
-        (["prepare", "--out", "x"], "SOURCES is missing"),
+        (["prepare", "--out", "x"], "SOURCE is missing"),
+        (["serve", ""], "BUNDLE: the path is empty; "),
         (["train"], "--out is missing"),
         (
             ["web", "--variant", "int9"],

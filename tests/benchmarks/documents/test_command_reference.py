@@ -17,9 +17,14 @@ USAGES = dict(re.findall(r"^    slmx (\w+) \[OPTIONS\] ?(.*)$", reference(), re.
         ("serve", "[BUNDLE...]"),
         ("web", "[BUNDLE...]"),
         ("pull", "OWNER/NAME[@REVISION]"),
-        ("compare", "old new"),
+        ("compare", "OLD NEW"),
         ("list", ""),
     ],
 )
 def test_an_argument_has_brackets_only_if_it_may_be_left_out(command: str, arguments: str) -> None:
     assert USAGES[command] == arguments
+
+
+@pytest.mark.parametrize("command", USAGES)
+def test_the_name_of_an_argument_is_in_capitals(command: str) -> None:
+    assert USAGES[command] == USAGES[command].upper()
