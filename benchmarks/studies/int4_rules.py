@@ -1,6 +1,6 @@
 """Compares rules that round the matrices of int4 without training: python -m benchmarks.studies.int4_rules.
 
-    python -m benchmarks.studies.int4_rules --eval-text FILE --calibration-text FILE --checkpoint slm/pretrained/micro
+    python -m benchmarks.studies.int4_rules --text FILE --calibration-text FILE --checkpoint slm/pretrained/micro
 
 Every rule has the blocks of the export. All but one have its token table in 8 bits. "Rise" is the relative rise in bits
 per byte over fp32, with a 95 % interval that is clustered by story. Each rule reads the same text in whole windows. The
@@ -261,7 +261,7 @@ def table(rules: dict[str, Any]) -> str:
 
 
 def main(
-    eval_text: Annotated[Path, typer.Option(help="Stories that the model was not trained on.")],
+    text: Annotated[Path, typer.Option(help="Stories that the model was not trained on.")],
     calibration_text: Annotated[Path, typer.Option(help="Stories that GPTQ may see, of the training text.")],
     checkpoint: Annotated[Path, typer.Option(help="The checkpoint.")] = PRETRAINED / "nano",
     tokens: Annotated[int, typer.Option(min=1, help="The most tokens to predict.")] = 65_536,
@@ -270,12 +270,12 @@ def main(
 ) -> None:
     """Measure every rule and print a table."""
     loaded = load_checkpoint(checkpoint)
-    text = EncodedText.encode(StoryText.read([str(eval_text)]), loaded.tokenizer)
+    encoded = EncodedText.encode(StoryText.read([str(text)]), loaded.tokenizer)
     stories = list(islice(read_stories([calibration_text]), CALIBRATION_STORIES))
     windows, _ = encode_stories(stories, loaded.tokenizer).windows(loaded.model.config.block_size)
-    rules = measure(loaded, text, tokens, windows[:sequences])
+    rules = measure(loaded, encoded, tokens, windows[:sequences])
     typer.echo(table(rules))
-    settings = {"checkpoint": loaded.preset, "text": eval_text.name, "tokens": tokens, "sequences": sequences}
+    settings = {"checkpoint": loaded.preset, "text": text.name, "tokens": tokens, "sequences": sequences}
     write_results(out, settings, rules)
 
 

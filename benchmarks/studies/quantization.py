@@ -1,9 +1,9 @@
 """Measures every way to quantize a checkpoint: quality and speed, on this processor or an emulated one.
 
-    python -m benchmarks.studies.quantization --eval-text FILE
-    python -m benchmarks.studies.quantization --eval-text FILE --reader "valgrind --tool=none -q python"
-    python -m benchmarks.studies.quantization --eval-text FILE --reader READER
-    python -m benchmarks.studies.quantization --eval-text FILE --rounds 0 --model q8-block-32 --model q8-block-64
+    python -m benchmarks.studies.quantization --text FILE
+    python -m benchmarks.studies.quantization --text FILE --reader "valgrind --tool=none -q python"
+    python -m benchmarks.studies.quantization --text FILE --reader READER
+    python -m benchmarks.studies.quantization --text FILE --rounds 0 --model q8-block-32 --model q8-block-64
 
 READER is for example "qemu-aarch64 -cpu cortex-a72 -L ROOT ROOT/bin/python3".
 
@@ -31,8 +31,7 @@ from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.studies.quantization_reader import ARRAYS, SHAPE
 from benchmarks.studies.results import Out, write_results
-from export.checks.float_model import FloatModel
-from export.checks.float_model import eval_text as read_eval_text
+from export.checks.float_model import FloatModel, eval_text
 from export.formats.blockwise import quantize_blockwise
 from export.formats.fused import export_onnx
 from export.formats.gptq import Products, sample_products
@@ -48,13 +47,11 @@ FLOAT = "fp32"
 BLOCKS = (16, 32, 64, 128)
 
 
-def prepare(folder: Path, checkpoint: Path, eval_text: Path, windows: int, models: list[str]) -> None:
+def prepare(folder: Path, checkpoint: Path, text: Path, windows: int, models: list[str]) -> None:
     """Writes models (all if none is named) and the float model's logits on the text into a folder."""
     loaded = load_checkpoint(checkpoint)
     config = loaded.model.config
-    float_model = FloatModel(
-        loaded.model, read_eval_text(loaded.model, loaded.tokenizer, eval_text), windows * config.block_size
-    )
+    float_model = FloatModel(loaded.model, eval_text(loaded.model, loaded.tokenizer, text), windows * config.block_size)
     reading = float_model.reference
     np.savez(
         folder / ARRAYS,
@@ -104,7 +101,7 @@ def table(models: Mapping[str, Any], with_speed: bool) -> str:
 
 
 def main(
-    eval_text: Annotated[Path, typer.Option(help="Stories that the model was not trained on.")],
+    text: Annotated[Path, typer.Option(help="Stories that the model was not trained on.")],
     checkpoint: Annotated[Path, typer.Option(help="The checkpoint.")] = PRETRAINED / "nano",
     model: Annotated[
         list[str] | None, typer.Option(help="A recipe, or q8, int4, q8-block-N, int4-block-N; default: all without N.")
@@ -119,7 +116,7 @@ def main(
     if rounds == 1:
         raise UsageError("--rounds 1: give 2 or more, or 0 for no speed")
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), checkpoint, eval_text, windows, model or [])
+        prepare(Path(folder), checkpoint, text, windows, model or [])
         python = shlex.split(reader) if reader else [sys.executable]
         command = [*python, "-m", "benchmarks.studies.quantization_reader", folder]
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
