@@ -115,7 +115,7 @@ CHARTS = (
         "memory",
         findings.memory_title,
         "Peak memory of the process in MiB, shorter is better: the recommended variant and the smallest runner of each "
-        "other runtime. Python and the libraries take the weaker part before a model is opened.",
+        "other runtime. The paler part of a bar is what Python and the libraries take before a model is opened.",
         lambda report, preset: bool(panels.with_memory(report, preset)),
         panels.draw_memory,
         _rows(panels.with_memory),

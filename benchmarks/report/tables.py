@@ -216,10 +216,10 @@ def choice_table(report: Report) -> Table:
         ratio = speed(default) / speed(quickest)
         rows.append([preset, _way(default), three_figures(speed(default)), _way(quickest), f"{ratio:.2f}x"])
     caption = (
-        f"Without an option, slmx runs {DEFAULT}. It takes one thread below {ONE_THREAD_BYTES / 1e6:.0f} MB of weights "
-        f"because to wake another takes longer than it saves, and else all cores, at most {MOST_THREADS}. The quickest "
-        f"is that of the variants that lose at most {percent(MOST_LOSS)}. slmx doctor --pin keeps it for a bundle "
-        "and a processor."
+        f"Without an option, slmx runs {DEFAULT}. It takes one thread below {ONE_THREAD_BYTES / 1e6:.0f} MB of "
+        "weights, because waking a second one mostly takes longer than it saves. Larger models take all cores, at most "
+        f"{MOST_THREADS}. The quickest is that of the variants that lose at most {percent(MOST_LOSS)}. "
+        "slmx doctor --pin keeps it for a bundle and a processor."
     )
     headings = ["preset", "slmx runs", "tokens/s", "the quickest that was measured", "times the quickest"]
     return Table(caption if rows else "", headings, rows, [True, True, False, True, False])

@@ -187,8 +187,8 @@ def novelty_charts(results: Mapping[str, Any]) -> list[Chart]:
         return []
     title = f"New sequences of {SHOWN_N} words: {in_a_list(told)}"
     caption = (
-        "The share of sequences of n words and marks that the training text does not have. The dashed line of the true "
-        "stories is the human line: a model that lies far below it copies."
+        "The share of sequences of n words and marks that the training text does not have. The dashed line is that of "
+        "the true stories: a model that lies far below it copies."
     )
     return [
         Chart(title, caption, _line_chart("novelty", curves, "n, words and marks in a row", "new n-grams, %", False))

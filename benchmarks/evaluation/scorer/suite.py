@@ -18,8 +18,8 @@ from slm.console.errors import SlmxError
 
 SCORER = "outside model"
 REASON = (
-    "A low perplexity alone is no praise: an outside model hardly notices a lost thread and likes repetition, which "
-    "lowers distinct-2, the share of different pairs of words."
+    "A low perplexity alone does not mean a good ending: an outside model hardly notices a lost thread and likes "
+    "repetition, which lowers distinct-2, the share of different pairs of words."
 )
 
 
