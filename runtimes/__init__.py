@@ -3,7 +3,8 @@
 >>> from runtimes import load
 >>> print(load().generate("Once upon a time", max_tokens=60, seed=1).full_text)  # doctest: +SKIP
 
-`types` and `words` are at the root because several rooms need them. Everything else is in a room.
+`types`, `words` and `beginnings` are at the root because several rooms or packages need them. Everything else is in a
+room.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def load(
         bundle: Its folder or archive, or a name that `slmx list` shows; nothing is downloaded. The default is the
             shipped nano, also where the current folder has a bundles/nano.
         variant: A name in its manifest; default: the one for its target.
-        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model.
+        threads: Threads of onnxruntime, 1 to 256; default: by the size of the model. Without `variant` and `threads`,
+            what `slmx doctor --pin` chose for this bundle is taken, if it did.
         allow_special: Whether special tokens in a prompt, such as `<|endoftext|>`, have their own ids. If not, they are
             plain text.
         slots: The most stories that are written at the same time; default: 64.

@@ -71,7 +71,7 @@ def check_prompt(text: str) -> int:
 
 @dataclass(frozen=True)
 class LogitsRules:
-    """Rules that change logits before temperature, in the order of the arguments. They are off by default.
+    """Rules that change logits before temperature. They are off by default. docs/architecture.md has their order.
 
     Args:
         repetition_penalty: Divides positive logits of ids in the prompt and the text, multiplies negative ones
@@ -79,7 +79,7 @@ class LogitsRules:
         presence_penalty: Is subtracted from the logits of ids in the text (OpenAI's definition). 0 is off.
         frequency_penalty: Is subtracted once for each time that an id is in the text (OpenAI's definition). 0 is off.
         no_repeat_ngram: Forbids the ids that would complete a sequence of this many ids a second time. 0 is off.
-        min_tokens: Forbids the end of the text before this many tokens.
+        min_tokens: Forbids the end of the text and stop tokens before this many tokens.
         logit_bias: Is added to the logits of these ids, before all other rules.
         ban_words: One word or several that are never written, in any case; applied after `no_repeat_ngram`.
             docs/runtime.md has the exact rule.
@@ -228,7 +228,7 @@ class GenerationConfig:
 
 
 class Settings(TypedDict, total=False):
-    """Every setting of a story by name, as the command line and `Generator.generate` take them."""
+    """Every setting of a story by name, as `Generator.generate` takes them."""
 
     max_tokens: int | None
     stop: Sequence[str]
@@ -273,8 +273,8 @@ class GenerationStats:
     Attributes:
         prompt_tokens: Number of ids in the prompt, including the start token.
         tokens: Number of ids written after the prompt.
-        finish_reason: "stop" (end of text or a stop string) or "length" (max tokens or the context), as in OpenAI's
-            interface; "exhausted" if the rules forbid every id; "interrupted" if the story has not ended.
+        finish_reason: "stop" (end of text, a stop string or a stop token) or "length" (max tokens or the context), as
+            in OpenAI's interface; "exhausted" if the rules forbid every id; "interrupted" if the story has not ended.
         stop: The exact reason: "end of text", "stop string", "stop token", "max tokens", "context full",
             "rules that forbid every token" or "interrupted".
         stop_string: The stop string that was written, or None.

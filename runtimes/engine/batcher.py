@@ -33,10 +33,11 @@ class Batcher:
 
     A prompt is read in parts in a cache of its own, and then it is copied to the row of its story. So the running
     stories wait for one part at most. The beginning that a prompt shares with a running story or a recent prompt is
-    copied, not read. In int8 only a whole prompt is copied.
+    copied, not read. Without `Generator.readings_agree`, only a whole prompt is copied.
 
-    In float, a story is the one that it would be alone. In int8, rounding depends on all rows. If reading a prompt or a
-    step fails, the stories that it concerns end with the error in `Story.error`, and the others go on. Not thread-safe.
+    In float, a story is the one that it would be alone. In a variant without `independent_rows`, rounding depends on
+    all rows. If reading a prompt or a step fails, the stories that it concerns end with the error in `Story.error`, and
+    the others go on. Not thread-safe.
 
     Args:
         generator: The model.

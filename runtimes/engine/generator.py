@@ -283,8 +283,8 @@ class Generator:
             prompt: The beginning of the story; may be empty.
             stream: Whether to return a Stream, which yields the text as it is written.
             n: The number of stories to write together. Story i draws with seed + i.
-            **settings: Any of `runtimes.types.Settings`, which are those of the command line. `GenerationConfig`,
-                `SamplingParams` and `LogitsRules` describe them and their defaults.
+            **settings: Any of `runtimes.types.Settings`. `GenerationConfig`, `SamplingParams` and `LogitsRules`
+                describe them and their defaults.
 
         Returns:
             A Completion, a Stream if `stream`, or a list if `n` is given.

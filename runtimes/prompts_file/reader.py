@@ -79,7 +79,7 @@ class PromptsReader:
 
     Args:
         path: The file; `-` is standard input.
-        shard: The part to read; None reads all lines. Then a pipe is first copied to a temporary file.
+        shard: The part to read; a pipe is then first copied to a temporary file. None reads all lines.
         folder: Where this temporary file is made. It has no name there.
 
     Attributes:

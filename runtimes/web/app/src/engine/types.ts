@@ -68,7 +68,7 @@ export interface Engine {
   /** Returns the ids of a text, without the id that begins a text. */
   encode(text: string): number[];
   /**
-   * Writes a story. It yields to the event loop at least every 8 ms, so that a stop message arrives.
+   * Writes a story. About every 8 ms it yields to the event loop between two steps, so that a stop message arrives.
    * `ids` are the whole story so far; positions that are already in the cache are not run again.
    * `onText` gets only whole characters.
    */

@@ -2,7 +2,7 @@
 import type { Piece } from "../protocol.ts";
 import type { Pace } from "./settings.ts";
 
-/** Pieces (about a word each) in a second at reading pace. The average adult reads about 4 words a second. */
+/** Pieces (about a word each) in a second at reading pace. Adults read about 4 words a second, so nobody waits. */
 const PIECES_PER_SECOND = 9;
 const LONGEST_FRAME = 0.25; // seconds
 const MOST_AT_ONCE = 40; // pieces in a frame, so that no frame takes long
