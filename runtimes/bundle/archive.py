@@ -24,7 +24,7 @@ from slm.console.errors import SlmxError
 from slm.storage.read_errors import unreadable
 
 STORED, DEFLATED = 0, 8
-UTF8_NAME, DEFLATE_LEVELS, STREAMED, ENCRYPTED = 0x800, 0x6, 0x8, 0x2041  # bits in the flags of an entry
+UTF8_NAME, DEFLATE_LEVELS, ENCRYPTED = 0x800, 0x6, 0x2041  # bits in the flags of an entry
 # The DOS attributes read-only, hidden, system, archive and normal. Others are a folder, a volume, a device, a link.
 DOS_FILE, DOS_FOLDER = 0xA7, 0x10
 MAX_ENTRIES = 1000

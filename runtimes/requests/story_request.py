@@ -31,7 +31,6 @@ class StoryRequest:
         stream: Whether the answer comes in events.
         include_usage: Whether a last event of a stream holds the usage.
         return_token_ids: Whether the answer has the ids of prompts and stories.
-        user: A name of the client's user; it changes nothing.
     """
 
     model: str | None
@@ -41,7 +40,6 @@ class StoryRequest:
     stream: bool
     include_usage: bool
     return_token_ids: bool
-    user: str | None
 
 
 def shared_parts(values: Mapping[str, Any], most_tokens: int | None, logprobs: int | None) -> dict[str, Any]:
@@ -80,5 +78,4 @@ def shared_parts(values: Mapping[str, Any], most_tokens: int | None, logprobs: i
         "stream": values.get("stream", False),
         "include_usage": bool(options and options.get("include_usage")),
         "return_token_ids": values.get("return_token_ids", False),
-        "user": values.get("user"),
     }

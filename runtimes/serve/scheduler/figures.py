@@ -11,7 +11,6 @@ class SchedulerFigures:
 
     Attributes:
         slots: The most stories that run at the same time.
-        queue: The most stories that wait.
         running: Stories that run now, and texts that are scored.
         waiting: Stories and texts that wait now.
         prompt_tokens: Ids of prompts and scored texts.
@@ -24,7 +23,6 @@ class SchedulerFigures:
     """
 
     slots: int
-    queue: int
     running: int
     waiting: int
     prompt_tokens: int

@@ -93,14 +93,13 @@ class Scheduler:
             story.start()
         return self._submit(stories, client, notify, whole)
 
-    def score(self, text: str | Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
-        """Queues a text to score: the log-probability of each id after the ids before it.
+    def score(self, ids: Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
+        """Queues the ids of a text to score: the log-probability of each id after the ids before it.
 
         The only update of the job has `ids`, `logprobs` and `top_logprobs`, all of the same length.
 
         Args:
-            text: The text, or its ids. They may begin with the token that begins every story, which has no
-                log-probability.
+            ids: The ids. They may begin with the token that begins every story, which has no log-probability.
             client: As in `submit`.
             notify: As in `submit`.
             top_logprobs: The number of most likely ids to record at each position.
@@ -108,7 +107,7 @@ class Scheduler:
         Raises:
             SlmxError: As in `submit` and `Generator.encode`.
         """
-        return self._submit([TextScore(self.generator.encode(text), top_logprobs)], client, notify)
+        return self._submit([TextScore(self.generator.encode(ids), top_logprobs)], client, notify)
 
     def _submit(
         self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None], whole: bool = False
@@ -149,7 +148,6 @@ class Scheduler:
             stories = [item.work for job in self._jobs for item in job.unended if isinstance(item.work, Story)]
             return SchedulerFigures(
                 slots=self.slots,
-                queue=self.queue,
                 running=len(self._running),
                 waiting=len(self._queue),
                 prompt_tokens=batcher.prompt_tokens,

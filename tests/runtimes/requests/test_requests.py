@@ -59,13 +59,7 @@ def test_every_setting_reaches_the_story() -> None:
         **{"ignore_eos": True, "return_token_ids": True, "no_repeat_ngram": 3, "ban_words": "wolf"},
     )
     config, sampling, rules = request.config, request.sampling, request.sampling.rules
-    assert (request.model, request.n, request.stream, request.include_usage, request.user) == (
-        "nano",
-        3,
-        True,
-        True,
-        "me",
-    )
+    assert (request.model, request.n, request.stream, request.include_usage) == ("nano", 3, True, True)
     assert (request.echo, request.return_token_ids) == (True, True)
     assert (config.max_tokens, config.stop, config.stop_token_ids) == (7, ("x", "y"), (3, 4))
     assert (config.logprobs, config.top_logprobs, config.ignore_eos) == (True, 2, True)

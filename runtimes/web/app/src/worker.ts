@@ -2,14 +2,13 @@
 import { createEngine } from "./engine/engine.ts";
 import type { Engine } from "./engine/types.ts";
 import type { FailureKind, FromWorker, ModelEntry, Part, Piece, ToWorker } from "./protocol.ts";
-import { fetchFile, fetchWasm, loadSite, type Site, SiteError } from "./site/loader.ts";
+import { fetchFile, fetchWasm, loadSite, SiteError } from "./site/loader.ts";
 
 const BASE = new URL("./", self.location.href);
 const SEND_EVERY = 12; // milliseconds between two messages with text
 const PARAMETERS_FOR_THREADS = 8_000_000; // smaller models are not quicker with more threads (docs/browser.md)
 const MOST_THREADS = 4;
 
-let site: Promise<Site> | null = null;
 let engine: Engine | null = null;
 let writing: AbortController | null = null;
 let lastTask: Promise<void> = Promise.resolve();
@@ -40,28 +39,23 @@ function threadsFor(parameters: number): number {
 }
 
 async function load(name: string): Promise<void> {
-  site ??= loadSite(BASE);
-  const opened = await site.catch((error: unknown) => {
-    site = null;
-    throw error;
-  });
-  opened.onStorageProblem = ({ message }) => send({ type: "not kept", message });
-  const entries: ModelEntry[] = opened.models.map((model) => ({ ...model, bytes: opened.files[model.model]?.bytes ?? 0 }));
+  const site = await loadSite(BASE);
+  site.onStorageProblem = ({ message }) => send({ type: "not kept", message });
+  const entries: ModelEntry[] = site.models.map((model) => ({ ...model, bytes: site.files[model.model]?.bytes ?? 0 }));
   send({ type: "models", models: entries });
   const place = Math.max(0, entries.findIndex((entry) => entry.name === name));
-  const model = opened.models[place];
-  const entry = entries[place];
-  if (!model || !entry) throw new SiteError("damaged", "site.json lists no model; make the site again with slmx web");
+  const model = site.models[place]!; // a site has at least one model
+  const entry = entries[place]!;
   const parts = new Map<string, [loaded: number, total: number]>();
   const progress = (file: string) => (loaded: number, total: number) => {
     parts.set(file, [loaded, total]);
     const sums = [...parts.values()].reduce(([a, b], [c, d]) => [a + c, b + d], [0, 0]);
     send({ type: "progress", loaded: sums[0], total: sums[1] });
   };
-  const text = async (file: string) => new TextDecoder().decode(await fetchFile(opened, file, progress(file)));
+  const text = async (file: string) => new TextDecoder().decode(await fetchFile(site, file, progress(file)));
   const [wasm, bytes, tokenizer, manifest] = await Promise.all([
-    fetchWasm(opened, progress("wasm")),
-    fetchFile(opened, model.model, progress(model.model)),
+    fetchWasm(site, progress("wasm")),
+    fetchFile(site, model.model, progress(model.model)),
     text(model.tokenizer),
     text(model.manifest),
   ]);

@@ -19,7 +19,7 @@ from tests.runtimes.serve.sockets import wait_until
 # The text format, https://prometheus.io/docs/instrumenting/exposition_formats
 LABELS = r'\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\}'
 SAMPLE = re.compile(rf"([a-z_]+)({LABELS})? ([0-9.e+-]+|\+Inf)")
-FIGURES = SchedulerFigures(8, 64, 3, 5, 100, 40, 900, 300, {"stop": 2, "length": 1}, 4, True)
+FIGURES = SchedulerFigures(8, 3, 5, 100, 40, 900, 300, {"stop": 2, "length": 1}, 4, True)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_a_full_queue_takes_all_stories_of_a_request_or_none(
         second.asks(scheduler, story(generator), story(generator))
     assert caught.value.retry_after == 1.0
     figures = scheduler.figures()
-    assert (figures.running, figures.waiting, figures.slots, figures.queue) == (2, 2, 2, 3)
+    assert (figures.running, figures.waiting, figures.slots) == (2, 2, 2)
     second.asks(scheduler, story(generator, config=GenerationConfig(2)))
     with pytest.raises(QueueFullError):
         second.asks(scheduler, story(generator))
@@ -129,7 +129,7 @@ def test_a_client_that_cannot_be_notified_is_gone(generator: Generator, start: C
 def test_a_text_is_scored_beside_stories(generator: Generator, start: Callable[..., Scheduler]) -> None:
     scheduler, client, other = start(2, prompt_part=5), Client(), Client()
     other.asks(scheduler, story(generator, config=GenerationConfig(30)))
-    client.job = scheduler.score(LONG, "a", client.notify, top_logprobs=2)
+    client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify, top_logprobs=2)
     (found,) = client.result()
     assert found.ids == generator.tokenize(LONG)
     alone = generator.generate("", max_tokens=len(found.ids), logprobs=True, temperature=0.0)
@@ -146,14 +146,14 @@ def test_a_text_is_scored_beside_stories(generator: Generator, start: Callable[.
 
 def test_an_empty_text_has_no_log_probabilities(generator: Generator, start: Callable[..., Scheduler]) -> None:
     client = Client()
-    client.job = start().score("", "a", client.notify)
+    client.job = start().score([], "a", client.notify)
     (found,) = client.result()
     assert (found.ids, found.logprobs, found.error) == ([], [], None)
 
 
 def test_a_score_can_be_cancelled(generator: Generator, start: Callable[..., Scheduler], steps: Steps) -> None:
     scheduler, client = start(prompt_part=3), Client()
-    client.job = scheduler.score(LONG, "a", client.notify)
+    client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify)
     steps.wait()
     steps.take(2)
     client.job.cancel()

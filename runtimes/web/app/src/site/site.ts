@@ -18,12 +18,11 @@ export class SiteError extends Error {
   }
 }
 
-/** A file: its size, its SHA-256 in hexadecimal, and the sizes of its packed forms where there are some. */
+/** A file: its size, its SHA-256 in hexadecimal, and the size of its gzip form where there is one. */
 export interface FileEntry {
   bytes: number;
   sha256: string;
   gz?: number;
-  br?: number;
 }
 
 /** A model of the site, and the names of its files. */
@@ -86,7 +85,6 @@ function readEntry(entry: Record<string, unknown>): FileEntry {
   if (!SHA256.test(sha256)) throw wrong("a SHA-256 is not one");
   const found: FileEntry = { bytes: count(entry, "bytes"), sha256 };
   if ("gz" in entry) found.gz = count(entry, "gz");
-  if ("br" in entry) found.br = count(entry, "br");
   return found;
 }
 
