@@ -11,13 +11,38 @@ from functools import cache
 import numpy as np
 import onnxruntime as ort
 
-# Numbers of fields in onnx.proto of https://github.com/onnx/onnx, and its numbers of types.
-IR_VERSION, GRAPH, OPSET, OPSET_VERSION = 1, 7, 8, 2
-NODE, NAME, INITIALIZER, INPUT, OUTPUT = 1, 2, 5, 11, 12
-NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR = 1, 2, 4
-TENSOR_DIMS, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW = 1, 2, 8, 9
-VALUE_NAME, VALUE_TYPE, TENSOR_SHAPE, SHAPE_DIM, DIM_VALUE, DIM_NAME = 1, 2, 2, 1, 1, 2
-UINT8, INT8, INT32 = 2, 3, 6
+from runtimes.engine.protobuf import (
+    DIM_NAME,
+    DIM_VALUE,
+    GRAPH_INITIALIZER,
+    GRAPH_INPUT,
+    GRAPH_NAME,
+    GRAPH_NODE,
+    GRAPH_OUTPUT,
+    INT8,
+    INT32,
+    LENGTH,
+    MODEL_GRAPH,
+    MODEL_IR_VERSION,
+    MODEL_OPSET,
+    NODE_INPUT,
+    NODE_OPERATOR,
+    NODE_OUTPUT,
+    OPSET_VERSION,
+    SHAPE_DIM,
+    TENSOR_DIMS,
+    TENSOR_NAME,
+    TENSOR_RAW,
+    TENSOR_TYPE,
+    TYPE_ELEMENT,
+    TYPE_SHAPE,
+    TYPE_TENSOR,
+    UINT8,
+    VALUE_NAME,
+    VALUE_TYPE,
+    VARINT,
+)
+
 DEPTH, WIDTH = 256, 32
 LARGEST, LARGEST_SIGNED = 255, 127
 
@@ -45,20 +70,20 @@ def probe() -> bytes:
         (NODE_INPUT, b"a"), (NODE_INPUT, b"b"), (NODE_OUTPUT, b"product"), (NODE_OPERATOR, b"MatMulInteger")
     )
     graph = _message(
-        (NODE, node),
-        (NAME, b"probe"),
-        (INITIALIZER, weights),
-        (INPUT, _value(b"a", UINT8, DEPTH)),
-        (OUTPUT, _value(b"product", INT32, WIDTH)),
+        (GRAPH_NODE, node),
+        (GRAPH_NAME, b"probe"),
+        (GRAPH_INITIALIZER, weights),
+        (GRAPH_INPUT, _value(b"a", UINT8, DEPTH)),
+        (GRAPH_OUTPUT, _value(b"product", INT32, WIDTH)),
     )
-    return _message((IR_VERSION, 8), (GRAPH, graph), (OPSET, _message((OPSET_VERSION, 13))))
+    return _message((MODEL_IR_VERSION, 8), (MODEL_GRAPH, graph), (MODEL_OPSET, _message((OPSET_VERSION, 13))))
 
 
 def _value(name: bytes, kind: int, columns: int) -> bytes:
     """Returns the declaration of a value [rows, columns]."""
     shape = _message((SHAPE_DIM, _message((DIM_NAME, b"rows"))), (SHAPE_DIM, _message((DIM_VALUE, columns))))
-    tensor = _message((1, kind), (TENSOR_SHAPE, shape))
-    return _message((VALUE_NAME, name), (VALUE_TYPE, _message((1, tensor))))
+    tensor = _message((TYPE_ELEMENT, kind), (TYPE_SHAPE, shape))
+    return _message((VALUE_NAME, name), (VALUE_TYPE, _message((TYPE_TENSOR, tensor))))
 
 
 def _message(*fields: tuple[int, int | bytes]) -> bytes:
@@ -66,9 +91,9 @@ def _message(*fields: tuple[int, int | bytes]) -> bytes:
     parts = []
     for number, value in fields:
         if isinstance(value, int):
-            parts += [_varint(number << 3), _varint(value)]
+            parts += [_varint(number << 3 | VARINT), _varint(value)]
         else:
-            parts += [_varint(number << 3 | 2), _varint(len(value)), value]
+            parts += [_varint(number << 3 | LENGTH), _varint(len(value)), value]
     return b"".join(parts)
 
 

@@ -1,7 +1,7 @@
 """Reads protobuf messages without a package for it. Nothing is copied, and each field is given by its place.
 
-The encoding is that of https://protobuf.dev/programming-guides/encoding. The field numbers are those of onnx.proto in
-https://github.com/onnx/onnx.
+The encoding is that of https://protobuf.dev/programming-guides/encoding. The numbers of fields and types are those of
+onnx.proto in https://github.com/onnx/onnx.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 LARGEST_TAG = 2**32 - 1
-MODEL_GRAPH, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 20, 25
-GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT, GRAPH_VALUE_INFO, GRAPH_SPARSE = 1, 5, 11, 12, 13, 15
+MODEL_IR_VERSION, MODEL_GRAPH, MODEL_OPSET, MODEL_TRAINING, MODEL_FUNCTIONS = 1, 7, 8, 20, 25
+OPSET_VERSION = 2
+GRAPH_NODE, GRAPH_NAME, GRAPH_INITIALIZER, GRAPH_INPUT, GRAPH_OUTPUT = 1, 2, 5, 11, 12
+GRAPH_VALUE_INFO, GRAPH_SPARSE = 13, 15
 NODE_INPUT, NODE_OUTPUT, NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
 FUNCTION_NODE, FUNCTION_ATTRIBUTE = 7, 11
 TRAINING_START, TRAINING_ALGORITHM = 1, 2
@@ -22,7 +24,11 @@ ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 1
 ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = 22, 23
 TENSOR_DIMS, TENSOR_TYPE, TENSOR_INT32, TENSOR_NAME, TENSOR_RAW = 1, 2, 5, 8, 9
 TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
-VALUE_NAME = 1
+UINT8, INT8, INT32 = 2, 3, 6  # in TENSOR_TYPE and TYPE_ELEMENT
+VALUE_NAME, VALUE_TYPE = 1, 2
+TYPE_TENSOR = 1
+TYPE_ELEMENT, TYPE_SHAPE = 1, 2
+SHAPE_DIM, DIM_VALUE, DIM_NAME = 1, 1, 2
 
 
 class Field(NamedTuple):

@@ -22,6 +22,7 @@ from runtimes.engine.protobuf import (
     GRAPH_NODE,
     GRAPH_OUTPUT,
     GRAPH_VALUE_INFO,
+    INT8,
     LENGTH,
     MODEL_GRAPH,
     NODE_ATTRIBUTE,
@@ -33,6 +34,7 @@ from runtimes.engine.protobuf import (
     TENSOR_NAME,
     TENSOR_RAW,
     TENSOR_TYPE,
+    UINT8,
     VALUE_NAME,
     Field,
     read_fields,
@@ -40,7 +42,6 @@ from runtimes.engine.protobuf import (
     read_varint,
 )
 
-UINT8, INT8 = 2, 3
 # The inputs that accept int8 instead of uint8 if all of them change together.
 WEIGHT_INPUTS = {"MatMulInteger": (1, 3), "Gather": (0,), "DequantizeLinear": (0, 2)}
 HIGHEST_BIT = 0x80
