@@ -13,6 +13,8 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, default_notice, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
+from runtimes.requests.fields import Bounds
+from runtimes.serve.protocol.limits import Limits
 from runtimes.serve.protocol.log import log_to_stderr, tell
 from slm.console.counted import count_stories
 from slm.console.errors import SlmxError, UsageError, needs
@@ -73,20 +75,28 @@ def serve(
     max_prompt_tokens: Annotated[
         int | None, _stories(min=1, help="Most tokens of a prompt.", show_default="the context")
     ] = None,
-    max_prompts: Annotated[int, _stories(min=1, help="Most prompts of a request.")] = 64,
-    max_n: Annotated[int, _stories(min=1, help="Most stories for each prompt.")] = 16,
-    max_logprobs: Annotated[int, _stories(min=0, help="Most likely tokens that a request may ask for.")] = 20,
-    max_stop: Annotated[int, _stories(min=0, help="Most stop strings of a request.")] = 16,
-    max_body: Annotated[int, _connections(min=1024, max=2**30, help="Most bytes of a request's body.")] = 2**20,
+    max_prompts: Annotated[int, _stories(min=1, help="Most prompts of a request.")] = Bounds.prompts,
+    max_n: Annotated[int, _stories(min=1, help="Most stories for each prompt.")] = Bounds.n,
+    max_logprobs: Annotated[
+        int, _stories(min=0, help="Most likely tokens that a request may ask for.")
+    ] = Bounds.logprobs,
+    max_stop: Annotated[int, _stories(min=0, help="Most stop strings of a request.")] = Bounds.stop,
+    max_body: Annotated[
+        int, _connections(min=1024, max=2**30, help="Most bytes of a request's body.")
+    ] = Limits.body_bytes,
     max_headers: Annotated[
         int, _connections(min=1024, max=2**20, help="Most bytes of a request's first line and headers.")
-    ] = 2**14,
-    connections: Annotated[int, _connections(min=1, max=100_000, help="Most open connections; more get 503.")] = 256,
+    ] = Limits.header_bytes,
+    connections: Annotated[
+        int, _connections(min=1, max=100_000, help="Most open connections; more get 503.")
+    ] = Limits.connections,
     request_seconds: Annotated[float, _connections(min=0.001, help="Most time of a request.")] = 600.0,
-    receive_seconds: Annotated[float, _connections(min=0.001, help="Most time in which a request arrives.")] = 20.0,
+    receive_seconds: Annotated[
+        float, _connections(min=0.001, help="Most time in which a request arrives.")
+    ] = Limits.receive_seconds,
     write_seconds: Annotated[
         float, _connections(min=0.001, help="Most time in which a client reads a part of an answer.")
-    ] = 30.0,
+    ] = Limits.write_seconds,
     grace: Annotated[float, _connections(min=0.0, help="Seconds in which stories may end after a stop.")] = 30.0,
 ) -> None:
     """Serve stories to OpenAI clients until Ctrl-C.
@@ -95,13 +105,11 @@ def serve(
     """
     with log_to_stderr(log_json):
         with needs("serve"):
-            from runtimes.requests.fields import Bounds
             from runtimes.serve.answers.state import ServerState
             from runtimes.serve.app import build_app
             from runtimes.serve.endpoints.page import load_page
             from runtimes.serve.middleware.access import hosts_for, read_keys, read_origins
             from runtimes.serve.middleware.settings import ServeSettings
-            from runtimes.serve.protocol.limits import Limits
             from runtimes.serve.server import StoryServer
             from runtimes.serve.start import listen, open_models, raise_descriptor_limit
 
