@@ -15,6 +15,7 @@ from export.targets import TARGETS
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
+from slm.console.notice import log_line
 from slm.console.usage import one_of, panel, some_of
 from slm.console.word_wrap import folded
 from slm.presets import PRESETS
@@ -165,9 +166,6 @@ def verify(
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
 
-    def log(line: str) -> None:
-        typer.echo(line, err=True)
-
     if not quality and (trust or checkpoint is not None or text is not None):
         raise UsageError("--trust, --checkpoint and --text need --quality")
     others = [] if runtimes is None else find_runtimes(runtimes)
@@ -184,7 +182,7 @@ def verify(
         onnx_variants(opened)
         for runtime in others:
             runtime.load()
-    check = check_structure(opened, log)
+    check = check_structure(opened, log_line)
     checked, comparison = None, None
     if quality and not check.problems:
         with needs("export"):
@@ -214,7 +212,7 @@ def verify(
     for problem in check.problems:
         typer.echo(folded(f"FAILED: {problem}", 2))
     if others and not check.problems:
-        comparison = compare_runtimes(opened, others, log)
+        comparison = compare_runtimes(opened, others, log_line)
         for line in comparison.lines():
             typer.echo(folded(line, 2))
     if not check.problems:
@@ -223,7 +221,7 @@ def verify(
         parts = {"quality": checked, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}
         signature = {} if signed_with is None else {"signature": {"key_sha256": signed_with}}
-        write_verification(opened, check, signature | further, log)
+        write_verification(opened, check, signature | further, log_line)
     failed = (checked is not None and any(checked.failures.values())) or (comparison is not None and comparison.failed)
     if check.problems or failed:
         raise typer.Exit(1)

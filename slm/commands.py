@@ -14,6 +14,7 @@ import typer
 
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError, needs, require
+from slm.console.notice import log_line
 from slm.console.usage import one_of, panel
 from slm.data.stories import SEPARATORS
 from slm.metrics import shown_bits
@@ -329,7 +330,7 @@ def import_model(
         licence=licence,
         force=force,
     )
-    config = run(settings, lambda line: typer.echo(line, err=True))
+    config = run(settings, log_line)
     typer.echo(str(out))
     typer.echo(f"{config.parameters:,} parameters; now: {_export_command(out, config)}", err=True)
 

@@ -15,6 +15,7 @@ from benchmarks.pi.machine import CPUS, Cache, Cpus, cache_folder, prepare
 from benchmarks.program import run
 from runtimes.bundle.variants import VARIANTS
 from runtimes.system.machine import usable_cores
+from slm.console.notice import log_line
 
 PRESET = "nano"
 
@@ -25,7 +26,7 @@ def export_variants(out: Path) -> Path:
     from export.settings import ExportSettings
 
     names = tuple(name for name, variant in VARIANTS.items() if variant.runner == "onnxruntime")
-    export_bundle(ExportSettings(preset=PRESET, out=out, variants=names), lambda line: typer.echo(line, err=True))
+    export_bundle(ExportSettings(preset=PRESET, out=out, variants=names), log_line)
     return out
 
 

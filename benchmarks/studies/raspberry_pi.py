@@ -26,6 +26,7 @@ from benchmarks.studies.results import Out, write_record, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import log_line
 
 PRESET = "nano"
 PROMPT = "Once upon a time"
@@ -88,13 +89,10 @@ def export_bundles(folder: Path) -> dict[str, tuple[Path, str]]:
     from export.exporter import export_bundle
     from export.settings import ExportSettings
 
-    def log(line: str) -> None:
-        typer.echo(line, err=True)
-
-    export_bundle(ExportSettings(PRESET, folder / PRESET, variants=COUNTED), log)
+    export_bundle(ExportSettings(PRESET, folder / PRESET, variants=COUNTED), log_line)
     found = {variant: (folder / PRESET, variant) for variant in COUNTED}
     for recipe in RECIPES:
-        export_bundle(ExportSettings(PRESET, folder / recipe, variants=("int8",), int8_recipe=recipe), log)
+        export_bundle(ExportSettings(PRESET, folder / recipe, variants=("int8",), int8_recipe=recipe), log_line)
         found[f"int8 {recipe}"] = (folder / recipe, "int8")
     return found
 

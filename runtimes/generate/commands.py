@@ -21,6 +21,7 @@ from runtimes.types import (
     read_settings,
 )
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import log_line
 from slm.console.usage import one_of, panel
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def generate(
         part = None if shard is None else Shard.read(shard)
         job = PromptsJob(prompts, out, settings, count, part, force)
         generator = _open_generator(bundle, variant, threads, allow_special, require_signature)
-        if write_stories(generator, job, lambda line: typer.echo(line, err=True)):
+        if write_stories(generator, job, log_line):
             raise typer.Exit(1)
         return
     if logprobs and not as_json:

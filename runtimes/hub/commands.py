@@ -15,6 +15,7 @@ import typer
 from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
 from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.errors import UsageError, needs
+from slm.console.notice import log_line
 from slm.console.word_wrap import folded, terminal_columns
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 HUB_NAME_HELP = "Repository on the Hugging Face hub: OWNER/NAME"
 # Columns of `slmx list`: the most of the variants, and the least that the source gets on a terminal.
 LONGEST_VARIANTS, LEAST_SOURCE = 15, 20
-
-
-def _log(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def pull(
@@ -52,9 +49,9 @@ def pull(
     with needs("hub"):
         from runtimes.hub.pull import PullSettings, pull_bundle
 
-    folder = pull_bundle(PullSettings(name, out, file, require_signature), _log)
+    folder = pull_bundle(PullSettings(name, out, file, require_signature), log_line)
     typer.echo(str(folder))
-    _log(f"now: slmx generate --bundle {shlex.quote(str(out or name.partition('@')[0]))}")
+    log_line(f"now: slmx generate --bundle {shlex.quote(str(out or name.partition('@')[0]))}")
 
 
 def push(
@@ -72,9 +69,9 @@ def push(
     """
     from runtimes.hub.push import PushSettings, push_bundle
 
-    address = push_bundle(PushSettings(bundle_path(bundle), name, revision, private, force), _log)
+    address = push_bundle(PushSettings(bundle_path(bundle), name, revision, private, force), log_line)
     typer.echo(address)
-    _log(f"now: slmx pull {name}{'' if revision is None else f'@{revision}'}")
+    log_line(f"now: slmx pull {name}{'' if revision is None else f'@{revision}'}")
 
 
 def list_bundles(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
@@ -168,4 +165,4 @@ def remove(
         if not typer.confirm(question, err=True):
             raise typer.Exit(1)
     remove_bundle(entry)
-    _log(f"removed {entry.path}")
+    log_line(f"removed {entry.path}")

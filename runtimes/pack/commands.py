@@ -11,10 +11,7 @@ import typer
 from runtimes.bundle.location import BUNDLE_HELP, bundle_path
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
-
-
-def _log(line: str) -> None:
-    typer.echo(line, err=True)
+from slm.console.notice import log_line
 
 
 def pack(
@@ -33,12 +30,12 @@ def pack(
     source = bundle_path(bundle)
     target = out or default_archive(source)
     opened = Bundle.open(source)
-    size = pack_bundle(opened, target, force, _log)
+    size = pack_bundle(opened, target, force, log_line)
     typer.echo(str(target))
     typer.echo(
         f"{counted(len(opened.manifest.files) + 1, 'file')}, {size:,} bytes, manifest SHA-256 {opened.manifest_sha256}"
     )
-    _log(f"now: slmx generate --bundle {shlex.quote(str(target))}")
+    log_line(f"now: slmx generate --bundle {shlex.quote(str(target))}")
 
 
 def unpack(
@@ -57,7 +54,7 @@ def unpack(
 
     opened = Bundle.open(archive)
     folder = out or Path(archive.stem)
-    unpack_bundle(opened, folder, force, _log)
+    unpack_bundle(opened, folder, force, log_line)
     typer.echo(str(folder))
 
 
@@ -74,7 +71,7 @@ def keygen(
     with needs("sign"):
         from runtimes.pack.keys import make_keys
 
-    for path in make_keys(out, _log):
+    for path in make_keys(out, log_line):
         typer.echo(str(path))
 
 
@@ -91,4 +88,4 @@ def sign(
         from runtimes.bundle.store import Bundle
         from runtimes.pack.signature import sign_bundle
 
-    typer.echo(str(sign_bundle(Bundle.open(bundle_path(bundle)), key, _log)))
+    typer.echo(str(sign_bundle(Bundle.open(bundle_path(bundle)), key, log_line)))

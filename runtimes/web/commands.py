@@ -14,6 +14,7 @@ from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
 from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
 from slm.console.errors import SlmxError, UsageError, needs
+from slm.console.notice import log_line
 from slm.console.usage import one_of
 from slm.console.word_wrap import folded
 
@@ -62,9 +63,6 @@ def web(
             raise SlmxError(f"{error}; and {NOT_INSTALLED}") from error
         raise
 
-    def log(line: str) -> None:
-        typer.echo(line, err=True)
-
     models = choose_models([bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)], variant)
     with ExitStack() as stack:
         if serve and out is None:
@@ -72,7 +70,7 @@ def web(
         else:
             folder = out or DEFAULT_OUT
         server = stack.enter_context(SiteServer(folder, port)) if serve else None
-        size = write_site(models, folder, force, log)
+        size = write_site(models, folder, force, log_line)
         typer.echo(str(folder))
         for model in models:
             parameters = f"{model.bundle.config.parameters / 1e6:,.1f} million parameters"
@@ -83,8 +81,8 @@ def web(
         )
         typer.echo(folded(visit, 2))
         if server is None:
-            log(
+            log_line(
                 f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000, and open http://localhost:8000/"
             )
         else:
-            run_server(server, log)
+            run_server(server, log_line)

@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 Log = Callable[[str], None]
 
 
+def log_line(line: str) -> None:
+    """Writes a line to stderr: the `Log` of commands."""
+    import typer
+
+    typer.echo(line, err=True)
+
+
 def print_notice(console: Console, line: str, style: str = "") -> None:
     """Prints a line as it is. rich does not colour numbers in it and reads no markup in names.
 
