@@ -134,13 +134,17 @@ def find_bundle(bundle: Path | None, say: bool = True) -> Path:
         return bundle_path(bundle)
     if say and (line := default_notice()):
         print(line, file=sys.stderr)
-    exported = BUNDLES / DEFAULT_BUNDLE
-    return exported if (exported / MANIFEST_FILE).is_file() else SHIPPED_BUNDLES / DEFAULT_BUNDLE
+    return _default_bundle()
 
 
 def default_notice() -> str:
     """Returns the line that names the default bundle; "" if it is the shipped one."""
-    exported = BUNDLES / DEFAULT_BUNDLE
-    if not (exported / MANIFEST_FILE).is_file():
+    default = _default_bundle()
+    if default.parent == SHIPPED_BUNDLES:
         return ""
-    return f"bundle: {exported}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)"
+    return f"bundle: {default}, exported here (the name {DEFAULT_BUNDLE} is for the one that ships)"
+
+
+def _default_bundle() -> Path:
+    exported = BUNDLES / DEFAULT_BUNDLE
+    return exported if (exported / MANIFEST_FILE).is_file() else SHIPPED_BUNDLES / DEFAULT_BUNDLE
