@@ -109,6 +109,11 @@ class GPTConfig:
         return self.n_kv_head or self.n_head
 
     @property
+    def cache_bytes(self) -> int:
+        """Bytes of the keys and values of a full context, in float32."""
+        return 2 * self.n_layer * self.kv_heads * self.head_dim * self.block_size * 4
+
+    @property
     def inner(self) -> int:
         """Channels inside the feed-forward part."""
         return self.n_inner or 4 * self.n_embd

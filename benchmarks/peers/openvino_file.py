@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from export.formats.suppress_output import suppress_output
 from export.formats.torch_files import CachedGPT
-from runtimes.engine.cache import cache_names
+from runtimes.bundle.shape import cache_names
 from slm.model import GPT
 from slm.presets import GPTConfig
 

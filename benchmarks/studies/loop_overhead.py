@@ -32,7 +32,8 @@ from benchmarks.studies.figures import Figure, at_least, at_most, table
 from benchmarks.studies.memory import peak_of, resident_bytes, with_peak
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache, open_onnx
+from runtimes.engine.arrays import FloatArray
+from runtimes.engine.cache import SharedCache, open_onnx
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool

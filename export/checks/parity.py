@@ -13,8 +13,9 @@ from torch import Tensor
 
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import Forward, empty_past, load_forward, open_session
+from runtimes.bundle.shape import cache_names
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.cache import cache_names, open_onnx
+from runtimes.engine.cache import open_onnx
 from slm.model import GPT, KVCache, generate_greedy
 from slm.presets import GPTConfig
 

@@ -20,7 +20,7 @@ from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
 
 if TYPE_CHECKING:
-    from runtimes.engine.cache import FloatArray, IdArray
+    from runtimes.engine.arrays import FloatArray, IdArray
 
 # Takes input_ids int64 [batch, sequence] and the past [batch, heads, past, head_dim]; returns logits and the present.
 Forward = Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]]

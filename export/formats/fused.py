@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from export.formats.graph import ROTATION, Nodes, Operators, build_decoder
-from runtimes.engine.cache import cache_names
+from runtimes.bundle.shape import cache_names
 from slm.model import GPT, rotary_table
 from slm.presets import GPTConfig
 

@@ -16,8 +16,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from runtimes.bundle.shape import SHAPE_KEY, shape_text
-from runtimes.engine.cache import LOGITS_TO_KEEP, cache_names
+from runtimes.bundle.shape import SHAPE_KEY, cache_names, shape_text
+from runtimes.engine.cache import LOGITS_TO_KEEP
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig

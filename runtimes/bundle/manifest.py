@@ -209,8 +209,8 @@ class Manifest:
 def digest_of(values: object) -> str:
     """Returns the SHA-256 of a manifest's values except its digest, as JSON without spaces and with sorted keys."""
     assert isinstance(values, dict)
-    signed = {key: value for key, value in values.items() if key != "digest"}
-    return sha256_of_bytes(json.dumps(signed, sort_keys=True, separators=(",", ":")).encode("ascii"))
+    covered = {key: value for key, value in values.items() if key != "digest"}
+    return sha256_of_bytes(json.dumps(covered, sort_keys=True, separators=(",", ":")).encode("ascii"))
 
 
 def plain(record: Any) -> dict[str, Any]:  # noqa: ANN401  # any dataclass
@@ -279,9 +279,8 @@ def _read_shape(fields: Fields) -> GPTConfig:
     for name, most in MAX_OPTIONAL_SIZES.items():
         fields.optional(name, lambda key, most=most: fields.integer(key, 0, most))  # type: ignore[misc]
     shape = GPTConfig.from_dict({name: fields.value(name) for name in fields}, "shape")
-    cache_bytes = 2 * shape.n_layer * shape.block_size * shape.kv_heads * shape.head_dim * 4
-    if cache_bytes > MAX_CACHE_BYTES:
-        raise ValueError(f"shape: the keys and values of one story would take {cache_bytes / 2**30:,.0f} GiB")
+    if shape.cache_bytes > MAX_CACHE_BYTES:
+        raise ValueError(f"shape: the keys and values of one story would take {shape.cache_bytes / 2**30:,.0f} GiB")
     return shape
 
 

@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
 # An export writes `shape_text` of its model under this key in the metadata of a graph.
 SHAPE_KEY = "slmx.shape"
+PAST = "past_key_values."  # how the names of the inputs of a KV cache begin
 FLOATS, INTEGERS = "tensor(float)", "tensor(int64)"
 
 
 def shape_text(config: GPTConfig) -> str:
     """Returns a shape as the metadata of a graph holds it, such as `block_size=256 vocab_size=8000 ...`."""
     return " ".join(f"{name}={value}" for name, value in config.to_dict().items())
+
+
+def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
+    """Returns the input and the output names of a graph's KV cache, layer by layer, key before value."""
+    layers = [(layer, part) for layer in range(n_layer) for part in ("key", "value")]
+    return [f"{PAST}{i}.{part}" for i, part in layers], [f"present.{i}.{part}" for i, part in layers]
 
 
 def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> None:
@@ -47,7 +54,7 @@ def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> 
             f"{name}: a graph of {as_plain_text(found[:200])}, not of {shape_text(config)} as the manifest says; "
             "copy the bundle again, or export it again"
         )
-    layers = sum(value.startswith("past_key_values.") for value in inputs) / 2
+    layers = sum(value.startswith(PAST) for value in inputs) / 2
     if layers != config.n_layer:
         raise SlmxError(
             f"{name}: a graph of {layers:g} layers, not {config.n_layer} as the manifest says; "
@@ -56,10 +63,8 @@ def check_shape(session: ort.InferenceSession, config: GPTConfig, name: str) -> 
     cache: list[str | int] = ["batch_size", config.kv_heads, "length", config.head_dim]
     tensors: list[tuple[str, dict[str, ort.NodeArg], list[str | int]]]
     tensors = [("logits", outputs, ["batch_size", "sequence_length", config.vocab_size])]
-    for layer in range(config.n_layer):
-        for part in ("key", "value"):
-            tensors.append((f"past_key_values.{layer}.{part}", inputs, cache))
-            tensors.append((f"present.{layer}.{part}", outputs, cache))
+    for past, present in zip(*cache_names(config.n_layer), strict=True):
+        tensors += [(past, inputs, cache), (present, outputs, cache)]
     for tensor, values, sizes in tensors:
         value = values.get(tensor)
         if value is None or value.type != FLOATS or not _fits(value.shape, sizes):

@@ -14,11 +14,9 @@ from typing import NamedTuple
 from unicodedata import combining
 
 import numpy as np
-import numpy.typing as npt
 
+from runtimes.engine.arrays import IndexArray
 from runtimes.words import APOSTROPHE, LETTER, OTHER, WORD, fold, kinds, visible
-
-IdArray = npt.NDArray[np.intp]
 
 # A text ends with no word, with a word, or with a word and an apostrophe that belongs to it if a letter follows.
 CLOSED, OPEN, PENDING = "", LETTER, LETTER + APOSTROPHE
@@ -55,7 +53,7 @@ class BannedWords:
         self._words = {fold(visible(word)) for word in words}
         self._longest = max(map(len, self._words))
         self._beginnings = {word[:size] for word in self._words for size in range(1, len(word) + 1)}
-        self._always: dict[str, IdArray] = {}  # ids that hold a whole banned word, by the state before them
+        self._always: dict[str, IndexArray] = {}  # ids that hold a whole banned word, by the state before them
         self._joining: dict[str, dict[str, list[int]]] = {OPEN: {}, PENDING: {}}  # ids by the form that joins a word
         self._index()
         # Only these ids can complete a character. After an unfinished character, all others follow a U+FFFD.
@@ -107,7 +105,7 @@ class BannedWords:
             word = None
         return Ending(state, word, part)
 
-    def _forbidden(self, ending: Ending) -> tuple[IdArray, IdArray]:
+    def _forbidden(self, ending: Ending) -> tuple[IndexArray, IndexArray]:
         """Returns the forbidden ids after an ending, in two arrays. The first is shared by many endings."""
         state, word, part = ending
         if part:
@@ -136,7 +134,7 @@ class BannedWordsRule:
         self._banned = banned
         self._ending = ending
 
-    def forbidden(self) -> Iterable[IdArray]:
+    def forbidden(self) -> Iterable[IndexArray]:
         """Returns the ids that are forbidden now."""
         return self._banned.forbidden(self._ending)
 

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from dataclasses import dataclass
 
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.prompt_cache import CachedPrompt, PromptCache

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
-from runtimes.bundle.shape import check_shape
+from runtimes.bundle.shape import cache_names, check_shape
+from runtimes.engine.arrays import FloatArray, IdArray
 from runtimes.engine.onnx_check import check_onnx
 from runtimes.engine.signed_weights import make_weights_signed
 from runtimes.system.memory import collapse_heap, trim_heap
@@ -24,8 +24,6 @@ from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 from slm.presets import GPTConfig
 
-FloatArray = npt.NDArray[np.float32]
-IdArray = npt.NDArray[np.int64]
 # This key in a graph's metadata means that present is a new buffer, with the positions of past and the new ones.
 CACHE_GROWS = "slmx.cache_grows"
 # Input of a graph, int64 [1]: the number of last positions that get logits. Its default 0 gives logits to all.
@@ -126,12 +124,6 @@ def _run(session: ort.InferenceSession, binding: ort.IOBinding) -> None:
         session.run_with_iobinding(binding)
     except Exception as error:
         raise SlmxError(f"onnxruntime {ort.__version__} cannot run this model ({_reason(error)})") from error
-
-
-def cache_names(n_layer: int) -> tuple[list[str], list[str]]:
-    """Returns the input and the output names of a graph's KV cache, layer by layer, key before value."""
-    layers = [(layer, part) for layer in range(n_layer) for part in ("key", "value")]
-    return [f"past_key_values.{i}.{part}" for i, part in layers], [f"present.{i}.{part}" for i, part in layers]
 
 
 def keeps_logits(session: ort.InferenceSession) -> bool:

@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-from runtimes.engine.penalties import FloatArray
+from runtimes.engine.arrays import FloatArray
+
+LEAST_LOGPROB = -9999.0  # JSON has no minus infinity; OpenAI's interface has this number for it
 
 
 def log_total(logits: FloatArray) -> float:

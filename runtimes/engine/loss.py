@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtimes.engine.arrays import FloatArray, IdArray
+
 if TYPE_CHECKING:
-    from runtimes.engine.cache import FloatArray, IdArray
     from runtimes.engine.session import Session
 
 

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from runtimes.engine.arrays import FloatArray
 from runtimes.types import LogitsRules
 from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.banned_words import BannedWordsRule
-
-FloatArray = npt.NDArray[np.float32]
 
 
 class NoTokenLeftError(Exception):

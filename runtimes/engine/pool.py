@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtimes.beginnings import shared_length
-from runtimes.engine.cache import FloatArray, IdArray, SharedCache
+from runtimes.engine.arrays import FloatArray, IdArray
+from runtimes.engine.cache import SharedCache
 from runtimes.engine.session import Session, as_row, check_step
 from slm.console.errors import SlmxError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.pool import Pool
 
 MOST_PROMPTS = 4

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from runtimes.engine.penalties import FloatArray, Penalties
+from runtimes.engine.arrays import FloatArray, IndexArray
+from runtimes.engine.penalties import Penalties
 from runtimes.types import SamplingParams
 
 if TYPE_CHECKING:
     from runtimes.engine.banned_words import BannedWordsRule
 
-IdArray = npt.NDArray[np.intp]
 # The k largest logits are found with the maxima of this many groups, or of 2 k groups.
 GROUPS = 500
 FIRST_LOOK = 64
@@ -82,7 +82,7 @@ class Kept:
         last: The last rank that may be drawn.
     """
 
-    ids: IdArray
+    ids: IndexArray
     values: FloatArray
     ranked: list[float]
     masses: list[float]

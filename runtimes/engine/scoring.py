@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.logprobs import most_likely
 from runtimes.engine.loss import log_softmax
-from runtimes.engine.penalties import FloatArray
 
 
 class TextScore:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtimes.beginnings import shared_length
+from runtimes.engine.arrays import FloatArray, IdArray
 from runtimes.system.machine import usable_cores
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 
 if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch model does not need
-    from runtimes.engine.cache import Cache, FloatArray, IdArray
+    from runtimes.engine.cache import Cache
 
 # The operators of a smaller model take less time than waking a second thread for each of them (docs/runtime.md).
 ONE_THREAD_BYTES = 15_000_000

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.logprobs import log_total, most_likely
-from runtimes.engine.penalties import FloatArray, NoTokenLeftError
+from runtimes.engine.penalties import NoTokenLeftError
 from runtimes.engine.sampler import Sampler, system_seed
 from runtimes.engine.stops import StopStrings
 from runtimes.types import Completion, FinishReason, GenerationConfig, GenerationStats, SamplingParams

@@ -70,9 +70,7 @@ class PromptsJob:
 
 def best_slots(generator: Generator) -> int:
     """Returns how many stories to write at the same time: as many as a pool has, if the memory is enough."""
-    c = generator.bundle.config
-    row = 2 * c.n_layer * c.kv_heads * c.head_dim * c.block_size * 4
-    memory = memory_bytes()
+    memory, row = memory_bytes(), generator.bundle.config.cache_bytes
     return SLOTS if memory is None else max(1, min(SLOTS, memory // CACHE_SHARE // row))
 
 

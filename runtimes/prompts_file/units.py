@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from runtimes.engine.generator import Generator
+from runtimes.engine.logprobs import LEAST_LOGPROB
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
 from runtimes.prompts_file.lines import BOUNDS, PromptLine, first_seed
@@ -16,7 +17,6 @@ from runtimes.requests.errors import RequestError
 from runtimes.requests.stories import begin_stories
 
 DIGITS = 5  # of a log-probability
-LEAST_LOGPROB = -9999.0  # JSON has no minus infinity
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoConfig, AutoTokenizer
 
 from export.checks.greedy import greedy_tokens
+from runtimes.bundle.shape import cache_names
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.cache import cache_names, open_onnx
+from runtimes.engine.cache import open_onnx
 from slm.checkpoint import load_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.model import generate_greedy

@@ -19,9 +19,10 @@ from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity
 from export.checks.torch_session import empty_past, float_session, open_session
 from export.formats.blockwise import quantize_blockwise
+from runtimes.bundle.shape import cache_names
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.cache import CACHE_GROWS, GrowingCache, cache_names, open_onnx
+from runtimes.engine.cache import CACHE_GROWS, GrowingCache, open_onnx
 from runtimes.engine.session import Session
 from slm.blocks import BLOCK_RECIPES, HEAD_BITS
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

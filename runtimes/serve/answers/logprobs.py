@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from runtimes.engine.logprobs import LEAST_LOGPROB
 from slm.tokenizers.tokenizer import Tokenizer
-
-LEAST_LOGPROB = -9999.0  # JSON has no minus infinity; OpenAI's interface has this number for it
 
 
 class Scored(NamedTuple):

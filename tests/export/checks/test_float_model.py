@@ -21,7 +21,7 @@ from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPES
 from runtimes.bundle.figures import Comparison, Fidelity
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.loss import log_softmax
 from runtimes.engine.session import Session, float_threads
 from slm.checkpoint import Checkpoint, load_checkpoint

@@ -20,8 +20,8 @@ from export.formats.fused import OPSET, export_onnx
 from export.formats.graph import IR_VERSION, TOKEN_TABLE
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPES
-from runtimes.bundle.shape import SHAPE_KEY
-from runtimes.engine.cache import cache_names, open_onnx
+from runtimes.bundle.shape import SHAPE_KEY, cache_names
+from runtimes.engine.cache import open_onnx
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, get_preset

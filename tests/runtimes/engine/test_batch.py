@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.batch import Batch
-from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from runtimes import load
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.arrays import FloatArray
+from runtimes.engine.cache import SharedCache
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import Session
 from slm.console.errors import SlmxError

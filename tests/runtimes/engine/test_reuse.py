@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runtimes import load
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import Session
 from runtimes.types import GenerationConfig, SamplingParams

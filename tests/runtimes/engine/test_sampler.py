@@ -24,7 +24,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from runtimes.engine.penalties import FloatArray, NoTokenLeftError, Penalties
+from runtimes.engine.arrays import FloatArray
+from runtimes.engine.penalties import NoTokenLeftError, Penalties
 from runtimes.engine.sampler import FIRST_LOOK, GROUPS, Sampler
 from runtimes.types import LogitsRules, SamplingParams
 from slm.console.errors import SlmxError

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtimes.engine.penalties import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.sampler import FIRST_LOOK, GROUPS, HIGHEST, LOWEST, GroupMaxima, Sampler
 from runtimes.types import SamplingParams
 

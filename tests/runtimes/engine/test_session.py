@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
 from runtimes.bundle.store import Bundle
-from runtimes.engine.cache import FloatArray, SharedCache
+from runtimes.engine.arrays import FloatArray
+from runtimes.engine.cache import SharedCache
 from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads, float_threads
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError

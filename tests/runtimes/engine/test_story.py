@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.story import Story, slide
 from runtimes.types import Completion, GenerationConfig, LogitsRules, SamplingParams
 from slm.console.errors import SlmxError

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
-from runtimes.engine.cache import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import Session
 from runtimes.generate.interactive import HELP, InteractiveStory, write_turns

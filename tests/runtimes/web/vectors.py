@@ -19,7 +19,7 @@ import numpy as np
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.store import Bundle
-from runtimes.engine.penalties import FloatArray
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.sampler import Sampler
 from runtimes.engine.story import Story
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams

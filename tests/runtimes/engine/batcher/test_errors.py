@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.batcher import Batcher
-from runtimes.engine.cache import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.pool import Pool
 from runtimes.engine.scoring import TextScore
