@@ -32,6 +32,10 @@ def assert_close(ours: FloatArray, theirs: FloatArray) -> None:
     np.testing.assert_allclose(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
+def test_a_row_has_the_bytes_that_the_shape_states(session: Session) -> None:
+    assert Pool(session, 2).row_bytes == session.config.cache_bytes
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_whoever_comes_and_goes_each_row_is_what_it_would_be_alone(session: Session, data: st.DataObject) -> None:
