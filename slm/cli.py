@@ -31,7 +31,7 @@ COMMANDS = {
     "export": ("export.commands", "export"),
     "import": ("slm.commands", "import_model"),
     "rm": ("runtimes.hub.commands", "remove"),
-    "presets": ("runtimes.hub.commands", "presets"),
+    "presets": ("runtimes.checks.commands", "presets"),
     "prepare": ("slm.commands", "prepare"),
     "train": ("slm.commands", "train"),
     "evaluate": ("benchmarks.evaluation.commands", "evaluate"),

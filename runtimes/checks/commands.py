@@ -1,4 +1,4 @@
-"""The commands that look at this machine and at a bundle: `slmx doctor` and `slmx info`."""
+"""The commands that show this machine, a bundle and the shapes of models: `slmx doctor`, `info` and `presets`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, SHIPPED_BUNDLES, find_bundle
+from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.counted import counted
 from slm.console.errors import UsageError
 from slm.console.word_wrap import folded
-from slm.storage.json_reader import escaped
+from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
+from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
+from slm.storage.json_reader import Fields, escaped, read_json
 
 
 def doctor(
@@ -147,3 +150,31 @@ def info(
         f"manifest SHA-256 {opened.manifest_sha256}",
     ):
         typer.echo(folded(line, 2))
+
+
+def presets() -> None:
+    """List the model shapes, and which have weights here.
+
+    The parameters are those of --arch llama, the default of slmx train.
+    """
+    row = "{:<10} {:>7} {:>10} {:>6} {:>5} {:>8} {:>11}  {}"
+    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
+    typer.echo(row.format(*heading, "ships with slmx"))
+    for preset in PRESETS.values():
+        c = as_architecture(preset.config, DEFAULT_ARCHITECTURE)
+        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
+        numbers = (f"{number:,}" for number in (*sizes, c.parameters))
+        typer.echo(row.format(preset.name, *numbers, _shipped(preset.name)).rstrip())
+
+
+def _shipped(preset: str) -> str:
+    """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
+    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT_LISTING.file
+    held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
+    if not any(held.values()):
+        return ""
+    file = bundle if held["bundle"] else checkpoint
+    shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
+    config = GPTConfig.from_dict(shape, str(file))
+    here = " ".join(name for name, is_here in held.items() if is_here)
+    return f"{config.family} {config.parameters:,}" + ("" if all(held.values()) else f" ({here})")

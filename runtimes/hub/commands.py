@@ -1,4 +1,4 @@
-"""The commands for bundles here and on a hub: `slmx pull`, `push`, `list` and `rm`; and `presets`, the shapes."""
+"""The commands for bundles here and on a hub: `slmx pull`, `push`, `list` and `rm`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, SHIPPED_BUNDLES, bundle_path
-from runtimes.bundle.manifest import HELD_OUT, MANIFEST_FILE, MAX_MANIFEST_BYTES
+from runtimes.bundle.location import BUNDLE_HELP, bundle_path
+from runtimes.bundle.manifest import HELD_OUT
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
 from slm.console.word_wrap import folded, terminal_columns
-from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
-from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
-from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry
@@ -117,34 +115,6 @@ def _first(source: str) -> str:
     """Returns the first of the sources that a text lists, and how many more there are to learn from."""
     first, *more = [one for one in source.split(", ") if not one.endswith(HELD_OUT)] or [source]
     return f"{first} and {len(more)} more" if more else first
-
-
-def presets() -> None:
-    """List the model shapes, and which have weights here.
-
-    The parameters are those of --arch llama, the default of slmx train.
-    """
-    row = "{:<10} {:>7} {:>10} {:>6} {:>5} {:>8} {:>11}  {}"
-    heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
-    typer.echo(row.format(*heading, "ships with slmx"))
-    for preset in PRESETS.values():
-        c = as_architecture(preset.config, DEFAULT_ARCHITECTURE)
-        sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
-        numbers = (f"{number:,}" for number in (*sizes, c.parameters))
-        typer.echo(row.format(preset.name, *numbers, _shipped(preset.name)).rstrip())
-
-
-def _shipped(preset: str) -> str:
-    """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
-    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT_LISTING.file
-    held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
-    if not any(held.values()):
-        return ""
-    file = bundle if held["bundle"] else checkpoint
-    shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
-    config = GPTConfig.from_dict(shape, str(file))
-    here = " ".join(name for name, is_here in held.items() if is_here)
-    return f"{config.family} {config.parameters:,}" + ("" if all(held.values()) else f" ({here})")
 
 
 def remove(

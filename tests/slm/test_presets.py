@@ -191,9 +191,9 @@ def test_unknown_preset_is_one_line(corpus_file: Path, tmp_path: Path) -> None:
 def test_without_the_checkpoints_the_command_tells_of_the_bundles(
     slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtimes.hub.commands.PRETRAINED", tmp_path)
+    monkeypatch.setattr("runtimes.checks.commands.PRETRAINED", tmp_path)
     (line,) = [line for line in slmx("presets").stdout.splitlines() if line.startswith("micro ")]
     parameters = load_checkpoint(PRETRAINED / "micro").model.config.parameters
     assert line.endswith(f"  Llama {parameters:,} (bundle)")
-    monkeypatch.setattr("runtimes.hub.commands.SHIPPED_BUNDLES", tmp_path)
+    monkeypatch.setattr("runtimes.checks.commands.SHIPPED_BUNDLES", tmp_path)
     assert "Llama" not in slmx("presets").stdout
