@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -20,7 +20,6 @@ from runtimes.serve.answers.state import ServerState
 from runtimes.serve.middleware.settings import ServeSettings
 from runtimes.serve.protocol.connection import BoundedProtocol
 from runtimes.serve.protocol.log import tell
-from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.serve.start import BACKLOG
 from slm.console.counted import count_stories
 
@@ -63,9 +62,7 @@ class StoryServer(uvicorn.Server):
             timeout_graceful_shutdown=LAST_SECONDS,
         )
         super().__init__(config)
-        state: ServerState = app.state.server
-        self._schedulers: Collection[Scheduler] = state.models.values()
-        self._stopping = settings.stopping
+        self._state: ServerState = app.state.server
         self._grace = grace
 
     @contextmanager
@@ -87,13 +84,13 @@ class StoryServer(uvicorn.Server):
 
     def stop(self, number: int, frame: FrameType | None = None) -> None:
         """Begins the end of the server; the second time, ends the process."""
-        if self._stopping.requested:
+        if self._state.stopping:
             # A log that nobody reads may block its writer, and must not keep the process.
             last = threading.Thread(target=tell, args=("stopped", "stopped at once by a second signal"), daemon=True)
             last.start()
             last.join(LAST_LINE_SECONDS)
             os._exit(128 + number)
-        self._stopping.requested = self.should_exit = True
+        self._state.stopping = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept connections."""
@@ -103,10 +100,11 @@ class StoryServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Lets the stories end, and then the connections."""
-        self._stopping.requested = True
+        self._state.stopping = True
         for server in self.servers:
             server.close()
-        figures = [scheduler.figures() for scheduler in self._schedulers]
+        schedulers = self._state.models.values()
+        figures = [scheduler.figures() for scheduler in schedulers]
         stories = sum(figure.running + figure.waiting for figure in figures)
         if stories:
             tell(
@@ -115,6 +113,6 @@ class StoryServer(uvicorn.Server):
                 stories=stories,
                 grace=self._grace,
             )
-        drains = (asyncio.to_thread(scheduler.drain, self._grace) for scheduler in self._schedulers)
+        drains = (asyncio.to_thread(scheduler.drain, self._grace) for scheduler in schedulers)
         await asyncio.gather(*drains)
         await super().shutdown(sockets)

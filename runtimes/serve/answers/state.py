@@ -21,12 +21,14 @@ class ServerState:
         bounds: What one request may ask for.
         request_seconds: The most seconds of one request.
         created: When the server began, in seconds of Unix time.
+        stopping: Whether the server takes no new stories because it ends.
     """
 
     models: dict[str, Scheduler]
     bounds: Bounds
     request_seconds: float
     created: int
+    stopping: bool = False
 
     def find(self, name: str | None) -> tuple[str, Scheduler]:
         """Returns the name and the scheduler of a model.

@@ -37,7 +37,7 @@ class Guard:
         refusal = (
             check_host(self._settings.hosts, headers) or self._check_key(scope, headers) or self._check_size(headers)
         )
-        if refusal is None and self._settings.stopping.requested and is_api(scope["path"]):
+        if refusal is None and is_api(scope["path"]) and scope["app"].state.server.stopping:
             refusal = response_to(StoppingError())
         if refusal is not None:
             await refusal(scope, receive, send)

@@ -8,13 +8,6 @@ from runtimes.serve.middleware.access import Hosts, Keys
 from runtimes.serve.protocol.limits import Limits
 
 
-@dataclass
-class Stopping:
-    """Whether the server is stopping."""
-
-    requested: bool = False
-
-
 @dataclass(frozen=True)
 class ServeSettings:
     """What protects the server.
@@ -24,11 +17,9 @@ class ServeSettings:
         keys: The keys; none are needed if there are none.
         origins: The origins of pages that may ask from a browser, in addition to the server's own.
         limits: What one client may take.
-        stopping: Whether the server is stopping.
     """
 
     hosts: Hosts
     keys: Keys = field(default_factory=Keys)
     origins: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
-    stopping: Stopping = field(default_factory=Stopping)
