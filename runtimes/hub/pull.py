@@ -1,4 +1,4 @@
-"""The front door of `slmx pull`: brings a bundle from the hub. It appears whole, in one step, or not at all."""
+"""`slmx pull`: brings a bundle from the hub. It appears whole, in one step, or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The front door of `slmx push`: sends a bundle to a repository on the hub."""
+"""`slmx push`: sends a bundle to a repository on the hub."""
 
 from __future__ import annotations
 
