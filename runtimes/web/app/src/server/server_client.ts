@@ -5,7 +5,7 @@ import type { ModelEntry, Part } from "../protocol.ts";
 import type { Api, ServerModel } from "./api.ts";
 import { BROKEN, CUT, ServerError } from "./errors.ts";
 import { readEvents } from "./events.ts";
-import { ToldStory } from "./told_story.ts";
+import { StreamedStory } from "./streamed_story.ts";
 
 /** Writes stories with the API of the server. It does one thing at a time: a new task ends the one before. */
 export class ServerClient implements StoryClient {
@@ -68,9 +68,9 @@ export class ServerClient implements StoryClient {
 
   private async follow(fields: Readonly<Record<string, unknown>>, seed: number, signal: AbortSignal): Promise<void> {
     const { body, sent } = await this.api.complete(fields, signal);
-    const story = new ToldStory(seed, sent);
+    const story = new StreamedStory(seed, sent);
     try {
-      await this.tell(story, body, signal);
+      await this.receive(story, body, signal);
     } finally {
       if (story.result.tokens > 0) this.handlers.figures(story.result);
     }
@@ -79,7 +79,7 @@ export class ServerClient implements StoryClient {
     this.handlers.done(story.result);
   }
 
-  private async tell(story: ToldStory, body: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {
+  private async receive(story: StreamedStory, body: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {
     const events = readEvents(body);
     for (;;) {
       const { done, value } = await events.next().catch((error: unknown) => {

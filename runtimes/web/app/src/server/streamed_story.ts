@@ -1,10 +1,10 @@
-/** A story as the events of the server tell it: its text, its figures and its end. */
+/** A story as it comes in the events of the server: its text, its figures and its end. */
 import type { Finish, StoryResult } from "../engine/types.ts";
 import type { Piece } from "../protocol.ts";
 import { errorIn, ServerError } from "./errors.ts";
 
 /** The parts of an event that the page uses (docs/server-api.md). */
-interface Told {
+interface CompletionEvent {
   seed?: number;
   choices?: { text: string; finish_detail: string | null; token_ids?: number[] }[];
   usage?: { prompt_tokens: number; completion_tokens: number } | null;
@@ -14,8 +14,8 @@ const DONE = "[DONE]";
 const PIECE = /\s*\S+|\s+/g; // a word with the space before it, for a reader's pace
 const FINISHES: Readonly<Record<string, Finish>> = { "max tokens": "max tokens", "context full": "context full", interrupted: "interrupted" };
 
-/** Collects what the events of one story tell. */
-export class ToldStory {
+/** Collects what the events of one story hold. */
+export class StreamedStory {
   /** Whether the last event has come. */
   isWhole = false;
   private began: number;
@@ -45,24 +45,24 @@ export class ToldStory {
    *
    * @param data What the event holds.
    * @param now The time in milliseconds.
-   * @returns The text that it adds; a ServerError if it tells of one, or cannot be read.
+   * @returns The text that it adds; a ServerError if it holds one, or cannot be read.
    */
   read(data: string, now: number): Piece[] {
     if (data === DONE) {
       this.isWhole = true;
       return [];
     }
-    let told: Told;
+    let event: CompletionEvent;
     try {
-      told = Object(JSON.parse(data)) as Told;
+      event = Object(JSON.parse(data)) as CompletionEvent;
     } catch {
       throw new ServerError("The server sent something that this page cannot read. Try again.");
     }
-    const error = errorIn(told);
+    const error = errorIn(event);
     if (error) throw error;
-    this.seed = told.seed ?? this.seed;
-    if (told.usage) [this.promptTokens, this.tokens] = [told.usage.prompt_tokens, told.usage.completion_tokens];
-    const choice = told.choices?.[0];
+    this.seed = event.seed ?? this.seed;
+    if (event.usage) [this.promptTokens, this.tokens] = [event.usage.prompt_tokens, event.usage.completion_tokens];
+    const choice = event.choices?.[0];
     if (!choice) return [];
     this.count(choice.token_ids?.length ?? 0, now);
     if (choice.finish_detail) this.finish = FINISHES[choice.finish_detail] ?? "end of text";
