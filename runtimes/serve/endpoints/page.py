@@ -19,14 +19,14 @@ from runtimes.web.installed import INSTALL, find_page_folder, page_is_damaged
 from slm.storage.hashing import sha256_of_bytes
 
 # The addresses of the page, and the built file of each. Where an offline page of `slmx web` was at this address before,
-# the browser asks for a new version of its service worker, sw.js. farewell.js removes it.
+# the browser asks for a new version of its service worker, sw.js. unregister.js removes it.
 FILES = {
     "/": "server.html",
     "/server.js": "server.js",
     "/style.css": "style.css",
     "/icon.svg": "icon.svg",
     "/LICENSES.txt": "LICENSES.txt",
-    "/sw.js": "farewell.js",
+    "/sw.js": "unregister.js",
 }
 GZIP = "gzip"
 TAG_DIGITS = 32

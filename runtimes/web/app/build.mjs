@@ -31,7 +31,7 @@ const SCRIPTS = [
   ["worker.js", "worker.ts", "esm"],
   ["fallback.js", "engine/fallback.ts", "esm"],
   ["sw.js", "site/service-worker.ts", "iife"],
-  ["farewell.js", "site/farewell.ts", "iife"],
+  ["unregister.js", "site/unregister.ts", "iife"],
 ];
 const PAGE_FILES = ["style.css", "icon.svg"];
 
