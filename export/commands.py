@@ -46,7 +46,7 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the bundle.", show_default="bundles/NAME")] = None,
     text: Annotated[
-        Path | None, typer.Option("--text", help="Stories to compare on.", show_default="the model's own")
+        Path | None, typer.Option("--text", help="File of stories to compare on.", show_default="the model's own")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the bundle in --out.")] = False,
     int8: Annotated[bool, _add("--int8", "dynamic int8")] = False,

@@ -29,7 +29,7 @@ from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import RECIPE_NAMES, Int8Recipe, get_recipe
 from export.formats.torch_files import export_pt2, export_torchscript
-from export.settings import ExportSettings, default_out, digest_of_inputs, given_name
+from export.settings import ExportSettings, default_out, digest_of_inputs, given_name, require_text_file
 from export.targets import default_variant
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
@@ -98,6 +98,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
     if settings.int8_exclude and "int8" not in settings.variants:
         raise UsageError("--int8-exclude is about int8: add --int8")
+    if settings.eval_text is not None:
+        require_text_file(settings.eval_text)
     with ExitStack() as stack:
         checkpoint = _load(settings, stack)
         if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:

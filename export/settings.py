@@ -37,7 +37,7 @@ class ExportSettings:
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
         untrained: Whether to export random weights, which needs no checkpoint.
         executorch: Whether to add a program for executorch, which slmx itself does not run.
-        eval_text: Stories to compare on; None samples stories from the model.
+        eval_text: A file of stories to compare on; None samples stories from the model.
         force: Whether a bundle in `out` may be replaced.
     """
 
@@ -86,6 +86,13 @@ def given_name(settings: ExportSettings, out: Path) -> str | None:
     return as_plain_text(out.absolute().name)
 
 
+def require_text_file(text: Path) -> None:
+    """Raises SlmxError unless a text is one regular file. Its hash is recorded, so it is read more than once."""
+    if not text.is_file():
+        reason = "not a regular file" if text.exists() else "no such file"
+        raise SlmxError(f"{text}: {reason}; --text takes one file of stories, whose hash is recorded")
+
+
 def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | None = None) -> str:
     """Returns a SHA-256 of all that decides what an export makes, except the versions of packages.
 
@@ -125,6 +132,8 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
     if settings.untrained or settings.force:
         return None
     with suppress(SlmxError, OSError, ValueError):
+        if settings.eval_text is not None:
+            require_text_file(settings.eval_text)
         checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or DEFAULT_PRESET))
         stated = read_json(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
         if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):

@@ -23,6 +23,7 @@ from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
 from benchmarks.run.runners import Job
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
+from export.settings import require_text_file
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import float_threads
@@ -130,9 +131,8 @@ class Bench:
         self._held = [self._runners_of(bundle) for bundle in self._bundles]
         self._threads = cases.chosen_threads(settings.threads, usable_cores())
         self._peers = cases.chosen_peers(settings.peers, settings.quick)
-        if settings.text is not None and not settings.text.is_file():
-            reason = "not a file" if settings.text.exists() else "no such file"
-            raise SlmxError(f"{settings.text}: {reason}; --text takes a file of stories")
+        if settings.text is not None:
+            require_text_file(settings.text)
         self._machine = environment(self._peers)
         self._resume_log = ResumeLog(settings.out / RESUME_LOG, self._arguments(), meter.log)
         self._results: list[Result] = []

@@ -64,6 +64,21 @@ def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert line == "nothing to export: --no-fp32 needs another variant, such as --int8"
 
 
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(Path.mkdir, "not a regular file"), (os.mkfifo, "not a regular file"), (lambda path: None, "no such file")],
+    ids=["folder", "pipe", "missing"],
+)
+def test_a_text_that_is_no_file_is_refused_before_any_work(
+    slmx: Slmx, tiny_checkpoint: Path, make: Callable[[Path], object], reason: str
+) -> None:
+    bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), Path("bundles", tiny_checkpoint.name))
+    make(Path("stories"))
+    ran = slmx("export", "--checkpoint", tiny_checkpoint, "--text", "stories")
+    line = f"slmx: stories: {reason}; --text takes one file of stories, whose hash is recorded\n"
+    assert (ran.code, ran.stdout, ran.stderr) == (1, "", line)
+
+
 def test_a_missing_checkpoint_says_how_to_make_one(slmx: Slmx) -> None:
     assert slmx.refuses_unchanged("export", "--checkpoint", "nowhere") == (
         "nowhere: no slmx checkpoint here (no such file or folder); slmx train --text STORIES --out nowhere makes one"

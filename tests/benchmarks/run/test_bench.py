@@ -232,7 +232,7 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
         assert slmx.refuses("bench", "--quick", *wrong, code=2).startswith(line)
     refused = {
         ("--text", "none.txt"): "none.txt: no such file",
-        ("--text", str(tmp_path)): f"{tmp_path}: not a file; --text takes a file of stories",
+        ("--text", str(tmp_path)): f"{tmp_path}: not a regular file; --text takes one file of stories",
         (str(tmp_path),): f"{tmp_path}: no bundle here",
     }
     for options, line in refused.items():
