@@ -9,7 +9,7 @@ from export.card_header import card_header
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from slm.console.counted import counted
-from slm.provenance import teachers_of, tokens_seen
+from slm.provenance import is_imported, teachers_of, tokens_seen
 from slm.train.qat import trained_for
 
 # Characters that mean something in Markdown.
@@ -28,15 +28,16 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     shape, judged_on = manifest.shape, manifest.judged_on
     best = record.get("best") or {}
     made_from = manifest.checkpoint
-    imported = "imported" in record
-    use = (
-        "The model was trained elsewhere; its source says what it is for. It invents, and slmx did not filter it."
-        if imported
-        else "The model writes short, simple stories and knows nothing else; it invents, and it was not filtered."
-    )
+    trained_here = "imported" not in record
+    use = "The model writes short, simple stories and knows nothing else; it invents, and it was not filtered."
+    before = ""
+    if is_imported(record):
+        where = "elsewhere first" if trained_here else "elsewhere"
+        use = f"The model was trained {where}; its source says what it is for. It invents, and slmx did not filter it."
+        before = ", after the training of its source"
     seed, reached = (record.get("plan") or {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
-        f"| trained on | {tokens_seen(record):,} tokens, seed {seed} |",
+        f"| trained on | {tokens_seen(record):,} tokens, seed {seed}{before} |",
         f"| validation at training | {reached} bits per byte |",
     ]
     if (variant := trained_for(record)) is not None:
@@ -44,7 +45,7 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     if teachers := teachers_of(record):
         names = _MARKS.sub(r"\\\g<0>", ", ".join(teachers))
         rows.append(f"| teachers (it learned their predictions) | {names} |")
-    training = "" if imported else "\n".join(rows) + "\n"
+    training = "\n".join(rows) + "\n" if trained_here else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")
     title = f"slmx {manifest.preset}" if manifest.name is None else _MARKS.sub(r"\\\g<0>", manifest.name)

@@ -51,8 +51,17 @@ def teachers_of(record: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys([*own, *(teachers_of(origin) if (origin := _origin(record)) else ())]))
 
 
+def is_imported(record: dict[str, Any]) -> bool:
+    """Returns whether a model was imported from another program, or fine-tuned from one that was.
+
+    Args:
+        record: The training record of the checkpoint.
+    """
+    return isinstance(record.get("imported"), dict) or bool((origin := _origin(record)) and is_imported(origin))
+
+
 def tokens_seen(record: dict[str, Any]) -> int:
-    """Returns the number of tokens that a model has read, in its training and in those before it.
+    """Returns the number of tokens that a model has read in slmx, in its training and in those before it.
 
     Args:
         record: The training record of the checkpoint.

@@ -107,7 +107,18 @@ def test_the_card_counts_the_tokens_of_every_training() -> None:
     second = {"tokens_seen": 234_567, "plan": {"seed": 2}, "init": {"record": first}}
     assert "| trained on | 1,234,567 tokens, seed 2 |" in model_card(manifest, second)
     assert "trained on" not in model_card(manifest, IMPORTED)
-    assert "its source says what it is for" in model_card(manifest, IMPORTED)
+    assert "The model was trained elsewhere; its source says what it is for" in model_card(manifest, IMPORTED)
+
+
+def test_the_card_of_a_fine_tuned_import_tells_of_the_training_before() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    tuned = {"tokens_seen": 1_000, "plan": {"seed": 1}, "init": {"record": IMPORTED}}
+    again = {"tokens_seen": 234, "plan": {"seed": 2}, "init": {"record": tuned}}
+    for record, row in ((tuned, "1,000 tokens, seed 1"), (again, "1,234 tokens, seed 2")):
+        card = model_card(manifest, record)
+        assert f"| trained on | {row}, after the training of its source |" in card
+        assert "The model was trained elsewhere first; its source says what it is for" in card
+        assert "knows nothing else" not in card
 
 
 TRAINED = {"data": [{"file": "a.txt", "split": "train"}, {"file": "b.txt", "side": "valid"}], "licence": "MIT"}
