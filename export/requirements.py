@@ -7,9 +7,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from packaging.requirements import Requirement
 
 from slm.console.errors import SlmxError
-from slm.console.install import pip_line
+from slm.console.install import CPU_TORCH, install_line
 
 CHECKED = ("torch", "onnx", "onnxruntime")
+CPU_BUILD = "+cpu"  # how a version of PyTorch's CPU build ends
 
 
 def check_versions() -> None:
@@ -26,9 +27,9 @@ def check_versions() -> None:
         try:
             found = version(requirement.name)
         except PackageNotFoundError:
-            raise SlmxError(f"export needs {requirement.name}: {pip_line('export')}") from None
+            raise SlmxError(f"export needs {requirement.name}: {install_line('export')}") from None
         if not requirement.specifier.contains(found, prereleases=True):
-            raise SlmxError(
-                f"{requirement.name} {found} is installed, export works with {requirement.name}"
-                f'{requirement.specifier}: pip install "{requirement.name}{requirement.specifier}"'
-            )
+            works = f"{requirement.name}{requirement.specifier}"
+            # pip would bring the build with CUDA in place of the CPU build.
+            line = CPU_TORCH if found.endswith(CPU_BUILD) else f'pip install "{works}"'
+            raise SlmxError(f"{requirement.name} {found} is installed, export works with {works}: {line}")
