@@ -27,7 +27,7 @@ from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import quantize_int8
-from export.formats.recipes import RECIPE_NAMES, Int8Recipe, get_recipe
+from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, Int8Recipe, get_recipe
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.settings import ExportSettings, default_out, digest_of_inputs, given_name, require_text_file
 from export.targets import default_variant
@@ -96,8 +96,11 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     get_recipe(settings.int8_recipe)
     if not settings.variants:
         raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
-    if settings.int8_exclude and "int8" not in settings.variants:
-        raise UsageError("--int8-exclude is about int8: add --int8")
+    if "int8" not in settings.variants:
+        if settings.int8_exclude:
+            raise UsageError("--int8-exclude is about int8: add --int8")
+        if settings.int8_recipe != DEFAULT_RECIPE:
+            raise UsageError("--int8-recipe is about int8: add --int8")
     if settings.eval_text is not None:
         require_text_file(settings.eval_text)
     with ExitStack() as stack:

@@ -64,6 +64,11 @@ def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert line == "nothing to export: --no-fp32 needs another variant, such as --int8"
 
 
+def test_a_recipe_of_int8_without_int8(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--int8-recipe", "u8-channel", code=2)
+    assert line == "--int8-recipe is about int8: add --int8"
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [(Path.mkdir, "not a regular file"), (os.mkfifo, "not a regular file"), (lambda path: None, "no such file")],
