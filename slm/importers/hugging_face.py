@@ -1,7 +1,7 @@
 """Reads a Hugging Face folder of a GPT-2, GPT-Neo or Llama.
 
 Its `config.json` must describe what `slm.model.GPT` computes. A setting that changes the result and that slmx does not
-compute is refused by name. Weights are read from safetensors.
+compute is refused by name. Its weights are in safetensors or in `pytorch_model.bin`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from slm.console.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.hugging_face_tokenizer import import_tokenizer
-from slm.importers.hugging_face_weights import WEIGHTS_FILE, read_json_object, read_weights, refuse_pointers, shown
+from slm.importers.hugging_face_weights import (
+    WEIGHTS_FILE,
+    read_json_object,
+    read_weights,
+    refuse_pointers,
+    shown,
+    whole_model,
+)
 from slm.importers.names import GPT2, GPT_NEO, HEAD, LLAMA, WPE, WTE, Names
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
@@ -303,6 +310,8 @@ def _read_config(path: Path) -> dict[str, object]:
         )
     if not path.exists() and (found := next((path.parent / HUB_CACHE).glob(f"*/{CONFIG_FILE}"), None)):
         raise SlmxError(f"{path.parent}: the cache of a hub, with a model inside; name the folder {found.parent}")
+    if not path.exists() and (advice := whole_model(path.parent)):
+        raise SlmxError(f"{path}: missing; {advice}")
     if not path.exists():
         raise SlmxError(
             f"{path}: missing; name a Hugging Face folder, with {CONFIG_FILE}, {WEIGHTS_FILE} and a tokenizer"

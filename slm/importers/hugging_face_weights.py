@@ -1,7 +1,8 @@
-"""Reads the weights of a Hugging Face folder: one safetensors file, or the files that an index lists."""
+"""Reads the weights of a Hugging Face folder: safetensors, alone or with an index, or pytorch_model.bin."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from torch import Tensor
@@ -18,12 +19,14 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
 MAX_JSON_BYTES = 2**24
 POINTER, LARGEST_POINTER = b"version https://git-lfs.", 1024
-OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.gguf")
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+# Files that slmx imports by themselves, files that transformers joins, and others of which slmx reads none.
+WHOLE_MODELS = ("*.gguf", "*.pt", "*.pth", "*.ckpt")
+PICKLED_PARTS = "pytorch_model-*.bin"
+OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.bin")
 
 
 def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
-    """Reads the tensors from one file, or from the files of an index. A prefix is removed from their names."""
+    """Reads the tensors of a folder. A prefix is removed from their names."""
     if (source / WEIGHTS_FILE).is_file():
         tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
     elif (source / INDEX_FILE).is_file():
@@ -45,18 +48,32 @@ def refuse_pointers(source: Path) -> None:
             raise SlmxError(f"{path}: a pointer of Git LFS, not the file itself; run git lfs pull in its folder")
 
 
+def whole_model(source: Path) -> str | None:
+    """Returns advice to import a file of the folder that is a model by itself; None if there is none."""
+    found = _first(source, *WHOLE_MODELS)
+    if found is None:
+        return None
+    tokenizer = "" if found.suffix == ".gguf" else f" --tokenizer {shlex.quote(str(source))}"
+    return f"name the file {found.name} itself: slmx import {shlex.quote(str(found))}{tokenizer} --out DIR"
+
+
 def _no_weights(source: Path) -> SlmxError:
-    other = next((path for pattern in OTHER_WEIGHTS for path in sorted(source.glob(pattern))), None)
-    if other is None:
+    missing = f"{source}: no {WEIGHTS_FILE} and no {PICKLED_FILE} here"
+    if advice := whole_model(source):
+        return SlmxError(f"{missing}; {advice}")
+    if part := _first(source, PICKLED_PARTS):
         return SlmxError(
-            f"{source}: no {WEIGHTS_FILE} here, and slmx reads safetensors only; download the folder again"
+            f"{missing}; {part.name} is pickled, and reading it can run code. If you trust it, transformers converts "
+            "it: AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True), and "
+            "AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW)"
         )
-    problem = "is pickled, and reading it can run code" if other.suffix in PICKLED else "is not safetensors"
-    return SlmxError(
-        f"{source}: no {WEIGHTS_FILE} here; {other.name} {problem}. If you trust it, transformers converts it: "
-        "AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW, safe_serialization=True), and "
-        "AutoTokenizer.from_pretrained(DIR).save_pretrained(NEW)"
-    )
+    other = _first(source, *OTHER_WEIGHTS)
+    found = "" if other is None else f", only {other.name}"
+    return SlmxError(f"{missing}{found}; slmx reads these two: get the model in one of them")
+
+
+def _first(source: Path, *patterns: str) -> Path | None:
+    return next((path for pattern in patterns for path in sorted(source.glob(pattern))), None)
 
 
 def _read_shards(source: Path) -> dict[str, Tensor]:

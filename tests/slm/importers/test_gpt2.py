@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_what_slmx_does_not_compute_is_refused(
         ),
         (
             "model.safetensors",
-            "no model.safetensors here, and slmx reads safetensors only; download the folder again",
+            "no model.safetensors and no pytorch_model.bin here; slmx reads these two: get the model in one of them",
         ),
     ],
 )
@@ -166,11 +167,32 @@ def test_a_pointer_of_git_lfs_is_named(slmx: Slmx, hf_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "problem"),
-    [("model.gguf", "is not safetensors"), ("tf_model.h5", "is not safetensors"), ("model.pth", "is pickled, and")],
+    [
+        ("tf_model.h5", ", only tf_model.h5; slmx reads these two: get the model in one of them"),
+        ("pytorch_model-00001-of-00002.bin", "; pytorch_model-00001-of-00002.bin is pickled, and reading it can run "),
+    ],
 )
 def test_other_weights_are_named(slmx: Slmx, hf_folder: Path, name: str, problem: str) -> None:
     (hf_folder / "model.safetensors").rename(hf_folder / name)
-    assert f"no model.safetensors here; {name} {problem}" in slmx.refuses("import", hf_folder, "--out", "mine")
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.startswith(f"{hf_folder}: no model.safetensors and no pytorch_model.bin here{problem}")
+
+
+@pytest.mark.parametrize("config", [True, False], ids=["with config.json", "without"])
+def test_the_command_for_a_model_in_one_file_works(
+    slmx: Slmx, hf_folder: Path, made: tuple[Path, Model], config: bool
+) -> None:
+    (hf_folder / "model.safetensors").unlink()
+    torch.save(made[1].state_dict(), hf_folder / "model.pt")
+    if not config:
+        (hf_folder / "config.json").unlink()
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    head, _, command = line.partition("; name the file model.pt itself: slmx ")
+    assert head.endswith("no model.safetensors and no pytorch_model.bin here" if config else "config.json: missing")
+    assert slmx(*shlex.split(command), "--n-head", "2").code == 0
+    (hf_folder / "model.gguf").touch()
+    line = slmx.refuses("import", hf_folder, "--out", "mine")
+    assert line.endswith(f"itself: slmx import {shlex.quote(str(hf_folder / 'model.gguf'))} --out DIR")
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
