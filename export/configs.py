@@ -113,6 +113,7 @@ def _llama(config: GPTConfig) -> dict[str, Any]:
         "hidden_act": ACTIVATIONS[config.activation],
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
+        **({"attention_bias": True, "mlp_bias": True} if config.bias else {}),
     }
 
 
