@@ -36,14 +36,13 @@ class StandardOperators(Operators):
         ]
         first = add("first_new", "Sub", lengths[1], lengths[0])
         columns = add("columns", "Range", zero, lengths[1], one)
-        self._columns = columns
-        self._rows = add("rows", "Unsqueeze", add("new", "Range", first, lengths[1], one), store("second_axis", [1]))
-        causal = add("causal", "LessOrEqual", columns, self._rows)
+        rows = add("rows", "Unsqueeze", add("new", "Range", first, lengths[1], one), store("second_axis", [1]))
+        causal = add("causal", "LessOrEqual", columns, rows)
         real = add("real", "Cast", "attention_mask", to=onnx.TensorProto.BOOL)
         by_row = add("real_by_row", "Unsqueeze", real, store("middle_axes", [1, 2]))
         self._masks = {0: add("mask", "And", causal, by_row)}
         for window in {*config.windows} - {0}:
-            oldest = add(f"oldest_{window}", "Sub", self._rows, store(f"window_{window}", torch.tensor(window).numpy()))
+            oldest = add(f"oldest_{window}", "Sub", rows, store(f"window_{window}", torch.tensor(window).numpy()))
             near = add(f"near_{window}", "Greater", columns, oldest)
             self._masks[window] = add(f"mask_{window}", "And", self._masks[0], near)
         self._rotation: list[str] = []
