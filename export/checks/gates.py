@@ -16,12 +16,12 @@ from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.formats.graph import read_weights
-from runtimes.bundle.figures import Figures, Operators
+from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import JudgedOn, plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
@@ -73,8 +73,7 @@ def check_variant(
     if source is not None:
         same = _agree(file, source, model.config)
     if variant.is_onnx:
-        counted = check_operators(name, file, model.config, list(kept_float))
-        operators = Operators(counted["quantized"], counted["float"], counted["nodes"], tuple(counted["wrong"]))
+        operators = check_operators(name, file, model.config, kept_float)
     return Figures(difference, same, bits, quality, operators)
 
 
@@ -190,13 +189,13 @@ def _float_model(bundle: Bundle, checkpoint: Path | None) -> tuple[GPT, str]:
     shipped = PRETRAINED / preset
     if checkpoint is None and shipped.is_dir():
         loaded = load_checkpoint(shipped)
-        if sha256_of(loaded.folder / "model.safetensors") == made_from.sha256:
+        if sha256_of(loaded.folder / WEIGHTS_FILE) == made_from.sha256:
             return loaded.model, "the checkpoint that ships with slmx"
     if checkpoint is None:
         if "fp32" not in bundle.manifest.variants:
             raise SlmxError(f"{bundle.path}: no fp32 variant to compare with; name the model with --checkpoint DIR")
         return read_weights(bundle.model_file("fp32"), bundle.config), "the weights of its fp32 graph"
     loaded = load_checkpoint(checkpoint)
-    if sha256_of(loaded.folder / "model.safetensors") != made_from.sha256:
+    if sha256_of(loaded.folder / WEIGHTS_FILE) != made_from.sha256:
         raise SlmxError(f"{bundle.path}: not made from {checkpoint}; name its own checkpoint, or none")
     return loaded.model, str(checkpoint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime as ort
 
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, load_graph, matrix_names
+from runtimes.bundle.figures import Operators
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import GPTConfig
 
@@ -20,7 +21,7 @@ QUANTIZED_ENDINGS = ("_quantized", "_Q8", "_Q4")
 PARAMETER_ENDINGS = ("_scale", "_zero_point")
 
 
-def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float: list[str]) -> dict[str, Any]:
+def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float: Sequence[str]) -> Operators:
     """Counts the matrices that are quantized and those that are not, and checks that they are the requested ones.
 
     A quantized matrix must not be multiplied in float, and no float copy of it may be stored. The token table may be
@@ -34,8 +35,7 @@ def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float
         kept_float: Names of the matrices that must stay in float.
 
     Returns:
-        `quantized` and `float`, the numbers of matrices; `nodes`, the number of nodes after onnxruntime's optimization;
-        and `wrong`, one sentence for each fault.
+        The numbers of matrices and nodes, and the faults.
     """
     graph = load_graph(file).graph
     expected = set() if VARIANTS[name].is_float else set(matrix_names(config)) - set(kept_float)
@@ -49,7 +49,7 @@ def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float
         if len(copies) != 1:
             wrong.append(f"{'the token table' if config.tied else table} is stored {len(copies)} times")
     floats = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] not in quantized]
-    return {"quantized": len(quantized), "float": len(floats), "nodes": optimized_nodes(file), "wrong": wrong}
+    return Operators(len(quantized), len(floats), optimized_nodes(file), tuple(wrong))
 
 
 def _matrix(name: str) -> str:

@@ -17,13 +17,6 @@ from export.formats.suppress_output import suppress_output
 from slm.console.errors import SlmxError
 
 
-def weight_names(model: Path) -> list[str]:
-    """Returns the names of the stored matrices that MatMul multiplies by, which int8 can quantize."""
-    graph = onnx.load(model).graph
-    stored = {tensor.name for tensor in graph.initializer}
-    return [node.input[1] for node in graph.node if node.op_type == "MatMul" and node.input[1] in stored]
-
-
 def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str] | None = None) -> None:
     """Writes the int8 form of a float graph.
 
@@ -42,8 +35,9 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
         SlmxError: The quantizer's working file is damaged, probably because the disk is full.
     """
     graph = onnx.load(source).graph
-    chosen = set(weight_names(source)) if only is None else set(only)
-    head = UNTIED_HEAD if any(tensor.name == UNTIED_HEAD for tensor in graph.initializer) else TOKEN_TABLE
+    stored = {tensor.name for tensor in graph.initializer}
+    chosen = stored if only is None else set(only)
+    head = UNTIED_HEAD if UNTIED_HEAD in stored else TOKEN_TABLE
     if not recipe.table:
         chosen.discard(head)
     kept = [node.name for node in graph.node if node.op_type == "MatMul" and node.input[1] not in chosen]

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime_genai as genai
 
-from export.interop.registry import Greedy
+from export.interop.registry import FATAL_ONLY, Greedy
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError
@@ -21,7 +21,6 @@ from slm.tokenizers.tokenizer import Tokenizer
 CONFIG_FILE = "genai_config.json"
 MODEL_FILE = "model.onnx"
 NEVER_IN_UTF_8 = b"\xff"
-FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
 
 
 def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:

@@ -8,11 +8,10 @@ import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 from optimum.onnxruntime.modeling import SessionOptions
 
-from export.interop.registry import CannotRunError, Greedy
+from export.interop.registry import FATAL_ONLY, CannotRunError, Greedy
 from runtimes.bundle.store import Bundle
 
 CONFIG_FILES = ("config.json", "generation_config.json")
-FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
 
 
 def open_variant(bundle: Bundle, variant: str, folder: Path) -> Greedy:

@@ -14,6 +14,8 @@ from slm.console.errors import SlmxError, UsageError, needs, unknown
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
 
+FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
+
 # Continues the ids of a prompt: writes so many most likely ids, and does not stop at the end of a story.
 Greedy = Callable[[list[int], int], list[int]]
 # Opens a variant of a bundle. The runtime reads its files from the folder, which is empty before.

@@ -12,7 +12,8 @@ import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel, eval_text
 from export.exporter import export_bundle
-from export.formats.quantize import quantize_int8, weight_names
+from export.formats.graph import matrix_names
+from export.formats.quantize import quantize_int8
 from export.formats.recipes import RECIPE_NAMES, RECIPES
 from export.settings import ExportSettings
 from runtimes.bundle.manifest import Manifest
@@ -56,7 +57,7 @@ def losses(tiny_checkpoint: Path) -> tuple[dict[str, float], dict[str, dict[str,
     alone: dict[str, dict[str, float]] = {}
     for name in (max(whole, key=lambda name: whole[name]), min(whole, key=lambda name: whole[name])):
         alone[name] = {}
-        for matrix in weight_names(fp32):
+        for matrix in matrix_names(checkpoint.model.config):
             quantize_int8(fp32, trial, RECIPES[name], only={matrix})
             alone[name][matrix] = float_model.compare(trial).worst_bpb_increase
     return whole, alone

@@ -190,16 +190,16 @@ def test_a_float_copy_of_a_quantized_matrix_is_found(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     quantize_int8(source, path, RECIPES[DEFAULT_RECIPE])
     config = model.config
-    assert check_operators("int8", path, config, [])["wrong"] == []
+    assert check_operators("int8", path, config, []).wrong == ()
     graph = onnx.load(path)
     for name in ("h.0.c_fc.weight", "wte.weight_t"):
         graph.graph.initializer.append(bundles.initializers(source)[name])
     onnx.save_model(graph, path)
-    assert check_operators("int8", path, config, [])["wrong"] == [
+    assert check_operators("int8", path, config, []).wrong == (
         "a float copy of h.0.c_fc.weight is stored",
         "a float copy of wte.weight_t is stored",
         "the token table is stored 2 times",
-    ]
+    )
 
 
 def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_what_was_to_stay_in_float_and_is_not(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     quantize_int8(source, path, RECIPES[DEFAULT_RECIPE])
     found = check_operators("int8", path, model.config, ["h.1.c_fc.weight"])
-    assert found["wrong"] == ["h.1.c_fc.weight is quantized and was to stay in float"]
-    assert found["quantized"] == len(matrix_names(model.config))
+    assert found.wrong == ("h.1.c_fc.weight is quantized and was to stay in float",)
+    assert found.quantized == len(matrix_names(model.config))
 
 
 def test_a_figure_that_is_no_number_is_a_failure() -> None:

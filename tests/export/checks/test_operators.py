@@ -63,4 +63,4 @@ def test_a_second_copy_of_the_table_is_found_under_each_of_its_names(bundle: Bun
         graph.graph.initializer.append(copy)
         path = tmp_path / "é %#.onnx"
         onnx.save_model(graph, path)
-        assert "the token table is stored 2 times" in check_operators(name, path, bundle.config, [])["wrong"]
+        assert "the token table is stored 2 times" in check_operators(name, path, bundle.config, []).wrong

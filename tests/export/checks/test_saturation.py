@@ -11,7 +11,8 @@ from onnx import numpy_helper
 
 from export.checks.saturation import count_saturation
 from export.formats.fused import export_onnx
-from export.formats.quantize import quantize_int8, weight_names
+from export.formats.graph import matrix_names
+from export.formats.quantize import quantize_int8
 from export.formats.recipes import get_recipe
 from runtimes.bundle.store import Bundle
 from tests import bundles
@@ -40,9 +41,9 @@ def with_weight(source: Path, target: Path, name: str, factor: float) -> float:
 
 @pytest.mark.parametrize("recipe", ["u8-tensor", "u8-channel"])
 def test_a_range_that_fits_cuts_nothing(recipe: str, tmp_path: Path) -> None:
-    source = bundles.small_graph()[1]
+    model, source = bundles.small_graph()
     found = count_saturation(source, quantized(source, tmp_path, recipe))
-    matrices = weight_names(source)
+    matrices = matrix_names(model.config)
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in onnx.load(source).graph.initializer}
     assert found.weights == sum(sizes[name] for name in matrices)
     assert found.clipped == 0

@@ -128,7 +128,7 @@ def test_the_operators_are_right_and_the_table_is_stored_once(quantized: Quantiz
     model, _, path = quantized(name)
     config = model.config
     found = check_operators(name, path, config, [])
-    assert (found["quantized"], found["float"], found["wrong"]) == (len(matrix_names(config)), 0, [])
+    assert (found.quantized, found.float, found.wrong) == (len(matrix_names(config)), 0, ())
     tables = [value for value in arrays(path).values() if value.size == config.vocab_size * config.n_embd]
     assert [table.itemsize for table in tables] == [1] * (1 if config.tied else 2)
     onnx.checker.check_model(onnx.load(path))

@@ -13,8 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from export.formats.fused import export_onnx
-from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE
-from export.formats.quantize import quantize_int8, weight_names
+from export.formats.graph import TOKEN_TABLE, UNTIED_TABLE, matrix_names
+from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPES, Int8Recipe, get_recipe
 from runtimes.engine.cache import open_onnx
 from runtimes.engine.session import Session
@@ -83,16 +83,20 @@ def test_an_unknown_recipe_lists_those_there_are() -> None:
     assert str(caught.value) == f"unknown int8 recipe 'int3': choose one of {', '.join(RECIPES)}"
 
 
-def test_weight_names_are_the_matrices_and_the_table() -> None:
-    names = weight_names(bundles.small_graph()[1])
+def test_a_graph_multiplies_by_the_matrices_and_the_table() -> None:
+    model, source = bundles.small_graph()
     matrices = ("c_attn", "attn_proj", "c_fc", "mlp_proj")
-    assert names == [*(f"h.{layer}.{name}.weight" for layer in range(2) for name in matrices), TOKEN_TABLE]
+    assert matmul_inputs(source, "MatMul") == matrix_names(model.config)
+    assert matrix_names(model.config) == [
+        *(f"h.{layer}.{name}.weight" for layer in range(2) for name in matrices),
+        TOKEN_TABLE,
+    ]
 
 
 @every_recipe
 def test_what_was_to_be_quantized_is_and_nothing_else(quantized: Quantize, recipe: Int8Recipe) -> None:
-    source = bundles.small_graph()[1]
-    path, names = quantized(recipe), weight_names(source)
+    model, source = bundles.small_graph()
+    path, names = quantized(recipe), matrix_names(model.config)
     chosen = [name for name in names if recipe.table or name != TOKEN_TABLE]
     assert matmul_inputs(path, "MatMulInteger") == [f"{name}_quantized" for name in chosen]
     assert matmul_inputs(path, "MatMul") == ([] if recipe.table else [TOKEN_TABLE])
@@ -104,9 +108,9 @@ def test_what_was_to_be_quantized_is_and_nothing_else(quantized: Quantize, recip
 
 @every_recipe
 def test_weights_are_within_half_a_step_of_what_they_were(quantized: Quantize, recipe: Int8Recipe) -> None:
-    source = bundles.small_graph()[1]
+    model, source = bundles.small_graph()
     before, after = arrays(source), arrays(quantized(recipe))
-    for name in weight_names(source):
+    for name in matrix_names(model.config):
         if name == TOKEN_TABLE and not recipe.table:
             continue
         integers, scale = after[f"{name}_quantized"], after[f"{name}_scale"].astype(np.float32)
@@ -165,11 +169,11 @@ def test_the_table_is_stored_once(quantized: Quantize, recipe: Int8Recipe) -> No
 
 @pytest.mark.parametrize("name", ["h.1.c_fc.weight", TOKEN_TABLE])
 def test_one_matrix_alone(name: str, tmp_path: Path) -> None:
-    source = bundles.small_graph()[1]
+    model, source = bundles.small_graph()
     path = tmp_path / "model.onnx"
     quantize_int8(source, path, RECIPES[DEFAULT_RECIPE], only={name})
     assert matmul_inputs(path, "MatMulInteger") == [f"{name}_quantized"]
-    assert matmul_inputs(path, "MatMul") == [other for other in weight_names(source) if other != name]
+    assert matmul_inputs(path, "MatMul") == [other for other in matrix_names(model.config) if other != name]
     Session.open(path, bundles.small_graph()[0].config).prefill([1, 2, 3])
 
 
