@@ -22,7 +22,7 @@ from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
 from export.formats.fused import OPSET, export_onnx
-from export.formats.gptq import Products, sample_products
+from export.formats.gptq import Hessians, calibrate
 from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
@@ -293,12 +293,12 @@ class _Export:
         self.log(
             "int4: quantizing for stories of the float model (GPTQ), and reading the text, whole and token by token"
         )
-        return self._blocks("int4", sample_products(self.model, self.checkpoint.tokenizer))
+        return self._blocks("int4", calibrate(self.model, self.checkpoint.tokenizer))
 
-    def _blocks(self, name: str, products: Products | None) -> VariantEntry:
+    def _blocks(self, name: str, hessians: Hessians | None) -> VariantEntry:
         recipe = BLOCK_RECIPES[name]
-        quantize_blockwise(self.paths["fp32"], self.paths[name], recipe, products)
-        rounding = "nearest" if products is None else "gptq"
+        quantize_blockwise(self.paths["fp32"], self.paths[name], recipe, hessians)
+        rounding = "nearest" if hessians is None else "gptq"
         return self._entry(name, self._check(name), settings={**recipe.settings, "rounding": rounding})
 
     def _fp16(self) -> VariantEntry:

@@ -34,7 +34,7 @@ from benchmarks.program import run
 from benchmarks.studies.results import Out, write_results
 from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
-from export.formats.gptq import DAMPING, FloatArray, input_products, round_with_products, sample_products
+from export.formats.gptq import DAMPING, FloatArray, calibrate, input_hessians, round_gptq
 from export.formats.graph import head_name
 from runtimes.engine.session import Session
 from slm.blocks import BLOCK_RECIPES, BlockRecipe, Blocks, block_size, quantize_blocks
@@ -59,12 +59,12 @@ class Matrix:
     Attributes:
         weights: float [channels, inputs].
         block: The number of weights that share a scale.
-        products: Sums of the products of each two inputs over the calibration text, float [inputs, inputs].
+        hessian: That of `export.formats.gptq.input_hessians` for the calibration text, float [inputs, inputs].
     """
 
     weights: FloatArray
     block: int
-    products: FloatArray
+    hessian: FloatArray
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def k_quant(matrix: Matrix) -> Rounded:
 
 def gptq_of_onnxruntime(matrix: Matrix, scheme: str) -> Rounded:
     """GPTQ of onnxruntime; `scheme` is "sym" or "asym"."""
-    products = matrix.products.astype(np.float64)
-    rounded = gptq(matrix.weights.T.copy(), products, BITS, matrix.block, scheme, percdamp=DAMPING, mse=True)
+    hessian = matrix.hessian.astype(np.float64)
+    rounded = gptq(matrix.weights.T.copy(), hessian, BITS, matrix.block, scheme, percdamp=DAMPING, mse=True)
     numbers, scales, zero_points = quant_tensor(rounded.T, BITS, matrix.block, scheme, "uint")
     kept = zero_points.reshape(len(matrix.weights), -1) if scheme == "asym" else None
     return Rounded(_in_blocks(matrix, numbers, scales), kept)
@@ -128,7 +128,7 @@ def gptq_of_onnxruntime(matrix: Matrix, scheme: str) -> Rounded:
 
 def gptq_of_the_export(matrix: Matrix) -> Rounded:
     """Rounds with GPTQ and the scales that the export fits to each block."""
-    return Rounded(round_with_products(matrix.weights, matrix.products, BITS, matrix.block))
+    return Rounded(round_gptq(matrix.weights, matrix.hessian, BITS, matrix.block))
 
 
 RULES: dict[str, Callable[[Matrix], Rounded]] = {
@@ -206,12 +206,12 @@ def write_rules(
     fp32, present = folder / "fp32.onnx", folder / "int4.onnx"
     recipe: BlockRecipe = BLOCK_RECIPES["int4"]
     export_onnx(checkpoint.model, fp32)
-    quantize_blockwise(fp32, present, recipe, sample_products(checkpoint.model, checkpoint.tokenizer))
+    quantize_blockwise(fp32, present, recipe, calibrate(checkpoint.model, checkpoint.tokenizer))
     yield FLOAT, fp32, fp32.stat().st_size
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(fp32).graph.initializer}
     matrices = {
         name: Matrix(np.ascontiguousarray(weights[name].T), block_size(len(weights[name]), recipe.largest_block), sums)
-        for name, sums in input_products(checkpoint.model, windows.tolist()).items()
+        for name, sums in input_hessians(checkpoint.model, windows.tolist()).items()
     }
     target = folder / "rule.onnx"
     for rule, round_matrix in RULES.items():

@@ -34,7 +34,7 @@ from benchmarks.studies.results import Out, write_results
 from export.checks.float_model import FloatModel, eval_text
 from export.formats.blockwise import quantize_blockwise
 from export.formats.fused import export_onnx
-from export.formats.gptq import Products, sample_products
+from export.formats.gptq import Hessians, calibrate
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import RECIPES, get_recipe
 from slm.blocks import BLOCK_RECIPES
@@ -62,14 +62,14 @@ def prepare(folder: Path, checkpoint: Path, text: Path, windows: int, models: li
         bits_per_byte=float_model.float_bits_per_byte,
     )
     (folder / SHAPE).write_text(json.dumps(config.to_dict()), "utf-8", newline="\n")
-    products = sample_products(loaded.model, loaded.tokenizer)
-    write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES], products)
+    hessians = calibrate(loaded.model, loaded.tokenizer)
+    write_models(loaded.model, folder, models or [*BLOCK_RECIPES, *RECIPES], hessians)
 
 
-def write_models(model: GPT, folder: Path, names: Iterable[str], products: Products | None = None) -> None:
+def write_models(model: GPT, folder: Path, names: Iterable[str], hessians: Hessians | None = None) -> None:
     """Writes `fp32.onnx` and a file for each name of a recipe, of q8 or int4, or of these with a size of blocks.
 
-    Without `products`, the weights of int4 are rounded to the nearest numbers, which is as fast.
+    Without `hessians`, the weights of int4 are rounded to the nearest numbers, which is as fast.
     """
     fp32 = folder / f"{FLOAT}.onnx"
     export_onnx(model, fp32)
@@ -81,7 +81,7 @@ def write_models(model: GPT, folder: Path, names: Iterable[str], products: Produ
     for name in names:
         if name in in_blocks:
             recipe = in_blocks[name]
-            quantize_blockwise(fp32, folder / f"{name}.onnx", recipe, products if recipe.bits == 4 else None)
+            quantize_blockwise(fp32, folder / f"{name}.onnx", recipe, hessians if recipe.bits == 4 else None)
         else:
             quantize_int8(fp32, folder / f"{name}.onnx", get_recipe(name))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from export.checks.fidelity import FloatArray, Reference, measure_fidelity
+from export.formats.own_stories import own_stories
 from runtimes.bundle.figures import Comparison
 from runtimes.engine.session import Session, float_threads
 from slm.console.counted import count_stories
@@ -17,11 +18,10 @@ from slm.data.corpus import TokenStream, encode_stories
 from slm.data.sources import read_stories
 from slm.model import GPT
 from slm.tokenizers.tokenizer import Tokenizer
-from slm.train.sample_text import sample_stories
 
 # The limit counts logits, so a large vocabulary takes as long as a small one. It is 16,384 tokens for 8,000 ids.
 MAX_COMPARED_LOGITS = 131_072_000
-SEED = 0  # of the stories that are sampled
+STORIES, SEED = 64, 0  # of the text that the float model samples
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,9 @@ def eval_text(model: GPT, tokenizer: Tokenizer, path: Path | None) -> EvalText:
     torch.set_num_threads(float_threads(model.config))
     if path is not None:
         return EvalText(encode_stories(list(read_stories([path])), tokenizer), path.name)
-    try:
-        stories = sample_stories(model, tokenizer, SEED)
-    except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
-        reason = str(error).splitlines()[0]
-        raise SlmxError(
-            f"the float model cannot write stories ({reason}); compare on a text of your own: --text FILE"
-        ) from error
+    stories = own_stories(model, tokenizer, SEED, STORIES, "compare on a text of your own: --text FILE")
     return EvalText(
-        encode_stories(stories, tokenizer), f"{count_stories(len(stories))} sampled from the float model, seed {SEED}"
+        encode_stories(stories, tokenizer), f"{count_stories(STORIES)} sampled from the float model, seed {SEED}"
     )
 
 

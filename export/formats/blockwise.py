@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from export.formats.fused import CONTRIB
-from export.formats.gptq import Products, round_with_products
+from export.formats.gptq import Hessians, round_gptq
 from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
 from slm.blocks import BlockRecipe, Blocks, block_size
 
@@ -65,7 +65,7 @@ class StoredBlocks:
         )
 
 
-def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, products: Products | None = None) -> None:
+def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, hessians: Hessians | None) -> None:
     """Writes the form of a float graph whose matrices and token table are stored in blocks of weights.
 
     A tied head and the embedding read the same stored numbers. The embedding gathers rows of them with standard
@@ -75,7 +75,7 @@ def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, products
         source: The float32 graph.
         target: Where the quantized graph is written.
         recipe: How to quantize.
-        products: Matrices to round by GPTQ, with the products of their inputs. Each weight of the others is rounded to
+        hessians: Those of the matrices to round by GPTQ; None for no matrix. Each weight of the others is rounded to
             the nearest number.
     """
     model = onnx.load(source)
@@ -87,9 +87,9 @@ def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, products
     for node in graph.node:
         name = node.input[1] if node.op_type == "MatMul" else ""
         if name in weights:
-            if products is not None and name in products:
+            if hessians is not None and name in hessians:
                 block = block_size(len(weights[name]), recipe.largest_block)
-                rounded = round_with_products(weights[name].T, products[name], recipe.bits, block)
+                rounded = round_gptq(weights[name].T, hessians[name], recipe.bits, block)
             else:
                 rounded = recipe.quantize(weights[name].T, is_table=name == head)
             stored[name] = StoredBlocks(name, rounded)

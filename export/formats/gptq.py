@@ -14,48 +14,42 @@ import torch
 from torch import Tensor, nn
 
 from export.formats.graph import MATRICES
+from export.formats.own_stories import own_stories
 from slm.blocks import Blocks, quantize_blocks
-from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
 from slm.model import GPT
 from slm.tokenizers.tokenizer import Tokenizer
-from slm.train.sample_text import sample_stories
 
 STORIES, SEED = 32, 1  # not the seed of the stories that variants are compared on
-DAMPING = 0.01  # the part of the mean square of the inputs that is added to the square of each
+DAMPING = 0.01  # the part of the mean of the Hessian's diagonal that is added to the diagonal
 
 FloatArray = npt.NDArray[np.float32]
-Products = Mapping[str, FloatArray]
+Hessians = Mapping[str, FloatArray]  # by the name of the matrix
 
 
-def sample_products(model: GPT, tokenizer: Tokenizer) -> Products:
-    """Samples stories from a model and returns what `input_products` returns for them.
+def calibrate(model: GPT, tokenizer: Tokenizer) -> Hessians:
+    """Returns `input_hessians` for stories that the model samples.
 
     Raises:
         SlmxError: The model cannot write stories.
     """
-    try:
-        stories = sample_stories(model, tokenizer, SEED, STORIES)
-    except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
-        reason = str(error).splitlines()[0]
-        raise SlmxError(
-            f"the float model cannot write stories ({reason}), which int4 needs: export without --int4"
-        ) from error
+    stories = own_stories(model, tokenizer, SEED, STORIES, "int4 needs them: export without --int4")
     ids = (encode_stories([story], tokenizer).ids for story in stories)
-    return input_products(model, [row[: model.config.block_size].tolist() for row in map(np.asarray, ids)])
+    return input_hessians(model, [row[: model.config.block_size].tolist() for row in map(np.asarray, ids)])
 
 
 @torch.inference_mode()
-def input_products(model: GPT, texts: Iterable[Sequence[int]]) -> Products:
-    """Reads texts with a model.
+def input_hessians(model: GPT, texts: Iterable[Sequence[int]]) -> Hessians:
+    """Reads texts with a model, and sums up how the inputs of its matrices depend on each other.
 
     Args:
         model: The model, on the CPU.
         texts: The ids of each text, at most one context.
 
     Returns:
-        For each matrix of the layers, by its name in a graph: the sums over all positions of the products of each two
-        of its inputs, float [inputs, inputs].
+        For each matrix of the layers, by its name in a graph: the Hessian of the squared error of its outputs, without
+        the factor 2 of the paper. That is, for each two inputs, the sum of their products over all positions, float
+        [inputs, inputs].
     """
     sums: dict[str, Tensor] = {}
 
@@ -87,20 +81,20 @@ def input_products(model: GPT, texts: Iterable[Sequence[int]]) -> Products:
     return {name: sums[module_name].numpy() for name, module_name in names.items()}
 
 
-def round_with_products(weights: FloatArray, products: FloatArray, bits: int, block: int) -> Blocks:
-    """Rounds a matrix to blocks. The scale of a block is fitted when its first weight is rounded.
+def round_gptq(weights: FloatArray, hessian: FloatArray, bits: int, block: int) -> Blocks:
+    """Rounds a matrix to blocks by GPTQ. The scale of a block is fitted when its first weight is rounded.
 
     Args:
         weights: float [channels, inputs].
-        products: The sums of the products of each two inputs, float [inputs, inputs].
+        hessian: That of `input_hessians`, float [inputs, inputs].
         bits: Bits of a weight.
         block: The number of weights that share a scale. It divides `inputs`.
     """
     rest, half = weights.astype(np.float64), 2 ** (bits - 1)
-    squares = products.astype(np.float64)
+    damped = hessian.astype(np.float64)
     # Without any input, as of a layer that is never active, each weight is rounded to the nearest number.
-    squares[np.diag_indices_from(squares)] += DAMPING * np.diag(squares).mean() or 1.0
-    inverse = np.linalg.cholesky(np.linalg.inv(squares)).T
+    damped[np.diag_indices_from(damped)] += DAMPING * np.diag(damped).mean() or 1.0
+    inverse = np.linalg.cholesky(np.linalg.inv(damped)).T
     numbers = np.empty_like(rest)
     scales = np.empty((len(rest), rest.shape[1] // block), np.float32)
     for index, start in enumerate(range(0, rest.shape[1], block)):

@@ -172,7 +172,7 @@ def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
     assert settings is not None
     assert settings["rounding"] == ("nearest" if trained else "gptq")
     nearest = tmp_path / "nearest.onnx"
-    quantize_blockwise(path_of(made, "fp32"), nearest, BLOCK_RECIPES["int4"])
+    quantize_blockwise(path_of(made, "fp32"), nearest, BLOCK_RECIPES["int4"], None)
     assert (path_of(made, "int4").read_bytes() == nearest.read_bytes()) is trained
 
 

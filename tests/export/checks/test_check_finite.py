@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from export.checks import float_model
 from export.checks.float_model import EvalText, FloatModel, check_finite, eval_text
+from export.formats import own_stories
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
@@ -74,6 +74,6 @@ def test_logits_that_are_no_numbers_on_the_text_are_one_line(checkpoint: Checkpo
 
 def test_sampling_that_meets_no_number_is_one_line(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     # The check reads one context and not every sequence of tokens, so a story may still overflow.
-    monkeypatch.setattr(float_model, "sample_stories", lambda *args: torch.multinomial(torch.tensor([float("nan")]), 1))
+    monkeypatch.setattr(own_stories, "sample_stories", lambda *args: torch.multinomial(torch.tensor([float("nan")]), 1))
     with pytest.raises(SlmxError, match=r"^the float model cannot write stories \(.*nan.*--text FILE$"):
         eval_text(checkpoint.model, checkpoint.tokenizer, None)

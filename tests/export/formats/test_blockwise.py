@@ -49,7 +49,7 @@ def quantized(request: pytest.FixtureRequest) -> Quantized:
     def quantize(name: str) -> tuple[GPT, Path, Path]:
         path = home / f"{name}.onnx"
         if not path.exists():
-            quantize_blockwise(home / "fp32.onnx", path, BLOCK_RECIPES[name])
+            quantize_blockwise(home / "fp32.onnx", path, BLOCK_RECIPES[name], None)
         return model, home / "fp32.onnx", path
 
     return quantize

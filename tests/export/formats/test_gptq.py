@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from export.formats import gptq
-from export.formats.gptq import input_products, round_with_products, sample_products
+from export.formats import own_stories
+from export.formats.gptq import calibrate, input_hessians, round_gptq
 from export.formats.graph import matrix_names
 from slm.blocks import Blocks, quantize_blocks
 from slm.checkpoint import load_checkpoint
@@ -27,7 +27,7 @@ def normal(*shape: int) -> Array:
     return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
-def products_of(inputs: Array) -> Array:
+def hessian_of(inputs: Array) -> Array:
     return inputs.T @ inputs
 
 
@@ -37,17 +37,17 @@ def test_products_change_less_than_by_the_nearest_numbers(bits: int) -> None:
     mixed = normal(4 * BLOCK, 4 * BLOCK) * np.geomspace(1, 0.05, 4 * BLOCK, dtype=np.float32)[:, None]
     inputs = np.random.default_rng(1).standard_normal((500, 4 * BLOCK)).astype(np.float32) @ mixed
     nearest = Blocks(bits, *quantize_blocks(weights, bits, BLOCK))
-    rounded = round_with_products(weights, products_of(inputs), bits, BLOCK)
+    rounded = round_gptq(weights, hessian_of(inputs), bits, BLOCK)
     ours, theirs = (np.square(inputs @ (b.weights() - weights).T).sum() for b in (rounded, nearest))
     assert ours < 0.5 * theirs
     assert rounded.values.shape == nearest.values.shape
     assert rounded.scales.dtype == np.float32
 
 
-@pytest.mark.parametrize("products", [3 * np.eye(2 * BLOCK, dtype=np.float32), np.zeros((2 * BLOCK,) * 2, np.float32)])
-def test_of_inputs_that_do_not_depend_on_each_other_it_takes_the_nearest_numbers(products: Array) -> None:
+@pytest.mark.parametrize("hessian", [3 * np.eye(2 * BLOCK, dtype=np.float32), np.zeros((2 * BLOCK,) * 2, np.float32)])
+def test_of_inputs_that_do_not_depend_on_each_other_it_takes_the_nearest_numbers(hessian: Array) -> None:
     weights = normal(24, 2 * BLOCK)
-    rounded = round_with_products(weights, products, 4, BLOCK)
+    rounded = round_gptq(weights, hessian, 4, BLOCK)
     numbers, scales = quantize_blocks(weights, 4, BLOCK)
     np.testing.assert_array_equal(rounded.values, numbers)
     np.testing.assert_array_equal(rounded.scales, scales)
@@ -60,12 +60,12 @@ def test_the_sums_are_those_of_the_inputs_of_each_matrix(name: str) -> None:
     layer = model.get_submodule("h.0.mlp.c_proj")
     hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][0]))
     texts = [[1, 2, 3, 4, 5], [7]]
-    found = input_products(model, texts)
+    found = input_hessians(model, texts)
     hook.remove()
     assert [*found] == matrix_names(model.config)[:-1]
     rows = torch.cat(seen).numpy()
     assert len(rows) == 6
-    np.testing.assert_allclose(found["h.0.mlp_proj.weight"], products_of(rows), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["h.0.mlp_proj.weight"], hessian_of(rows), rtol=1e-4, atol=1e-5)
     assert not layer._forward_pre_hooks
 
 
@@ -75,7 +75,7 @@ def test_a_model_that_cannot_write_is_refused_in_one_line(tiny_checkpoint: Path)
 
     checkpoint = load_checkpoint(tiny_checkpoint)
     with (
-        mock.patch.object(gptq, "sample_stories", fail),
+        mock.patch.object(own_stories, "sample_stories", fail),
         pytest.raises(SlmxError, match=r"cannot write stories \(probability tensor contains nan\).*without --int4$"),
     ):
-        sample_products(checkpoint.model, checkpoint.tokenizer)
+        calibrate(checkpoint.model, checkpoint.tokenizer)

@@ -91,7 +91,7 @@ def test_logits_of_every_rounded_graph(tmp_path: Path) -> None:
             cases.append(case(f"{architecture} {int8.name}", target, config, ROUNDED))
         for name, recipe in BLOCK_RECIPES.items():
             target = graph.with_name(f"{name}.onnx")
-            quantize_blockwise(graph, target, recipe)
+            quantize_blockwise(graph, target, recipe, None)
             cases.append(case(f"{architecture} {name}", target, config, ROUNDED))
     run_node(tmp_path / "cases.json", cases, "engine/graphs")
 
