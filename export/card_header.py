@@ -25,7 +25,7 @@ def card_header(licence: str | None) -> str:
     Args:
         licence: The licence of the text or the model, in the words of the user; several have semicolons between them.
             The hub knows a part that is the identifier of a licence, a list of them, or any text with a comma and an
-            identifier after it. Capital letters are small ones here.
+            identifier after it. Case is ignored.
     """
     lines = [*_licence_lines(licence), "library_name: slmx", "pipeline_tag: text-generation", "tags:"]
     return "\n".join(["---", *lines, *(f"- {tag}" for tag in TAGS), "---"])

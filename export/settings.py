@@ -93,7 +93,7 @@ def require_text_file(text: Path) -> None:
         raise SlmxError(f"{text}: {reason}; --text takes one file of stories, whose hash is recorded")
 
 
-def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | None = None) -> str:
+def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | None) -> str:
     """Returns a SHA-256 of all that decides what an export makes, except the versions of packages.
 
     Args:

@@ -19,7 +19,7 @@ from slm.storage.read_errors import reason_of
 from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, missing_bytes
 from slm.tokenizers.sentencepiece import SPACE
 from slm.tokenizers.settings import SCHEMES, TokenizerSettings
-from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, is_text
 from slm.tokenizers.tokenizer_json import byte_name, to_bytes, tokenizer_json
 
 # Texts on which tokenizers differ: contractions, spaces, digits, other scripts, rare bytes.
@@ -202,11 +202,6 @@ def check_agreement(imported: ImportedTokenizer, where: str, content: str | None
     for text, theirs in zip(texts, other.encode_batch(texts, add_special_tokens=False), strict=True):
         if [rows[token] for token in ours.encode(text)] != theirs.ids:
             raise SlmxError(f"{where}: splits {shown(text)} in another way than slmx would, so it cannot be imported")
-
-
-def is_text(token: bytes) -> bool:
-    """Returns whether bytes are UTF-8."""
-    return token.decode("utf-8", "ignore").encode("utf-8") == token
 
 
 def reachable(ids: Mapping[str, int], merges: list[tuple[str, str]], specials: Iterable[str]) -> set[str]:

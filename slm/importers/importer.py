@@ -1,4 +1,4 @@
-"""The front door of `slmx import`: finds what a source is, and writes its checkpoint."""
+"""Finds what the source of `slmx import` is, and writes its checkpoint."""
 
 from __future__ import annotations
 

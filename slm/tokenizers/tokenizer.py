@@ -198,7 +198,7 @@ def _engine(tokens: list[bytes], settings: TokenizerSettings) -> ByteLevel | Sen
     return SentencePiece(tokens)
 
 
-def parse_tokens(content: bytes, scheme: str = DEFAULT_SETTINGS.scheme) -> list[bytes]:
+def parse_tokens(content: bytes, scheme: str) -> list[bytes]:
     """Parses tiktoken's rank format: a token in base64, a space and its rank on each line.
 
     Args:
@@ -241,8 +241,13 @@ def _check_pieces(tokens: list[bytes]) -> None:
     if tokens[:256] != SINGLE_BYTES:
         raise ValueError("its first 256 tokens are not the single bytes in order")
     for number, token in enumerate(tokens[256:], 257):
-        if token.decode("utf-8", "ignore").encode("utf-8") != token:
+        if not is_text(token):
             raise ValueError(f"line {number} has a token that is not UTF-8")
+
+
+def is_text(token: bytes) -> bool:
+    """Returns whether bytes are UTF-8."""
+    return token.decode("utf-8", "ignore").encode("utf-8") == token
 
 
 def _check_different(tokens: list[bytes], start: int) -> None:

@@ -103,13 +103,13 @@ def test_other_inputs_and_other_versions_ask_for_force(
 def test_only_files_of_the_checkpoint_are_hashed(checkpoint: Path) -> None:
     """A listing may name anything. Some of it would never end."""
     settings = ExportSettings(None, checkpoint=checkpoint)
-    before = digest_of_inputs(settings, checkpoint)
+    before = digest_of_inputs(settings, checkpoint, None)
     config = checkpoint / "config.json"
     values = json.loads(config.read_text("utf-8"))
     os.mkfifo(checkpoint / "pipe")
     odd = dict.fromkeys(("/dev/zero", "../../../../../../dev/zero", "pipe", "gone", "."), "0" * 64)
     config.write_text(json.dumps(values | {"sha256": values["sha256"] | odd}), "utf-8")
-    after = digest_of_inputs(settings, checkpoint)
+    after = digest_of_inputs(settings, checkpoint, None)
     config.write_text(json.dumps(values), "utf-8")
     assert after != before, "the listing itself is another one"
 

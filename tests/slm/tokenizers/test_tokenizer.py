@@ -24,7 +24,7 @@ from slm.data.corpus import encode_stories
 from slm.folder_kind import PRETRAINED
 from slm.tokenizers.byte_level import LONGEST_SPACE, bounded_pieces
 from slm.tokenizers.nfc import to_nfc
-from slm.tokenizers.settings import END_OF_TEXT, SCHEMES, TokenizerSettings
+from slm.tokenizers.settings import DEFAULT_SETTINGS, END_OF_TEXT, SCHEMES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, parse_tokens, train_tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
@@ -265,7 +265,7 @@ def test_any_bytes_are_tokens_or_a_value_error(content: bytes) -> None:
     whole = b"".join(base64.b64encode(bytes([byte])) + b" %d\n" % byte for byte in range(256))
     for one in (content, whole + content):
         with contextlib.suppress(ValueError):
-            tokens = parse_tokens(one)
+            tokens = parse_tokens(one, DEFAULT_SETTINGS.scheme)
             assert len(set(tokens)) == len(tokens)
 
 
