@@ -122,9 +122,9 @@ def _runner(value: Value) -> str:
 
 
 def percent(value: Value) -> str:
-    """Returns a share with one decimal place, or with two if one would give 100."""
+    """Returns a share with one decimal place, and from 99.9 % on with two, where a tenth is much of what is lost."""
     one, two = (round(100 * float(value or 0), digits) for digits in (1, 2))
-    return f"{one:.1f} %" if one < 100 else f"{two:.2f} %" if two < 100 else "100 %"
+    return f"{one:.1f} %" if one < 99.9 else f"{two:.2f} %" if two < 100 else "100 %"
 
 
 FIELDS = (

@@ -33,6 +33,7 @@ FLOAT = "fp32"
 # Filled shares of the context that have words of their own, and how near a share must be.
 SHARES = {0.25: "a quarter", 0.5: "half", 0.75: "three quarters"}
 NEAR = 0.04
+EQUAL = 0.1  # how far the medians of two runners that are called as fast may be apart
 
 # Which warnings stand beside the sentences.
 RULE = (
@@ -142,16 +143,20 @@ def _speed_lead(own: Result, results: Sequence[Result]) -> float | None:
 
 
 def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
-    """Returns the clauses about the runtimes that are as fast, and about those that are ahead in a metric."""
+    """Returns the clauses about the runtimes that are as fast or too uneven to say, and about those that are ahead."""
     level: list[str] = []
+    uneven: list[str] = []
     ahead: dict[str, dict[str, float]] = {}
     for family, results in groups.items():
         found = {metric.topic: lead for metric in METRICS if (lead := _best(metric, results, own)) is not None}
         if found:
             ahead[family] = found
         if DECODE.topic not in found and _speed_lead(own, results) is None:
-            level.append(family)
+            gain = DECODE.gain(own, _fastest_speed(results)) or 0
+            (level if abs(gain - 1) <= EQUAL else uneven).append(family)
     clauses = [f"{in_a_list(level)} {'is' if len(level) == 1 else 'are'} as fast"] if level else []
+    if uneven:
+        clauses.append(f"{in_a_list(uneven)} cannot be told apart from it, because the rounds differ too much")
     parts: list[str] = []
     for family, found in sorted(ahead.items(), key=lambda pair: -max(pair[1].values())):
         where = in_a_list([f"{topic} ({times(lead)})" for topic, lead in found.items()])
