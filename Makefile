@@ -139,6 +139,7 @@ data/tinystories/dataset.json: | .venv/dev
 
 .venv/torch: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing PyTorch and the packages of the project: some minutes without output"
 	$(PIP) "$(TORCH)"
 	@touch $@
 

@@ -216,7 +216,7 @@ def verify(
         for line in comparison.lines():
             typer.echo(folded(line, 2))
     if not check.problems:
-        typer.echo(folded(f"{counted(check.files, 'file')}, every hash matches", 2))
+        typer.echo(folded(f"{counted(check.files, 'file')} and the manifest, every hash matches", 2))
     if opened.path.parent != SHIPPED_BUNDLES:
         parts = {"quality": checked, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}

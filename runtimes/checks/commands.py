@@ -146,7 +146,7 @@ def info(
         f"default for {manifest.target}: {manifest.default}",
         text_line(manifest.judged_on),
         "made with " + ", ".join(f"{name} {number}" for name, number in manifest.versions.items()),
-        f"{counted(len(manifest.files), 'file')}, every hash matches",
+        f"{counted(len(manifest.files), 'file')} and the manifest, every hash matches",
         f"manifest SHA-256 {opened.manifest_sha256}",
     ):
         typer.echo(folded(line, 2))

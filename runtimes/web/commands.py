@@ -71,7 +71,8 @@ def web(
             folder = out or DEFAULT_OUT
         server = stack.enter_context(SiteServer(folder, port)) if serve else None
         size = write_site(models, folder, force, log_line)
-        typer.echo(str(folder))
+        if out is not None or not serve:
+            typer.echo(str(folder))
         for model in models:
             parameters = f"{model.bundle.config.parameters / 1e6:,.1f} million parameters"
             typer.echo(f"{model.name:<12} {model.variant:<5} {model.bytes / 1e6:>8,.1f} MB  {parameters}")
@@ -85,4 +86,5 @@ def web(
                 f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000, and open http://localhost:8000/"
             )
         else:
+            typer.echo(server.url)
             run_server(server, log_line)

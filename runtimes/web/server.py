@@ -108,7 +108,7 @@ class SiteHandler(BaseHTTPRequestHandler):
 
 def serve(server: SiteServer, log: Log) -> None:
     """Serves a site until Ctrl-C, and opens a browser if there is a screen."""
-    log(f"{server.url}   (Ctrl-C ends it)")
+    log("Ctrl-C ends it")
     if _has_screen():
         webbrowser.open(server.url)
     try:

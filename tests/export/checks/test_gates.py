@@ -72,7 +72,7 @@ def test_a_whole_bundle_passes_and_says_what_was_measured(slmx: Slmx, whole: Pat
     assert "int4: passed; matrices: 9 quantized, 0 float; nodes in the graph: 31" in rows
     assert "fp32: passed; matrices: 0 quantized, 9 float; nodes in the graph: 30" in rows
     assert "torchscript: passed" in rows
-    assert rows[-1].endswith("files, every hash matches")
+    assert rows[-1].endswith("files and the manifest, every hash matches")
     assert "float model: the weights of its fp32 graph" in ran.stderr
     found = found_of(whole)
     assert (found["problems"], found["quality"]["not_read"]) == ([], [])

@@ -51,7 +51,7 @@ def test_the_plain_install_checks_hashes_and_structure(bundle: Path) -> None:
     assert ran.stdout.splitlines() == [
         "int8: opens, with the shape that the manifest lists",
         "fp32: opens, with the shape that the manifest lists",
-        "9 files, every hash matches",
+        "9 files and the manifest, every hash matches",
     ]
     found = json.loads((bundle / VERIFICATION_FILE).read_text("utf-8"))
     assert found["manifest_sha256"] == sha256_of(bundle / MANIFEST_FILE)
@@ -138,7 +138,7 @@ def test_an_archive_is_checked_and_left_alone(slmx: Slmx, bundle: Path, tmp_path
     before = sha256_of(archive)
     ran = slmx("verify", archive)
     assert ran.code == 0
-    assert ran.stdout.splitlines()[-1] == "9 files, every hash matches"
+    assert ran.stdout.splitlines()[-1] == "9 files and the manifest, every hash matches"
     assert sha256_of(archive) == before
     written = tmp_path / f"b é.slmx.{VERIFICATION_FILE}"
     assert json.loads(written.read_text("utf-8"))["manifest_sha256"] == sha256_of(bundle / MANIFEST_FILE)

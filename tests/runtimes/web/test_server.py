@@ -241,12 +241,18 @@ def test_serve_makes_the_site_and_ctrl_c_ends_it_quietly(tmp_path: Path, out: bo
     (tmp_path / "temporary").mkdir()
     environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "DISPLAY": ""}
     command = [*SLMX, "web", str(NANO), "--serve", "--port", str(port), *(["--out", "site"] if out else [])]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
     assert process.stderr is not None
     lines: list[str] = []
-    while not lines or not lines[-1].startswith(f"http://127.0.0.1:{port}/"):
-        lines.append(process.stderr.readline())
+    while not lines or lines[-1] != f"http://127.0.0.1:{port}/\n":
+        lines.append(process.stdout.readline())
         assert lines[-1], lines
+    assert (lines[0] == "site\n") == out
+    while process.stderr.readline() != "Ctrl-C ends it\n":
+        assert process.poll() is None
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/site.json")
     assert connection.getresponse().status == 200

@@ -1,6 +1,6 @@
 /** Opened models for several tests. */
 
-import { copyFileSync, mkdtempSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -65,7 +65,8 @@ export async function written(
  * @param change A statement about `m`, the module. The public API gets the module as it is.
  */
 export function sabotaged(change: string): URL {
-  const folder = mkdtempSync(join(tmpdir(), "slmx-web-"));
+  const folder = mkdtempSync(join(tmpdir(), "slmx-engine-test-"));
+  process.on("exit", () => rmSync(folder, { recursive: true, force: true }));
   copyFileSync(new URL("fallback.js", SCRIPTS), join(folder, "real.js"));
   writeFileSync(
     join(folder, "ort-wasm-simd-threaded.js"),
