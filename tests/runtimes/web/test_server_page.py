@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
+from runtimes.bundle.chat_template import CLOSING
 from runtimes.serve.endpoints.page import load_page
 from tests.chromium import IN_CHROMIUM
 from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
@@ -113,6 +114,36 @@ def test_go_on_try_again_undo_and_a_reload(page: Page, server: Whole) -> None:
     page.click("#undo")
     assert page.locator("#story").inner_text() == first
     assert page.input_value("#prompt") == "Then a dragon came."
+
+
+def answer_nothing(page: Page) -> None:
+    """Lets each story end at once, as one that the model takes to be over."""
+    choice = {"index": 0, "text": "", "token_ids": [], "finish_reason": "stop", "finish_detail": "end of text"}
+    body = f"data: {json.dumps({'seed': 1, 'choices': [choice]})}\n\ndata: [DONE]\n\n"
+    page.route("**/v1/completions", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+
+
+def test_a_passage_comes_back_if_the_next_attempt_writes_nothing(page: Page, server: Whole) -> None:
+    opened(page, server.url)
+    story = write(page, maxTokens="12")
+    answer_nothing(page)
+    page.click("#retry")
+    page.locator("#ending", has_text="the story is over").wait_for()
+    assert page.locator("#story").inner_text() == story
+    page.unroute_all()
+    page.click("#retry")
+    page.wait_for_selector(WRITTEN)
+    assert page.locator("#story .word").count() > 0
+
+
+def test_words_that_begin_with_a_closing_sign_follow_the_story_without_a_space(page: Page, server: Whole) -> None:
+    opened(page, server.url)
+    answer_nothing(page)
+    for words in ("Once", *sorted(CLOSING), "upon"):
+        page.fill("#prompt", words)
+        page.click("#write")
+        page.locator("#ending", has_text="the story is over").wait_for()
+    assert page.locator("#story").inner_text() == f"Once{''.join(sorted(CLOSING))} upon"
 
 
 def test_go_on_continues_the_whole_text(page: Page, server: Whole) -> None:

@@ -40,7 +40,10 @@ export interface ModelFiles {
   manifest: string;
 }
 
-/** What an engine knows about its start. `reason` says why the path is the public API. */
+/**
+ * What an engine knows about its start. `reason` says why the path is the public API. That path does not know its
+ * `heapBytes`, which are then 0.
+ */
 export interface EngineInfo {
   path: "zero-copy" | "public API";
   reason?: string;

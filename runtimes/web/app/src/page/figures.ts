@@ -48,7 +48,7 @@ export class Figures {
     const { model, info, result } = this;
     if (!model) return;
     const parts = [`${model.name} ${model.variant}${info ? `, ${megabytes(model.bytes)}` : " on this server"}`];
-    if (info) parts.push(`${megabytes(info.heapBytes)} of memory`);
+    if (info?.heapBytes) parts.push(`${megabytes(info.heapBytes)} of memory`);
     if (info && info.path !== "zero-copy") parts.push(`slow path: ${info.reason ?? "the quick one is not available"}`);
     if (result && result.tokens > 1 && result.decodeMs > 0) {
       parts.unshift(`${Math.round(((result.tokens - 1) * 1000) / result.decodeMs).toLocaleString("en")} tokens/s`);

@@ -220,7 +220,7 @@ export class Page {
 
   private written(result: StoryResult): void {
     const nothing = result.tokens === 0;
-    if (nothing) this.story.dropEmpty();
+    if (nothing) this.dropEmpty();
     this.finish(endingOf(result, this.blockSize, nothing));
   }
 

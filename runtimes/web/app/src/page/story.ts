@@ -75,7 +75,7 @@ export class Story {
   /** Adds a person's text. A space is put before it if the story does not end with one. */
   addPerson(text: string): void {
     const before = this.text;
-    const needsSpace = before !== "" && !/\s$/.test(before) && !/^[\s.,;:!?'’”)]/.test(text);
+    const needsSpace = before !== "" && !/\s$/.test(before) && !/^[\s.,;:!?)\]}'’”…]/.test(text);
     this.open({ by: "person", text: needsSpace ? ` ${text}` : text, ids: [], model: "" });
   }
 
