@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from runtimes.bundle.chat_template import needs_space
 from runtimes.engine.generator import Generator
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.counted import counted
@@ -130,7 +131,7 @@ def _take_line(story: InteractiveStory, added: str, write: WriteText, log: Log) 
     elif added.startswith("/"):
         _log_lines(story.help, log)
     else:
-        joined = f" {added}" if added and story.text and not story.text[-1].isspace() else added
+        joined = f" {added}" if needs_space(story.text, added) else added
         write(joined)
         story.go_on(joined, write)
 

@@ -62,6 +62,12 @@ def test_each_turn_goes_on_from_the_whole_story(generator: Generator) -> None:
     assert text == story
 
 
+def test_words_that_begin_with_a_closing_sign_follow_the_story_without_a_space(generator: Generator) -> None:
+    story = InteractiveStory(generator, GenerationConfig(1), GREEDY, "Once")
+    write_turns(story, [", said Tom", "\N{HORIZONTAL ELLIPSIS}", "and"], lambda piece: None, lambda line: None)
+    assert [added for added, _ in story.turns] == ["", ", said Tom", "\N{HORIZONTAL ELLIPSIS}", " and"]
+
+
 def test_a_turn_is_written_again_with_another_seed_and_removed(generator: Generator) -> None:
     story = InteractiveStory(generator, GenerationConfig(12), SamplingParams(1.5, 0, 1.0, seed=1))
     story.go_on("Once", lambda piece: None)
