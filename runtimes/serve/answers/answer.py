@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from runtimes.requests.errors import RequestError
 from runtimes.serve.answers.events import DONE, WAITING, EventStream, event
-from runtimes.serve.answers.follower import Follower
+from runtimes.serve.answers.follower import HEARTBEAT_SECONDS, Follower
 from runtimes.serve.answers.state import client_of, state_of
 from runtimes.serve.answers.work import Work
 from runtimes.serve.protocol.errors import ClientGoneError, describe, error_body
@@ -101,7 +101,7 @@ class Answer:
         yield DONE
 
     async def _events(self, follower: Follower) -> AsyncGenerator[bytes, None]:
-        work, held = self._work, list[Update]()
+        work, held, sent = self._work, list[Update](), time.monotonic()
         rest = {"usage": None} if work.asked.include_usage else {}
         head = {**self._head, **self._form.extra}
         async for updates in follower.updates():
@@ -109,17 +109,18 @@ class Answer:
                 self._record(place, update)
                 if place < work.first_score:
                     held.append(update)
-            if work.scores_prompts and len(work.scores) < len(work.begun.prompt_ids):
-                continue  # a choice begins with the score of its prompt
-            parts = [self._form.choice(update, ending(update.completion)) for update in held]
-            held.clear()
+            parts: list[Choice | None] = []
+            if not work.scores_prompts or len(work.scores) == len(work.begun.prompt_ids):
+                parts = [self._form.choice(update, ending(update.completion)) for update in held]
+                held.clear()  # a choice begins with the score of its prompt, so before that all are held
             found = b""
             for part in parts:
                 if part is not None:
                     found += event({**head, "choices": [part], **rest})
                     head = self._head
-            if found or not updates:
+            if found or not updates or time.monotonic() > sent + HEARTBEAT_SECONDS:
                 yield found or WAITING
+                sent = time.monotonic()
         if work.score_only:
             for choice in self._only_scored():
                 yield event({**head, "choices": [choice], **rest})

@@ -103,16 +103,15 @@ class Follower:
         self._news.set()
 
     async def updates(self) -> AsyncIterator[list[tuple[int, Update]]]:
-        """Yields what is new, each update with the place of its job. An empty list says that the jobs still wait.
+        """Yields what is new, each update with the place of its job, and an empty list if nothing comes for 5 seconds.
 
         Raises:
             ClientGoneError: The client closed its connection.
             OutOfTimeError: The time is over.
         """
-        begun = False
         while not all(job.done for job in self.jobs):
             try:
-                await asyncio.wait_for(self._news.wait(), None if begun else HEARTBEAT_SECONDS)
+                await asyncio.wait_for(self._news.wait(), HEARTBEAT_SECONDS)
             except asyncio.TimeoutError:
                 yield []
                 continue
@@ -121,7 +120,6 @@ class Follower:
                 raise ClientGoneError("the client is gone")
             found = [(place, update) for place, job in enumerate(self.jobs) for update in job.take()]
             if found:
-                begun = True
                 yield found
             if self._is_late and not all(job.done for job in self.jobs):
                 raise OutOfTimeError(self._seconds)

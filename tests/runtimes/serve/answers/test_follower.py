@@ -1,4 +1,4 @@
-"""The event loop is woken once for all that comes together, and nothing is forgotten."""
+"""The event loop is woken once for all that comes together, nothing is forgotten, and a silence is told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from runtimes.serve.answers.follower import Waker
+from runtimes.serve.answers import follower
+from runtimes.serve.answers.follower import Follower, Waker
+from runtimes.serve.scheduler.job import Job, Update
 
 
 def set_all(waker: Waker, events: Sequence[asyncio.Event]) -> None:
@@ -49,3 +51,32 @@ def test_no_event_is_forgotten_while_the_loop_runs() -> None:
         thread.join()
 
     asyncio.run(main())
+
+
+class SetAside(Job):
+    """A job that has written something and then waits for its turn."""
+
+    def __init__(self) -> None:
+        super().__init__("client", [], lambda: None, lambda job: None)
+        self._updates.append(Update(0, "Once", [1], [], []))
+
+
+def test_a_story_that_is_set_aside_is_told_to_wait_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "HEARTBEAT_SECONDS", 0.01)
+
+    async def forever() -> dict[str, str]:
+        await asyncio.sleep(3600)
+        return {"type": "http.disconnect"}
+
+    async def main() -> list[list[str]]:
+        found: list[list[str]] = []
+        with Follower(forever, 60.0) as follows:
+            follows.jobs.append(SetAside())
+            follows.notify()
+            async for updates in follows.updates():
+                found.append([update.text for _, update in updates])
+                if len(found) == 3:
+                    break
+        return found
+
+    assert asyncio.run(asyncio.wait_for(main(), 20)) == [["Once"], [], []]

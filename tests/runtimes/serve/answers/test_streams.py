@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +14,9 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra [serve]")
 
 from runtimes.engine.generator import Generator
-from runtimes.serve.answers import follower
+from runtimes.serve.answers import answer, follower
+from runtimes.serve.scheduler.job import Job
+from runtimes.serve.scheduler.scheduler import Scheduler
 from tests import bundles
 from tests.runtimes.serve.servers import ENDLESS, Json, Served, read_events, serving
 
@@ -164,6 +166,22 @@ def test_a_client_that_leaves_the_queue_is_never_served(small_server: Served, mo
         small_server.wait_until(lambda: small_server.scheduler.figures().waiting == 0)
         assert small_server.scheduler.figures().running == 1
     small_server.wait_until_idle()
+
+
+def test_a_stream_that_waits_for_the_score_of_its_prompt_says_so(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: Scheduler, ids: object, client: str, notify: Callable[[], None], top_logprobs: int) -> Job:
+        return Job(client, [], notify, lambda job: None)
+
+    asked: Json = {"prompt": "Once", "echo": True, "logprobs": 0, "stream": True}
+    monkeypatch.setattr(Scheduler, "score", never)
+    for module, seconds in ((answer, 0.0), (follower, 0.02)):  # while its story is written, and after its end
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "HEARTBEAT_SECONDS", seconds)
+            with server.http.stream("POST", COMPLETIONS, json=asked) as response:
+                assert next(response.iter_lines()) == ": waiting"
+            server.wait_until_idle()
 
 
 def test_a_full_queue_is_told_with_the_time_to_wait(small_server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
