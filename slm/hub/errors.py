@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 from slm.console.errors import SlmxError, needs
 from slm.hub.name import HubName
+from slm.storage.disk import FULL
 from slm.storage.json_reader import as_plain_text
 
 CUT = ("ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError", "ReadError")
@@ -104,9 +105,9 @@ def _translate(error: BaseException, name: HubName, file: str | None) -> HubErro
         return HubUnreachable(name, "HF_HUB_OFFLINE is set", "unset it where there is a connection")
     if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError | TimeoutError):
         where = error.filename if isinstance(error.filename, str) else constants.HF_HUB_CACHE
-        return HubError(
-            name, f"cannot write {where} ({error.strerror}); make room there, or set HF_HOME to another disk"
-        )
+        is_full = error.errno in FULL
+        advice = "make room there, or set HF_HOME to another disk" if is_full else "set HF_HOME to another folder"
+        return HubError(name, f"cannot write {where} ({error.strerror}); {advice}")
     if isinstance(error, errors.FileMetadataError | ValueError | KeyError):
         return HubError(name, f"{hub} does not answer as a hub does; check HF_ENDPOINT and the connection")
     kind = type(error).__name__

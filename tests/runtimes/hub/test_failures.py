@@ -223,7 +223,7 @@ def test_a_home_that_cannot_be_written(client: Client) -> None:
     )
     line = client.refuses("pull", NAME, HF_HOME=str(file))
     assert line.startswith(f"{NAME}: cannot write {file}")
-    assert line.endswith("(Not a directory); make room there, or set HF_HOME to another disk")
+    assert line.endswith("(Not a directory); set HF_HOME to another folder")
 
 
 @pytest.mark.slow
