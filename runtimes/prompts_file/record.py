@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtimes.requests.fields import LARGEST_SEED
 from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, parse_json
 
@@ -70,6 +71,7 @@ class Record:
                     fields = Fields(parse_json(line))
                     if settings is None:
                         fields.integer("format", FORMAT, FORMAT)
+                        fields.integer("seed", most=LARGEST_SEED)
                         settings = {key: fields.value(key) for key in fields}
                     else:
                         last = Checkpoint(fields.integer("line"), fields.sha256("sha256"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Sha
 from runtimes.prompts_file.record import SUFFIX, Checkpoint
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
+from runtimes.requests.fields import LARGEST_SEED
 from runtimes.types import Settings
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
@@ -43,7 +45,7 @@ class PromptsJob:
 
     Raises:
         UsageError: A line cannot have these settings, a shard has no seed, the file of prompts would be replaced, or
-            the file of stories has the name of a text.
+            the file of stories is a folder or has the name of a text.
     """
 
     prompts: Path
@@ -56,8 +58,12 @@ class PromptsJob:
     def __post_init__(self) -> None:
         if self.shard is not None and self.settings.get("seed") is None:
             raise UsageError("--shard needs --seed: give all shards the same, so that together they are one run")
+        if (self.settings.get("seed") or 0) > LARGEST_SEED:
+            raise UsageError(f"--seed must be at most {LARGEST_SEED} with --prompts, not {self.settings['seed']}")
+        if os.path.isdir(self.out):
+            raise UsageError(f"--out {self.out}: a folder; name a file, such as {self.out / 'stories.jsonl'}")
         written = (self.out, self.out.with_name(self.out.name + SUFFIX))
-        if self.out.name and any(is_input(self.prompts, path) for path in written):
+        if any(is_input(self.prompts, path) for path in written):
             raise UsageError(f"--out {self.out}: it would replace the file of prompts; choose another --out")
         if self.out.suffix in TEXT_SUFFIXES:
             raise UsageError(f"--out {self.out}: its lines are JSON; name it {self.out.with_suffix('.jsonl')}")

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtimes.prompts_file.record import SUFFIX, Checkpoint, Record, Settings, difference, encode_settings
+from runtimes.requests.fields import LARGEST_SEED
 from slm.console.counted import count_stories
 from slm.console.errors import SlmxError
-from slm.storage.disk import sync
+from slm.storage.disk import FULL, sync
 from slm.storage.json_reader import Fields, parse_json
 
 SYNC_SECONDS = 10.0
@@ -92,7 +93,7 @@ class StoriesFile:
             raise SlmxError(
                 f"{path}: holds stories of another run: {other}; choose another --out, or add --force to begin anew"
             )
-        self.seed = Fields(settings).integer("seed", most=2**70)
+        self.seed = Fields(settings).integer("seed", most=LARGEST_SEED)
         self._settings = settings
         self.last = record.last if record is not None else None
         self._record_bytes = record.bytes if record is not None else 0
@@ -227,8 +228,9 @@ class StoriesFile:
 
     def _unwritable(self, error: OSError) -> SlmxError:
         stories, command = self.kept()
+        advice = "make room" if error.errno in FULL else "check the disk and its permissions"
         return SlmxError(
-            f"{self.path}: cannot write ({error.strerror}); it keeps {stories}; make room, and {command} goes on"
+            f"{self.path}: cannot write ({error.strerror}); it keeps {stories}; {advice}, and {command} goes on"
         )
 
 

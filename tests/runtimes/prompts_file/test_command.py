@@ -204,6 +204,11 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert "stories.txt: its lines are JSON; name it stories.jsonl" in slmx.refuses(*named_text, code=2)
     assert "no.txt: No such file" in slmx.refuses(*begin, "--prompts", "no.txt", "--out", "o.jsonl")
     assert "not a regular file" in slmx.refuses(*begin, "--prompts", prompts, "--out", "/dev/null")
+    for folder in (".", "/", ".."):
+        line = slmx.refuses(*begin, "--prompts", prompts, "--out", folder, code=2)
+        assert line == f"--out {folder}: a folder; name a file, such as {Path(folder) / 'stories.jsonl'}"
+    most = "--seed must be at most 9223372036854775807 with --prompts, not 9223372036854775808"
+    assert slmx.refuses(*whole, "--seed", str(2**63), code=2) == most
     assert "no file of prompts here" in slmx.refuses(*begin, "--prompts", tmp_path, "--out", "o.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.txt"]
     ran = slmx(*whole, "--max-tokens", "3", "--seed", "1")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -107,6 +109,32 @@ def test_a_file_of_someone_else_is_refused(out: Path) -> None:
         assert refused(out, force) == f"{out}: exists already, without the record of a run{never}"
         record.unlink()
         assert refused(out, force) == f"{out}: exists already, without the record of a run{never}"
+
+
+@pytest.mark.parametrize("seed", ['"x"', "null", "-5", "1.5", str(2**63)])
+def test_a_record_with_a_seed_that_is_none_is_refused(out: Path, seed: str) -> None:
+    record = out.with_name("o.jsonl.run")
+    record.write_text(record.read_text().replace('"seed": 1', f'"seed": {seed}'))
+    assert "not the record of a run (seed is not a whole number" in refused(out)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EDQUOT, "make room"), (errno.EIO, "check the disk and its permissions")]
+)
+def test_a_disk_that_fails_is_told_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def fail(folder: Path) -> None:
+        raise OSError(number, os.strerror(number), folder)
+
+    monkeypatch.setattr("runtimes.prompts_file.writer.sync", fail)
+    file = StoriesFile(tmp_path / "o.jsonl", SETTINGS, 0, False)
+    file.open()
+    with pytest.raises(SlmxError) as caught:
+        file.begin()
+    file.close()
+    said = f"{file.path}: cannot write ({os.strerror(number)}); it keeps 0 stories; "
+    assert str(caught.value) == f"{said}{advice}, and the same command goes on"
 
 
 def test_a_record_of_someone_else_is_refused_without_stories(tmp_path: Path) -> None:
