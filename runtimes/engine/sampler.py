@@ -241,7 +241,8 @@ class Sampler:
         return Kept(ids, values, ranked, masses, len(ranked) - 1)
 
     def _weights(self, logits: FloatArray) -> npt.NDArray[np.float64]:
-        weights: npt.NDArray[np.float64] = np.exp(
-            (logits - logits.max()).astype(np.float64) / self.sampling.temperature
-        )
+        highest = logits.max()
+        if not isfinite(highest):
+            raise FloatingPointError
+        weights: npt.NDArray[np.float64] = np.exp((logits - highest).astype(np.float64) / self.sampling.temperature)
         return weights

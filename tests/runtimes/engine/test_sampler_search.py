@@ -140,6 +140,7 @@ def test_every_draw_is_that_of_a_full_sort(
         SamplingParams(0.8, 40, 1.0),
         SamplingParams(0.8, 0, 0.9),
         SamplingParams(1.0, 0, 1.0, 0.1),
+        SamplingParams(1.0, 0, 1.0),
     ],
 )
 def test_one_logit_that_is_no_number_is_an_error(sampling: SamplingParams, size: int, bad: float) -> None:
