@@ -30,4 +30,4 @@ def most_likely(logits: FloatArray, count: int, total: float) -> dict[int, float
     """
     ids = np.argpartition(logits, -count)[-count:] if count < len(logits) else np.arange(len(logits))
     ids = ids[np.lexsort((ids, -logits[ids]))]
-    return dict(zip(ids.tolist(), (logits[ids] - np.float32(total)).tolist(), strict=True))
+    return dict(zip(ids.tolist(), (logits[ids].astype(np.float64) - total).tolist(), strict=True))
