@@ -35,6 +35,14 @@ def check_least(name: str, value: object, least: int) -> None:
         raise UsageError(f"{name} must be at least {least}, not {value}")
 
 
+def make_plain(settings: object, *names: str) -> None:
+    """Makes whole numbers of frozen settings ints, unless they are None. Those of numpy overflow, and are no seeds."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None:
+            object.__setattr__(settings, name, int(value))
+
+
 def as_texts(name: str, value: object) -> tuple[str, ...]:
     """Returns one text or several as a tuple; UsageError if a value is neither."""
     texts = (value,) if isinstance(value, str) else value
@@ -117,6 +125,7 @@ class LogitsRules:
             raise UsageError(f"no-repeat n-gram must be 0 (off) or more, not {self.no_repeat_ngram}")
         if self.min_tokens < 0:
             raise UsageError(f"min tokens must be 0 (off) or more, not {self.min_tokens}")
+        make_plain(self, "no_repeat_ngram", "min_tokens")
         if not isinstance(self.logit_bias, Mapping):
             raise UsageError(f"logit bias must be a mapping of ids to numbers, not {ascii(self.logit_bias)[:80]}")
         for token, value in self.logit_bias.items():
@@ -180,6 +189,7 @@ class SamplingParams:
             raise UsageError(f"min-p must lie between 0 (off) and 1, not {self.min_p}")
         if self.seed is not None and self.seed < 0:
             raise UsageError(f"seed must be 0 or more, not {self.seed}")
+        make_plain(self, "top_k", "seed")
 
 
 @dataclass(frozen=True)
@@ -216,6 +226,7 @@ class GenerationConfig:
         check_least("top logprobs", self.top_logprobs, 0)
         if self.max_tokens is not None:
             check_least("max tokens", self.max_tokens, 1)
+        make_plain(self, "max_tokens", "top_logprobs")
         for name in ("logprobs", "ignore_eos"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(

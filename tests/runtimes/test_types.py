@@ -125,6 +125,16 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert (config.max_tokens, sampling.temperature) == (3, 0.5)
 
 
+def test_a_story_with_whole_numbers_of_numpy_is_the_one_with_those_of_python() -> None:
+    numbers = {"seed": 5, "top_k": 40, "max_tokens": 6, "min_tokens": 3, "no_repeat_ngram": 2, "top_logprobs": 1}
+    small: dict[str, Any] = {name: np.uint8(number) for name, number in numbers.items()}
+    plain: dict[str, Any] = dict(numbers)
+    with load() as generator:
+        found, expected = generator.generate(**small), generator.generate(**plain)
+    assert (found.ids, found.top_logprobs) == (expected.ids, expected.top_logprobs)
+    assert type(found.stats.seed) is int
+
+
 @pytest.mark.parametrize(
     ("wrong", "line"),
     [
