@@ -120,18 +120,22 @@ def find_entry(name: str) -> Entry:
             raise SlmxError(f"{name}: it is a part of slmx itself, which pip removes")
         if path.is_symlink():
             raise SlmxError(f"{path}: a link to a bundle; delete the link yourself")
-        if foreign := _foreign(path):
-            raise SlmxError(f"{path}: {foreign} was added or changed there, so nothing was removed; delete it yourself")
+        if why := _change(path):
+            raise SlmxError(f"{path}: {why}, so nothing was removed; delete it yourself")
         return entry
     raise SlmxError(f"{name}: slmx removes only bundles that slmx list shows; delete this one yourself")
 
 
-def _foreign(path: Path) -> str | None:
-    """Finds a file that was not there when slmx wrote a bundle, or was changed since; None if there is none."""
+def _change(path: Path) -> str | None:
+    """Says how a bundle differs from what slmx wrote; None if it does not."""
     if path.is_dir():
-        return foreign_file(path, BUNDLE_LISTING)
-    problems = Bundle.open(path).problems()
-    return problems[0] if problems else None
+        foreign = foreign_file(path, BUNDLE_LISTING)
+        return foreign and f"{foreign} was added or changed there"
+    try:
+        changed = bool(Bundle.open(path).problems())
+    except SlmxError:
+        changed = True
+    return "the archive is not as slmx wrote it" if changed else None
 
 
 def remove_bundle(entry: Entry) -> None:

@@ -8,6 +8,7 @@ import pty
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,21 @@ def test_a_file_that_is_not_of_slmx_keeps_the_bundle(slmx: Slmx, strange: str) -
     (MINE / strange).write_text("mine")
     assert slmx.refuses_unchanged("rm", "mine", "--yes") == (
         f"{MINE}: {strange} was added or changed there, so nothing was removed; delete it yourself"
+    )
+
+
+@pytest.mark.parametrize("content", ["an added file", "half an archive"])
+def test_an_archive_that_is_not_as_slmx_wrote_it_is_kept(slmx: Slmx, content: str) -> None:
+    path = Path("bundles/packed.slmx")
+    path.parent.mkdir()
+    Path(shutil.make_archive("packed", "zip", MICRO)).rename(path)
+    if content == "an added file":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("notes.txt", "mine")
+    else:
+        path.write_bytes(path.read_bytes()[:1000])
+    assert slmx.refuses_unchanged("rm", "packed.slmx", "--yes") == (
+        f"{path}: the archive is not as slmx wrote it, so nothing was removed; delete it yourself"
     )
 
 
