@@ -95,6 +95,20 @@ def copy_of(bundle: Path, target: Path) -> Path:
     return Path(shutil.copytree(bundle, target))
 
 
+def with_torchscript(bundle: Path, target: Path, alone: bool = False) -> Path:
+    """A copy of a bundle that lists torchscript too, or nothing else. Its file is missing."""
+    copy = copy_of(bundle, target)
+    manifest = json.loads((copy / MANIFEST_FILE).read_text("utf-8"))
+    files, variants, file = manifest["files"], manifest["variants"], VARIANTS["torchscript"].file
+    files[file] = files[VARIANTS["int8"].file]
+    torchscript = {"torchscript": {**variants["int8"], "file": file}}
+    if alone:
+        edit_manifest(copy, files=files, variants=torchscript, default="torchscript")
+    else:
+        edit_manifest(copy, files=files, variants=variants | torchscript)
+    return copy
+
+
 def session(bundle: Path, variant: str = "fp32") -> Session:
     """A session of one variant."""
     opened = Bundle.open(bundle)

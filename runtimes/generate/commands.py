@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
-from runtimes.bundle.variants import VARIANTS
+from runtimes.bundle.variants import ONNX_VARIANTS
 from runtimes.generate.prompt_input import as_utf8, read_prompt, standard_input
 from runtimes.types import (
     MAX_STORIES,
@@ -42,13 +42,12 @@ def _parse_bias(pairs: list[str]) -> dict[int, float]:
 
 
 def _complete_variant(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completes the name of a variant from those of the bundle on the command line, or else from all."""
-    from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+    """Completes the name of a variant from those of the bundle on the command line, or else from all of onnxruntime."""
+    from runtimes.bundle.store import Bundle
 
-    names = list(VARIANTS)
+    names = list(ONNX_VARIANTS)
     with suppress(SlmxError, OSError):
-        manifest = find_bundle(ctx.params.get("bundle"), say=False) / MANIFEST_FILE
-        names = list(Manifest.read(manifest.read_bytes(), str(manifest)).variants)
+        names = Bundle.open(find_bundle(ctx.params.get("bundle"), say=False)).variants
     return [name for name in names if name.startswith(incomplete)]
 
 

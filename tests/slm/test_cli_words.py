@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,11 +13,13 @@ import pytest
 from benchmarks.peers.registry import PEERS, RUNTIMES
 from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, RECIPES
 from export.targets import TARGETS
+from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.variants import ONNX_VARIANTS
 from slm import __version__
 from slm.cli import COMMANDS, GREETING, GROUPS
 from slm.console.usage import COMMANDS_ELSEWHERE
 from slm.presets import PRESETS
-from tests.bundles import Slmx
+from tests.bundles import Slmx, with_torchscript
 from tests.conftest import run_slmx
 from tests.error_lines import said
 
@@ -168,8 +171,15 @@ def test_the_shell_completes_variants_of_the_default_bundle_and_says_nothing(tmp
     bundle = tmp_path / "bundles" / "nano"
     bundle.mkdir(parents=True)
     (bundle / "manifest.json").write_text("no manifest")
-    assert "int4" in completed("slmx generate --variant ", tmp_path)
+    assert completed("slmx generate --variant ", tmp_path) == [*ONNX_VARIANTS]
     assert os.listdir(tmp_path) == ["bundles"]
+
+
+def test_the_shell_completes_the_variants_that_a_bundle_can_write_with(tmp_path: Path) -> None:
+    folder = with_torchscript(SHIPPED_BUNDLES / "nano", tmp_path / "b")
+    assert completed("slmx generate --bundle b --variant ", tmp_path) == ["int8"]
+    Path(shutil.make_archive(str(folder), "zip", folder)).rename(tmp_path / "b.slmx")
+    assert completed("slmx generate --bundle b.slmx --variant ", tmp_path) == ["int8"]
 
 
 @pytest.mark.parametrize("given", [["--out", ""], ["--out="], ["--checkpoint", "", "--out", "b"]])
