@@ -72,6 +72,7 @@ def doctor(
     kind = "signed, which this processor multiplies" if exact else "unsigned: it does not multiply signed weights"
     tell("weights", f"those of int8 are {kind} exactly")
     opened = Bundle.open(find_bundle(bundle))
+    default = opened.choose()
     held = find_pin(opened, this_cpu())
     typer.echo(f"measuring {', '.join(opened.variants)} ({opened.manifest.title})", err=True)
     watch = BusyWatch()
@@ -83,7 +84,8 @@ def doctor(
     for way, samples in measured.items():
         speed = f"{1 / samples.median:>8,.0f} tokens/s, spread {samples.spread:.0%}"
         tell(way.variant, f"{counted(way.threads, 'thread'):<10} {speed}")
-    usual = Way(opened.variants[0], default_threads(len(opened.model_bytes(opened.variants[0]))))
+    default_file = opened.manifest.files[opened.manifest.variants[default].file]
+    usual = Way(default, default_threads(default_file.bytes))
     kept, equal = choose(measured, usual)
     limit = f"of those that lose at most {MOST_LOSS:.0%}"
     if equal:

@@ -168,6 +168,13 @@ def test_the_command_says_which_way_is_best_and_which_is_the_default(slmx: Slmx,
     assert told["pinned"].startswith("nothing for this bundle")
 
 
+def test_a_bundle_for_pytorch_alone_is_one_line(slmx: Slmx, tmp_path: Path) -> None:
+    bundle = bundles.with_torchscript(bundles.shipped_bundle(), tmp_path / "b", alone=True)
+    ran = slmx("doctor", "--bundle", bundle)
+    said = f"slmx: {bundle}: no variant for onnxruntime in this bundle; export it again with --int8\n"
+    assert (ran.code, ran.stderr) == (1, said)
+
+
 @pytest.mark.parametrize(
     ("measured", "kept", "equal"),
     [
