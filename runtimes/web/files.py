@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -27,6 +28,8 @@ TYPES = {
 }
 # The packed copies of a file, the smallest first: the name of the coding in HTTP, and the suffix of the copy.
 CODINGS = (("br", ".br"), ("gzip", ".gz"))
+# The weight of a coding that a browser does not accept (RFC 9110, section 12.4.2).
+ZERO = re.compile(r"q=0(\.0{0,3})?")
 HEADERS = {
     "Cache-Control": "no-cache",
     # With these three the page is cross-origin isolated, which threads in WebAssembly need.
@@ -108,7 +111,7 @@ def accepted_codings(accepted: str) -> frozenset[str]:
     found = set()
     for item in accepted.split(","):
         name, *parameters = (part.strip().lower() for part in item.split(";"))
-        if not any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00") for parameter in parameters):
+        if not any(ZERO.fullmatch(parameter) for parameter in parameters):
             found.add(name)
     return frozenset(found)
 

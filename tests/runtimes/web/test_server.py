@@ -96,6 +96,8 @@ def test_every_file_has_its_type_and_the_headers_of_an_isolated_page(
         ("GZIP", "gzip"),
         ("gzip;q=0.5, br;q=0", "gzip"),
         ("br; q=0.0, gzip; q=0", None),
+        ("br;q=0.000, gzip;Q=0.", None),
+        ("br;q=0.001", "br"),
         ("identity", None),
         ("", None),
         ("brotli, x-gzip, ;;,q=", None),
