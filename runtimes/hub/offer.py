@@ -157,7 +157,7 @@ def _named(snapshot: Snapshot, folder: Path | None = None) -> Iterator[None]:
         raise
     except SlmxError as error:
         text = str(error)
-        for path in (snapshot.folder, folder):
+        for path in filter(None, (snapshot.folder, folder)):
             text = text.replace(str(path), str(snapshot.name))
         raise SlmxError(text) from error
 

@@ -143,6 +143,12 @@ def test_an_archive_that_is_damaged_missing_or_not_signed(
     assert client.misused("pull", NAME, "--file", "../tales.slmx").startswith("--file ../tales.slmx: no name of a file")
 
 
+def test_only_the_folder_of_the_cache_becomes_the_name_of_the_repository(hub: Hub, client: Client) -> None:
+    hub.add(NAME, {"NoneSuch.slmx": b"notes"})
+    line = client.refuses("pull", NAME, "--file", "NoneSuch.slmx")
+    assert line.startswith(f"{NAME}/NoneSuch.slmx: neither the folder of a bundle nor a whole zip archive of one")
+
+
 def test_a_damaged_archive_in_the_cache_is_brought_again(hub: Hub, client: Client, tmp_path: Path) -> None:
     hub.add(NAME, packed(NANO, tmp_path))
     client.works("pull", NAME, "--file", "tales.slmx", "--out", "first")
