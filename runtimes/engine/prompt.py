@@ -57,5 +57,6 @@ def _checked(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
 
 def _too_long(length: str, block_size: int) -> SlmxError:
     return SlmxError(
-        f"the prompt is {length}, the context holds {block_size:,} tokens; shorten it, or use --on-full slide"
+        f"the prompt is {length}, the context holds {block_size:,} tokens; "
+        'shorten it, or set on_full to "slide" (--on-full slide)'
     )

@@ -200,7 +200,8 @@ def generate(
     generator = _open_generator(bundle, variant, threads, allow_special, require_signature)
     output = StoryOutput(generator, as_json, save)
     if interactive:
-        output.write_in_turns(InteractiveStory(generator, config, sampling, beginning), standard_input())
+        lines = standard_input("-i reads the lines of the story from it, so leave it open")
+        output.write_in_turns(InteractiveStory(generator, config, sampling, beginning), lines)
         return
     if count > 1:
         stories = output.write_batch(Batch(generator, [beginning] * count, config, sampling))

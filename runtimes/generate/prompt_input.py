@@ -57,10 +57,17 @@ def as_utf8(argument: str) -> str:
     return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
-def standard_input() -> io.TextIOWrapper:
-    """Returns standard input. Its bytes that are not UTF-8 become lone surrogates. SlmxError if it is closed."""
+def standard_input(advice: str) -> io.TextIOWrapper:
+    """Returns standard input. Its bytes that are not UTF-8 become lone surrogates.
+
+    Args:
+        advice: What to do if it is closed, for the message.
+
+    Raises:
+        SlmxError: It is closed.
+    """
     if not isinstance(sys.stdin, io.TextIOWrapper):
-        raise SlmxError("standard input is closed: give the prompt as an argument or with --prompt-file")
+        raise SlmxError(f"standard input is closed: {advice}")
     sys.stdin.reconfigure(errors="surrogateescape")
     return sys.stdin
 
@@ -76,7 +83,7 @@ def _is_piped() -> bool:
 
 def _read_standard_input() -> bytes:
     """Reads standard input to its end or to the limit, and says so if nothing has come for a while."""
-    stream = standard_input()
+    stream = standard_input("give the prompt as an argument or with --prompt-file")
     line = "reading the prompt from standard input; < /dev/null starts without a prompt"
     timer = threading.Timer(SILENT_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
     timer.daemon = True

@@ -142,7 +142,7 @@ def test_a_prompt_that_does_not_fit_is_one_line(bundle: Path, tmp_path: Path) ->
     assert (ran.returncode, ran.stdout) == (1, "")
     (line,) = ran.stderr.splitlines()
     assert line.startswith("slmx: the prompt is ")
-    assert line.endswith("the context holds 64 tokens; shorten it, or use --on-full slide")
+    assert line.endswith('the context holds 64 tokens; shorten it, or set on_full to "slide" (--on-full slide)')
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such arguments themselves")

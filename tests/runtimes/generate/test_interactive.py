@@ -265,6 +265,7 @@ def test_a_byte_that_is_not_utf_8_on_its_input_loses_nothing(bundle: Path, tmp_p
 
 
 def test_a_closed_input_is_one_line(bundle: Path, tmp_path: Path) -> None:
+    advice = {"-i": "-i reads the lines of the story from it, so leave it open", "-": "give the prompt as an argument"}
     for arguments in (("-i", "Once"), ("-",)):
         ran = subprocess.run(
             [*CLOSED, "generate", *arguments, "--bundle", str(bundle)],
@@ -275,5 +276,5 @@ def test_a_closed_input_is_one_line(bundle: Path, tmp_path: Path) -> None:
             check=False,
         )
         assert ran.returncode == 1
-        assert ran.stderr.startswith("slmx: standard input is closed: ")
+        assert ran.stderr.startswith(f"slmx: standard input is closed: {advice[arguments[0]]}")
         assert len(ran.stderr.splitlines()) == 1
