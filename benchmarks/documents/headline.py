@@ -32,8 +32,8 @@ def quality() -> str:
     training = json.loads((PRETRAINED / "nano" / "training.json").read_text("utf-8"))
     part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]
     lines = [
-        "Quality is the float model's bits per byte divided by those of the variant. The text is that of the report,",
-        f"the beginning of the validation text, which is easier than the rest: nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
+        "Quality is the float model's bits per byte divided by those of the variant, on the start of the validation",
+        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
         "([docs/quality-figures.md](docs/quality-figures.md)).",
     ]
     if kept:

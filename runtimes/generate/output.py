@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -234,6 +235,8 @@ def _report(generator: Generator, stories: list[Completion], asked: int) -> None
         seconds = [story.stats.time_to_first_token + story.stats.decode_seconds for story in stories]
         speed = f", {tokens / max(seconds):,.0f} tokens/s together" if tokens else ""
         number = f"{len(stories):,} of {count_stories(asked)}" if len(stories) < asked else count_stories(asked)
-        figures = f"{number}, {counted(tokens, 'token')}{speed}"
+        stops = Counter(story.stats.stop for story in stories if story.stats.stop != "end of text")
+        others = "".join(f", {count:,} stopped by {stop}" for stop, count in stops.items())
+        figures = f"{number}, {counted(tokens, 'token')}{speed}{others}"
     line = f"{figures} ({where})"
     print(styled(line, dim=True) if is_terminal() else line, file=sys.stderr, flush=True)

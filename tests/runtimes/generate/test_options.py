@@ -61,6 +61,8 @@ def test_several_stories_are_those_of_a_batch(bundle: Path, slmx: Slmx) -> None:
     stories = load(bundle, "fp32").batch(["Lily"] * 3, GenerationConfig(12), SamplingParams(seed=3))
     assert ran.stdout == "\n\n---\n\n".join(story.full_text for story in stories) + "\n"
     assert ran.stderr.startswith(f"3 stories, {sum(len(story.ids) for story in stories)} tokens, ")
+    assert {story.stats.stop for story in stories} == {"max tokens"}
+    assert " tokens/s together, 3 stopped by max tokens (fp32, seed 3, " in ran.stderr
     lines = slmx("generate", "Lily", "--bundle", bundle, "-n", "3", *SEEDED, "--variant", "fp32", "--json").stdout
     records = [json.loads(line) for line in lines.splitlines()]
     assert [one["text"] for one in records] == [story.full_text for story in stories]
