@@ -49,7 +49,7 @@ def prepare(
     preset: Annotated[
         str,
         typer.Option(
-            **one_of("preset", list(PRESETS), "Model shape, which sets vocabulary and context."),
+            **one_of("preset", list(PRESETS), "Model shape, which sets the vocabulary."),
         ),
     ] = DEFAULT_PRESET,
     valid: Annotated[list[str] | None, typer.Option(help="Validation source.", show_default=_HELD_OUT)] = None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of
@@ -27,6 +28,27 @@ FORMAT_VERSION = 2
 SHARD_TOKENS = 2**24
 SPLITS = ("train", "valid")
 SHARD_NAME = re.compile(r"(train|valid)-\d{5,}\.npy")
+
+
+def check_context(where: str, split: str, tokens: int, context: int) -> None:
+    """Checks that a split holds one context and the token after it.
+
+    Args:
+        where: What is before the name of the split in the message.
+        split: `train` or `valid`.
+        tokens: The number of tokens of the split.
+        context: Tokens that the model reads at once.
+
+    Raises:
+        SlmxError: The split is shorter.
+    """
+    if tokens > context:
+        return
+    more = "give more text, or some with --valid" if split == "valid" else "give more text"
+    raise SlmxError(
+        f"{where} {split} split is {counted(tokens, 'token')}, too short for one context of {context:,}: "
+        f"{more}; a new model can have a smaller --block-size"
+    )
 
 
 def is_dataset(folder: str | Path) -> bool:

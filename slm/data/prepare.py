@@ -21,7 +21,16 @@ from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import print_notice
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
-from slm.data.dataset import DATA_SET_LISTING, DATASET_FILE, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, is_dataset
+from slm.data.dataset import (
+    DATA_SET_LISTING,
+    DATASET_FILE,
+    FORMAT_VERSION,
+    SPLITS,
+    Dataset,
+    ShardWriter,
+    check_context,
+    is_dataset,
+)
 from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
@@ -47,7 +56,7 @@ class PrepareSettings:
 
     Attributes:
         sources: The sources of the training stories.
-        preset: Name of the model shape, which gives the vocabulary and the context.
+        preset: Name of the model shape, which gives the vocabulary.
         out: Folder of the data set.
         valid: The sources of the validation stories; empty to hold out one training story in `HELD_OUT_SHARE`.
         licence: Licence of the text, for the record.
@@ -57,6 +66,7 @@ class PrepareSettings:
         tokenizer: Folder whose tokenizer to use; None to learn one from the training stories.
         clean: Whether to repair mojibake and drop truncated training stories.
         force: Whether to replace a data set in `out`.
+        context: Tokens that the model will read at once. Each split that is written must be longer.
 
     Raises:
         UsageError: The preset is unknown, or a setting is out of range.
@@ -73,6 +83,7 @@ class PrepareSettings:
     tokenizer: Path | None = None
     clean: bool = True
     force: bool = False
+    context: int = 1
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
@@ -294,13 +305,7 @@ class _Pipeline:
         while batch := list(islice(stories, BATCH_STORIES)):
             writer.add(encode_stories(batch, tokenizer))
             progress.update(task, advance=len(batch), figures=f"{writer.tokens:,} tokens")
-        needed = get_preset(self.settings.preset).config.block_size + 1
-        if writer.tokens < needed:
-            hint = "" if split == "train" or self.settings.valid else ", or name a source with --valid"
-            raise SlmxError(
-                f"the {split} split is {counted(writer.tokens, 'token')}, shorter than one context of {needed - 1:,}: "
-                f"give more text{hint}, or a preset with a smaller block size"
-            )
+        check_context("the", split, writer.tokens, self.settings.context)
         return writer.close()
 
     def _report(self, cleaning: dict[str, dict[str, int]], splits: dict[str, dict[str, Any]]) -> None:

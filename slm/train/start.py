@@ -14,7 +14,7 @@ from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
-from slm.data.dataset import DATASET_FILE, Dataset, is_dataset
+from slm.data.dataset import DATASET_FILE, Dataset, check_context, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
 from slm.presets import DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
@@ -115,6 +115,7 @@ class Start:
                 valid=settings.valid,
                 licence=settings.licence or "not stated",
                 tokenizer=next(iter((*begun_from, *settings.teacher)), None),
+                context=self.check_shape(settings).block_size,
             )
             dataset = prepare(wanted, console)
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
@@ -149,12 +150,13 @@ class Start:
         """Returns the shape of the model: the checkpoint's, or the preset's with the sizes that were given.
 
         Raises:
-            SlmxError: A size was given that is not the checkpoint's, or the text is shorter than one context.
+            SlmxError: A size was given that is not the checkpoint's, or a split is shorter than one context.
         """
         config = self.check_shape(settings)
         if self.checkpoint is None:
             config = replace(config, vocab_size=dataset.tokenizer.vocab_size)
-        dataset.train.windows(config.block_size, 1)
+        for split, stream in (("train", dataset.train), ("valid", dataset.valid)):
+            check_context(f"{dataset.folder}: its", split, len(stream.ids), config.block_size)
         return config
 
     def plan(self, settings: TrainSettings, config: GPTConfig, dataset: Dataset) -> Plan:

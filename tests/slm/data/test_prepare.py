@@ -331,13 +331,14 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
         (held[:3], "no story to train on"),
         (
             [*trained, held[0]],
-            "the valid split is .* shorter than one context of 256: .*, or name a source with --valid",
+            "the valid split is .* too short for one context of 256: .*, or some with --valid; a new",
         ),
     ):
         path.write_text(as_corpus(content), "utf-8")
         with pytest.raises(SlmxError, match=message):
-            prepare(replace(plan, sources=(str(path),)), QUIET)
+            prepare(replace(plan, sources=(str(path),), context=256), QUIET)
         assert not plan.out.exists()
+    prepare(replace(plan, sources=(str(path),)), QUIET)
 
 
 @pytest.mark.parametrize(
