@@ -89,7 +89,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
         evaluation = _timed(lambda: trainer.evaluate(0.0, 0.0))
         sizes = {
             folder.name: sum(path.stat().st_size for path in folder.iterdir())
-            for folder in (trainer.folder.path / "best", *trainer.folder.steps())
+            for folder in (trainer.folder.best, *trainer.folder.steps())
         }
         best = sizes.pop("best")
         tokens = plan.steps * trainer.tokens_per_step

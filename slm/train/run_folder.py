@@ -50,10 +50,13 @@ class RunFolder:
         Raises:
             SlmxError: It holds a run with a checkpoint, or files of something else.
         """
-        if self.last is not None and (self.path / SUMMARY_FILE).is_file():
+        is_kept = self.best.is_dir()  # also if the numbered checkpoints were deleted
+        if (self.last is not None or is_kept) and (self.path / SUMMARY_FILE).is_file():
             raise SlmxError(f"{self.path}: holds a finished run; {self.more_steps()}; or choose another --out")
         if self.last is not None:
             raise SlmxError(f"{self.path}: holds a run already; add --resume to go on, or choose another --out")
+        if is_kept:
+            raise SlmxError(f"{self.path}: holds best, the checkpoint of an earlier run; choose another --out")
         if not self.path.is_dir() or find_kind(self.path) is not Kind.RUN:
             check_only_ours(self.path, {DATA_FOLDER}, "a training run")
 
@@ -76,7 +79,7 @@ class RunFolder:
         except OSError as error:
             why = f"cannot make the folder ({error.strerror}); {write_advice(error.errno)}"
             raise SlmxError(f"{self.path}: {why}") from error
-        for folder in (self.path / "best", *self.steps()):
+        for folder in (self.best, *self.steps()):
             check_replaceable(folder, CHECKPOINT_LISTING, replace=True)
 
     def steps(self) -> list[Path]:
@@ -88,6 +91,11 @@ class RunFolder:
     def last(self) -> Path | None:
         """The newest numbered checkpoint, or None."""
         return next(reversed(self.steps()), None)
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the lowest validation so far."""
+        return self.path / "best"
 
     @property
     def first(self) -> Path:
@@ -115,7 +123,7 @@ class RunFolder:
     @contextmanager
     def new_best(self) -> Iterator[Path]:
         """Yields a folder that replaces `best` when the block ends."""
-        with atomic_folder(self.path / "best", CHECKPOINT_LISTING, replace=True) as folder:
+        with atomic_folder(self.best, CHECKPOINT_LISTING, replace=True) as folder:
             yield folder
 
     def load_last(self) -> Checkpoint:

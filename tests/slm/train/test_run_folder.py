@@ -20,6 +20,7 @@ from slm.storage.locks import clear_leftovers
 from slm.storage.ownership import foreign_file
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder
+from slm.train.summary import SUMMARY_FILE
 
 # Is killed after the first of the two renames that replace `best`, on a system that cannot exchange names.
 KILLED = """
@@ -128,6 +129,15 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_may_begin_again(tmp_p
     run.check_free()
     write_steps(run, 1)
     with pytest.raises(SlmxError, match="holds a run already"):
+        run.check_free()
+
+
+def test_the_best_checkpoint_of_an_earlier_run_is_not_replaced(run: RunFolder) -> None:
+    run.remember(run.path, TrainSettings(run.path, ("x.txt",)))
+    with pytest.raises(SlmxError, match="holds best, the checkpoint of an earlier run; choose another --out"):
+        run.check_free()
+    (run.path / SUMMARY_FILE).write_text("{}")
+    with pytest.raises(SlmxError, match="holds a finished run; to train it further"):
         run.check_free()
 
 
