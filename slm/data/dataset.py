@@ -142,7 +142,7 @@ def _in_todays_format(record: object, path: Path) -> dict[str, Any]:
 
 def _check(path: Path, digest: str) -> None:
     if not path.is_file():
-        raise SlmxError(f"{path}: missing from the data set; prepare it again with --force")
+        raise SlmxError(f"{path}: missing from the data set; delete the folder and prepare it again")
     if sha256_of(path) != digest:
         raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; delete the folder and prepare it again")
 

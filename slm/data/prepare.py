@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from slm.console.counted import count_stories, counted
-from slm.console.errors import SlmxError, UsageError
+from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
 from slm.data.cleaning import Cleaner
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
@@ -111,6 +111,7 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
         The data set in `out`.
 
     Raises:
+        NeedsForceError: `out` holds a data set that was made otherwise.
         SlmxError: A source is unusable, a split is too short, or `out` holds something else.
     """
     if settings.tokenizer is not None and not (settings.tokenizer / RANKS_FILE).is_file():
@@ -170,8 +171,9 @@ def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Datas
     if before.get("sources") != request["sources"]:
         differing.insert(0, "sources")
     if differing:
-        raise SlmxError(
-            f"{out}: holds a data set made with other {', '.join(differing)}; choose another --out, or --force"
+        raise NeedsForceError(
+            f"{out}: holds a data set made with other {', '.join(differing)}; "
+            "choose another --out, or --force to replace it"
         )
     print_notice(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
     return dataset

@@ -13,7 +13,7 @@ from rich.console import Console
 from slm.blocks import check_blocks
 from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.console.counted import counted
-from slm.console.errors import SlmxError
+from slm.console.errors import NeedsForceError, SlmxError
 from slm.data.dataset import DATASET_FILE, Dataset, check_context, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
@@ -117,7 +117,13 @@ class Start:
                 tokenizer=next(iter((*begun_from, *settings.teacher)), None),
                 context=self.check_shape(settings).block_size,
             )
-            dataset = prepare(wanted, console)
+            try:
+                dataset = prepare(wanted, console)
+            except NeedsForceError:
+                raise SlmxError(
+                    f"{wanted.out}: made from another text or with other options; "
+                    "give the same, or choose another --out"
+                ) from None
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
             raise SlmxError(
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "

@@ -96,7 +96,7 @@ def test_a_shard_that_vanishes_while_it_is_opened_is_named(
             r"train-00000\.npy: changed since dataset\.json was written; delete the folder and prepare it again",
         ),
         ("truncated", r"train-00000\.npy: changed since"),
-        ("missing", r"train-00000\.npy: missing from the data set; prepare it again with --force"),
+        ("missing", r"train-00000\.npy: missing from the data set; delete the folder and prepare it again"),
         ("tokenizer", r"tokenizer\.json: changed since"),
         ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
         ("nonsense", r"not a data set of slmx prepare .*; prepare it again"),

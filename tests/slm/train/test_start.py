@@ -128,6 +128,19 @@ def test_a_file_is_prepared_into_the_run(settings: TrainSettings, corpus_file: P
     assert train(alone, QUIET)
 
 
+def test_another_text_for_the_data_of_a_run_is_refused_without_the_options_of_prepare(
+    settings: TrainSettings, corpus_file: Path, tmp_path: Path
+) -> None:
+    from_file = replace(settings, text=(str(corpus_file),))
+    Trainer(from_file, QUIET)
+    other = tmp_path / "other.txt"
+    other.write_text(corpus_file.read_text("utf-8") + "One day.", "utf-8")
+    message = "data: made from another text or with other options; give the same, or choose another --out$"
+    for changed in (replace(from_file, text=(str(other),)), replace(from_file, licence="CC0")):
+        with pytest.raises(SlmxError, match=message):
+            train(changed, QUIET)
+
+
 def test_sizes_can_be_given(settings: TrainSettings) -> None:
     assert train(replace(settings, n_layer=2, n_embd=24, block_size=16, steps=2), QUIET)
     config = load_checkpoint(settings.out).model.config
