@@ -7,14 +7,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-# A story is whole when its last line ends a sentence, in any script. Quotation marks and brackets may follow the mark.
+# A story is whole when it ends with a sentence mark, in any script. Quotation marks and brackets may follow the mark.
 SENTENCE_MARK = re.compile(r"[.!?…。！？।؟]")
 SENTENCE_END = re.compile(
     r"""[.!?…。！？｡।॥؟۔։።៖၊။‼⁇⁈⁉~♪♥❤][\s\d"'”’»›」』（）()\[\]{}*_~]*$|[\U0001F300-\U0001FAFF\uFE0F]$"""
 )
-FINISHED = re.compile(r"(the\s+end|fin|ende|fine)\W*$", re.IGNORECASE)
+# It is also whole when it ends with one of these, after a sentence or on a line of its own.
+FINISHED = re.compile(r"(?:^|[\n.!?…])\W*(?:the\s+end|fin|ende|fine)\W*$", re.IGNORECASE)
 LETTER_OR_DIGIT = re.compile(r"\w")
-TAIL = 80
+TAIL = 80  # characters at the end of a story in which both are looked for
 
 
 @dataclass
