@@ -65,17 +65,22 @@ def repair(story: str) -> str:
     return ftfy.fix_encoding(story)
 
 
+def story_key(story: str) -> int:
+    """Returns 8 bytes of the SHA-256 of a story, which identify it."""
+    return int.from_bytes(hashlib.sha256(story.encode()).digest()[:8], "big")
+
+
 @dataclass
 class Cleaner:
     """Keeps the usable stories, each of them once.
 
-    It remembers 8 bytes of every story's SHA-256, about 130 MB for two million stories.
+    It remembers the key of every story, about 160 MB for two million stories.
 
     Attributes:
         thorough: Whether mojibake is repaired and truncated stories are dropped.
         counts: The counts so far.
-        seen: The hashes of all stories so far.
-        held_out: The hashes of stories that are dropped because they belong to the validation data.
+        seen: The keys of all stories so far.
+        held_out: The keys of stories that are dropped because they belong to the validation data.
     """
 
     thorough: bool = True
@@ -98,8 +103,7 @@ class Cleaner:
             if self.thorough and not is_whole(clean):
                 counts.truncated += 1
                 continue
-            encoded = clean.encode()
-            key = int.from_bytes(hashlib.sha256(encoded).digest()[:8], "big")
+            key = story_key(clean)
             if key in self.seen:
                 counts.duplicates += 1
                 continue
@@ -108,5 +112,5 @@ class Cleaner:
                 counts.in_validation += 1
                 continue
             counts.kept += 1
-            counts.bytes_after += len(encoded)
+            counts.bytes_after += len(clean.encode())
             yield clean

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
-from slm.data.cleaning import Cleaner
+from slm.data.cleaning import Cleaner, repair, story_key
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
 from slm.data.dataset import (
     DATA_SET_LISTING,
@@ -221,13 +221,15 @@ class _Pipeline:
     def _spool(self, training: list[Source], validation: list[Source], progress: Progress) -> dict[str, dict[str, int]]:
         """Writes each split's clean stories, one JSON string per line, and returns the counts of each split."""
         held = Cleaner(thorough=False)
-        cleaner = Cleaner(self.settings.clean, held_out=held.seen)
+        held_out: set[int] = set()
         with (
             self.spools["train"].open("w", encoding="utf-8", newline="\n") as train,
             self.spools["valid"].open("w", encoding="utf-8", newline="\n") as valid,
         ):
             for story in self._clean(held, validation, progress):
                 self._put(valid, "valid", story)
+                held_out |= {story_key(story), story_key(repair(story).strip())}  # the training stories are repaired
+            cleaner = Cleaner(self.settings.clean, held_out=held_out)
             for story in self._clean(cleaner, training, progress):
                 if not validation and is_held_out(story):
                     self._put(valid, "valid", story)

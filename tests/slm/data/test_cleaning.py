@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm.data.cleaning import Cleaner, is_whole, repair
+from slm.data.cleaning import Cleaner, is_whole, repair, story_key
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_ascii_is_never_changed(story: str) -> None:
 
 def test_every_cause_is_counted() -> None:
     stories = ["One day. The end.", "  One day. The end.\n", "ZoÃ« slept.", "...", "He saw a dog. He", "Held out."]
-    cleaner = Cleaner(held_out={_key("Held out.")})
+    cleaner = Cleaner(held_out={story_key("Held out.")})
     assert list(cleaner(stories)) == ["One day. The end.", "Zoë slept."]
     counts = cleaner.counts
     assert (counts.read, counts.kept, counts.duplicates, counts.repaired) == (6, 2, 1, 1)
@@ -109,10 +109,3 @@ def test_the_counts_add_up_and_no_story_comes_twice(stories: list[str], thorough
     assert counts.kept == len(kept) == len(set(kept))
     assert counts.read == counts.kept + counts.empty + counts.truncated + counts.duplicates + counts.in_validation
     assert list(Cleaner(thorough)(kept)) == kept
-
-
-def _key(story: str) -> int:
-    other = Cleaner()
-    assert list(other([story])) == [story]
-    (key,) = other.seen
-    return key

@@ -102,6 +102,19 @@ def test_a_validation_source_is_the_split_and_is_not_trained_on(
     assert [source["split"] for source in dataset.record["sources"]] == ["train", "valid"]
 
 
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize(("held", "trained"), [("ZoÃ« slept.", "ZoÃ« slept."), ("ZoÃ« slept.", "Zoë slept.")])
+def test_a_validation_story_with_mojibake_is_not_trained_on(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, clean: bool, held: str, trained: str
+) -> None:
+    valid = write(tmp_path / "valid.txt", [*stories[:30], held])
+    text = write(tmp_path / "text.txt", [*stories[30:], trained])
+    dataset = prepare(replace(plan, sources=(str(text),), valid=(str(valid),), clean=clean), QUIET)
+    assert stories_of(dataset.valid, dataset.tokenizer) == [*stories[:30], held]
+    assert stories_of(dataset.train, dataset.tokenizer) == stories[30:]
+    assert dataset.record["cleaning"]["train"]["in_validation"] == 1
+
+
 def test_the_same_again_does_nothing(plan: PrepareSettings, console: Console) -> None:
     prepare(plan, QUIET)
     before = {path: path.stat().st_mtime_ns for path in plan.out.iterdir()}
