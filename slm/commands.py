@@ -96,14 +96,15 @@ def prepare(
 
 
 def train_command(prepared: PrepareSettings) -> str:
-    """Returns the command that trains on a data set: of a new model, or of the one that has its tokenizer."""
-    from slm.data.dataset import is_dataset
+    """Returns the command that trains on a data set: a new model, or the checkpoint or run that has its tokenizer."""
+    from slm.folder_kind import find_checkpoint
 
     out, tokenizer = prepared.out, prepared.tokenizer
-    if tokenizer is not None and not is_dataset(tokenizer):
-        start = f" --init {shlex.quote(str(tokenizer))}"
-    else:
-        start = "" if prepared.preset == DEFAULT_PRESET else f" --preset {prepared.preset}"
+    start = "" if prepared.preset == DEFAULT_PRESET else f" --preset {prepared.preset}"
+    if tokenizer is not None:
+        with suppress(SlmxError):  # a bundle or a data set has a tokenizer and no weights to start from
+            find_checkpoint(tokenizer)
+            start = f" --init {shlex.quote(str(tokenizer))}"
     run = shlex.quote(str(Path("runs", out.absolute().name)))
     return f"slmx train --text {shlex.quote(str(out))}{start} --out {run}"
 

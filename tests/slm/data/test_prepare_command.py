@@ -49,14 +49,20 @@ def test_the_command_prints_the_folder_and_tells_what_it_did(corpus_file: Path, 
         ({"preset": "nano"}, ""),
         ({"preset": "small"}, " --preset small"),
         ({"preset": "nano", "tokenizer": Path("my run")}, " --init 'my run'"),
-        ({"tokenizer": Path("data set"), "preset": "small"}, " --preset small"),
+        ({"preset": "nano", "tokenizer": Path("nano")}, " --init nano"),
+        ({"preset": "small", "tokenizer": Path("a data set")}, " --preset small"),
+        ({"preset": "nano", "tokenizer": Path("a bundle")}, ""),
     ],
 )
 def test_the_next_command_begins_as_the_data_set_was_made(
     options: dict[str, Any], start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("data set").mkdir()
-    Path("data set", "dataset.json").touch()
+    for file in ("my run/best/config.json", "my run/best/tokenizer.tiktoken", "my run/best/training.json"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    for file, content in (("a data set/dataset.json", ""), ("a bundle/manifest.json", '{"variants": []}')):
+        Path(file).parent.mkdir()
+        Path(file).write_text(content)
     made = PrepareSettings(("text",), out=Path("my data"), **options)
     assert train_command(made) == f"slmx train --text 'my data'{start} --out 'runs/my data'"
