@@ -258,8 +258,9 @@ class Trainer:
         """
         with repeatable_sums(self.accelerator.device):
             loss, norm = self.learner.compute_gradients(self.step)
-            self._check_finite("loss", loss)
-            self._check_finite("the gradient's norm", norm)
+            for what, value in (("loss", loss), ("the gradient's norm", norm)):
+                if not math.isfinite(value):
+                    raise self._not_finite(what, value, self._windows())
             self.learner.update_weights(self.step)
         self.step += 1
         return loss, norm
@@ -271,13 +272,15 @@ class Trainer:
         flag = torch.tensor(float(stop[0]), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
-    def _check_finite(self, what: str, value: float) -> None:
-        if math.isfinite(value):
-            return
+    def _windows(self) -> str:
+        """Returns where the batch of this step is in the training text."""
         plan, length = self.plan, len(self.dataset.train.ids)
         starts = window_starts(length, self.model.config.block_size, plan.batch_size, plan.seed, self.step)
-        raise SlmxError(
-            f"{what} is {value} at step {self.step} (windows at tokens {', '.join(map(str, starts.tolist()))}); "
+        return f"windows at tokens {', '.join(map(str, starts.tolist()))}"
+
+    def _not_finite(self, what: str, value: float, where: str) -> SlmxError:
+        return SlmxError(
+            f"{what} is {value} at step {self.step} ({where}); "
             f"the last good checkpoint is {self.folder.last}; start again with a lower --learning-rate"
         )
 
@@ -303,7 +306,8 @@ class Trainer:
         with as_exported(self.model, self.plan.qat):
             nats = torch.tensor(total_loss(self.model, inputs[mine], targets[mine]), device=self.accelerator.device)
         result = Evaluation.of(float(self.accelerator.reduce(nats, "sum")), targets.size, stream)
-        self._check_finite("bits per byte", result.bits_per_byte)
+        if not math.isfinite(result.bits_per_byte):
+            raise self._not_finite("bits per byte", result.bits_per_byte, "validation")
         self._record_metrics({"valid_loss": round(result.loss, 5), "bits_per_byte": round(result.bits_per_byte, 5)})
         return result
 
