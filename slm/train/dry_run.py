@@ -78,7 +78,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
         SlmxError: As in `slm.train.loop.train`.
     """
     RunFolder(settings.out).check_free()
-    with tempfile.TemporaryDirectory() as work, naming_shortages():
+    with tempfile.TemporaryDirectory() as work, naming_shortages(settings):
         trainer = Trainer(replace(settings, out=Path(work) / "run"), console)
         plan = trainer.plan
         trainer.model.train()

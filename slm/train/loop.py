@@ -84,13 +84,13 @@ class Trainer:
         console.quiet = console.quiet or not self.is_main
         processes, device = self.accelerator.num_processes, self.accelerator.device
         # The vocabulary of the text and the batch of a run to resume are not known yet.
-        check_memory(replace(config, vocab_size=1), settings.batch_size or 1, accumulate, processes, device)
+        check_memory(settings, replace(config, vocab_size=1), settings.batch_size or 1, accumulate, processes, device)
         with self.accelerator.main_process_first():
             self.dataset = start.open_data(settings, self.folder, console)
         config = start.shape(settings, self.dataset)
         check_text(self.teachers, self.dataset.tokenizer)
         self.plan = start.plan(settings, config, self.dataset)
-        check_memory(config, self.plan.batch_size, self.plan.accumulate, processes, device)
+        check_memory(settings, config, self.plan.batch_size, self.plan.accumulate, processes, device)
         if self.is_main:
             self.folder.make()
         torch.manual_seed(self.plan.seed)
@@ -233,7 +233,7 @@ class Trainer:
     def _first_step(self) -> Iterator[None]:
         """Guards the step in which torch.compile works and memory grows. If a new run fails, its folder is free."""
         try:
-            with naming_shortages(), compiling():
+            with naming_shortages(self.settings), compiling():
                 yield
         except (CompileError, ShortageError):
             if not self.step and self.is_main:
@@ -365,7 +365,7 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
             being written by another process, or the run cannot go on.
     """
     first = is_first_process()
-    with lock_folder(settings.out) if first else nullcontext(), naming_shortages():
+    with lock_folder(settings.out) if first else nullcontext(), naming_shortages(settings):
         if first:
             clear_leftovers(settings.out)
         return _train(settings, console)

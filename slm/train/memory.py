@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from slm.console.errors import SlmxError
 from slm.memory import memory_bytes
 from slm.presets import GPTConfig
+from slm.train.plan import TrainSettings
 
 GIB = 2**30
 # Bytes of each weight: itself, its gradient and one number of its optimizer. AdamW has two.
@@ -20,19 +21,33 @@ ID_BYTES = 10
 ACTIVATION_BYTES = 2
 # What PyTorch's allocators say when memory is short: of a CPU on Linux and macOS, on Windows, and of a GPU.
 SHORTAGES = ("DefaultCPUAllocator", "not enough memory", "out of memory")
-ADVICE = "lower --batch-size, --block-size, --n-layer or --n-embd"
+CAUSES = ("batch", "weights")  # what memory is needed for
 
 
 class ShortageError(SlmxError):
     """There is not enough memory."""
 
 
-def check_memory(config: GPTConfig, batch_size: int, accumulate: int, processes: int, device: torch.device) -> None:
+def _advice(settings: TrainSettings, causes: Sequence[str] = CAUSES) -> str:
+    """Returns what the user can change about `causes`. The shape of a checkpoint is fixed, and so is a run's plan."""
+    if settings.resume:
+        return "free some memory, or resume on a machine with more"
+    batch, weights = "lower --batch-size or --block-size", "lower --n-layer or --n-embd"
+    if settings.init is not None:
+        batch, weights = "lower --batch-size", "start from a smaller checkpoint"
+    ways = {"batch": f"{batch}, or raise --accumulate", "weights": weights}
+    return ", or ".join(ways[cause] for cause in causes)
+
+
+def check_memory(
+    settings: TrainSettings, config: GPTConfig, batch_size: int, accumulate: int, processes: int, device: torch.device
+) -> None:
     """Compares the least memory of a run with what is free.
 
     A run needs more than this estimate, which leaves out whatever depends on the machine.
 
     Args:
+        settings: What the user asks for.
         config: The shape of the model.
         batch_size: Sequences in a step, over all processes.
         accumulate: Parts that a batch is computed in.
@@ -40,7 +55,7 @@ def check_memory(config: GPTConfig, batch_size: int, accumulate: int, processes:
         device: Where the model is.
 
     Raises:
-        ShortageError: Less is free. The message has both numbers and the options to lower.
+        ShortageError: Less is free. The message has both numbers and what to change.
     """
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory_bytes()
     weights, tokens = WEIGHT_BYTES * config.parameters, batch_size * config.block_size
@@ -48,16 +63,18 @@ def check_memory(config: GPTConfig, batch_size: int, accumulate: int, processes:
     step = ID_BYTES * tokens + ACTIVATION_BYTES * kept * (tokens // (accumulate * processes))
     if free is None or weights + step <= free:
         return
-    lower = "--n-layer or --n-embd" if weights > step else "--batch-size or --block-size, or raise --accumulate"
     raise ShortageError(
         f"this run needs at least {(weights + step) / GIB:,.1f} GiB of memory, and {free / GIB:,.1f} GiB are free: "
-        f"lower {lower}"
+        f"{_advice(settings, ('weights' if weights > step else 'batch',))}"
     )
 
 
 @contextmanager
-def naming_shortages() -> Iterator[None]:
+def naming_shortages(settings: TrainSettings) -> Iterator[None]:
     """Turns a failure to allocate memory inside the block into one line.
+
+    Args:
+        settings: What the user asks for.
 
     Raises:
         ShortageError: There was not enough memory.
@@ -67,4 +84,4 @@ def naming_shortages() -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(said in str(error) for said in SHORTAGES):
             raise
-        raise ShortageError(f"there is not enough memory for this run: {ADVICE}") from error
+        raise ShortageError(f"there is not enough memory for this run: {_advice(settings)}") from error
