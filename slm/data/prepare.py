@@ -261,6 +261,8 @@ class _Pipeline:
 
     def _need_stories(self) -> None:
         total = sum(self.counts.values())
+        if not self.counts["valid"] and self.settings.valid:
+            raise SlmxError("no story for validation: every story of --valid was dropped; give others")
         if not self.counts["valid"]:
             raise SlmxError(
                 f"no story for validation: {count_stories(total)} {'is' if total == 1 else 'are'} too few "

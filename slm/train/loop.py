@@ -122,7 +122,7 @@ class Trainer:
             if state.steps_done:
                 restore_optimizers(self.model, optimizers, load_file(file))
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise unreadable(file, error, advice=f"delete {saved} to resume from before") from error
+            raise unreadable(file, error, advice=self.folder.way_back()) from error
         self.step, self.seconds, self.curve = state.steps_done, state.seconds, state.curve
         if self.is_main:
             self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it

@@ -141,10 +141,15 @@ class RunFolder:
             if listed is not None and state.is_file() and sha256_of(state) != listed:
                 raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); copy the folder again")
         except SlmxError as error:
-            older = [path.name for path in self.steps()[:-1]]
-            hint = f"delete {last.name} to resume from {older[-1]}" if older else "start a new run"
-            raise SlmxError(f"{error}, or {hint}") from error
+            raise SlmxError(f"{error}, or {self.way_back()}") from error
         return checkpoint
+
+    def way_back(self) -> str:
+        """Returns what to do if the newest checkpoint cannot be resumed from."""
+        names = [path.name for path in self.steps()]
+        if len(names) < 2:
+            return "begin a new run with another --out"
+        return f"delete {names[-1]} to resume from {names[-2]}"
 
     def _nothing_to_resume(self) -> SlmxError:
         kind = find_kind(self.path)

@@ -40,8 +40,12 @@ class RunState:
     teachers: list[dict[str, str]]
 
     @classmethod
-    def read(cls, checkpoint: Checkpoint) -> RunState:
+    def read(cls, checkpoint: Checkpoint, way_back: str) -> RunState:
         """Reads the record of a checkpoint.
+
+        Args:
+            checkpoint: The checkpoint.
+            way_back: What to do if the run cannot be resumed from it.
 
         Raises:
             SlmxError: The record is not that of a training run, or a value in it is not possible.
@@ -65,8 +69,7 @@ class RunState:
                     raise ValueError("no usable 'curve'")
         except ValueError as error:
             raise SlmxError(
-                f"{checkpoint.folder / RECORD_FILE}: not the record of a run to resume ({error}); "
-                f"delete {checkpoint.folder} to resume from the checkpoint before"
+                f"{checkpoint.folder / RECORD_FILE}: not the record of a run to resume ({error}); {way_back}"
             ) from error
         return state
 
@@ -246,7 +249,7 @@ def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
         folder.check_free()
     if settings.resume:
         checkpoint = folder.load_last()
-        state = RunState.read(checkpoint)
+        state = RunState.read(checkpoint, folder.way_back())
     elif settings.init is not None:
         checkpoint = load_checkpoint(settings.init)
     else:

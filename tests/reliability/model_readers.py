@@ -91,7 +91,7 @@ def _described(checkpoint: Checkpoint) -> object:
     """What an export and a resumed run read from a training record."""
     record = checkpoint.record
     with suppress(SlmxError):
-        RunState.read(checkpoint)
+        RunState.read(checkpoint, "begin a new run")
     source = MadeFrom("0" * 64, False, source_of(record), licence_of(record))
     return Manifest.read(replace(WHOLE, checkpoint=source).to_bytes(), "made"), model_card(WHOLE, record)
 

@@ -354,6 +354,12 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
     prepare(replace(plan, sources=(str(path),)), QUIET)
 
 
+def test_validation_stories_that_are_all_dropped_are_not_asked_for_again(plan: PrepareSettings, tmp_path: Path) -> None:
+    valid = write(tmp_path / "valid.jsonl", ["...", "---"])
+    with pytest.raises(SlmxError, match="no story for validation: every story of --valid was dropped; give others"):
+        prepare(replace(plan, valid=(str(valid),)), QUIET)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
