@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
@@ -27,8 +27,11 @@ def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
         The last checkpoint, with the mean weights of all.
 
     Raises:
+        UsageError: There are fewer than two.
         SlmxError: A checkpoint cannot be read, or has another shape or tokenizer than the last.
     """
+    if len(folders) < 2:
+        raise UsageError("one checkpoint has no mean: name two or more")
     checkpoints = [load_checkpoint(folder) for folder in folders]
     last = checkpoints[-1]
     for other in checkpoints[:-1]:

@@ -58,8 +58,8 @@ class TrainSettings:
         resume: Whether to continue the run in `out`.
 
     Raises:
-        UsageError: A value is out of range, there is no text for a new run, no checkpoint to train for a variant, or
-            one and teachers.
+        UsageError: A value is out of range, there is no text for a new run, no checkpoint to train for a variant, one
+            and teachers, or one to begin from in a run that is resumed.
     """
 
     out: Path
@@ -109,6 +109,8 @@ class TrainSettings:
             raise UsageError(f"--qat {self.qat} trains a finished model for this variant: add --init CHECKPOINT")
         if self.qat is not None and self.teacher:
             raise UsageError(f"--qat {self.qat} imitates the checkpoint of --init: drop --teacher")
+        if self.resume and self.init is not None:
+            raise UsageError("--resume continues a run from its own checkpoint: drop --init")
         if not self.text and not self.resume:
             raise UsageError("no text to train on: give --text DIR (made by slmx prepare) or --text FILE")
 

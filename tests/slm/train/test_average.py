@@ -16,6 +16,7 @@ from slm.train.average import average_checkpoints, write_average
 from slm.train.evaluate import evaluate
 from slm.train.loop import train
 from slm.train.plan import TrainSettings
+from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.runs import QUIET
 
@@ -55,6 +56,12 @@ def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_check
     ran = run_slmx("average", *runs, "--text", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the text (No such file or directory); check the path\n"
+    assert not (tmp_path / "mean").exists()
+
+
+def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, slmx: Slmx) -> None:
+    line = slmx.refuses("average", tiny_checkpoint, "--text", corpus_file, "--out", tmp_path / "mean", code=2)
+    assert line == "one checkpoint has no mean: name two or more"
     assert not (tmp_path / "mean").exists()
 
 

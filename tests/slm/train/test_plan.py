@@ -69,6 +69,11 @@ def test_a_run_needs_text_unless_it_is_resumed() -> None:
     assert TrainSettings(Path("run"), resume=True).text == ()
 
 
+def test_a_resumed_run_begins_from_no_other_checkpoint() -> None:
+    with pytest.raises(UsageError, match=r"^--resume continues a run from its own checkpoint: drop --init$"):
+        TrainSettings(Path("run"), init=Path("checkpoint"), resume=True)
+
+
 def test_what_is_not_given_is_the_presets() -> None:
     made = plan()
     assert (made.learning_rate, made.batch_size, made.dropout, made.optimizer) == (0.01, 4, 0.1, "muon")
