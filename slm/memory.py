@@ -13,16 +13,17 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 # Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
 CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
 
 
-def memory_bytes(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int | None:
+def memory_bytes() -> int | None:
     """Returns the available memory in bytes, at most the container's limit; None if neither can be read."""
     found = []
     with suppress(OSError, ValueError):
-        (line,) = (row for row in meminfo.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
+        (line,) = (row for row in MEMINFO.read_text("utf-8").splitlines() if row.startswith("MemAvailable:"))
         found.append(int(line.split()[1]) * 1024)
     with suppress(OSError, ValueError):  # "max" is no limit
-        found.append(int((cgroup / "memory.max").read_text("utf-8")))
+        found.append(int((CGROUP / "memory.max").read_text("utf-8")))
     return min(found, default=None)
 
 

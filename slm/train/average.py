@@ -45,9 +45,7 @@ def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
     return last
 
 
-def write_average(
-    folders: Sequence[Path], text: Sequence[str], out: Path, force: bool = False, console: Console | None = None
-) -> Evaluation:
+def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force: bool, console: Console) -> Evaluation:
     """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text.
 
     Its training record is that of the last checkpoint, with the hashes of all and the new result. If the last one was
@@ -58,7 +56,7 @@ def write_average(
         text: A prepared data set (its validation split), or sources.
         out: The folder of the new checkpoint.
         force: Whether to replace what slmx wrote to `out` before.
-        console: Where progress goes, or None.
+        console: Where progress goes.
 
     Raises:
         SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.

@@ -106,7 +106,7 @@ class RunFolder:
         return self.path / f"step-{step:07d}"
 
     @contextmanager
-    def new_step(self, step: int, keep_first: bool = False) -> Iterator[Path]:
+    def new_step(self, step: int, keep_first: bool) -> Iterator[Path]:
         """Yields a folder that becomes `step-N` when the block ends. Checkpoints that are too old are deleted then."""
         with atomic_folder(self._step(step), CHECKPOINT_LISTING, replace=True) as folder:
             yield folder

@@ -71,7 +71,7 @@ class Summary:
         )
 
 
-def flops_per_token(config: GPTConfig, teachers: Sequence[GPTConfig] = ()) -> int:
+def flops_per_token(config: GPTConfig, teachers: Sequence[GPTConfig]) -> int:
     """Returns the floating-point operations of training on one token.
 
     They are 6 for each weight of a matrix product, and 12 for each channel, layer and position of the attention

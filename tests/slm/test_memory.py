@@ -29,12 +29,16 @@ def test_other_systems_tell_it_in_their_unit(
     assert peak_bytes() == 3000 * unit
 
 
-def test_memory_is_the_smaller_of_what_is_free_and_what_is_allowed(tmp_path: Path) -> None:
+def test_memory_is_the_smaller_of_what_is_free_and_what_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     meminfo = tmp_path / "meminfo"
-    assert memory_bytes(tmp_path, meminfo) is None
+    monkeypatch.setattr(slm.memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(slm.memory, "MEMINFO", meminfo)
+    assert memory_bytes() is None
     meminfo.write_text("MemTotal:  100 kB\nMemAvailable:    64 kB\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
+    assert memory_bytes() == 64 * 1024
     (tmp_path / "memory.max").write_text("max\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 64 * 1024
+    assert memory_bytes() == 64 * 1024
     (tmp_path / "memory.max").write_text("4096\n", "utf-8")
-    assert memory_bytes(tmp_path, meminfo) == 4096
+    assert memory_bytes() == 4096

@@ -34,7 +34,7 @@ def runs(settings: TrainSettings, tmp_path: Path) -> list[Path]:
 def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     first, second = (load_checkpoint(run) for run in runs)
     stream = Dataset.open(tiny_data).valid
-    result = write_average(runs, [str(tiny_data)], tmp_path / "mean")
+    result = write_average(runs, [str(tiny_data)], tmp_path / "mean", False, QUIET)
     mean = load_checkpoint(tmp_path / "mean")
     for name, tensor in mean.model.state_dict().items():
         expected = (first.model.state_dict()[name] + second.model.state_dict()[name]) / 2
@@ -85,7 +85,9 @@ def test_models_without_a_loss_curve_have_a_mean_too(
     opened = load_checkpoint(tiny_checkpoint)
     (tmp_path / "imported").mkdir()
     save_checkpoint(tmp_path / "imported", "custom", opened.model, opened.tokenizer, opened.merges, record)
-    result = write_average([tiny_checkpoint, tmp_path / "imported"], [str(corpus_file)], tmp_path / "mean")
+    result = write_average(
+        [tiny_checkpoint, tmp_path / "imported"], [str(corpus_file)], tmp_path / "mean", False, QUIET
+    )
     best = {"step": record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
     written = load_checkpoint(tmp_path / "mean").record
     assert (written["best"], written["curve"]) == (best, [best])

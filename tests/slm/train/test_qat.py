@@ -137,7 +137,7 @@ def test_a_mean_is_evaluated_in_the_variant_and_a_dry_run_leaves_nothing(
     assert not tuning.out.exists()
     assert train(tuning, QUIET)
     steps = [tuning.out / "step-0000016", tuning.out / "step-0000024"]
-    result = write_average(steps, [str(tiny_data)], tmp_path / "mean")
+    result = write_average(steps, [str(tiny_data)], tmp_path / "mean", False, QUIET)
     mean = load_checkpoint(tmp_path / "mean").model
     with as_exported(mean, "int4"):
         assert evaluate(mean, Dataset.open(tiny_data).valid) == result

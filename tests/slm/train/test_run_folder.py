@@ -63,7 +63,7 @@ def fill(folder: Path, text: str) -> None:
 
 def write_steps(run: RunFolder, *steps: int) -> None:
     for step in steps:
-        with run.new_step(step) as folder:
+        with run.new_step(step, keep_first=False) as folder:
             fill(folder, str(step))
 
 

@@ -30,7 +30,7 @@ def test_the_work_of_a_token_is_what_torch_counts() -> None:
     with FlopCounterMode(display=False) as counter, torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         model(ids).sum().backward()
     products = 6 * (config.parameters - sum(p.numel() for p in model.parameters() if p.dim() < 2))
-    ours = flops_per_token(config)
+    ours = flops_per_token(config, [])
     assert 3 * flops_per_token(config, [config]) == 4 * ours
     assert counter.get_total_flops() / 128 == pytest.approx(ours, rel=0.03)
     assert ours > products * 0.9

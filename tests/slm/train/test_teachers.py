@@ -70,7 +70,7 @@ def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: Tr
     flops = json.loads((taught.out / "summary.json").read_text())["flops"]
     config = after.model.config
     forward = [flops_per_token(replace(shape, vocab_size=300), ()) // 3 for shape in (TINY.config, OTHER.config)]
-    assert flops == after.record["tokens_seen"] * (flops_per_token(config) + sum(forward))
+    assert flops == after.record["tokens_seen"] * (flops_per_token(config, ()) + sum(forward))
 
 
 @pytest.mark.parametrize("stop_at", [0, 18])
