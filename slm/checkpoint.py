@@ -19,8 +19,8 @@ from slm.console.errors import SlmxError
 from slm.folder_kind import find_checkpoint
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import Fields, read_json
+from slm.storage.hashing import sha256_of, sha256_of_bytes
+from slm.storage.json_reader import Fields, parse_json, read_json, read_limited
 from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
@@ -43,7 +43,8 @@ class Checkpoint:
     """A model with its tokenizer and its training record.
 
     Attributes:
-        folder: Where it was read from.
+        folder: Where it was read from. The folder can change later, as the best checkpoint of a run does.
+        config_sha256: The SHA-256 of the `config.json` that was read. It lists the hashes of the other files.
         preset: Name of its shape. It is a plain name, so a folder can have it.
         model: The model, in float32.
         tokenizer: Its tokenizer.
@@ -51,6 +52,7 @@ class Checkpoint:
     """
 
     folder: Path
+    config_sha256: str
     preset: str
     model: GPT
     tokenizer: Tokenizer
@@ -120,7 +122,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """Reads and checks a checkpoint from an untrusted source.
 
     Args:
-        folder: A checkpoint or a training run. The best checkpoint of a run is read, or the newest if there is no best.
+        folder: A checkpoint, a training run, or the name of a checkpoint that ships. The best checkpoint of a run is
+            read, or the newest if there is no best.
 
     Returns:
         The checkpoint. Its model is in float32 and in evaluation mode.
@@ -130,7 +133,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             message names it.
     """
     folder = find_checkpoint(folder)
-    preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
+    config_sha256, preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
     for name, digest in hashes.items():
         _check(folder / name, digest)
     path = folder / WEIGHTS_FILE
@@ -153,7 +156,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
             "copy the folder again"
         )
-    return Checkpoint(folder, preset, model.eval(), tokenizer, _read_record(folder / RECORD_FILE))
+    return Checkpoint(folder, config_sha256, preset, model.eval(), tokenizer, _read_record(folder / RECORD_FILE))
 
 
 def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
@@ -188,17 +191,19 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
     return tensors
 
 
-def _read_config(path: Path) -> tuple[str, GPTConfig, TokenizerSettings, dict[str, str]]:
-    """Returns the preset, the shape, the settings of the tokenizer, and the hash of each file of a checkpoint."""
+def _read_config(path: Path) -> tuple[str, str, GPTConfig, TokenizerSettings, dict[str, str]]:
+    """Returns the file's own hash, the preset, the shape, the settings of the tokenizer, and the hashes of files."""
     try:
-        fields = Fields(read_json(path, MAX_CONFIG_BYTES))
+        content = read_limited(path, MAX_CONFIG_BYTES)
+        fields = Fields(parse_json(content))
         version = fields.integer("format_version")
         if version != FORMAT_VERSION:
             raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
         hashes = fields.object("sha256")
         config = GPTConfig.from_dict(fields.value("shape"), str(path))
         settings = TokenizerSettings.read(fields)
-        return fields.name("preset"), config, settings, {name: hashes.sha256(name) for name in HASHED_FILES}
+        listed = {name: hashes.sha256(name) for name in HASHED_FILES}
+        return sha256_of_bytes(content), fields.name("preset"), config, settings, listed
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError as error:

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.atomic import atomic_folder
-from slm.storage.hashing import sha256_of
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.qat import as_exported, trained_for
 
 
-def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
+def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     """Averages the weights of checkpoints (Izmailov et al., 2018, arXiv:1803.05407).
 
     The mean of models from one training is often better than each of them.
@@ -28,11 +27,10 @@ def average_checkpoints(folders: Sequence[Path]) -> Checkpoint:
 
     Raises:
         UsageError: There are fewer than two.
-        SlmxError: A checkpoint cannot be read, or has another shape or tokenizer than the last.
+        SlmxError: A checkpoint has another shape or tokenizer than the last.
     """
-    if len(folders) < 2:
+    if len(checkpoints) < 2:
         raise UsageError("one checkpoint has no mean: name two or more")
-    checkpoints = [load_checkpoint(folder) for folder in folders]
     last = checkpoints[-1]
     for other in checkpoints[:-1]:
         if other.model.config != last.model.config or other.tokenizer != last.tokenizer:
@@ -62,7 +60,8 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
         SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.
     """
     with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
-        average = average_checkpoints(folders)
+        checkpoints = [load_checkpoint(path) for path in folders]
+        average = average_checkpoints(checkpoints)
         stream = read_stream(text, average)
         average.model.half().float()  # evaluated with the values that are stored
         with as_exported(average.model, trained_for(average.record)):
@@ -70,7 +69,7 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
         best = {"step": average.record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
         curve = average.record.get("curve")
         record: dict[str, Any] = average.record | {
-            "average_of": [sha256_of(load_checkpoint(path).folder / CONFIG_FILE) for path in folders],
+            "average_of": [checkpoint.config_sha256 for checkpoint in checkpoints],
             "best": best,
             "curve": [*(curve if isinstance(curve, list) else []), best],
         }

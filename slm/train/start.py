@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from slm.blocks import check_blocks
-from slm.checkpoint import CONFIG_FILE, RECORD_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
 from slm.console.counted import counted
 from slm.console.errors import NeedsForceError, SlmxError
 from slm.data.dataset import DATASET_FILE, Dataset, check_context, is_dataset
@@ -233,8 +233,7 @@ class Start:
             return self.state.origin
         if self.checkpoint is None:
             return None
-        digest = sha256_of(self.checkpoint.folder / CONFIG_FILE)
-        return {"config_sha256": digest, "record": self.checkpoint.record}
+        return {"config_sha256": self.checkpoint.config_sha256, "record": self.checkpoint.record}
 
 
 def find_start(settings: TrainSettings, folder: RunFolder) -> Start:

@@ -10,23 +10,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slm.checkpoint import CONFIG_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.provenance import licence_of
-from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher as it was when it was loaded. Its folder can change later.
+    """A teacher as it was when it was loaded.
 
     Attributes:
         checkpoint: The checkpoint.
         record: What the training record says of it: its preset, the hash of its configuration, and its licence if one
-            is stated. The configuration lists the hashes of the weights and of the tokenizer.
+            is stated.
     """
 
     checkpoint: Checkpoint
@@ -38,8 +37,8 @@ class Teacher:
         checkpoint = load_checkpoint(folder)
         licence = licence_of(checkpoint.record)
         stated = {} if licence is None else {"licence": licence}
-        digest = sha256_of(checkpoint.folder / CONFIG_FILE)
-        return cls(checkpoint, {"preset": checkpoint.preset, "config_sha256": digest, **stated})
+        record = {"preset": checkpoint.preset, "config_sha256": checkpoint.config_sha256, **stated}
+        return cls(checkpoint, record)
 
 
 class MeanLogits(nn.Module):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
+from slm.data.corpus import TokenStream
 from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
 from slm.train.average import average_checkpoints, write_average
-from slm.train.evaluate import evaluate
+from slm.train.evaluate import evaluate, read_stream
 from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from tests.bundles import Slmx
@@ -46,17 +49,33 @@ def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_
 
 
 def test_the_mean_of_one_is_itself(runs: list[Path]) -> None:
-    for name, tensor in average_checkpoints(runs[:1] * 2).model.state_dict().items():
+    for name, tensor in average_checkpoints([load_checkpoint(runs[0])] * 2).model.state_dict().items():
         assert torch.equal(tensor, load_checkpoint(runs[0]).model.state_dict()[name])
 
 
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SlmxError, match="has another shape or tokenizer than"):
-        average_checkpoints([tiny_checkpoint, runs[0]])
+        average_checkpoints([load_checkpoint(tiny_checkpoint), load_checkpoint(runs[0])])
     ran = run_slmx("average", *runs, "--text", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the text (No such file or directory); check the path\n"
     assert not (tmp_path / "mean").exists()
+
+
+def test_the_record_has_the_hashes_of_what_was_loaded(
+    tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "changing"))
+    config = folder / "config.json"
+    before = sha256_of(config)
+
+    def read_late(text: Sequence[str], checkpoint: Checkpoint) -> TokenStream:
+        config.write_bytes(config.read_bytes() + b"\n")
+        return read_stream(text, checkpoint)
+
+    monkeypatch.setattr("slm.train.average.read_stream", read_late)
+    write_average([folder, folder], [str(corpus_file)], tmp_path / "mean", False, QUIET)
+    assert load_checkpoint(tmp_path / "mean").record["average_of"] == [before] * 2
 
 
 def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, slmx: Slmx) -> None:
