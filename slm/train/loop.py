@@ -71,7 +71,6 @@ class Trainer:
         self.folder = RunFolder(settings.out)
         if settings.resume:
             settings = self.folder.remembered(settings)
-        self.settings = settings
         start = find_start(settings, self.folder)
         config = start.check_shape(settings)  # before the text is prepared, which can take long
         self.teachers = start.teachers(settings)
@@ -325,9 +324,9 @@ class Trainer:
             rate: The tokens per second, for the message.
         """
         result = self._validate()
-        figure = result.bits_per_byte
+        figure = round(result.bits_per_byte, 5)  # as the record has it, which also says which step is the best
         best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
-        point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": round(figure, 5)}
+        point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": figure}
         self.curve.append(point)
         if self.is_main:
             if figure < best:

@@ -19,7 +19,7 @@ from slm.checkpoint import load_checkpoint
 from slm.data.dataset import Dataset
 from slm.model import GPT
 from slm.storage.hashing import sha256_of
-from slm.train.evaluate import evaluate, total_loss
+from slm.train.evaluate import Evaluation, evaluate, total_loss
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
@@ -123,6 +123,15 @@ def test_best_stays_when_later_steps_are_worse(settings: TrainSettings, monkeypa
     record = load_checkpoint(last(settings.out)).record
     assert record["steps_done"] == 24
     assert record["best"] == record["curve"][1]
+
+
+def test_best_is_the_step_that_its_record_names(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([0.733338, 0.733336])  # the same in the five decimals of a record
+    monkeypatch.setattr(Trainer, "_validate", lambda _: Evaluation(1.0, next(figures), 32))
+    assert train(replace(settings, steps=8, eval_every=4), QUIET)
+    record = load_checkpoint(settings.out / "best").record
+    assert record["steps_done"] == record["best"]["step"] == 4
+    assert load_checkpoint(last(settings.out)).record["best"] == record["best"]
 
 
 def test_patience_ends_a_run_that_gets_no_better(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
