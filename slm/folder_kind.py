@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from enum import Enum
 from pathlib import Path
@@ -224,9 +225,16 @@ def _is_checkpoint(path: Path) -> bool:
     return all(files) or (files[0] and "sha256" in _keys(path / "config.json"))
 
 
+def numbered_checkpoints(run: Path) -> list[Path]:
+    """Returns the folders `step-N` of a training run, oldest first. Their content is not checked."""
+    found = [path for path in run.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
 def _checkpoints_of_run(path: Path) -> list[Path]:
     """Returns the checkpoints of a training run: the best one, then the others from the newest to the oldest."""
-    return [folder for folder in (path / "best", *sorted(path.glob("step-*"), reverse=True)) if _is_checkpoint(folder)]
+    folders = (path / "best", *reversed(numbered_checkpoints(path)))
+    return [folder for folder in folders if _is_checkpoint(folder)]
 
 
 def _keys(path: Path) -> set[str]:

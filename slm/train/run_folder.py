@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from typing import Any
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
-from slm.folder_kind import CHECKPOINT_LISTING, Kind, find_kind, wrong_kind
+from slm.folder_kind import CHECKPOINT_LISTING, Kind, find_kind, numbered_checkpoints, wrong_kind
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
 from slm.storage.hashing import sha256_of
@@ -84,8 +83,7 @@ class RunFolder:
 
     def steps(self) -> list[Path]:
         """Returns the numbered checkpoints, oldest first."""
-        found = [path for path in self.path.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-        return sorted(found, key=lambda path: int(path.name[5:]))
+        return numbered_checkpoints(self.path)
 
     @property
     def last(self) -> Path | None:

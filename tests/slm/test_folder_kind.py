@@ -165,6 +165,9 @@ def test_a_run_leads_to_its_best_and_else_to_its_newest(places: dict[Kind, Path]
     assert find_checkpoint(run) == run / "step-0000250"
     shutil.copytree(run / "step-0000250", run / "step-0000500")
     assert find_checkpoint(run) == run / "step-0000500"
+    shutil.copytree(run / "step-0000250", run / "step-10000000")
+    shutil.copytree(run / "step-0000250", run / "step-old")
+    assert find_checkpoint(run) == run / "step-10000000"
     shutil.copytree(run / "step-0000250", run / "best")
     assert find_checkpoint(run) == run / "best"
     assert find_checkpoint(places[Kind.CHECKPOINT]) == places[Kind.CHECKPOINT]
