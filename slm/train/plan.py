@@ -21,6 +21,7 @@ from slm.presets import (
     Preset,
     as_architecture,
 )
+from slm.storage.json_reader import MAX_INTEGER, Fields
 
 TOKENS_PER_PARAMETER = 20  # compute-optimal budget, Hoffmann et al. 2022 (arXiv:2203.15556)
 FINE_TUNING_EPOCHS = 4
@@ -30,18 +31,18 @@ QAT_DEFAULTS: dict[str, Any] = {"steps": 400, "optimizer": "adamw", "learning_ra
 WARMUP_STEPS = 200
 SIZES = ("block_size", "n_layer", "n_head", "n_embd")  # of a model, that a user can give
 Range = tuple[Callable[[float], bool], str]
-COUNT: Range = (lambda value: 1 <= value < math.inf, "at least 1")
-NOT_NEGATIVE: Range = (lambda value: 0 <= value < math.inf, "at least 0")
-POSITIVE: Range = (lambda value: 0 < value < math.inf, "above 0")
+# The largest numbers are those that a training record can be read with.
+COUNT: Range = (lambda value: 1 <= value <= MAX_INTEGER, f"1 to {MAX_INTEGER}")
+NOT_NEGATIVE: Range = (lambda value: 0 <= value < MAX_INTEGER, f"at least 0, and below {MAX_INTEGER}")
+POSITIVE: Range = (lambda value: 0 < value < MAX_INTEGER, f"above 0, and below {MAX_INTEGER}")
 # The values that an option can have, and the words for them.
 RANGES: dict[str, Range] = {
     **dict.fromkeys(SIZES, (lambda value: 1 <= value <= LARGEST_SIZE, f"1 to {LARGEST_SIZE}")),
     **dict.fromkeys(("steps", "batch_size", "accumulate", "eval_every", "eval_tokens"), COUNT),
     **dict.fromkeys(("weight_decay", "patience"), NOT_NEGATIVE),
-    "learning_rate": POSITIVE,
-    "grad_clip": (lambda value: value > 0, "above 0"),
+    **dict.fromkeys(("learning_rate", "grad_clip"), POSITIVE),
     "dropout": (lambda value: 0 <= value < 1, "0 or more, and below 1"),
-    "seed": (lambda value: 0 <= value < 2**63, f"0 to {2**63 - 1}"),
+    "seed": (lambda value: 0 <= value <= MAX_INTEGER, f"0 to {MAX_INTEGER}"),
 }
 
 
@@ -192,25 +193,18 @@ class Plan:
                 )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
-        """Returns the plan that `dataclasses.asdict` turned into a dictionary. Other keys are ignored.
+    def read(cls, values: Fields) -> Plan:
+        """Reads the plan that `dataclasses.asdict` turned into a JSON object. Other keys are ignored.
 
         Raises:
             ValueError: A number is missing or of another type. The message is a clause that names it.
         """
-        read: dict[str, Any] = {}
-        for field in fields(cls):
-            value = read[field.name] = values.get(field.name)
-            sound = {"int": type(value) is int, "float": is_number(value), "str": isinstance(value, str)}
-            sound["str | None"] = value is None or value in BLOCK_VARIANTS
-            if not sound[str(field.type)]:
-                raise ValueError(f"no usable '{field.name}' in its plan")
-        return cls(**read)
-
-
-def is_number(value: object) -> bool:
-    """Returns whether a value read from JSON is a number. JSON's true and false are not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+        readers: dict[str, Callable[[str], Any]] = {"int": values.integer, "float": values.number, "str": values.text}
+        read = {field.name: readers[str(field.type)](field.name) for field in fields(cls) if field.name != "qat"}
+        qat = values.optional("qat", values.text)
+        if qat is not None and qat not in BLOCK_VARIANTS:
+            raise ValueError("plan.qat is no variant")
+        return cls(**read, qat=qat)
 
 
 def make_plan(settings: TrainSettings, preset: Preset, config: GPTConfig, stream: TokenStream) -> Plan:

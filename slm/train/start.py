@@ -19,7 +19,8 @@ from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
 from slm.presets import DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
 from slm.storage.hashing import sha256_of
-from slm.train.plan import Plan, TrainSettings, is_number, make_plan
+from slm.storage.json_reader import Fields
+from slm.train.plan import Plan, TrainSettings, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
 from slm.train.summary import SUMMARY_FILE
 from slm.train.teachers import Teacher
@@ -50,35 +51,30 @@ class RunState:
         Raises:
             SlmxError: The record is not that of a training run, or a value in it is not possible.
         """
-        record = checkpoint.record
+        record, fields = checkpoint.record, Fields(checkpoint.record)
         try:
-            plan = Plan.from_dict(_value(record, "plan", dict))
+            plan = Plan.read(fields.object("plan"))
+            points = fields.objects("curve")
+            for point in points:
+                for key in CURVE_KEYS:
+                    point.number(key)
+            fields.optional("init", fields.object)
             state = cls(
                 plan=plan,
-                dataset_sha256=_value(record, "dataset_sha256", str),
-                steps_done=_value(record, "steps_done", int),
-                seconds=_value(record, "seconds", int, float),
-                curve=_value(record, "curve", list),
-                origin=_value(record, "init", dict, type(None)),
-                teachers=_value({"teachers": []} | record, "teachers", list),
+                dataset_sha256=fields.text("dataset_sha256"),
+                steps_done=fields.integer("steps_done", most=plan.steps),
+                seconds=fields.number("seconds"),
+                curve=record["curve"],
+                origin=record.get("init"),
+                teachers=record.get("teachers") or [],
             )
-            if not 0 <= state.steps_done <= plan.steps or (state.steps_done == plan.steps and not state.curve):
-                raise ValueError("no usable 'steps_done'")
-            for point in state.curve:
-                if not isinstance(point, dict) or not all(is_number(point.get(key)) for key in CURVE_KEYS):
-                    raise ValueError("no usable 'curve'")
+            if state.steps_done == plan.steps and not points:
+                raise ValueError("curve is empty")
         except ValueError as error:
             raise SlmxError(
                 f"{checkpoint.folder / RECORD_FILE}: not the record of a run to resume ({error}); {way_back}"
             ) from error
         return state
-
-
-def _value(record: dict[str, Any], name: str, *kinds: type) -> Any:  # noqa: ANN401
-    """Returns a value of a record; ValueError if it is missing or of no type in `kinds`."""
-    if name not in record or not isinstance(record[name], kinds):
-        raise ValueError(f"no usable '{name}'")
-    return record[name]
 
 
 @dataclass(frozen=True)

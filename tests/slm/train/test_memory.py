@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
         ("--n-embd", 10**9, "--n-layer or --n-embd"),
         ("--n-layer", 10**8, "--n-layer or --n-embd"),
         ("--batch-size", 10**8, "--batch-size or --block-size, or raise --accumulate"),
-        ("--batch-size", 10**30, "--batch-size or --block-size, or raise --accumulate"),
+        ("--batch-size", 2**63 - 1, "--batch-size or --block-size, or raise --accumulate"),
     ],
 )
 def test_a_run_that_needs_more_memory_than_there_is_leaves_nothing(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
 from slm.presets import GPTConfig, Preset
+from slm.storage.json_reader import Fields
 from slm.train.plan import QAT_DEFAULTS, Plan, TrainSettings, make_plan
 
 TINY = Preset("tiny", GPTConfig(32, 300, 1, 2, 16), learning_rate=1e-2, batch_size=4)
@@ -45,6 +46,8 @@ def plan(**given: Any) -> Plan:  # noqa: ANN401
         ("dropout", math.nan),
         ("grad_clip", 0.0),
         ("grad_clip", math.nan),
+        ("grad_clip", math.inf),  # no JSON number, so no later command could read the record
+        ("steps", 2**63),
         ("eval_every", 0),
         ("eval_tokens", 0),
         ("patience", -1),
@@ -127,13 +130,13 @@ def test_a_resumed_run_may_repeat_its_numbers_but_not_change_them() -> None:
 
 def test_a_plan_comes_back_from_json() -> None:
     made = plan()
-    assert Plan.from_dict(json.loads(json.dumps(asdict(made))) | {"more": 1}) == made
-    odd: dict[str, Any] = {"steps": "9", "seed": None, "dropout": True, "optimizer": 5, "warmup": 1.5}
+    assert Plan.read(Fields(json.loads(json.dumps(asdict(made))) | {"more": 1})) == made
+    odd: dict[str, Any] = {"steps": "9", "seed": None, "dropout": True, "optimizer": 5, "warmup": 1.5, "qat": "q9"}
     for name, value in odd.items():
-        with pytest.raises(ValueError, match=rf"^no usable '{name}' in its plan$"):
-            Plan.from_dict(asdict(made) | {name: value})
-    with pytest.raises(ValueError, match=r"^no usable 'steps' in its plan$"):
-        Plan.from_dict({})
+        with pytest.raises(ValueError, match=rf"^plan\.{name} is (no|not) "):
+            Plan.read(Fields(asdict(made) | {name: value}, "plan"))
+    with pytest.raises(ValueError, match=r"^plan\.steps is missing$"):
+        Plan.read(Fields({}, "plan"))
 
 
 def test_sizes_that_are_given_replace_the_presets() -> None:

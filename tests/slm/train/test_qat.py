@@ -15,6 +15,7 @@ from slm.blocks import BLOCK_RECIPES
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.data.dataset import Dataset
+from slm.storage.json_reader import Fields
 from slm.train.average import write_average
 from slm.train.dry_run import dry_run
 from slm.train.evaluate import evaluate
@@ -124,10 +125,10 @@ def test_it_resumes_exactly(tuning: TrainSettings, tmp_path: Path, stop_at: int)
 
 def test_a_run_of_an_earlier_version_has_no_variant(tuning: TrainSettings) -> None:
     values = json.loads(json.dumps(asdict(Trainer(tuning, QUIET).plan)))
-    assert Plan.from_dict(values).qat == "int4"
-    assert Plan.from_dict({name: value for name, value in values.items() if name != "qat"}).qat is None
-    with pytest.raises(ValueError, match=r"^no usable 'qat' in its plan$"):
-        Plan.from_dict(values | {"qat": "int3"})
+    assert Plan.read(Fields(values)).qat == "int4"
+    assert Plan.read(Fields({name: value for name, value in values.items() if name != "qat"})).qat is None
+    with pytest.raises(ValueError, match=r"^plan\.qat is no variant$"):
+        Plan.read(Fields(values | {"qat": "int3"}, "plan"))
 
 
 def test_a_mean_is_evaluated_in_the_variant_and_a_dry_run_leaves_nothing(
