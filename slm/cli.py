@@ -101,11 +101,10 @@ class LazyGroup(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def _group(name: str) -> str | None:
+def _group(name: str) -> str:
     """Returns the group of a command in --help: that of the last command before it that begins one."""
     names = list(COMMANDS)
-    begun = [group for first, group in GROUPS.items() if names.index(first) <= names.index(name)]
-    return begun[-1] if begun else None
+    return [group for first, group in GROUPS.items() if names.index(first) <= names.index(name)][-1]
 
 
 app = typer.Typer(name="slmx", cls=LazyGroup, pretty_exceptions_enable=False)

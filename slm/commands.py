@@ -6,7 +6,6 @@ import shlex
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,12 +32,12 @@ from slm.presets import (
 
 if TYPE_CHECKING:
     from slm.data.prepare import PrepareSettings
+    from slm.train.run_folder import RunFolder
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
 _model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
 _HELD_OUT = "1 story in 20"
 _PRESET = "the preset's"
-_text = partial(typer.Option, help="Folder from slmx prepare (its validation split), or a source.")
 
 
 def prepare(
@@ -197,13 +196,11 @@ def train(
     with needs("train"):
         from rich.console import Console
 
-        from slm.checkpoint import load_checkpoint
         from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
         from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
-        from slm.train.qat import trained_for
         from slm.train.run_folder import RunFolder
         from slm.train.start import find_finished
 
@@ -244,17 +241,14 @@ def train(
             for line in estimate(settings if out else replace(settings, out=Path(empty)), console).lines():
                 typer.echo(line)
         return
-    best = settings.out / "best"
+    folder = RunFolder(settings.out)
     if (done := find_finished(settings)) is not None:
         if is_first_process():
             clear_leftover(settings.out)
             with suppress(SlmxError):
                 clear_leftovers(settings.out)
-            typer.echo(str(best))
-            checkpoint = load_checkpoint(best)
-            export = _export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))
-            typer.echo(f"finished already: {counted(done.steps_done, 'step')}; now: {export}", err=True)
-            typer.echo(RunFolder(settings.out).more_steps(), err=True)
+            _tell_best(folder, f"finished already: {counted(done.steps_done, 'step')}; ")
+            typer.echo(folder.more_steps(), err=True)
         return
     summary = run(settings, console)
     if summary is None:
@@ -264,11 +258,18 @@ def train(
     if not console.quiet:
         for line in summary.lines():
             typer.echo(line, err=True)
-        typer.echo(str(best))
-        checkpoint = load_checkpoint(best)
-        typer.echo(
-            f"now: {_export_command(settings.out, checkpoint.model.config, trained_for(checkpoint.record))}", err=True
-        )
+        _tell_best(folder)
+
+
+def _tell_best(folder: RunFolder, before: str = "") -> None:
+    """Prints the best checkpoint of a run and, after the words `before`, the command that exports it."""
+    from slm.checkpoint import load_checkpoint
+    from slm.train.qat import trained_for
+
+    typer.echo(str(folder.best))
+    checkpoint = load_checkpoint(folder.best)
+    export = _export_command(folder.path, checkpoint.model.config, trained_for(checkpoint.record))
+    typer.echo(f"{before}now: {export}", err=True)
 
 
 def average(
@@ -278,7 +279,9 @@ def average(
             metavar="CHECKPOINT...", help="Two or more checkpoints or runs; the record is that of the last."
         ),
     ],
-    text: Annotated[list[str], _text("--text")],
+    text: Annotated[
+        list[str], typer.Option("--text", help="Folder from slmx prepare (its validation split), or a source.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in --out.")] = False,
 ) -> None:
