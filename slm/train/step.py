@@ -16,7 +16,7 @@ from slm.train.qat import as_exported
 from slm.train.windows import batch_at
 
 
-class StoryLoss(nn.Module):
+class ModelWithLoss(nn.Module):
     """The model and its loss in one forward pass, so that torch.compile can fuse the loss into the head.
 
     Args:
@@ -75,7 +75,7 @@ class Learner:
         self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
         self.part_size = plan.batch_size // parts
         self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
-        self.net = accelerator.prepare_model(StoryLoss(model, teacher))
+        self.net = accelerator.prepare_model(ModelWithLoss(model, teacher))
 
     @property
     def inner_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -23,7 +23,7 @@ from slm.train.loop import Trainer, train
 from slm.train.plan import Plan, TrainSettings
 from slm.train.qat import as_exported, matrices
 from slm.train.run_folder import RunFolder
-from slm.train.step import StoryLoss
+from slm.train.step import ModelWithLoss
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runs import QUIET, TINY, assert_same_run, interrupted_after, last, tensors
@@ -53,7 +53,7 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
     assert tuning.init is not None
     plain = Trainer(replace(tuning, qat=None), QUIET)
-    plain.learner.net = StoryLoss(plain.model, load_checkpoint(tuning.init).model)
+    plain.learner.net = ModelWithLoss(plain.model, load_checkpoint(tuning.init).model)
     with torch.no_grad():
         for name, weights in matrices(plain.model).items():
             blocks = BLOCK_RECIPES["int4"].quantize(before[name].numpy(), is_table=name == "wte.weight")
@@ -66,12 +66,12 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
 def test_a_model_that_is_its_own_teacher_has_nothing_to_learn_and_the_text_is_no_target() -> None:
     model, teacher = (bundles.random_model(LLAMA) for _ in range(2))
     inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
-    learnt = StoryLoss(model, teacher)(inputs, targets)
+    learnt = ModelWithLoss(model, teacher)(inputs, targets)
     probabilities = teacher(inputs).softmax(-1)
     torch.testing.assert_close(learnt, -(probabilities * probabilities.log()).sum(-1).mean())
     learnt.backward()
     assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) < 1e-6
-    assert torch.equal(StoryLoss(model, teacher)(inputs, others), learnt)
+    assert torch.equal(ModelWithLoss(model, teacher)(inputs, others), learnt)
     assert not [p for p in teacher.parameters() if p.grad is not None]
 
 
@@ -93,9 +93,9 @@ def test_training_for_int4_brings_it_closer_to_the_model_before(tuning: TrainSet
     assert tuning.init is not None
     before, after = load_checkpoint(tuning.init).model, load_checkpoint(tuning.out).model
     inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
-    far, near = StoryLoss(copy.deepcopy(before), before), StoryLoss(after, before)
+    far, near = ModelWithLoss(copy.deepcopy(before), before), ModelWithLoss(after, before)
     with as_exported(far.model, "int4"), as_exported(after, "int4"):
-        least = float(StoryLoss(before, before)(inputs, targets))
+        least = float(ModelWithLoss(before, before)(inputs, targets))
         assert near(inputs, targets) - least < 0.8 * (far(inputs, targets) - least)
 
 

@@ -18,7 +18,7 @@ from slm.presets import GPTConfig
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.start import find_finished
-from slm.train.step import StoryLoss
+from slm.train.step import ModelWithLoss
 from slm.train.summary import flops_per_token
 from slm.train.teachers import MeanLogits
 from tests import bundles
@@ -50,10 +50,10 @@ def taught(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSet
 def test_the_target_is_the_mean_of_the_log_probabilities() -> None:
     model, *teachers = (bundles.random_model(LLAMA) for _ in range(3))
     inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
-    learnt = StoryLoss(model, MeanLogits(teachers))(inputs, targets)
+    learnt = ModelWithLoss(model, MeanLogits(teachers))(inputs, targets)
     mean = torch.stack([teacher(inputs).log_softmax(-1) for teacher in teachers]).mean(0).softmax(-1)
     torch.testing.assert_close(learnt, -(mean * model(inputs).log_softmax(-1)).sum(-1).mean())
-    assert torch.equal(StoryLoss(model, MeanLogits(teachers))(inputs, others), learnt)
+    assert torch.equal(ModelWithLoss(model, MeanLogits(teachers))(inputs, others), learnt)
 
 
 def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: TrainSettings, tiny_data: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: Tr
     inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
     after = load_checkpoint(taught.out)
     with torch.no_grad():
-        far, near = (float(StoryLoss(model, teachers)(inputs, targets)) for model in (before, after.model))
+        far, near = (float(ModelWithLoss(model, teachers)(inputs, targets)) for model in (before, after.model))
     assert near < far - 0.1
     assert [teacher["preset"] for teacher in after.record["teachers"]] == ["other", "other"]
     assert len({teacher["config_sha256"] for teacher in after.record["teachers"]}) == 2
