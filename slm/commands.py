@@ -247,6 +247,7 @@ def train(
             clear_leftover(settings.out)
             with suppress(SlmxError):
                 clear_leftovers(settings.out)
+            folder.rotate(keep_first=done.plan.qat is not None)
             _tell_best(folder, f"finished already: {counted(done.steps_done, 'step')}; ")
             typer.echo(folder.more_steps(), err=True)
         return

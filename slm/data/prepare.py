@@ -40,11 +40,12 @@ from slm.presets import get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
-from slm.tokenizers.settings import settings_of
+from slm.tokenizers.settings import END_OF_TEXT, settings_of
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
 HELD_OUT_SHARE = 20
+SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
 SMALLEST_VOCABULARY = 257  # the bytes and `<|endoftext|>`
@@ -216,7 +217,7 @@ class _Pipeline:
             },
         }
         (self.folder / DATASET_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
-        self._report(cleaning, splits)
+        self._report(cleaning, splits, {"train": training, "valid": validation})
 
     def _spool(self, training: list[Source], validation: list[Source], progress: Progress) -> dict[str, dict[str, int]]:
         """Writes each split's clean stories, one JSON string per line, and returns the counts of each split."""
@@ -267,7 +268,7 @@ class _Pipeline:
             raise SlmxError(
                 f"no story for validation: {count_stories(total)} {'is' if total == 1 else 'are'} too few "
                 f"to hold one in {HELD_OUT_SHARE} out; "
-                "give some with --valid"
+                f"put a blank line or {END_OF_TEXT} between stories, or give some with --valid"
             )
         if not self.counts["train"]:
             raise SlmxError(
@@ -314,16 +315,20 @@ class _Pipeline:
         check_context("the", split, writer.tokens, self.settings.context)
         return writer.close()
 
-    def _report(self, cleaning: dict[str, dict[str, int]], splits: dict[str, dict[str, Any]]) -> None:
+    def _report(
+        self, cleaning: dict[str, dict[str, int]], splits: dict[str, dict[str, Any]], sources: dict[str, list[Source]]
+    ) -> None:
         for split, counts in cleaning.items():
             if counts["read"]:
                 dropped = ", ".join(
                     f"{counts[cause]:,} {cause.replace('_', ' ')}"
                     for cause in ("empty", "truncated", "duplicates", "in_validation")
                 )
+                between = " and ".join(sorted({SHOWN[s.separator] for s in sources[split] if s.separator}))
                 print_notice(
                     self.console,
-                    f"{split} sources: {count_stories(counts['read'])}, {counts['kept']:,} kept; "
+                    f"{split} sources: {count_stories(counts['read'])}{between and f' between {between}'}, "
+                    f"{counts['kept']:,} kept; "
                     f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
                     f"too long and cut: {counts['cut']:,}",
                 )

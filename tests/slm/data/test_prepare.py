@@ -196,6 +196,15 @@ def test_empty_rows_and_cuts_are_in_the_record_and_reported(
     assert f"{line}; mojibake repaired in 0, too long and cut: 1\n" in console.export_text()
 
 
+@pytest.mark.parametrize(("between", "shown"), [("\n\n", "blank lines"), ("\n<|endoftext|>\n", "<|endoftext|>")])
+def test_the_separator_that_was_found_is_reported(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, console: Console, between: str, shown: str
+) -> None:
+    (tmp_path / "a.txt").write_text(between.join(stories), "utf-8")
+    prepare(replace(plan, sources=(str(tmp_path / "a.txt"),)), console)
+    assert f"train sources: {len(stories)} stories between {shown}, {len(stories)} kept;" in console.export_text()
+
+
 def test_a_tokenizer_never_learns_from_an_absurdly_long_word(
     plan: PrepareSettings, stories: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +348,10 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
     held = [story for story in stories if is_held_out(story)]
     path = tmp_path / "some.txt"
     for content, message in (
-        (trained[:40], "no story for validation: 40 stories are too few to hold one in 20 out; give some with --valid"),
+        (
+            trained[:40],
+            "no story for validation: 40 stories are too few to hold one in 20 out; put a blank line or <|end",
+        ),
         (trained[:1], "no story for validation: 1 story is too few to hold one in 20 out"),
         (held[:3], "no story to train on"),
         (

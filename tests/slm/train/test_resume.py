@@ -88,8 +88,10 @@ def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(setti
     for work in left:
         work.mkdir()
         (work / LOCK_FILE).touch()  # of a kill when it was finished
+    old = settings.out / "step-0000004"
+    shutil.copytree(last(settings.out), old)  # of a disk that failed when it was to be deleted
     resumed = slmx("train", "--resume", "--out", settings.out)
-    assert not any(work.exists() for work in left)
+    assert not any(work.exists() for work in (*left, old))
     assert (resumed.code, resumed.stdout) == (0, f"{settings.out / 'best'}\n")
     out = shlex.quote(str(settings.out))
     assert resumed.stderr.startswith(f"finished already: 24 steps; now: slmx export --checkpoint {out} ")
