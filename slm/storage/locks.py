@@ -148,11 +148,15 @@ def _acquire(lock: BaseFileLock, place: Place, target: Path, wait: bool) -> None
             place.work.mkdir(parents=True, exist_ok=True)
             names = {path.name for path in place.work.iterdir()}
             if names - {LOCK_FILE} and OWNER_FILE not in names:
-                raise SlmxError(f"{place.work}: not a work folder of slmx, but it has the name of one; rename it")
+                raise _foreign(place)
             lock.acquire(timeout=ACQUIRE_SECONDS)
             return
-        except FileNotFoundError:  # another process ended between two of these calls and removed its work folder
+        # Another process ended between two of these calls and removed its work folder. Path.mkdir, which looks for the
+        # folder after os.mkdir found it, then says that it exists.
+        except (FileNotFoundError, FileExistsError):
             misses += 1
+            if misses == MOST_MISSES and place.work.exists():
+                raise _foreign(place) from None
             if misses == MOST_MISSES:
                 raise SlmxError(f"{target}: cannot make a folder there; choose another --out") from None
         except Timeout:
@@ -161,6 +165,10 @@ def _acquire(lock: BaseFileLock, place: Place, target: Path, wait: bool) -> None
             if not waits:
                 print(f"{target}: {_holder(place)}; waiting for it", file=sys.stderr, flush=True)
             waits = True
+
+
+def _foreign(place: Place) -> SlmxError:
+    return SlmxError(f"{place.work}: not a work folder of slmx, but it has the name of one; rename it")
 
 
 def owner_record(place: Place, **more: object) -> bytes:

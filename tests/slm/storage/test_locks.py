@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -34,6 +35,14 @@ def test_a_folder_that_only_has_the_name_of_a_work_folder_is_kept(target: Path) 
     with pytest.raises(SlmxError, match="not a work folder of slmx"):
         replace_it(target)
     assert below(work) == ["thesis.txt"]
+
+
+def test_a_file_that_has_the_name_of_a_work_folder_is_kept(target: Path) -> None:
+    work = target.parent / f"{WORK_NAME}-{target.name}"
+    work.write_text("mine")
+    with pytest.raises(SlmxError, match="not a work folder of slmx"):
+        replace_it(target)
+    assert work.read_text() == "mine"
 
 
 def test_a_second_writer_is_refused_with_who_is_at_it(target: Path, writer: subprocess.Popen[str]) -> None:
@@ -88,6 +97,21 @@ def test_another_thread_is_another_writer(target: Path) -> None:
         thread.start()
         thread.join()
     assert [type(error) for error in caught] == [FolderBusy]
+
+
+def test_a_work_folder_that_vanishes_while_it_is_made_is_made_again(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, there = os.mkdir, [errno.EEXIST]
+
+    def mkdir(path: Path, *mode: int) -> None:
+        if WORK_NAME in str(path) and there:
+            raise FileExistsError(there.pop(), os.strerror(errno.EEXIST), str(path))
+        really(path, *mode)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    replace_it(target)
+    assert not there
 
 
 def test_of_many_waiting_writers_one_at_a_time_goes_on(home: Path) -> None:
