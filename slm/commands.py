@@ -267,8 +267,8 @@ def _tell_best(folder: RunFolder, before: str = "") -> None:
     from slm.checkpoint import load_checkpoint
     from slm.train.qat import trained_for
 
-    typer.echo(str(folder.best))
-    checkpoint = load_checkpoint(folder.best)
+    checkpoint = load_checkpoint(folder.path)
+    typer.echo(str(checkpoint.folder))
     export = _export_command(folder.path, checkpoint.model.config, trained_for(checkpoint.record))
     typer.echo(f"{before}now: {export}", err=True)
 

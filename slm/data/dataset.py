@@ -30,7 +30,7 @@ SPLITS = ("train", "valid")
 SHARD_NAME = re.compile(r"(train|valid)-\d{5,}\.npy")
 
 
-def check_context(where: str, split: str, tokens: int, context: int) -> None:
+def check_context(where: str, split: str, tokens: int, context: int, advice: str) -> None:
     """Checks that a split holds one context and the token after it.
 
     Args:
@@ -38,16 +38,16 @@ def check_context(where: str, split: str, tokens: int, context: int) -> None:
         split: `train` or `valid`.
         tokens: The number of tokens of the split.
         context: Tokens that the model reads at once.
+        advice: How the split gets longer.
 
     Raises:
         SlmxError: The split is shorter.
     """
     if tokens > context:
         return
-    more = "give more text, or some with --valid" if split == "valid" else "give more text"
     raise SlmxError(
         f"{where} {split} split is {counted(tokens, 'token')}, too short for one context of {context:,}: "
-        f"{more}; a new model can have a smaller --block-size"
+        f"{advice}; a new model can have a smaller --block-size"
     )
 
 

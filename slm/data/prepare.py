@@ -265,10 +265,11 @@ class _Pipeline:
         if not self.counts["valid"] and self.settings.valid:
             raise SlmxError("no story for validation: every story of --valid was dropped; give others")
         if not self.counts["valid"]:
+            between = SHOWN.get(self.settings.separator, f"a blank line or {END_OF_TEXT}")
             raise SlmxError(
                 f"no story for validation: {count_stories(total)} {'is' if total == 1 else 'are'} too few "
                 f"to hold one in {HELD_OUT_SHARE} out; "
-                f"put a blank line or {END_OF_TEXT} between stories, or give some with --valid"
+                f"put {between} between stories, or give some with --valid"
             )
         if not self.counts["train"]:
             raise SlmxError(
@@ -312,7 +313,10 @@ class _Pipeline:
         while batch := list(islice(stories, BATCH_STORIES)):
             writer.add(encode_stories(batch, tokenizer))
             progress.update(task, advance=len(batch), figures=f"{writer.tokens:,} tokens")
-        check_context("the", split, writer.tokens, self.settings.context)
+        advice = "give more text"
+        if split == "valid":
+            advice = "give --valid more text" if self.settings.valid else "give more text, or some with --valid"
+        check_context("the", split, writer.tokens, self.settings.context, advice)
         return writer.close()
 
     def _report(

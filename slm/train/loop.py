@@ -100,6 +100,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
+        self.lost = 0  # points of the curve whose best checkpoint was deleted
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
         models = [each.checkpoint.model for each in self.teachers]
@@ -127,6 +128,16 @@ class Trainer:
             self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it
             self.folder.forget_after(self.step)
         self._print(f"resumed at step {self.step} of {self.plan.steps}")
+        if self.curve and not self.folder.best.is_dir():
+            self._begin_best_anew()
+
+    def _begin_best_anew(self) -> None:
+        """Lets the best checkpoint, which was deleted, be the best of the steps from this one on."""
+        is_evaluated = self.curve[-1]["step"] == self.step
+        self.lost = len(self.curve) - is_evaluated
+        self.accelerator.wait_for_everyone()  # all processes have looked for it
+        if is_evaluated and self.is_main:
+            self._write_best()
 
     def _print(self, line: str) -> None:
         print_notice(self.console, line)
@@ -150,7 +161,7 @@ class Trainer:
             "device": self.accelerator.device.type,
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
-            "best": min(self.curve, key=lambda point: point["bits_per_byte"], default=None),
+            "best": min(self.curve[self.lost :], key=lambda point: point["bits_per_byte"], default=None),
             "curve": self.curve,
         }
 
@@ -171,6 +182,11 @@ class Trainer:
         with self.folder.new_step(self.step, keep_first=self.plan.qat is not None) as folder:
             save_tensors(optimizer_tensors(self.model, self.learner.inner_optimizers), folder / OPTIMIZER_FILE)
             self._write(folder, torch.float32)
+
+    def _write_best(self) -> None:
+        with self.folder.new_best() as folder:
+            # The export would round some weights of a float16 form to another number than the evaluation did.
+            self._write(folder, torch.float32 if self.plan.qat else torch.float16)
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         dataset = self.dataset
@@ -325,14 +341,12 @@ class Trainer:
         """
         result = self._validate()
         figure = round(result.bits_per_byte, 5)  # as the record has it, which also says which step is the best
-        best = min((point["bits_per_byte"] for point in self.curve), default=math.inf)
+        best = min((point["bits_per_byte"] for point in self.curve[self.lost :]), default=math.inf)
         point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": figure}
         self.curve.append(point)
         if self.is_main:
             if figure < best:
-                with self.folder.new_best() as folder:
-                    # The export would round some weights of a float16 form to another number than this evaluation did.
-                    self._write(folder, torch.float32 if self.plan.qat else torch.float16)
+                self._write_best()
             with as_exported(self.model, self.plan.qat):
                 stories = sample_stories(
                     self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE

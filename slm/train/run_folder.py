@@ -18,7 +18,7 @@ from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, parse_json, read_json
-from slm.storage.ownership import check_only_ours, check_replaceable
+from slm.storage.ownership import check_only_ours, foreign_file
 from slm.train.plan import TrainSettings
 from slm.train.summary import SUMMARY_FILE
 
@@ -79,7 +79,11 @@ class RunFolder:
             why = f"cannot make the folder ({error.strerror}); {write_advice(error.errno)}"
             raise SlmxError(f"{self.path}: {why}") from error
         for folder in (self.best, *self.steps()):
-            check_replaceable(folder, CHECKPOINT_LISTING, replace=True)
+            if folder.exists() and not folder.is_dir():
+                raise SlmxError(f"{folder}: a file stands where a checkpoint should go; move it away")
+            foreign = foreign_file(folder, CHECKPOINT_LISTING) if folder.is_dir() else None
+            if foreign is not None:
+                raise SlmxError(f"{folder / foreign}: was not made by slmx or was changed since; move it away")
 
     def steps(self) -> list[Path]:
         """Returns the numbered checkpoints, oldest first."""
@@ -139,6 +143,8 @@ class RunFolder:
             if listed is not None and state.is_file() and sha256_of(state) != listed:
                 raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); copy the folder again")
         except SlmxError as error:
+            if not (last / CHECKPOINT_LISTING.file).is_file():
+                raise SlmxError(f"{last}: no checkpoint; {self.way_back()}") from error
             raise SlmxError(f"{error}, or {self.way_back()}") from error
         return checkpoint
 

@@ -161,7 +161,7 @@ class Start:
         if self.checkpoint is None:
             config = replace(config, vocab_size=dataset.tokenizer.vocab_size)
         for split, stream in (("train", dataset.train), ("valid", dataset.valid)):
-            check_context(f"{dataset.folder}: its", split, len(stream.ids), config.block_size)
+            check_context(f"{dataset.folder}: its", split, len(stream.ids), config.block_size, "prepare more text")
         return config
 
     def plan(self, settings: TrainSettings, config: GPTConfig, dataset: Dataset) -> Plan:

@@ -8,7 +8,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from slm.console.errors import SlmxError
+from slm.console.counted import counted
+from slm.console.errors import UsageError
 from slm.data.corpus import TokenStream
 from slm.model import GPT
 from slm.train.plan import Plan
@@ -68,9 +69,10 @@ class Learner:
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:
-            raise SlmxError(
+            processes = counted(accelerator.num_processes, "process", "processes")
+            raise UsageError(
                 f"a batch of {plan.batch_size} does not split into {plan.accumulate} accumulated parts "
-                f"on {accelerator.num_processes} processes; choose a --batch-size that {parts} divides"
+                f"on {processes}; choose a --batch-size that {parts} divides"
             )
         self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
         self.part_size = plan.batch_size // parts

@@ -73,6 +73,40 @@ def test_a_finished_run_resumed_is_left_as_it_is(settings: TrainSettings, tmp_pa
     assert before == after
 
 
+@pytest.mark.parametrize("steps", [12, 24])
+def test_a_best_checkpoint_that_was_deleted_is_that_of_the_steps_from_there_on(
+    settings: TrainSettings, steps: int
+) -> None:
+    if steps < 24:
+        with interrupted_after(steps):
+            train(settings, QUIET)
+    else:
+        assert train(settings, QUIET)
+        (settings.out / SUMMARY_FILE).unlink()
+    shutil.rmtree(settings.out / "best")
+    summary = train(replace(settings, resume=True), QUIET)
+    assert summary is not None
+    best = load_checkpoint(settings.out / "best").record
+    assert best["best"]["step"] == best["steps_done"] >= steps
+    assert summary.bits_per_byte == load_checkpoint(last(settings.out)).record["best"]["bits_per_byte"]
+
+
+def test_a_finished_run_without_best_names_its_newest_checkpoint(settings: TrainSettings, slmx: Slmx) -> None:
+    assert train(settings, QUIET)
+    shutil.rmtree(settings.out / "best")
+    resumed = slmx("train", "--resume", "--out", settings.out)
+    assert (resumed.code, resumed.stdout) == (0, f"{last(settings.out)}\n")
+
+
+def test_an_empty_newest_checkpoint_is_named_without_advice_for_another_folder(settings: TrainSettings) -> None:
+    assert train(settings, QUIET)
+    (settings.out / "step-9999999").mkdir()
+    with pytest.raises(
+        SlmxError, match=r"step-9999999: no checkpoint; delete step-9999999 to resume from step-0000024$"
+    ):
+        train(replace(settings, resume=True), QUIET)
+
+
 def test_a_checkpoint_that_a_kill_kept_from_being_deleted_is_deleted(settings: TrainSettings) -> None:
     with interrupted_after(12):
         train(settings, QUIET)
