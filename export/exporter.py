@@ -95,7 +95,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     default_variant(settings.target)
     get_recipe(settings.int8_recipe)
     if not settings.variants:
-        raise SlmxError("nothing to export: --no-fp32 needs another variant, such as --int8")
+        raise UsageError("nothing to export: --no-fp32 needs another variant, such as --int8")
     if "int8" not in settings.variants:
         if settings.int8_exclude:
             raise UsageError("--int8-exclude is about int8: add --int8")

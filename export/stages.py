@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from slm.console.notice import Log, print_notice
+from slm.console.notice import Log, log_line, print_notice
 
 
 @contextmanager
@@ -17,7 +16,7 @@ def stages() -> Iterator[Log]:
     """Yields a function that prints the line of a stage on stderr. On a terminal, a clock runs until the next one."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield lambda line: print(line, file=sys.stderr, flush=True)
+        yield log_line
         return
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:

@@ -6,12 +6,12 @@ Every command that takes a bundle finds it with `find_bundle` or `bundle_path`.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
 from slm.console.errors import SlmxError
+from slm.console.notice import log_line
 from slm.folder_kind import PACKED_SUFFIX, Kind, wrong_kind
 from slm.storage.json_reader import is_plain_name
 
@@ -133,7 +133,7 @@ def find_bundle(bundle: Path | None, say: bool = True) -> Path:
     if bundle is not None:
         return bundle_path(bundle)
     if say and (line := default_notice()):
-        print(line, file=sys.stderr)
+        log_line(line)
     return _default_bundle()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -100,7 +101,8 @@ def doctor(
     why = "" if kept == usual else f", chosen for the target {opened.manifest.target} and the size"
     tell("default", f"{usual}{why}")
     if others is not None:
-        again = "; run slmx doctor --pin again when they have ended, or take the pin back with --unpin" if pin else ""
+        of = f" --bundle {shlex.quote(str(bundle))}" if bundle else ""
+        again = f"; when they have ended, run slmx doctor{of} --pin again, or take it back with --unpin" if pin else ""
         tell(
             "warning",
             f"other processes used {others:.0%} of the cores, so these speeds and this order can be wrong{again}",

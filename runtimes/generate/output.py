@@ -19,7 +19,8 @@ from runtimes.prompts_file.reader import LONGEST_LINE
 from runtimes.types import Completion
 from slm.console.counted import count_stories, counted
 from slm.console.errors import SlmxError
-from slm.console.terminal import is_terminal, styled
+from slm.console.notice import log_line
+from slm.console.terminal import is_terminal, need_stdout, styled
 from slm.console.word_wrap import WordWrap, folded
 from slm.storage.disk import check_creatable, write_errors, write_file
 
@@ -40,8 +41,7 @@ class StoryOutput:
     """
 
     def __init__(self, generator: Generator, as_json: bool, save: Path | None) -> None:
-        if sys.stdout is None:
-            raise SlmxError("standard output is closed: send it to a file, or to /dev/null")
+        need_stdout()
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="replace")
         self._generator, self._as_json, self._save = generator, as_json, save
@@ -93,7 +93,7 @@ class StoryOutput:
 
         def log(line: str) -> None:
             self._end_line()
-            print(folded(line), file=sys.stderr, flush=True)
+            log_line(folded(line))
 
         try:
             write_turns(story, _asked(lines), self._write, log)
@@ -150,7 +150,7 @@ class StoryOutput:
 
     def _tell_unsaved(self, saved: bool, why: str) -> None:
         if self._save is not None and not saved:
-            print(folded(f"{self._save}: not written, because {why}"), file=sys.stderr, flush=True)
+            log_line(folded(f"{self._save}: not written, because {why}"))
 
 
 def _has_begun(story: Completion) -> bool:
@@ -197,7 +197,7 @@ def _asked(lines: io.TextIOWrapper) -> Iterator[str]:
     """Yields lines. On a terminal, a sign asks for each. SlmxError if a line is too long."""
     asks = lines.isatty()
     while True:
-        if asks:
+        if asks and sys.stderr is not None:
             print(SIGN, end="", file=sys.stderr, flush=True)
         line = lines.readline(LONGEST_LINE + 1)
         if not line:
@@ -239,4 +239,4 @@ def _report(generator: Generator, stories: list[Completion], asked: int) -> None
         others = "".join(f", {count:,} stopped by {stop}" for stop, count in stops.items())
         figures = f"{number}, {counted(tokens, 'token')}{speed}{others}"
     line = f"{figures} ({where})"
-    print(styled(line, dim=True) if is_terminal() else line, file=sys.stderr, flush=True)
+    log_line(styled(line, dim=True) if is_terminal() else line)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from runtimes.prompts_file.reader import LONGEST_LINE
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import log_line
 from slm.folder_kind import require_file
 
 # Standard input that gives nothing for this many seconds is named, so that nobody wonders what the command waits for.
@@ -85,7 +86,7 @@ def _read_standard_input() -> bytes:
     """Reads standard input to its end or to the limit, and says so if nothing has come for a while."""
     stream = standard_input("give the prompt as an argument or with --prompt-file")
     line = "reading the prompt from standard input; < /dev/null starts without a prompt"
-    timer = threading.Timer(SILENT_SECONDS, lambda: print(line, file=sys.stderr, flush=True))
+    timer = threading.Timer(SILENT_SECONDS, lambda: log_line(line))
     timer.daemon = True
     timer.start()
     try:

@@ -15,6 +15,7 @@ from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
 from slm.console.errors import SlmxError, UsageError, needs
 from slm.console.notice import log_line
+from slm.console.terminal import need_stdout
 from slm.console.usage import one_of
 from slm.console.word_wrap import folded
 
@@ -63,6 +64,7 @@ def web(
             raise SlmxError(f"{error}; and {NOT_INSTALLED}") from error
         raise
 
+    need_stdout()
     models = choose_models([bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)], variant)
     with ExitStack() as stack:
         if serve and out is None:

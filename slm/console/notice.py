@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,9 @@ Log = Callable[[str], None]
 
 
 def log_line(line: str) -> None:
-    """Writes a line to stderr: the `Log` of commands."""
-    import typer
-
-    typer.echo(line, err=True)
+    """Writes a line to stderr, or nowhere if it is closed: the `Log` of commands."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)
 
 
 def print_notice(console: Console, line: str, style: str = "") -> None:

@@ -73,7 +73,7 @@ def _no_weights(source: Path) -> SlmxError:
 
 
 def _first(source: Path, *patterns: str) -> Path | None:
-    return next((path for pattern in patterns for path in sorted(source.glob(pattern))), None)
+    return next((path for pattern in patterns for path in sorted(source.glob(pattern)) if path.is_file()), None)
 
 
 def _read_shards(source: Path) -> dict[str, Tensor]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from slm.console.errors import SlmxError
+from slm.console.notice import log_line
 from slm.storage.disk import confirm, exchange, sync_tree, write_file
 from slm.storage.listing import Listing
 from slm.storage.locks import OWNER_FILE, Place, fill, lock_folder, one_line, owner_record, settle
@@ -61,7 +61,7 @@ def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = 
 
 
 def _warn_of_filling(target: Path, reason: str) -> None:
-    print(f"{target}: its files are replaced one by one, not in one step, because {reason}", file=sys.stderr)
+    log_line(f"{target}: its files are replaced one by one, not in one step, because {reason}")
 
 
 def _publish(target: Path, place: Place, listing: Listing | None, replaces: bool) -> None:

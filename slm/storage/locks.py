@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm.console.errors import SlmxError
+from slm.console.notice import log_line
 from slm.storage.disk import WORK_NAME, is_mount_point, sync, write_advice
 from slm.storage.json_reader import as_plain_text
 
@@ -163,7 +164,7 @@ def _acquire(lock: BaseFileLock, place: Place, target: Path, wait: bool) -> None
             if not wait:
                 raise FolderBusy(f"{target}: {_holder(place)}; wait for it, or choose another --out") from None
             if not waits:
-                print(f"{target}: {_holder(place)}; waiting for it", file=sys.stderr, flush=True)
+                log_line(f"{target}: {_holder(place)}; waiting for it")
             waits = True
 
 

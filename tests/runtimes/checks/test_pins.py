@@ -41,7 +41,9 @@ def test_a_pin_on_a_busy_machine_is_warned_of_and_can_be_taken_back(
         "the first is kept, because it is the default"
     )
     assert lines[-2].startswith("warning      other processes used 40% of the cores")
-    assert lines[-2].endswith("run slmx doctor --pin again when they have ended, or take the pin back with --unpin")
+    assert lines[-2].endswith(
+        f"; when they have ended, run slmx doctor --bundle {bundle} --pin again, or take it back with --unpin"
+    )
     assert lines[-1] == f"pinned       int8, 1 thread, in {pins_path()}"
     write_pin(Bundle.open(bundle), Pin("fp32", 2, this_cpu()))
     assert (

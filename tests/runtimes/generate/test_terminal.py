@@ -90,6 +90,13 @@ def test_a_story_in_turns_asks_with_a_sign_and_names_its_keys(tmp_path: Path) ->
     assert talk.count("> ") == 2
 
 
+def test_the_figures_do_not_go_to_stdout_if_stderr_is_closed(tmp_path: Path) -> None:
+    command = [*COMMAND, "--max-tokens", "5", "--temperature", "0"]
+    plain = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    closed = ["sh", "-c", 'exec "$@" 2>&-', "sh", *command]
+    assert subprocess.run(closed, cwd=tmp_path, stdout=subprocess.PIPE, check=True, timeout=60).stdout == plain.stdout
+
+
 def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
     ran = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND],
