@@ -60,7 +60,7 @@ def test_an_unknown_recipe_lists_those_there_are(slmx: Slmx, tiny_checkpoint: Pa
 
 
 def test_nothing_to_export(slmx: Slmx, tiny_checkpoint: Path) -> None:
-    line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--no-fp32")
+    line = slmx.refuses_unchanged("export", "--checkpoint", tiny_checkpoint, "--no-fp32", code=2)
     assert line == "nothing to export: --no-fp32 needs another variant, such as --int8"
 
 
