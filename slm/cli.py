@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from contextlib import suppress
@@ -135,8 +136,8 @@ def slmx(
 
 
 def _columns_are_usable() -> bool:
-    """Returns whether COLUMNS is a width: rich takes 0 for one, and prints nothing."""
-    return os.environ.get("COLUMNS", "80").isdecimal() and int(os.environ.get("COLUMNS", "80")) > 0
+    """Returns whether COLUMNS is a width: rich takes 0 for one and prints nothing, and fails at thousands of digits."""
+    return re.fullmatch(r"[1-9][0-9]{0,5}", os.environ.get("COLUMNS", "80")) is not None
 
 
 def main() -> None:

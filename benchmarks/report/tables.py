@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -228,7 +229,7 @@ def choice_table(report: Report) -> Table:
 def _threads(report: Report, result: Result) -> int:
     """Returns the number of threads that slmx chooses for the variant of a result on the machine of the report."""
     cores = report.machine.get("cores", "")
-    return default_threads(result.disk_bytes or 0, int(cores) if cores.isdecimal() else 1)
+    return default_threads(result.disk_bytes or 0, int(cores) if re.fullmatch(r"[0-9]{1,6}", cores) else 1)
 
 
 def _way(result: Result) -> str:

@@ -12,7 +12,7 @@ from benchmarks.report.leaderboard import Setting
 
 STOPPED = "stopped before all cases were measured"
 BEFORE = "before the run other processes used"
-_SHARE = re.compile(r"other processes used (?:up to )?(\d+)% of the cores")
+_SHARE = re.compile(r"other processes used (?:up to )?(\d{1,3})% of the cores")
 
 
 def busy_before(share: float) -> str:

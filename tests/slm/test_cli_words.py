@@ -214,7 +214,7 @@ def test_no_file_or_folder_is_named_a_dash(slmx: Slmx, name: str, option: str) -
     assert not os.listdir()
 
 
-@pytest.mark.parametrize("columns", ["0", "-3", "wide", "", "40"])
+@pytest.mark.parametrize("columns", ["0", "-3", "wide", "", "40", "9" * 5000])
 def test_a_width_that_is_none_breaks_nothing(columns: str, tmp_path: Path) -> None:
     ran = run_slmx("list", "--help", cwd=tmp_path, env={"COLUMNS": columns})
     assert (ran.returncode, ran.stderr) == (0, "")
