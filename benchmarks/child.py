@@ -40,8 +40,8 @@ def output_of(
     except OSError as error:
         raise SlmxError(f"{doing} failed: {not_started(command, error)}") from error
     if done.returncode:
-        told = "" if shows_errors else (done.stderr or done.stdout).strip()
-        reason = told.splitlines()[-1] if told else f"exit code {done.returncode}"
+        output = "" if shows_errors else (done.stderr or done.stdout).strip()
+        reason = output.splitlines()[-1] if output else f"exit code {done.returncode}"
         raise SlmxError(f"{doing} failed: {as_plain_text(reason)}")
     return done.stdout
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAR = 0.68  # of the distance between two bars
-ROOM = 1.25  # the width of a panel of bars, relative to its longest bar: its text is behind it
+ROOM = 1.25  # the width of a panel of bars, relative to its longest bar: the text is after the bar
 Line = tuple[list[float], list[float]]
 
 

@@ -86,7 +86,7 @@ def _read_standard_input() -> bytes:
     """Reads standard input to its end or to the limit, and says so if nothing has come for a while."""
     stream = standard_input("give the prompt as an argument or with --prompt-file")
     line = "reading the prompt from standard input; < /dev/null starts without a prompt"
-    timer = threading.Timer(SILENT_SECONDS, lambda: log_line(line))
+    timer = threading.Timer(SILENT_SECONDS, log_line, [line])
     timer.daemon = True
     timer.start()
     try:

@@ -127,7 +127,7 @@ def find_entry(name: str) -> Entry:
 
 
 def _change(path: Path) -> str | None:
-    """Says how a bundle differs from what slmx wrote; None if it does not."""
+    """Returns how a bundle differs from what slmx wrote; None if it does not."""
     if path.is_dir():
         foreign = foreign_file(path, BUNDLE_LISTING)
         return foreign and f"{foreign} was added or changed there"

@@ -21,13 +21,13 @@ from accelerate.state import AcceleratorState
 from slm.checkpoint import load_checkpoint
 from slm.cli import main
 from slm.console.errors import SlmxError
-from slm.data.prepare import PrepareSettings, is_held_out, prepare
+from slm.data.prepare import PrepareSettings, prepare
 from slm.storage.hashing import sha256_of
 from slm.train.hardware import has_bf16
 from slm.train.loop import Trainer, train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
-from tests.conftest import as_corpus, run_slmx
+from tests.conftest import run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET, interrupted_after, last
 
@@ -275,12 +275,6 @@ def test_a_folder_that_cannot_be_made_is_known_before_the_first_step(
     assert (tmp_path / "file").read_text() == "here before"
 
 
-def test_a_text_that_is_refused_leaves_no_run_folder(settings: TrainSettings, tmp_path: Path) -> None:
-    with pytest.raises(SlmxError, match=r"nowhere\.txt"):
-        train(replace(settings, text=(str(tmp_path / "nowhere.txt"),)), QUIET)
-    assert not settings.out.exists()
-
-
 def test_a_process_of_another_precision_is_not_blamed_on_trackers(settings: TrainSettings) -> None:
     Accelerator(mixed_precision="bf16", cpu=True)
     with pytest.raises(SlmxError, match="cannot set up the devices: AcceleratorState has already been initialized"):
@@ -298,42 +292,6 @@ def test_bf16_is_refused_where_it_is_emulated(settings: TrainSettings, monkeypat
     assert not has_bf16(torch.device("cpu"))
     with pytest.raises(SlmxError, match="--precision bf16: this cpu does not multiply bf16"):
         train(replace(settings, precision="bf16"), QUIET)
-
-
-def test_validation_belongs_to_the_data_set(settings: TrainSettings, corpus_file: Path) -> None:
-    with pytest.raises(SlmxError, match="holds its own validation split; give --valid to slmx prepare"):
-        train(replace(settings, valid=(str(corpus_file),)), QUIET)
-
-
-def test_too_little_text_for_a_window_is_refused(settings: TrainSettings) -> None:
-    with pytest.raises(
-        SlmxError, match=r"its train split is .* too short for one context of 1,000,000: prepare more text; a"
-    ):
-        train(replace(settings, block_size=1_000_000), QUIET)
-
-
-def test_too_little_text_for_validation_is_refused_before_the_first_step(
-    settings: TrainSettings, corpus_file: Path, tmp_path: Path
-) -> None:
-    valid, data = tmp_path / "valid.txt", tmp_path / "data"
-    valid.write_text("One day.")
-    prepare(PrepareSettings((str(corpus_file),), "nano", data, valid=(str(valid),), vocab_size=300), QUIET)
-    message = rf"^{data}: its valid split is \d tokens, too short for one context of 32: prepare more text; a new"
-    with pytest.raises(SlmxError, match=message):
-        train(replace(settings, text=(str(data),)), QUIET)
-    assert not settings.out.exists()
-
-
-def test_a_text_is_compared_with_the_context_of_the_run(
-    settings: TrainSettings, stories: list[str], tmp_path: Path
-) -> None:
-    few = tmp_path / "few.txt"
-    few.write_text(as_corpus([*stories[:5], next(filter(is_held_out, stories))]), "utf-8")
-    from_file = replace(settings, text=(str(few),), preset=None, n_layer=1)
-    with pytest.raises(SlmxError, match=r"^the valid split is .* too short for one context of 256: "):
-        Trainer(from_file, QUIET)
-    assert not settings.out.exists()
-    assert Trainer(replace(from_file, block_size=16), QUIET).model.config.block_size == 16
 
 
 def test_an_unknown_tracker_is_refused(settings: TrainSettings) -> None:
