@@ -1,4 +1,4 @@
-"""The event loop is woken once for all that comes together, nothing is forgotten, and 5 seconds of silence are reported."""
+"""The event loop is woken once for all that comes together, nothing is lost, and 5 seconds of silence are reported."""
 
 from __future__ import annotations
 
