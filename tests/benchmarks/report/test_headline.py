@@ -203,6 +203,7 @@ def test_the_share_of_a_warning_comes_back() -> None:
     assert busy_share(busy_before(0.12)) == 0.12
     assert busy_share(busy_during("nano", MAIN, [(2, 0.07), (4, 0.31)])) == 0.31
     assert busy_share("the load average was 1.8 of 2 cores") is None
+    assert busy_share(f"other processes used {'9' * 5000}% of the cores") is None
 
 
 def test_a_runner_that_failed_is_told_beside_the_sentence() -> None:
