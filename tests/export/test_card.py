@@ -61,7 +61,7 @@ def test_a_hub_reads_the_header_of_the_card(licence: str | None, expected: dict[
 def test_the_card_of_a_shipped_bundle_has_its_licence(name: str) -> None:
     from huggingface_hub import ModelCard
 
-    assert ModelCard.load(SHIPPED_BUNDLES / name / "README.md").data.license == "cdla-sharing-1.0"
+    assert ModelCard.load(SHIPPED_BUNDLES / name / "README.md").data.license == ["cdla-sharing-1.0", "apache-2.0"]
 
 
 def test_each_reading_of_the_text_has_a_column_of_its_own(tiny_checkpoint: Path) -> None:
