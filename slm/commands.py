@@ -306,7 +306,8 @@ def import_model(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the checkpoint.")],
     tokenizer: Annotated[
-        Path | None, typer.Option(help="For .pt and .bin: Hugging Face folder, checkpoint, or tokenizer.bin.")
+        Path | None,
+        typer.Option(help="Tokenizer of a .pt or .bin; other models are moved to its vocabulary."),
     ] = None,
     n_head: Annotated[int | None, typer.Option(min=1, help="For .pt: attention heads, if it does not tell.")] = None,
     shape: Annotated[Path | None, typer.Option(help="For .pt: JSON file with other parts of the shape.")] = None,
@@ -335,9 +336,12 @@ def import_model(
         licence=licence,
         force=force,
     )
-    config = run(settings, log_line)
+    imported = run(settings, log_line)
+    config = imported.config
     typer.echo(str(out))
-    typer.echo(f"{config.parameters:,} parameters; now: {_export_command(out, config)}", err=True)
+    train = f"slmx train --init {shlex.quote(str(out))} --text STORIES --out NEW"
+    now = train if imported.moved else _export_command(out, config)
+    typer.echo(f"{config.parameters:,} parameters; now: {now}", err=True)
 
 
 def _export_command(checkpoint: Path, config: GPTConfig, trained_for: str | None = None) -> str:

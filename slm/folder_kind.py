@@ -158,8 +158,7 @@ def find_checkpoint(path: Path) -> Path:
         SlmxError: The path is of another kind, or the run holds no checkpoint. The message says what to do instead.
         OSError: The folder cannot be read.
     """
-    shipped = PRETRAINED / path
-    if str(path) == path.name and not path.exists() and shipped.is_dir():
+    if (shipped := find_shipped(path)) is not None:
         return shipped
     kind = find_kind(path)
     if kind is Kind.CHECKPOINT:
@@ -167,6 +166,12 @@ def find_checkpoint(path: Path) -> Path:
     if kind is Kind.RUN and (found := _checkpoints_of_run(path)):
         return found[0]
     raise wrong_kind(path, Kind.CHECKPOINT)
+
+
+def find_shipped(path: Path) -> Path | None:
+    """Finds the checkpoint that ships with slmx under a name, such as "nano"; None for a path that exists."""
+    shipped = PRETRAINED / path
+    return shipped if str(path) == path.name and not path.exists() and shipped.is_dir() else None
 
 
 def wrong_kind(path: Path, wanted: Kind) -> SlmxError:

@@ -22,11 +22,13 @@ from slm.console.notice import Log
 from slm.denormals import denormals_line
 from slm.folder_kind import CHECKPOINT_LISTING
 from slm.importers.imported_tokenizer import ImportedTokenizer, some
-from slm.importers.names import Names
+from slm.importers.names import HEAD, WTE, Names
+from slm.importers.vocabulary import Move
 from slm.model import GPT
 from slm.presets import PRESETS, GPTConfig
 from slm.storage.atomic import atomic_folder
 from slm.tokenizers.byte_level import missing_bytes
+from slm.tokenizers.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class ForeignModel:
         attention_factors: For each layer, the factor of the attention scores relative to 1 / sqrt(head_dim).
         zero_biases: Parts of a block, such as "attn.c_attn", that have no biases in the source.
         interleaved: Whether rotary positions turn the channel pairs (2 i, 2 i + 1) instead of (i, i + head_dim / 2).
+        moved_to: The tokenizer that the checkpoint gets in place of `tokenizer`; None to keep `tokenizer`.
     """
 
     where: Path
@@ -56,6 +59,7 @@ class ForeignModel:
     attention_factors: tuple[float, ...] = ()
     zero_biases: tuple[str, ...] = ()
     interleaved: bool = False
+    moved_to: ImportedTokenizer | None = None
 
 
 def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) -> GPTConfig:
@@ -84,11 +88,15 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
             f"{foreign.where}: the tokenizer has the id {max(tokenizer.rows)}, the token table only "
             f"{config.vocab_size} rows; use the tokenizer of this model"
         )
-    for name in ("wte.weight", "lm_head.weight"):
+    for name in (WTE, HEAD):
         if name in state:
             state[name] = state[name][tokenizer.rows]
     unused = config.vocab_size - len(tokenizer.rows) - len(tokenizer.left_out)
-    config = replace(config, vocab_size=len(tokenizer.rows))
+    imported = {"model_type": foreign.kind, **foreign.record}
+    if foreign.moved_to is not None:
+        imported["vocabulary"] = _move(state, tokenizer.tokenizer, foreign.moved_to.tokenizer, log)
+        tokenizer, unused = foreign.moved_to, 0
+    config = replace(config, vocab_size=tokenizer.tokenizer.vocab_size)
     config = _pad_heads(state, config)
     model = GPT(config)
     model.load_state_dict(state)
@@ -101,7 +109,7 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
     if (line := denormals_line(state)) is not None:
         log(line)
     preset = next((preset.name for preset in PRESETS.values() if preset.config == config), "custom")
-    record = {"imported": {"model_type": foreign.kind, **foreign.record}, "licence": "not stated"}
+    record = {"imported": imported, "licence": "not stated"}
     if "licence" in foreign.record:
         record["licence"] = foreign.record["licence"]
     with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
@@ -122,6 +130,19 @@ def with_context(config: GPTConfig, block_size: int | None, where: Path) -> GPTC
     if block_size > config.block_size:
         raise SlmxError(f"{where}: its context is {config.block_size:,} tokens; --block-size {block_size} is longer")
     return replace(config, block_size=block_size)
+
+
+def _move(state: dict[str, Tensor], own: Tokenizer, new: Tokenizer, log: Log) -> dict[str, int]:
+    """Gives the tables the rows of the new tokens; returns what the training record says of it."""
+    move = Move.between(own, new)
+    for name in (WTE, HEAD):
+        if name in state:
+            state[name] = move.table(state[name])
+    log(
+        f"moved from {own.vocab_size:,} tokens to the {new.vocab_size:,} of --tokenizer, of which {move.whole:,} are "
+        "whole tokens of the model; fine-tune it, because it predicts worse until then"
+    )
+    return {"tokens": new.vocab_size, "whole": move.whole}
 
 
 def _qkv(state: Mapping[str, Tensor], config: GPTConfig) -> list[tuple[int, str, tuple[Tensor, ...]]]:

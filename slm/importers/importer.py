@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
-from slm.folder_kind import Kind, find_kind, like_a_path, wrong_kind
+from slm.folder_kind import Kind, find_checkpoint, find_kind, find_shipped, like_a_path, wrong_kind
 from slm.hub.client import open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HUB, HubName
@@ -42,8 +42,9 @@ class ImportSettings:
         source: A Hugging Face folder, a file of torch.save, a GGUF file, a .bin file of llama2.c, or the name of a
             repository on the Hugging Face hub, as OWNER/NAME or OWNER/NAME@REVISION.
         out: The folder of the checkpoint.
-        tokenizer: The tokenizer of a file that holds none: a Hugging Face folder, a slmx checkpoint or data set, or a
-            tokenizer.bin of llama2.c. None takes a tokenizer.bin beside a .bin file.
+        tokenizer: The tokenizer of a file that holds none, or the one to move another model to: a Hugging Face folder,
+            a slmx checkpoint, run, data set or bundle, the name of a checkpoint that ships, or a tokenizer.bin of
+            llama2.c. None keeps the model's own, or takes a tokenizer.bin beside a .bin file.
         shape: A JSON file with fields of `GPTConfig` that a file of torch.save does not tell.
         n_head: The number of attention heads, which a plain state dictionary does not tell.
         block_size: A shorter context than the model's.
@@ -61,7 +62,20 @@ class ImportSettings:
     force: bool = False
 
 
-def import_model(settings: ImportSettings, log: Log) -> GPTConfig:
+@dataclass(frozen=True)
+class Imported:
+    """What was written.
+
+    Attributes:
+        config: The shape of the model.
+        moved: Whether the model was moved to another vocabulary, so that it must be fine-tuned.
+    """
+
+    config: GPTConfig
+    moved: bool
+
+
+def import_model(settings: ImportSettings, log: Log) -> Imported:
     """Reads a model of another program and writes a checkpoint.
 
     Args:
@@ -69,21 +83,22 @@ def import_model(settings: ImportSettings, log: Log) -> GPTConfig:
         log: Called with one line about each part of the model that is left out or changes its meaning.
 
     Returns:
-        The shape of the model.
+        What was written.
 
     Raises:
-        SlmxError: The source is missing, damaged, or of a kind that slmx does not import, or `out` cannot be written.
-            Nothing is written then.
+        SlmxError: The source or the tokenizer is missing, damaged, or of a kind that slmx does not import, or `out`
+            cannot be written. Nothing is written then.
         UsageError: An option does not fit the kind of source.
     """
     path = Path(settings.source)
     if path.exists():
-        foreign = _read(path, settings, log)
+        foreign = _read(path, settings, _given_tokenizer(settings), log)
     elif not settings.source.startswith(HUB) and (near := like_a_path(path)):
         raise SlmxError(f"{path}: no such file or folder{near}")
     elif path.suffix.lower() not in FILES and (name := HubName.find(settings.source.removeprefix(HUB))):
+        given = _given_tokenizer(settings)
         folder, repository = _download(name)
-        foreign = _read(folder, settings, log)
+        foreign = _read(folder, settings, given, log)
         foreign = replace(foreign, record={**foreign.record, "repository": repository})
     else:
         raise SlmxError(
@@ -92,16 +107,24 @@ def import_model(settings: ImportSettings, log: Log) -> GPTConfig:
         )
     if settings.licence is not None:
         foreign = replace(foreign, record={**foreign.record, "licence": settings.licence})
-    return write_checkpoint(foreign, settings.out, settings.force, log)
+    config = write_checkpoint(foreign, settings.out, settings.force, log)
+    return Imported(config, moved=foreign.moved_to is not None)
 
 
-def _read(path: Path, settings: ImportSettings, log: Log) -> ForeignModel:
-    """Reads a path that exists with the reader of its kind, which its first bytes tell."""
+def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None, log: Log) -> ForeignModel:
+    """Reads a path that exists with the reader of its kind, which its first bytes tell.
+
+    Args:
+        path: The path.
+        settings: The other options.
+        given: The tokenizer that `settings` names.
+        log: Called with one line about what the path does not tell.
+    """
     if path.is_dir():
         from slm.importers.hugging_face import read_hugging_face
 
-        _refuse(settings, "a folder", "tokenizer", "shape", "n_head")
-        return read_hugging_face(path, settings.block_size)
+        _refuse(settings, "a folder", "shape", "n_head")
+        return _moved(read_hugging_face(path, settings.block_size), given, settings)
     if not path.is_file():
         raise SlmxError(f"{path}: not a regular file; write the model to a file, and name that")
     try:
@@ -112,25 +135,32 @@ def _read(path: Path, settings: ImportSettings, log: Log) -> ForeignModel:
     if head.startswith(GGUF):
         from slm.importers.gguf import read_gguf
 
-        _refuse(settings, "a GGUF file", "tokenizer", "shape", "n_head")
-        return read_gguf(path, settings.block_size)
+        _refuse(settings, "a GGUF file", "shape", "n_head")
+        return _moved(read_gguf(path, settings.block_size), given, settings)
     if find_kind(path) is Kind.PACKED:
         raise wrong_kind(path, Kind.HUGGING_FACE)
     if head.startswith((ZIP, PICKLE)):
         from slm.importers.pytorch_file import read_pytorch
 
-        given = _given_shape(settings)
-        return read_pytorch(path, lambda: _tokenizer(path, settings.tokenizer), given, log)
+        return read_pytorch(path, lambda: given or _no_tokenizer(path), _given_shape(settings), log)
     if path.suffix == ".bin":
         from slm.importers.llama2c import read_llama2c
 
         _refuse(settings, "a file of llama2.c", "shape", "n_head")
         beside = path.with_name(LLAMA2C_TOKENIZER)
-        chosen = settings.tokenizer or (beside if beside.is_file() else None)
-        return read_llama2c(path, _tokenizer(path, chosen), settings.block_size)
+        if given is None:
+            given = _tokenizer(beside) if beside.is_file() else _no_tokenizer(path)
+        return read_llama2c(path, given, settings.block_size)
     if find_kind(path.absolute().parent) is Kind.HUGGING_FACE:
         raise SlmxError(f"{path}: one file of a Hugging Face folder; name the folder, {path.absolute().parent}")
     raise SlmxError(f"{path}: not a file of torch.save, GGUF or llama2.c; slmx imports these and Hugging Face folders")
+
+
+def _moved(foreign: ForeignModel, given: ImportedTokenizer | None, settings: ImportSettings) -> ForeignModel:
+    """Returns a model that holds a tokenizer, to be moved to the given one, if there is one."""
+    if given is not None and given.tokenizer == foreign.tokenizer.tokenizer:
+        raise UsageError(f"--tokenizer {settings.tokenizer}: {foreign.where} has this tokenizer already; leave it out")
+    return replace(foreign, moved_to=given)
 
 
 def _refuse(settings: ImportSettings, kind: str, *options: str) -> None:
@@ -160,13 +190,20 @@ def _given_shape(settings: ImportSettings) -> Mapping[str, Any]:
     return given | {name: value for name, value in options.items() if value is not None}
 
 
-def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
-    """Reads the tokenizer for a file that holds none."""
-    if path is None:
-        raise UsageError(
-            f"{source}: holds no tokenizer; add --tokenizer PATH: a Hugging Face folder with the tokenizer of this "
-            "model, a slmx checkpoint, or a tokenizer.bin of llama2.c"
-        )
+def _no_tokenizer(source: Path) -> NoReturn:
+    raise UsageError(
+        f"{source}: holds no tokenizer; add --tokenizer PATH: a Hugging Face folder with the tokenizer of this "
+        "model, a slmx checkpoint, or a tokenizer.bin of llama2.c"
+    )
+
+
+def _given_tokenizer(settings: ImportSettings) -> ImportedTokenizer | None:
+    return None if settings.tokenizer is None else _tokenizer(settings.tokenizer)
+
+
+def _tokenizer(path: Path) -> ImportedTokenizer:
+    """Reads a tokenizer of any kind that slmx knows."""
+    path = find_shipped(path) or path
     if path.suffix == ".json":
         raise UsageError(f"--tokenizer {path}: name the folder of this file, {path.absolute().parent}")
     if path.is_dir() and (path / LLAMA2C_TOKENIZER).is_file() and not (path / "tokenizer.json").is_file():
@@ -174,12 +211,13 @@ def _tokenizer(source: Path, path: Path | None) -> ImportedTokenizer:
     if path.is_file():
         from slm.importers.llama2c_tokenizer import llama2c_tokenizer
 
+        if path.suffix != ".bin":
+            raise SlmxError(f"{path}: a file; --tokenizer names a folder that holds a tokenizer, or a tokenizer.bin")
         return llama2c_tokenizer(path)
     if not path.is_dir():
         problem = "not a regular file" if path.exists() else "no such file or folder"
-        raise SlmxError(f"{path}: {problem}; --tokenizer names one with the tokenizer of the model")
+        raise SlmxError(f"{path}: {problem}; --tokenizer names one that holds a tokenizer")
     if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE):
-        from slm.folder_kind import find_checkpoint
         from slm.tokenizers.settings import settings_of
         from slm.tokenizers.tokenizer import Tokenizer
         from slm.tokenizers.tokenizer_json import load_merges

@@ -187,7 +187,7 @@ def test_transformers_computes_the_same_from_the_folder_and_it_comes_back(arch: 
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "hf").encode("Lily ran.") == nano().tokenizer.encode(
         "Lily ran."
     )
-    assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "back"), print) == config
+    assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "back"), print).config == config
     back = load_checkpoint(tmp_path / "back").model.state_dict()
     assert all(torch.equal(back[name], tensor) for name, tensor in checkpoint.model.state_dict().items())
 

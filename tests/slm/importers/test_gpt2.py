@@ -65,7 +65,9 @@ def test_shards_are_put_together(slmx: Slmx, made: tuple[Path, Model], tokenizer
 def test_the_shape_of_a_preset_is_recognized(tmp_path: Path) -> None:
     tokenizer = HFTokenizer.from_file(str(PRETRAINED / "nano" / "tokenizer.json"))
     made_model(tmp_path / "hf", tokenizer, vocab_size=8000, n_positions=256, n_embd=128, n_layer=4, n_head=4)
-    assert import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "mine"), print) == get_preset("nano").config
+    assert (
+        import_model(ImportSettings(str(tmp_path / "hf"), tmp_path / "mine"), print).config == get_preset("nano").config
+    )
     assert load_checkpoint(tmp_path / "mine").preset == "nano"
 
 

