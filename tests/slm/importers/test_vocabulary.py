@@ -134,7 +134,8 @@ def check_moved(plain: Checkpoint, moved: Checkpoint, new: Tokenizer) -> None:
 def test_a_model_is_moved_and_tells_a_story(source: str, tied: bool, slmx: Slmx, tokenizer: HFTokenizer) -> None:
     new = Path("the tokenizer é")
     shutil.copytree(PRETRAINED / "nano", new)
-    model = models.llama(tokenizer.get_vocab_size(), tie_word_embeddings=tied, rms_norm_eps=1e-6)
+    padded = tokenizer.get_vocab_size() + 7
+    model = models.llama(padded, tie_word_embeddings=tied, rms_norm_eps=1e-6)
     if source.endswith(".gguf"):
         write_gguf(Path(source), model, tokenizer, "F32")
     else:
