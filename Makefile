@@ -67,10 +67,11 @@ suites: .venv/suites/ready
 	.venv/suites/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[suites]"
 	@touch $@
 
-# Makes the bundles inside the package again, from the checkpoints in slm/pretrained.
+# Makes the bundles inside the packages again, from the checkpoints in slm/pretrained.
 bundle: .venv/export
 	$(BIN)/slmx export --preset nano --int8 --no-fp32 --out runtimes/bundles/nano --force
 	$(BIN)/slmx export --preset micro --int8 --no-fp32 --out runtimes/bundles/micro --force
+	$(BIN)/slmx export --preset small --int8 --no-fp32 --out runtimes/stories_small/slmx_stories_small/small --force
 
 # Measures everything for docs/benchmarks.md, with the quality on VALID if that file is there. Nothing else should run.
 bench: .venv/dev
