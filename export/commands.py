@@ -161,7 +161,7 @@ def verify(
     It is not written for a bundle inside the installed package.
     """
     from export.interop.registry import find_runtimes
-    from runtimes.bundle.location import SHIPPED_BUNDLES
+    from runtimes.bundle.location import is_shipped
     from runtimes.bundle.manifest import MANIFEST_FILE
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
@@ -217,7 +217,7 @@ def verify(
             typer.echo(folded(line, 2))
     if not check.problems:
         typer.echo(folded(f"{counted(check.files, 'file')} and the manifest, every hash matches", 2))
-    if opened.path.parent != SHIPPED_BUNDLES:
+    if not is_shipped(opened.path):
         parts = {"quality": checked, "runtimes": comparison}
         further = {name: part.as_dict() for name, part in parts.items() if part}
         signature = {} if signed_with is None else {"signature": {"key_sha256": signed_with}}

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("slm", "export", "runtimes", "benchmarks")
-LARGE = ("slm/pretrained", "runtimes/bundles", "runtimes/web/app")
+LARGE = ("slm/pretrained", "runtimes/bundles", "runtimes/stories_small", "runtimes/web/app")
 VARIANT = """    Variant(
         name="twin",
         file="onnx/model_twin.onnx",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
@@ -19,6 +20,15 @@ from slm.storage.json_reader import is_plain_name
 BUNDLES = Path("bundles")
 # The bundles inside the package, each in a folder of its name.
 SHIPPED_BUNDLES = Path(__file__).parents[1] / "bundles"
+# The bundle that ships in a package of its own, because the wheel of slmx has no room for it. The package holds it in a
+# folder of its name. A clone has the package in STORIES_SMALL.
+SMALL = "small"
+SMALL_PACKAGE = "slmx_stories_small"
+SMALL_DISTRIBUTION = "slmx-stories-small"
+STORIES_SMALL = Path(__file__).parents[1] / "stories_small" / SMALL_PACKAGE
+INSTALL_SMALL = (
+    f"pip install {SMALL_DISTRIBUTION} brings the shipped one (from a clone: pip install ./runtimes/stories_small)"
+)
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
 BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"
@@ -40,8 +50,26 @@ def pulled_bundles() -> Path:
 
 
 def shipped_names() -> dict[str, Path]:
-    """Returns the folders of the shipped bundles by name."""
-    return {path.name: path for path in _bundles_in(SHIPPED_BUNDLES)}
+    """Returns the folders of the shipped bundles by name: those inside slmx, then small if it is installed."""
+    names = {path.name: path for path in _bundles_in(SHIPPED_BUNDLES)}
+    small = _small_folder()
+    return names if small is None else {**names, SMALL: small}
+
+
+def is_shipped(bundle: Path) -> bool:
+    """Returns whether a bundle is one of the folders that `shipped_names` returns. Commands do not write there."""
+    return bundle.parent == SHIPPED_BUNDLES or (bundle.name == SMALL and bundle == _small_folder())
+
+
+def _small_folder() -> Path | None:
+    """Returns the folder of small, in the clone or else in the installed package; None if it is in neither."""
+    package = STORIES_SMALL
+    if not (package / SMALL / MANIFEST_FILE).is_file():
+        spec = find_spec(SMALL_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        package = Path(spec.submodule_search_locations[0])
+    return package / SMALL if (package / SMALL / MANIFEST_FILE).is_file() else None
 
 
 def exported_names() -> dict[str, Path]:
@@ -105,6 +133,8 @@ def _not_found(path: Path, name: str) -> SlmxError:
     short = {full.partition("/")[2] for full in pulled}
     known = {*shipped_names(), *exported, *(f"{BUNDLES}/{one}" for one in exported), *pulled, *short}
     same = [one for one in sorted(known) if _folded(one) == _folded(name)][:2]
+    if not same and _folded(name) == SMALL:
+        return UnknownBundleError(f"{wrong_kind(path, Kind.BUNDLE)}, and {INSTALL_SMALL}")
     if near := same or get_close_matches(name, sorted(known), n=2):
         return SlmxError(f"{name}: no such path, and no bundle of this name; did you mean {' or '.join(near)}?")
     owner, _, rest = name.partition("/")

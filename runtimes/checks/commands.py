@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, SHIPPED_BUNDLES, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle, shipped_names
 from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.counted import counted
 from slm.console.errors import UsageError
@@ -164,20 +164,21 @@ def presets() -> None:
     row = "{:<10} {:>7} {:>10} {:>6} {:>5} {:>8} {:>11}  {}"
     heading = ("preset", "context", "vocabulary", "layers", "heads", "channels", "parameters")
     typer.echo(row.format(*heading, "ships with slmx"))
+    bundles = shipped_names()
     for preset in PRESETS.values():
         c = as_architecture(preset.config, DEFAULT_ARCHITECTURE)
         sizes = (c.block_size, c.vocab_size, c.n_layer, c.n_head, c.n_embd)
         numbers = (f"{number:,}" for number in (*sizes, c.parameters))
-        typer.echo(row.format(preset.name, *numbers, _shipped(preset.name)).rstrip())
+        typer.echo(row.format(preset.name, *numbers, _shipped(preset.name, bundles.get(preset.name))).rstrip())
 
 
-def _shipped(preset: str) -> str:
+def _shipped(preset: str, bundle: Path | None) -> str:
     """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
-    bundle, checkpoint = SHIPPED_BUNDLES / preset / MANIFEST_FILE, PRETRAINED / preset / CHECKPOINT_LISTING.file
-    held = {"bundle": bundle.is_file(), "checkpoint": checkpoint.is_file()}
+    checkpoint = PRETRAINED / preset / CHECKPOINT_LISTING.file
+    held = {"bundle": bundle is not None, "checkpoint": checkpoint.is_file()}
     if not any(held.values()):
         return ""
-    file = bundle if held["bundle"] else checkpoint
+    file = checkpoint if bundle is None else bundle / MANIFEST_FILE
     shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
     config = GPTConfig.from_dict(shape, str(file))
     here = " ".join(name for name, is_here in held.items() if is_here)

@@ -10,6 +10,8 @@ from enum import Enum
 from pathlib import Path
 
 from runtimes.bundle.location import (
+    SHIPPED_BUNDLES,
+    SMALL_DISTRIBUTION,
     UnknownBundleError,
     bundle_path,
     exported_names,
@@ -117,7 +119,8 @@ def find_entry(name: str) -> Entry:
         if entry.path.absolute() != path.absolute():
             continue
         if entry.origin is Origin.SHIPPED:
-            raise SlmxError(f"{name}: it is a part of slmx itself, which pip removes")
+            package = "slmx itself" if path.parent == SHIPPED_BUNDLES else SMALL_DISTRIBUTION
+            raise SlmxError(f"{name}: it is a part of {package}, which pip removes")
         if path.is_symlink():
             raise SlmxError(f"{path}: a link to a bundle; delete the link yourself")
         if why := _change(path):

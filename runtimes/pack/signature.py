@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.location import is_shipped
 from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import (
@@ -40,7 +40,7 @@ def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path
         WriteError: The signature cannot be written.
     """
     path = bundle.signature_path
-    if bundle.path.parent == SHIPPED_BUNDLES:
+    if is_shipped(bundle.path):
         raise SlmxError(f"{bundle.path}: a bundle inside the package; pack it with slmx pack, and sign that file")
     if path.is_symlink():
         raise SlmxError(f"{path}: a symbolic link, and slmx sign does not write through one; move it away")

@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from runtimes.bundle.location import shipped_names
 from runtimes.bundle.store import Bundle
 from runtimes.engine import cache, exact_products, signed_weights
 from runtimes.engine.session import Session
 from runtimes.engine.signed_weights import make_weights_signed
 from tests import bundles
 
-SHIPPED = Path(bundles.__file__).resolve().parents[1] / "runtimes" / "bundles"
-NAMES = ("nano", "micro")
+NAMES = ("nano", "micro", "small")
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def assert_same_tensors(model: bytes, expected: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("exact")
 def test_every_weight_of_a_shipped_model_becomes_signed_and_nothing_else_changes(name: str) -> None:
-    model = Bundle.open(SHIPPED / name).model_bytes("int8")
+    model = Bundle.open(shipped_names()[name]).model_bytes("int8")
     before = bytes(model)
     make_weights_signed(model)
     assert len(model) == len(before)
@@ -98,7 +98,7 @@ def test_every_weight_of_a_shipped_model_becomes_signed_and_nothing_else_changes
 def test_signed_weights_give_the_same_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exact_products.signed_is_exact():
         pytest.skip("this processor adds products of signed weights in 16 bits")
-    bundle = Bundle.open(SHIPPED / name)
+    bundle = Bundle.open(shipped_names()[name])
     ids = [random.Random(0).randrange(bundle.config.vocab_size) for _ in range(80)]
     signed = Session.open(bundle.model_bytes("int8"), bundle.config)
     monkeypatch.setattr(cache, "make_weights_signed", lambda model: None)

@@ -52,7 +52,7 @@ def listed(slmx: Slmx) -> dict[str, dict[str, object]]:
 
 def test_the_shipped_bundles_are_listed(slmx: Slmx) -> None:
     entries = listed(slmx)
-    assert list(entries) == ["micro", "nano"]
+    assert list(entries) == ["micro", "nano", "small"]
     assert entries["nano"]["origin"] == "shipped"
     assert entries["nano"]["path"] == str(NANO)
     assert entries["nano"]["bytes"] == sum(path.stat().st_size for path in NANO.rglob("*") if path.is_file())
@@ -72,8 +72,8 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     os.utime(MINE / "manifest.json", (0, 1_700_000_000))
     Path(shutil.make_archive("bundles/packed", "zip", NANO)).rename("bundles/packed.slmx")
     entries = listed(slmx)
-    assert list(entries) == ["micro", "nano", "mine", "packed.slmx", NAME]
-    assert [entry["origin"] for entry in entries.values()] == [*["shipped"] * 2, *["exported"] * 2, "pulled"]
+    assert list(entries) == ["micro", "nano", "small", "mine", "packed.slmx", NAME]
+    assert [entry["origin"] for entry in entries.values()] == [*["shipped"] * 3, *["exported"] * 2, "pulled"]
     assert entries["mine"]["date"] == "2023-11-14T22:13:20+00:00"
     assert str(entries["mine"]["source"]).startswith("tinystories-train.txt")
     assert entries["packed.slmx"]["bytes"] == Path("bundles/packed.slmx").stat().st_size
@@ -81,7 +81,7 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     assert entries[NAME]["source"] == f"https://hub/{NAME} at {'c' * 12}"
     table = slmx("list").stdout.splitlines()
     assert table[0].split() == ["name", "origin", "MB", "date", "variants", "source"]
-    assert table[5].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
+    assert table[6].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
 
 
 def test_the_list_fits_a_terminal_also_with_all_variants(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from runtimes import load
-from runtimes.bundle.location import SHIPPED_BUNDLES
+from runtimes.bundle.location import SHIPPED_BUNDLES, shipped_names
 from runtimes.bundle.store import Bundle
 from runtimes.engine.arrays import FloatArray
 from runtimes.engine.sampler import Sampler
@@ -35,7 +35,7 @@ COMMAND = "python -m tests.runtimes.web.vectors"
 STRINGS, BLOCK, SAMPLE = 10_000, 500, 60
 PROMPT = "Once upon a time"
 STORY_TOKENS = 200
-STORIES = ("nano", "micro")
+STORIES = ("nano", "micro", "small")
 SCHEME_STRINGS = 2000
 # A tokenizer of the pairs of these characters shows where a text was split.
 SPLIT_CHARACTERS = " \n\t'.a1st\x85\ufeff"
@@ -261,7 +261,7 @@ def pieces_of(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 def stories() -> dict[str, Any]:
     """Returns what the shipped bundles write greedily in their default variant."""
-    return {name: greedy_story(SHIPPED_BUNDLES / name) for name in STORIES}
+    return {name: greedy_story(shipped_names()[name]) for name in STORIES}
 
 
 def greedy_story(bundle: Path, variant: str | None = None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { LONGEST_SLICE } from "../../src/engine/pauses.ts";
 import type { Sampling } from "../../src/engine/types.ts";
-import { BUNDLES, SCRIPTS, modelFiles, vectors } from "./files.ts";
+import { SCRIPTS, modelFiles, shippedFolder, vectors } from "./files.ts";
 import { GREEDY, NANO, WASM, engineOf, written } from "./models.ts";
 
 interface Story {
@@ -27,7 +27,7 @@ const PROMPT = engine.encode("Once upon a time");
 
 for (const [name, story] of Object.entries(stories)) {
   test(`${name} chooses the ids that Python's int8 wrote, given those before them`, async () => {
-    const folder = join(BUNDLES, name);
+    const folder = shippedFolder(name);
     const manifest = createHash("sha256").update(readFileSync(join(folder, "manifest.json"))).digest("hex");
     assert.equal(manifest, story.manifest, "run python -m tests.runtimes.web.vectors");
     const model = await engineOf(modelFiles(folder, WASM, story.variant));

@@ -7,6 +7,10 @@ import type { ModelFiles } from "../../src/engine/types.ts";
 
 /** The folder of the bundles that the package ships. */
 export const BUNDLES = join(process.cwd(), "..", "..", "bundles");
+/** The folder of a bundle that ships: small is in a package of its own. */
+export function shippedFolder(name: string): string {
+  return name === "small" ? join(BUNDLES, "..", "stories_small", "slmx_stories_small", name) : join(BUNDLES, name);
+}
 /** The scripts that the engine imports; test/run.mjs builds them and names their folder. */
 export const SCRIPTS = pathToFileURL(join(process.env["SLMX_WEB_SCRIPTS"]!, "/"));
 
