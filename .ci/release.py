@@ -19,21 +19,34 @@ import sys
 import tempfile
 import venv
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WEB = Path("runtimes/web/app")
-BUDGETS = {"slmx": 10_000_000, "slmx_web": 4_000_000}  # the most bytes of a wheel
-PACKAGES = {"slmx": {"slm", "export", "runtimes", "benchmarks"}, "slmx_web": {"slmx_web"}}
-SHIPPED = (
-    "benchmarks/report/page.html.jinja",
-    "runtimes/bundles/micro/onnx/model_int8.onnx",
-    "runtimes/bundles/nano/onnx/model_int8.onnx",
-    "slm/pretrained/nano/model.safetensors",
-    "slm/py.typed",
-)
+OTHERS = (Path("runtimes/stories_small"), Path("runtimes/web/app"))  # packages beside slmx, each built alone
+BUDGETS = {"slmx": 10_000_000, "slmx_stories_small": 12_000_000, "slmx_web": 4_000_000}  # the most bytes of a wheel
+PACKAGES = {
+    "slmx": {"slm", "export", "runtimes", "benchmarks"},
+    "slmx_stories_small": {"slmx_stories_small"},
+    "slmx_web": {"slmx_web"},
+}
+SHIPPED = {
+    "slmx": (
+        "benchmarks/report/page.html.jinja",
+        "runtimes/bundles/micro/onnx/model_int8.onnx",
+        "runtimes/bundles/nano/onnx/model_int8.onnx",
+        "slm/pretrained/nano/model.safetensors",
+        "slm/py.typed",
+    ),
+    "slmx_stories_small": (
+        "slmx_stories_small/__init__.py",
+        "slmx_stories_small/small/README.md",
+        "slmx_stories_small/small/manifest.json",
+        "slmx_stories_small/small/onnx/model_int8.onnx",
+    ),
+    "slmx_web": ("slmx_web/index.html",),
+}
 GENERATED = ("README.md", "docs/commands.md")  # pages with parts that cog writes
 TOOLS = ("build", "setuptools")
 INSTALL_TOOLS = "python -m pip install --require-hashes --no-deps --requirement .ci/requirements.txt"
@@ -77,24 +90,36 @@ def make(root: Path, out: Path, work: Path) -> Iterator[str]:
         shutil.copy(file, out)
     for wheel in sorted(once.glob("*.whl")):
         yield from wheel_problems(wheel)
-    said = stated_version(root)
+    yield from story_problems(once, stated_version(root), work)
+
+
+def story_problems(dist: Path, said: str, work: Path) -> Iterator[str]:
+    """Yields what is wrong with the stories that the packages in a folder write, each in an environment of its own."""
+    (wheel,), (archive,) = dist.glob(f"slmx-{said}-*.whl"), dist.glob(f"slmx-{said}.tar.gz")
+    (small,) = dist.glob(f"slmx_stories_small-{said}-*.whl")
     stories = {}
-    for package in (*once.glob(f"slmx-{said}*.whl"), *once.glob(f"slmx-{said}*.tar.gz")):
-        stories[package.name] = story_of(package, work / package.suffix)
-        first, _, story = stories[package.name].partition("\n")
+    for tried, packages, options in (
+        (wheel, (wheel,), ()),
+        (archive, (archive,), ()),
+        (small, (wheel, small), ("--bundle", "small")),
+    ):
+        written = story_of(packages, work / f"été {tried.name}", options)
+        first, _, stories[tried] = written.partition("\n")
         if first != f"slmx {said}":
-            yield f"{package.name}: slmx --version says {first!r}, not slmx {said}"
-        if len(story) < 200:
-            yield f"{package.name}: its story has only {len(story)} characters: {story!r}"
-    if len(set(stories.values())) != 1 or len(stories) != 2:
-        yield f"the wheel and the source archive must write one story: {stories}"
+            yield f"{tried.name}: slmx --version says {first!r}, not slmx {said}"
+        if len(stories[tried]) < 200:
+            yield f"{tried.name}: its story has only {len(stories[tried])} characters: {stories[tried]!r}"
+    if stories[wheel] != stories[archive]:
+        yield f"the wheel and the source archive must write one story: {stories[wheel]!r}, {stories[archive]!r}"
+    if stories[small] == stories[wheel]:
+        yield f"{small.name}: its story is that of the model inside slmx"
 
 
 def built(root: Path, place: Path) -> Path:
     """Builds the packages of the last commit in a clone of it, and returns the folder of the files."""
     clone, out = place / "slmx", place / "dist"
     run("git", "clone", "--quiet", "--no-hardlinks", str(root), str(clone))
-    for source in (Path(), WEB):
+    for source in (Path(), *OTHERS):
         run(sys.executable, ".ci/build.py", str(source), "--out", str(out), cwd=clone)
     return out
 
@@ -109,19 +134,19 @@ def wheel_problems(wheel: Path) -> Iterator[str]:
     top = {file.split("/")[0] for file in files if not file.split("/")[0].endswith(".dist-info")}
     if top != PACKAGES[name]:
         yield f"{wheel.name}: it holds {', '.join(sorted(top))}, not {', '.join(sorted(PACKAGES[name]))}"
-    if name == "slmx":
-        yield from (f"{wheel.name}: {file} is missing" for file in SHIPPED if file not in files)
-        if any(file.startswith(f"{WEB.as_posix()}/") for file in files):
-            yield f"{wheel.name}: it holds the web page, which is in slmx-web"
+    yield from (f"{wheel.name}: {file} is missing" for file in SHIPPED[name] if file not in files)
+    for other in OTHERS:
+        if any(file.startswith(f"{other.as_posix()}/") for file in files):
+            yield f"{wheel.name}: it holds {other.as_posix()}, which is a package of its own"
 
 
-def story_of(package: Path, place: Path) -> str:
-    """Installs a package into an empty environment. Returns the first line of `slmx --version`, then a story."""
+def story_of(packages: Sequence[Path], place: Path, options: Sequence[str]) -> str:
+    """Installs packages into an empty environment. Returns the first line of `slmx --version`, then a story."""
     venv.create(place, with_pip=True)
     bin_ = place / ("Scripts" if os.name == "nt" else "bin")
-    run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(package))
+    run(str(bin_ / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *map(str, packages))
     said = run(str(bin_ / "slmx"), "--version", cwd=place).splitlines()
-    return f"{said[0]}\n{run(str(bin_ / 'slmx'), *STORY, cwd=place)}"
+    return f"{said[0]}\n{run(str(bin_ / 'slmx'), *STORY, *options, cwd=place)}"
 
 
 def run(*command: str, cwd: Path | None = None) -> str:
@@ -139,11 +164,13 @@ def stated_version(root: Path) -> str:
     return str(found)
 
 
-def web_version(root: Path) -> Iterator[str]:
-    """slmx-web is built alone, so its version is in its own pyproject.toml."""
-    (web,) = re.findall(r'^version = "(.+)"$', (root / WEB / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
-    if web != stated_version(root):
-        yield f"{WEB.as_posix()}/pyproject.toml: version {web}, but slm/__init__.py has {stated_version(root)}"
+def other_versions(root: Path) -> Iterator[str]:
+    """A package that is built alone has its version in its own pyproject.toml."""
+    for other in OTHERS:
+        text = (root / other / "pyproject.toml").read_text("utf-8")
+        (found,) = re.findall(r'^version = "(.+)"$', text, re.MULTILINE)
+        if found != stated_version(root):
+            yield f"{other.as_posix()}/pyproject.toml: version {found}, but slm/__init__.py has {stated_version(root)}"
 
 
 def changelog(root: Path) -> Iterator[str]:
@@ -206,7 +233,15 @@ def git(root: Path, *arguments: str) -> str:
     return run("git", "-C", str(root), *arguments).rstrip("\n")
 
 
-CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (web_version, changelog, generated, benchmarks, tree, tag, tools)
+CHECKS: tuple[Callable[[Path], Iterator[str]], ...] = (
+    other_versions,
+    changelog,
+    generated,
+    benchmarks,
+    tree,
+    tag,
+    tools,
+)
 
 if __name__ == "__main__":
     main()

@@ -48,7 +48,8 @@ def tree(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     root = tmp_path / "é 1"
     root.mkdir()
     write(root, "slm/__init__.py", '"""The model."""\n\n__version__ = "1.2.0"\n')
-    write(root, "runtimes/web/app/pyproject.toml", '[project]\nname = "slmx-web"\nversion = "1.2.0"\n')
+    for other in script.OTHERS:
+        write(root, f"{other.as_posix()}/pyproject.toml", '[project]\nversion = "1.2.0"\n')
     write(root, "CHANGELOG.md", "# Changelog\n\n## 1.2.0 (2026-12-01)\n\n## 1.1.0 (2026-11-01)\n")
     write(root, "README.md", COG.format("12"))
     write(root, "docs/commands.md", "no generated part\n")
@@ -76,6 +77,7 @@ def test_each_stale_thing_is_one_line(script: ModuleType, tree: Path) -> None:
     write(tree, "figure", "13\n")
     write(tree, ".ci/requirements.txt", "build==0.0.1 \\\nsetuptools==0.0.2 \\\n")
     assert refusals(script, tree) == [
+        "runtimes/stories_small/pyproject.toml: version 1.2.0, but slm/__init__.py has 1.3.0",
         "runtimes/web/app/pyproject.toml: version 1.2.0, but slm/__init__.py has 1.3.0",
         "CHANGELOG.md: its first section is '1.2.0 (2026-12-01)', not '1.3.0 (YEAR-MONTH-DAY)'",
         "README.md: its generated parts; run cog -r README.md",
@@ -127,7 +129,7 @@ def test_what_is_wrong_with_a_wheel_is_named(
 ) -> None:
     good = tmp_path / "slmx-1.2.0-py3-none-any.whl"
     names = [
-        *script.SHIPPED,
+        *script.SHIPPED["slmx"],
         "benchmarks/commands.py",
         "export/card.py",
         "runtimes/types.py",
@@ -140,19 +142,64 @@ def test_what_is_wrong_with_a_wheel_is_named(
     bad = tmp_path / "bad" / good.name
     bad.parent.mkdir()
     with zipfile.ZipFile(bad, "w") as wheel:
-        for name in (*names[1:], "tests/x.py", "runtimes/web/app/slmx_web/app.js"):
+        small = "runtimes/stories_small/slmx_stories_small/small/manifest.json"
+        for name in (*names[1:], "tests/x.py", "runtimes/web/app/slmx_web/app.js", small):
             wheel.writestr(name, "x")
     monkeypatch.setitem(script.BUDGETS, "slmx", 100)
     assert list(script.wheel_problems(bad)) == [
         f"{bad.name}: {bad.stat().st_size:,} bytes, more than 100",
         f"{bad.name}: it holds benchmarks, export, runtimes, slm, tests, not benchmarks, export, runtimes, slm",
-        f"{bad.name}: {script.SHIPPED[0]} is missing",
-        f"{bad.name}: it holds the web page, which is in slmx-web",
+        f"{bad.name}: {script.SHIPPED['slmx'][0]} is missing",
+        f"{bad.name}: it holds runtimes/stories_small, which is a package of its own",
+        f"{bad.name}: it holds runtimes/web/app, which is a package of its own",
+    ]
+
+
+def test_the_wheel_of_small_is_checked_too(script: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "slmx_stories_small-1.2.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for name in script.SHIPPED["slmx_stories_small"][:-1]:
+            wheel.writestr(name, "x")
+        wheel.writestr("runtimes/x.py", "x")
+    assert list(script.wheel_problems(path)) == [
+        f"{path.name}: it holds runtimes, slmx_stories_small, not slmx_stories_small",
+        f"{path.name}: slmx_stories_small/small/onnx/model_int8.onnx is missing",
+    ]
+
+
+def test_stories_that_are_not_as_they_should_be_are_named(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel, small = "slmx-1.2.0-py3-none-any.whl", "slmx_stories_small-1.2.0-py3-none-any.whl"
+    for name in (wheel, small, "slmx-1.2.0.tar.gz", "slmx_stories_small-1.2.0.tar.gz", "slmx_web-1.2.0.tar.gz"):
+        (tmp_path / name).touch()
+    tried: list[tuple[list[str], tuple[str, ...]]] = []
+
+    def problems(story: dict[str, str]) -> list[str]:
+        def story_of(packages: tuple[Path, ...], place: Path, options: tuple[str, ...]) -> str:
+            assert " " in place.name
+            assert not place.name.isascii()
+            tried.append(([package.name for package in packages], options))
+            return story[packages[-1].name]
+
+        monkeypatch.setattr(script, "story_of", story_of)
+        return list(script.story_problems(tmp_path, "1.2.0", tmp_path))
+
+    one, other = "slmx 1.2.0\n" + "a" * 200, "slmx 1.2.0\n" + "b" * 200
+    assert problems({wheel: one, "slmx-1.2.0.tar.gz": one, small: other}) == []
+    assert tried == [([wheel], ()), (["slmx-1.2.0.tar.gz"], ()), ([wheel, small], ("--bundle", "small"))]
+    assert problems({wheel: one, "slmx-1.2.0.tar.gz": other, small: one}) == [
+        f"the wheel and the source archive must write one story: {'a' * 200!r}, {'b' * 200!r}",
+        f"{small}: its story is that of the model inside slmx",
+    ]
+    assert problems({wheel: one, "slmx-1.2.0.tar.gz": one, small: "slmx 1.1.0\nb"}) == [
+        f"{small}: slmx --version says 'slmx 1.1.0', not slmx 1.2.0",
+        f"{small}: its story has only 1 characters: 'b'",
     ]
 
 
 def test_the_version_of_slmx_is_stated_once(script: ModuleType) -> None:
     said = script.stated_version(ROOT)
-    assert list(script.web_version(ROOT)) == []
+    assert list(script.other_versions(ROOT)) == []
     for name in ("pyproject.toml", "CITATION.cff", "runtimes/web/app/package.json", "tests/suites/node/package.json"):
         assert said not in (ROOT / name).read_text("utf-8"), name

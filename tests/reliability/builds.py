@@ -15,7 +15,8 @@ from tests.reliability.outcome import Check, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / ".ci" / "build.py"
-PAGE = Path("runtimes") / "web" / "app"
+PAGE = ROOT / "runtimes" / "web" / "app"
+STORIES = ROOT / "runtimes" / "stories_small"
 FOLDERS = ("first", "another place é")
 FILE_DATES = (1_500_000_000, 1_700_000_000)
 MASKS = (0o022, 0o002)
@@ -65,7 +66,7 @@ def build_twice(source: Path, log: Log) -> dict[str, set[str]] | str:
 def run(quick: bool, log: Log) -> Outcome:
     """Builds each package twice. The short form builds that of the page only."""
     outcome = Outcome(0, "files built twice")
-    for source in (ROOT / PAGE,) if quick else (ROOT, ROOT / PAGE):
+    for source in (PAGE,) if quick else (ROOT, PAGE, STORIES):
         found = build_twice(source, log)
         where = source.relative_to(ROOT).as_posix()
         if isinstance(found, str):
