@@ -138,8 +138,8 @@ def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
     shipped = PRETRAINED / preset
     if not shipped.is_dir():
         raise SlmxError(
-            f"no {preset} checkpoint is in this installation (that of a clone, pip install -e ., has nano and micro): "
-            f"train one (slmx train --preset {preset} --text FILE --out DIR) and name it with --checkpoint DIR"
+            f"no {preset} checkpoint is in this installation (that of a clone, pip install -e ., has nano, micro and "
+            f"small): train one (slmx train --preset {preset} --text FILE --out DIR) and name it with --checkpoint DIR"
         )
     return load_checkpoint(shipped)
 
