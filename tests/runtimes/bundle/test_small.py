@@ -18,7 +18,7 @@ from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.storage.hashing import sha256_of
 from tests.bundles import Slmx, copy_of, snapshot
-from tests.test_imports import loaded
+from tests.test_imports import modules_loaded
 
 SMALL = STORIES_SMALL / "small"
 PROJECT = STORIES_SMALL.parent / "pyproject.toml"
@@ -130,8 +130,9 @@ def test_it_is_not_signed_where_it_is(slmx: Slmx, installed: Path) -> None:
 
 
 def test_a_name_is_found_without_the_list_of_installed_packages(tmp_path: Path) -> None:
-    code = "from runtimes.bundle.location import bundle_path; bundle_path('small')"
-    assert not loaded(code, tmp_path) & {"importlib.metadata", "pkg_resources", "slmx_stories_small"}
+    nowhere = "from runtimes.bundle import location; location.STORIES_SMALL = location.BUNDLES"
+    code = f"{nowhere}; location.shipped_names()"
+    assert not modules_loaded(code, tmp_path) & {"importlib.metadata", "pkg_resources", "slmx_stories_small"}
 
 
 def test_it_is_of_the_shipped_checkpoint_and_has_only_the_files_of_a_bundle() -> None:
