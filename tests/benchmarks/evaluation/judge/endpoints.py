@@ -14,7 +14,7 @@ from benchmarks.evaluation.judge.endpoint import Endpoint
 from benchmarks.evaluation.judge.rubric import AXES, MARK
 from tests.http_server import LocalServer
 
-KEY, MODEL = "secret", "critic"
+KEY, MODEL = "key-8f41c7", "critic"
 SLOW = 0.6  # seconds
 DRIP = 0.03  # seconds between two bytes of an answer that never ends
 SCORES = dict.fromkeys(AXES, 7)
