@@ -31,7 +31,7 @@ class Batch:
             generator.story(prompt, config, replace(sampling, seed=seed + number))
             for number, prompt in enumerate(prompts)
         ]
-        self._batcher = Batcher(generator, len(prompts), prompt_part=None)
+        self._batcher = Batcher(generator, len(prompts), prefill_chunk=None)
 
     @property
     def completions(self) -> list[Completion]:

@@ -14,8 +14,8 @@ from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
 from runtimes.types import check_least
 
-PROMPT_PART = 128
-SCORED_LOGITS = 2**18  # in one part of a text that is scored: 1 MiB
+PREFILL_CHUNK = 128
+SCORED_LOGITS = 2**18  # in one chunk of a text that is scored: 1 MiB
 COPIES = 16  # this many positions that are copied count as one that is read
 
 
@@ -31,8 +31,8 @@ class _Reading:
 class Batcher:
     """Stories that are written together. A story can be added at any time, and it joins the others between two steps.
 
-    A prompt is read in parts in a cache of its own, and then it is copied to the row of its story. So the running
-    stories wait for one part at most. The beginning that a prompt shares with a running story or a recent prompt is
+    A prompt is read in chunks in a cache of its own, and then it is copied to the row of its story. So the running
+    stories wait for one chunk at most. The beginning that a prompt shares with a running story or a recent prompt is
     copied, not read. Without `Generator.readings_agree`, only a whole prompt is copied.
 
     In float, a story is the one that it would be alone. In a variant without `independent_rows`, rounding depends on
@@ -42,7 +42,7 @@ class Batcher:
     Args:
         generator: The model.
         slots: The most stories that run at the same time, at most `generator.slots`.
-        prompt_part: The most positions that are read between two steps; None reads all that wait.
+        prefill_chunk: The most positions that are read between two steps; None reads all that wait.
 
     Attributes:
         steps: Number of steps of the model.
@@ -50,17 +50,17 @@ class Batcher:
         reused_tokens: How many of them were copied instead of read.
 
     Raises:
-        UsageError: There is no slot, or a part is less than one position.
+        UsageError: There is no slot, or a chunk is less than one position.
         SlmxError: The generator is closed, or the variant writes one story at a time.
     """
 
-    def __init__(self, generator: Generator, slots: int, prompt_part: int | None = PROMPT_PART) -> None:
+    def __init__(self, generator: Generator, slots: int, prefill_chunk: int | None = PREFILL_CHUNK) -> None:
         check_least("slots", slots, 1)
-        if prompt_part is not None:
-            check_least("prompt part", prompt_part, 1)
+        if prefill_chunk is not None:
+            check_least("prefill chunk", prefill_chunk, 1)
         self._generator = generator
-        self._part = sys.maxsize if prompt_part is None else prompt_part
-        self._scored = min(self._part, max(1, SCORED_LOGITS // generator.bundle.config.vocab_size))
+        self._chunk = sys.maxsize if prefill_chunk is None else prefill_chunk
+        self._scored = min(self._chunk, max(1, SCORED_LOGITS // generator.bundle.config.vocab_size))
         self._begin_empty(generator.pool(slots))
         self.slots = self._pool.slots
         self.steps = self.prompt_tokens = self.reused_tokens = 0
@@ -102,13 +102,13 @@ class Batcher:
         elif isinstance(work, Story) and work in self._sliding:
             self._sliding.remove(work)
 
-    def set_aside(self, story: Story) -> None:
-        """Removes a story that has ids and has not ended. If it is added again, it goes on where it was."""
+    def preempt(self, story: Story) -> None:
+        """Removes a story that has ids and has not ended. If it is added again, its text is read again."""
         self.drop(story)
-        story.set_aside()
+        story.preempt()
 
     def step(self) -> list[tuple[Story, str]]:
-        """Reads at most one part of the prompts that wait, and then takes one step with all rows.
+        """Reads at most one chunk of the prompts that wait, and then takes one step with all rows.
 
         Returns:
             The stories that advanced, each with its new text. A story can be there twice, with its first two ids. A
@@ -122,8 +122,8 @@ class Batcher:
         return advanced
 
     def _read(self, advanced: list[tuple[Story, str]]) -> None:
-        """Reads prompts until one part has been read, or no sequence is left that can have a row."""
-        left = self._part
+        """Reads prompts until one chunk has been read, or no sequence is left that can have a row."""
+        left = self._chunk
         while left > 0:
             reading = self._reading
             if reading is None:
@@ -133,12 +133,12 @@ class Batcher:
                 left -= -(-copied // COPIES)
                 continue
             start = len(reading.prompt.ids)
-            size = self._scored if isinstance(reading.work, TextScore) else self._part
-            # Parts end at fixed positions, so a prompt has the same logits whenever it is read.
+            size = self._scored if isinstance(reading.work, TextScore) else self._chunk
+            # Chunks end at fixed positions, so a prompt has the same logits whenever it is read.
             end = min(len(reading.ids), start - start % size + size)
             if end - start > left:
                 return
-            self._read_part(reading, end, advanced)
+            self._read_chunk(reading, end, advanced)
             left -= end - start
 
     def _next(self) -> Story | TextScore | None:
@@ -173,17 +173,17 @@ class Batcher:
         story.reused_prompt_tokens = count
         self.reused_tokens += count
 
-    def _read_part(self, reading: _Reading, end: int, advanced: list[tuple[Story, str]]) -> None:
+    def _read_chunk(self, reading: _Reading, end: int, advanced: list[tuple[Story, str]]) -> None:
         """Reads a sequence as far as `end`. Afterwards its story takes a row, if that is the whole sequence."""
         work, prompt = reading.work, reading.prompt
-        part = reading.ids[len(prompt.ids) : end]
+        chunk = reading.ids[len(prompt.ids) : end]
         if end == len(reading.ids):
             self._reading = None
         try:
             if isinstance(work, TextScore):
-                work.accept(prompt.pool.score(0, part))
+                work.accept(prompt.pool.score(0, chunk))
                 return
-            logits = prompt.pool.prefill(0, part) if part else None
+            logits = prompt.pool.prefill(0, chunk) if chunk else None
         except Exception as error:
             self._reading = None
             prompt.clear()

@@ -12,7 +12,7 @@ from runtimes.engine.loss import log_softmax
 class TextScore:
     """The score of one text: the log-probability of each id after the ids before it. The first id has none.
 
-    The caller runs the model. It reads `ids[:-1]` in parts and passes the logits of each part to `accept`.
+    The caller runs the model. It reads `ids[:-1]` in chunks and passes the logits of each chunk to `accept`.
 
     Args:
         ids: The ids of the text. The first is the token that begins every story.

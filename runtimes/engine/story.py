@@ -145,7 +145,7 @@ class Story:
             return text.removeprefix(b" ")
         return text
 
-    def set_aside(self) -> None:
+    def preempt(self) -> None:
         """Makes `window` all that the model has read and the last id, so that the story can leave its row."""
         kept = self.prompt_ids if self._kept is None else self._kept
         self.window = [*kept, *self.ids[len(self.ids) - (self._length - len(kept)) :]]

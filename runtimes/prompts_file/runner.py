@@ -183,7 +183,7 @@ class _Run:
         self._file = file
         self._waiting = waiting
         self._slots = min(best_slots(generator), generator.slots)
-        self._batcher = Batcher(generator, self._slots, prompt_part=None)
+        self._batcher = Batcher(generator, self._slots, prefill_chunk=None)
         self._units: deque[Unit] = deque()  # in the order of their rows
         self._begun: deque[Story | TextScore] = deque()  # not yet in the batcher
         self._after = (file.done.line, file.done.index)

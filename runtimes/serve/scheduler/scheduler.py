@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from time import perf_counter
 
-from runtimes.engine.batcher import PROMPT_PART, Batcher
+from runtimes.engine.batcher import PREFILL_CHUNK, Batcher
 from runtimes.engine.generator import Generator
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
@@ -32,14 +32,14 @@ class Scheduler:
     """Writes the stories of all clients of one model. Its methods may be called from any thread.
 
     Stories join the others at the next step. Each client gets the same share of the slots. If a client waits while
-    another has more than its share, a story of that one is set aside between two steps and goes on later. If there are
+    another has more than its share, a story of that one is preempted between two steps and goes on later. If there are
     fewer slots than clients, they take turns. A story that fails ends with an error, and the others go on.
 
     Args:
         generator: The model. The caller closes it, after `drain`.
         slots: The most stories that run at the same time, at most `generator.slots`.
         queue: The most stories that wait.
-        prompt_part: The most positions of prompts that are read between two steps.
+        prefill_chunk: The most positions of prompts that are read between two steps.
 
     Attributes:
         most: The most stories of one client that run and wait. An eighth of the queue is kept for others.
@@ -48,10 +48,10 @@ class Scheduler:
         SlmxError: The variant writes one story at a time, or a number is out of range.
     """
 
-    def __init__(self, generator: Generator, slots: int, queue: int, prompt_part: int = PROMPT_PART) -> None:
+    def __init__(self, generator: Generator, slots: int, queue: int, prefill_chunk: int = PREFILL_CHUNK) -> None:
         check_least("queue", queue, 0)
         self.generator = generator
-        self._batcher = Batcher(generator, slots, prompt_part)
+        self._batcher = Batcher(generator, slots, prefill_chunk)
         self.slots = self._batcher.slots
         self.queue = queue
         self.most = self.slots + queue - queue // OTHERS_SHARE
@@ -216,7 +216,7 @@ class Scheduler:
         return True
 
     def _make_room(self) -> bool:
-        """Sets a story of the client with the most running ones aside, if another client should have its slot.
+        """Preempts a story of the client with the most running ones, if another client should have its slot.
 
         Returns:
             Whether there is room now.
@@ -233,7 +233,7 @@ class Scheduler:
         if ahead < 1 or (ahead == 1 and now - item.began < TURN_SECONDS):
             return False
         assert isinstance(item.work, Story)
-        self._batcher.set_aside(item.work)
+        self._batcher.preempt(item.work)
         del self._running[item.work]
         item.ran += now - item.began
         queue.put_back(item)

@@ -52,11 +52,11 @@ def test_an_error_ends_the_story_that_it_concerns_and_no_other(
         assert stories[number].ids == alone(generator, PROMPTS[number], 1, 1).ids
 
 
-@pytest.mark.parametrize("part", [None, 4])
+@pytest.mark.parametrize("chunk", [None, 4])
 def test_a_prompt_that_cannot_be_read_ends_its_story_and_is_not_kept(
-    generator: Generator, monkeypatch: pytest.MonkeyPatch, part: int | None
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, chunk: int | None
 ) -> None:
-    batcher = Batcher(generator, 4, part)
+    batcher = Batcher(generator, 4, chunk)
     prefill, fails = Pool.prefill, [True]
 
     def failing(pool: Pool, row: int, ids: Sequence[int]) -> FloatArray:
@@ -115,11 +115,11 @@ def test_a_step_that_fails_ends_all_that_run_and_later_stories_run(
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_a_text_is_scored_in_parts_while_stories_run(
+def test_a_text_is_scored_in_chunks_while_stories_run(
     generator: Generator, int8: Generator, reads: Reads, variant: str
 ) -> None:
     chosen = int8 if variant == "int8" else generator
-    batcher = Batcher(chosen, 3, prompt_part=7)
+    batcher = Batcher(chosen, 3, prefill_chunk=7)
     story = greedy(chosen, "Lily")
     batcher.add(story)
     batcher.step()
@@ -165,7 +165,7 @@ def test_a_score_that_fails_has_its_error(generator: Generator, monkeypatch: pyt
 
 
 def test_a_reset_batcher_is_as_new(generator: Generator) -> None:
-    batcher = Batcher(generator, 2, prompt_part=4)
+    batcher = Batcher(generator, 2, prefill_chunk=4)
     for prompt in ("Lily", LONG, "Tom"):
         batcher.add(greedy(generator, prompt))
     batcher.step()
@@ -178,13 +178,13 @@ def test_a_reset_batcher_is_as_new(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    ("slots", "part", "line"),
+    ("slots", "chunk", "line"),
     [
-        (2, 0, "prompt part must be at least 1, not 0"),
-        (2, 2.5, r"prompt part must be a whole number, not 2\.5"),
+        (2, 0, "prefill chunk must be at least 1, not 0"),
+        (2, 2.5, r"prefill chunk must be a whole number, not 2\.5"),
         (0, 128, "slots must be at least 1, not 0"),
     ],
 )
-def test_a_number_out_of_range_is_refused(generator: Generator, slots: int, part: int, line: str) -> None:
+def test_a_number_out_of_range_is_refused(generator: Generator, slots: int, chunk: int, line: str) -> None:
     with pytest.raises(UsageError, match=f"^{line}$"):
-        Batcher(generator, slots, part)
+        Batcher(generator, slots, chunk)

@@ -14,7 +14,7 @@ from tests.runtimes.engine.batcher.reads import GREEDY, LONG, Reads, finish, gre
 
 def test_a_prompt_that_begins_like_another_is_read_from_where_they_differ(generator: Generator, reads: Reads) -> None:
     """The other is a running story, its text included, or a recent prompt."""
-    batcher = Batcher(generator, 4, prompt_part=None)
+    batcher = Batcher(generator, 4, prefill_chunk=None)
     running = greedy(generator, "One day")
     batcher.add(running)
     for _ in range(6):
@@ -37,7 +37,7 @@ def test_a_prompt_that_begins_like_another_is_read_from_where_they_differ(genera
 
 
 def test_int8_reuses_a_whole_equal_prompt_only(int8: Generator, reads: Reads) -> None:
-    batcher = Batcher(int8, 1, prompt_part=4)
+    batcher = Batcher(int8, 1, prefill_chunk=4)
     stories = [greedy(int8, prompt, GenerationConfig(5)) for prompt in (LONG, LONG + " The", "Lily", LONG)]
     for story in stories:
         batcher.add(story)
@@ -70,7 +70,7 @@ def test_kept_prompts_have_bounded_memory(monkeypatch: pytest.MonkeyPatch, most:
 
 
 def test_a_story_that_is_dropped_while_it_is_read_is_read_no_further(generator: Generator, reads: Reads) -> None:
-    batcher = Batcher(generator, 2, prompt_part=4)
+    batcher = Batcher(generator, 2, prefill_chunk=4)
     other, dropped, queued = (greedy(generator, prompt) for prompt in ("Lily", LONG, "Tom"))
     batcher.add(other)
     batcher.step()
@@ -95,7 +95,7 @@ def test_part_of_a_prompt_that_was_dropped_is_not_taken_for_a_whole_one(
     generator: Generator, int8: Generator, variant: str
 ) -> None:
     chosen = int8 if variant == "int8" else generator
-    batcher, begin = Batcher(chosen, 1, prompt_part=4), chosen.encode(LONG)[:4]
+    batcher, begin = Batcher(chosen, 1, prefill_chunk=4), chosen.encode(LONG)[:4]
     for prompt in ("Lily", "Tom", "Zoë", "Max"):  # as many as are kept
         batcher.add(greedy(chosen, prompt, GenerationConfig(2)))
         finish(batcher)

@@ -19,9 +19,9 @@ from tests.runtimes.engine.batcher.reads import CONFIGS, LONG, PROMPTS, Reads, a
 def test_whoever_comes_and_goes_each_story_is_the_one_it_would_be_alone(
     generator: Generator, data: st.DataObject
 ) -> None:
-    """Stories with equal, shared and long prompts are added, dropped and stepped in any order, in parts of any size."""
-    slots, part = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([1, 3, 8, 20, None]))
-    batcher = Batcher(generator, slots, part)
+    """Stories with equal, shared and long prompts are added, dropped and stepped in any order and any chunks."""
+    slots, chunk = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([1, 3, 8, 20, None]))
+    batcher = Batcher(generator, slots, chunk)
     batcher._prompts._most = data.draw(st.integers(1, 4))
     keys: dict[Story, tuple[str, int, int]] = {}
     texts: dict[Story, str] = {}
@@ -48,14 +48,14 @@ def test_whoever_comes_and_goes_each_story_is_the_one_it_would_be_alone(
             if story.finish_reason is None:
                 dropped.add(story)
 
-    def set_aside() -> None:
-        """Sets a story aside; it goes on later, after others that wait."""
+    def preempt() -> None:
+        """Preempts a story; it goes on later, after others that wait."""
         if written := [story for story in keys if story.ids and story.finish_reason is None and story not in dropped]:
             story = data.draw(st.sampled_from(written))
-            batcher.set_aside(story)
+            batcher.preempt(story)
             batcher.add(story)
 
-    actions = [add, add, step, step, step, step, drop, set_aside]
+    actions = [add, add, step, step, step, step, drop, preempt]
     for action in [add, *data.draw(st.lists(st.sampled_from(actions), max_size=40))]:
         action()
     while batcher.running:
@@ -74,7 +74,7 @@ def test_whoever_comes_and_goes_each_story_is_the_one_it_would_be_alone(
 
 
 @pytest.mark.parametrize("config", [2, 4], ids=["stop", "slide"])
-def test_a_story_that_is_set_aside_after_every_id_is_the_same(generator: Generator, config: int) -> None:
+def test_a_story_that_is_preempted_after_every_id_is_the_same(generator: Generator, config: int) -> None:
     batcher = Batcher(generator, 1)
     story = generator.story(LONG, CONFIGS[config], SamplingParams(1.0, seed=1))
     while story.finish_reason is None:
@@ -82,17 +82,17 @@ def test_a_story_that_is_set_aside_after_every_id_is_the_same(generator: Generat
         before = len(story.ids)
         while len(story.ids) == before and story.finish_reason is None:
             batcher.step()
-        batcher.set_aside(story)
+        batcher.preempt(story)
         assert batcher.running == 0
     assert story.ids == alone(generator, LONG, config, 1).ids
 
 
 @pytest.mark.parametrize("variant", ["fp32", "int8"])
-def test_a_new_long_prompt_stalls_the_others_by_one_part_at_most(
+def test_a_new_long_prompt_stalls_the_others_by_one_chunk_at_most(
     generator: Generator, int8: Generator, reads: Reads, variant: str
 ) -> None:
     chosen = int8 if variant == "int8" else generator
-    batcher = Batcher(chosen, 4, prompt_part=5)
+    batcher = Batcher(chosen, 4, prefill_chunk=5)
     first, second = (greedy(chosen, prompt) for prompt in ("Lily", LONG))
     batcher.add(first)
     batcher.step()
@@ -107,11 +107,11 @@ def test_a_new_long_prompt_stalls_the_others_by_one_part_at_most(
         assert len(first.ids) == written + 1 + number
     assert max(reads.between_steps) == 5
     assert batcher.free == 0
-    assert len(second.ids) == 12 - -(-size // 5) + 2  # with its last part it gets its first id, and takes a step
+    assert len(second.ids) == 12 - -(-size // 5) + 2  # with its last chunk it gets its first id, and takes a step
 
 
 def test_copies_of_a_long_prompt_do_not_stall_the_others_either(generator: Generator, reads: Reads) -> None:
-    batcher = Batcher(generator, 8, prompt_part=2)
+    batcher = Batcher(generator, 8, prefill_chunk=2)
     stories = [greedy(generator, LONG) for _ in range(8)]
     batcher.add(stories[0])
     while not stories[0].ids:
@@ -124,8 +124,8 @@ def test_copies_of_a_long_prompt_do_not_stall_the_others_either(generator: Gener
     assert reads.rows == [1 + -(-2 // copied)]
 
 
-def test_a_window_that_slides_is_read_in_parts_too(generator: Generator, reads: Reads) -> None:
-    batcher = Batcher(generator, 2, prompt_part=6)
+def test_a_window_that_slides_is_read_in_chunks_too(generator: Generator, reads: Reads) -> None:
+    batcher = Batcher(generator, 2, prefill_chunk=6)
     sliding = greedy(generator, LONG, GenerationConfig(60, on_full="slide", ignore_eos=True))
     other = greedy(generator, "Lily", GenerationConfig(55, ignore_eos=True))
     batcher.add(sliding)
@@ -137,7 +137,7 @@ def test_a_window_that_slides_is_read_in_parts_too(generator: Generator, reads: 
 
 
 def test_several_short_prompts_are_read_between_two_steps(generator: Generator, reads: Reads) -> None:
-    batcher = Batcher(generator, 4, prompt_part=100)
+    batcher = Batcher(generator, 4, prefill_chunk=100)
     for prompt in ("Lily", "Tom", "Zoë"):
         batcher.add(greedy(generator, prompt))
     assert len(batcher.step()) == 6

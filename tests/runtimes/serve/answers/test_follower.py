@@ -61,7 +61,7 @@ class SetAside(Job):
         self._updates.append(Update(0, "Once", [1], [], []))
 
 
-def test_a_story_that_is_set_aside_is_told_to_wait_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_story_that_is_preempted_is_told_to_wait_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "HEARTBEAT_SECONDS", 0.01)
 
     async def forever() -> dict[str, str]:

@@ -29,8 +29,8 @@ def start(generator: Generator) -> Iterator[Callable[..., Scheduler]]:
     """Starts schedulers, which end with the test."""
     started: list[Scheduler] = []
 
-    def one(slots: int = 2, queue: int = 64, prompt_part: int = 128) -> Scheduler:
-        started.append(Scheduler(generator, slots, queue, prompt_part))
+    def one(slots: int = 2, queue: int = 64, prefill_chunk: int = 128) -> Scheduler:
+        started.append(Scheduler(generator, slots, queue, prefill_chunk))
         return started[-1]
 
     yield one

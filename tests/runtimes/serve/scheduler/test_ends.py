@@ -61,7 +61,7 @@ def test_a_prompt_that_is_being_read_is_read_no_further(
         return prefill(pool, row, ids)
 
     monkeypatch.setattr(Pool, "prefill", counted)
-    scheduler, client = start(prompt_part=4), Client()
+    scheduler, client = start(prefill_chunk=4), Client()
     job = client.asks(scheduler, story(generator, LONG))
     steps.wait()
     steps.take(2)

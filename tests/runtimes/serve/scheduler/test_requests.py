@@ -127,7 +127,7 @@ def test_a_client_that_cannot_be_notified_is_gone(generator: Generator, start: C
 
 
 def test_a_text_is_scored_beside_stories(generator: Generator, start: Callable[..., Scheduler]) -> None:
-    scheduler, client, other = start(2, prompt_part=5), Client(), Client()
+    scheduler, client, other = start(2, prefill_chunk=5), Client(), Client()
     other.asks(scheduler, story(generator, config=GenerationConfig(30)))
     client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify, top_logprobs=2)
     (found,) = client.result()
@@ -152,7 +152,7 @@ def test_an_empty_text_has_no_log_probabilities(generator: Generator, start: Cal
 
 
 def test_a_score_can_be_cancelled(generator: Generator, start: Callable[..., Scheduler], steps: Steps) -> None:
-    scheduler, client = start(prompt_part=3), Client()
+    scheduler, client = start(prefill_chunk=3), Client()
     client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify)
     steps.wait()
     steps.take(2)
@@ -188,8 +188,8 @@ def test_figures_count_what_was_done(generator: Generator, start: Callable[..., 
 
 def test_a_number_out_of_range_starts_no_thread(generator: Generator) -> None:
     threads = threading.active_count()
-    with pytest.raises(UsageError, match="prompt part must be at least 1"):
-        Scheduler(generator, 8, 64, prompt_part=0)
+    with pytest.raises(UsageError, match="prefill chunk must be at least 1"):
+        Scheduler(generator, 8, 64, prefill_chunk=0)
     with pytest.raises(UsageError, match="queue must be at least 0, not -1"):
         Scheduler(generator, 8, -1)
     assert threading.active_count() == threads

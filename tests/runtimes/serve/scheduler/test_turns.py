@@ -70,7 +70,7 @@ def test_long_stories_of_one_client_do_not_keep_another_one_waiting(
     one.asks(scheduler, *singles)
     steps.take(1)  # the step that had begun
     figures = scheduler.figures()
-    assert figures.tokens >= written, "what is set aside still counts"
+    assert figures.tokens >= written, "what is preempted still counts"
     assert (figures.running, figures.waiting) == (4, 5)
     assert steps.added[4:] == singles[:2], "each client has two slots"
     steps.go_on()
@@ -104,7 +104,7 @@ def test_clients_share_a_slot_by_turns(generator: Generator, start: Callable[...
     assert second.texts() == {0: alone(generator, ENDLESS, 2)}
 
 
-def test_a_story_that_is_set_aside_can_be_cancelled(
+def test_a_story_that_is_preempted_can_be_cancelled(
     generator: Generator, start: Callable[..., Scheduler], steps: Steps
 ) -> None:
     scheduler, many, one = start(2), Client("many"), Client("one")
