@@ -10,6 +10,22 @@ from slm.console.errors import SlmxError, UsageError
 from slm.tokenizers.tokenizer import Tokenizer
 
 
+class PromptTooLongError(SlmxError):
+    """A prompt does not fit into the context.
+
+    Args:
+        length: How long the prompt is, as a clause.
+        block_size: Positions in the model's context.
+
+    Attributes:
+        what: What is wrong, without what to do next, which differs between the command line and a request.
+    """
+
+    def __init__(self, length: str, block_size: int) -> None:
+        self.what = f"the prompt is {length}, the context holds {block_size:,} tokens"
+        super().__init__(f'{self.what}; shorten it, or set on_full to "slide" (--on-full slide)')
+
+
 def read_prompt(
     tokenizer: Tokenizer, prompt: str | Sequence[int], block_size: int, on_full: str, allow_special: bool
 ) -> list[int]:
@@ -24,7 +40,8 @@ def read_prompt(
 
     Raises:
         UsageError: The prompt is neither a text nor a list of whole numbers from 0 on.
-        SlmxError: The text is not valid Unicode, the vocabulary lacks an id, or the prompt is longer than the context.
+        PromptTooLongError: The prompt is longer than the context.
+        SlmxError: The text is not valid Unicode, or the vocabulary lacks an id.
     """
     if isinstance(prompt, bytes) or not isinstance(prompt, Sequence):
         raise UsageError(f"the prompt must be a text (str), not {type(prompt).__name__}")
@@ -33,7 +50,7 @@ def read_prompt(
         # A text with more bytes than `longest` has more than block_size tokens. It is never encoded as a whole.
         longest = block_size * tokenizer.longest_token
         if size > longest and on_full != "slide":
-            raise _too_long(f"far too long ({size:,} bytes)", block_size)
+            raise PromptTooLongError(f"far too long ({size:,} bytes)", block_size)
         if size > 2 * longest:
             head, tail = (tokenizer.encode(part, allow_special) for part in (prompt[:longest], prompt[-longest:]))
             return slide([tokenizer.begin, *head], tail, block_size)
@@ -43,7 +60,7 @@ def read_prompt(
     if len(ids) <= block_size:
         return ids
     if on_full != "slide":
-        raise _too_long(f"{len(ids):,} tokens long with its start token", block_size)
+        raise PromptTooLongError(f"{len(ids):,} tokens long with its start token", block_size)
     return slide(ids, [], block_size)
 
 
@@ -53,10 +70,3 @@ def _checked(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
     if max(ids, default=0) >= tokenizer.vocab_size:
         raise SlmxError(f"prompt: no token has the id {max(ids)}; ids go from 0 to {tokenizer.vocab_size - 1}")
     return ids if ids[:1] == [tokenizer.begin] else [tokenizer.begin, *ids]
-
-
-def _too_long(length: str, block_size: int) -> SlmxError:
-    return SlmxError(
-        f"the prompt is {length}, the context holds {block_size:,} tokens; "
-        'shorten it, or set on_full to "slide" (--on-full slide)'
-    )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import Bounds
 from runtimes.requests.story_request import StoryRequest
-from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator
@@ -48,6 +47,7 @@ def begin_stories(
     Raises:
         RequestError: The vocabulary lacks an id, or a prompt is longer than the context or the bound.
     """
+    from runtimes.engine.prompt import PromptTooLongError
     from runtimes.engine.sampler import system_seed
 
     _check_ids(request, prompts, generator.tokenizer.vocab_size, name)
@@ -59,9 +59,8 @@ def begin_stories(
             sampling = replace(request.sampling, seed=seed + number * request.n + copy)
             try:
                 stories.append(generator.story(prompt, request.config, sampling))
-            except SlmxError as error:  # all else was checked before
-                length = str(error).partition(";")[0]
-                raise _too_long(where, length, ', or set on_full to "slide"') from None
+            except PromptTooLongError as error:
+                raise _too_long(where, error.what, ', or set on_full to "slide"') from None
         ids = stories[-1].prompt_ids
         if bounds.prompt_tokens is not None and len(ids) > bounds.prompt_tokens:
             length = (

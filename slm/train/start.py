@@ -194,9 +194,8 @@ class Start:
         except SlmxError as error:
             if known is None:
                 raise
-            why = str(error).partition(";")[0]
             raise SlmxError(
-                f"a teacher of this run cannot be read ({why}); name its new place with --teacher"
+                f"a teacher of this run cannot be read; name its new place with --teacher, or mend it: {error}"
             ) from None
         for folder, record in zip(folders, known or (), strict=False):
             if loaded[folder].record != record:

@@ -13,6 +13,7 @@ from runtimes.requests.completion import read_completion
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import Bounds
 from runtimes.requests.stories import Begun, begin_stories
+from slm.console.errors import SlmxError
 from tests import bundles
 
 
@@ -59,3 +60,15 @@ def test_a_prompt_longer_than_the_context_is_refused_or_slides(generator: Genera
     assert str(error.value).endswith('the context holds 64 tokens; shorten it, or set on_full to "slide"')
     begun = begin(generator, prompt="fox " * 60, on_full="slide")
     assert begun.prompt_ids == [generator.encode("fox " * 60, "slide")]
+
+
+def test_another_error_of_a_story_keeps_its_whole_line(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "the model is closed; load it again; or take another"
+
+    def closed(*_: object) -> None:
+        raise SlmxError(line)
+
+    monkeypatch.setattr(generator, "story", closed)
+    with pytest.raises(SlmxError) as error:
+        begin(generator, prompt="Once")
+    assert str(error.value) == line

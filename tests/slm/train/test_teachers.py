@@ -43,7 +43,7 @@ def teacher_of(folder: Path, data: Path, config: GPTConfig) -> Path:
 @pytest.fixture
 def taught(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSettings:
     """A run of 24 steps with two teachers of different shapes."""
-    shapes = {"first": TINY.config, "second one": OTHER.config}
+    shapes = {"first; één": TINY.config, "second one": OTHER.config}
     return replace(settings, teacher=tuple(teacher_of(tmp_path / name, tiny_data, c) for name, c in shapes.items()))
 
 
@@ -105,8 +105,9 @@ def test_it_goes_on_only_with_the_same_teachers(taught: TrainSettings, tmp_path:
     shutil.move(first, moved)
     with pytest.raises(SlmxError) as caught:
         train(TrainSettings(taught.out, **AGAIN), QUIET)
-    missing = f"{first}: no slmx checkpoint here (no such file or folder)"
-    assert str(caught.value) == f"a teacher of this run cannot be read ({missing}); name its new place with --teacher"
+    missing = f"{first}: no slmx checkpoint here (no such file or folder); slmx train --text STORIES --out '{first}'"
+    begin = "a teacher of this run cannot be read; name its new place with --teacher, or mend it: "
+    assert str(caught.value) == f"{begin}{missing} makes one"
     assert train(TrainSettings(taught.out, teacher=(moved, second), **AGAIN), QUIET)
     with pytest.raises(SlmxError, match="not the teacher that the run was started with"):
         find_finished(TrainSettings(taught.out, teacher=(second, moved), resume=True))
