@@ -67,8 +67,8 @@ def export(
         str, _int8(**one_of("int8 recipe", RECIPE_NAMES, "How weights become int8."))
     ] = DEFAULT_RECIPE,
     int8_exclude: Annotated[
-        str, _int8(help="Matrices to leave in float, separated by commas; auto finds them.", show_default="none")
-    ] = "",
+        str | None, _int8(help="Matrices to leave in float, separated by commas; auto finds them.", show_default="none")
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a bundle, which writes stories.
 
@@ -106,7 +106,7 @@ def export(
         variants=tuple(chosen),
         target=target or "any",
         int8_recipe=int8_recipe,
-        int8_exclude=tuple(name.strip() for name in int8_exclude.split(",") if name.strip()),
+        int8_exclude=tuple(name.strip() for name in (int8_exclude or "").split(",") if name.strip()),
         executorch=executorch,
         eval_text=text,
         force=force,

@@ -17,7 +17,7 @@ from slm import __version__
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.examples import EXAMPLES
 from slm.console.signals import signals_end_as_exceptions
-from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_paths, usage_line
+from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_values, usage_line
 from slm.storage.json_reader import escaped
 from slm.storage.system_errors import system_line
 
@@ -92,7 +92,7 @@ class LazyGroup(TyperGroup):
         single.command(cmd_name, rich_help_panel=_group(cmd_name), epilog=examples)(run)
         command = typer.main.get_command(single)
         assert isinstance(command, typer.core.TyperCommand)
-        refuse_odd_paths(command)
+        refuse_odd_values(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401  # types of click

@@ -75,10 +75,8 @@ class Settings:
     controls: bool = False
 
     def __post_init__(self) -> None:
-        for name, sources in (("text", self.text), ("training", self.training), ("variant", self.variants)):
-            if "" in sources:
-                raise UsageError(f"--{name} is empty; is a variable of the shell not set?")
-            if name != "variant" and len(set(sources)) < len(sources):
+        for name, sources in (("text", self.text), ("training", self.training)):
+            if len(set(sources)) < len(sources):
                 raise UsageError(f"--{name} has the same value twice; copies would count as more stories")
         lacking = [suite for suite in self.suites if suite in WITH_TEXT and not self.text]
         if lacking:

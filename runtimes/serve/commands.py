@@ -122,8 +122,6 @@ def serve(
         for option, seconds in seconds_of.items():
             if not seconds <= MOST_SECONDS:  # also if it is NaN
                 raise UsageError(f"{option} {seconds:g}: give a number of seconds up to {MOST_SECONDS:,}")
-        if api_key_env == "":
-            raise UsageError(f"--api-key-env: the name is empty; give that of a variable, such as {KEY_VARIABLE}")
         variable = api_key_env or KEY_VARIABLE
         value = os.environ.get(variable)
         if api_key_env and value is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, TypeAlias, cast
 
@@ -59,6 +60,8 @@ OPTIONS_ELSEWHERE = {
 }
 # Options that name an output. Control characters, which a terminal would execute, and `-` are refused.
 WRITTEN = ("out", "save", "rating_sheet")
+# A story may begin with nothing.
+MAY_BE_EMPTY = ("prompt",)
 # Options of others that are arguments here: the name of the argument.
 ARGUMENTS_ELSEWHERE = {
     "p": ("prompt",),
@@ -73,14 +76,16 @@ def panel(name: str) -> partial[Any]:
     return partial(typer.Option, rich_help_panel=name)
 
 
-def refuse_odd_paths(command: typer.core.TyperCommand) -> None:
-    """Lets every path of a command be refused if it is empty, as that of an unset variable of the shell is.
+def refuse_odd_values(command: typer.core.TyperCommand) -> None:
+    """Lets every path and every name of a command be refused if it is empty, as an unset variable of the shell is.
 
     An empty path would be the current folder. An output that is `-` or has control characters is refused too.
     """
     for parameter in command.params:
-        if parameter.type.name == "path":
-            setattr(parameter.type, "convert", partial(_read_path, parameter.type.convert))  # noqa: B010
+        read = _READERS.get(parameter.type.name)
+        if read is not None and parameter.name not in MAY_BE_EMPTY:
+            parameter.type = copy(parameter.type)  # all texts have the same type
+            setattr(parameter.type, "convert", partial(read, parameter.type.convert))  # noqa: B010
 
 
 def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
@@ -91,6 +96,16 @@ def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  
     if parameter.name in WRITTEN and any(ord(sign) < 32 or 127 <= ord(sign) < 160 for sign in str(value)):
         raise typer.BadParameter(f"the path has control characters, which act on a terminal: {value!a}; choose another")
     return convert(value, parameter, context)
+
+
+def _read_text(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click
+    if value == "":
+        raise typer.BadParameter("the value is empty; give one")
+    return convert(value, parameter, context)
+
+
+# By the names of their types. A text is `text` in older versions of typer.
+_READERS = {"path": _read_path, "str": _read_text, "text": _read_text}
 
 
 def one_of(what: str, names: Sequence[str], help: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import typer
 
 from benchmarks.peers.registry import PEERS, RUNTIMES
 from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, RECIPES
@@ -16,7 +17,7 @@ from export.targets import TARGETS
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.bundle.variants import ONNX_VARIANTS
 from slm import __version__
-from slm.cli import COMMANDS, GREETING, GROUPS
+from slm.cli import COMMANDS, GREETING, GROUPS, LazyGroup
 from slm.console.usage import COMMANDS_ELSEWHERE
 from slm.presets import PRESETS
 from tests.bundles import Slmx, with_torchscript
@@ -187,6 +188,37 @@ def test_an_empty_path_is_refused_instead_of_being_this_folder(slmx: Slmx, given
     line = slmx.refuses("export", *given, code=2)
     assert line == f"{given[0].rstrip('=')}: the path is empty; give one (. is the current folder)"
     assert not os.listdir()
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["rm", ""], "NAME"),
+        (["import", "", "--out", "x"], "SOURCE"),
+        (["pull", ""], "OWNER/NAME[@REVISION]"),
+        (["push", "b", "o/n", "--revision="], "--revision"),
+        (["prepare", "a", "", "--out", "x"], "SOURCE"),
+        (["train", "--text", "", "--out", "x"], "--text"),
+        (["train", "--text", "a", "--valid", "", "--out", "x"], "--valid"),
+        (["evaluate", ""], "MODEL"),
+        (["serve", "--host", ""], "--host"),
+        (["serve", "--api-key-env", ""], "--api-key-env"),
+        (["generate", "--stop", "", "Once"], "--stop"),
+    ],
+)
+def test_an_empty_name_or_text_is_refused(slmx: Slmx, given: list[str], named: str) -> None:
+    assert slmx.refuses(*given, code=2) == f"{named}: the value is empty; give one"
+    assert not os.listdir()
+
+
+def test_every_text_of_a_command_but_a_prompt_refuses_to_be_empty() -> None:
+    for name in COMMANDS:
+        command = LazyGroup().get_command(None, name)
+        assert command is not None
+        for parameter in command.params:
+            if parameter.type.name in ("str", "text", "path") and parameter.name != "prompt":
+                with pytest.raises(typer.BadParameter, match="is empty; give one"):
+                    parameter.type.convert("", parameter, None)
 
 
 def test_a_name_with_control_characters_does_not_reach_the_terminal(slmx: Slmx) -> None:

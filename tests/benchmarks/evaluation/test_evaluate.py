@@ -137,7 +137,6 @@ def test_a_terminal_has_aligned_tables_and_a_pipe_has_markdown(
         (("nano", "--suite", "pairs", "--bench", "report.json"), "--bench needs --out DIR", 2),
         (("nano", "--suite", "pairs", "--bench", "nowhere.json", "--out", "out"), "nowhere.json: cannot read (", 1),
         (("nano", "--variant", "int3", "--suite", "pairs"), "int3", 1),
-        (("nano", "--text", ""), "--text is empty", 2),
         (("nano", "--text", "a.txt", "--text", "a.txt"), "--text has the same value twice", 2),
         (("--ratings", "r.json", "--out", "o", "--suite", "loss"), "no option of a measurement", 2),
         (

@@ -144,7 +144,7 @@ def test_an_upload_that_the_hub_refuses(hub: Hub, client: Client) -> None:
     assert held(hub) == {}
 
 
-@pytest.mark.parametrize("revision", ["../x", "", "a//b", "a b", "-x", "a/.b", "x.lock"])
+@pytest.mark.parametrize("revision", ["../x", "a//b", "a b", "-x", "a/.b", "x.lock"])
 def test_what_is_no_name_of_a_branch_is_wrong_usage(hub: Hub, client: Client, revision: str) -> None:
     assert client.misused("push", "nano", MINE, f"--revision={revision}", **OWNER) == (
         f"--revision {revision!a}: no name of a branch; name one such as main or v1.0"

@@ -198,7 +198,6 @@ def test_other_machines_need_a_key(tmp_path: Path, slmx: Slmx) -> None:
     ("options", "code", "line"),
     [
         (("--api-key-env", "OTHER_KEY"), 2, "--api-key-env OTHER_KEY: there is no such variable"),
-        (("--api-key-env", ""), 2, "--api-key-env: the name is empty"),
         (("--cors", "*"), 2, "--cors '*': give one exact origin"),
         (("--allow-host", "a b"), 2, "--allow-host 'a b': give a name"),
         (("--host", "nowhere.invalid"), 1, "--host 'nowhere.invalid': no such address"),

@@ -103,7 +103,7 @@ def test_a_terminal_is_asked_first(server: Server, text: Path, tmp_path: Path, a
         (["--judge-url", "http://[::1"], "not an address such as"),
         (["--judge-url", "http://me:word@host/v1"], "--judge-url: it holds a name or a password"),
         (["--judge-url", "http://host/v1/chat/completions"], "leave out /chat/completions"),
-        (["--judge-model", ""], "--judge-model: not a name of printable characters"),
+        (["--judge-model", "a\x1bb"], "--judge-model: not a name of printable characters"),
         (["--judge-price", "0.15"], "--judge-price 0.15: give two prices of a million tokens, such as 0.15,0.60"),
         (["--judge-price", "-1,nan"], "give two prices"),
     ],
