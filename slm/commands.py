@@ -242,7 +242,7 @@ def train(
                 typer.echo(line)
         return
     folder = RunFolder(settings.out)
-    if (done := find_finished(settings)) is not None:
+    if (done := find_finished(settings, console)) is not None:
         if is_first_process():
             clear_leftover(settings.out)
             with suppress(SlmxError):

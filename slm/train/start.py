@@ -257,22 +257,40 @@ def find_start(settings: TrainSettings, folder: RunFolder) -> Start:
     return Start(checkpoint.preset, defaults, checkpoint, state)
 
 
-def find_finished(settings: TrainSettings) -> RunState | None:
+def find_finished(settings: TrainSettings, console: Console) -> RunState | None:
     """Finds what a run that is to be resumed did, if it has nothing left to do and its summary is written.
 
+    Args:
+        settings: What the user asks for.
+        console: Where the preparation of a text that was given is shown.
+
     Raises:
-        SlmxError: As in `find_start`, or a number was given that is not the one of the run.
+        SlmxError: As in `find_start`, or something was given that is not that of the run, or that could only change
+            further steps.
     """
     if not settings.resume or not (settings.out / SUMMARY_FILE).is_file():
         return None
-    start = find_start(settings, RunFolder(settings.out))
+    folder = RunFolder(settings.out)
+    start = find_start(settings, folder)
     state = start.state
-    if state is None or not state.plan.is_finished(state.steps_done, state.curve):
+    if state is None or start.checkpoint is None or not state.plan.is_finished(state.steps_done, state.curve):
         return None
     start.check_shape(settings)
     state.plan.check(settings, settings.out)
     if settings.teacher:
         start.teachers(settings)
+    known = folder.remembered(replace(settings, precision=None, compile=None))
+    own = {
+        "licence": start.checkpoint.record.get("licence"),
+        "precision": known.precision,
+        "compile": known.compile,
+        "track": (),
+    }
+    for name, value in own.items():
+        if getattr(settings, name) not in (None, value):
+            raise SlmxError(f"{settings.out}: the run is finished, so --{name} would change nothing; leave it out")
+    if settings.text or settings.valid:
+        start.open_data(known, folder, console)
     return state
 
 

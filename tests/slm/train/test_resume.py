@@ -142,6 +142,37 @@ def test_the_command_leaves_a_finished_run_as_it_is_and_names_the_next_one(setti
     )
 
 
+def test_a_finished_run_refuses_what_could_only_change_more_steps(
+    settings: TrainSettings, corpus_file: Path, tmp_path: Path, slmx: Slmx
+) -> None:
+    from_file = replace(settings, text=(str(corpus_file),), licence="CC0")
+    assert train(from_file, QUIET)
+    before = {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()}
+    resume = ("train", "--resume", "--out", settings.out)
+    same = ("--text", corpus_file, "--licence", "CC0", "--precision", "fp32", "--no-compile", "--eval-every", "8")
+    again = slmx(*resume, *same)
+    assert (again.code, again.stdout) == (0, f"{settings.out / 'best'}\n")
+    other = tmp_path / "an ünlike text.txt"
+    other.write_text(corpus_file.read_text("utf-8") + "One day.", "utf-8")
+    idle = f"{settings.out}: the run is finished, so --NAME would change nothing; leave it out"
+    for given, line in (
+        (("--text", settings.text[0]), f"{settings.out}: the run was made from other data; resume with the same"),
+        (("--licence", "MIT"), idle.replace("NAME", "licence")),
+        (("--precision", "bf16"), idle.replace("NAME", "precision")),
+        (("--compile",), idle.replace("NAME", "compile")),
+        (("--track", "tensorboard"), idle.replace("NAME", "track")),
+        (("--eval-every", "9"), f"{settings.out}: the run has eval_every 8, not 9; leave the option out to resume"),
+        (("--valid", other), f"{settings.out / 'data'}: holds its own validation split; give --valid to slmx prepare"),
+        (
+            ("--text", other, "--licence", "CC0"),
+            f"{settings.out / 'data'}: made from another text or with other options; give the same, or choose "
+            "another --out",
+        ),
+    ):
+        assert slmx.refuses(*resume, *given) == line
+    assert {path: path.read_bytes() for path in settings.out.rglob("*") if path.is_file()} == before
+
+
 def test_a_run_killed_before_its_summary_gets_it(settings: TrainSettings, slmx: Slmx) -> None:
     assert train(settings, QUIET)
     (settings.out / SUMMARY_FILE).unlink()

@@ -110,7 +110,7 @@ def test_it_goes_on_only_with_the_same_teachers(taught: TrainSettings, tmp_path:
     assert str(caught.value) == f"{begin}{missing} makes one"
     assert train(TrainSettings(taught.out, teacher=(moved, second), **AGAIN), QUIET)
     with pytest.raises(SlmxError, match="not the teacher that the run was started with"):
-        find_finished(TrainSettings(taught.out, teacher=(second, moved), resume=True))
+        find_finished(TrainSettings(taught.out, teacher=(second, moved), resume=True), QUIET)
 
 
 def test_a_teacher_is_what_it_was_when_it_was_loaded(taught: TrainSettings) -> None:
