@@ -97,6 +97,7 @@ def bench(
     import sys
 
     from runtimes.bundle.location import bundle_path
+    from slm.folder_kind import check_outside
     from slm.storage.atomic import remove_folder
     from slm.storage.locks import lock_folder
     from slm.storage.ownership import check_only_ours, check_replaceable
@@ -129,6 +130,7 @@ def bench(
         trust=trust,
         command=printable(shlex.join(["slmx", *map(_without_folders, sys.argv[1:])])),
     )
+    check_outside(out)
     check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
     for name in ("report", PARTIAL_REPORT):
         check_replaceable(out / name, REPORT_LISTING, replace=True)

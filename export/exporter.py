@@ -49,7 +49,7 @@ from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.denormals import denormals_line
-from slm.folder_kind import PRETRAINED
+from slm.folder_kind import PRETRAINED, check_outside
 from slm.presets import DEFAULT_PRESET, get_preset
 from slm.provenance import licence_of, source_of
 from slm.storage.atomic import atomic_folder
@@ -120,6 +120,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
             )
         out = default_out(settings, checkpoint.preset)
+        check_outside(out)
         folder = stack.enter_context(atomic_folder(out, BUNDLE_LISTING, replace=settings.force))
         manifest = _Export(folder, checkpoint, settings, given_name(settings, out), log).write()
         Bundle.open(folder).check_listed_files()

@@ -75,6 +75,7 @@ def prepare(
 
         from slm.data.prepare import PrepareSettings
         from slm.data.prepare import prepare as run
+        from slm.folder_kind import check_outside
 
     settings = PrepareSettings(
         sources=tuple(sources),
@@ -89,6 +90,7 @@ def prepare(
         clean=clean,
         force=force,
     )
+    check_outside(out)
     run(settings, Console(stderr=True))
     typer.echo(str(out))
     typer.echo(f"now: {train_command(settings)}", err=True)

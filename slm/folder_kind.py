@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from enum import Enum
@@ -83,6 +84,34 @@ OTHERWISE = {
     Kind.PROMPTS: "name a text file",
     Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
+
+# The folders in which only slmx writes: a JSON file of each, and keys of it.
+OWN_FOLDERS = {
+    Kind.CHECKPOINT: ("config.json", {"sha256"}),
+    Kind.RUN: ("run.json", {"data"}),
+    Kind.BUNDLE: ("manifest.json", {"variants"}),
+    Kind.DATA_SET: ("dataset.json", {"sources", "files"}),
+}
+
+
+def check_outside(out: Path) -> None:
+    """Checks that an output does not go into a checkpoint, a run, a bundle or a data set, at any depth.
+
+    Such a folder lists its files or finds its checkpoints by their names, so another file or folder would damage it.
+
+    Args:
+        out: A file or a folder to be made, which may be missing. Symbolic links are followed.
+
+    Raises:
+        SlmxError: It does.
+    """
+    for folder in Path(os.path.realpath(out)).parents:
+        for kind, (file, keys) in OWN_FOLDERS.items():
+            if keys <= _keys(folder / file):
+                raise SlmxError(
+                    f"{out}: inside {folder}, {kind.value}, which would then hold something that is not its own; "
+                    "choose another --out"
+                )
 
 
 def like_a_path(path: Path) -> str:

@@ -98,6 +98,7 @@ def evaluate(
     from benchmarks.evaluation.terminal import print_tables
     from benchmarks.report.fields import printable
     from benchmarks.report.reader import read_report
+    from slm.folder_kind import check_outside
     from slm.storage.disk import make_folder
     from slm.storage.locks import lock_folder
 
@@ -138,6 +139,7 @@ def evaluate(
         require("evaluate", "jinja2", "matplotlib")
         from benchmarks.evaluation.write import write_reports
 
+        check_outside(out)
         make_folder(out)
     if (line := left_out(settings)) is not None:
         typer.echo(line, err=True)

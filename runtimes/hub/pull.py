@@ -16,6 +16,7 @@ from runtimes.hub.record import Record, read_record, write_record
 from runtimes.pack.open_signed import check_key, open_signed
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
+from slm.folder_kind import check_outside
 from slm.hub.client import hub_address
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
@@ -102,6 +103,7 @@ def pull_bundle(settings: PullSettings, log: Log) -> Path:
         raise UsageError(f"--file {settings.file}: no name of a file in a repository; name one such as nano.slmx")
     check_key(settings.key)
     target = settings.out or pulled_bundles() / name.repository
+    check_outside(target)
     with _advice(settings), lock_folder(target, wait=True):
         held = Held.find(target, name.repository)
         if held.is_from(name, settings.file, commit=True) and settings.key is None:

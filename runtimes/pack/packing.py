@@ -12,7 +12,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
-from slm.folder_kind import PACKED_SUFFIX
+from slm.folder_kind import PACKED_SUFFIX, check_outside
 from slm.storage.atomic import atomic_folder
 from slm.storage.disk import atomic_file, write_file
 from slm.storage.locks import one_line
@@ -86,13 +86,10 @@ def _check_out(bundle: Bundle, out: Path, replace: bool) -> Bundle | None:
         The bundle that it holds; None if there is no file.
 
     Raises:
-        SlmxError: It is inside the bundle, it is a symbolic link or no archive of a bundle, or it is the archive of
+        SlmxError: It is inside a folder of slmx, it is a symbolic link or no archive of a bundle, or it is that of
             another bundle and `replace` is false.
     """
-    if not bundle.is_archive and out.resolve().is_relative_to(bundle.path.resolve()):
-        raise SlmxError(
-            f"{out}: inside the bundle, which would then hold a file that is not its own; choose another --out"
-        )
+    check_outside(out)
     if out.is_dir():
         raise SlmxError(f"{out}: a folder stands where the file should go; choose another --out")
     if not out.absolute().parent.is_dir():
@@ -132,6 +129,7 @@ def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
         raise SlmxError(f"{bundle.path}: a folder already; slmx unpack takes a file that slmx pack made")
     bundle.check_only_listed_files()
     signature = _signature(bundle, log)
+    check_outside(out)
     with atomic_folder(out, BUNDLE_LISTING, replace) as fresh:
         for name, content in _files(bundle):
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
 from runtimes.web.models import TOKENIZER_FILE, SiteModel
 from slm.console.notice import Log
+from slm.folder_kind import check_outside
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
@@ -124,6 +125,7 @@ def write_site(models: Sequence[SiteModel], out: Path, force: bool, log: Log) ->
     if not force and (size := _size_if_up_to_date(out, inputs, models[0].name)) is not None:
         log(f"{out}: up to date")
         return size
+    check_outside(out)
     packed_wasm, service_worker = page.pop(PACKED_WASM), page.pop(SERVICE_WORKER)
     with atomic_folder(out, SITE_LISTING, force) as work:
         log("page: packing its files")

@@ -10,7 +10,15 @@ from typing import Any, NoReturn
 
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
-from slm.folder_kind import Kind, find_checkpoint, find_kind, find_shipped, like_a_path, wrong_kind
+from slm.folder_kind import (
+    Kind,
+    check_outside,
+    find_checkpoint,
+    find_kind,
+    find_shipped,
+    like_a_path,
+    wrong_kind,
+)
 from slm.hub.client import open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HUB, HubName
@@ -90,6 +98,7 @@ def import_model(settings: ImportSettings, log: Log) -> Imported:
             cannot be written. Nothing is written then.
         UsageError: An option does not fit the kind of source.
     """
+    check_outside(settings.out)
     path = Path(settings.source)
     if path.exists():
         foreign = _read(path, settings, _given_tokenizer(settings), log)

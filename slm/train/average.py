@@ -11,7 +11,7 @@ from rich.console import Console
 
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
-from slm.folder_kind import CHECKPOINT_LISTING
+from slm.folder_kind import CHECKPOINT_LISTING, check_outside
 from slm.storage.atomic import atomic_folder
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.qat import as_exported, trained_for
@@ -26,11 +26,16 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         The last checkpoint, with the mean weights of all.
 
     Raises:
-        UsageError: There are fewer than two.
+        UsageError: There are fewer than two, or two are the same.
         SlmxError: A checkpoint has another shape or tokenizer than the last.
     """
     if len(checkpoints) < 2:
         raise UsageError("one checkpoint has no mean: name two or more")
+    named: dict[str, Path] = {}
+    for checkpoint in checkpoints:
+        same = named.setdefault(checkpoint.config_sha256, checkpoint.folder)
+        if same is not checkpoint.folder:
+            raise UsageError(f"{checkpoint.folder}: the same checkpoint as {same}; name each one once")
     last = checkpoints[-1]
     for other in checkpoints[:-1]:
         if other.model.config != last.model.config or other.tokenizer != last.tokenizer:
@@ -57,8 +62,9 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
         console: Where progress goes.
 
     Raises:
-        SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written.
+        SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written, or is inside a folder of slmx.
     """
+    check_outside(out)
     with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
         checkpoints = [load_checkpoint(path) for path in folders]
         average = average_checkpoints(checkpoints)

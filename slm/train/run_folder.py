@@ -13,7 +13,7 @@ from typing import Any
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
-from slm.folder_kind import CHECKPOINT_LISTING, Kind, find_kind, numbered_checkpoints, wrong_kind
+from slm.folder_kind import CHECKPOINT_LISTING, Kind, check_outside, find_kind, numbered_checkpoints, wrong_kind
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
 from slm.storage.hashing import sha256_of
@@ -47,8 +47,9 @@ class RunFolder:
         Such a run can have been killed while it prepared its data set, which is the subfolder `data`.
 
         Raises:
-            SlmxError: It holds a run with a checkpoint, or files of something else.
+            SlmxError: It holds a run with a checkpoint or files of something else, or it is inside a folder of slmx.
         """
+        check_outside(self.path)
         is_kept = self.best.is_dir()  # also if the numbered checkpoints were deleted
         if (self.last is not None or is_kept) and (self.path / SUMMARY_FILE).is_file():
             raise SlmxError(f"{self.path}: holds a finished run; {self.more_steps()}; or choose another --out")

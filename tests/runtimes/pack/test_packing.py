@@ -191,8 +191,8 @@ def test_a_bundle_is_not_packed_into_itself(
     slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "link").symlink_to(bundle)
-    rest = "inside the bundle, which would then hold a file that is not its own; choose another --out"
-    for out in (bundle / "in.slmx", bundle / "none" / "in.slmx", tmp_path / "link" / "in.slmx", bundle):
+    rest = f"inside {bundle}, a bundle, which would then hold something that is not its own; choose another --out"
+    for out in (bundle / "in.slmx", bundle / "none" / "in.slmx", tmp_path / "link" / "in.slmx"):
         assert slmx.refuses_unchanged("pack", bundle, "--out", out) == f"{out}: {rest}"
         assert slmx.refuses_unchanged("pack", tmp_path / "link", "--out", out, "--force") == f"{out}: {rest}"
     monkeypatch.chdir(bundle)

@@ -34,6 +34,14 @@ def runs(settings: TrainSettings, tmp_path: Path) -> list[Path]:
     return [settings.out, tuned.out]
 
 
+def with_record(checkpoint: Path, folder: Path, record: dict[str, object]) -> Path:
+    """A copy of a checkpoint with another training record."""
+    opened = load_checkpoint(checkpoint)
+    folder.mkdir()
+    save_checkpoint(folder, "custom", opened.model, opened.tokenizer, opened.merges, record)
+    return folder
+
+
 def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     first, second = (load_checkpoint(run) for run in runs)
     stream = Dataset.open(tiny_data).valid
@@ -48,9 +56,16 @@ def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_
     assert mean.record["plan"] == second.record["plan"]
 
 
-def test_the_mean_of_one_is_itself(runs: list[Path]) -> None:
-    for name, tensor in average_checkpoints([load_checkpoint(runs[0])] * 2).model.state_dict().items():
-        assert torch.equal(tensor, load_checkpoint(runs[0]).model.state_dict()[name])
+def test_one_checkpoint_under_two_names_has_no_mean(
+    runs: list[Path], tiny_data: Path, tmp_path: Path, slmx: Slmx
+) -> None:
+    first, second = runs
+    copied = Path(shutil.copytree(first / "best", tmp_path / "a çopy"))
+    (tmp_path / "link").symlink_to(first)
+    for other in (first, first / "best", first / ".." / first.name, tmp_path / "link", copied):
+        line = slmx.refuses_unchanged("average", first, second, other, "--text", tiny_data, "--out", "mean", code=2)
+        found = load_checkpoint(other).folder
+        assert line == f"{found}: the same checkpoint as {first / 'best'}; name each one once"
 
 
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -74,8 +89,9 @@ def test_the_record_has_the_hashes_of_what_was_loaded(
         return read_stream(text, checkpoint)
 
     monkeypatch.setattr("slm.train.average.read_stream", read_late)
-    write_average([folder, folder], [str(corpus_file)], tmp_path / "mean", False, QUIET)
-    assert load_checkpoint(tmp_path / "mean").record["average_of"] == [before] * 2
+    other = with_record(tiny_checkpoint, tmp_path / "other", {"seed": 2})
+    write_average([other, folder], [str(corpus_file)], tmp_path / "mean", False, QUIET)
+    assert load_checkpoint(tmp_path / "mean").record["average_of"] == [sha256_of(other / "config.json"), before]
 
 
 def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, slmx: Slmx) -> None:
@@ -88,25 +104,22 @@ def test_what_is_there_is_replaced_by_force_alone(runs: list[Path], tiny_data: P
     arguments: list[str | Path] = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
     assert run_slmx(*arguments, cwd=tmp_path).returncode == 0
     before = sha256_of(tmp_path / "mean" / "config.json")
-    arguments[1:3] = runs[:1] * 2
+    arguments[1:3] = runs[::-1]
     ran = run_slmx(*arguments, cwd=tmp_path)
     assert ran.returncode == 1
     assert "--force" in ran.stderr
     assert sha256_of(tmp_path / "mean" / "config.json") == before
     assert run_slmx(*arguments, "--force", cwd=tmp_path).returncode == 0
-    assert load_checkpoint(tmp_path / "mean").record["average_of"] == [sha256_of(runs[0] / "best" / "config.json")] * 2
+    swapped = [sha256_of(run / "best" / "config.json") for run in runs[::-1]]
+    assert load_checkpoint(tmp_path / "mean").record["average_of"] == swapped
 
 
 @pytest.mark.parametrize("record", [{"imported": {"folder": "gpt2"}}, {"curve": 5, "steps_done": 7}])
 def test_models_without_a_loss_curve_have_a_mean_too(
     tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, record: dict[str, object]
 ) -> None:
-    opened = load_checkpoint(tiny_checkpoint)
-    (tmp_path / "imported").mkdir()
-    save_checkpoint(tmp_path / "imported", "custom", opened.model, opened.tokenizer, opened.merges, record)
-    result = write_average(
-        [tiny_checkpoint, tmp_path / "imported"], [str(corpus_file)], tmp_path / "mean", False, QUIET
-    )
+    imported = with_record(tiny_checkpoint, tmp_path / "imported", record)
+    result = write_average([tiny_checkpoint, imported], [str(corpus_file)], tmp_path / "mean", False, QUIET)
     best = {"step": record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
     written = load_checkpoint(tmp_path / "mean").record
     assert (written["best"], written["curve"]) == (best, [best])
