@@ -91,23 +91,41 @@ def prepare(
         force=force,
     )
     check_outside(out)
-    run(settings, Console(stderr=True))
+    dataset = run(settings, Console(stderr=True))
     typer.echo(str(out))
-    typer.echo(f"now: {train_command(settings)}", err=True)
+    typer.echo(next_step(settings, min(len(dataset.train.ids), len(dataset.valid.ids))), err=True)
 
 
-def train_command(prepared: PrepareSettings) -> str:
-    """Returns the command that trains on a data set: a new model, or the checkpoint or run that has its tokenizer."""
+def next_step(prepared: PrepareSettings, tokens: int) -> str:
+    """Returns what to do with a data set: the command that trains on it, or what it lacks.
+
+    The command trains a new model, or the checkpoint or run that has the tokenizer of the data set. A new model gets a
+    context that is shorter than the data set.
+
+    Args:
+        prepared: How the data set was made.
+        tokens: Tokens of its shorter split.
+    """
+    from slm.checkpoint import load_checkpoint
     from slm.folder_kind import find_checkpoint
 
     out, tokenizer = prepared.out, prepared.tokenizer
     start = "" if prepared.preset == DEFAULT_PRESET else f" --preset {prepared.preset}"
+    context, init = PRESETS[prepared.preset].config.block_size, None
     if tokenizer is not None:
         with suppress(SlmxError):  # a bundle or a data set has a tokenizer and no weights to start from
-            find_checkpoint(tokenizer)
+            init = find_checkpoint(tokenizer)
             start = f" --init {shlex.quote(str(tokenizer))}"
+            context = load_checkpoint(init).model.config.block_size
+    if tokens <= context and init is not None:
+        return (
+            f"to fine-tune {tokenizer}, prepare more text: one context of it is {context:,} tokens, and the shorter "
+            f"split is {tokens:,}"
+        )
+    if tokens <= context:
+        start += f" --block-size {2 ** max(0, (tokens - 1).bit_length() - 1)}"
     run = shlex.quote(str(Path("runs", out.absolute().name)))
-    return f"slmx train --text {shlex.quote(str(out))}{start} --out {run}"
+    return f"now: slmx train --text {shlex.quote(str(out))}{start} --out {run}"
 
 
 def train(

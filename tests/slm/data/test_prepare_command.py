@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slm.commands import train_command
+from slm.commands import next_step
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out
 from tests.conftest import as_corpus, run_slmx
@@ -68,4 +69,31 @@ def test_the_next_command_begins_as_the_data_set_was_made(
         Path(file).parent.mkdir()
         Path(file).write_text(content)
     made = PrepareSettings(("text",), out=Path("my data"), **options)
-    assert train_command(made) == f"slmx train --text 'my data'{start} --out 'runs/my data'"
+    assert next_step(made, 10_000) == f"now: slmx train --text 'my data'{start} --out 'runs/my data'"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size"), [(257, ""), (256, " --block-size 128"), (43, " --block-size 32"), (2, " --block-size 1")]
+)
+def test_the_next_command_has_a_context_that_fits_a_short_text(tokens: int, size: str) -> None:
+    made = PrepareSettings(("text",), preset="nano", out=Path("my data"))
+    assert next_step(made, tokens) == f"now: slmx train --text 'my data'{size} --out 'runs/my data'"
+
+
+def test_a_text_that_is_too_short_to_fine_tune_a_checkpoint_is_said_so(tiny_checkpoint: Path) -> None:
+    made = PrepareSettings(("text",), preset="nano", out=Path("data"), tokenizer=tiny_checkpoint)
+    assert next_step(made, 65).startswith("now: slmx train --text data --init ")
+    rest = "prepare more text: one context of it is 64 tokens, and the shorter split is 64"
+    assert next_step(made, 64) == f"to fine-tune {tiny_checkpoint}, {rest}"
+
+
+def test_the_next_command_trains_on_a_short_text(tmp_path: Path, stories: list[str]) -> None:
+    (tmp_path / "short é.txt").write_text(as_corpus([*filter(is_held_out, stories)][:1] + stories[:9]), "utf-8")
+    ran = run_slmx("prepare", "short é.txt", "--out", "my set", "--vocab-size", "300", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    told = ran.stderr.splitlines()[-1]
+    assert told.startswith("now: slmx train --text 'my set' --block-size ")
+    command = shlex.split(told.removeprefix("now: slmx "))
+    sizes = ["--n-layer", "1", "--n-head", "2", "--n-embd", "16", "--steps", "1", "--no-compile"]
+    ran = run_slmx(*command, *sizes, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
