@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 import slm.train.loop
 from slm.console.signals import stop_flag
+from slm.data.cleaning import RULES
 from slm.data.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
 from slm.train.loop import Trainer
@@ -140,3 +142,11 @@ def assert_learned_alike(one: Path, other: Path) -> None:
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-3)
     found = [[m["bits_per_byte"] for m in RunFolder(out).metrics() if "valid_loss" in m] for out in (one, other)]
     assert found[1] == pytest.approx(found[0], rel=1e-4)
+
+
+def make_older(dataset: Path) -> None:
+    """Turns a data set into one that was made before its rules had a version."""
+    file = dataset / "dataset.json"
+    record = json.loads(file.read_text("utf-8"))
+    assert record["settings"].pop("rules") == RULES
+    file.write_text(json.dumps(record), "utf-8")

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
-from slm.data.cleaning import Cleaner, repair, story_key
+from slm.data.cleaning import RULES, Cleaner, repair, story_key
 from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
 from slm.data.dataset import (
     DATA_SET_LISTING,
@@ -68,6 +68,7 @@ class PrepareSettings:
         clean: Whether to repair mojibake and drop truncated training stories.
         force: Whether to replace a data set in `out`.
         context: Tokens that the model will read at once. Each split that is written must be longer.
+        any_rules: Whether a data set of earlier rules of cleaning is up to date, as for a run that goes on.
 
     Raises:
         UsageError: The preset is unknown, or a setting is out of range.
@@ -85,6 +86,7 @@ class PrepareSettings:
     clean: bool = True
     force: bool = False
     context: int = 1
+    any_rules: bool = False
 
     def __post_init__(self) -> None:
         get_preset(self.preset)
@@ -128,10 +130,10 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
     out = settings.out
     if is_dataset(out) and not settings.force:  # no lock, because an up-to-date data set may be read-only
         clear_leftover(out)
-        return _open_if_same(out, request, console)
+        return _open_if_same(settings, request, console)
     with lock_folder(out, wait=True):
         if is_dataset(out) and not settings.force:  # another process wrote it meanwhile
-            return _open_if_same(out, request, console)
+            return _open_if_same(settings, request, console)
         with atomic_folder(out, DATA_SET_LISTING, replace=settings.force) as folder:
             _Pipeline(settings, console, folder).run(training, validation, request)
     return Dataset.open(out)
@@ -145,6 +147,7 @@ def _deciding_settings(settings: PrepareSettings) -> dict[str, Any]:
         "vocab_size": settings.vocab_size or get_preset(settings.preset).config.vocab_size,
         "tokenizer": None if settings.tokenizer is None else _tokenizer_record(settings.tokenizer),
         "clean": settings.clean,
+        "rules": RULES,
     }
 
 
@@ -165,16 +168,19 @@ def _source_record(split: str, source: Source) -> dict[str, Any]:
     return record | {"sha256": sha256_of(source.path)}
 
 
-def _open_if_same(out: Path, request: dict[str, Any], console: Console) -> Dataset:
+def _open_if_same(settings: PrepareSettings, request: dict[str, Any], console: Console) -> Dataset:
+    out = settings.out
     dataset = Dataset.open(out)
-    before = dataset.record
-    differing = [name for name, value in request["settings"].items() if before.get("settings", {}).get(name) != value]
-    if before.get("sources") != request["sources"]:
+    before = {"rules": 1, **dataset.record.get("settings", {})}
+    differing = [name for name, value in request["settings"].items() if before.get(name) != value]
+    if dataset.record.get("sources") != request["sources"]:
         differing.insert(0, "sources")
+    if settings.any_rules and "rules" in differing:
+        differing.remove("rules")
     if differing:
+        names = ", ".join("rules of cleaning (of an earlier slmx)" if name == "rules" else name for name in differing)
         raise NeedsForceError(
-            f"{out}: holds a data set made with other {', '.join(differing)}; "
-            "choose another --out, or --force to replace it"
+            f"{out}: holds a data set made with other {names}; choose another --out, or --force to replace it"
         )
     print_notice(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
     return dataset

@@ -115,14 +115,15 @@ class Start:
                 licence=settings.licence or "not stated",
                 tokenizer=next(iter((*begun_from, *settings.teacher)), None),
                 context=self.check_shape(settings).block_size,
+                any_rules=self.state is not None,
             )
             try:
                 dataset = prepare(wanted, console)
             except NeedsForceError:
-                raise SlmxError(
-                    f"{wanted.out}: made from another text or with other options; "
-                    "give the same, or choose another --out"
-                ) from None
+                how = "from another text, with other options or with the rules of an earlier slmx"
+                if self.state is not None:
+                    how = "from another text or with other options"
+                raise SlmxError(f"{wanted.out}: made {how}; give the same, or choose another --out") from None
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
             raise SlmxError(
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "

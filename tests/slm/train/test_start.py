@@ -135,7 +135,8 @@ def test_another_text_for_the_data_of_a_run_is_refused_without_the_options_of_pr
     Trainer(from_file, QUIET)
     other = tmp_path / "other.txt"
     other.write_text(corpus_file.read_text("utf-8") + "One day.", "utf-8")
-    message = "data: made from another text or with other options; give the same, or choose another --out$"
+    how = "from another text, with other options or with the rules of an earlier slmx"
+    message = f"data: made {how}; give the same, or choose another --out$"
     for changed in (replace(from_file, text=(str(other),)), replace(from_file, licence="CC0")):
         with pytest.raises(SlmxError, match=message):
             train(changed, QUIET)
