@@ -219,10 +219,10 @@ def train(
         from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
-        from slm.train.loop import train as run
         from slm.train.plan import TrainSettings
         from slm.train.run_folder import RunFolder
         from slm.train.start import find_finished
+        from slm.train.train import train as run
 
     settings = TrainSettings(
         out=out or Path(),

@@ -75,7 +75,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
         console: Where messages and progress go.
 
     Raises:
-        SlmxError: As in `slm.train.loop.train`.
+        SlmxError: As in `slm.train.train.train`.
     """
     RunFolder(settings.out).check_free()
     with tempfile.TemporaryDirectory() as work, naming_shortages(settings):

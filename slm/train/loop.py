@@ -25,13 +25,11 @@ from slm.data.dataset import DATASET_FILE
 from slm.metrics import shown_bits
 from slm.model import GPT
 from slm.storage.hashing import sha256_of
-from slm.storage.locks import clear_leftovers, lock_folder
 from slm.storage.read_errors import unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
     compiling,
-    is_first_process,
     make_accelerator,
     repeatable_sums,
     why_not_compiled,
@@ -45,7 +43,7 @@ from slm.train.run_folder import OPTIMIZER_FILE, RunFolder
 from slm.train.sample_text import sample_stories
 from slm.train.start import RunState, find_start
 from slm.train.step import Learner
-from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory, plot_curve
+from slm.train.summary import plot_curve
 from slm.train.teachers import MeanLogits, check_teachers, check_text
 from slm.train.windows import window_starts
 
@@ -361,56 +359,3 @@ class Trainer:
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
             f"{shown_bits(figure)} bits per byte  {rate:,.0f} tokens/s{mark}"
         )
-
-
-def train(settings: TrainSettings, console: Console) -> Summary | None:
-    """Trains a model in the folder `settings.out`.
-
-    Args:
-        settings: What the user asks for.
-        console: Where messages and progress go.
-
-    Returns:
-        The figures of the run, or None if Ctrl-C or SIGTERM ended it early. It can be resumed then.
-
-    Raises:
-        SlmxError: The settings, the data or a checkpoint cannot be used, `settings.out` holds another run or is
-            being written by another process, or the run cannot go on.
-    """
-    first = is_first_process()
-    with lock_folder(settings.out) if first else nullcontext(), naming_shortages(settings):
-        if first:
-            clear_leftovers(settings.out)
-        return _train(settings, console)
-
-
-def _train(settings: TrainSettings, console: Console) -> Summary | None:
-    started = time.perf_counter()
-    trainer = Trainer(settings, console)
-    config, device = trainer.model.config, trainer.accelerator.device
-    print_notice(
-        console,
-        f"{trainer.preset}: {config.parameters:,} parameters, {counted(trainer.plan.steps, 'step')} of "
-        f"{trainer.tokens_per_step:,} tokens, {device.type}, {trainer.record()['precision']}, "
-        f"{counted(trainer.accelerator.num_processes, 'process', 'processes')}",
-    )
-    if not trainer.run():
-        return None
-    dtype = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
-    record = trainer.record()
-    shapes = [each.checkpoint.model.config for each in trainer.teachers] or [config] * (trainer.plan.qat is not None)
-    summary = Summary(
-        preset=trainer.preset,
-        parameters=config.parameters,
-        steps=trainer.step,
-        tokens=record["tokens_seen"],
-        bits_per_byte=record["best"]["bits_per_byte"],
-        training_seconds=trainer.seconds,
-        wall_seconds=time.perf_counter() - started,
-        flops=record["tokens_seen"] * flops_per_token(config, shapes),
-        matmul_flops_per_second=matmul_rate(device, dtype) * trainer.accelerator.num_processes,
-        peak_memory_bytes=peak_memory(device),
-    )
-    if trainer.is_main:
-        summary.write(settings.out)
-    return summary

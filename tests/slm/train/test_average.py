@@ -17,8 +17,8 @@ from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
 from slm.train.average import average_checkpoints, write_average
 from slm.train.evaluate import evaluate, read_stream
-from slm.train.loop import train
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.runs import QUIET

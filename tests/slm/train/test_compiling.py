@@ -17,10 +17,11 @@ from torch._dynamo.exc import TorchDynamoException
 
 from slm.console.errors import SlmxError
 from slm.train.hardware import compiling, why_not_compiled
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from slm.train.step import Learner
+from slm.train.train import train
 from tests.runs import QUIET
 
 BLOCKED = "import signal; print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"

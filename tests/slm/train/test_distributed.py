@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from slm.checkpoint import load_checkpoint
-from slm.train.loop import train
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.runs import COMMAND, QUIET, assert_learned_alike, last
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]

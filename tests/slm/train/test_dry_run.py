@@ -11,8 +11,9 @@ from rich.console import Console
 
 from slm.console.errors import SlmxError
 from slm.train.dry_run import TIMED_STEPS, Estimate, dry_run
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import QUIET
 

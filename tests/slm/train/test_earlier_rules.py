@@ -11,8 +11,9 @@ from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.storage.hashing import sha256_of
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import QUIET, interrupted_after, make_older
 

@@ -20,9 +20,10 @@ from slm.data.dataset import Dataset
 from slm.model import GPT
 from slm.storage.hashing import sha256_of
 from slm.train.evaluate import Evaluation, evaluate, total_loss
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import (
     QUIET,

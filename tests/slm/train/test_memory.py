@@ -10,9 +10,9 @@ from unittest.mock import Mock
 import pytest
 import torch
 
-from slm.train.loop import train
 from slm.train.memory import ShortageError
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import QUIET, interrupted_after
 

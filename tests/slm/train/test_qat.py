@@ -19,11 +19,12 @@ from slm.storage.json_reader import Fields
 from slm.train.average import write_average
 from slm.train.dry_run import dry_run
 from slm.train.evaluate import evaluate
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import Plan, TrainSettings
 from slm.train.qat import as_exported, matrices
 from slm.train.run_folder import RunFolder
 from slm.train.step import ModelWithLoss
+from slm.train.train import train
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runs import QUIET, TINY, assert_same_run, interrupted_after, last, tensors

@@ -24,9 +24,10 @@ from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, prepare
 from slm.storage.hashing import sha256_of
 from slm.train.hardware import has_bf16
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from slm.train.train import train
 from tests.conftest import run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET, interrupted_after, last

@@ -17,10 +17,11 @@ import pytest
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.storage.locks import LOCK_FILE, Place
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from slm.train.summary import SUMMARY_FILE
+from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import (
     COMMAND,

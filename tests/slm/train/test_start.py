@@ -17,9 +17,10 @@ from slm.data.dataset import Dataset
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture, get_preset
 from slm.storage.hashing import sha256_of
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.start import nearest_preset
+from slm.train.train import train
 from tests.runs import (
     OTHER,
     QUIET,

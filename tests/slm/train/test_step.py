@@ -12,8 +12,9 @@ from torch.utils import deterministic
 
 from slm.data.corpus import TokenStream
 from slm.train.hardware import repeatable_sums
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from slm.train.windows import batch_at, window_starts
 from tests.runs import (
     QUIET,

@@ -15,12 +15,13 @@ from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.data.dataset import Dataset
 from slm.presets import GPTConfig
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.start import find_finished
 from slm.train.step import ModelWithLoss
 from slm.train.summary import flops_per_token
 from slm.train.teachers import MeanLogits
+from slm.train.train import train
 from tests import bundles
 from tests.runs import OTHER, QUIET, TINY, assert_same_run, interrupted_after
 from tests.shapes import LLAMA

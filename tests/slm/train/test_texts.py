@@ -9,8 +9,9 @@ import pytest
 
 from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
-from slm.train.loop import Trainer, train
+from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
+from slm.train.train import train
 from tests.conftest import as_corpus
 from tests.runs import QUIET
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from slm.train.loop import train
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
+from slm.train.train import train
 from tests.runs import QUIET
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
