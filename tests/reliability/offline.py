@@ -73,7 +73,7 @@ COMMANDS = (
     Command(("prepare", "IN/stories.txt", "--out", "IN/data", "--vocab-size", "300")),
     Command(("train", "--text", "IN/data", "--dry-run", "--no-compile", *TINY)),
     Command(("train", "--text", "IN/data", "--out", "IN/run", "--no-compile", "--steps", "4", *TINY)),
-    Command(("average", "IN/run", "IN/run/best", "--text", "IN/data", "--out", "IN/mean")),
+    Command(("average", "IN/run/step-0000000", "IN/run", "--text", "IN/data", "--out", "IN/mean")),
     Command(("export", "--checkpoint", "IN/run", "--out", "IN/mine", "--text", "IN/stories.txt")),
     Command(("verify", "IN/mine", "--quality", "--checkpoint", "IN/run", "--text", "IN/stories.txt")),
     Command(("evaluate", NANO, "--text", "IN/stories.txt", "--max-tokens", "500", "--out", "IN/figures")),

@@ -293,7 +293,7 @@ WRITERS = (
     ),
     Writer(
         "average",
-        ("average", "run", "run/best", "--text", "data", "--out", "mean", "--force"),
+        ("average", "run", "run/step-0000000", "--text", "data", "--out", "mean", "--force"),
         _folder("mean", CHECKPOINT_LISTING),
         (
             ("copy", "IN/data", "data"),
