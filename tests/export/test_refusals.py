@@ -48,9 +48,9 @@ def test_an_unknown_preset_lists_those_there_are(slmx: Slmx) -> None:
 
 
 def test_a_preset_without_a_shipped_checkpoint_says_how_to_train_one(slmx: Slmx) -> None:
-    line = slmx.refuses_unchanged("export", "--preset", "small")
-    assert "no small checkpoint is in this installation" in line
-    assert "slmx train --preset small" in line
+    line = slmx.refuses_unchanged("export", "--preset", "medium")
+    assert "no medium checkpoint is in this installation" in line
+    assert "slmx train --preset medium" in line
     assert "--checkpoint DIR" in line
 
 

@@ -24,7 +24,7 @@ SMALL = STORIES_SMALL / "small"
 PROJECT = STORIES_SMALL.parent / "pyproject.toml"
 MOST_BYTES = 12_000_000
 STORY = ("--max-tokens", "3", "--seed", "1")
-MISSING = f"small: no bundle here (no such file or folder); slmx export --out small makes one, and {INSTALL_SMALL}"
+MISSING = f"small: no such path, and no bundle of this name; {INSTALL_SMALL}"
 
 
 @pytest.fixture(autouse=True)
