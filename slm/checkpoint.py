@@ -21,6 +21,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import Fields, parse_json, read_json, read_limited
+from slm.storage.listing import check_file
 from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
@@ -135,7 +136,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     folder = find_checkpoint(folder)
     config_sha256, preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
     for name, digest in hashes.items():
-        _check(folder / name, digest)
+        check_file(folder / name, digest, CONFIG_FILE)
     path = folder / WEIGHTS_FILE
     tensors = read_tensors(path)
     stored_parameters = sum(tensor.numel() for tensor in tensors.values())
@@ -210,17 +211,6 @@ def _read_config(path: Path) -> tuple[str, str, GPTConfig, TokenizerSettings, di
         raise SlmxError(
             f"{path}: not the {CONFIG_FILE} of a slmx checkpoint ({error}); copy the folder again"
         ) from None
-
-
-def _check(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise SlmxError(f"{path}: missing from the checkpoint; copy the folder again, whole")
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if found != digest:
-        raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); copy the folder again")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

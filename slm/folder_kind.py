@@ -8,7 +8,7 @@ import shlex
 from enum import Enum
 from pathlib import Path
 
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, did_you_mean
 from slm.hub.name import HUB
 from slm.storage.json_reader import is_plain_text, read_json
 from slm.storage.listing import Listing
@@ -201,6 +201,21 @@ def find_shipped(path: Path) -> Path | None:
     """Finds the checkpoint that ships with slmx under a name, such as "nano"; None for a path that exists."""
     shipped = PRETRAINED / path
     return shipped if str(path) == path.name and not path.exists() and shipped.is_dir() else None
+
+
+def shipped_names() -> list[str]:
+    """Returns the names of the checkpoints that ship with slmx."""
+    return [name for name in _names(PRETRAINED) if (PRETRAINED / name).is_dir()]
+
+
+def near_model(path: Path) -> str:
+    """Finds what is most like a missing path: something beside it, or the name of a checkpoint that ships.
+
+    Returns:
+        A question in brackets that names it; "" if nothing is like the path.
+    """
+    beside = [str(path.parent / name) for name in _names(path.parent) if not name.startswith(".")]
+    return did_you_mean(str(path), [*(shipped_names() if str(path) == path.name else []), *beside])
 
 
 def wrong_kind(path: Path, wanted: Kind) -> SlmxError:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
+from slm.presets import LARGEST_VOCABULARY
 from slm.tokenizers.tokenizer import Tokenizer
 
-LARGEST_VOCABULARY = 2**16  # of 16-bit ids, as the shards of a data set hold
 ShardArray = npt.NDArray[np.uint16]
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
 from slm.data.cleaning import RULES, Cleaner, repair, story_key
-from slm.data.corpus import LARGEST_VOCABULARY, encode_stories
+from slm.data.corpus import encode_stories
 from slm.data.dataset import (
     DATA_SET_LISTING,
     DATASET_FILE,
@@ -36,13 +36,13 @@ from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
 from slm.folder_kind import find_checkpoint
-from slm.presets import get_preset
+from slm.presets import LARGEST_VOCABULARY, get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
-from slm.tokenizers.settings import END_OF_TEXT, settings_of
+from slm.tokenizers.listed import ListedTokenizer, load_listed
+from slm.tokenizers.settings import END_OF_TEXT
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
-from slm.tokenizers.tokenizer_json import load_merges
 
 HELD_OUT_SHARE = 20
 SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
@@ -64,7 +64,8 @@ class PrepareSettings:
         field: Column of a table that holds the stories.
         separator: What separates the stories of a text: `auto`, `endoftext` or `blank`.
         vocab_size: Size of the vocabulary; None for the preset's.
-        tokenizer: Folder whose tokenizer to use; None to learn one from the training stories.
+        tokenizer: Checkpoint, run, data set or bundle whose tokenizer to use; None to learn one from the training
+            stories.
         clean: Whether to repair mojibake and drop truncated training stories.
         force: Whether to replace a data set in `out`.
         context: Tokens that the model will read at once. Each split that is written must be longer.
@@ -117,15 +118,14 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
         NeedsForceError: `out` holds a data set that was made otherwise.
         SlmxError: A source is unusable, a split is too short, or `out` holds something else.
     """
-    if settings.tokenizer is not None and not (settings.tokenizer / RANKS_FILE).is_file():
-        settings = replace(settings, tokenizer=find_checkpoint(settings.tokenizer))
+    given = None if settings.tokenizer is None else _given_tokenizer(settings.tokenizer)
     with console.status("checking the sources"):
         training = find_sources(settings.sources, settings.separator, "train", partial(print_notice, console))
         validation = find_sources(settings.valid, settings.separator, "valid", partial(print_notice, console))
         request = {
             "sources": [_source_record("train", s) for s in training]
             + [_source_record("valid", s) for s in validation],
-            "settings": _deciding_settings(settings),
+            "settings": _deciding_settings(settings, given),
         }
     out = settings.out
     if is_dataset(out) and not settings.force:  # no lock, because an up-to-date data set may be read-only
@@ -135,26 +135,41 @@ def prepare(settings: PrepareSettings, console: Console) -> Dataset:
         if is_dataset(out) and not settings.force:  # another process wrote it meanwhile
             return _open_if_same(settings, request, console)
         with atomic_folder(out, DATA_SET_LISTING, replace=settings.force) as folder:
-            _Pipeline(settings, console, folder).run(training, validation, request)
+            _Pipeline(settings, given, console, folder).run(training, validation, request)
     return Dataset.open(out)
 
 
-def _deciding_settings(settings: PrepareSettings) -> dict[str, Any]:
+def _vocab_size(settings: PrepareSettings) -> int:
+    return settings.vocab_size or get_preset(settings.preset).config.vocab_size
+
+
+def _deciding_settings(settings: PrepareSettings, given: ListedTokenizer | None) -> dict[str, Any]:
     return {
         "preset": settings.preset,
         "licence": settings.licence,
         "field": settings.field,
-        "vocab_size": settings.vocab_size or get_preset(settings.preset).config.vocab_size,
-        "tokenizer": None if settings.tokenizer is None else _tokenizer_record(settings.tokenizer),
+        "vocab_size": _vocab_size(settings),
+        "tokenizer": None if given is None else _tokenizer_record(given),
         "clean": settings.clean,
         "rules": RULES,
     }
 
 
-def _tokenizer_record(folder: Path) -> str | dict[str, Any]:
-    """Returns what identifies the tokenizer of a folder: its SHA-256, and its settings if they are not the defaults."""
-    digest, listed = sha256_of(folder / RANKS_FILE), settings_of(folder).listed()
-    return {"sha256": digest, **listed} if listed else digest
+def _given_tokenizer(path: Path) -> ListedTokenizer:
+    """Reads the tokenizer of a checkpoint, a run, a data set or a bundle."""
+    given = load_listed(path if (path / RANKS_FILE).is_file() else find_checkpoint(path))
+    if given.tokenizer.vocab_size > LARGEST_VOCABULARY:
+        raise SlmxError(
+            f"{given.folder}: a vocabulary of {given.tokenizer.vocab_size:,} does not fit the 16-bit ids of a data "
+            f"set; use one of at most {LARGEST_VOCABULARY:,} tokens, which slmx import SOURCE --tokenizer nano makes"
+        )
+    return given
+
+
+def _tokenizer_record(given: ListedTokenizer) -> str | dict[str, Any]:
+    """Returns what identifies a tokenizer: the SHA-256 of its file, and its settings if they are not the defaults."""
+    listed = given.tokenizer.settings.listed()
+    return {"sha256": given.sha256, **listed} if listed else given.sha256
 
 
 def _source_record(split: str, source: Source) -> dict[str, Any]:
@@ -189,8 +204,11 @@ def _open_if_same(settings: PrepareSettings, request: dict[str, Any], console: C
 class _Pipeline:
     """One preparation. It writes a file of clean stories for each split, and then makes the shards from these files."""
 
-    def __init__(self, settings: PrepareSettings, console: Console, folder: Path) -> None:
+    def __init__(
+        self, settings: PrepareSettings, given: ListedTokenizer | None, console: Console, folder: Path
+    ) -> None:
         self.settings = settings
+        self.given = given
         self.console = console
         self.folder = folder
         self.spools = {split: folder / f"{split}.spool" for split in SPLITS}
@@ -288,16 +306,9 @@ class _Pipeline:
                 yield json.loads(line)
 
     def _tokenizer(self, progress: Progress) -> tuple[Tokenizer, list[tuple[str, str]]]:
-        if self.settings.tokenizer is not None:
-            folder = self.settings.tokenizer
-            tokenizer = Tokenizer.load(folder, settings_of(folder))
-            if tokenizer.vocab_size > LARGEST_VOCABULARY:
-                raise SlmxError(
-                    f"{folder}: a vocabulary of {tokenizer.vocab_size:,} does not fit the 16-bit ids of a data set; "
-                    "give another --tokenizer, or none to learn one"
-                )
-            return tokenizer, load_merges(folder)
-        wanted = _deciding_settings(self.settings)["vocab_size"]
+        if self.given is not None:
+            return self.given.tokenizer, self.given.merges
+        wanted = _vocab_size(self.settings)
         every = max(1, math.ceil(self.bytes["train"] / TOKENIZER_BYTES))
         task = progress.add_task(f"learning {wanted:,} tokens", total=None, figures="")
         stories = islice(self._clean_stories("train"), None, None, every)

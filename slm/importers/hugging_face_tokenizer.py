@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.console.errors import SlmxError
+from slm.importers.hugging_face_weights import read_json_object
 from slm.importers.imported_tokenizer import (
     ImportedTokenizer,
     Vocabulary,
@@ -26,6 +27,7 @@ from slm.tokenizers.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
+CONFIG_FILE = "config.json"
 ADDED_FILE = "added_tokens.json"
 SETTINGS_FILE = "tokenizer_config.json"
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -59,12 +61,13 @@ CONTROL_TOKENS = frozenset(
 )
 
 
-def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedTokenizer:
+def import_tokenizer(folder: Path, config: Mapping[str, object] | None) -> ImportedTokenizer:
     """Reads the tokenizer of a Hugging Face folder.
 
     Args:
         folder: The folder.
-        config: The content of its `config.json`, which names the ids of the tokens that begin and end a text.
+        config: The content of its `config.json`, which names the ids of the tokens that begin and end a text. None if
+            the folder has no such file; `tokenizer_config.json` must name the two tokens then.
 
     Raises:
         SlmxError: A file is missing or damaged, the tokenizer is of a kind that slmx does not know, has added tokens
@@ -73,10 +76,10 @@ def import_tokenizer(folder: Path, config: Mapping[str, object]) -> ImportedToke
     path = folder / (JSON_FILE if (folder / JSON_FILE).is_file() else VOCABULARY_FILE)
     try:
         content = _read(folder) if path.name == JSON_FILE else _read_gpt2(folder)
-        source = _vocabulary(Fields(content), _control_tokens(folder), config, path)
+        source = _vocabulary(Fields(content), _roles(folder), config, path)
     except FileNotFoundError:
         raise SlmxError(
-            f"{folder / JSON_FILE}: missing; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers "
+            f"{folder}: holds no {JSON_FILE}; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers "
             "writes one"
         ) from None
     except OSError as error:
@@ -110,28 +113,45 @@ def _read_gpt2(folder: Path) -> dict[str, Any]:
     return {"added_tokens": added, **pipeline(TokenizerSettings()), "model": model}
 
 
+def is_there(path: Path) -> bool:
+    """Returns whether a folder has a file of this name, also if it is a link to a file that is missing."""
+    return path.exists() or path.is_symlink()
+
+
 def _optional(path: Path) -> dict[str, Any]:
-    """Returns the object in a JSON file; empty if there is none."""
-    try:
-        values = read_json(path, MAX_JSON_BYTES)
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    """Returns the object in a JSON file; empty if the file is missing."""
+    return read_json_object(path, "a file of a tokenizer") if is_there(path) else {}
 
 
-def _control_tokens(folder: Path) -> set[str]:
-    """Returns the tokens that are special by their role or by their spelling."""
-    roles = _optional(folder / SETTINGS_FILE)
-    control = set(CONTROL_TOKENS)
-    for role in ROLES:
-        token = roles.get(role)
-        content = token.get("content") if isinstance(token, dict) else token
-        if isinstance(content, str):
-            control.add(content)
-    return control
+def _roles(folder: Path) -> dict[str, str]:
+    """Returns the tokens that `tokenizer_config.json` names, by their role."""
+    settings = _optional(folder / SETTINGS_FILE)
+    named = {role: settings.get(role) for role in ROLES}
+    tokens = {role: token.get("content") if isinstance(token, dict) else token for role, token in named.items()}
+    return {role: token for role, token in tokens.items() if isinstance(token, str)}
 
 
-def _vocabulary(stored: Fields, control: set[str], config: Mapping[str, object], path: Path) -> Vocabulary:
+def _ids_of_roles(
+    roles: Mapping[str, str], ids: Mapping[str, int], ordinary: set[str], folder: Path
+) -> dict[str, object]:
+    """Returns what a config.json would say of the tokens that begin and end a text."""
+    if "eos_token" not in roles:
+        raise SlmxError(
+            f"{folder / CONFIG_FILE}: missing, and {SETTINGS_FILE} names no eos_token; write "
+            f'{{"eos_token_id": ID}} into {CONFIG_FILE}, with the id of the token that ends a text'
+        )
+    for role in ("eos_token", "bos_token"):
+        if role in roles and (roles[role] not in ids or roles[role] in ordinary):
+            raise SlmxError(
+                f"{folder / SETTINGS_FILE}: {role} is {shown(roles[role])}, which is no special token of this "
+                "tokenizer; download the folder again"
+            )
+    return {f"{role}_id": ids[roles[role]] for role in ("eos_token", "bos_token") if role in roles}
+
+
+def _vocabulary(
+    stored: Fields, roles: Mapping[str, str], config: Mapping[str, object] | None, path: Path
+) -> Vocabulary:
     """Returns the tokens of a tokenizer.json.
 
     Raises:
@@ -142,11 +162,13 @@ def _vocabulary(stored: Fields, control: set[str], config: Mapping[str, object],
     merges = read_merges(model)
     tokens = model.object("vocab")
     vocab = {token: tokens.integer(token) for token in tokens}
-    added = _added_tokens(stored)
+    added, control = _added_tokens(stored), CONTROL_TOKENS.union(roles.values())
     rules = find_rules(stored, str(path))
     specials = {token: number for token, (number, special) in added.items() if special or token in control}
     ids = vocab | {token: number for token, (number, _) in added.items()}
     ordinary = reachable(vocab, merges, specials)
+    if config is None:
+        config = _ids_of_roles(roles, ids, ordinary, path.parent)
     end = _special("eos_token_id", config, ids, ordinary, path) or END_OF_TEXT
     if end not in ids:
         raise SlmxError(f"{path}: no end-of-text token; name its id as eos_token_id in config.json")

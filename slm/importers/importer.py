@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -11,12 +11,15 @@ from typing import Any, NoReturn
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.folder_kind import (
+    CHECKPOINT_LISTING,
     Kind,
     check_outside,
     find_checkpoint,
     find_kind,
     find_shipped,
     like_a_path,
+    near_model,
+    shipped_names,
     wrong_kind,
 )
 from slm.hub.client import open_snapshot
@@ -24,9 +27,12 @@ from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HUB, HubName
 from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
-from slm.presets import GPTConfig
+from slm.presets import LARGEST_VOCABULARY, GPTConfig
+from slm.storage.atomic import check_target
 from slm.storage.json_reader import read_json
 from slm.storage.read_errors import unreadable
+from slm.tokenizers.listed import load_listed
+from slm.tokenizers.tokenizer import RANKS_FILE
 
 WEIGHTS = "*.safetensors"
 # What a Hugging Face folder needs of a repository, besides its config.json.
@@ -39,6 +45,7 @@ HUB_CONFIG = "config.json"
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
 LLAMA2C_TOKENIZER = "tokenizer.bin"
+TOKENIZER_FILES = (RANKS_FILE, "merges.txt")  # files of a folder with a tokenizer that people name instead of it
 FILES = (".gguf", ".pt", ".pth", ".bin", ".safetensors")  # endings of a path, not of a name on the hub
 
 
@@ -100,6 +107,12 @@ def import_model(settings: ImportSettings, log: Log) -> Imported:
     """
     check_outside(settings.out)
     path = Path(settings.source)
+    if find_shipped(path) is not None:
+        raise SlmxError(
+            f"{path}: a checkpoint that ships with slmx, which needs no import: "
+            f"slmx export --checkpoint {path} takes it"
+        )
+    check_target(settings.out, CHECKPOINT_LISTING, settings.force)
     if path.exists():
         foreign = _read(path, settings, _given_tokenizer(settings), log)
     elif not settings.source.startswith(HUB) and (near := like_a_path(path)):
@@ -133,7 +146,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
         from slm.importers.hugging_face import read_hugging_face
 
         _refuse(settings, "a folder", "shape", "n_head")
-        return _moved(read_hugging_face(path, settings.block_size), given, settings)
+        return _moved(lambda: read_hugging_face(path, settings.block_size), given, settings)
     if not path.is_file():
         raise SlmxError(f"{path}: not a regular file; write the model to a file, and name that")
     try:
@@ -145,7 +158,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
         from slm.importers.gguf import read_gguf
 
         _refuse(settings, "a GGUF file", "shape", "n_head")
-        return _moved(read_gguf(path, settings.block_size), given, settings)
+        return _moved(lambda: read_gguf(path, settings.block_size), given, settings)
     if find_kind(path) is Kind.PACKED:
         raise wrong_kind(path, Kind.HUGGING_FACE)
     if head.startswith((ZIP, PICKLE)):
@@ -165,8 +178,14 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
     raise SlmxError(f"{path}: not a file of torch.save, GGUF or llama2.c; slmx imports these and Hugging Face folders")
 
 
-def _moved(foreign: ForeignModel, given: ImportedTokenizer | None, settings: ImportSettings) -> ForeignModel:
-    """Returns a model that holds a tokenizer, to be moved to the given one, if there is one."""
+def _moved(read: Callable[[], ForeignModel], given: ImportedTokenizer | None, settings: ImportSettings) -> ForeignModel:
+    """Reads a model that holds a tokenizer, to be moved to the given one, if there is one."""
+    if given is not None and given.tokenizer.vocab_size > LARGEST_VOCABULARY:
+        raise SlmxError(
+            f"--tokenizer {settings.tokenizer}: has {given.tokenizer.vocab_size:,} tokens; a moved model must be "
+            f"fine-tuned, and slmx trains models of at most {LARGEST_VOCABULARY:,}; name a smaller one, such as nano"
+        )
+    foreign = read()
     if given is not None and given.tokenizer == foreign.tokenizer.tokenizer:
         raise UsageError(f"--tokenizer {settings.tokenizer}: {foreign.where} has this tokenizer already; leave it out")
     return replace(foreign, moved_to=given)
@@ -213,8 +232,10 @@ def _given_tokenizer(settings: ImportSettings) -> ImportedTokenizer | None:
 def _tokenizer(path: Path) -> ImportedTokenizer:
     """Reads a tokenizer of any kind that slmx knows."""
     path = find_shipped(path) or path
-    if path.suffix == ".json":
+    if path.suffix == ".json" or (path.name in TOKENIZER_FILES and not path.is_dir()):
         raise UsageError(f"--tokenizer {path}: name the folder of this file, {path.absolute().parent}")
+    if find_kind(path) is Kind.PACKED:
+        raise SlmxError(f"{path}: a packed bundle; slmx unpack makes a folder of it, which --tokenizer takes")
     if path.is_dir() and (path / LLAMA2C_TOKENIZER).is_file() and not (path / "tokenizer.json").is_file():
         path = path / LLAMA2C_TOKENIZER
     if path.is_file():
@@ -224,23 +245,20 @@ def _tokenizer(path: Path) -> ImportedTokenizer:
             raise SlmxError(f"{path}: a file; --tokenizer names a folder that holds a tokenizer, or a tokenizer.bin")
         return llama2c_tokenizer(path)
     if not path.is_dir():
-        problem = "not a regular file" if path.exists() else "no such file or folder"
-        raise SlmxError(f"{path}: {problem}; --tokenizer names one that holds a tokenizer")
-    if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE):
-        from slm.tokenizers.settings import settings_of
-        from slm.tokenizers.tokenizer import Tokenizer
-        from slm.tokenizers.tokenizer_json import load_merges
+        problem = "not a regular file" if path.exists() else f"no such file or folder{near_model(path)}"
+        raise SlmxError(
+            f"{path}: {problem}; --tokenizer names one that holds a tokenizer, or a shipped model: "
+            f"{', '.join(shipped_names())}"
+        )
+    # A bundle or a checkpoint with a damaged listing is of no kind, but its rank file shows that it is ours.
+    if find_kind(path) in (Kind.CHECKPOINT, Kind.RUN, Kind.DATA_SET, Kind.BUNDLE) or (path / RANKS_FILE).is_file():
+        listed = load_listed(find_checkpoint(path) if find_kind(path) is Kind.RUN else path)
+        return ImportedTokenizer(listed.tokenizer, listed.merges, list(range(listed.tokenizer.vocab_size)), [])
+    from slm.importers.hugging_face_tokenizer import import_tokenizer, is_there
+    from slm.importers.hugging_face_weights import read_json_object
 
-        folder = find_checkpoint(path) if find_kind(path) is Kind.RUN else path
-        own = Tokenizer.load(folder, settings_of(folder))
-        return ImportedTokenizer(own, load_merges(folder), list(range(own.vocab_size)), [])
-    from slm.importers.hugging_face_tokenizer import import_tokenizer
-
-    try:
-        config = read_json(path / "config.json", MAX_JSON_BYTES)
-    except (OSError, ValueError):
-        config = {}
-    return import_tokenizer(path, config if isinstance(config, dict) else {})
+    config = path / HUB_CONFIG
+    return import_tokenizer(path, read_json_object(config, "a model configuration") if is_there(config) else None)
 
 
 def _download(name: HubName) -> tuple[Path, str]:

@@ -60,6 +60,21 @@ def atomic_folder(target: Path, listing: Listing | None = None, replace: bool = 
             settle(place)
 
 
+def check_target(target: Path, listing: Listing, replace: bool) -> None:
+    """Checks before long work that `atomic_folder` will take a folder. It checks again, because the folder can change.
+
+    Args:
+        target: The folder to make.
+        listing: How this kind of folder lists its files.
+        replace: Whether a folder that slmx made may be replaced.
+
+    Raises:
+        SlmxError: As in `atomic_folder`.
+    """
+    with lock_folder(target) as place, one_line(target, place):
+        check_replaceable(target, listing, replace, place.fixed)
+
+
 def _warn_of_filling(target: Path, reason: str) -> None:
     log_line(f"{target}: its files are replaced one by one, not in one step, because {reason}")
 

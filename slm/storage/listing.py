@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from slm.console.errors import SlmxError
 from slm.storage.hashing import sha256_of
+from slm.storage.read_errors import unreadable
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,27 @@ class Listing:
             return {name: entry if isinstance(entry, str) else entry["sha256"] for name, entry in table.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
+
+
+def check_file(path: Path, digest: str, listing: str) -> None:
+    """Checks a file against the SHA-256 in the listing of its folder.
+
+    Args:
+        path: The file.
+        digest: The listed SHA-256.
+        listing: Name of the file with the listing.
+
+    Raises:
+        SlmxError: The file is missing, cannot be read, or has another SHA-256.
+    """
+    if not path.is_file():
+        raise SlmxError(f"{path}: missing, but {listing} lists it; copy the folder again, whole")
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if found != digest:
+        raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); copy the folder again")
 
 
 def write_listing(folder: Path, listing: Listing) -> None:

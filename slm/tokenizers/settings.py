@@ -7,16 +7,12 @@ tokenizer with default settings does not mention it.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from slm.storage.json_reader import Fields, is_plain_text, read_json
-from slm.storage.read_errors import unreadable
+from slm.storage.json_reader import Fields, is_plain_text
 
 END_OF_TEXT = "<|endoftext|>"
 LONGEST_SPECIAL = 100
-# The listings of a bundle, a data set and a checkpoint. A bundle has a config.json too, which is not ours.
-LISTINGS = ("manifest.json", "dataset.json", "config.json")
 KEY = "tokenizer"
 MAX_LISTING_BYTES = 2**27
 # Where the `sentencepiece` scheme puts a space before the text: before every text between special tokens; before a text
@@ -115,20 +111,3 @@ class TokenizerSettings:
 
 
 DEFAULT_SETTINGS = TokenizerSettings()
-
-
-def settings_of(folder: Path) -> TokenizerSettings:
-    """Reads the settings from the listing of a folder with a tokenizer. A folder without a listing has the defaults.
-
-    Raises:
-        SlmxError: The listing cannot be read, or a setting is not possible.
-    """
-    path = next((folder / name for name in LISTINGS if (folder / name).is_file()), None)
-    if path is None:
-        return DEFAULT_SETTINGS
-    try:
-        return TokenizerSettings.read(Fields(read_json(path, MAX_LISTING_BYTES)))
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValueError as error:
-        raise unreadable(path, error, "how its tokenizer splits text", "copy the folder again") from None

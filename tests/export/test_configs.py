@@ -11,8 +11,7 @@ import transformers
 
 from export.configs import write_configs
 from slm.presets import GPTConfig
-from slm.tokenizers.settings import settings_of
-from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.listed import load_listed
 from tests.shapes import ARCHITECTURES, LLAMA
 
 hugging_face: Any = transformers  # its classes are not typed
@@ -26,7 +25,7 @@ hugging_face: Any = transformers  # its classes are not typed
 def test_transformers_makes_a_llama_of_as_many_weights(
     config: GPTConfig, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
-    tokenizer = Tokenizer.load(tiny_checkpoint, settings_of(tiny_checkpoint))
+    tokenizer = load_listed(tiny_checkpoint).tokenizer
     config = replace(config, vocab_size=tokenizer.vocab_size)
     write_configs(tmp_path, config, tokenizer, None)
     model = hugging_face.LlamaForCausalLM(hugging_face.AutoConfig.from_pretrained(tmp_path))

@@ -104,7 +104,7 @@ def test_a_truncated_or_altered_checkpoint_names_the_file(
 def test_a_checkpoint_without_one_of_its_files_names_it(slmx: Slmx, spoilt_checkpoint: Path) -> None:
     (spoilt_checkpoint / "model.safetensors").unlink()
     line = slmx.refuses_unchanged("export", "--checkpoint", spoilt_checkpoint)
-    assert line.startswith(f"{spoilt_checkpoint / 'model.safetensors'}: missing from the checkpoint")
+    assert line.startswith(f"{spoilt_checkpoint / 'model.safetensors'}: missing, but config.json lists it")
 
 
 def test_a_checkpoint_of_another_preset(slmx: Slmx, tiny_checkpoint: Path) -> None:

@@ -23,8 +23,10 @@ from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
+from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
+from slm.storage.listing import write_listing
 from slm.storage.locks import lock_folder
 from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 from tests.conftest import as_corpus, run_slmx
@@ -330,9 +332,16 @@ def test_the_vocabulary_is_learned_from_a_share_of_a_large_text(
 
 def test_a_tokenizer_with_too_many_tokens_is_refused(plan: PrepareSettings, tmp_path: Path) -> None:
     tokens = [*(bytes([i]) for i in range(256)), *(bytes([i >> 8, i & 255]) for i in range(65536 - 256))]
-    Tokenizer(tokens).save(tmp_path, [])
-    with pytest.raises(SlmxError, match=r"a vocabulary of 65,537 does not fit the 16-bit ids of a data set"):
-        prepare(replace(plan, vocab_size=None, tokenizer=tmp_path), QUIET)
+    large = tmp_path / "large é"
+    large.mkdir()
+    Tokenizer(tokens).save(large, [])
+    write_listing(large, CHECKPOINT_LISTING)
+    with pytest.raises(SlmxError) as caught:
+        prepare(replace(plan, vocab_size=None, tokenizer=large), QUIET)
+    assert str(caught.value) == (  # slmx train, which has no --tokenizer, says it of --init and --teacher
+        f"{large}: a vocabulary of 65,537 does not fit the 16-bit ids of a data set; use one of at most 65,536 tokens, "
+        "which slmx import SOURCE --tokenizer nano makes"
+    )
 
 
 def test_a_tokenizer_can_be_taken_from_elsewhere(plan: PrepareSettings, tiny_checkpoint: Path) -> None:

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from runtimes.bundle.store import Bundle
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.folder_kind import PRETRAINED
+from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
 from slm.importers import importer
 from slm.importers.vocabulary import Move
+from slm.storage.listing import write_listing
 from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import Tokenizer
 from tests import bundles
@@ -193,13 +194,24 @@ def test_what_no_model_can_be_moved_to(slmx: Slmx, hf_folder: Path, tiny_checkpo
     def refused(path: str | Path, code: int = 1) -> str:
         return slmx.refuses_unchanged("import", hf_folder, "--out", "mine", "--tokenizer", path, code=code)
 
-    assert refused("no é") == "no é: no such file or folder; --tokenizer names one that holds a tokenizer"
+    names = "--tokenizer names one that holds a tokenizer, or a shipped model: micro, nano, small"
+    assert refused("no é") == f"no é: no such file or folder; {names}"
     Path("empty").mkdir()
-    assert refused("empty").startswith(f"{Path('empty/tokenizer.json')}: missing; ")
+    assert refused("empty").startswith("empty: holds no tokenizer.json; ")
+    assert refused("nan") == f"nan: no such file or folder (did you mean nano?); {names}"
+    assert refused("emptyy").startswith("emptyy: no such file or folder (did you mean empty?); ")
+    assert refused(".").startswith(".: holds no tokenizer.json; ")
     Path("words").mkdir()
     HFTokenizer(hf_models.WordPiece({"a": 0}, unk_token="a")).save("words/tokenizer.json")
     assert refused("words").startswith("words/tokenizer.json: not a BPE tokenizer that slmx knows (")
     assert refused("words/tokenizer.json", code=2).endswith(f"name the folder of this file, {Path('words').absolute()}")
+    ranks = tiny_checkpoint / "tokenizer.tiktoken"
+    assert refused(ranks, code=2) == f"--tokenizer {ranks}: name the folder of this file, {tiny_checkpoint}"
+    bundle = PRETRAINED.parents[1] / "runtimes/bundles/nano"
+    assert slmx("pack", bundle, "--out", "nano é.slmx").code == 0
+    assert refused("nano é.slmx") == (
+        "nano é.slmx: a packed bundle; slmx unpack makes a folder of it, which --tokenizer takes"
+    )
     Path("model.gguf").write_bytes(b"GGUF")
     assert refused("model.gguf") == (
         "model.gguf: a file; --tokenizer names a folder that holds a tokenizer, or a tokenizer.bin"
@@ -208,10 +220,38 @@ def test_what_no_model_can_be_moved_to(slmx: Slmx, hf_folder: Path, tiny_checkpo
         f"--tokenizer {hf_folder}: {hf_folder} has this tokenizer already; leave it out"
     )
     broken = bundles.copy_of(tiny_checkpoint, Path("broken"))
-    (broken / "tokenizer.tiktoken").write_bytes(b"x")
-    assert "broken/tokenizer.tiktoken: not a tiktoken rank file" in refused("broken")
     (broken / "tokenizer.tiktoken").unlink()
-    assert "broken/tokenizer.tiktoken: cannot read the tokenizer" in refused("broken")
+    assert refused("broken").startswith("broken/tokenizer.tiktoken: missing, but config.json lists it; ")
+
+
+def test_no_model_is_moved_to_a_vocabulary_that_cannot_be_trained(slmx: Slmx, hf_folder: Path, tmp_path: Path) -> None:
+    tokens = [*BYTES, *(bytes([i >> 8, i & 255]) for i in range(65536 - 256))]
+    large = tmp_path / "large é"
+    large.mkdir()
+    Tokenizer(tokens).save(large, [])
+    write_listing(large, CHECKPOINT_LISTING)
+    (large / "training.json").write_text("{}", "utf-8")
+    assert slmx.refuses_unchanged("import", hf_folder, "--out", "mine", "--tokenizer", large) == (
+        f"--tokenizer {large}: has 65,537 tokens; a moved model must be fine-tuned, and slmx trains models of at most "
+        "65,536; name a smaller one, such as nano"
+    )
+
+
+def test_a_shipped_model_needs_no_import(slmx: Slmx) -> None:
+    assert slmx.refuses_unchanged("import", "nano", "--out", "mine") == (
+        "nano: a checkpoint that ships with slmx, which needs no import: slmx export --checkpoint nano takes it"
+    )
+
+
+def test_the_out_folder_is_checked_before_a_download(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importer, "_download", lambda name: pytest.fail("it was downloaded"))
+    Path("mine é").mkdir()
+    Path("mine é/notes.txt").write_text("x", "utf-8")
+    line = slmx.refuses_unchanged("import", "someone/model", "--out", "mine é")
+    assert line.startswith("mine é: not empty: it holds other files, such as notes.txt")
+    shutil.copytree(PRETRAINED / "nano", "full")
+    line = slmx.refuses_unchanged("import", "someone/model", "--out", "full")
+    assert line.startswith("full: not empty; choose another --out, or --force to replace it")
 
 
 def test_the_tokenizer_is_read_before_a_download(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
 from slm.storage.json_reader import Fields, is_plain_text
 from slm.tokenizers.byte_level import SINGLE_BYTES
-from slm.tokenizers.settings import PREFIXES, SCHEMES, TokenizerSettings, settings_of
+from slm.tokenizers.listed import load_listed
+from slm.tokenizers.settings import PREFIXES, SCHEMES, TokenizerSettings
 from slm.tokenizers.tokenizer import Tokenizer
 from slm.train.evaluate import read_stream
 from slm.train.sample_text import sample_stories
@@ -71,8 +72,8 @@ def test_wrong_settings_are_named(values: object, said: str, tmp_path: Path) -> 
     assert said in str(caught.value)
     (tmp_path / "config.json").write_text(json.dumps({"tokenizer": values}))
     with pytest.raises(SlmxError) as refused:
-        settings_of(tmp_path)
-    assert str(refused.value).startswith(f"{tmp_path / 'config.json'}: cannot read how its tokenizer splits text (")
+        load_listed(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / 'config.json'}: cannot read what it says of the tokenizer (")
 
 
 def test_the_shipped_checkpoints_and_bundle_are_written_as_before(tmp_path: Path) -> None:
