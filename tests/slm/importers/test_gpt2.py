@@ -134,7 +134,7 @@ def test_what_slmx_does_not_compute_is_refused(
         ("config.json", "missing; name a Hugging Face folder, with config.json, model.safetensors and a tokenizer"),
         (
             "tokenizer.json",
-            "holds no tokenizer.json; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes one",
+            "no tokenizer.json; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes one",
         ),
         (
             "model.safetensors",

@@ -194,7 +194,8 @@ def test_what_no_model_can_be_moved_to(slmx: Slmx, hf_folder: Path, tiny_checkpo
     def refused(path: str | Path, code: int = 1) -> str:
         return slmx.refuses_unchanged("import", hf_folder, "--out", "mine", "--tokenizer", path, code=code)
 
-    names = "--tokenizer names one that holds a tokenizer, or a shipped model: micro, nano, small"
+    shipped = sorted(path.name for path in PRETRAINED.iterdir() if path.is_dir())
+    names = f"--tokenizer names one that holds a tokenizer, or a shipped model: {', '.join(shipped)}"
     assert refused("no é") == f"no é: no such file or folder; {names}"
     Path("empty").mkdir()
     assert refused("empty").startswith("empty: holds no tokenizer.json; ")
