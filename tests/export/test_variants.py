@@ -164,9 +164,11 @@ def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
     slmx: Slmx, checkpoint: Checkpoint, tmp_path: Path, trained: bool
 ) -> None:
     record = {"plan": {"qat": "int4"}} if trained else {}
-    save_checkpoint(tmp_path, "nano", checkpoint.model, checkpoint.tokenizer, checkpoint.merges, record)
+    trained_for_it = tmp_path / "checkpoint"
+    trained_for_it.mkdir()
+    save_checkpoint(trained_for_it, "nano", checkpoint.model, checkpoint.tokenizer, checkpoint.merges, record)
     with bundles.brief_checks():
-        assert slmx("export", "--checkpoint", tmp_path, "--int4", "--out", "b").code == 0
+        assert slmx("export", "--checkpoint", trained_for_it, "--int4", "--out", "b").code == 0
     made = Bundle.open(Path("b"))
     settings = made.manifest.variants["int4"].settings
     assert settings is not None

@@ -249,13 +249,13 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
     ("flags", "message"),
     [
         (("--min-p", "2"), "min-p must lie between 0 (off) and 1, not 2.0"),
-        (("--stop", ""), "a stop string must not be empty"),
+        (("--stop", ""), "--stop: the value is empty; give one"),
         (("--on-full", "shift"), "--on-full: unknown choice 'shift': choose one of stop, slide"),
         (
             ("--logit-bias", "dog=1"),
             f"{NOT_A_BIAS}, not 'dog=1'; --json prints the ids of a story",
         ),
-        (("--ban-word", ""), "a banned word must not be empty"),
+        (("--ban-word", ""), "--ban-word: the value is empty; give one"),
         (("--ban-word", "cat", "--ban-word", "two words"), f"{ONE_WORD} 'two words'; ban each word by itself"),
         (("--ban-word", os.fsdecode(b"caf\xe9")), f"{ONE_WORD} 'caf\\udce9'; ban each word by itself"),
         (("--ban-word", "42"), "a banned word must have a letter, not '42'"),

@@ -77,5 +77,5 @@ def test_a_shortage_of_memory_in_the_first_step_leaves_the_folder_free(
     with monkeypatch.context() as patched:
         patched.setattr("slm.train.step.batch_at", Mock(side_effect=RuntimeError("shape mismatch")))
         with pytest.raises(RuntimeError, match="shape mismatch"):
-            train(replace(settings, out=settings.out / "other"), QUIET)
+            train(replace(settings, out=settings.out.with_name("other")), QUIET)
     assert train(settings, QUIET)
