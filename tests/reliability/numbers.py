@@ -61,7 +61,9 @@ def bad_weights(found: Checkpoint, work: Path, places: int, outcome: Outcome) ->
     """Puts NaN and infinity into each tensor of a checkpoint and of a file of torch.save."""
     folder, file = work / "checkpoint", work / "weights.pt"
     folder.mkdir()
-    settings = ImportSettings(str(file), work / "imported", FROZEN / "checkpoint-1", n_head=found.model.config.n_head)
+    settings = ImportSettings(
+        str(file), work / "imported", FROZEN / "checkpoint-1", n_head=found.model.config.n_head, force=True
+    )
     torch.save(found.model.state_dict(), file)
     import_model(settings, lambda line: None)  # without a bad number nothing is refused
     for name, place, value in spoilt(found.model, places):
