@@ -85,12 +85,11 @@ OTHERWISE = {
     Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
 
-# The folders in which only slmx writes: a JSON file of each, and keys of it.
-OWN_FOLDERS = {
-    Kind.CHECKPOINT: ("config.json", {"sha256"}),
-    Kind.RUN: ("run.json", {"data"}),
-    Kind.BUNDLE: ("manifest.json", {"variants"}),
-    Kind.DATA_SET: ("dataset.json", {"sources", "files"}),
+# The folders that list their files: a JSON file of each, and keys of it. Other programs have files of the same names.
+LISTED_FOLDERS = {
+    Kind.CHECKPOINT: ("config.json", {"format_version", "sha256"}),
+    Kind.BUNDLE: ("manifest.json", {"format_version", "variants"}),
+    Kind.DATA_SET: ("dataset.json", {"format_version", "sources", "files"}),
 }
 
 
@@ -106,12 +105,14 @@ def check_outside(out: Path) -> None:
         SlmxError: It does.
     """
     for folder in Path(os.path.realpath(out)).parents:
-        for kind, (file, keys) in OWN_FOLDERS.items():
-            if keys <= _keys(folder / file):
-                raise SlmxError(
-                    f"{out}: inside {folder}, {kind.value}, which would then hold something that is not its own; "
-                    "choose another --out"
-                )
+        kinds = [kind for kind, (file, keys) in LISTED_FOLDERS.items() if keys <= _keys(folder / file)]
+        if "data" in _keys(folder / "run.json") and _checkpoints_of_run(folder):
+            kinds.append(Kind.RUN)
+        if kinds:
+            raise SlmxError(
+                f"{out}: inside {folder}, {kinds[0].value}, which would then hold something that is not its own; "
+                "choose another --out"
+            )
 
 
 def like_a_path(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -186,6 +187,9 @@ class Slmx:
     def __call__(self, *args: str | Path) -> Ran:
         self._monkeypatch.setattr("sys.argv", ["slmx", *map(str, args)])
         self._capfd.readouterr()
+        if accelerate := sys.modules.get("accelerate.state"):
+            # It keeps the precision of an earlier command for a whole process.
+            accelerate.AcceleratorState._reset_state(reset_partial_state=True)
         with pytest.raises(SystemExit) as exit_:
             main()
         out, err = self._capfd.readouterr()

@@ -33,9 +33,9 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         raise UsageError("one checkpoint has no mean: name two or more")
     named: dict[str, Path] = {}
     for checkpoint in checkpoints:
-        same = named.setdefault(checkpoint.config_sha256, checkpoint.folder)
-        if same is not checkpoint.folder:
+        if (same := named.get(checkpoint.config_sha256)) is not None:
             raise UsageError(f"{checkpoint.folder}: the same checkpoint as {same}; name each one once")
+        named[checkpoint.config_sha256] = checkpoint.folder
     last = checkpoints[-1]
     for other in checkpoints[:-1]:
         if other.model.config != last.model.config or other.tokenizer != last.tokenizer:

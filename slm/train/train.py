@@ -1,4 +1,4 @@
-"""A whole run: its lock, its trainer, what is said before the first step, and the figures after the last."""
+"""A whole run: its lock, its trainer, the line before the first step, and the figures after the last."""
 
 from __future__ import annotations
 

@@ -83,6 +83,10 @@ def test_folders_of_earlier_versions_count(frozen: str) -> None:
         ("dataset.json", {"name": "mine"}),
         ("manifest.json", {"files": {}}),
         ("run.json", ["data"]),
+        ("run.json", {"data": "s3://mine"}),
+        ("config.json", {"sha256": "1f"}),
+        ("manifest.json", {"variants": ["red"]}),
+        ("dataset.json", {"sources": [], "files": []}),
         ("best/config.json", {"sha256": {}}),
     ],
 )

@@ -62,7 +62,7 @@ class Item:
 
     @property
     def is_written(self) -> bool:
-        """Whether it is a story that has ids and whose ids have all been read, so that it can be preempted."""
+        """Whether it is a story with ids, all of them read. Such a story can be preempted."""
         return isinstance(self.work, Story) and bool(self.work.ids) and self.work.window is None
 
     def update(self) -> Update:

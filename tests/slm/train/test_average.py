@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
 from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
@@ -66,6 +66,12 @@ def test_one_checkpoint_under_two_names_has_no_mean(
         line = slmx.refuses_unchanged("average", first, second, other, "--text", tiny_data, "--out", "mean", code=2)
         found = load_checkpoint(other).folder
         assert line == f"{found}: the same checkpoint as {first / 'best'}; name each one once"
+
+
+def test_one_checkpoint_twice_has_no_mean(tiny_checkpoint: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    with pytest.raises(UsageError, match="name each one once"):
+        average_checkpoints([checkpoint, checkpoint])
 
 
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:

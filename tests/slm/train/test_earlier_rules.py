@@ -1,4 +1,4 @@
-"""A run whose data set was prepared with earlier rules of cleaning goes on. A new run does not take it."""
+"""A run goes on if its data set was prepared with earlier rules of cleaning. A new run does not take it."""
 
 from __future__ import annotations
 
