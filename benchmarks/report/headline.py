@@ -46,14 +46,14 @@ LARGE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Headline:
-    """A sentence about one model. `text` is the whole.
+    """The sentences about one model. `text` is the whole.
 
     Attributes:
         preset: The model.
         start: The words before the figure.
         figure: The decoded tokens per second.
         rest: What the figure is compared with.
-        others: Which runtimes are as fast or ahead. It is empty if there are none.
+        others: Sentences: which runtimes are as fast or ahead. It is empty if there are none.
         smallest_lead: The smallest number of times by which we lead in speed; None without a lead.
     """
 
@@ -66,8 +66,8 @@ class Headline:
 
     @property
     def text(self) -> str:
-        """The sentence."""
-        return f"{self.start}{self.figure}{self.rest}{'; ' * bool(self.others)}{self.others}."
+        """The sentences."""
+        return f"{self.start}{self.figure}{self.rest}.{' ' * bool(self.others)}{self.others}"
 
 
 def times(ratio: float) -> str:
@@ -143,7 +143,7 @@ def _speed_lead(own: Result, results: Sequence[Result]) -> float | None:
 
 
 def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
-    """Returns the clauses about the runtimes that are as fast or too uneven to say, and about those that are ahead."""
+    """Returns the sentences about the runtimes that are as fast or too uneven to say, and about those that are ahead."""
     level: list[str] = []
     uneven: list[str] = []
     ahead: dict[str, dict[str, float]] = {}
@@ -154,14 +154,14 @@ def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
         if DECODE.topic not in found and _speed_lead(own, results) is None:
             gain = DECODE.gain(own, _fastest_speed(results)) or 0
             (level if abs(gain - 1) <= EQUAL else uneven).append(family)
-    clauses = [f"{in_a_list(level)} {'is' if len(level) == 1 else 'are'} as fast"] if level else []
+    sentences = [f"{in_a_list(level)} {'is' if len(level) == 1 else 'are'} as fast"] if level else []
     if uneven:
-        clauses.append(f"{in_a_list(uneven)} cannot be told apart from it, because the rounds differ too much")
+        sentences.append(f"{in_a_list(uneven)} cannot be told apart from it, because the rounds differ too much")
     parts: list[str] = []
     for family, found in sorted(ahead.items(), key=lambda pair: -max(pair[1].values())):
         where = in_a_list([f"{topic} ({times(lead)})" for topic, lead in found.items()])
         parts.append(f"{family} in {where}" if parts else f"{family} is ahead in {where}")
-    return [*clauses, *([", ".join(parts)] if parts else [])]
+    return [*sentences, *([", ".join(parts)] if parts else [])]
 
 
 def _headline(report: Report, own: Result, start: str, model: str) -> Headline:
@@ -170,11 +170,11 @@ def _headline(report: Report, own: Result, start: str, model: str) -> Headline:
     phrases, smallest = _compared(report, own, groups)
     rest = f"{model}{_at_depth(report, preset, own)}" + (f": {', '.join(phrases)}" if phrases else "")
     figure = f"{three_figures(speed(own))} tokens/s"
-    return Headline(preset, start, figure, rest, "; ".join(_others(own, groups)), smallest)
+    return Headline(preset, start, figure, rest, " ".join(f"{one}." for one in _others(own, groups)), smallest)
 
 
 def headlines(report: Report) -> list[Headline]:
-    """Returns a sentence for each model of which a variant of ours was measured. The first is the report's sentence."""
+    """Returns the sentences for each model of which a variant of ours was measured. The report begins with the first."""
     results = [own for preset in presets_of(report) if (own := ours(report, preset)) is not None]
     found: list[Headline] = []
     for own in results:
@@ -190,7 +190,7 @@ def headlines(report: Report) -> list[Headline]:
 
 
 def opening(report: Report) -> str:
-    """Returns the first sentence of a report, or what is missing for one."""
+    """Returns the sentences with which a report begins, or what is missing for them."""
     found = headlines(report)
     if found:
         return found[0].text

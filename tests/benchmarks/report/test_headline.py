@@ -48,7 +48,7 @@ def test_the_whole_sentence() -> None:
     ]
     assert sentence(*results) == (
         "On this machine slmx int8 writes 5,000 tokens/s with nano: 8.0x PyTorch's best, 2.0x llama.cpp's best, "
-        "3.7x smaller than float32, at 99.8 % of its quality; llama.cpp is ahead in memory (1.07x)."
+        "3.7x smaller than float32, at 99.8 % of its quality. llama.cpp is ahead in memory (1.07x)."
     )
 
 
@@ -116,7 +116,7 @@ def test_each_metric_in_which_a_runtime_is_ahead_is_named_the_largest_lead_first
     small = replace(steady("llama.cpp Q4_0", 1000), disk_bytes=(OURS.disk_bytes or 0) // 2)
     light = replace(steady("CTranslate2 int8", 1000), peak_bytes=25 * MIB, first_token_seconds=[0.0001] * 5)
     assert sentence(OURS, small, light).endswith(
-        "; CTranslate2 is ahead in time to the first token (4.0x) and memory (3.0x), llama.cpp in size (2.0x)."
+        ". CTranslate2 is ahead in time to the first token (4.0x) and memory (3.0x), llama.cpp in size (2.0x)."
     )
 
 
