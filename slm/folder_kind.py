@@ -77,7 +77,7 @@ ADVICE = {
 OTHERWISE = {
     Kind.RUN: "slmx train --text STORIES --out {out} makes one",
     Kind.CHECKPOINT: "slmx train --text STORIES --out {out} makes one",
-    Kind.BUNDLE: "slmx export --out {out} makes one",
+    Kind.BUNDLE: "slmx list shows what is here, and slmx export --checkpoint RUN --out {out} makes one",
     Kind.MODEL: "slmx list shows the bundles that are here",
     Kind.HUGGING_FACE: "name one with config.json, model.safetensors and tokenizer.json",
     Kind.TEXT: "name a text file, a table, or a folder of them",
@@ -243,7 +243,9 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
         advice = OTHERWISE[Kind.PACKED if packed else wanted].format(out=out)
     if kind in (Kind.EMPTY, Kind.FOLDER, Kind.MISSING):
-        return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here ({kind.value}); {advice}")
+        has_names = kind is Kind.MISSING and wanted in (Kind.CHECKPOINT, Kind.MODEL)
+        reason = f"{near}: {kind.value}" if has_names and (near := near_model(path)) else f" ({kind.value})"
+        return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here{reason}; {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
 
 

@@ -96,6 +96,8 @@ class ZipStore:
     A file is inflated only if its stated size is at most the size that the manifest lists, and never beyond that size.
     """
 
+    remedy = "copy the archive again, or pack the bundle again"
+
     def __init__(self, archive: Path) -> None:
         self._archive = archive
         try:
@@ -120,16 +122,14 @@ class ZipStore:
         """Returns the bytes of a file, as in `runtimes.bundle.store.Store`."""
         entry = self._entries.get(name)
         if entry is None:
-            raise SlmxError(f"{self.location(name)}: missing from the archive; pack the bundle again, whole")
+            raise SlmxError(f"{self.location(name)}: missing from the archive; {self.remedy}")
         if entry.size > most:
-            raise SlmxError(
-                f"{self.location(name)}: {entry.size:,} bytes, {most:,} at most; copy the archive again, or pack again"
-            )
+            raise SlmxError(f"{self.location(name)}: {entry.size:,} bytes, {most:,} at most; {self.remedy}")
         with self._opened() as file:
             file.seek(entry.start)
             content = file.read(entry.size) if entry.method == STORED else _inflate(file, entry)
         if content is None or len(content) != entry.size or zlib.crc32(content) != entry.crc:
-            raise SlmxError(f"{self.location(name)}: damaged; copy the archive again, or pack the bundle again")
+            raise SlmxError(f"{self.location(name)}: damaged; {self.remedy}")
         return content
 
     def names(self) -> list[str]:

@@ -29,6 +29,7 @@ STORIES_SMALL = Path(__file__).parents[1] / "stories_small" / SMALL_PACKAGE
 INSTALL_SMALL = (
     f"pip install ./runtimes/stories_small brings it from a clone, pip install {SMALL_DISTRIBUTION} from an index"
 )
+REINSTALL = "install slmx again, or restore the file in a clone (git restore runtimes)"
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
 BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"

@@ -168,12 +168,13 @@ class Manifest:
         return self.name or self.preset
 
     @classmethod
-    def read(cls, content: bytes, where: str) -> Manifest:
+    def read(cls, content: bytes, where: str, remedy: str = "copy the bundle again, or export it again") -> Manifest:
         """Reads and checks a manifest of any supported version.
 
         Args:
             content: The bytes of `manifest.json`.
             where: The place to name in error messages.
+            remedy: What to do about a damaged manifest, for error messages.
 
         Raises:
             SlmxError: A value is missing, of the wrong type, too large, or was changed after the export.
@@ -185,7 +186,7 @@ class Manifest:
             fields = Fields(values)
             version = fields.integer("format_version")
         except ValueError as error:
-            raise SlmxError(f"{where}: not a bundle manifest ({error}); export it again") from None
+            raise SlmxError(f"{where}: not a bundle manifest ({error}); {remedy}") from None
         if version not in READABLE_VERSIONS:
             what_next = "upgrade slmx" if version > FORMAT_VERSION else "export it again"
             raise SlmxError(f"{where}: bundle format {version}, this slmx reads {FORMAT_VERSION}; {what_next}")
@@ -194,9 +195,7 @@ class Manifest:
                 raise ValueError("it was changed after the export: its digest is another one")
             return _read_whole(fields, version)
         except (ValueError, SlmxError) as error:
-            raise SlmxError(
-                f"{where}: not a usable bundle manifest ({error}); copy the bundle again, or export it again"
-            ) from None
+            raise SlmxError(f"{where}: not a usable bundle manifest ({error}); {remedy}") from None
 
     def to_bytes(self) -> bytes:
         """Returns the manifest as JSON, with its digest, ready to be written."""

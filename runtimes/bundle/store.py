@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from runtimes.bundle.location import REINSTALL, is_shipped
 from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError, did_you_mean
@@ -17,9 +18,17 @@ from slm.storage.hashing import sha256_of_bytes
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.tokenizer import RANKS_FILE, Tokenizer
 
+FOLDER_REMEDY = "copy the folder again, whole, or export it to another --out"
+
 
 class Store(Protocol):
-    """Gives the bytes of a file by its name in a manifest. A store does not check hashes; `Bundle` does."""
+    """Gives the bytes of a file by its name in a manifest. A store does not check hashes; `Bundle` does.
+
+    Attributes:
+        remedy: What to do about a missing or damaged file, for messages.
+    """
+
+    remedy: str
 
     def read(self, name: str, most: int) -> bytes:
         """Returns the bytes of a file.
@@ -44,6 +53,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.remedy = REINSTALL if is_shipped(folder) else FOLDER_REMEDY
 
     def location(self, name: str) -> str:
         """Returns where a file is, for messages."""
@@ -62,13 +72,11 @@ class FolderStore:
         path = self.path(name)
         try:
             if path.exists() and not path.is_file():
-                raise SlmxError(f"{path}: cannot read (not a file); copy the folder again, whole, or export it again")
+                raise SlmxError(f"{path}: cannot read (not a file); {self.remedy}")
             with path.open("rb") as file:
                 return file.read(most + 1)
         except FileNotFoundError:
-            raise SlmxError(
-                f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
-            ) from None
+            raise SlmxError(f"{path}: missing from the bundle; {self.remedy}") from None
         except OSError as error:
             raise unreadable(path, error) from None
 
@@ -110,7 +118,8 @@ class Bundle:
         """
         store = _open_store(path)
         content = store.read(MANIFEST_FILE, MAX_MANIFEST_BYTES)
-        return cls(path, store, Manifest.read(content, store.location(MANIFEST_FILE)), sha256_of_bytes(content))
+        manifest = Manifest.read(content, store.location(MANIFEST_FILE), store.remedy)
+        return cls(path, store, manifest, sha256_of_bytes(content))
 
     @property
     def is_archive(self) -> bool:
@@ -184,7 +193,7 @@ class Bundle:
         if len(content) != entry.bytes or sha256_of_bytes(content) != entry.sha256:
             raise SlmxError(
                 f"{self.store.location(name)}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); "
-                "copy it again, or export to another --out"
+                f"{self.store.remedy}"
             )
         return content
 

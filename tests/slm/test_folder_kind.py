@@ -83,8 +83,18 @@ def test_the_message_is_as_a_shell_reads_it(places: dict[Kind, Path]) -> None:
     line = f"{path}: a Hugging Face folder, not a slmx checkpoint; slmx import '{path}' --out NEW makes one"
     assert str(wrong_kind(path, Kind.CHECKPOINT)) == line
     empty = places[Kind.EMPTY]
-    line = f"{empty}: no bundle here (an empty folder); slmx export --out '{empty}' makes one"
+    line = f"{empty}: no bundle here (an empty folder); slmx list shows what is here, and "
+    line += f"slmx export --checkpoint RUN --out '{empty}' makes one"
     assert str(wrong_kind(empty, Kind.BUNDLE)) == line
+
+
+def test_a_missing_checkpoint_is_near_one_that_ships_or_is_here(tmp_path: Path) -> None:
+    assert "nanno: no slmx checkpoint here (did you mean nano?): no such file or folder; " in str(
+        wrong_kind(Path("nanno"), Kind.CHECKPOINT)
+    )
+    (tmp_path / "mine").mkdir()
+    line = str(wrong_kind(tmp_path / "mime", Kind.CHECKPOINT))
+    assert f"mime: no slmx checkpoint here (did you mean {tmp_path / 'mine'}?): no such file or folder; " in line
 
 
 def test_control_characters_of_a_path_are_in_no_command(tmp_path: Path) -> None:
@@ -93,7 +103,7 @@ def test_control_characters_of_a_path_are_in_no_command(tmp_path: Path) -> None:
     for path in (empty, Path("a\nb")):
         told = str(wrong_kind(path, Kind.BUNDLE))
         assert told.startswith(f"{path}: no bundle here (")
-        assert told.endswith("slmx export --out NEW makes one")
+        assert told.endswith("slmx export --checkpoint RUN --out NEW makes one")
 
 
 def test_a_missing_packed_bundle_leads_to_the_command_that_makes_one() -> None:

@@ -24,7 +24,7 @@ from runtimes.bundle.manifest import (
     VariantEntry,
     digest_of,
 )
-from runtimes.bundle.store import Bundle
+from runtimes.bundle.store import FOLDER_REMEDY, Bundle
 from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
 from tests import bundles
@@ -256,7 +256,7 @@ WHOLE.to_bytes() + b" " * MAX_MANIFEST_BYTES,
 def test_what_is_no_manifest(content: bytes) -> None:
     line = refusal(content)
     assert line.startswith("b/manifest.json: not a bundle manifest (")
-    assert line.endswith("; export it again")
+    assert line.endswith("; copy the bundle again, or export it again")
 
 
 def test_another_format_says_what_to_do_however_it_is_laid_out() -> None:
@@ -351,5 +351,5 @@ def test_commands_refuse_a_manifest_that_lacks_a_part(
     ran = slmx(command, *where)
     assert ran.code == 1
     assert ran.stderr.splitlines()[-1] == (
-        f"slmx: {path}: not a usable bundle manifest ({missing} is missing); copy the bundle again, or export it again"
+        f"slmx: {path}: not a usable bundle manifest ({missing} is missing); {FOLDER_REMEDY}"
     )

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
+from runtimes.bundle.location import REINSTALL
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
-from runtimes.bundle.store import Bundle, FolderStore
+from runtimes.bundle.store import FOLDER_REMEDY, Bundle, FolderStore
 from slm.console.errors import SlmxError
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
@@ -89,13 +90,25 @@ def test_a_changed_byte_is_found_in_every_file(spoilt: Path, name: str, where: f
     content = bytearray(path.read_bytes())
     content[round(where * (len(content) - 1))] ^= 1
     path.write_bytes(content)
-    line = (
-        f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); copy it again, or export to another --out"
-    )
+    line = f"{path}: not the file that {MANIFEST_FILE} lists (SHA-256 differs); {FOLDER_REMEDY}"
     bundle = Bundle.open(spoilt)
     assert refusal(bundle.check_listed_files) == line
     assert refusal(lambda: bundle.read(name)) == line
     assert bundle.problems() == [line]
+
+
+def test_a_damaged_bundle_of_the_installation_is_installed_again(
+    spoilt: Path, slmx: Slmx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtimes.bundle.location.SHIPPED_BUNDLES", spoilt.parent)
+    manifest = spoilt / MANIFEST_FILE
+    manifest.write_bytes(manifest.read_bytes()[:-5])
+    assert slmx.refuses("info", spoilt).endswith(f"; {REINSTALL}")
+    manifest.unlink()
+    assert (
+        refusal(lambda: FolderStore(spoilt).read(MANIFEST_FILE, 1))
+        == f"{manifest}: missing from the bundle; {REINSTALL}"
+    )
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -107,7 +120,7 @@ def test_a_missing_a_cut_or_a_longer_file_is_named(spoilt: Path, name: str) -> N
         path.write_bytes(other)
         assert refusal(bundle.check_listed_files).startswith(f"{path}: not the file that")
     path.unlink()
-    line = f"{path}: missing from the bundle; copy the folder again, whole, or export it again"
+    line = f"{path}: missing from the bundle; {FOLDER_REMEDY}"
     assert refusal(bundle.check_listed_files) == line
     path.mkdir()
     assert refusal(bundle.check_listed_files).startswith(f"{path}: cannot read (")
@@ -139,7 +152,8 @@ def test_no_manifest_no_folder_or_a_file_instead(spoilt: Path, tmp_path: Path) -
     reasons = {spoilt: ("a folder of another kind", "NEW"), nowhere: ("no such file or folder", str(nowhere))}
     for folder, (reason, out) in reasons.items():
         assert refusal(partial(Bundle.open, folder)) == (
-            f"{folder}: no bundle here ({reason}); slmx export --out {shlex.quote(out)} makes one"
+            f"{folder}: no bundle here ({reason}); slmx list shows what is here, "
+            f"and slmx export --checkpoint RUN --out {shlex.quote(out)} makes one"
         )
     text = spoilt / "README.md"
     assert refusal(lambda: Bundle.open(text)).startswith(f"{text}: neither the folder of a bundle nor a whole zip ")
@@ -251,7 +265,7 @@ def test_a_changed_file_of_an_archive_is_named(spoilt: Path, tmp_path: Path) -> 
     lines = Bundle.open(archive).problems()
     assert [line.split(":")[1] for line in lines[:2]] == ["README.md", "config.json"]
     assert "SHA-256 differs" in lines[0]
-    assert lines[1].endswith("missing from the archive; pack the bundle again, whole")
+    assert lines[1].endswith("missing from the archive; copy the archive again, or pack the bundle again")
     assert lines[2] == f"{archive}: 'extra.txt' is not listed in manifest.json; take it out of the bundle"
 
 

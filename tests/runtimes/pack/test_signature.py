@@ -108,7 +108,7 @@ def test_a_changed_a_missing_and_an_extra_file_are_one_line(slmx: Slmx, bundle: 
     assert ran.code == 1
     assert ran.stdout.splitlines()[1:] == [
         f"FAILED: {bundle / 'README.md'}: not the file that manifest.json lists (SHA-256 differs); "
-        "copy it again, or export to another --out"
+        "copy the folder again, whole, or export it to another --out"
     ]
     (bundle / "README.md").unlink()
     ran = slmx("verify", bundle, "--key", keys[1])
