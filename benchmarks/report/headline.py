@@ -143,7 +143,7 @@ def _speed_lead(own: Result, results: Sequence[Result]) -> float | None:
 
 
 def _others(own: Result, groups: dict[str, list[Result]]) -> list[str]:
-    """Returns the sentences about the runtimes that are as fast or too uneven to say, and about those that are ahead."""
+    """Returns sentences about the runtimes that are as fast or too uneven to say, and about those that are ahead."""
     level: list[str] = []
     uneven: list[str] = []
     ahead: dict[str, dict[str, float]] = {}
@@ -174,7 +174,7 @@ def _headline(report: Report, own: Result, start: str, model: str) -> Headline:
 
 
 def headlines(report: Report) -> list[Headline]:
-    """Returns the sentences for each model of which a variant of ours was measured. The report begins with the first."""
+    """Returns the sentences for each model of which a variant of ours was measured. A report begins with the first."""
     results = [own for preset in presets_of(report) if (own := ours(report, preset)) is not None]
     found: list[Headline] = []
     for own in results:
