@@ -34,6 +34,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def device_name(device: torch.device) -> str:
+    """Returns what a training record calls a device: "cuda (NVIDIA H200)" for a GPU, else its type, such as "cpu"."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def keep_freed_memory() -> None:
     """Makes glibc keep freed memory for this process.
 

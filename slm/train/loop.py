@@ -30,6 +30,7 @@ from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
     compiling,
+    device_name,
     make_accelerator,
     repeatable_sums,
     why_not_compiled,
@@ -156,7 +157,7 @@ class Trainer:
             "tokens_seen": self.step * self.tokens_per_step,
             "seconds": round(self.seconds, 3),
             "precision": "bfloat16" if self.accelerator.mixed_precision == "bf16" else "float32",
-            "device": self.accelerator.device.type,
+            "device": device_name(self.accelerator.device),
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
             "best": min(self.curve[self.lost :], key=lambda point: point["bits_per_byte"], default=None),

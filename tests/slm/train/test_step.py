@@ -11,7 +11,7 @@ import torch
 from torch.utils import deterministic
 
 from slm.data.corpus import TokenStream
-from slm.train.hardware import repeatable_sums
+from slm.train.hardware import device_name, repeatable_sums
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
 from slm.train.train import train
@@ -120,3 +120,9 @@ def test_a_batch_is_what_its_windows_say(settings: TrainSettings) -> None:
     for row, start in enumerate(starts.tolist()):
         assert inputs[row].tolist() == stream.ids[start : start + 32].tolist()
         assert targets[row].tolist() == stream.ids[start + 1 : start + 33].tolist()
+
+
+def test_a_record_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA H{100 + 100 * device.index}")
+    assert device_name(torch.device("cuda", 1)) == "cuda (NVIDIA H200)"
+    assert device_name(torch.device("cpu")) == "cpu"
