@@ -1,10 +1,12 @@
-"""Measures which form of the weights, and how many threads, are fastest for which use.
+"""Measures which variant, and how many threads, are fastest for which use.
 
     python -m benchmarks.studies.uses --out docs/uses.json
 
 The uses are one story, one story whose context is three quarters full, eight stories in a batch, and a prompt of
-200 tokens. All forms take turns in every round. nano and micro are the shipped models; the other presets have random
-weights. Nothing else should run.
+200 tokens. All variants take turns in every round. nano, micro and small are the shipped models; the other presets have
+random weights. Nothing else should run. A table has tokens/s at the default number of threads, and how many times those
+of int8 they are, both as medians of the rounds with half the distance of the quartiles. The last table has the rates of
+all cores relative to those of one thread. The file has all numbers.
 """
 
 from __future__ import annotations
@@ -23,17 +25,23 @@ from benchmarks.studies.quantization import FLOAT, write_models
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.pool import Pool
-from runtimes.engine.session import Session
+from runtimes.engine.session import Session, default_threads
 from runtimes.system.machine import usable_cores
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.checkpoint import load_checkpoint
-from slm.console.counted import counted
 from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
 from slm.untrained import untrained_checkpoint
 
-FORMS = ("u8-tensor", "q8-block-32", "q8-block-64", "q8-block-128", "int4-block-128")
+# The models that are written, and what the tables call them. The first one is that to which the others are compared.
+FORMS = {
+    "u8-tensor": "int8",
+    "q8-block-64": "q8",
+    "q8-block-128": "q8 in blocks of 128",
+    "int4-block-128": "int4",
+    FLOAT: "fp32",
+}
 PRESETS = ("nano", "micro", "small", "medium")
 MANY_STEPS, STEPS = {"nano": 120, "micro": 80, "small": 48}, 24
 ROWS = 8
@@ -97,16 +105,16 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
         checkpoint.mkdir()
         untrained_checkpoint(preset, checkpoint)
     model = load_checkpoint(checkpoint).model
-    write_models(model, folder, FORMS)
+    write_models(model, folder, [form for form in FORMS if form != FLOAT])
     return model.config
 
 
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
-    """Returns the tokens per second by use, and by form and threads, such as `u8-tensor 2`."""
+    """Returns the tokens per second by use, and by variant and threads, such as `int8 2`."""
     threads, steps = sorted({1, usable_cores()}), MANY_STEPS.get(preset, STEPS)
     sessions = {
-        f"{form} {count}": Session.open(folder / f"{form}.onnx", config, count)
-        for form in (*FORMS, FLOAT)
+        f"{name} {count}": Session.open(folder / f"{form}.onnx", config, count)
+        for form, name in FORMS.items()
         for count in threads
     }
     return {
@@ -115,29 +123,67 @@ def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[s
     }
 
 
-def table(use: str, found: Mapping[str, Mapping[str, Mapping[str, Samples]]]) -> str:
-    """Returns the table of a use: tokens per second, by form and threads."""
-    names = list(next(iter(found.values()))[use])
+def default_ways(folder: Path) -> dict[str, str]:
+    """Returns the variant with its default number of threads, such as `int8 1`, by variant."""
+    sizes = {name: (folder / f"{form}.onnx").stat().st_size for form, name in FORMS.items()}
+    return {name: f"{name} {default_threads(size)}" for name, size in sizes.items()}
+
+
+def ratios(samples: Samples, base: Samples) -> Samples:
+    """Returns the ratio of two ways in each round."""
+    return Samples([one / other for one, other in zip(samples.values, base.values, strict=True)])
+
+
+def threads_table(found: Mapping[str, Mapping[str, Mapping[str, Samples]]], cores: int) -> str:
+    """Returns the rates of all cores relative to those of one thread, by use and variant."""
+    lines = [f"| {cores} threads against one | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
+    for use in USES:
+        for name in FORMS.values():
+            gains = [ratios(uses[use][f"{name} {cores}"], uses[use][f"{name} 1"]) for uses in found.values()]
+            cells = [f"{gain.median:.2f} ±{gain.spread * gain.median:.2f}" for gain in gains]
+            lines.append(f"| {use}, {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table(
+    use: str, found: Mapping[str, Mapping[str, Mapping[str, Samples]]], ways: Mapping[str, dict[str, str]]
+) -> str:
+    """Returns the table of a use.
+
+    Args:
+        use: One of `USES`.
+        found: The samples by preset, use, and variant with threads.
+        ways: `default_ways` by preset.
+    """
     lines = [f"| {use} | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
-    for name in names:
-        form, count = name.rsplit(" ", 1)
-        cells = [f"{uses[use][name].median:,.0f} ±{uses[use][name].spread:.0%}" for uses in found.values()]
-        lines.append(f"| {form}, {counted(int(count), 'thread')} | " + " | ".join(cells) + " |")
+    first = next(iter(FORMS.values()))
+    for name in FORMS.values():
+        cells = []
+        for preset, uses in found.items():
+            own = uses[use][ways[preset][name]]
+            ratio = ratios(own, uses[use][ways[preset][first]])
+            compared = "" if name == first else f" ({ratio.median:.2f} ±{ratio.spread * ratio.median:.2f})"
+            cells.append(f"{own.median:,.0f} ±{own.spread:.0%}{compared}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main(preset: Presets = None, rounds: Rounds = 9, out: Out = None) -> None:
     """Measure and print a table for each use."""
-    found = {}
+    found, ways = {}, {}
     for name in preset or PRESETS:
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = measure(Path(folder), prepare(name, Path(folder)), name, rounds)
-    typer.echo("\n\n".join(table(use, found) for use in USES))
+            config = prepare(name, Path(folder))
+            found[name], ways[name] = measure(Path(folder), config, name, rounds), default_ways(Path(folder))
+    tables = [table(use, found, ways) for use in USES]
+    if (cores := usable_cores()) > 1:
+        tables.append(threads_table(found, cores))
+    typer.echo("\n\n".join(tables))
     tokens_per_second = {
         name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
         for name, uses in found.items()
     }
-    write_results(out, {"rounds": rounds}, {"tokens_per_second": tokens_per_second})
+    write_results(out, {"rounds": rounds}, {"tokens_per_second": tokens_per_second, "default": ways})
 
 
 if __name__ == "__main__":
