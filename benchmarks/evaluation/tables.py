@@ -165,6 +165,9 @@ def _controls(results: Mapping[str, Any]) -> list[Table]:
     told = {True: "yes", False: "no: the figure is blind to it"}
     found = noticed(results)
     rows = [[name, CONTROLS[name].figure, told[is_last]] for name, is_last in found.items()]
-    note = "Bad endings that are made on purpose. A figure counts only if it puts its control last."
+    note = (
+        "Bad endings that are made on purpose. A figure counts only if it puts its control behind "
+        "every model and the true stories."
+    )
     blind = [place for place, is_last in enumerate(found.values()) if not is_last]
-    return table("Controls", note, ("control", "figure", "last"), rows, blind)
+    return table("Controls", note, ("control", "figure", "behind them"), rows, blind)
