@@ -65,6 +65,12 @@ class Checkpoint:
         return load_merges(self.folder)
 
 
+def stored_type(model: GPT, dtype: torch.dtype) -> torch.dtype:
+    """Returns the type in which `save_checkpoint` stores weights: `dtype`, or float32 if float16 cannot hold one."""
+    largest = max(float(tensor.abs().max()) for tensor in model.state_dict().values())
+    return torch.float32 if dtype is torch.float16 and largest > LARGEST_HALF else dtype
+
+
 def save_checkpoint(
     folder: Path,
     preset: str,
@@ -88,10 +94,8 @@ def save_checkpoint(
     Raises:
         OSError: The files cannot be written.
     """
-    state = model.state_dict()
-    if dtype is torch.float16 and any(float(tensor.abs().max()) > LARGEST_HALF for tensor in state.values()):
-        dtype = torch.float32
-    save_tensors({name: tensor.to(dtype) for name, tensor in state.items()}, folder / WEIGHTS_FILE)
+    dtype = stored_type(model, dtype)
+    save_tensors({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, folder / WEIGHTS_FILE)
     tokenizer.save(folder, merges)
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != CONFIG_FILE]

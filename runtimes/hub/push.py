@@ -12,7 +12,7 @@ from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
-from slm.hub.client import hub_address, look, open_snapshot
+from slm.hub.client import find_commit, hub_address, open_snapshot
 from slm.hub.errors import LOG_IN, HubError, hub_errors
 from slm.hub.name import HubName, is_revision
 
@@ -77,7 +77,7 @@ def push_bundle(settings: PushSettings, log: Log) -> str:
         api.create_repo(name.repository, private=settings.private or None, exist_ok=True)
         if settings.revision is not None:
             api.create_branch(name.repository, branch=settings.revision, exist_ok=True)
-    commit, there = look(name)
+    commit, there = find_commit(name)
     if not settings.force and (foreign := _foreign(name, there)):
         raise HubError(name, f"holds {foreign}, which is not of a bundle of slmx; --force replaces all that is there")
     with hub_errors(name):

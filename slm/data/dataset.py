@@ -16,7 +16,7 @@ from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, as_plain_text, read_json
-from slm.storage.listing import Listing
+from slm.storage.listing import Listing, check_file
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
@@ -27,6 +27,7 @@ DATA_SET_LISTING = Listing(DATASET_FILE, "files")
 FORMAT_VERSION = 2
 SHARD_TOKENS = 2**24
 SPLITS = ("train", "valid")
+PREPARE_AGAIN = "delete the folder and prepare it again"
 SHARD_NAME = re.compile(r"(train|valid)-\d{5,}\.npy")
 
 
@@ -63,21 +64,20 @@ class Dataset:
     Attributes:
         folder: The folder of the data set.
         record: The content of `dataset.json` in the current format.
+        sha256: The SHA-256 of the `dataset.json` that was read.
         tokenizer: The tokenizer of both splits.
+        merges: The tokenizer's merges in the order they were learned.
         train: The training stories.
         valid: The stories held out for validation.
     """
 
     folder: Path
     record: dict[str, Any]
+    sha256: str
     tokenizer: Tokenizer
+    merges: list[tuple[str, str]]
     train: TokenStream
     valid: TokenStream
-
-    @property
-    def merges(self) -> list[tuple[str, str]]:
-        """The tokenizer's merges in the order they were learned."""
-        return load_merges(self.folder)
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
@@ -92,7 +92,8 @@ class Dataset:
         """
         path = folder / DATASET_FILE
         try:
-            record = _in_todays_format(read_json(path, MAX_LISTING_BYTES), path)
+            digest = sha256_of(path)
+            record = _in_current_format(read_json(path, MAX_LISTING_BYTES), path)
             fields = Fields(record)
             fields.objects("sources")
             fields.optional("settings", fields.object)
@@ -102,8 +103,8 @@ class Dataset:
             if not all(SHARD_NAME.fullmatch(name) for name in every):
                 raise ValueError(f"shards named {every}")
             for name in (RANKS_FILE, JSON_FILE, *every):
-                _check(folder / name, files.object(name).sha256("sha256"))
-            tokenizer = Tokenizer.load(folder, TokenizerSettings.read(fields))
+                check_file(folder / name, files.object(name).sha256("sha256"), DATASET_FILE, PREPARE_AGAIN)
+            tokenizer, merges = Tokenizer.load(folder, TokenizerSettings.read(fields)), load_merges(folder)
             train, valid = (
                 _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
             )
@@ -111,10 +112,10 @@ class Dataset:
             raise unreadable(error.filename or path, error, "the data set", "make it with slmx prepare") from error
         except ValueError as error:
             raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200}); prepare it again") from error
-        return cls(folder, record, tokenizer, train, valid)
+        return cls(folder, record, digest, tokenizer, merges, train, valid)
 
 
-def _in_todays_format(record: object, path: Path) -> dict[str, Any]:
+def _in_current_format(record: object, path: Path) -> dict[str, Any]:
     """Converts a record to the current format. Format 1 says `side`, `training` and `validation`."""
     fields = Fields(record)
     version = fields.integer("format_version")
@@ -138,13 +139,6 @@ def _in_todays_format(record: object, path: Path) -> dict[str, Any]:
     cleaning = fields.object("cleaning")
     values["cleaning"] = {renamed(name): cleaning.value(name) for name in cleaning}
     return values
-
-
-def _check(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise SlmxError(f"{path}: missing from the data set; delete the folder and prepare it again")
-    if sha256_of(path) != digest:
-        raise SlmxError(f"{path}: changed since {DATASET_FILE} was written; delete the folder and prepare it again")
 
 
 def _open_split(folder: Path, shards: Sequence[str], entry: Fields, vocab_size: int) -> TokenStream:

@@ -82,7 +82,7 @@ def open_snapshot(name: HubName, first: str, most: int, missing: str) -> Snapsho
     """
     up = first.count("/")
     try:
-        commit, sizes = look(name)
+        commit, sizes = find_commit(name)
     except HubUnreachable as error:
         try:
             path = _download(name, first, name.asked, offline=True)
@@ -113,7 +113,7 @@ def hub_address() -> str:
     return str(constants.ENDPOINT)
 
 
-def look(name: HubName) -> tuple[str, dict[str, int | None]]:
+def find_commit(name: HubName) -> tuple[str, dict[str, int | None]]:
     """Asks the hub for the commit of a name, and for the size of each file in it.
 
     Raises:

@@ -16,7 +16,7 @@ from slm.importers.imported_tokenizer import (
     convert,
     merges_of_scores,
     reachable,
-    shown,
+    shown_token,
     some,
 )
 from slm.storage.json_reader import Fields, is_plain_text
@@ -111,7 +111,7 @@ def _list(fields: Fields, key: str, kind: type[_T]) -> list[_T]:
 def _pair(merge: str) -> tuple[str, str]:
     left, space, right = merge.partition(" ")
     if not (left and space and right):
-        raise ValueError(f"the merge {shown(merge)} is not two texts")
+        raise ValueError(f"the merge {shown_token(merge)} is not two texts")
     return left, right
 
 
@@ -121,5 +121,5 @@ def _special(fields: Fields, key: str, tokens: list[str], ordinary: set[str]) ->
         return None
     token = tokens[number]
     if token in ordinary or not is_plain_text(token):
-        raise ValueError(f"{key} is {number}, the id of the ordinary token {shown(token)}")
+        raise ValueError(f"{key} is {number}, the id of the ordinary token {shown_token(token)}")
     return token

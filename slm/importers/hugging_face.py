@@ -24,7 +24,7 @@ from slm.importers.hugging_face_weights import (
     read_json_object,
     read_weights,
     refuse_pointers,
-    shown,
+    shown_value,
     whole_model,
 )
 from slm.importers.names import GPT2, GPT_NEO, HEAD, LLAMA, WPE, WTE, Names
@@ -112,7 +112,7 @@ class Settings:
         self.values, self.path = values, path
         model_type = values.get("model_type")
         if not isinstance(model_type, str) or model_type not in EXPECTED:
-            kind = f"a model of type {shown(model_type)}" if "model_type" in values else "has no model_type"
+            kind = f"a model of type {shown_value(model_type)}" if "model_type" in values else "has no model_type"
             raise SlmxError(f"{path}: {kind}; slmx imports models of the types {', '.join(EXPECTED)}")
         self.model_type = model_type
         for name, wanted in (EVERYWHERE | EXPECTED[model_type]).items():
@@ -123,7 +123,7 @@ class Settings:
         found = self.values.get(name, wanted)
         if found != wanted:
             without = f"{wanted} only" if wanted not in (None, {}) else "models without it only"
-            raise SlmxError(f"{self.path}: {name} is {shown(found)}; slmx computes {without}")
+            raise SlmxError(f"{self.path}: {name} is {shown_value(found)}; slmx computes {without}")
 
     def size(self, *names: str, default: int | None = None) -> Any:  # noqa: ANN401  # GPTConfig checks the type
         """Returns the value of a setting, which may have any of several names."""
@@ -140,21 +140,21 @@ class Settings:
         """Returns a positive number."""
         value = self.values.get(name, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e12:
-            raise SlmxError(f"{self.path}: {name} is {shown(value)}, not a positive number; correct config.json")
+            raise SlmxError(f"{self.path}: {name} is {shown_value(value)}, not a positive number; correct config.json")
         return float(value)
 
     def flag(self, name: str, default: bool) -> bool:
         """Returns true or false."""
         value = self.values.get(name, default)
         if not isinstance(value, bool):
-            raise SlmxError(f"{self.path}: {name} is {shown(value)}, not true or false; correct config.json")
+            raise SlmxError(f"{self.path}: {name} is {shown_value(value)}, not true or false; correct config.json")
         return value
 
     def activation(self, name: str, default: str) -> str:
         """Returns the name that slmx has for an activation function."""
         value = self.values.get(name, default)
         if not isinstance(value, str) or value not in ACTIVATIONS:
-            raise SlmxError(f"{self.path}: {name} is {shown(value)}; slmx computes {', '.join(ACTIVATIONS)} only")
+            raise SlmxError(f"{self.path}: {name} is {shown_value(value)}; slmx computes {', '.join(ACTIVATIONS)} only")
         return ACTIVATIONS[value]
 
     def shape(self, **values: Any) -> GPTConfig:  # noqa: ANN401  # fields of GPTConfig
@@ -203,7 +203,8 @@ def _neo_layers(settings: Settings) -> list[str]:
             kinds += [*group] * times
     except (TypeError, ValueError):
         raise SlmxError(
-            f"{settings.path}: attention_types is {shown(listed)}; slmx computes lists of global and local layers only"
+            f"{settings.path}: attention_types is {shown_value(listed)}; "
+            "slmx computes lists of global and local layers only"
         ) from None
     return kinds
 
@@ -213,7 +214,9 @@ def _llama(settings: Settings) -> GPTConfig:
     theta = settings.number("rope_theta", 10000.0)
     if isinstance(rope := settings.values.get("rope_parameters"), dict):  # from version 5 of transformers on
         if rope.get("rope_type", "default") != "default":
-            raise SlmxError(f"{settings.path}: rope_type is {shown(rope['rope_type'])}; slmx computes default only")
+            raise SlmxError(
+                f"{settings.path}: rope_type is {shown_value(rope['rope_type'])}; slmx computes default only"
+            )
         theta = Settings({**settings.values, **rope}, settings.path).number("rope_theta", theta)
     return settings.shape(
         block_size=settings.size("max_position_embeddings"),

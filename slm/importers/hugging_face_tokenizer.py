@@ -15,7 +15,7 @@ from slm.importers.imported_tokenizer import (
     check_agreement,
     convert,
     reachable,
-    shown,
+    shown_token,
     some,
 )
 from slm.importers.split_rules import find_rules
@@ -104,8 +104,8 @@ def _read_gpt2(folder: Path) -> dict[str, Any]:
     found = settings.get("tokenizer_class", GPT2_CLASSES[0])
     if found not in GPT2_CLASSES or settings.get("add_prefix_space"):
         raise SlmxError(
-            f"{folder / VOCABULARY_FILE}: of the tokenizer {shown(str(found))}, and without a {JSON_FILE} slmx reads "
-            f"{GPT2_CLASSES[0]} without add_prefix_space only; "
+            f"{folder / VOCABULARY_FILE}: of the tokenizer {shown_token(str(found))}, and without a {JSON_FILE} "
+            f"slmx reads {GPT2_CLASSES[0]} without add_prefix_space only; "
             "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes that file"
         )
     model = {"type": "BPE", "vocab": vocab, "merges": [line.rstrip("\r") for line in lines[start:] if line.strip()]}
@@ -143,7 +143,7 @@ def _ids_of_roles(
     for role in ("eos_token", "bos_token"):
         if role in roles and (roles[role] not in ids or roles[role] in ordinary):
             raise SlmxError(
-                f"{folder / SETTINGS_FILE}: {role} is {shown(roles[role])}, which is no special token of this "
+                f"{folder / SETTINGS_FILE}: {role} is {shown_token(roles[role])}, which is no special token of this "
                 "tokenizer; download the folder again"
             )
     return {f"{role}_id": ids[roles[role]] for role in ("eos_token", "bos_token") if role in roles}
@@ -210,6 +210,6 @@ def _special(
             f"{ids[END_OF_TEXT]} ({END_OF_TEXT})" if END_OF_TEXT in ids else f"the id of the token that {role} a text"
         )
         raise SlmxError(
-            f"{place}: {key} is {wanted}, the id of the ordinary token {shown(str(token))}; set it to {usual}"
+            f"{place}: {key} is {wanted}, the id of the ordinary token {shown_token(str(token))}; set it to {usual}"
         )
     return token

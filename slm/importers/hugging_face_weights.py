@@ -91,14 +91,16 @@ def _read_shards(source: Path) -> dict[str, Tensor]:
     for file in sorted(set(files.values())):
         if not is_plain_name(file) or not file.endswith(".safetensors"):
             raise SlmxError(
-                f"{path}: lists {shown(file)}, which is no safetensors file of this folder; repair the index"
+                f"{path}: lists {shown_value(file)}, which is no safetensors file of this folder; repair the index"
             )
         if not (source / file).is_file():
             raise SlmxError(f"{source / file}: missing, but {INDEX_FILE} lists it; download the folder again, whole")
         found = read_tensors(source / file, BUFFERS)
         for name in (name for name, where in files.items() if where == file and not name.endswith(BUFFERS)):
             if name not in found:
-                raise SlmxError(f"{source / file}: holds no {shown(name)}, but {INDEX_FILE} says so; download it again")
+                raise SlmxError(
+                    f"{source / file}: holds no {shown_value(name)}, but {INDEX_FILE} says so; download it again"
+                )
             tensors[name] = found[name]
     return tensors
 
@@ -116,6 +118,6 @@ def read_json_object(path: Path, what: str) -> dict[str, object]:
     return values
 
 
-def shown(value: object) -> str:
+def shown_value(value: object) -> str:
     """Formats a JSON value for one line of a message."""
     return ascii(value)[:80]

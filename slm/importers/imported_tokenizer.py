@@ -105,7 +105,7 @@ def convert(source: Vocabulary, where: str) -> ImportedTokenizer:
     except KeyError as error:
         problem = "missing" if pieces else "not one of byte-level BPE"
         raise SlmxError(
-            f"{where}: the token {shown(str(error.args[0]))} is {problem}; slmx cannot import this tokenizer"
+            f"{where}: the token {shown_token(str(error.args[0]))} is {problem}; slmx cannot import this tokenizer"
         ) from None
     except UnicodeEncodeError:
         raise SlmxError(f"{where}: a token is not valid Unicode; download it again") from None
@@ -126,7 +126,7 @@ def _joined(merges: list[tuple[str, str]], where: str) -> list[str]:
     if len(set(joined)) < len(joined):
         token = Counter(joined).most_common(1)[0][0]
         raise SlmxError(
-            f"{where}: has merges of {shown(token)} in two places, so slmx would join them in another order; "
+            f"{where}: has merges of {shown_token(token)} in two places, so slmx would join them in another order; "
             "slmx cannot import this tokenizer"
         )
     return joined
@@ -139,7 +139,7 @@ def _unreachable(ids: Mapping[str, int], reached: set[str], where: str) -> list[
     for token in found:
         if any(token[:cut] in known and token[cut:] in known for cut in range(1, len(token))):
             raise SlmxError(
-                f"{where}: has no merge of {shown(token)}, but slmx would join its parts; "
+                f"{where}: has no merge of {shown_token(token)}, but slmx would join its parts; "
                 "slmx cannot import this tokenizer"
             )
     return found
@@ -158,12 +158,12 @@ def merges_of_scores(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     merges = []
     for number, token in enumerate(longer):
         if len(token) > LONGEST_PIECE:
-            raise ValueError(f"the token {shown(token)}... has more than {LONGEST_PIECE} characters")
+            raise ValueError(f"the token {shown_token(token)}... has more than {LONGEST_PIECE} characters")
         if not math.isfinite(scores[token]):
-            raise ValueError(f"the score of {shown(token)} is no number")
+            raise ValueError(f"the score of {shown_token(token)} is no number")
         if number and scores[token] == scores[longer[number - 1]]:
             raise ValueError(
-                f"{shown(longer[number - 1])} and {shown(token)} have one score, so their order is unknown"
+                f"{shown_token(longer[number - 1])} and {shown_token(token)} have one score, so their order is unknown"
             )
         merges += [
             (token[:cut], token[cut:])
@@ -201,7 +201,9 @@ def check_agreement(imported: ImportedTokenizer, where: str, content: str | None
     texts = [*PROBES, *words]
     for text, theirs in zip(texts, other.encode_batch(texts, add_special_tokens=False), strict=True):
         if [rows[token] for token in ours.encode(text)] != theirs.ids:
-            raise SlmxError(f"{where}: splits {shown(text)} in another way than slmx would, so it cannot be imported")
+            raise SlmxError(
+                f"{where}: splits {shown_token(text)} in another way than slmx would, so it cannot be imported"
+            )
 
 
 def reachable(ids: Mapping[str, int], merges: list[tuple[str, str]], specials: Iterable[str]) -> set[str]:
@@ -210,7 +212,7 @@ def reachable(ids: Mapping[str, int], merges: list[tuple[str, str]], specials: I
     return {*characters, *(left + right for left, right in merges)}.difference(specials)
 
 
-def shown(token: str) -> str:
+def shown_token(token: str) -> str:
     """Formats a token in quotes for one line of a message."""
     return ascii(token[:40])
 
@@ -218,4 +220,4 @@ def shown(token: str) -> str:
 def some(tokens: list[str]) -> str:
     """Formats tokens for one line of a message. At most three are named."""
     more = len(tokens) - NAMES_SHOWN
-    return ", ".join(map(shown, tokens[:NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(shown_token, tokens[:NAMES_SHOWN])) + (f" and {more} more" if more > 0 else "")

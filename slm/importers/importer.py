@@ -145,7 +145,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
     if path.is_dir():
         from slm.importers.hugging_face import read_hugging_face
 
-        _refuse(settings, "a folder", "shape", "n_head")
+        _refuse_shape(settings, "a folder")
         return _moved(lambda: read_hugging_face(path, settings.block_size), given, settings)
     if not path.is_file():
         raise SlmxError(f"{path}: not a regular file; write the model to a file, and name that")
@@ -157,7 +157,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
     if head.startswith(GGUF):
         from slm.importers.gguf import read_gguf
 
-        _refuse(settings, "a GGUF file", "shape", "n_head")
+        _refuse_shape(settings, "a GGUF file")
         return _moved(lambda: read_gguf(path, settings.block_size), given, settings)
     if find_kind(path) is Kind.PACKED:
         raise wrong_kind(path, Kind.HUGGING_FACE)
@@ -168,7 +168,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
     if path.suffix == ".bin":
         from slm.importers.llama2c import read_llama2c
 
-        _refuse(settings, "a file of llama2.c", "shape", "n_head")
+        _refuse_shape(settings, "a file of llama2.c")
         beside = path.with_name(LLAMA2C_TOKENIZER)
         if given is None:
             given = _tokenizer(beside) if beside.is_file() else _no_tokenizer(path)
@@ -191,8 +191,8 @@ def _moved(read: Callable[[], ForeignModel], given: ImportedTokenizer | None, se
     return replace(foreign, moved_to=given)
 
 
-def _refuse(settings: ImportSettings, kind: str, *options: str) -> None:
-    for option in options:
+def _refuse_shape(settings: ImportSettings, kind: str) -> None:
+    for option in ("shape", "n_head"):
         if getattr(settings, option) is not None:
             raise UsageError(
                 f"--{option.replace('_', '-')} is for files that do not hold it, and {kind} does; leave it out"

@@ -37,7 +37,8 @@ def read_pytorch(
 
     Args:
         source: The file.
-        read_tokenizer: Reads the tokenizer, which the file does not hold, after the weights are known to be usable.
+        read_tokenizer: Returns the tokenizer, which the file does not hold, or raises SlmxError if none was given. It
+            is called when the weights are known to be usable.
         given: What the user says of the shape: `n_head`, `block_size`, or any field of `GPTConfig`. It comes before
             what the file says.
         log: Called with one line about what the file does not tell.

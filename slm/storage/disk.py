@@ -148,7 +148,8 @@ def check_creatable(path: Path) -> None:
     with write_errors(path):
         with suppress(FileNotFoundError):
             os.lstat(path)  # an error if the name is too long
-        with _temporary(path.parent) as (_, name):
+        with _temporary(path.parent) as (file, name):
+            file.close()  # Windows removes no open file
             os.unlink(name)
 
 

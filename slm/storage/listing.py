@@ -35,25 +35,26 @@ class Listing:
             return {}
 
 
-def check_file(path: Path, digest: str, listing: str) -> None:
+def check_file(path: Path, digest: str, listing: str, advice: str = "copy the folder again, whole") -> None:
     """Checks a file against the SHA-256 in the listing of its folder.
 
     Args:
         path: The file.
         digest: The listed SHA-256.
         listing: Name of the file with the listing.
+        advice: What to do about a file that is missing or has other bytes.
 
     Raises:
         SlmxError: The file is missing, cannot be read, or has another SHA-256.
     """
     if not path.is_file():
-        raise SlmxError(f"{path}: missing, but {listing} lists it; copy the folder again, whole")
+        raise SlmxError(f"{path}: missing, but {listing} lists it; {advice}")
     try:
         found = sha256_of(path)
     except OSError as error:
         raise unreadable(path, error) from error
     if found != digest:
-        raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); copy the folder again")
+        raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); {advice}")
 
 
 def write_listing(folder: Path, listing: Listing) -> None:

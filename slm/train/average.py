@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, stored_type
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import CHECKPOINT_LISTING, check_outside
 from slm.storage.atomic import atomic_folder
@@ -69,9 +70,13 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
         checkpoints = [load_checkpoint(path) for path in folders]
         average = average_checkpoints(checkpoints)
         stream = read_stream(text, average)
-        average.model.half().float()  # evaluated with the values that are stored
+        average.model.to(stored_type(average.model, torch.float16)).float()  # evaluated with the values that are stored
         with as_exported(average.model, trained_for(average.record)):
             result = evaluate(average.model, stream, console=console)
+        if not math.isfinite(result.bits_per_byte):
+            raise SlmxError(
+                f"{folders[-1]}: the mean has no finite bits per byte; slmx evaluate finds the bad checkpoint"
+            )
         best = {"step": average.record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
         curve = average.record.get("curve")
         record: dict[str, Any] = average.record | {

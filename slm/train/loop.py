@@ -21,10 +21,8 @@ from slm.console.counted import counted, duration
 from slm.console.errors import SlmxError
 from slm.console.notice import print_notice
 from slm.console.signals import stop_flag
-from slm.data.dataset import DATASET_FILE
 from slm.metrics import shown_bits
 from slm.model import GPT
-from slm.storage.hashing import sha256_of
 from slm.storage.read_errors import unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
@@ -99,7 +97,8 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
-        self.lost = 0  # points of the curve whose best checkpoint was deleted
+        self.best: dict[str, float] | None = None  # the point of the curve that `best` holds
+        self.licence = settings.licence or self.dataset.record.get("licence")
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
         models = [each.checkpoint.model for each in self.teachers]
@@ -122,7 +121,8 @@ class Trainer:
                 restore_optimizers(self.model, optimizers, load_file(file))
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise unreadable(file, error, advice=self.folder.way_back()) from error
-        self.step, self.seconds, self.curve = state.steps_done, state.seconds, state.curve
+        self.step, self.seconds, self.curve, self.best = state.steps_done, state.seconds, state.curve, state.best
+        self.licence = self.settings.licence or state.licence
         if self.is_main:
             self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it
             self.folder.forget_after(self.step)
@@ -132,10 +132,9 @@ class Trainer:
 
     def _begin_best_anew(self) -> None:
         """Lets the best checkpoint, which was deleted, be the best of the steps from this one on."""
-        is_evaluated = self.curve[-1]["step"] == self.step
-        self.lost = len(self.curve) - is_evaluated
+        self.best = self.curve[-1] if self.curve[-1]["step"] == self.step else None
         self.accelerator.wait_for_everyone()  # all processes have looked for it
-        if is_evaluated and self.is_main:
+        if self.best is not None and self.is_main:
             self._write_best()
 
     def _print(self, line: str) -> None:
@@ -145,8 +144,8 @@ class Trainer:
         """Returns the training record: data, licence, plan, tokens seen, loss curve and bits per byte."""
         return {
             "data": self.dataset.record["sources"],
-            "dataset_sha256": sha256_of(self.dataset.folder / DATASET_FILE),
-            "licence": self.settings.licence or self.dataset.record.get("licence"),
+            "dataset_sha256": self.dataset.sha256,
+            "licence": self.licence,
             "init": self.origin,
             **({"teachers": [teacher.record for teacher in self.teachers]} if self.teachers else {}),
             "plan": asdict(self.plan),
@@ -160,7 +159,7 @@ class Trainer:
             "device": device_name(self.accelerator.device),
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
-            "best": min(self.curve[self.lost :], key=lambda point: point["bits_per_byte"], default=None),
+            "best": self.best,
             "curve": self.curve,
         }
 
@@ -228,7 +227,8 @@ class Trainer:
                 recent.append(loss)
                 mean = sum(recent) / len(recent)
                 speed = self.tokens_per_step / took
-                rate = speed if math.isnan(rate) else 0.9 * rate + 0.1 * speed
+                # The first step, in which torch.compile works, says nothing about the others.
+                rate = speed if self.step <= first + 2 else 0.9 * rate + 0.1 * speed
                 progress.update(bar, completed=self.step, figures=f"loss {mean:.3f} · {rate:,.0f} tokens/s")
                 if self.step == first + TIMED_STEPS:
                     self._print_estimate(rate)
@@ -340,11 +340,13 @@ class Trainer:
         """
         result = self._validate()
         figure = round(result.bits_per_byte, 5)  # as the record has it, which also says which step is the best
-        best = min((point["bits_per_byte"] for point in self.curve[self.lost :]), default=math.inf)
         point = {"step": self.step, "loss": round(loss, 4), "bits_per_byte": figure}
         self.curve.append(point)
+        is_best = self.best is None or figure < self.best["bits_per_byte"]
+        if is_best:
+            self.best = point
         if self.is_main:
-            if figure < best:
+            if is_best:
                 self._write_best()
             with as_exported(self.model, self.plan.qat):
                 stories = sample_stories(
@@ -355,7 +357,7 @@ class Trainer:
             plot_curve(self.folder.metrics(), out / "loss.png", f"{out.absolute().name} ({self.preset})")
             self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
         self.accelerator.wait_for_everyone()
-        mark = "  best so far" if figure < best else ""
+        mark = "  best so far" if is_best else ""
         self._print(
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
             f"{shown_bits(figure)} bits per byte  {rate:,.0f} tokens/s{mark}"

@@ -16,8 +16,8 @@ from slm.data.dataset import is_dataset
 from slm.folder_kind import CHECKPOINT_LISTING, Kind, check_outside, find_kind, numbered_checkpoints, wrong_kind
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
-from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, parse_json, read_json
+from slm.storage.listing import check_file
 from slm.storage.ownership import check_only_ours, foreign_file
 from slm.train.plan import TrainSettings
 from slm.train.summary import SUMMARY_FILE
@@ -141,8 +141,8 @@ class RunFolder:
         try:
             checkpoint = load_checkpoint(last)
             state, listed = last / OPTIMIZER_FILE, CHECKPOINT_LISTING.hashes(last).get(OPTIMIZER_FILE)
-            if listed is not None and state.is_file() and sha256_of(state) != listed:
-                raise SlmxError(f"{state}: truncated or altered (SHA-256 differs); copy the folder again")
+            if listed is not None and state.is_file():
+                check_file(state, listed, CHECKPOINT_LISTING.file)
         except SlmxError as error:
             if not (last / CHECKPOINT_LISTING.file).is_file():
                 raise SlmxError(f"{last}: no checkpoint; {self.way_back()}") from error

@@ -14,11 +14,10 @@ from slm.blocks import check_blocks
 from slm.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
 from slm.console.counted import counted
 from slm.console.errors import NeedsForceError, SlmxError
-from slm.data.dataset import DATASET_FILE, Dataset, check_context, is_dataset
+from slm.data.dataset import Dataset, check_context, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
 from slm.presets import DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
-from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields
 from slm.train.plan import Plan, TrainSettings, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
@@ -37,6 +36,8 @@ class RunState:
     steps_done: int
     seconds: float
     curve: list[dict[str, float]]
+    best: dict[str, float] | None
+    licence: str | None
     origin: dict[str, Any] | None
     teachers: list[dict[str, str]]
 
@@ -59,12 +60,16 @@ class RunState:
                 for key in CURVE_KEYS:
                     point.number(key)
             fields.optional("init", fields.object)
+            if (best := fields.optional("best", fields.object)) is not None:
+                best.number("bits_per_byte")
             state = cls(
                 plan=plan,
                 dataset_sha256=fields.text("dataset_sha256"),
                 steps_done=fields.integer("steps_done", most=plan.steps),
                 seconds=fields.number("seconds"),
                 curve=record["curve"],
+                best=record.get("best"),
+                licence=fields.optional("licence", fields.text),
                 origin=record.get("init"),
                 teachers=record.get("teachers") or [],
             )
@@ -129,7 +134,7 @@ class Start:
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "
                 f"prepare the text with --tokenizer {shlex.quote(str(self.checkpoint.folder))}"
             )
-        if self.state is not None and self.state.dataset_sha256 != sha256_of(dataset.folder / DATASET_FILE):
+        if self.state is not None and self.state.dataset_sha256 != dataset.sha256:
             raise SlmxError(f"{folder.path}: the run was made from other data; resume with the same")
         return dataset
 
@@ -282,7 +287,7 @@ def find_finished(settings: TrainSettings, console: Console) -> RunState | None:
         start.teachers(settings)
     known = folder.remembered(replace(settings, precision=None, compile=None))
     own = {
-        "licence": start.checkpoint.record.get("licence"),
+        "licence": state.licence,
         "precision": known.precision,
         "compile": known.compile,
         "track": (),

@@ -93,11 +93,11 @@ def test_a_shard_that_vanishes_while_it_is_opened_is_named(
     [
         (
             "changed",
-            r"train-00000\.npy: changed since dataset\.json was written; delete the folder and prepare it again",
+            r"train-00000\.npy: truncated or altered \(SHA-256 differs\); delete the folder and prepare it again",
         ),
-        ("truncated", r"train-00000\.npy: changed since"),
-        ("missing", r"train-00000\.npy: missing from the data set; delete the folder and prepare it again"),
-        ("tokenizer", r"tokenizer\.json: changed since"),
+        ("truncated", r"train-00000\.npy: truncated or altered"),
+        ("missing", r"train-00000\.npy: missing, but dataset\.json lists it; delete the folder and prepare it again"),
+        ("tokenizer", r"tokenizer\.json: truncated or altered"),
         ("version", "data set format 3, this slmx reads up to 2; prepare it again"),
         ("nonsense", r"not a data set of slmx prepare .*; prepare it again"),
         ("gone", r"cannot read the data set \(No such file"),

@@ -56,6 +56,18 @@ def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_
     assert mean.record["plan"] == second.record["plan"]
 
 
+def test_a_weight_beyond_float16_keeps_the_mean_in_float32(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
+    opened = load_checkpoint(runs[1])
+    with torch.no_grad():
+        opened.model.wte.weight[5, 0] = 2e5
+    (tmp_path / "large").mkdir()
+    save_checkpoint(tmp_path / "large", opened.preset, opened.model, opened.tokenizer, opened.merges, opened.record)
+    result = write_average([runs[0], tmp_path / "large"], [str(tiny_data)], tmp_path / "mean", False, QUIET)
+    mean = load_checkpoint(tmp_path / "mean")
+    assert mean.model.wte.weight[5, 0].item() == pytest.approx(1e5, rel=1e-3)
+    assert evaluate(mean.model, Dataset.open(tiny_data).valid).bits_per_byte == pytest.approx(result.bits_per_byte)
+
+
 def test_one_checkpoint_under_two_names_has_no_mean(
     runs: list[Path], tiny_data: Path, tmp_path: Path, slmx: Slmx
 ) -> None:

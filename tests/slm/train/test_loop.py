@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,22 @@ def test_it_learns_and_records_what_it_did(settings: TrainSettings, tiny_data: P
     assert summary is not None
     assert (summary.steps, summary.tokens, summary.bits_per_byte) == (160, 160 * 4 * 32, min(figures))
     assert summary.training_seconds == pytest.approx(record["seconds"], abs=0.06)
+
+
+def test_the_speed_leaves_out_the_step_that_compiles(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step takes a second of this clock, and the first one 100."""
+    now = [0.0]
+    train_step = Trainer.train_step
+
+    def step(self: Trainer) -> tuple[float, float]:
+        now[0] += 100 if not self.step else 1
+        return train_step(self)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    monkeypatch.setattr(slm.train.loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    assert train(replace(settings, steps=10), QUIET)
+    lines = [m for m in RunFolder(settings.out).metrics() if "tokens_per_second" in m]
+    assert [line["tokens_per_second"] for line in lines] == [4 * 32]
 
 
 def test_a_run_leaves_its_metrics_samples_picture_and_two_checkpoints(settings: TrainSettings) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
+from slm.storage.hashing import sha256_of
 from slm.storage.locks import LOCK_FILE, Place
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
@@ -90,6 +91,43 @@ def test_a_best_checkpoint_that_was_deleted_is_that_of_the_steps_from_there_on(
     best = load_checkpoint(settings.out / "best").record
     assert best["best"]["step"] == best["steps_done"] >= steps
     assert summary.bits_per_byte == load_checkpoint(last(settings.out)).record["best"]["bits_per_byte"]
+
+
+def test_a_deleted_best_checkpoint_is_no_best_one_after_a_second_resume(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1000.0, 3000.0, 2000.0])  # after 8, 16 and 24 steps
+    monkeypatch.setattr("slm.train.loop.total_loss", lambda *_: next(losses))
+    with interrupted_after(12):
+        train(settings, QUIET)
+    shutil.rmtree(settings.out / "best")
+    with interrupted_after(20):
+        train(replace(settings, resume=True), QUIET)
+    assert load_checkpoint(settings.out / "best").record["best"]["step"] == 16
+    assert train(replace(settings, resume=True), QUIET)
+    best = load_checkpoint(settings.out / "best").record
+    assert best["steps_done"] == best["best"]["step"] == 24
+
+
+def test_a_resumed_run_keeps_the_licence_that_it_was_given(settings: TrainSettings) -> None:
+    with interrupted_after(5):
+        train(replace(settings, licence="CC0-1.0"), QUIET)
+    assert train(replace(settings, resume=True), QUIET)
+    assert load_checkpoint(settings.out / "best").record["licence"] == "CC0-1.0"
+
+
+def test_a_run_records_the_data_set_that_it_reads_although_another_is_there_now(
+    settings: TrainSettings, tiny_data: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    trainer = Trainer(replace(settings, text=(str(data),)), QUIET)
+    for name in ("dataset.json", "tokenizer.json"):
+        (data / name).write_text("{}")
+    trainer.save_step()
+    saved = load_checkpoint(last(settings.out))
+    assert saved.record["dataset_sha256"] == sha256_of(tiny_data / "dataset.json")
+    assert (saved.folder / "tokenizer.json").read_bytes() == (tiny_data / "tokenizer.json").read_bytes()
 
 
 def test_a_finished_run_without_best_names_its_newest_checkpoint(settings: TrainSettings, slmx: Slmx) -> None:
