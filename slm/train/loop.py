@@ -23,7 +23,7 @@ from slm.console.notice import print_notice
 from slm.console.signals import stop_flag
 from slm.metrics import shown_bits
 from slm.model import GPT
-from slm.storage.read_errors import unreadable
+from slm.storage.read_errors import reason_of, unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
@@ -208,10 +208,9 @@ class Trainer:
             self.model.train()
             if self.is_main:
                 self.folder.remember(self.dataset.folder, self.settings)
-                if not self.step:
-                    self.save_step()
-            plan = {"preset": self.preset} | asdict(self.plan)
-            self.accelerator.init_trackers("slmx", plan, {"wandb": {"dir": str(self.settings.out)}})
+            self._begin_tracking()  # before the first checkpoint: if it fails, the folder is free for the next run
+            if self.is_main and not self.step:
+                self.save_step()
             if self.origin and not self.step:
                 self._evaluate_start()
             recent: list[float] = []  # the losses since the last line of metrics.jsonl
@@ -242,6 +241,18 @@ class Trainer:
                 self.save_step()
         self.accelerator.end_training()
         return finished
+
+    def _begin_tracking(self) -> None:
+        """Starts the trackers; SlmxError if one refuses, for example because it has no account or no network."""
+        plan = {"preset": self.preset} | asdict(self.plan)
+        try:
+            self.accelerator.init_trackers("slmx", plan, {"wandb": {"dir": str(self.settings.out)}})
+        except Exception as error:  # the errors of wandb derive from Exception only
+            names = " ".join(f"--track {name}" for name in self.settings.track)
+            raise SlmxError(
+                f"{names}: cannot begin ({reason_of(error)}); wandb needs `wandb login`, or WANDB_MODE=offline; "
+                "or leave the option out"
+            ) from error
 
     @contextmanager
     def _first_step(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
 from slm.folder_kind import CHECKPOINT_LISTING, Kind, check_outside, find_kind, numbered_checkpoints, wrong_kind
+from slm.presets import TRACKERS
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
 from slm.storage.json_reader import Fields, parse_json, read_json
@@ -26,7 +27,6 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
 RUN_FILE = "run.json"
 DATA_FOLDER = "data"
-REMEMBERED = ("precision", "compile")
 KEPT_CHECKPOINTS = 2
 MAX_RUN_BYTES = 2**20
 
@@ -185,27 +185,35 @@ class RunFolder:
         return data
 
     def remembered(self, settings: TrainSettings) -> TrainSettings:
-        """Returns settings with the precision, torch.compile and teachers of `run.json`, where nothing is given."""
+        """Returns settings with precision, torch.compile, trackers and teachers of `run.json`, where none are given."""
         try:
             values = read_json(self.path / RUN_FILE, MAX_RUN_BYTES)
         except (OSError, ValueError):
             return settings
-        precision, compile = (values.get(name) for name in REMEMBERED) if isinstance(values, dict) else (None, None)
+        if not isinstance(values, dict):
+            return settings
+        precision, compile = values.get("precision"), values.get("compile")
         if settings.precision is None and isinstance(precision, str):
             settings = replace(settings, precision=precision)
         if settings.compile is None and isinstance(compile, bool):
             settings = replace(settings, compile=compile)
-        teachers = values.get("teachers") if isinstance(values, dict) else None
+        trackers = values.get("track")
+        if not settings.track and isinstance(trackers, list) and all(name in TRACKERS for name in trackers):
+            settings = replace(settings, track=tuple(trackers))
+        teachers = values.get("teachers")
         if not settings.teacher and isinstance(teachers, list) and all(isinstance(path, str) for path in teachers):
             settings = replace(settings, teacher=tuple(map(Path, teachers)))
         return settings
 
     def remember(self, data: Path, settings: TrainSettings) -> None:
-        """Writes to `run.json` where data set and teachers are, and the settings that change a step's last bits."""
+        """Writes to `run.json` what a resumed run needs: data set, teachers, trackers, precision, torch.compile."""
         values: dict[str, Any] = {"data": str(data.absolute())}
         if settings.teacher:
             values["teachers"] = [str(path.absolute()) for path in settings.teacher]
-        values |= {name: value for name in REMEMBERED if (value := getattr(settings, name)) is not None}
+        if settings.track:
+            values["track"] = list(settings.track)
+        chosen = {"precision": settings.precision, "compile": settings.compile}
+        values |= {name: value for name, value in chosen.items() if value is not None}
         write_file(self.path / RUN_FILE, json.dumps(values, indent=1).encode() + b"\n")
 
     def forget_start(self) -> None:

@@ -17,6 +17,7 @@ import torch
 
 import slm.train.loop
 from slm.checkpoint import load_checkpoint
+from slm.console.errors import SlmxError
 from slm.data.dataset import Dataset
 from slm.model import GPT
 from slm.storage.hashing import sha256_of
@@ -28,6 +29,7 @@ from slm.train.train import train
 from tests.bundles import Slmx
 from tests.runs import (
     QUIET,
+    interrupted_after,
     last,
     tensors,
 )
@@ -207,6 +209,33 @@ def test_weights_and_biases_works_offline(settings: TrainSettings, monkeypatch: 
     assert train(replace(settings, steps=10, track=("wandb",)), QUIET)
     (recorded,) = settings.out.rglob("run-*.wandb")
     assert b"bits_per_byte" in recorded.read_bytes()
+
+
+def test_a_resumed_run_goes_on_with_its_trackers(settings: TrainSettings) -> None:
+    with interrupted_after(5):
+        train(replace(settings, track=("tensorboard",)), QUIET)
+    before = set(settings.out.rglob("events.out.tfevents*"))
+    assert train(replace(settings, resume=True), QUIET)
+    assert set(settings.out.rglob("events.out.tfevents*")) > before
+
+
+def test_a_tracker_that_is_not_installed_is_refused(settings: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slm.console.errors.find_spec", lambda name: None)
+    with pytest.raises(SlmxError, match=r"this command needs tensorboard: .*track"):
+        train(replace(settings, track=("tensorboard",)), QUIET)
+
+
+def test_a_tracker_that_refuses_leaves_the_folder_free(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("No API key configured.\nUse wandb login")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("accelerate.Accelerator.init_trackers", refuse)
+        with pytest.raises(SlmxError, match=r"^--track tensorboard: cannot begin \(No API key configured\..*leave the"):
+            train(replace(settings, track=("tensorboard",)), QUIET)
+    assert train(settings, QUIET)
 
 
 @pytest.mark.parametrize(("heads", "flags"), [("1", "--int8"), ("2", "--no-fp32 --portable")])
