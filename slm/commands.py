@@ -63,7 +63,7 @@ def prepare(
     ] = "auto",
     clean: Annotated[bool, _rare(help="Repair mojibake; drop truncated stories.", show_default="yes")] = True,
     vocab_size: Annotated[int | None, _rare(help="Number of tokens.", show_default=_PRESET)] = None,
-    tokenizer: Annotated[Path | None, _rare(help="Checkpoint or data set whose tokenizer to use.")] = None,
+    tokenizer: Annotated[Path | None, _rare(help="Use that of a checkpoint or data set, or of nano.")] = None,
 ) -> None:
     """Make a data set of a text: clean it, learn its tokenizer.
 
@@ -138,10 +138,10 @@ def train(
     preset: Annotated[
         str | None, typer.Option(**one_of("preset", list(PRESETS), "Model shape."), show_default=DEFAULT_PRESET)
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Checkpoint to fine-tune, or nano, micro, small.")] = None,
     teacher: Annotated[
         list[Path] | None,
-        typer.Option(help="Checkpoint to imitate in place of the text; repeat for the mean of several."),
+        typer.Option(help="Checkpoint, or nano, micro, small, to imitate in place of the text; repeat for a mean."),
     ] = None,
     steps: Annotated[
         int | None,

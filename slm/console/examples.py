@@ -12,7 +12,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "list": ("slmx list", "slmx list --json"),
     "info": ("slmx info", "slmx info bundles/mine"),
     "verify": ("slmx verify bundles/mine", "slmx verify bundles/mine --quality --runtimes optimum,genai"),
-    "export": ("slmx export --preset nano --int8", "slmx export --checkpoint runs/mine --target pi4"),
+    "export": ("slmx export --preset nano --int8", "slmx export --checkpoint runs/mine --target pi4 --out bundles/pi4"),
     "import": (
         "slmx import HuggingFaceTB/SmolLM2-135M --out models/smol",
         "slmx import model.gguf --out models/mine",
