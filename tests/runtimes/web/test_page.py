@@ -24,6 +24,24 @@ pytestmark = IN_CHROMIUM
 APP = Path(__file__).parents[3] / "runtimes/web/app"
 AXE = APP / "node_modules/axe-core/axe.min.js"
 GREEDY = {"temperature": "0", "maxTokens": "200"}
+# A worker whose memory runs out in its first story. It ends the second one.
+FAILING_WORKER = """
+const model = { name: 'nano', variant: 'int8', parameters: 3e6, bytes: 3e6, source: '', licence: '' };
+const result = { finish: 'max tokens', tokens: 3, promptTokens: 4, seed: 1, firstTokenMs: 1, decodeMs: 1 };
+let stories = 0;
+self.onmessage = ({ data: { type, id } }) => {
+    if (type === 'load') {
+        self.postMessage({ type: 'models', models: [model] });
+        self.postMessage({ type: 'ready', model, info: null, shape: { blockSize: 256 } });
+    } else if (type === 'write' && ++stories === 1) {
+        self.postMessage({ type: 'pieces', id, pieces: [{ text: ' there was', ids: [1, 2] }] });
+        self.postMessage({ type: 'failed', id, kind: 'memory', message: 'std::bad_alloc' });
+    } else if (type === 'write') {
+        self.postMessage({ type: 'pieces', id, pieces: [{ text: ' a small cat', ids: [3, 4, 5] }] });
+        self.postMessage({ type: 'done', id, result, heapBytes: 1 });
+    }
+};
+"""
 
 
 def greedy(name: str, max_tokens: int) -> str:
@@ -220,6 +238,22 @@ def test_half_a_script_is_said(name: str, page: Page, site: Path, tmp_path: Path
             assert page.locator("#unstarted").evaluate("element => getComputedStyle(element).animationName") == "appear"
         else:
             page.locator(".notice[data-key=stalled]").wait_for()
+
+
+def test_a_failure_in_a_story_is_said_with_its_advice_and_its_text_is_announced_at_once(page: Page, host: str) -> None:
+    page.route("**/worker.js", lambda route: route.fulfill(body=FAILING_WORKER, content_type="text/javascript"))
+    page.goto(host)
+    is_loaded(page)
+    page.fill("#prompt", "Once")
+    page.click("#write")
+    notice = page.locator(".notice[data-key=prompt] p")
+    notice.wait_for()
+    assert notice.inner_text() == "std::bad_alloc. Close other tabs, or choose a smaller model."
+    assert page.locator("#story").inner_text() == "Once there was"
+    assert page.locator("#announcer").text_content() == "there was"
+    page.click("#write")
+    page.wait_for_selector(WRITTEN)
+    assert page.locator("#announcer").text_content() == "a small cat Stopped at the length that you set."
 
 
 def test_a_phone_of_320_pixels_shows_everything(chromium: Browser, host: str) -> None:

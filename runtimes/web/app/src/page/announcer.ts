@@ -20,8 +20,8 @@ export class Announcer {
     if (!this.timer) this.timer = window.setTimeout(() => this.announce(), PAUSE);
   }
 
-  /** Announces the rest, and then a sentence about the end. */
-  end(message: string): void {
+  /** Announces the rest, and then a sentence about the end if there is one. */
+  end(message = ""): void {
     window.clearTimeout(this.timer);
     this.timer = 0;
     this.say(`${this.waiting} ${message}`);

@@ -12,7 +12,7 @@ import { Reveal } from "./reveal.ts";
 import { type Link, readLink, SettingsForm, writeLink } from "./settings.ts";
 import { copyText, downloadText } from "./sharing.ts";
 import { type Passage, Story } from "./story.ts";
-import { ADVICE, endingOf, megabytes, millions } from "./texts.ts";
+import { endingOf, failureOf, megabytes, millions } from "./texts.ts";
 
 const KEEP_EVERY = 1000; // milliseconds, while the story grows
 
@@ -303,7 +303,9 @@ export class Page {
 
   private failed(kind: FailureKind, message: string): void {
     this.reveal.flush();
+    this.announcer.end();
     this.waiting = false;
+    const said = failureOf(kind, message);
     const wasWriting = this.state === "writing";
     if (kind === "prompt" || wasWriting) {
       this.dropEmpty();
@@ -311,13 +313,13 @@ export class Page {
       this.enter("ready");
       this.showEnding("");
       this.keep();
-      this.notices.show("prompt", message);
+      this.notices.show("prompt", said);
       element("notices", HTMLDivElement).scrollIntoView({ block: "nearest" });
       return;
     }
     this.enter("failed");
     this.settled();
-    this.notices.show("failed", [message, ADVICE[kind]].filter(Boolean).join(" "), { label: "Reload", run: () => location.reload() });
+    this.notices.show("failed", said, { label: "Reload", run: () => location.reload() });
   }
 
   /** Removes a passage of which nothing was written. The one that it was to replace comes back. */

@@ -3,11 +3,17 @@ import type { StoryResult } from "../engine/types.ts";
 import type { FailureKind } from "../protocol.ts";
 
 /** What to do about the failures whose message does not say it. */
-export const ADVICE: Partial<Record<FailureKind, string>> = {
+const ADVICE: Partial<Record<FailureKind, string>> = {
   memory: "Close other tabs, or choose a smaller model.",
   engine: "Reload the page, or try another browser.",
   unsupported: "Use a newer browser: Chrome or Edge 91, Firefox 89, Safari 16.4 or later.",
 };
+
+/** Says what went wrong and what to do. A message of onnxruntime or of the browser can lack its full stop. */
+export function failureOf(kind: FailureKind, message: string): string {
+  const said = message.trim();
+  return [/[.!?]$/.test(said) ? said : `${said}.`, ADVICE[kind]].filter(Boolean).join(" ");
+}
 
 /** Says how a story ended. */
 export function endingOf(result: StoryResult, blockSize: number, nothing: boolean): string {
