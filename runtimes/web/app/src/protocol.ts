@@ -25,7 +25,7 @@ export interface ModelEntry {
 }
 
 /** What went wrong, so that the page can say what to do. */
-export type FailureKind = SiteErrorKind | "memory" | "prompt" | "engine" | "unsupported" | "server";
+export type FailureKind = SiteErrorKind | "memory" | "prompt" | "engine" | "server";
 
 export type ToWorker =
   | { type: "load"; model: string }

@@ -6,7 +6,6 @@ import type { FailureKind } from "../protocol.ts";
 const ADVICE: Partial<Record<FailureKind, string>> = {
   memory: "Close other tabs, or choose a smaller model.",
   engine: "Reload the page, or try another browser.",
-  unsupported: "Use a newer browser: Chrome or Edge 91, Firefox 89, Safari 16.4 or later.",
 };
 
 /** Says what went wrong and what to do. A message of onnxruntime or of the browser can lack its full stop. */

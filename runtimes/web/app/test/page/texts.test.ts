@@ -13,7 +13,6 @@ const SAID: Readonly<Record<FailureKind, string>> = {
   memory: "It failed. Close other tabs, or choose a smaller model.",
   prompt: "It failed.",
   engine: "It failed. Reload the page, or try another browser.",
-  unsupported: "It failed. Use a newer browser: Chrome or Edge 91, Firefox 89, Safari 16.4 or later.",
   server: "It failed.",
 };
 
