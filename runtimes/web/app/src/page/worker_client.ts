@@ -9,7 +9,7 @@ const LONGEST_SILENCE = 15_000; // milliseconds
 export class WorkerClient implements StoryClient {
   private readonly handlers: Handlers;
   private worker: Worker | null = null;
-  private watch = 0; // the timer that runs while a model loads
+  private watch: number | null = null; // the timer of a silence; null if no model loads
   private task = 0;
   private stoppedTask = 0;
 
@@ -30,16 +30,22 @@ export class WorkerClient implements StoryClient {
     this.worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.receive(event.data));
     this.worker.addEventListener("error", (event) => {
       event.preventDefault();
+      this.endWatch();
       this.handlers.failed("engine", event.message || "worker.js could not be loaded.");
     });
     this.send({ type: "load", model });
-    this.wait();
+    this.beginWatch();
   }
 
-  /** Reports it when nothing comes from the worker for long while a model loads. */
-  private wait(): void {
-    window.clearTimeout(this.watch);
+  /** Reports it when nothing comes from the worker for long from now on. */
+  private beginWatch(): void {
+    this.endWatch();
     this.watch = window.setTimeout(() => this.handlers.stalled(), LONGEST_SILENCE);
+  }
+
+  private endWatch(): void {
+    if (this.watch !== null) window.clearTimeout(this.watch);
+    this.watch = null;
   }
 
   write(parts: readonly Part[], sampling: Sampling, maxTokens: number | null): void {
@@ -60,8 +66,8 @@ export class WorkerClient implements StoryClient {
 
   private receive(message: FromWorker): void {
     const { handlers } = this;
-    window.clearTimeout(this.watch);
-    if (message.type === "models" || message.type === "progress") this.wait();
+    if (message.type === "ready" || message.type === "failed") this.endWatch();
+    else if (this.watch !== null) this.beginWatch();
     switch (message.type) {
       case "models":
         return handlers.models(message.models);
