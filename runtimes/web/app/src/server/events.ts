@@ -1,4 +1,5 @@
 /** Reads an answer in events (text/event-stream), as the standard describes it (html.spec.whatwg.org, 9.2.6). */
+import { BROKEN, ServerError } from "./errors.ts";
 
 /** An event, or a comment, which says that the connection is alive. */
 export type StreamEvent = { data: string } | { comment: string };
@@ -41,7 +42,7 @@ export class EventParser {
 }
 
 /**
- * Reads the events of a body. An event that has not ended when the body ends is left out.
+ * Reads the events of a body; a ServerError if it breaks. An event that has not ended when the body ends is left out.
  *
  * @param body The bytes of the answer. They are cancelled if the caller stops reading.
  */
@@ -51,7 +52,9 @@ export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenera
   const parser = new EventParser();
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch(() => {
+        throw new ServerError(BROKEN);
+      });
       if (done) return;
       yield* parser.push(decoder.decode(value, { stream: true }));
     }

@@ -80,18 +80,14 @@ export class ServerClient implements StoryClient {
   }
 
   private async receive(story: StreamedStory, body: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {
-    const events = readEvents(body);
-    for (;;) {
-      const { done, value } = await events.next().catch((error: unknown) => {
-        throw signal.aborted ? error : new ServerError(BROKEN);
-      });
-      if (done || signal.aborted) return;
-      if ("comment" in value) {
+    for await (const event of readEvents(body)) {
+      if (signal.aborted) return;
+      if ("comment" in event) {
         story.wait(performance.now());
         this.handlers.waiting();
         continue;
       }
-      const pieces = story.read(value.data, performance.now());
+      const pieces = story.read(event.data, performance.now());
       if (pieces.length > 0) this.handlers.pieces(pieces);
       if (story.isWhole) return;
     }

@@ -211,6 +211,20 @@ test("stop closes the connection, and reports the figures and nothing else", asy
   assert.deepEqual(told.slice(-2).map((what) => (what as unknown[])[0]), ["pieces", "figures"]);
 });
 
+test("an event that cannot be read closes the connection, so the server stops the story", { timeout: 10_000 }, async (t) => {
+  let closed: () => void = () => undefined;
+  const isClosed = new Promise<void>((resolve) => (closed = resolve));
+  const { client, until } = await connect(t, (_, response) => {
+    response.on("close", closed);
+    response.writeHead(200).write("data: {\n\n"); // and the story goes on
+  });
+  client.load("");
+  await until("ready");
+  client.write([{ text: "Once" }], SAMPLING, null);
+  assert.match(String((await until("failed"))[2]), /^The server sent something that this page cannot read\./);
+  await isClosed;
+});
+
 test("stop while a key is asked for ends the task", async (t) => {
   const { client, until, told } = await connect(t, events(), [], "right-key");
   client.load("");

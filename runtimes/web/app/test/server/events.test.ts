@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { BROKEN, ServerError } from "../../src/server/errors.ts";
 import { EventParser, readEvents, type StreamEvent } from "../../src/server/events.ts";
 
 const encoder = new TextEncoder();
@@ -122,4 +123,28 @@ test("a reader that stops cancels the body", async () => {
   for await (const _ of readEvents(body)) break;
   await new Promise((resolve) => setTimeout(resolve));
   assert.ok(cancelled);
+});
+
+test("a body that breaks is said, after the events that came before", async () => {
+  const parts = [encoder.encode("data: a\n\n")];
+  const body = new ReadableStream<Uint8Array>({
+    pull: (controller) => {
+      const part = parts.shift();
+      if (part) controller.enqueue(part);
+      else controller.error(new TypeError("network error"));
+    },
+  });
+  const found: StreamEvent[] = [];
+  const reading = async (): Promise<void> => {
+    for await (const event of readEvents(body)) found.push(event);
+  };
+  await assert.rejects(reading, (error) => error instanceof ServerError && error.message === BROKEN);
+  assert.deepEqual(found, [{ data: "a" }]);
+});
+
+test("an error of the caller is not one of the body", async () => {
+  const reading = async (): Promise<void> => {
+    for await (const _ of readEvents(bodyOf([encoder.encode("data: a\n\n")]))) throw new RangeError("of the caller");
+  };
+  await assert.rejects(reading, RangeError);
 });
