@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -182,6 +181,8 @@ class _Export:
 
     def write(self) -> Manifest:
         """Writes every file of the bundle, the manifest last."""
+        # Before the text is read. If it changes after that, the next export is not taken for the same one.
+        inputs = digest_of_inputs(self.settings, self.checkpoint.config_sha256, self.checkpoint.hashes, self.name)
         wanted = [name for name in VARIANTS if name in self.settings.variants]
         for path in self.paths.values():
             path.parent.mkdir(exist_ok=True)
@@ -210,7 +211,7 @@ class _Export:
                 path.parent.rmdir()
         if self.settings.executorch:
             self._executorch()
-        return self._describe(variants)
+        return self._describe(variants, inputs)
 
     def _check(self, name: str, kept_float: Sequence[str] = (), source: Path | None = None) -> Figures:
         # This process wrote the files, so it may load the files for PyTorch.
@@ -337,11 +338,10 @@ class _Export:
             f"executorch: largest logit difference {check_executorch(path, self.model):.1e}, the same greedy tokens"
         )
 
-    def _describe(self, variants: dict[str, VariantEntry]) -> Manifest:
+    def _describe(self, variants: dict[str, VariantEntry], inputs: str) -> Manifest:
         """Writes the other files of the bundle, and the manifest last."""
         folder, checkpoint = self.folder, self.checkpoint
-        for name in (RANKS_FILE, JSON_FILE):
-            shutil.copyfile(checkpoint.folder / name, folder / name)
+        checkpoint.tokenizer.save(folder, checkpoint.merges)
         preferred = sorted(variants, key=lambda name: VARIANTS[name].preference)
         wanted = default_variant(self.settings.target)
         default = wanted if wanted in variants else preferred[0]
@@ -355,7 +355,7 @@ class _Export:
             default=default,
             shape=self.config,
             checkpoint=MadeFrom(
-                sha256_of(checkpoint.folder / WEIGHTS_FILE),
+                checkpoint.hashes[WEIGHTS_FILE],
                 self.settings.untrained or checkpoint.record.get("untrained") is True,
                 source_of(checkpoint.record),
                 licence_of(checkpoint.record),
@@ -366,7 +366,7 @@ class _Export:
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
             chat=template_for(checkpoint.tokenizer.settings),
-            inputs=None if self.settings.untrained else digest_of_inputs(self.settings, checkpoint.folder, self.name),
+            inputs=None if self.settings.untrained else inputs,
             name=self.name,
         )
         (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -13,10 +14,11 @@ from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from slm.console.errors import SlmxError
-from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED, Kind, find_checkpoint, find_kind
+from slm.folder_kind import CHECKPOINT_LISTING, HASHED_FILES, PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.presets import DEFAULT_PRESET
 from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.storage.json_reader import as_plain_name, as_plain_text, is_plain_name, read_json
+from slm.storage.json_reader import Fields, as_plain_name, as_plain_text, parse_json, read_limited
+from slm.storage.listing import check_file
 
 MAX_CONFIG_BYTES = 2**20
 # Entries of `Manifest.versions` that are no packages.
@@ -93,24 +95,21 @@ def require_text_file(text: Path) -> None:
         raise SlmxError(f"{text}: {reason}; --text takes one file of stories, whose hash is recorded")
 
 
-def digest_of_inputs(settings: ExportSettings, checkpoint: Path, name: str | None) -> str:
+def digest_of_inputs(settings: ExportSettings, config_sha256: str, hashes: Mapping[str, str], name: str | None) -> str:
     """Returns a SHA-256 of all that decides what an export makes, except the versions of packages.
 
     Args:
-        settings: What to export.
-        checkpoint: The folder of the checkpoint, whose files are hashed.
+        settings: What to export. The text is hashed.
+        config_sha256: The SHA-256 of the `config.json` of the checkpoint.
+        hashes: The SHA-256 of each file in `HASHED_FILES`, by name.
         name: What the person calls the model; None for one that ships with slmx.
 
     Raises:
-        OSError: A file cannot be read.
+        OSError: The text cannot be read.
     """
-    listed = [
-        name for name in CHECKPOINT_LISTING.hashes(checkpoint) if is_plain_name(name) and (checkpoint / name).is_file()
-    ]
-    files = sorted((CHECKPOINT_LISTING.file, *listed))
     text = settings.eval_text
     inputs = {
-        "checkpoint": {name: sha256_of(checkpoint / name) for name in files},
+        "checkpoint": {CHECKPOINT_LISTING.file: config_sha256, **hashes},
         "variants": sorted(settings.variants),
         "target": settings.target,
         "int8_recipe": settings.int8_recipe,
@@ -135,15 +134,18 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
         if settings.eval_text is not None:
             require_text_file(settings.eval_text)
         checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or DEFAULT_PRESET))
-        stated = read_json(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
-        if not isinstance(stated, dict) or not is_plain_name(preset := str(stated.get("preset"))):
-            return None
+        config = read_limited(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
+        stated = Fields(parse_json(config))
+        preset, listed = stated.name("preset"), stated.object(CHECKPOINT_LISTING.key)
+        hashes = {name: listed.sha256(name) for name in HASHED_FILES}
         out = default_out(settings, preset)
         if not (out / MANIFEST_FILE).is_file() or settings.preset not in (None, preset):
             return None
         bundle = Bundle.open(out)
-        inputs = digest_of_inputs(settings, checkpoint, given_name(settings, out))
+        inputs = digest_of_inputs(settings, sha256_of_bytes(config), hashes, given_name(settings, out))
         if _same_versions(bundle.manifest) and bundle.manifest.inputs == inputs:
+            for name, digest in hashes.items():
+                check_file(checkpoint / name, digest, CHECKPOINT_LISTING.file)
             bundle.check_only_listed_files()
             return out
     return None

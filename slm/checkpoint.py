@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from slm.console.errors import SlmxError
-from slm.folder_kind import find_checkpoint
+from slm.folder_kind import HASHED_FILES, find_checkpoint
 from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of, sha256_of_bytes
@@ -24,7 +24,7 @@ from slm.storage.json_reader import Fields, parse_json, read_json, read_limited
 from slm.storage.listing import check_file
 from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.settings import TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
 FORMAT_VERSION = 1
@@ -32,7 +32,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"
 LARGEST_HALF = torch.finfo(torch.float16).max
-HASHED_FILES = (WEIGHTS_FILE, RANKS_FILE, JSON_FILE, RECORD_FILE)
 MAX_CONFIG_BYTES = 2**20
 # The record of a fine-tuned model contains the record of the model that it started from, and so on.
 MAX_RECORD_BYTES = 2**28
@@ -46,23 +45,22 @@ class Checkpoint:
     Attributes:
         folder: Where it was read from. The folder can change later, as the best checkpoint of a run does.
         config_sha256: The SHA-256 of the `config.json` that was read. It lists the hashes of the other files.
+        hashes: The SHA-256 of the other files that were read, by name.
         preset: Name of its shape. It is a plain name, so a folder can have it.
         model: The model, in float32.
         tokenizer: Its tokenizer.
+        merges: The tokenizer's merges in the order they were learned.
         record: The content of `training.json`.
     """
 
     folder: Path
     config_sha256: str
+    hashes: Mapping[str, str]
     preset: str
     model: GPT
     tokenizer: Tokenizer
+    merges: list[tuple[str, str]]
     record: dict[str, Any]
-
-    @property
-    def merges(self) -> list[tuple[str, str]]:
-        """The tokenizer's merges in the order they were learned."""
-        return load_merges(self.folder)
 
 
 def stored_type(model: GPT, dtype: torch.dtype) -> torch.dtype:
@@ -134,8 +132,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         The checkpoint. Its model is in float32 and in evaluation mode.
 
     Raises:
-        SlmxError: The path is of another kind, or a file is missing, altered, damaged or of a newer format. The
-            message names it.
+        SlmxError: The path is of another kind, a file is missing, altered, damaged or of a newer format, or another
+            checkpoint took the place of the folder meanwhile. The message names it.
     """
     folder = find_checkpoint(folder)
     config_sha256, preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
@@ -161,7 +159,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
             "copy the folder again"
         )
-    return Checkpoint(folder, config_sha256, preset, model.eval(), tokenizer, _read_record(folder / RECORD_FILE))
+    merges, record = load_merges(folder), _read_record(folder / RECORD_FILE)
+    if _read_config(folder / CONFIG_FILE)[0] != config_sha256:
+        raise SlmxError(f"{folder}: another checkpoint took its place while it was read; run the command again")
+    return Checkpoint(folder, config_sha256, hashes, preset, model.eval(), tokenizer, merges, record)
 
 
 def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:

@@ -22,6 +22,8 @@ MANIFEST = b"manifest.json"
 PRETRAINED = Path(__file__).parent / "pretrained"
 # Checkpoints of version 0.1.0 do not list the state of the optimizer.
 CHECKPOINT_LISTING = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
+# The files that every checkpoint has and lists.
+HASHED_FILES = ("model.safetensors", "tokenizer.tiktoken", "tokenizer.json", "training.json")
 
 
 class Kind(Enum):

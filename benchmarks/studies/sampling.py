@@ -228,7 +228,7 @@ def main(
 ) -> None:
     """Write with each setting, and print a table. The setting that is nearest to the true endings is first."""
     generator, scoring = Generator(Bundle.open(bundle_path(bundle))), load_checkpoint(scorer)
-    manifest, scorer_sha256 = generator.bundle.manifest, sha256_of(scoring.folder / WEIGHTS_FILE)
+    manifest, scorer_sha256 = generator.bundle.manifest, scoring.hashes[WEIGHTS_FILE]
     if manifest.checkpoint.sha256 == scorer_sha256:
         raise UsageError(f"{scorer}: the scorer has the weights of the model that writes; name another with --scorer")
     torch.set_num_threads(float_threads(scoring.model.config))

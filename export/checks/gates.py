@@ -27,7 +27,6 @@ from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import GPTConfig
-from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import as_plain_text
 from slm.untrained import untrained_checkpoint
 
@@ -189,13 +188,13 @@ def _float_model(bundle: Bundle, checkpoint: Path | None) -> tuple[GPT, str]:
     shipped = PRETRAINED / preset
     if checkpoint is None and shipped.is_dir():
         loaded = load_checkpoint(shipped)
-        if sha256_of(loaded.folder / WEIGHTS_FILE) == made_from.sha256:
+        if loaded.hashes[WEIGHTS_FILE] == made_from.sha256:
             return loaded.model, "the checkpoint that ships with slmx"
     if checkpoint is None:
         if "fp32" not in bundle.manifest.variants:
             raise SlmxError(f"{bundle.path}: no fp32 variant to compare with; name the model with --checkpoint DIR")
         return read_weights(bundle.model_file("fp32"), bundle.config), "the weights of its fp32 graph"
     loaded = load_checkpoint(checkpoint)
-    if sha256_of(loaded.folder / WEIGHTS_FILE) != made_from.sha256:
+    if loaded.hashes[WEIGHTS_FILE] != made_from.sha256:
         raise SlmxError(f"{bundle.path}: not made from {checkpoint}; name its own checkpoint, or none")
     return loaded.model, str(checkpoint)

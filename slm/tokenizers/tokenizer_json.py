@@ -46,10 +46,15 @@ def read_merges(model: Fields) -> list[tuple[str, str]]:
     pairs = []
     for number, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and part for part in pair):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_is_part, pair)):
             raise ValueError(f"merge {number} is not a pair of texts")
         pairs.append((pair[0], pair[1]))
     return pairs
+
+
+def _is_part(value: object) -> bool:
+    """Returns whether a value can be half of a merge: a text that UTF-8 can write, so one without lone surrogates."""
+    return isinstance(value, str) and value != "" and value.encode("utf-8", "ignore").decode("utf-8") == value
 
 
 def _byte_alphabet() -> dict[int, str]:

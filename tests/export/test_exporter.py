@@ -10,14 +10,21 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 
-from export.checks.float_model import FloatModel, eval_text
+import export.exporter
+from export.checks.float_model import EvalText, FloatModel, eval_text
+from export.formats.graph import read_weights
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import load_checkpoint, save_checkpoint
+from slm.folder_kind import CHECKPOINT_LISTING
+from slm.model import GPT
+from slm.storage.atomic import atomic_folder
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -156,6 +163,53 @@ def test_exports_of_one_checkpoint_are_the_same_bytes(slmx: Slmx, tiny_checkpoin
         Path(out).parent.mkdir()
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--out", out).code == 0
     assert bundles.snapshot(Path("one")) == bundles.snapshot(Path("two"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_best_checkpoint_of_a_run_may_be_exchanged_during_the_export(
+    slmx: Slmx, tiny_checkpoint: Path, stories: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle is that of the weights that were read, and names no others."""
+    best, first = bundles.copy_of(tiny_checkpoint, tmp_path / "run" / "best"), load_checkpoint(tiny_checkpoint)
+    kept = bundles.copy_of(best, tmp_path / "kept")
+    others, merges = train_tokenizer(stories[:50], 400)
+    better = bundles.random_model(first.model.config)
+
+    def exchanged(model: GPT, tokenizer: Tokenizer, path: Path | None) -> EvalText:
+        with atomic_folder(best, CHECKPOINT_LISTING, replace=True) as folder:
+            save_checkpoint(folder, "nano", better, others, merges, {"licence": "another"})
+        return eval_text(model, tokenizer, path)
+
+    monkeypatch.setattr(export.exporter, "eval_text", exchanged)
+    assert slmx("export", "--checkpoint", best, "--out", "b").code == 0
+    bundle = Bundle.open(Path("b"))
+    assert bundle.manifest.checkpoint.sha256 == sha256_of(kept / "model.safetensors")
+    assert bundle.manifest.checkpoint.licence == first.record["licence"]
+    for name in ("tokenizer.json", "tokenizer.tiktoken"):
+        assert (Path("b") / name).read_bytes() == (kept / name).read_bytes()
+    weights = read_weights(bundle.model_file("fp32"), bundle.config).state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in first.model.state_dict().items())
+    assert "not empty" in slmx.refuses("export", "--checkpoint", best, "--out", "b")
+    assert "not made from" in slmx.refuses("verify", "b", "--quality", "--checkpoint", best)
+    assert slmx("verify", "b", "--quality", "--checkpoint", kept).code == 0
+
+
+@pytest.mark.usefixtures("quick", "ready_graph")
+def test_a_text_that_changes_during_the_export_is_another_text(
+    slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("s.txt")
+    text.write_bytes(corpus_file.read_bytes())
+
+    def changed(model: GPT, tokenizer: Tokenizer, path: Path | None) -> EvalText:
+        read = eval_text(model, tokenizer, path)
+        text.write_bytes(corpus_file.read_bytes() * 2)
+        return read
+
+    monkeypatch.setattr(export.exporter, "eval_text", changed)
+    command = ("export", "--checkpoint", tiny_checkpoint, "--out", "b", "--text", text)
+    assert slmx(*command).code == 0
+    assert "not empty" in slmx.refuses(*command)
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")

@@ -100,18 +100,21 @@ def test_other_inputs_and_other_versions_ask_for_force(
     assert "training.json" in slmx.refuses(*made), "the checkpoint itself is damaged now"
 
 
-def test_only_files_of_the_checkpoint_are_hashed(checkpoint: Path) -> None:
+def test_only_files_of_the_checkpoint_are_read(made: tuple[str, ...], checkpoint: Path) -> None:
     """A listing may name anything. Some of it would never end."""
-    settings = ExportSettings(None, checkpoint=checkpoint)
-    before = digest_of_inputs(settings, checkpoint, None)
+    settings = ExportSettings(None, checkpoint=checkpoint, variants=("fp32", "int8"))
+    assert bundle_up_to_date(settings) == Path("bundles", "mine")
     config = checkpoint / "config.json"
-    values = json.loads(config.read_text("utf-8"))
+    stated = config.read_bytes()
+    values = json.loads(stated)
     os.mkfifo(checkpoint / "pipe")
     odd = dict.fromkeys(("/dev/zero", "../../../../../../dev/zero", "pipe", "gone", "."), "0" * 64)
     config.write_text(json.dumps(values | {"sha256": values["sha256"] | odd}), "utf-8")
-    after = digest_of_inputs(settings, checkpoint, None)
-    config.write_text(json.dumps(values), "utf-8")
-    assert after != before, "the listing itself is another one"
+    assert bundle_up_to_date(settings) is None, "the listing itself is another one"
+    config.write_bytes(stated)
+    assert bundle_up_to_date(settings) == Path("bundles", "mine")
+    (checkpoint / "pipe").replace(checkpoint / "model.safetensors")
+    assert bundle_up_to_date(settings) is None
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"preset": "nano", "preset": "micro"}', b"\xff"])
@@ -150,7 +153,7 @@ def test_an_own_model_has_the_name_of_its_bundle_and_a_shipped_one_that_of_its_p
     assert given_name(own, Path("bundles", "\x1b[31m")) == "?[31m"
     assert given_name(shipped, Path("bundles", "everything")) is None
     assert given_name(ExportSettings(None, checkpoint=Path("nano")), Path("bundles", "everything")) is None
-    assert digest_of_inputs(own, checkpoint, "a") != digest_of_inputs(own, checkpoint, "b")
+    assert digest_of_inputs(own, "0" * 64, {}, "a") != digest_of_inputs(own, "0" * 64, {}, "b")
 
 
 def test_the_name_of_an_own_model_is_shown_everywhere(slmx: Slmx, made: tuple[str, ...]) -> None:

@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
+import slm.checkpoint
 import slm.storage.listing
-from slm.checkpoint import CONFIG_FILE, HASHED_FILES, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, read_tensors, save_checkpoint
 from slm.console.errors import SlmxError
-from slm.folder_kind import PRETRAINED, find_checkpoint
+from slm.folder_kind import HASHED_FILES, PRETRAINED, find_checkpoint
+from slm.model import GPT
 from slm.presets import as_architecture, get_preset
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
@@ -48,6 +50,8 @@ def test_saved_and_loaded_is_the_same(tiny_checkpoint: Path, tmp_path: Path) -> 
     assert second.model.config == first.model.config
     assert second.tokenizer == first.tokenizer
     assert second.record == first.record
+    assert second.merges == first.merges
+    assert second.hashes == {name: sha256_of(tmp_path / name) for name in HASHED_FILES}
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
     assert {path.name for path in tmp_path.iterdir()} == {CONFIG_FILE, *HASHED_FILES}
@@ -85,6 +89,32 @@ def test_every_file_missing_truncated_or_altered_is_named(name: str, copy: Path)
     with pytest.raises(SlmxError, match=r"missing, but config\.json lists it") as caught:
         load_checkpoint(copy)
     assert str(copy / name) in str(caught.value)
+
+
+def test_a_checkpoint_that_another_one_replaces_while_it_is_read_is_refused(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hashes of the one would be listed for the weights of the other."""
+    best, first = tmp_path / "best", load_checkpoint(tiny_checkpoint)
+    shutil.copytree(tiny_checkpoint, best)
+
+    def exchanged(path: Path) -> dict[str, torch.Tensor]:
+        save_checkpoint(best, "nano", GPT(first.model.config), first.tokenizer, first.merges, {})
+        return read_tensors(path)
+
+    monkeypatch.setattr(slm.checkpoint, "read_tensors", exchanged)
+    with pytest.raises(SlmxError) as caught:
+        load_checkpoint(best)
+    assert str(caught.value) == f"{best}: another checkpoint took its place while it was read; run the command again"
+
+
+@pytest.mark.parametrize("part", ["\ud800", ""])
+def test_merges_that_no_file_can_hold_are_refused(part: str, copy: Path) -> None:
+    content = json.loads((copy / JSON_FILE).read_text("utf-8"))
+    content["model"]["merges"][0] = ["a", part]
+    swap(copy, JSON_FILE, json.dumps(content).encode())
+    with pytest.raises(SlmxError, match=r"tokenizer\.json: cannot read the merges \(merge 0 is not a pair of texts\)"):
+        load_checkpoint(copy)
 
 
 @pytest.mark.parametrize("name", HASHED_FILES)
@@ -287,7 +317,7 @@ def test_hostile_json_is_one_line(name: str, content: bytes, copy: Path) -> None
     else:
         swap(copy, name, content)
     with pytest.raises(SlmxError) as caught:
-        load_checkpoint(copy).merges  # noqa: B018  # the merges are read when they are asked for
+        load_checkpoint(copy)
     assert str(caught.value).startswith(f"{copy / name}: ")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
