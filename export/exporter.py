@@ -58,6 +58,7 @@ from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 from slm.untrained import untrained_checkpoint
 
+CARD_FILE = "README.md"
 # The manifest's description of each file that is not a variant.
 DESCRIPTIONS = {
     "config.json": "shape, for Hugging Face transformers",
@@ -66,7 +67,7 @@ DESCRIPTIONS = {
     "genai_config.json": "graph description, for onnxruntime-genai",
     JSON_FILE: "tokenizer, for Hugging Face tokenizers",
     RANKS_FILE: "tokenizer ranks, for tiktoken",
-    "README.md": "model card",
+    CARD_FILE: "model card",
     EXECUTORCH_FILE: "float32 program with KV cache, for executorch on phones",
     VARIANTS["mobile"].file.removesuffix(".ort") + OPERATORS_SUFFIX: "operators that a minimal build must include",
 }
@@ -246,7 +247,7 @@ class _Export:
             self.log(f"int8: needs {increase:.1%} more bits per byte, too many")
             if self.settings.int8_exclude != AUTO:
                 raise SlmxError(self._int8_refusal(increase, limit))
-            exclusion = exclude_auto(self.float_model, fp32, path, recipe, limit, self.log)
+            exclusion = exclude_auto(self.float_model, fp32, path, recipe, increase, limit, self.log)
             kept |= set(exclusion.names)
             figures = self._check("int8", sorted(kept))
             self.log(
@@ -277,7 +278,8 @@ class _Export:
             )
         alone = increases_alone(self.float_model, self.paths["fp32"], self.recipe)
         worst = [f"{name} ({alone[name]:+.1%} alone)" for name in list(alone)[:3]]
-        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit, RECIPE_NAMES)
+        others = [name for name in RECIPE_NAMES if name != self.recipe.name]
+        passing = recipes_that_pass(self.float_model, self.paths["fp32"], limit, others)
         ways = [f"--int8-recipe {' or '.join(passing)}"] if passing else []
         return (
             f"{why}; what hurts most: {', '.join(worst)}; try {' or '.join([*ways, '--int8-exclude auto'])}; "
@@ -369,8 +371,9 @@ class _Export:
             inputs=None if self.settings.untrained else inputs,
             name=self.name,
         )
-        (folder / "README.md").write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")
-        manifest = replace(manifest, files=_list_files(folder))
+        (folder / CARD_FILE).write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")
+        files = {**manifest.files, CARD_FILE: _file_entry(folder, CARD_FILE)}
+        manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest
 
@@ -380,8 +383,9 @@ def _settings(recipe: Int8Recipe) -> dict[str, bool | int | str]:
 
 
 def _list_files(folder: Path) -> dict[str, FileEntry]:
+    return {name: _file_entry(folder, name) for name in FolderStore(folder).names()}
+
+
+def _file_entry(folder: Path, name: str) -> FileEntry:
     described = DESCRIPTIONS | {variant.file: variant.what for variant in VARIANTS.values()}
-    return {
-        name: FileEntry(described[name], (folder / name).stat().st_size, sha256_of(folder / name))
-        for name in FolderStore(folder).names()
-    }
+    return FileEntry(described[name], (folder / name).stat().st_size, sha256_of(folder / name))

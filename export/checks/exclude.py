@@ -57,15 +57,22 @@ def recipes_that_pass(float_model: FloatModel, fp32: Path, limit: float, names: 
 
 
 def exclude_auto(
-    float_model: FloatModel, fp32: Path, target: Path, recipe: Int8Recipe, limit: float, log: Log
+    float_model: FloatModel,
+    fp32: Path,
+    target: Path,
+    recipe: Int8Recipe,
+    increase_without: float,
+    limit: float,
+    log: Log,
 ) -> Exclusion:
-    """Writes an int8 graph that stays within a limit with as few matrices in float as possible, the worst ones first.
+    """Replaces an int8 graph by one that stays within a limit with as few matrices in float as possible, worst first.
 
     Args:
         float_model: The model and the text to compare on.
         fp32: The float32 graph; a working file is written beside it and removed.
-        target: Where the int8 graph is written.
+        target: The graph with every matrix in int8, which is replaced.
         recipe: How to quantize.
+        increase_without: The relative rise in bits per byte of that graph.
         limit: The largest relative rise in bits per byte that is allowed.
         log: Called with one line for each number of matrices that is tried.
 
@@ -75,10 +82,8 @@ def exclude_auto(
     Raises:
         SlmxError: The limit is not reached even with all matrices but one in float.
     """
-    whole = fp32.with_name("whole.onnx")
-    quantize_int8(fp32, whole, recipe)
+    whole = target.replace(fp32.with_name("whole.onnx"))
     names = list(increases_alone(float_model, fp32, recipe))
-    bpb_increase_without = float_model.compare(whole).worst_bpb_increase
     for count in range(1, len(names)):
         quantize_int8(fp32, target, recipe, only=set(names[count:]))
         increase = float_model.compare(target).worst_bpb_increase
@@ -93,7 +98,7 @@ def exclude_auto(
     ratio = _step_time_ratio(target, whole, float_model)
     added = target.stat().st_size - whole.stat().st_size
     whole.unlink()
-    return Exclusion(tuple(names[:count]), bpb_increase_without, added, ratio)
+    return Exclusion(tuple(names[:count]), increase_without, added, ratio)
 
 
 def _step_time_ratio(one: Path, other: Path, float_model: FloatModel) -> float:

@@ -151,6 +151,23 @@ def test_without_fp32_only_int8_is_in_the_bundle(slmx: Slmx, tiny_checkpoint: Pa
 
 
 @pytest.mark.usefixtures("quick", "ready_graph")
+def test_each_file_is_hashed_once_for_the_manifest(
+    slmx: Slmx, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[str] = []
+
+    def noted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr(export.exporter, "sha256_of", noted)
+    assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b").code == 0
+    manifest = manifest_of(Path("b"))
+    assert sorted(hashed) == sorted(Path(name).name for name in manifest.files)
+    assert list(manifest.files) == sorted(manifest.files)
+
+
+@pytest.mark.usefixtures("quick", "ready_graph")
 def test_without_int8_only_fp32_is_in_the_bundle(slmx: Slmx, tiny_checkpoint: Path) -> None:
     assert slmx("export", "--checkpoint", tiny_checkpoint, "--out", "b").code == 0
     assert list(manifest_of(Path("b")).variants) == ["fp32"]

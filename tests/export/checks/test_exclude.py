@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from export import exporter
+from export.checks import exclude
 from export.formats.graph import matrix_names
+from export.formats.quantize import quantize_int8
+from export.formats.recipes import Int8Recipe
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
@@ -44,14 +47,33 @@ def outlier(tiny_checkpoint: Path) -> Path:
     return folder
 
 
-def test_the_refusal_names_it_and_the_way_out(slmx: Slmx, outlier: Path) -> None:
+@pytest.fixture
+def quantized(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, frozenset[str]]]:
+    """What was quantized so far: the recipe, and the matrices."""
+    calls: list[tuple[str, frozenset[str]]] = []
+
+    def noted(source: Path, target: Path, recipe: Int8Recipe, only: set[str] | None = None) -> None:
+        calls.append((recipe.name, frozenset(MATRICES if only is None else only)))
+        quantize_int8(source, target, recipe, only)
+
+    for module in (exporter, exclude):
+        monkeypatch.setattr(module, "quantize_int8", noted)
+    return calls
+
+
+def test_the_refusal_names_it_and_the_way_out(
+    slmx: Slmx, outlier: Path, quantized: list[tuple[str, frozenset[str]]]
+) -> None:
     line = slmx.refuses("export", "--checkpoint", outlier, "--int8")
     assert f"what hurts most: {CULPRIT} (" in line
     assert "--int8-exclude auto; nothing was published" in line
+    assert [recipe for recipe, names in quantized if names == set(MATRICES)] == ["u8-tensor", "u8-channel"]
     assert not Path("bundles").exists()
 
 
-def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlier: Path) -> None:
+def test_auto_leaves_just_that_one_in_float_and_says_the_cost(
+    slmx: Slmx, outlier: Path, quantized: list[tuple[str, frozenset[str]]]
+) -> None:
     ran = slmx("export", "--checkpoint", outlier, "--int8", "--int8-exclude", "auto", "--out", "b")
     assert ran.code == 0
     entry = Bundle.open(Path("b")).manifest.variants["int8"]
@@ -62,6 +84,7 @@ def test_auto_leaves_just_that_one_in_float_and_says_the_cost(slmx: Slmx, outlie
     assert quality.decode is not None
     assert limit is not None
     assert entry.kept_float == exclusion.names == (CULPRIT,)
+    assert len(set(quantized)) == len(quantized)
     assert exclusion.bpb_increase_without > limit >= quality.decode.bpb_increase
     # 128 x 32 weights of four bytes instead of one.
     assert exclusion.bytes_added == pytest.approx(3 * 128 * 32, abs=1000)
