@@ -20,6 +20,7 @@ import torch
 import export.checks.gates
 import export.exporter
 from export.checks.float_model import FloatModel
+from export.checks.greedy import greedy_tokens
 from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.exporter import export_bundle
 from export.formats.fused import export_onnx
@@ -31,7 +32,7 @@ from runtimes.engine.session import Session
 from slm.checkpoint import CONFIG_FILE
 from slm.cli import main
 from slm.folder_kind import PRETRAINED
-from slm.model import GPT
+from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig, get_preset
 from slm.storage.hashing import sha256_of
 from tests.error_lines import said
@@ -61,7 +62,10 @@ def brief_checks() -> Iterator[None]:
 def onnx_parity(model: GPT, path: Path) -> float:
     """Returns the largest logit difference between an fp32 graph and PyTorch; infinite if greedy tokens differ."""
     forward = open_forward("fp32", path, model.config)
-    same = same_greedy_tokens(model, "fp32", path)
+    session = Session.open(path, model.config)
+    same = same_greedy_tokens(
+        model.config, functools.partial(greedy_tokens, session), functools.partial(generate_greedy, model)
+    )
     return parity(model, forward, chunked_batches=False) if same else float("inf")
 
 

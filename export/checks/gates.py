@@ -5,16 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from export.checks.float_model import FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
 from export.checks.parity import open_forward, parity, same_greedy_tokens
+from export.checks.torch_session import open_session
 from export.formats.graph import read_weights
 from runtimes.bundle.figures import Figures
 from runtimes.bundle.manifest import JudgedOn, plain
@@ -25,8 +25,7 @@ from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
-from slm.model import GPT
-from slm.presets import GPTConfig
+from slm.model import GPT, generate_greedy
 from slm.storage.json_reader import as_plain_text
 from slm.untrained import untrained_checkpoint
 
@@ -64,24 +63,18 @@ def check_variant(
     if gate.parity is not None:
         forward = open_forward(name, file, model.config, trusted=trusted)
         difference = parity(model, forward, chunked_batches=not VARIANTS[name].shared_cache)
-        same = same_greedy_tokens(model, name, file, trusted=trusted)
+        session = open_session(name, file, model.config, trusted=trusted)
+        same = same_greedy_tokens(model.config, partial(greedy_tokens, session), partial(generate_greedy, model))
     if name == "fp32":
         bits = float_model.compare(file, decode=False).windows.bits_per_byte
     if gate.bpb_increase is not None:
         quality = float_model.compare(file, gate.decode)
     if source is not None:
-        same = _agree(file, source, model.config)
+        ours, theirs = (partial(greedy_tokens, Session.open(each, model.config)) for each in (file, source))
+        same = same_greedy_tokens(model.config, ours, theirs)
     if variant.is_onnx:
         operators = check_operators(name, file, model.config, kept_float)
     return Figures(difference, same, bits, quality, operators)
-
-
-def _agree(one: Path | bytes, other: Path | bytes, config: GPTConfig) -> bool:
-    prompt = np.random.default_rng(1).integers(0, config.vocab_size, min(8, config.block_size // 2)).tolist()
-    count = config.block_size - len(prompt)
-    return greedy_tokens(Session.open(one, config), prompt, count) == greedy_tokens(
-        Session.open(other, config), prompt, count
-    )
 
 
 def failures(name: str, figures: Figures) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.checks.greedy import greedy_tokens
-from export.checks.torch_session import Forward, empty_past, load_forward, open_session
+from export.checks.torch_session import Forward, empty_past, load_forward
 from runtimes.bundle.shape import cache_names
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.cache import open_onnx
-from slm.model import GPT, KVCache, generate_greedy
+from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
 
 LogitArray = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+# Continues a prompt by a number of ids.
+Continue = Callable[[list[int], int], list[int]]
 GREEDY_TOKENS = 48
 COMMON_LOGIT = 10.0  # logits of story models hardly exceed it; those of larger models reach several times as much
 # The `rounding` of ordinary models is smaller. Weights that are much larger than those of trained models make attention
@@ -130,15 +131,9 @@ def parity(model: GPT, forward: Forward, chunked_batches: bool) -> float:
     return worst / max(1.0, rounding(model) / COMMON_ROUNDING) if worst > COMMON_ROUNDING else worst
 
 
-def same_greedy_tokens(model: GPT, variant: str, file: Path | bytes, *, trusted: bool = False) -> bool:
-    """Returns whether a session of a variant continues a random prompt with the same ids as PyTorch.
-
-    Raises:
-        SlmxError: The file is a TorchScript or .pt2 file that is not trusted, or it cannot be opened.
-    """
-    config = model.config
+def same_greedy_tokens(config: GPTConfig, one: Continue, other: Continue) -> bool:
+    """Returns whether two forms of a model continue a random prompt with the same ids, at most `GREEDY_TOKENS`."""
     random = torch.Generator().manual_seed(1)
     prompt = torch.randint(config.vocab_size, (min(8, config.block_size // 2),), generator=random).tolist()
     count = min(GREEDY_TOKENS, config.block_size - len(prompt))
-    session = open_session(variant, file, config, trusted=trusted)
-    return greedy_tokens(session, prompt, count) == generate_greedy(model, prompt, count)
+    return one(prompt, count) == other(prompt, count)

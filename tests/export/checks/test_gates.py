@@ -14,8 +14,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from export.checks import gates
+from export.checks.float_model import FloatModel, eval_text
 from export.checks.gates import failures
+from export.checks.greedy import greedy_tokens
 from export.checks.operators import check_operators
+from export.checks.parity import GREEDY_TOKENS
+from export.formats.fused import export_onnx
 from export.formats.graph import matrix_names, read_weights
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPES
@@ -23,6 +28,7 @@ from runtimes.bundle.figures import Comparison, Fidelity, Figures
 from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
+from runtimes.engine.session import Session
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
@@ -169,6 +175,32 @@ def test_int8_that_lost_too_much_fails(slmx: Slmx, small: Path, tmp_path: Path) 
     assert ran.code == 1
     (line,) = [row for row in ran.stdout.splitlines() if row.startswith("int8: FAILED")]
     assert "more bits per byte (limit 1.0%)" in line
+
+
+def test_mobile_is_compared_with_its_source_over_as_few_tokens_as_fp32_with_pytorch(
+    whole: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over the whole of a long context, two sessions would take hours."""
+    bundle, loaded, written = Bundle.open(whole), load_checkpoint(tiny_checkpoint), list[int]()
+
+    def noted(session: Session, prompt: list[int], max_tokens: int) -> list[int]:
+        written.append(max_tokens)
+        return greedy_tokens(session, prompt, max_tokens)
+
+    monkeypatch.setattr(gates, "greedy_tokens", noted)
+    text = eval_text(loaded.model, loaded.tokenizer, None)
+    float_model = FloatModel(loaded.model, text, bundles.CHECKED_TOKENS)
+    mobile, fp32 = (bundle.model_file(name) for name in ("mobile", "fp32"))
+
+    def same(source: bytes | Path) -> bool | None:
+        found = gates.check_variant("mobile", mobile, float_model, trusted=False, kept_float=(), source=source)
+        return found.same_greedy_tokens
+
+    assert same(bundle.model_file("int8")) is True
+    export_onnx(bundles.random_model(bundle.config), whole / "other.onnx")
+    assert same(whole / "other.onnx") is False
+    gates.check_variant("fp32", fp32, float_model, trusted=False, kept_float=(), source=None)
+    assert written == [GREEDY_TOKENS] * 5
 
 
 @pytest.mark.parametrize("variant", ["portable", "torchscript", "pt2"])
