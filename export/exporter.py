@@ -53,7 +53,7 @@ from slm.presets import DEFAULT_PRESET, get_preset
 from slm.provenance import licence_of, source_of
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import as_plain_text, is_plain_name
+from slm.storage.json_reader import as_plain_text
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 from slm.untrained import untrained_checkpoint
@@ -110,11 +110,6 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         check_finite(checkpoint.model, str(checkpoint.folder))
         if (line := denormals_line(checkpoint.model.state_dict())) is not None:
             log(line)
-        if not is_plain_name(checkpoint.preset):
-            raise SlmxError(
-                f"{checkpoint.folder}: its preset {checkpoint.preset[:80]!a} is not a plain name, and would name "
-                "folders; train or import it again"
-            )
         if settings.preset is not None and checkpoint.preset != settings.preset:
             raise SlmxError(
                 f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"

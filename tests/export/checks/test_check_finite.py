@@ -44,8 +44,6 @@ def test_a_weight_that_is_no_number_is_named_before_any_work(
     assert ran.stderr.startswith(f"slmx: {where}: '{name}' holds NaN or infinity; ")
     assert ran.stderr.count("\n") == 1
     assert not Path("b").exists()
-    with pytest.raises(SlmxError, match=f"a model: the tensor {name} holds NaN or infinity; "):
-        check_finite(checkpoint.model, "a model")
 
 
 @pytest.mark.parametrize("token", [0, -1])
