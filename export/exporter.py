@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +54,6 @@ from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import as_plain_text
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
-from slm.untrained import untrained_checkpoint
 
 CARD_FILE = "README.md"
 # The manifest's description of each file that is not a variant.
@@ -90,7 +87,7 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
         SlmxError: The checkpoint cannot be used, the folder cannot be replaced, the disk is full, or a variant does not
             pass its gate. The earlier content of the folder is kept.
     """
-    if settings.preset is not None and (settings.checkpoint is None or settings.untrained):
+    if settings.preset is not None and settings.checkpoint is None:
         get_preset(settings.preset)
     default_variant(settings.target)
     get_recipe(settings.int8_recipe)
@@ -103,31 +100,25 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
             raise UsageError("--int8-recipe is about int8: add --int8")
     if settings.eval_text is not None:
         require_text_file(settings.eval_text)
-    with ExitStack() as stack:
-        checkpoint = _load(settings, stack)
-        if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:
-            log(f"checkpoint: {checkpoint.folder}")
-        check_finite(checkpoint.model, str(checkpoint.folder))
-        if (line := denormals_line(checkpoint.model.state_dict())) is not None:
-            log(line)
-        if settings.preset is not None and checkpoint.preset != settings.preset:
-            raise SlmxError(
-                f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
-            )
-        out = default_out(settings, checkpoint.preset)
-        check_outside(out)
-        folder = stack.enter_context(atomic_folder(out, BUNDLE_LISTING, replace=settings.force))
+    checkpoint = _load(settings)
+    if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:
+        log(f"checkpoint: {checkpoint.folder}")
+    check_finite(checkpoint.model, str(checkpoint.folder))
+    if (line := denormals_line(checkpoint.model.state_dict())) is not None:
+        log(line)
+    if settings.preset is not None and checkpoint.preset != settings.preset:
+        raise SlmxError(
+            f"{checkpoint.folder}: a checkpoint of {checkpoint.preset}, not {settings.preset}; change --preset"
+        )
+    out = default_out(settings, checkpoint.preset)
+    check_outside(out)
+    with atomic_folder(out, BUNDLE_LISTING, replace=settings.force) as folder:
         manifest = _Export(folder, checkpoint, settings, given_name(settings, out), log).write()
         Bundle.open(folder).check_listed_files()
     return out, manifest
 
 
-def _load(settings: ExportSettings, stack: ExitStack) -> Checkpoint:
-    if settings.untrained:
-        if settings.checkpoint is not None:
-            raise UsageError("random weights and a checkpoint exclude each other: drop one")
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return load_checkpoint(untrained_checkpoint(settings.preset or DEFAULT_PRESET, work))
+def _load(settings: ExportSettings) -> Checkpoint:
     if settings.checkpoint is not None:
         return load_checkpoint(settings.checkpoint)
     preset = settings.preset or DEFAULT_PRESET
@@ -353,7 +344,7 @@ class _Export:
             shape=self.config,
             checkpoint=MadeFrom(
                 checkpoint.hashes[WEIGHTS_FILE],
-                self.settings.untrained or checkpoint.record.get("untrained") is True,
+                checkpoint.record.get("untrained") is True,
                 source_of(checkpoint.record),
                 licence_of(checkpoint.record),
             ),
@@ -363,7 +354,7 @@ class _Export:
             files=_list_files(folder),
             tokenizer=checkpoint.tokenizer.settings,
             chat=template_for(checkpoint.tokenizer.settings),
-            inputs=None if self.settings.untrained else inputs,
+            inputs=inputs,
             name=self.name,
         )
         (folder / CARD_FILE).write_text(model_card(manifest, checkpoint.record), "utf-8", newline="\n")

@@ -37,7 +37,6 @@ class ExportSettings:
         target: The kind of machine that the bundle is for.
         int8_recipe: How to quantize.
         int8_exclude: Matrices to leave in float, or ("auto",) to search for them.
-        untrained: Whether to export random weights, which needs no checkpoint.
         executorch: Whether to add a program for executorch, which slmx itself does not run.
         eval_text: A file of stories to compare on; None samples stories from the model.
         force: Whether a bundle in `out` may be replaced.
@@ -50,7 +49,6 @@ class ExportSettings:
     target: str = "any"
     int8_recipe: str = DEFAULT_RECIPE
     int8_exclude: tuple[str, ...] = ()
-    untrained: bool = False
     executorch: bool = False
     eval_text: Path | None = None
     force: bool = False
@@ -128,7 +126,7 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
     Returns:
         Its folder; None if the export has something to do, or would fail.
     """
-    if settings.untrained or settings.force:
+    if settings.force:
         return None
     with suppress(SlmxError, OSError, ValueError):
         if settings.eval_text is not None:

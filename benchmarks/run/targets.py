@@ -136,9 +136,8 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
         settings = ExportSettings(
             preset,
             home / "bundle",
-            shipped if trained else None,
+            folder,
             tuple(name for name in VARIANTS if name in wanted | held),
-            untrained=not trained,
             force=True,
         )
         export_bundle(settings, lambda line: log(f"{preset}: {line}"))

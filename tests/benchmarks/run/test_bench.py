@@ -18,9 +18,10 @@ from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
 from benchmarks.run.runners import Job, open_runner
 from benchmarks.run.targets import target_of_bundle, target_of_preset
+from runtimes.bundle.manifest import MadeFrom
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.checkpoint import load_checkpoint
+from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
@@ -189,8 +190,13 @@ def test_a_preset_is_exported_once_with_random_weights(
         first = Bench(settings, meter)
         first.run()
     assert "tiny: fp32: exporting the graph" in capfd.readouterr().err
-    target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", log=pytest.fail)
+    target = target_of_preset("tiny", ["fp32"], tmp_path / "out" / "work", log=pytest.fail)
+    made_from = target.bundle.manifest.checkpoint
+    assert made_from == MadeFrom(target.checkpoint.hashes[WEIGHTS_FILE], untrained=True)
+    assert target.bundle.manifest.inputs is not None
     report = first.report()
+    assert list(report.models) == ["tiny"]
+    assert {result.case.preset for result in report.results} == {"tiny"}
     assert not report.models["tiny"].trained
     assert {result.status for result in report.results} == {MEASURED, SKIPPED}
     assert {result.bpb_increase for result in report.results} == {None}
