@@ -98,7 +98,7 @@ def test_a_truncated_or_altered_checkpoint_names_the_file(
     path = spoilt_checkpoint / name
     path.write_bytes(damage(path.read_bytes()))
     line = slmx.refuses_unchanged("export", "--checkpoint", spoilt_checkpoint)
-    assert line == f"{path}: truncated or altered (SHA-256 differs); copy the folder again"
+    assert line == f"{path}: truncated or altered (SHA-256 differs); copy the folder again, whole"
 
 
 def test_a_checkpoint_without_one_of_its_files_names_it(slmx: Slmx, spoilt_checkpoint: Path) -> None:

@@ -68,7 +68,7 @@ def test_an_altered_tokenizer_is_refused(
 ) -> None:
     damage(folder / file)
     said = refused(folder, corpus_file, hf_folder)
-    assert said == f"{folder / file}: truncated or altered (SHA-256 differs); copy the folder again"
+    assert said == f"{folder / file}: truncated or altered (SHA-256 differs); copy the folder again, whole"
 
 
 @pytest.mark.slow
