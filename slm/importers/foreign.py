@@ -30,6 +30,9 @@ from slm.storage.atomic import atomic_folder
 from slm.tokenizers.byte_level import missing_bytes
 from slm.tokenizers.tokenizer import Tokenizer
 
+# More rows than padding adds: the tokenizer is that of another model if more rows and a larger share have no token.
+MOST_UNUSED_ROWS, MOST_UNUSED_SHARE = 1000, 0.02
+
 
 @dataclass(frozen=True)
 class ForeignModel:
@@ -88,10 +91,16 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
             f"{foreign.where}: the tokenizer has the id {max(tokenizer.rows)}, the token table only "
             f"{config.vocab_size} rows; use the tokenizer of this model"
         )
+    unused = config.vocab_size - len(tokenizer.rows) - len(tokenizer.left_out)
+    if unused > max(MOST_UNUSED_ROWS, MOST_UNUSED_SHARE * config.vocab_size):
+        raise SlmxError(
+            f"{foreign.where}: the tokenizer has {tokenizer.tokenizer.vocab_size:,} tokens, the token table "
+            f"{config.vocab_size:,} rows, so it is not the tokenizer of this model; use the one that the model was "
+            "trained with"
+        )
     for name in (WTE, HEAD):
         if name in state:
             state[name] = state[name][tokenizer.rows]
-    unused = config.vocab_size - len(tokenizer.rows) - len(tokenizer.left_out)
     imported = {"model_type": foreign.kind, **foreign.record}
     if foreign.moved_to is not None:
         imported["vocabulary"] = _move(state, tokenizer.tokenizer, foreign.moved_to.tokenizer, log)

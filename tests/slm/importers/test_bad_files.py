@@ -59,7 +59,7 @@ def test_a_pipe_is_not_waited_for(slmx: Slmx, tokenizer: HFTokenizer, tiny_check
     os.mkfifo("pipe.gguf")
     for flags in ((), ("--tokenizer", tiny_checkpoint)):
         assert refused(slmx, Path("pipe.gguf"), *flags).startswith("pipe.gguf: not a regular file; ")
-    model = models.gpt2(2000)
+    model = models.gpt2(500)
     torch.save({"model": as_nanogpt(model), "model_args": ARGS}, "model.pt")
     assert refused(slmx, Path("model.pt"), "--tokenizer", "pipe.gguf").startswith("pipe.gguf: not a regular file; ")
     assert refused(slmx, Path("model.pt"), "--shape", "pipe.gguf", "--tokenizer", tiny_checkpoint).startswith(
@@ -83,7 +83,7 @@ def test_a_zip_that_is_no_model_is_named_before_a_tokenizer_is_asked_for(slmx: S
 
 
 def test_the_advice_about_a_pickle_works(slmx: Slmx, tokenizer: HFTokenizer, tiny_checkpoint: Path) -> None:
-    model = models.gpt2(2000)
+    model = models.gpt2(500)
     torch.save({"model": as_nanogpt(model), "model_args": ARGS, "trick": Payload()}, "c.pt")
     line = refused(slmx, Path("c.pt"), "--tokenizer", tiny_checkpoint)
     command = line.split("this writes a file that slmx reads: ")[1]

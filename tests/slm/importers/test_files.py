@@ -16,7 +16,8 @@ from tokenizers import Tokenizer as HFTokenizer
 from torch import Tensor, nn
 
 from slm.checkpoint import Checkpoint, load_checkpoint
-from slm.console.errors import UsageError
+from slm.console.errors import SlmxError, UsageError
+from slm.importers import foreign
 from slm.importers.importer import ImportSettings, import_model
 from slm.tokenizers.tokenizer_json import to_unicode
 from tests.bundles import Slmx
@@ -82,6 +83,27 @@ def test_a_checkpoint_of_nanogpt(hf_tokenizer: Path, tokenizer: HFTokenizer, tmp
         "took the exact form of GELU",
         "left out 47 rows of the token table that no text can reach",
     ]
+
+
+@pytest.mark.parametrize(("least", "spare"), [(1000, 1000), (0, 8)])  # 2 % of 408 rows are 8
+def test_a_tokenizer_without_many_of_the_rows_is_that_of_another_model(
+    least: int, spare: int, hf_tokenizer: Path, tokenizer: HFTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign, "MOST_UNUSED_ROWS", least)
+    fits = tokenizer.get_vocab_size() + spare
+    for rows in (fits + 1, fits):
+        torch.save({"model": as_nanogpt(models.gpt2(rows)), "model_args": ARGS}, tmp_path / "ckpt.pt")
+        if rows == fits:
+            _, lines = imported(tmp_path / "ckpt.pt", tmp_path, tokenizer=hf_tokenizer)
+            assert lines[-1] == f"left out {spare:,} rows of the token table that no text can reach"
+            continue
+        with pytest.raises(SlmxError) as refused:
+            imported(tmp_path / "ckpt.pt", tmp_path, tokenizer=hf_tokenizer)
+        assert str(refused.value) == (
+            f"{tmp_path / 'ckpt.pt'}: the tokenizer has 400 tokens, the token table {rows:,} rows, so it is not the "
+            "tokenizer of this model; use the one that the model was trained with"
+        )
+        assert not (tmp_path / "mine").exists()
 
 
 def test_nanogpt_without_biases_and_with_the_older_gelu(
