@@ -55,12 +55,13 @@ HUB_CACHE = "snapshots"
 ADAPTER_FILE = "adapter_config.json"
 
 
-def read_hugging_face(source: Path, block_size: int | None) -> ForeignModel:
+def read_hugging_face(source: Path, block_size: int | None, tokenizer: Path | None = None) -> ForeignModel:
     """Reads a Hugging Face folder.
 
     Args:
         source: The folder.
         block_size: A shorter context than the model's, or None.
+        tokenizer: The one that was given with the folder, for advice.
 
     Raises:
         SlmxError: The folder is of another kind, a file is missing or damaged, or `slm.model.GPT` does not compute this
@@ -70,13 +71,13 @@ def read_hugging_face(source: Path, block_size: int | None) -> ForeignModel:
         raise wrong_kind(source, Kind.HUGGING_FACE)
     refuse_pointers(source)
     path = source / CONFIG_FILE
-    settings = Settings(_read_config(path), path)
+    settings = Settings(_read_config(path, tokenizer), path)
     names, prefix, read_shape = {
         "gpt2": (GPT2, "transformer.", _gpt2),
         "gpt_neo": (GPT_NEO, "transformer.", _gpt_neo),
         "llama": (LLAMA, "model.", _llama),
     }[settings.model_type]
-    tensors = read_weights(source, prefix)
+    tensors = read_weights(source, prefix, tokenizer)
     config = _check_tables(read_shape(settings), names, tensors, settings)
     if settings.model_type == "gpt2":
         tensors = {name: _linear(name, tensor) for name, tensor in tensors.items()}
@@ -305,7 +306,7 @@ def _licence(source: Path) -> str | None:
     return ", ".join(re.findall(r"[\w.+]+[\w.+-]*", found[1])) if found else None
 
 
-def _read_config(path: Path) -> dict[str, object]:
+def _read_config(path: Path, tokenizer: Path | None) -> dict[str, object]:
     if (path.parent / ADAPTER_FILE).is_file() and not path.exists():
         raise SlmxError(
             f"{path.parent}: an adapter, not a model; merge it into its model with peft's merge_and_unload(), save "
@@ -313,7 +314,7 @@ def _read_config(path: Path) -> dict[str, object]:
         )
     if not path.exists() and (found := next((path.parent / HUB_CACHE).glob(f"*/{CONFIG_FILE}"), None)):
         raise SlmxError(f"{path.parent}: the cache of a hub, with a model inside; name the folder {found.parent}")
-    if not path.exists() and (advice := whole_model(path.parent)):
+    if not path.exists() and (advice := whole_model(path.parent, tokenizer)):
         raise SlmxError(f"{path}: missing; {advice}")
     if not path.exists():
         raise SlmxError(

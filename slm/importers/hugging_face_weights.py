@@ -19,14 +19,22 @@ INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
 MAX_JSON_BYTES = 2**24
 POINTER, LARGEST_POINTER = b"version https://git-lfs.", 1024
-# Files that slmx imports by themselves, files that transformers joins, and others of which slmx reads none.
-WHOLE_MODELS = ("*.gguf", "*.pt", "*.pth", "*.ckpt")
+# Files that slmx imports by themselves, the usual ones first, files that transformers joins, and others of which slmx
+# reads none.
+WHOLE_MODELS = ("*.gguf", "ckpt.pt", "*.pt", "*.pth", "*.ckpt")
 PICKLED_PARTS = "pytorch_model-*.bin"
 OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.bin")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.bin")
 
 
-def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
-    """Reads the tensors of a folder. A prefix is removed from their names."""
+def read_weights(source: Path, prefix: str, tokenizer: Path | None) -> dict[str, Tensor]:
+    """Reads the tensors of a folder.
+
+    Args:
+        source: The folder.
+        prefix: Is removed from their names.
+        tokenizer: The one that was given with the folder, for advice.
+    """
     if (source / WEIGHTS_FILE).is_file():
         tensors = read_tensors(source / WEIGHTS_FILE, BUFFERS)
     elif (source / INDEX_FILE).is_file():
@@ -34,7 +42,7 @@ def read_weights(source: Path, prefix: str) -> dict[str, Tensor]:
     elif (source / PICKLED_FILE).is_file():
         tensors = float_tensors(load_tensors_only(source / PICKLED_FILE), source / PICKLED_FILE)
     else:
-        raise _no_weights(source)
+        raise _no_weights(source, tokenizer)
     found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     if len(found) < len(tensors):
         raise SlmxError(f"{source}: its weights hold a tensor twice, with and without {prefix!r} before its name")
@@ -48,18 +56,28 @@ def refuse_pointers(source: Path) -> None:
             raise SlmxError(f"{path}: a pointer of Git LFS, not the file itself; run git lfs pull in its folder")
 
 
-def whole_model(source: Path) -> str | None:
-    """Returns advice to import a file of the folder that is a model by itself; None if there is none."""
+def whole_model(source: Path, tokenizer: Path | None) -> str | None:
+    """Returns advice to import a file of the folder that is a model by itself; None if there is none.
+
+    Args:
+        source: The folder.
+        tokenizer: The one that was given with the folder. None to take that of the folder or of the file.
+    """
     found = _first(source, *WHOLE_MODELS)
     if found is None:
         return None
-    tokenizer = "" if found.suffix == ".gguf" else f" --tokenizer {shlex.quote(str(source))}"
-    return f"name the file {found.name} itself: slmx import {shlex.quote(str(found))}{tokenizer} --out DIR"
+    words = [shlex.quote(str(found))]
+    if tokenizer is not None:
+        words += ["--tokenizer", shlex.quote(str(tokenizer))]
+    elif found.suffix != ".gguf":
+        here = _first(source, *TOKENIZER_FILES) is not None
+        words += ["--tokenizer", shlex.quote(str(source)) if here else "TOKENIZER_FOLDER"]
+    return f"name the file {found.name} itself: slmx import {' '.join(words)} --out DIR"
 
 
-def _no_weights(source: Path) -> SlmxError:
+def _no_weights(source: Path, tokenizer: Path | None) -> SlmxError:
     missing = f"{source}: no {WEIGHTS_FILE} and no {PICKLED_FILE} here"
-    if advice := whole_model(source):
+    if advice := whole_model(source, tokenizer):
         return SlmxError(f"{missing}; {advice}")
     if part := _first(source, PICKLED_PARTS):
         return SlmxError(

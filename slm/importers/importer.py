@@ -146,7 +146,7 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
         from slm.importers.hugging_face import read_hugging_face
 
         _refuse_shape(settings, "a folder")
-        return _moved(lambda: read_hugging_face(path, settings.block_size), given, settings)
+        return _moved(lambda: read_hugging_face(path, settings.block_size, settings.tokenizer), given, settings)
     if not path.is_file():
         raise SlmxError(f"{path}: not a regular file; write the model to a file, and name that")
     try:

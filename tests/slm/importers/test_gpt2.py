@@ -197,6 +197,23 @@ def test_the_command_for_a_model_in_one_file_works(
     assert line.endswith(f"itself: slmx import {shlex.quote(str(hf_folder / 'model.gguf'))} --out DIR")
 
 
+def test_the_command_for_a_folder_of_nanogpt_works(slmx: Slmx, hf_folder: Path, made: tuple[Path, Model]) -> None:
+    out = Path("my out")
+    out.mkdir()
+    torch.save(made[1].state_dict(), out / "ckpt.pt")
+    (out / "best.pt").touch()
+    (hf_folder / "model.safetensors").unlink()
+    command = "name the file ckpt.pt itself: slmx import 'my out/ckpt.pt' --tokenizer"
+    assert slmx.refuses("import", out, "--out", "mine").endswith(f"{command} TOKENIZER_FOLDER --out DIR")
+    line = slmx.refuses("import", out, "--tokenizer", hf_folder, "--out", "mine")
+    assert line.endswith(f"{command} {shlex.quote(str(hf_folder))} --out DIR")
+    assert slmx(*shlex.split(line.partition(": slmx ")[2]), "--n-head", "2").code == 0
+    (out / "model.gguf").touch()
+    assert slmx.refuses("import", out, "--tokenizer", "nano", "--out", "mine").endswith(
+        "name the file model.gguf itself: slmx import 'my out/model.gguf' --tokenizer nano --out DIR"
+    )
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
 def test_a_damaged_file_is_named(slmx: Slmx, hf_folder: Path, name: str) -> None:
     (hf_folder / name).write_bytes((hf_folder / name).read_bytes()[:50])
