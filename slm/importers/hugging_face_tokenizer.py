@@ -27,6 +27,7 @@ from slm.tokenizers.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
+SENTENCEPIECE_FILE = "tokenizer.model"  # transformers converts it to a tokenizer.json
 CONFIG_FILE = "config.json"
 ADDED_FILE = "added_tokens.json"
 SETTINGS_FILE = "tokenizer_config.json"
@@ -78,10 +79,7 @@ def import_tokenizer(folder: Path, config: Mapping[str, object] | None) -> Impor
         content = _read(folder) if path.name == JSON_FILE else _read_gpt2(folder)
         source = _vocabulary(Fields(content), _roles(folder), config, path)
     except FileNotFoundError:
-        raise SlmxError(
-            f"{folder}: holds no {JSON_FILE}; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers "
-            "writes one"
-        ) from None
+        raise _no_tokenizer(folder) from None
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError as error:
@@ -89,6 +87,18 @@ def import_tokenizer(folder: Path, config: Mapping[str, object] | None) -> Impor
     imported = convert(source, str(path))
     check_agreement(imported, str(path), json.dumps(content))
     return imported
+
+
+def _no_tokenizer(folder: Path) -> SlmxError:
+    """Makes the error for a folder without the files of a tokenizer that slmx reads."""
+    if (folder / SENTENCEPIECE_FILE).is_file():
+        advice = "transformers writes one: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+    else:
+        advice = (
+            "copy the tokenizer that the model was trained with into the folder; transformers writes that of GPT-2: "
+            'AutoTokenizer.from_pretrained("gpt2").save_pretrained(DIR)'
+        )
+    return SlmxError(f"{folder}: holds no {JSON_FILE}; {advice}")
 
 
 def _read(folder: Path) -> object:

@@ -134,7 +134,8 @@ def test_what_slmx_does_not_compute_is_refused(
         ("config.json", "missing; name a Hugging Face folder, with config.json, model.safetensors and a tokenizer"),
         (
             "tokenizer.json",
-            "no tokenizer.json; AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) of transformers writes one",
+            "holds no tokenizer.json; copy the tokenizer that the model was trained with into the folder; transformers "
+            'writes that of GPT-2: AutoTokenizer.from_pretrained("gpt2").save_pretrained(DIR)',
         ),
         (
             "model.safetensors",
@@ -145,6 +146,14 @@ def test_what_slmx_does_not_compute_is_refused(
 def test_a_missing_file_is_named(slmx: Slmx, hf_folder: Path, name: str, said: str) -> None:
     (hf_folder / name).unlink()
     assert slmx.refuses("import", hf_folder, "--out", "mine").endswith(said)
+
+
+def test_a_folder_with_a_tokenizer_that_transformers_converts_is_told_how(slmx: Slmx, hf_folder: Path) -> None:
+    (hf_folder / "tokenizer.json").rename(hf_folder / "tokenizer.model")
+    assert slmx.refuses("import", hf_folder, "--out", "mine") == (
+        f"{hf_folder}: holds no tokenizer.json; transformers writes one: "
+        "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)"
+    )
 
 
 def test_pickled_weights_are_read_if_they_are_tensors_only(
