@@ -19,6 +19,7 @@ DEFAULT_PRESET = "nano"
 PRECISIONS = ("auto", "fp32", "bf16")
 BLOCK_VARIANTS = ("int4", "q8")  # the variants that `slm.blocks` stores and that `slmx train --qat` trains for
 TRACKERS = ("tensorboard", "wandb")
+SMALLEST_VOCABULARY = 257  # the bytes and `<|endoftext|>`
 LARGEST_VOCABULARY = 2**16  # of a model to train: a data set holds ids of 16 bits
 
 

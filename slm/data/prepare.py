@@ -36,7 +36,7 @@ from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
 from slm.folder_kind import find_checkpoint
-from slm.presets import LARGEST_VOCABULARY, get_preset
+from slm.presets import LARGEST_VOCABULARY, SMALLEST_VOCABULARY, get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
@@ -48,7 +48,6 @@ HELD_OUT_SHARE = 20
 SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
-SMALLEST_VOCABULARY = 257  # the bytes and `<|endoftext|>`
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.importers.names import BUFFERS, GPT2, HEAD, LAYER, LLAMA, LLAMA2C, WPE, WTE, Names, recognize
 from slm.importers.torch_file_check import check_torch_file
-from slm.presets import GPTConfig
+from slm.presets import SMALLEST_VOCABULARY, GPTConfig
 from slm.storage.read_errors import reason_of
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.", "model.")
@@ -182,6 +182,12 @@ def _shape(
     table = _weight(tensors, names.weights[WTE][0], source)
     if table.dim() != 2:
         raise SlmxError(f"{source}: {names.weights[WTE][0]} is no table; it has {table.dim()} dimensions")
+    if len(table) < SMALLEST_VOCABULARY:
+        raise SlmxError(
+            f"{source}: its token table has {len(table)} rows, fewer than {SMALLEST_VOCABULARY}, so its vocabulary is "
+            "of single characters (nanoGPT's meta.pkl), which slmx cannot import; slmx prepare input.txt "
+            "--out data/mine and slmx train --text data/mine --out runs/mine make a new model of its text"
+        )
     up = _weight(tensors, names.weights["h.{}.mlp.c_fc.weight"][0].format(0), source)
     found: dict[str, Any] = {
         "vocab_size": table.shape[0],

@@ -166,6 +166,17 @@ def test_a_file_without_a_tokenizer_and_options_for_other_kinds(slmx: Slmx, hf_f
     )
 
 
+def test_a_vocabulary_of_characters_is_named_with_and_without_a_tokenizer(slmx: Slmx, tokenizer_folder: Path) -> None:
+    torch.save({"model": as_nanogpt(models.gpt2(65)), "model_args": ARGS}, "char.pt")
+    torch.save(models.gpt2(256).state_dict(), "bytes.pt")
+    for path, rows in (("char.pt", 65), ("bytes.pt", 256)):
+        said = f"{path}: its token table has {rows} rows, fewer than 257, so its vocabulary is of single characters "
+        for flags in ((), ("--tokenizer", tokenizer_folder)):
+            assert refused(slmx, Path(path), *flags).startswith(said)
+    torch.save({"model": as_nanogpt(models.gpt2(257)), "model_args": ARGS}, "x.pt")
+    assert "x.pt: holds no tokenizer" in refused(slmx, Path("x.pt"), code=2)
+
+
 def test_a_vocabulary_larger_than_the_table(slmx: Slmx, tokenizer: HFTokenizer) -> None:
     models.save(models.gpt2(10), tokenizer, Path("hf"))
     line = refused(slmx, Path("hf"))
