@@ -16,6 +16,9 @@ from slm.storage.listing import Listing
 MAX_JSON_BYTES = 2**24
 # The ending of the files that `slmx pack` writes.
 PACKED_SUFFIX = ".slmx"
+# The endings of models of other programs in one file, with what else `slmx import` needs, and those of weights.
+FOREIGN_SUFFIXES = {**dict.fromkeys((".pt", ".pth", ".bin"), " --tokenizer DIR"), ".gguf": ""}
+MODEL_SUFFIXES = (*FOREIGN_SUFFIXES, ".safetensors", ".onnx")
 ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
 MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
@@ -32,6 +35,7 @@ class Kind(Enum):
     CHECKPOINT = "a slmx checkpoint"
     RUN = "a training run"
     HUGGING_FACE = "a Hugging Face folder"
+    FOREIGN = "a model of another program"
     BUNDLE = "a bundle"
     PACKED = "a packed bundle"
     DATA_SET = "a prepared data set"
@@ -45,7 +49,8 @@ class Kind(Enum):
     MISSING = "no such file or folder"
 
 
-# What to do with a path of the first kind if the second kind is wanted. `{path}` stands for the path.
+# What to do with a path of the first kind if the second kind is wanted. `{path}` stands for the path, and `{tokenizer}`
+# for the option that a model of another program needs.
 ADVICE = {
     (Kind.CHECKPOINT, Kind.RUN): "slmx train --init {path} --text STORIES --out NEW fine-tunes it",
     (Kind.CHECKPOINT, Kind.BUNDLE): "slmx export --checkpoint {path} --out NEW makes one",
@@ -60,6 +65,14 @@ ADVICE = {
     (Kind.HUGGING_FACE, Kind.RUN): "slmx import {path} --out NEW makes a checkpoint, which slmx train --init takes",
     (Kind.HUGGING_FACE, Kind.BUNDLE): "slmx import {path} --out NEW makes a checkpoint to export",
     (Kind.HUGGING_FACE, Kind.TEXT): "slmx import {path} --out NEW takes it",
+    (Kind.FOREIGN, Kind.MODEL): "slmx import {path}{tokenizer} --out NEW makes a checkpoint",
+    (Kind.FOREIGN, Kind.CHECKPOINT): "slmx import {path}{tokenizer} --out NEW makes one",
+    (
+        Kind.FOREIGN,
+        Kind.RUN,
+    ): "slmx import {path}{tokenizer} --out NEW makes a checkpoint, which slmx train --init takes",
+    (Kind.FOREIGN, Kind.BUNDLE): "slmx import {path}{tokenizer} --out NEW makes a checkpoint to export",
+    (Kind.FOREIGN, Kind.TEXT): "slmx import {path}{tokenizer} --out NEW takes it",
     (Kind.BUNDLE, Kind.RUN): "name the run that it was exported from",
     (Kind.BUNDLE, Kind.CHECKPOINT): "name the checkpoint that it was exported from",
     (Kind.BUNDLE, Kind.HUGGING_FACE): "slmx generate --bundle {path} takes it",
@@ -87,6 +100,10 @@ OTHERWISE = {
     Kind.PACKED: "slmx pack BUNDLE --out {out} makes one",
 }
 
+# The kinds that are a model, for a path that may be any of them.
+MODELS = (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE)
+# The folders whose files are not given to commands one by one.
+HOLDERS = (*MODELS, Kind.HUGGING_FACE, Kind.DATA_SET)
 # The folders that list their files: a JSON file of each, and keys of it. Other programs have files of the same names.
 LISTED_FOLDERS = {
     Kind.CHECKPOINT: ("config.json", {"format_version", "sha256"}),
@@ -158,8 +175,12 @@ def find_kind(path: Path) -> Kind:
     Raises:
         OSError: The folder cannot be read.
     """
+    if not path.exists():
+        return Kind.MISSING
     if not path.is_dir():
-        return Kind.MISSING if not path.exists() else Kind.PACKED if _is_packed(path) else Kind.FILE
+        if _is_packed(path):
+            return Kind.PACKED
+        return Kind.FOREIGN if path.suffix.lower() in FOREIGN_SUFFIXES and path.is_file() else Kind.FILE
     if "variants" in _keys(path / "manifest.json"):
         return Kind.BUNDLE
     if (path / "dataset.json").is_file():
@@ -235,11 +256,13 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         OSError: The folder cannot be read.
     """
     kind = find_kind(path)
-    is_part = kind is Kind.FILE or (kind, wanted) == (Kind.CHECKPOINT, Kind.RUN)
-    if is_part and find_kind(path.absolute().parent) is wanted:
-        advice = f"name its folder, {_argument(path.parent, 'which holds it')}"
-    elif advised := ADVICE.get((kind, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
-        advice = advised.format(path=_argument(path, "PATH"))
+    place, holder = _folder_of(path, kind, wanted)
+    if place != path and (holder is wanted or (wanted is Kind.MODEL and holder in MODELS)):
+        advice = f"name its folder, {_argument(place, 'which holds it')}"
+    elif advised := ADVICE.get((holder, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
+        tokenizer = FOREIGN_SUFFIXES.get(path.suffix.lower(), "")
+        advice = "" if place == path else f"it is of {holder.value}: "
+        advice += advised.format(path=_argument(place, "PATH"), tokenizer=tokenizer)
     else:
         out = _argument(path, "NEW") if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
         packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX
@@ -249,6 +272,28 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
         reason = f"{near}: {kind.value}" if has_names and (near := near_model(path)) else f" ({kind.value})"
         return SlmxError(f"{path}: no {wanted.value.removeprefix('a ')} here{reason}; {advice}")
     return SlmxError(f"{path}: {kind.value}, not {wanted.value}; {advice}")
+
+
+def _folder_of(path: Path, kind: Kind, wanted: Kind) -> tuple[Path, Kind]:
+    """Returns the folder of slmx or of Hugging Face that a path is a part of, and its kind; the path if it is of none.
+
+    Args:
+        path: Any path.
+        kind: Its kind.
+        wanted: The kind that it should have. A checkpoint is a part of its run only for a command that needs the run.
+    """
+    holders: tuple[Kind, ...] = HOLDERS
+    depth = 2  # the graphs of a bundle are in a folder of it
+    if (kind, wanted) == (Kind.CHECKPOINT, Kind.RUN):
+        depth, holders = 1, (Kind.RUN,)
+    elif kind is Kind.FOREIGN:
+        depth, holders = 1, (Kind.HUGGING_FACE,) if path.suffix.lower() == ".bin" else ()
+    elif kind is not Kind.FILE:
+        depth = 0
+    for number, folder in enumerate(path.absolute().parents[:depth]):
+        if (found := find_kind(folder)) in holders:
+            return path.parents[number] if number < len(path.parents) else folder, found
+    return path, kind
 
 
 def _argument(path: Path, otherwise: str) -> str:

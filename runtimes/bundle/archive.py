@@ -21,6 +21,7 @@ from typing import IO
 
 from runtimes.bundle.manifest import MAX_PATH, is_plain_path
 from slm.console.errors import SlmxError
+from slm.folder_kind import MODEL_SUFFIXES, Kind, find_kind, wrong_kind
 from slm.storage.read_errors import unreadable
 
 STORED, DEFLATED = 0, 8
@@ -99,6 +100,8 @@ class ZipStore:
     remedy = "copy the archive again, or pack the bundle again"
 
     def __init__(self, archive: Path) -> None:
+        if archive.suffix.lower() in MODEL_SUFFIXES and find_kind(archive) is not Kind.PACKED:
+            raise wrong_kind(archive, Kind.BUNDLE)
         self._archive = archive
         try:
             with self._opened() as file:

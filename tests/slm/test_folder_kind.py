@@ -44,6 +44,8 @@ def places(tiny_checkpoint: Path, tmp_path: Path) -> dict[Kind, Path]:
     write(found[Kind.REPORT] / "files.json", {"files": {}})
     write(found[Kind.FOLDER] / "notes.json", {"a": "b"})
     write(found[Kind.FILE], {"a": "b"})
+    found[Kind.FOREIGN] = home / "foreign.pt"
+    found[Kind.FOREIGN].write_bytes(b"PK\3\4 a file of torch.save")
     with zipfile.ZipFile(found[Kind.PACKED], "w") as packed:
         packed.write(found[Kind.BUNDLE] / "manifest.json", "manifest.json")
     found[Kind.EMPTY].mkdir()
@@ -158,6 +160,50 @@ def test_a_file_of_a_wanted_folder_leads_to_it(places: dict[Kind, Path], monkeyp
     assert str(wrong_kind(weights, Kind.CHECKPOINT)).endswith(f"name its folder, {shlex.quote(str(folder))}")
     monkeypatch.chdir(folder)
     assert str(wrong_kind(Path("model.safetensors"), Kind.CHECKPOINT)).endswith("name its folder, .")
+
+
+def test_a_file_of_a_folder_of_another_kind_leads_to_what_takes_the_folder(
+    places: dict[Kind, Path], slmx: Slmx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, bundle = places[Kind.CHECKPOINT], places[Kind.BUNDLE]
+    advice = f"it is of a slmx checkpoint: slmx export --checkpoint {shlex.quote(str(folder))} --out NEW makes one"
+    weights = folder / "model.safetensors"
+    assert slmx.refuses("generate", "--bundle", weights) == f"{weights}: a file, not a bundle; {advice}"
+    named = f"name its folder, {shlex.quote(str(folder))}"
+    assert str(wrong_kind(weights, Kind.MODEL)) == f"{weights}: a file, not a checkpoint, run or bundle; {named}"
+    graph = bundle / "onnx" / "model.onnx"
+    graph.parent.mkdir()
+    graph.write_bytes(b"graph")
+    named = f"name its folder, {shlex.quote(str(bundle))}"
+    assert slmx.refuses("generate", "--bundle", graph) == f"{graph}: a file, not a bundle; {named}"
+    folder = places[Kind.HUGGING_FACE]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (folder / name).write_bytes(b"weights")
+        for command in NEEDS_CHECKPOINT.values():
+            assert slmx.refuses(*command(folder / name)).endswith(
+                f"it is of a Hugging Face folder: slmx import {shlex.quote(str(folder))} --out NEW makes one"
+            )
+    monkeypatch.chdir(graph.parent)
+    assert str(wrong_kind(Path("model.onnx"), Kind.BUNDLE)).endswith(named)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("ckpt.pt", "DIR"), ("a.PTH", "DIR"), ("stories15M.bin", "DIR"), ("a.gguf", "")]
+)
+def test_a_model_of_another_program_leads_to_its_import(slmx: Slmx, name: str, option: str) -> None:
+    Path("s.txt").write_text("A story.\n", "utf-8")
+    Path("out").mkdir()
+    path = Path("out", name)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", "weights")
+    command = f"slmx import {path}{f' --tokenizer {option}' if option else ''} --out NEW makes"
+    kind = f"{path}: a model of another program, not"
+    for arguments in NEEDS_CHECKPOINT.values():
+        assert slmx.refuses(*arguments(path)) == f"{kind} a slmx checkpoint; {command} one"
+    for arguments in NEEDS_BUNDLE.values():
+        assert slmx.refuses(*arguments(path)) == f"{kind} a bundle; {command} a checkpoint to export"
+    line = slmx.refuses("evaluate", path, "--suite", "pairs")
+    assert line == f"{kind} a checkpoint, run or bundle; {command} a checkpoint"
 
 
 @pytest.mark.parametrize("advice", sorted({*ADVICE.values(), *OTHERWISE.values()}))
