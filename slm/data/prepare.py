@@ -35,7 +35,7 @@ from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
 from slm.data.tables import hub_version
-from slm.folder_kind import find_checkpoint
+from slm.folder_kind import Kind, find_checkpoint, find_kind, find_shipped, near_model, shipped_names
 from slm.presets import LARGEST_VOCABULARY, SMALLEST_VOCABULARY, get_preset
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
@@ -46,6 +46,7 @@ from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tok
 
 HELD_OUT_SHARE = 20
 SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
+GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
 
@@ -156,6 +157,13 @@ def _deciding_settings(settings: PrepareSettings, given: ListedTokenizer | None)
 
 def _given_tokenizer(path: Path) -> ListedTokenizer:
     """Reads the tokenizer of a checkpoint, a run, a data set or a bundle."""
+    if find_shipped(path) is None and (find_kind(path) is Kind.MISSING or _is_hugging_face(path)):
+        problem = "a Hugging Face tokenizer" if path.exists() else f"no such file or folder{near_model(path)}"
+        raise SlmxError(
+            f"{path}: {problem}; --tokenizer names a slmx checkpoint, run, data set or bundle, or a shipped model "
+            f"({', '.join(shipped_names())}); for a Hugging Face tokenizer, slmx import SOURCE --out NEW takes a model "
+            "that has it, and then --tokenizer NEW"
+        )
     given = load_listed(path if (path / RANKS_FILE).is_file() else find_checkpoint(path))
     if given.tokenizer.vocab_size > LARGEST_VOCABULARY:
         raise SlmxError(
@@ -163,6 +171,15 @@ def _given_tokenizer(path: Path) -> ListedTokenizer:
             f"set; use one of at most {LARGEST_VOCABULARY:,} tokens, which slmx import SOURCE --tokenizer nano makes"
         )
     return given
+
+
+def _is_hugging_face(path: Path) -> bool:
+    """Returns whether a path is a folder with a Hugging Face tokenizer and no model, or a file of its tokenizer."""
+    folder = path if path.is_dir() else path.parent
+    if find_kind(folder) is not Kind.FOLDER or (path != folder and path.name not in (JSON_FILE, *GPT2_FILES)):
+        return False
+    has_files = (folder / JSON_FILE).is_file() or all((folder / name).is_file() for name in GPT2_FILES)
+    return has_files and not (folder / RANKS_FILE).is_file()
 
 
 def _tokenizer_record(given: ListedTokenizer) -> str | dict[str, Any]:

@@ -29,6 +29,7 @@ from slm.storage.hashing import sha256_of
 from slm.storage.listing import write_listing
 from slm.storage.locks import lock_folder
 from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
+from tests.bundles import Slmx
 from tests.conftest import as_corpus, run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET
@@ -379,6 +380,26 @@ def test_validation_stories_that_are_all_dropped_are_not_asked_for_again(plan: P
     valid = write(tmp_path / "valid.jsonl", ["...", "---"])
     with pytest.raises(SlmxError, match="no story for validation: every story of --valid was dropped; give others"):
         prepare(replace(plan, valid=(str(valid),)), QUIET)
+
+
+@pytest.mark.parametrize("files", [("tokenizer.json", "tokenizer_config.json"), ("vocab.json", "merges.txt")])
+def test_a_hugging_face_tokenizer_is_imported_first(files: tuple[str, ...], slmx: Slmx, corpus_file: Path) -> None:
+    advice = (
+        "--tokenizer names a slmx checkpoint, run, data set or bundle, or a shipped model (micro, nano, small); "
+        "for a Hugging Face tokenizer, slmx import SOURCE --out NEW takes a model that has it, and then --tokenizer NEW"
+    )
+    folder = Path("my tokenizer")
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text("{}", "utf-8")
+    for path, problem in (
+        (folder, "a Hugging Face tokenizer"),
+        (folder / files[0], "a Hugging Face tokenizer"),
+        (Path("openai-community/gpt2"), "no such file or folder"),
+        (Path("nan"), "no such file or folder (did you mean nano?)"),
+    ):
+        line = slmx.refuses("prepare", corpus_file, "--out", "new", "--tokenizer", path)
+        assert line == f"{path}: {problem}; {advice}"
 
 
 @pytest.mark.parametrize(
