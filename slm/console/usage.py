@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from copy import copy
 from functools import partial
@@ -58,6 +59,8 @@ OPTIONS_ELSEWHERE = {
     "lr": ("--learning-rate",),
     "quantization": ("--variant",),
 }
+# The option that takes what people give to a command of options alone.
+WORDS_ELSEWHERE = {"export": "--checkpoint", "train": "--text"}
 # Options that name an output. Control characters, which a terminal would execute, and `-` are refused.
 WRITTEN = ("out", "save", "rating_sheet")
 # A story may begin with nothing.
@@ -183,7 +186,9 @@ def usage_line(error: Exception) -> str:
     if kind == "BadOptionUsage":
         return f"{option}: {'it needs a value' if 'requires' in message else 'it takes no value'}"
     if message.startswith("Got unexpected extra argument"):
-        return f"these words are too many: {message.rpartition(' (')[2].removesuffix(')')}"
+        _, _, words = message.partition(" (")
+        words = words.removesuffix(")")
+        return f"these words are too many: {words}{_option_for(error, words)}"
     clause = message[:1].lower() + message[1:]
     return where + " ".join(clause.split())
 
@@ -192,6 +197,22 @@ def command_here(given: str, names: Iterable[str]) -> str:
     """Returns what follows the name of a command that there is not: what does the same here, or the nearest name."""
     told = COMMANDS_ELSEWHERE.get(given.casefold())
     return did_you_mean(given, names) if told is None else f": {told}"
+
+
+def _option_for(error: Exception, words: str) -> str:
+    """Returns a question that names the option which takes the words that are too many; nothing if there is none.
+
+    Args:
+        error: An error of typer or of its click.
+        words: The words, with spaces between them.
+    """
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command", None)
+    option = WORDS_ELSEWHERE.get(getattr(command, "name", None) or "")
+    for parameter in getattr(command, "params", ()):
+        if option in parameter.opts and (parameter.multiple or not getattr(context, "params", {}).get(parameter.name)):
+            return f" (did you mean {option}{'' if ' ' in words else f' {shlex.quote(words)}'}?)"
+    return ""
 
 
 def _option_here(error: Exception, option: str) -> str:

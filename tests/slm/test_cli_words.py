@@ -111,6 +111,13 @@ def test_help_in_a_pipe_has_no_escapes_and_the_width_of_the_terminal(colour: dic
         (["generate", "-t", "4"], "there is no option -t (did you mean --threads?)"),
         (["generate", "--temp", "1"], "there is no option --temp (did you mean --temperature?)"),
         (["info", "a", "b", "c"], "these words are too many: b c"),
+        (
+            ["export", "runs/a(1)", "--int8"],
+            "these words are too many: runs/a(1) (did you mean --checkpoint 'runs/a(1)'?)",
+        ),
+        (["train", "stories.txt"], "these words are too many: stories.txt (did you mean --text stories.txt?)"),
+        (["export", "--checkpoint", "a", "b"], "these words are too many: b"),
+        (["train", "a.txt", "b.txt"], "these words are too many: a.txt b.txt (did you mean --text?)"),
         (["rm"], "NAME is missing"),
         (["prepare", "--out", "x"], "SOURCE is missing"),
         (["serve", ""], "BUNDLE: the path is empty; "),
