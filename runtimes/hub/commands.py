@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 HUB_NAME_HELP = "Repository on the Hugging Face hub: OWNER/NAME"
 # Columns of `slmx list`: the most of the variants, and the least that the source gets on a terminal.
 LONGEST_VARIANTS, LEAST_SOURCE = 15, 20
+# What `slm.provenance` writes between the texts of a training and those of the training that it went on from.
+BEFORE = "; before that, "
 
 
 def pull(
@@ -112,9 +114,14 @@ def _variants(names: Sequence[str]) -> str:
 
 
 def _first(source: str) -> str:
-    """Returns the first of the sources that a text lists, and how many more there are to learn from."""
-    first, *more = [one for one in source.split(", ") if not one.endswith(HELD_OUT)] or [source]
-    return f"{first} and {len(more)} more" if more else first
+    """Returns the first of the sources that a text lists, and how many more there are to learn from.
+
+    Those of the trainings before are left out.
+    """
+    own, before, _ = source.partition(BEFORE)
+    first, *more = [one for one in own.split(", ") if not one.endswith(HELD_OUT)] or [own]
+    listed = f"{first} and {len(more)} more" if more else first
+    return f"{listed} (fine-tuned)" if before else listed
 
 
 def remove(

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from runtimes.bundle.location import SHIPPED_BUNDLES, pulled_bundles
+from runtimes.bundle.manifest import MadeFrom
 from runtimes.bundle.variants import VARIANTS
 from runtimes.hub.inventory import Entry, Origin
 from runtimes.hub.record import Record, record_path, write_record
+from slm.provenance import source_of
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import lock_folder
 from tests.bundles import Slmx, copy_of, snapshot
@@ -82,6 +84,25 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     table = slmx("list").stdout.splitlines()
     assert table[0].split() == ["name", "origin", "MB", "date", "variants", "source"]
     assert table[6].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "listed"),
+    [
+        (["stories.txt (train)", "valid.txt (valid)"], "stories.txt (fine-tuned)"),
+        (["a.txt (train)", "b.txt (train)"], "a.txt and 1 more (fine-tuned)"),
+    ],
+)
+def test_a_fine_tuned_model_is_listed_with_its_own_texts(
+    texts: list[str], listed: str, slmx: Slmx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = [{"file": name, "split": "train"} for name in ("tinystories-train.txt", "more, and more.txt")]
+    own = [dict(zip(("file", "split"), text.removesuffix(")").split(" ("), strict=True)) for text in texts]
+    source = source_of({"data": own, "init": {"record": {"data": first}}})
+    shown = MadeFrom("0" * 64, False, source).shown_source
+    entry = Entry("mine", Origin.EXPORTED, Path("bundles"), 1, None, shown, ("int8",))
+    monkeypatch.setattr("runtimes.hub.inventory.list_bundles", lambda: [entry])
+    assert slmx("list").stdout.splitlines()[1].endswith(f"  int8      {listed}")
 
 
 def test_the_list_fits_a_terminal_also_with_all_variants(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
