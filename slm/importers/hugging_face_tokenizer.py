@@ -29,6 +29,8 @@ VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
 SENTENCEPIECE_FILE = "tokenizer.model"  # transformers converts it to a tokenizer.json
 CONFIG_FILE = "config.json"
+# Settings of BPE in `model` that slmx does not have.
+NOT_COMPUTED = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
 ADDED_FILE = "added_tokens.json"
 SETTINGS_FILE = "tokenizer_config.json"
 GPT2_CLASSES = ("GPT2Tokenizer", "GPT2TokenizerFast")
@@ -169,6 +171,9 @@ def _vocabulary(
         SlmxError: slmx cannot run this tokenizer.
     """
     model = stored.object("model")
+    for key in NOT_COMPUTED:
+        if model.optional(key, model.value):
+            raise SlmxError(f"{path}: {key} is {shown_token(str(model.value(key)))}; slmx splits without it only")
     merges = read_merges(model)
     tokens = model.object("vocab")
     vocab = {token: tokens.integer(token) for token in tokens}

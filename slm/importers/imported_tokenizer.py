@@ -191,7 +191,9 @@ def check_agreement(imported: ImportedTokenizer, where: str, content: str | None
         content, rows = json.dumps(tokenizer_json(imported.tokenizer, imported.merges)), list(range(len(rows)))
     try:
         other = HuggingFaceTokenizer.from_str(content)
-    except Exception as error:  # `tokenizers` raises no narrower class
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # `tokenizers` raises Exception, and a panic of its Rust code BaseException
         raise SlmxError(f"{where}: tokenizers cannot read it ({reason_of(error)}); download it again") from None
     other.no_padding()
     other.no_truncation()

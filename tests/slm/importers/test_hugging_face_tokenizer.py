@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -35,6 +36,23 @@ def test_special_tokens_of_no_story_are_left_out(slmx: Slmx, stories: list[str],
     with torch.inference_mode():
         theirs = model(torch.tensor([[rows[i] for i in ids]])).logits[0][:, rows]
         torch.testing.assert_close(checkpoint.model(torch.tensor([ids]))[0], theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["continuing_subword_prefix", "end_of_word_suffix", "dropout"])
+def test_a_setting_that_slmx_does_not_have_is_named(slmx: Slmx, hf_folder: Path, key: str) -> None:
+    """`tokenizers` panics for a prefix that is longer than a part of a merge."""
+    path = hf_folder / "tokenizer.json"
+    edit(path, lambda content: content["model"].update({key: 0.5 if key == "dropout" else END}))
+    assert slmx.refuses("import", hf_folder, "--out", "mine").startswith(f"{path}: {key} is ")
+
+
+def test_a_panic_of_tokenizers_is_one_line(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(_: str) -> None:
+        raise BaseException("byte index 13 is out of bounds")
+
+    monkeypatch.setattr("tokenizers.Tokenizer", SimpleNamespace(from_str=panic))
+    with pytest.raises(SlmxError, match=r"tokenizers cannot read it \(byte index 13 is out of bounds\); "):
+        import_tokenizer(hf_folder, {})
 
 
 @pytest.mark.parametrize(
