@@ -77,8 +77,8 @@ class Answer:
     async def whole(self, follower: Follower) -> Response:
         """Waits for all stories and returns the answer."""
         async for updates in follower.updates():
-            for place, update in updates:
-                self._record(place, update)
+            for update in updates:
+                self._record(update)
         if self._work.score_only:
             choices = self._only_scored()
         else:
@@ -105,9 +105,9 @@ class Answer:
         rest = {"usage": None} if work.asked.include_usage else {}
         head = {**self._head, **self._form.extra}
         async for updates in follower.updates():
-            for place, update in updates:
-                self._record(place, update)
-                if place < work.first_score:
+            for update in updates:
+                self._record(update)
+                if not work.is_score(update):
                     held.append(update)
             parts: list[Choice | None] = []
             if not work.scores_prompts or len(work.scores) == len(work.begun.prompt_ids):
@@ -127,9 +127,9 @@ class Answer:
         if work.asked.include_usage:
             yield event({**self._head, "choices": [], "usage": self._usage()})
 
-    def _record(self, place: int, update: Update) -> None:
-        self._work.record(place, update)
-        if place < self._work.first_score:
+    def _record(self, update: Update) -> None:
+        self._work.record(update)
+        if not self._work.is_score(update):
             self._written += len(update.ids)
             self._request.state.tokens = self._written
         if update.completion is not None:

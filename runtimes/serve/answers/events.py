@@ -27,7 +27,7 @@ class EventStream(StreamingResponse):
     """An answer in events. Its work is cancelled if it ends early.
 
     Args:
-        follower: Follows the jobs. It is closed at the end.
+        follower: Follows the job. It is closed at the end.
         parts: The bytes of the answer. Each part is sent at once.
     """
 

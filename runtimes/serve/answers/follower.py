@@ -1,4 +1,4 @@
-"""Follows the jobs of a request in the event loop."""
+"""Follows the job of a request in the event loop."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ class Waker:
 
 
 class Follower:
-    """Follows the jobs of a request until they end, the client is gone or the time is over.
+    """Follows the job of a request until it ends, the client is gone or the time is over.
 
-    It is a context manager, which closes it. The model stops the work of a job that is cancelled at its next step.
+    It is a context manager, which closes it. The model stops the work of a cancelled job at its next step.
 
     Args:
         receive: The channel of the request, after its body was read.
         seconds: The most seconds to follow.
 
     Attributes:
-        jobs: The jobs that are followed. The caller adds them.
+        job: The job that is followed. The caller sets it; None if the request has no work for the model.
     """
 
     def __init__(self, receive: Receive, seconds: float) -> None:
         loop = asyncio.get_running_loop()
-        self.jobs: list[Job] = []
+        self.job: Job | None = None
         self._seconds = seconds
         self._news = asyncio.Event()
         self._waker = Waker.of(loop)
@@ -75,7 +75,7 @@ class Follower:
         self._timer = loop.call_later(seconds, self._be_late)
 
     def notify(self) -> None:
-        """Tells that a job has something new. It may be called in any thread."""
+        """Tells that the job has something new. It may be called in any thread."""
         self._waker.set(self._news)
 
     def __enter__(self) -> Follower:
@@ -85,12 +85,11 @@ class Follower:
         self.close()
 
     def close(self) -> None:
-        """Stops following, and cancels the jobs that have not ended."""
+        """Stops following, and cancels the job if it has not ended."""
         self._watch.cancel()
         self._timer.cancel()
-        for job in self.jobs:
-            if not job.done:
-                job.cancel()
+        if self.job is not None and not self.job.done:
+            self.job.cancel()
 
     async def _wait_until_gone(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -102,14 +101,14 @@ class Follower:
         self._is_late = True
         self._news.set()
 
-    async def updates(self) -> AsyncIterator[list[tuple[int, Update]]]:
-        """Yields what is new, each update with the place of its job, and an empty list if nothing comes for 5 seconds.
+    async def updates(self) -> AsyncIterator[list[Update]]:
+        """Yields what is new, and an empty list if nothing comes for 5 seconds.
 
         Raises:
             ClientGoneError: The client closed its connection.
             OutOfTimeError: The time is over.
         """
-        while not all(job.done for job in self.jobs):
+        while self.job is not None and not self.job.done:
             try:
                 await asyncio.wait_for(self._news.wait(), HEARTBEAT_SECONDS)
             except asyncio.TimeoutError:
@@ -118,8 +117,7 @@ class Follower:
             self._news.clear()
             if self._is_gone:
                 raise ClientGoneError("the client is gone")
-            found = [(place, update) for place, job in enumerate(self.jobs) for update in job.take()]
-            if found:
+            if found := self.job.take():
                 yield found
-            if self._is_late and not all(job.done for job in self.jobs):
+            if self._is_late and not self.job.done:
                 raise OutOfTimeError(self._seconds)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from starlette.requests import Request
 
+from runtimes.engine.story import Story
 from runtimes.requests.errors import RequestError
 from runtimes.requests.stories import Begun
 from runtimes.requests.story_request import StoryRequest
@@ -91,29 +92,31 @@ class Work:
         self.texts = TokenTexts(self.scheduler.generator.tokenizer)
 
     @property
-    def first_score(self) -> int:
-        """The place of the job that scores the first prompt. The job of the stories is before it."""
-        return 0 if self.score_only else 1
+    def stories(self) -> list[Story]:
+        """The stories that are written."""
+        return [] if self.score_only else self.begun.stories
+
+    def is_score(self, update: Update) -> bool:
+        """Returns whether an update is the score of a prompt. The stories are before the prompts in the job."""
+        return update.index >= len(self.stories)
 
     def submit(self, follower: Follower, client: str) -> None:
-        """Queues the stories and the scores.
+        """Queues the stories and the scores, all or none.
 
         Raises:
             RequestError: They are more than the server takes at once.
             QueueFullError: There is no room for them now.
             StoppingError: The server is stopping.
         """
-        scheduler, prompts = self.scheduler, self.begun.prompt_ids if self.scores_prompts else []
-        stories = [] if self.score_only else self.begun.stories
-        count, most = len(stories) + len(prompts), scheduler.most
+        stories, prompts = self.stories, self.begun.prompt_ids if self.scores_prompts else []
+        count, most = len(stories) + len(prompts), self.scheduler.most
         if count > most:
             raise RequestError(f"{count} stories and scores in one request: ask for {most} or fewer", "n")
-        if stories:
-            follower.jobs.append(scheduler.submit(stories, client, follower.notify, not self.asked.stream))
-        top = self.asked.config.top_logprobs
-        follower.jobs += [scheduler.score(ids, client, follower.notify, top) for ids in prompts]
+        if count:
+            whole, top = not self.asked.stream, self.asked.config.top_logprobs
+            follower.job = self.scheduler.submit(stories, client, follower.notify, whole, prompts, top)
 
-    def record(self, place: int, update: Update) -> None:
+    def record(self, update: Update) -> None:
         """Checks an update, and keeps the score of a prompt.
 
         Raises:
@@ -124,8 +127,8 @@ class Work:
             raise update.error
         if update.error is not None:
             raise ModelError(str(update.error))
-        if place >= self.first_score:
-            self.scores[place - self.first_score] = scored(update.ids, update.logprobs, update.top_logprobs)
+        if self.is_score(update):
+            self.scores[update.index - len(self.stories)] = scored(update.ids, update.logprobs, update.top_logprobs)
             return
         story = update.completion
         if story is not None and story.stats.finish_reason == "interrupted" and not story.ids:

@@ -1,4 +1,4 @@
-"""The stories of one request, and what a client learns of them."""
+"""The stories and scored texts of one request, and what a client learns of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MOST_UPDATES = 300  # in a second, of all jobs together: each takes time from th
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is new in one story.
+    """What is new in one story or one scored text.
 
     Attributes:
-        index: The place of the story in its request.
+        index: The place of the story or the text in its job.
         text: The new text.
         ids: The new ids. The text of the last ones may follow in a later update.
         logprobs: Their log-probabilities, if they were asked for.
@@ -85,14 +85,16 @@ def _foreseen(error: Exception) -> SlmxError:
 
 
 class Job:
-    """The stories of one request. `take`, `cancel` and `done` are for the client, in any one thread.
+    """The work of one request: its stories, then its texts to score.
+
+    `take`, `cancel` and `done` are for the client, in any one thread.
 
     Args:
         client: Whose it is.
-        works: The stories, or one text to score.
+        works: The stories, then the texts to score.
         notify: Called in the thread of the model when there is something to take.
         cancel: Stops the work of a job.
-        whole: Whether nothing is published before all its stories have ended.
+        whole: Whether nothing is published before all its work has ended.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether all its stories have ended and every update was taken."""
+        """Whether all its work has ended and every update was taken."""
         return self._ended and not self._updates
 
     def take(self) -> list[Update]:

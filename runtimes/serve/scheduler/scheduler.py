@@ -74,48 +74,43 @@ class Scheduler:
         """Whether the thread of the model runs."""
         return self._thread.is_alive()
 
-    def submit(self, stories: Sequence[Story], client: str, notify: Callable[[], None], whole: bool = False) -> Job:
-        """Queues the stories of a request, all or none.
+    def submit(
+        self,
+        stories: Sequence[Story],
+        client: str,
+        notify: Callable[[], None],
+        whole: bool = False,
+        texts: Sequence[Sequence[int]] = (),
+        top_logprobs: int = 0,
+    ) -> Job:
+        """Queues the stories of a request and the texts that it scores, all or none.
+
+        The updates of a text have the index of the text after those of the stories. A text has one update, whose `ids`,
+        `logprobs` and `top_logprobs` have the same length: the log-probability of each id after the ids before it.
 
         Args:
             stories: New stories of `generator`. Only the scheduler may use them from now on.
             client: Who asks. Each client gets the same share of the slots.
             notify: Called in the thread of the model when there is something to take: at the first id of the job, then
                 every 10 ms at most (27 ms with eight stories), and at its end. It must return soon.
-            whole: Whether the client learns of the stories only at the end of the job.
+            whole: Whether the client learns of the work only at the end of the job.
+            texts: The ids of each text. They may begin with the token that begins every story, which has no
+                log-probability.
+            top_logprobs: The number of most likely ids to record at each position of a text.
 
         Raises:
             QueueFullError: There is no room for them now.
             StoppingError: `drain` was called.
-            UsageError: There are no stories, or more than `most`.
+            UsageError: There are no stories and no texts, or more than `most`.
+            SlmxError: A text is refused, as in `Generator.encode`.
         """
-        for story in stories:
-            story.start()
-        return self._submit(stories, client, notify, whole)
-
-    def score(self, ids: Sequence[int], client: str, notify: Callable[[], None], top_logprobs: int = 0) -> Job:
-        """Queues the ids of a text to score: the log-probability of each id after the ids before it.
-
-        The only update of the job has `ids`, `logprobs` and `top_logprobs`, all of the same length.
-
-        Args:
-            ids: The ids. They may begin with the token that begins every story, which has no log-probability.
-            client: As in `submit`.
-            notify: As in `submit`.
-            top_logprobs: The number of most likely ids to record at each position.
-
-        Raises:
-            SlmxError: As in `submit` and `Generator.encode`.
-        """
-        return self._submit([TextScore(self.generator.encode(ids), top_logprobs)], client, notify)
-
-    def _submit(
-        self, works: Sequence[Story | TextScore], client: str, notify: Callable[[], None], whole: bool = False
-    ) -> Job:
-        count = len(works)
+        count = len(stories) + len(texts)
         if not 1 <= count <= self.most:
             raise UsageError(f"{count_stories(count)} in one request: ask for 1 to {self.most}")
-        job = Job(client, works, notify, self._cancel, whole)
+        scores = [TextScore(self.generator.encode(ids), top_logprobs) for ids in texts]
+        for story in stories:
+            story.start()
+        job = Job(client, [*stories, *scores], notify, self._cancel, whole)
         with self._condition:
             if self._draining:
                 raise StoppingError

@@ -71,10 +71,10 @@ def test_a_story_that_is_preempted_is_told_to_wait_again_and_again(monkeypatch: 
     async def main() -> list[list[str]]:
         found: list[list[str]] = []
         with Follower(forever, 60.0) as follows:
-            follows.jobs.append(SetAside())
+            follows.job = SetAside()
             follows.notify()
             async for updates in follows.updates():
-                found.append([update.text for _, update in updates])
+                found.append([update.text for update in updates])
                 if len(found) == 3:
                     break
         return found

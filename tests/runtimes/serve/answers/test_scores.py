@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from runtimes.engine.loss import log_softmax
 from runtimes.engine.session import Session
 from tests import bundles
 from tests.runtimes.serve.endpoints.test_completions import GREEDY
-from tests.runtimes.serve.servers import Json, Served, serving
+from tests.runtimes.serve.servers import ENDLESS, Json, Served, serving
 
 TEXTS = ["Once upon a time, there was a big dog.", "Zoë \N{SLIGHTLY SMILING FACE} saw", ""]
 SCORE: dict[str, Any] = {"max_tokens": 0, "echo": True}
@@ -131,6 +132,20 @@ def test_scores_of_a_stream_are_those_of_one_piece(server: Served) -> None:
             found = [item for part in parts for item in part["logprobs"]["token_logprobs"]]
             assert found == pytest.approx(expected["logprobs"]["token_logprobs"], abs=1e-4)
             assert parts[-1]["finish_reason"] == expected["finish_reason"]
+
+
+def test_a_request_whose_scores_have_no_room_leaves_no_work_behind(tiny_checkpoint: Path) -> None:
+    """Of 6 stories and scores that are asked for, the server has room for 4, so it takes none."""
+    with serving(bundles.tiny_bundle(tiny_checkpoint), slots=2, queue=4) as served:
+        endless = {**ENDLESS, "prompt": "Once", "n": 2, "stream": True}
+        with served.http.stream("POST", "/v1/completions", json=endless) as running:
+            lines = running.iter_lines()  # httpx closes the stream when nothing refers to its lines
+            next(lines)
+            asked = {"prompt": TEXTS, "echo": True, "max_tokens": 9, "logprobs": 1}
+            refused = served.http.post("/v1/completions", json=asked)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+            figures = served.scheduler.figures()
+            assert (figures.running, figures.waiting, figures.cancelled) == (2, 0, 0)
 
 
 def test_no_scores_are_given_unless_asked_for(server: Served) -> None:

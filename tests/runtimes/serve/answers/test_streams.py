@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +14,8 @@ import pytest
 pytest.importorskip("starlette", reason="needs the extra [serve]")
 
 from runtimes.engine.generator import Generator
+from runtimes.engine.scoring import TextScore
 from runtimes.serve.answers import answer, follower
-from runtimes.serve.scheduler.job import Job
-from runtimes.serve.scheduler.scheduler import Scheduler
 from tests import bundles
 from tests.runtimes.serve.servers import ENDLESS, Json, Served, read_events, serving
 
@@ -171,11 +170,8 @@ def test_a_client_that_leaves_the_queue_is_never_served(small_server: Served, mo
 def test_a_stream_that_waits_for_the_score_of_its_prompt_says_so(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(_: Scheduler, ids: object, client: str, notify: Callable[[], None], top_logprobs: int) -> Job:
-        return Job(client, [], notify, lambda job: None)
-
     asked: Json = {"prompt": "Once", "echo": True, "logprobs": 0, "stream": True}
-    monkeypatch.setattr(Scheduler, "score", never)
+    monkeypatch.setattr(TextScore, "accept", lambda score, logits: None)  # so that the score never ends
     for module, seconds in ((answer, 0.0), (follower, 0.02)):  # while its story is written, and after its end
         with monkeypatch.context() as patch:
             patch.setattr(module, "HEARTBEAT_SECONDS", seconds)

@@ -129,7 +129,7 @@ def test_while_it_drains_what_runs_and_waits_ends_and_nothing_new_begins(
     with pytest.raises(StoppingError, match=r"^the server is stopping: "):
         Client().asks(scheduler, story(generator))
     with pytest.raises(StoppingError):
-        scheduler.score(generator.tokenize("Lily"), "a", lambda: None)
+        scheduler.submit([], "a", lambda: None, texts=[generator.tokenize("Lily")])
     steps.go_on()
     draining.join(PATIENCE)
     assert ended == [True]

@@ -129,14 +129,14 @@ def test_a_client_that_cannot_be_notified_is_gone(generator: Generator, start: C
 def test_a_text_is_scored_beside_stories(generator: Generator, start: Callable[..., Scheduler]) -> None:
     scheduler, client, other = start(2, prefill_chunk=5), Client(), Client()
     other.asks(scheduler, story(generator, config=GenerationConfig(30)))
-    client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify, top_logprobs=2)
+    client.job = scheduler.submit([], "a", client.notify, texts=[generator.tokenize(LONG)], top_logprobs=2)
     (found,) = client.result()
     assert found.ids == generator.tokenize(LONG)
     alone = generator.generate("", max_tokens=len(found.ids), logprobs=True, temperature=0.0)
     assert len(found.logprobs) == len(found.top_logprobs) == len(found.ids)
     assert found.logprobs[0] != alone.logprobs[0]
     client.updates.clear()
-    client.job = scheduler.score(alone.ids, "a", client.notify)
+    client.job = scheduler.submit([], "a", client.notify, texts=[alone.ids])
     (found,) = client.result()
     assert found.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
     other.result()
@@ -146,14 +146,14 @@ def test_a_text_is_scored_beside_stories(generator: Generator, start: Callable[.
 
 def test_an_empty_text_has_no_log_probabilities(generator: Generator, start: Callable[..., Scheduler]) -> None:
     client = Client()
-    client.job = start().score([], "a", client.notify)
+    client.job = start().submit([], "a", client.notify, texts=[[]])
     (found,) = client.result()
     assert (found.ids, found.logprobs, found.error) == ([], [], None)
 
 
 def test_a_score_can_be_cancelled(generator: Generator, start: Callable[..., Scheduler], steps: Steps) -> None:
     scheduler, client = start(prefill_chunk=3), Client()
-    client.job = scheduler.score(generator.tokenize(LONG), "a", client.notify)
+    client.job = scheduler.submit([], "a", client.notify, texts=[generator.tokenize(LONG)])
     steps.wait()
     steps.take(2)
     client.job.cancel()
@@ -167,7 +167,7 @@ def test_a_text_that_is_too_long_to_score_is_refused_at_once(
     generator: Generator, start: Callable[..., Scheduler]
 ) -> None:
     with pytest.raises(SlmxError, match="context holds 64 tokens"):
-        start().score([5] * 64, "a", lambda: None)
+        start().submit([], "a", lambda: None, texts=[[5] * 64])
 
 
 def test_figures_count_what_was_done(generator: Generator, start: Callable[..., Scheduler], steps: Steps) -> None:
