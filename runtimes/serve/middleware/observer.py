@@ -32,7 +32,7 @@ class Seen:
 
     Attributes:
         status: The status; None until the answer begins.
-        awaits_token: Whether the answer is a stream that has no token yet.
+        awaits_token: Whether the answer is a stream of which no event with a token was sent.
     """
 
     status: int | None = None
@@ -62,7 +62,7 @@ class Observer:
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 seen.awaits_token = headers.get("content-type", "").startswith("text/event-stream")
-            elif seen.awaits_token and message.get("body", b"").startswith(EVENT):
+            elif seen.awaits_token and message.get("body", b"").startswith(EVENT) and _has_token(scope):
                 seen.awaits_token = False
                 figures.first_token.add(time.perf_counter() - began)
             await send(message)
@@ -93,6 +93,12 @@ class Observer:
             self._figures.seconds.add(seconds)
         address, path = printable(client[0]) if client else "-", plain_path(scope["raw_path"])
         log_request(Entry(address, scope["method"], path, status, seconds, state.get("tokens"), request, outcome))
+
+
+def _has_token(scope: Scope) -> bool:
+    """Returns whether a token of a stream was written, and no error ended the stream."""
+    state = scope.get("state", {})
+    return bool(state.get("tokens")) and state.get("outcome") is None
 
 
 def route_of(path: str) -> str:

@@ -51,7 +51,7 @@ class HttpFigures:
         streams_failed: Streams that had begun and that an error ended, by its code.
         connections: Connections that are open now.
         in_progress: Requests that are answered now.
-        first_token: Seconds from a request to the first token of a stream.
+        first_token: Seconds from a request to the first event of its stream that holds a token.
         seconds: Seconds of requests for stories.
         lag: Seconds that the event loop was late.
         largest_lag: The largest of them.

@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
+from runtimes.engine.batcher import Batcher
+from runtimes.engine.story import Story
 from runtimes.serve.endpoints.metrics import histogram, render
 from runtimes.serve.protocol.http_figures import Histogram, HttpFigures, measure_lag
 from runtimes.serve.scheduler.figures import SchedulerFigures
@@ -99,6 +101,23 @@ def test_a_server_counts_what_it_does(server: Whole) -> None:
     assert found['slmx_up{model="nano"}'] == 1
     assert found["process_resident_memory_bytes"] > 2**20
     assert found["process_open_fds"] > 3
+
+
+def test_a_stream_without_a_token_has_no_time_to_its_first_token(
+    server: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such are a stream that only scores its prompt, and one that an error ends before a token is sent."""
+
+    def fails(_: Batcher) -> list[tuple[Story, str]]:
+        raise OSError("no memory")
+
+    assert '"text":"Once"' in server.ask(stream=True, echo=True, max_tokens=0).text
+    with monkeypatch.context() as patch:
+        patch.setattr(Batcher, "step", fails)
+        assert '"code":"model_error"' in server.ask(stream=True).text
+    assert server.figures.first_token.cumulative()[-1] == 0
+    server.ask(stream=True)
+    assert server.figures.first_token.cumulative()[-1] == 1
 
 
 def test_the_lag_of_the_event_loop_is_measured(server: Whole) -> None:
