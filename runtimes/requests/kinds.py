@@ -166,23 +166,25 @@ class Choice:
 
 @dataclass(frozen=True)
 class Texts:
-    """One text, or a list of at most `most` texts."""
+    """One text, or a list of at most `most` texts. If `most` is 0, only the empty list."""
 
     most: int
     text: Text
 
     def read(self, name: str, value: object) -> tuple[str, ...]:
         """Returns the texts."""
-        if isinstance(value, str):
+        if self.most and isinstance(value, str):
             return (self.text.read(name, value),)
         if not isinstance(value, list) or len(value) > self.most:
-            raise wrong(name, f"a text or a list of at most {counted(self.most, 'text')}", value)
+            what = f"a text or a list of at most {counted(self.most, 'text')}" if self.most else "an empty list"
+            raise wrong(name, what, value)
         return tuple(self.text.read(f"{name}[{number}]", item) for number, item in enumerate(value))
 
     def schema(self) -> Schema:
-        """Returns both forms."""
+        """Returns the possible forms."""
         text = self.text.schema()
-        return {"anyOf": [text, {"type": "array", "items": text, "maxItems": self.most}]}
+        texts = {"type": "array", "items": text, "maxItems": self.most}
+        return {"anyOf": [text, texts]} if self.most else texts
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class Ids:
 
     def read(self, name: str, value: object) -> tuple[int, ...]:
         """Returns the ids. Whether the vocabulary has them is not known here."""
-        if not isinstance(value, list) or len(value) < self.least or len(value) > (self.most or math.inf):
+        if not isinstance(value, list) or len(value) < self.least or (self.most is not None and len(value) > self.most):
             limit = f"at least {self.least}" if self.most is None else f"{self.least} to {self.most:,}"
             raise wrong(name, f"a list of {limit} ids", value)
         if {*map(type, value)} == {int} and min(value) >= 0 and max(value) <= LARGEST_ID:

@@ -10,6 +10,7 @@ from runtimes.requests.chat import ChatRequest, read_chat
 from runtimes.requests.completion import CompletionRequest, read_completion
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import IGNORED, IGNORED_IN_CHAT, Bounds, chat_table, completion_table
+from runtimes.requests.kinds import Ids, Text, Texts
 from runtimes.requests.messages import Message
 from runtimes.types import GenerationConfig, SamplingParams
 
@@ -227,6 +228,17 @@ def test_bounds_narrow_the_ranges() -> None:
     for fields in ({"prompt": ["a"] * 3}, {"n": 2}, {"logprobs": 2}, {"stop": ["a", "b"]}, {"max_tokens": 11}):
         with pytest.raises(RequestError):
             read_completion({"prompt": "a", **fields}, bounds)
+
+
+@pytest.mark.parametrize(("kind", "bad"), [(Texts(0, Text()), ["x", ["x"]]), (Ids(0), [[1]])], ids=["texts", "ids"])
+def test_a_list_of_at_most_nothing_has_no_other_form(kind: Texts | Ids, bad: list[object]) -> None:
+    """Such a list is `stop` of a server with --max-stop 0."""
+    assert kind.read("name", []) == ()
+    assert "anyOf" not in kind.schema()
+    assert (kind.schema()["type"], kind.schema()["maxItems"]) == ("array", 0)
+    for value in bad:
+        with pytest.raises(RequestError, match=r"^name must be a"):
+            kind.read("name", value)
 
 
 def test_messages_are_read() -> None:
