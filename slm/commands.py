@@ -106,19 +106,18 @@ def next_step(prepared: PrepareSettings, tokens: int) -> str:
         prepared: How the data set was made.
         tokens: Tokens of its shorter split.
     """
-    from slm.folder_kind import CHECKPOINT_LISTING, MAX_JSON_BYTES, find_checkpoint
-    from slm.storage.json_reader import Fields, read_json
+    from slm.checkpoint_shape import read_shape
+    from slm.folder_kind import find_checkpoint
 
     out, tokenizer = prepared.out, prepared.tokenizer
     start = "" if prepared.preset == DEFAULT_PRESET else f" --preset {prepared.preset}"
     context, init = PRESETS[prepared.preset].config.block_size, None
     if tokenizer is not None:
         # A bundle or a data set has a tokenizer and no weights to start from.
-        with suppress(SlmxError, OSError, ValueError):
+        with suppress(SlmxError, OSError):
             init = find_checkpoint(tokenizer)
             start = f" --init {shlex.quote(str(tokenizer))}"
-            shape = Fields(read_json(init / CHECKPOINT_LISTING.file, MAX_JSON_BYTES)).value("shape")
-            context = GPTConfig.from_dict(shape, str(init)).block_size
+            context = read_shape(init).block_size
     if tokens <= context and init is not None:
         return (
             f"to fine-tune {tokenizer}, prepare more text: one context of it is {context:,} tokens, and the shorter "

@@ -24,6 +24,7 @@ MAY_IMPORT = {
 }
 LIGHT_SLM = {
     "slm.tokenizers.byte_level",
+    "slm.checkpoint_shape",
     "slm.console.counted",
     "slm.storage.disk",
     "slm.console.errors",

@@ -11,13 +11,12 @@ from typing import Annotated
 import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle, shipped_names
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES
 from slm.console.counted import counted
 from slm.console.errors import UsageError
 from slm.console.word_wrap import folded
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
-from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, GPTConfig, as_architecture
-from slm.storage.json_reader import Fields, escaped, read_json
+from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, as_architecture
+from slm.storage.json_reader import escaped
 
 
 def doctor(
@@ -174,12 +173,13 @@ def presets() -> None:
 
 def _shipped(preset: str, bundle: Path | None) -> str:
     """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
-    checkpoint = PRETRAINED / preset / CHECKPOINT_LISTING.file
-    held = {"bundle": bundle is not None, "checkpoint": checkpoint.is_file()}
+    from runtimes.bundle.store import Bundle
+    from slm.checkpoint_shape import read_shape
+
+    checkpoint = PRETRAINED / preset
+    held = {"bundle": bundle is not None, "checkpoint": (checkpoint / CHECKPOINT_LISTING.file).is_file()}
     if not any(held.values()):
         return ""
-    file = checkpoint if bundle is None else bundle / MANIFEST_FILE
-    shape = Fields(read_json(file, MAX_MANIFEST_BYTES)).value("shape")
-    config = GPTConfig.from_dict(shape, str(file))
+    config = read_shape(checkpoint) if bundle is None else Bundle.open(bundle).config
     here = " ".join(name for name, is_here in held.items() if is_here)
     return f"{config.family} {config.parameters:,}" + ("" if all(held.values()) else f" ({here})")

@@ -197,3 +197,19 @@ def test_without_the_checkpoints_the_command_tells_of_the_bundles(
     assert line.endswith(f"  Llama {parameters:,} (bundle)")
     monkeypatch.setattr("runtimes.checks.commands.shipped_names", dict)
     assert "Llama" not in slmx("presets").stdout
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"shape": 5}', "\0"])
+@pytest.mark.parametrize("name", ["config.json", "manifest.json"])
+def test_a_damaged_model_that_ships_is_one_line(
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str
+) -> None:
+    (tmp_path / "micro").mkdir()
+    (tmp_path / "micro" / name).write_text(content)
+    monkeypatch.setattr("runtimes.checks.commands.PRETRAINED", tmp_path)
+    bundles = {} if name == "config.json" else {"micro": tmp_path / "micro"}
+    monkeypatch.setattr("runtimes.checks.commands.shipped_names", lambda: bundles)
+    ran = slmx("presets")
+    assert ran.code == 1
+    assert ran.stderr.startswith(f"slmx: {tmp_path / 'micro' / name}: ")
+    assert ran.stderr.count("\n") == 1
