@@ -71,10 +71,14 @@ def check_prompt(text: str) -> int:
     """
     if not isinstance(text, str):
         raise UsageError(f"the prompt must be a text (str), not {type(text).__name__}")
+    return _utf8_length("the prompt", text)
+
+
+def _utf8_length(name: str, text: str) -> int:
     try:
         return len(text.encode("utf-8"))
     except UnicodeEncodeError:
-        raise SlmxError("the prompt holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8") from None
+        raise SlmxError(f"{name} holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8") from None
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ class GenerationConfig:
 
     Raises:
         UsageError: A value is outside its range.
+        SlmxError: A stop string has lone surrogates, which input bytes that are not UTF-8 become.
     """
 
     max_tokens: int | None = None
@@ -234,8 +239,9 @@ class GenerationConfig:
                 )
         if self.on_full not in ON_FULL:
             raise UsageError(f"on full must be one of {', '.join(ON_FULL)}, not {self.on_full!r}")
-        if "" in self.stop:
-            raise UsageError("a stop string must not be empty")
+        for text in self.stop:
+            if _utf8_length("a stop string", text) == 0:
+                raise UsageError("a stop string must not be empty")
 
 
 class Settings(TypedDict, total=False):

@@ -146,7 +146,7 @@ def generate(
     settings = Settings(
         max_tokens=max_tokens,
         min_tokens=min_tokens,
-        stop=stop or (),
+        stop=[as_utf8(text) for text in stop or ()],
         on_full=on_full,
         temperature=temperature,
         top_k=top_k,

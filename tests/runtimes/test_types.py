@@ -15,6 +15,7 @@ from runtimes.types import GenerationConfig, LogitsRules, SamplingParams, Settin
 from slm.console.errors import SlmxError, UsageError
 
 KINDS = (GenerationConfig, SamplingParams, LogitsRules)
+NO_TEXT = "holds bytes that are not UTF-8 text; retype it, or convert it to UTF-8"
 NO_FLAGS = {"top_logprobs", "stop_token_ids", "ignore_eos"}  # they are for requests of `slmx serve` and for Python
 
 
@@ -66,6 +67,8 @@ def test_one_stop_string_need_not_be_a_list() -> None:
     ("values", "message"),
     [
         ({"stop": ("a", "")}, "a stop string must not be empty"),
+        ({"stop": "caf\udce9"}, f"a stop string {NO_TEXT}"),
+        ({"stop": ["a", "\ud800"]}, f"a stop string {NO_TEXT}"),
         ({"on_full": "shift"}, "on full must be one of stop, slide, not 'shift'"),
         ({"max_tokens": 0}, "max tokens must be at least 1, not 0"),
         ({"max_tokens": -1}, "max tokens must be at least 1, not -1"),

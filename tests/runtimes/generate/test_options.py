@@ -21,6 +21,7 @@ from runtimes.engine.generator import SLOTS
 from runtimes.engine.session import Session
 from runtimes.generate.output import check_new_file
 from runtimes.types import GenerationConfig, SamplingParams
+from slm.console.errors import SlmxError
 from slm.storage.disk import is_temporary
 from tests import bundles
 from tests.bundles import Slmx
@@ -272,6 +273,20 @@ def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: 
     code = 1 if "no id" in message else 2  # only the bundle knows which ids there are
     assert (ran.code, ran.stdout) == (code, "")
     assert said(ran.stderr.splitlines()[-1], code) == message
+
+
+def test_a_text_of_the_command_line_is_utf8_in_every_locale(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def take(**settings: object) -> None:
+        given.update(settings)
+        raise SlmxError("taken")
+
+    monkeypatch.setattr("runtimes.generate.commands.read_settings", take)
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("latin-1"))  # as the locale has read the arguments
+    argument = "Zoë".encode().decode("latin-1")
+    slmx.refuses("generate", "--stop", argument, "--ban-word", argument)
+    assert given["stop"] == given["ban_words"] == ["Zoë"]
 
 
 @pytest.mark.parametrize("text", [" ", "a", "\n"])
