@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runtimes.bundle.manifest import MANIFEST_FILE
+from runtimes.bundle.user_folder import user_folder
 from slm.console.errors import SlmxError
 from slm.console.notice import log_line
 from slm.folder_kind import PACKED_SUFFIX, Kind, wrong_kind
@@ -30,6 +31,7 @@ INSTALL_SMALL = (
     f"pip install ./runtimes/stories_small brings it from a clone, pip install {SMALL_DISTRIBUTION} from an index"
 )
 REINSTALL = "install slmx again, or restore the file in a clone (git restore runtimes)"
+DATA_HOME = "LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME"
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
 BUNDLE_DEFAULT = "bundles/nano here if it exists, else the shipped nano"
@@ -42,12 +44,13 @@ class UnknownBundleError(SlmxError):
 def pulled_bundles() -> Path:
     """Returns the folder where `slmx pull` puts bundles, each in OWNER/NAME. It may be missing.
 
-    It is in the user's folder for data: $XDG_DATA_HOME, by default ~/.local/share (specifications.freedesktop.org,
-    "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %LOCALAPPDATA%.
+    It is in the user's folder for data: $XDG_DATA_HOME, by default ~/.local/share; on Windows %LOCALAPPDATA%.
+
+    Raises:
+        SlmxError: This user has no home folder.
     """
-    variable, default = ("LOCALAPPDATA", "~/AppData/Local") if os.name == "nt" else ("XDG_DATA_HOME", "~/.local/share")
-    stated = os.environ.get(variable, "")
-    return Path(stated if os.path.isabs(stated) else os.path.expanduser(default)) / "slmx" / "bundles"
+    default = "~/AppData/Local" if os.name == "nt" else "~/.local/share"
+    return user_folder(DATA_HOME, default, "the bundles that slmx pull brings") / "bundles"
 
 
 def shipped_names() -> dict[str, Path]:
@@ -79,8 +82,12 @@ def exported_names() -> dict[str, Path]:
 
 
 def pulled_names() -> dict[str, Path]:
-    """Returns the folders of the pulled bundles, by OWNER/NAME."""
-    owners = sorted(path for path in _entries(pulled_bundles()) if is_plain_name(path.name))
+    """Returns the folders of the pulled bundles, by OWNER/NAME. A user without a home folder has none."""
+    try:
+        folder = pulled_bundles()
+    except SlmxError:
+        return {}
+    owners = sorted(path for path in _entries(folder) if is_plain_name(path.name))
     return {f"{owner.name}/{path.name}": path for owner in owners for path in _bundles_in(owner)}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runtimes.bundle.user_folder import user_folder
 from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, escaped, read_json
 from slm.storage.read_errors import unreadable
@@ -44,15 +45,10 @@ class Pin:
 def pins_path() -> Path:
     """Returns the file of all choices, which may be missing; SlmxError if this user has no home folder.
 
-    It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config (specifications.freedesktop.org,
-    "XDG Base Directory Specification", which says that a relative path is ignored); on Windows %APPDATA%.
+    It is in the user's folder for settings: $XDG_CONFIG_HOME, by default ~/.config; on Windows %APPDATA%.
     """
     default = "~/AppData/Roaming" if os.name == "nt" else "~/.config"
-    stated = os.environ.get(SETTINGS_HOME, "")
-    folder = Path(stated if os.path.isabs(stated) else os.path.expanduser(default))
-    if not folder.is_absolute():
-        raise SlmxError(f"no home folder for the choices of slmx doctor --pin: set {SETTINGS_HOME} to a folder")
-    return folder / "slmx" / "variants.json"
+    return user_folder(SETTINGS_HOME, default, "the choices of slmx doctor --pin") / "variants.json"
 
 
 def find_pin(bundle: Bundle, cpu: str) -> Pin | None:

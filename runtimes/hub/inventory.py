@@ -15,7 +15,6 @@ from runtimes.bundle.location import (
     UnknownBundleError,
     bundle_path,
     exported_names,
-    pulled_bundles,
     pulled_names,
     shipped_names,
 )
@@ -165,6 +164,6 @@ def remove_bundle(entry: Entry) -> None:
         if entry.path.exists():
             raise SlmxError(f"{entry.path}: another program wrote there meanwhile; it was not removed")
     record.unlink(missing_ok=True)
-    if entry.path.is_relative_to(pulled_bundles()):
+    if entry.origin is Origin.PULLED:
         with suppress(OSError):  # the folder of an owner that has other bundles stays
             entry.path.parent.rmdir()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from runtimes.bundle.location import pulled_bundles
+from runtimes.bundle.location import DATA_HOME, pulled_bundles
 from runtimes.bundle.manifest import BUNDLE_LISTING, SIGNATURE_FILE, is_plain_path
 from runtimes.bundle.store import Bundle
 from runtimes.hub.offer import Loose, Offer, Packed
@@ -151,7 +151,7 @@ def _advice(settings: PullSettings) -> Iterator[None]:
         raise
     except SlmxError as error:
         if settings.out is None and isinstance(error.__cause__, OSError):
-            raise SlmxError(f"{error}, with --out or XDG_DATA_HOME") from error
+            raise SlmxError(f"{error}, with --out or {DATA_HOME}") from error
         raise
 
 

@@ -115,6 +115,22 @@ def test_where_pulled_bundles_are(home: Path, monkeypatch: pytest.MonkeyPatch) -
         assert pulled_bundles() == home / ".local" / "share" / "slmx" / "bundles"
 
 
+def test_a_user_without_a_home_folder_has_no_pulled_bundles(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a user has no entry in the list of users either, or a home folder that is a relative path."""
+    monkeypatch.setenv("HOME", "relative")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    copy_of(NANO, Path("relative/.local/share/slmx/bundles/someone/tales"))
+    line = "no home folder for the bundles that slmx pull brings: set XDG_DATA_HOME to a folder"
+    assert slmx.refuses("pull", "someone/other") == line
+    assert [*Path("relative/.local/share/slmx/bundles/someone").iterdir()] == [
+        Path("relative/.local/share/slmx/bundles/someone/tales")
+    ]
+    assert "someone/tales" not in slmx("list").stdout
+    with pytest.raises(SlmxError):
+        bundle_path("someone/tales")
+    assert bundle_path("nano") == NANO
+
+
 @given(st.text("ab/.@~\\\0\n -é", max_size=12))
 def test_no_name_leads_elsewhere(name: str) -> None:
     try:
