@@ -21,7 +21,6 @@ from runtimes.bundle.manifest import (
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
 from slm.console.errors import SlmxError, needs
-from slm.console.notice import Log
 from slm.hub.client import Snapshot, open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
@@ -57,8 +56,12 @@ class Offer(Protocol):
             SlmxError: The bundle is not signed with this key, or the key cannot be used.
         """
 
-    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
-        """Makes the folder of the bundle, with its signature. It appears whole or not at all.
+    def write(self, target: Path, signature: bytes | None) -> None:
+        """Makes the folder of the bundle. It appears whole or not at all.
+
+        Args:
+            target: The folder.
+            signature: The content of the signature's file that goes there too; None writes none.
 
         Raises:
             SlmxError: A file is missing or is not the one that the manifest lists, or the folder cannot be written.
@@ -76,15 +79,16 @@ class Loose:
     def signature(self, key: Path) -> bytes:
         """Downloads the signature and checks it, as in `Offer`."""
         path = _fetch_signature(self.snapshot, SIGNATURE_FILE)
+        content = path.read_bytes()
         with tempfile.TemporaryDirectory(prefix="slmx-pull-") as folder:
             # In the cache the files are links to another folder, which a bundle must not have.
-            content = path.read_bytes()
             (Path(folder) / MANIFEST_FILE).write_bytes(self._content)
-            (Path(folder) / SIGNATURE_FILE).write_bytes(content)
-            _check_signature(self.snapshot, Path(folder), key)
+            with _named(self.snapshot, Path(folder)):
+                bundle = Bundle.open(Path(folder))
+            _check_signature(self.snapshot, bundle, content, path, key)
         return content
 
-    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
+    def write(self, target: Path, signature: bytes | None) -> None:
         """Makes the folder of the bundle, as in `Offer`."""
         manifest = Manifest.read(self._content, f"{self.snapshot.name}: {MANIFEST_FILE}")
         for file, entry in manifest.files.items():
@@ -122,14 +126,15 @@ class Packed:
     def signature(self, key: Path) -> bytes:
         """Downloads the signature and checks it, as in `Offer`. The archive itself is here already."""
         path = _fetch_signature(self.snapshot, f"{self._file}.sig")
-        _check_signature(self.snapshot, self._bundle.path, key)
-        return path.read_bytes()
+        content = path.read_bytes()
+        _check_signature(self.snapshot, self._bundle, content, path, key)
+        return content
 
-    def write(self, target: Path, signature: bytes | None, log: Log) -> None:
+    def write(self, target: Path, signature: bytes | None) -> None:
         """Makes the folder of the bundle, as in `Offer`."""
         from runtimes.pack.packing import unpack_bundle
 
-        unpack_bundle(self._bundle, target, True, log)
+        unpack_bundle(self._bundle, target, True, signature)
 
 
 def _fetch_signature(snapshot: Snapshot, file: str) -> Path:
@@ -141,11 +146,11 @@ def _fetch_signature(snapshot: Snapshot, file: str) -> Path:
     return snapshot.fetch(file)
 
 
-def _check_signature(snapshot: Snapshot, bundle: Path, key: Path) -> None:
+def _check_signature(snapshot: Snapshot, bundle: Bundle, content: bytes, path: Path, key: Path) -> None:
     with needs("sign"):
-        from runtimes.pack.signature import require_signature
-    with _named(snapshot, bundle):
-        require_signature(Bundle.open(bundle), key)
+        from runtimes.pack.signature import check_signature
+    with _named(snapshot, bundle.path):
+        check_signature(bundle, content, path, key)
 
 
 @contextmanager

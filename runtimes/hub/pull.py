@@ -125,7 +125,7 @@ def pull_bundle(settings: PullSettings, log: Log) -> Path:
             log(f"{name} is up to date")
         else:
             _check_place(target, name, settings.out is None or held.record is not None)
-            offer.write(target, signature, log)
+            offer.write(target, signature)
             source = f" from the cache, because {offline.why}" if offline else ""
             log(f"pulled {name}, commit {offer.snapshot.commit[:12]}{source}")
         record = _record_of(offer, settings.file)

@@ -50,11 +50,11 @@ def unpack(
     Every file in it is checked first. A signature FILE.sig beside it becomes model.sig in the folder.
     """
     from runtimes.bundle.store import Bundle
-    from runtimes.pack.packing import unpack_bundle
+    from runtimes.pack.packing import signature_beside, unpack_bundle
 
     opened = Bundle.open(archive)
     folder = out or Path(archive.stem)
-    unpack_bundle(opened, folder, force, log_line)
+    unpack_bundle(opened, folder, force, signature_beside(opened, log_line))
     typer.echo(str(folder))
 
 

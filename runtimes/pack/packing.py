@@ -42,7 +42,7 @@ def pack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> int:
         SlmxError: A file of the bundle is missing, changed or not listed, the bundle is too large for one file, or
             `out` cannot be written or replaced.
     """
-    signature = _signature(bundle, log)
+    signature = signature_beside(bundle, log)
     held = _check_out(bundle, out, replace)
     bundle.check_only_listed_files()
     total = sum(entry.bytes + HEADERS for entry in bundle.manifest.files.values())
@@ -68,8 +68,15 @@ def _files(bundle: Bundle) -> Iterator[tuple[str, bytes]]:
         yield name, bundle.read(name)
 
 
-def _signature(bundle: Bundle, log: Log) -> bytes | None:
-    """Returns the signature of a bundle, which is not checked here; None if it has none."""
+def signature_beside(bundle: Bundle, log: Log) -> bytes | None:
+    """Returns the signature of a bundle, from the folder or from beside the archive; None if it has none.
+
+    It is not checked here.
+
+    Args:
+        bundle: The bundle.
+        log: Called with a line if the file in its place is not a signature.
+    """
     path = bundle.signature_path
     if not os.path.lexists(path):
         return None
@@ -113,14 +120,14 @@ def _check_out(bundle: Bundle, out: Path, replace: bool) -> Bundle | None:
     return held
 
 
-def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
+def unpack_bundle(bundle: Bundle, out: Path, replace: bool, signature: bytes | None) -> None:
     """Writes the folder of an archive. It appears whole or not at all, and nothing is written if a check fails.
 
     Args:
         bundle: An archive.
         out: The folder.
         replace: Whether a bundle in `out` is replaced.
-        log: Called with a line about what stands beside the archive.
+        signature: The content of the signature's file; None writes none. It is not checked here.
 
     Raises:
         SlmxError: A file is missing, changed or not listed, or `out` cannot be written or replaced.
@@ -128,7 +135,6 @@ def unpack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> None:
     if not bundle.is_archive:
         raise SlmxError(f"{bundle.path}: a folder already; slmx unpack takes a file that slmx pack made")
     bundle.check_only_listed_files()
-    signature = _signature(bundle, log)
     check_outside(out)
     with atomic_folder(out, BUNDLE_LISTING, replace) as fresh:
         for name, content in _files(bundle):

@@ -22,6 +22,8 @@ from slm.storage.disk import write_file
 from slm.storage.json_reader import read_limited
 from slm.storage.read_errors import reason_of
 
+AGAIN = "get the bundle and its signature again"
+
 
 def sign_bundle(bundle: Bundle, key: Path, log: Log = lambda line: None) -> Path:
     """Checks every file of a bundle and signs it. An earlier signature is replaced.
@@ -75,29 +77,55 @@ def require_signature(bundle: Bundle, key: Path) -> str:
     Raises:
         SlmxError: The key cannot be used, or the bundle is not signed with it.
     """
-    public, path = read_public_key(key), bundle.signature_path
+    path = bundle.signature_path
     if not path.exists():
         raise SlmxError(f"{bundle.path}: not signed: there is no {path}; get it from where the bundle is from")
-    again = "get the bundle and its signature again"
     try:
-        envelope = Envelope.read(read_limited(path, MAX_SIGNATURE_BYTES))
+        content = read_limited(path, MAX_SIGNATURE_BYTES)
     except (OSError, ValueError) as error:
-        raise SlmxError(f"{path}: not a signature that slmx reads ({reason_of(error)}); {again}") from None
+        raise _no_signature(path, error) from None
+    return check_signature(bundle, content, path, key)
+
+
+def check_signature(bundle: Bundle, content: bytes, path: Path, key: Path) -> str:
+    """Checks the signature of a bundle, as `require_signature` does.
+
+    Args:
+        bundle: The bundle.
+        content: The content of the signature's file.
+        path: This file, for messages.
+        key: The file of the public key.
+
+    Returns:
+        The id of the key, in hexadecimal.
+
+    Raises:
+        SlmxError: The key cannot be used, or the bundle is not signed with it.
+    """
+    public = read_public_key(key)
+    try:
+        envelope = Envelope.read(content)
+    except ValueError as error:
+        raise _no_signature(path, error) from None
     if envelope.key_id not in (None, key_id(public)):
         raise SlmxError(f"{path}: made with another key than {key}; name the key of who signed it")
     if not is_signed(public, signed_bytes(envelope.payload), envelope.signature):
-        raise SlmxError(f"{path}: no valid signature of {key}: it was changed, or another key made it; {again}")
+        raise SlmxError(f"{path}: no valid signature of {key}: it was changed, or another key made it; {AGAIN}")
     try:
         stated = stated_hashes(envelope.payload)
     except ValueError as error:
         raise SlmxError(f"{path}: signs something that slmx does not read ({error}); sign the bundle again") from None
     expected = _hashes(bundle)
     if stated.get(MANIFEST_FILE) != bundle.manifest_sha256:
-        raise SlmxError(f"{bundle.store.location(MANIFEST_FILE)}: not the manifest that was signed; {again}")
+        raise SlmxError(f"{bundle.store.location(MANIFEST_FILE)}: not the manifest that was signed; {AGAIN}")
     for name in sorted({*stated, *expected}):
         if stated.get(name) != expected.get(name):
-            raise SlmxError(f"{path}: signs another {name!a} than {MANIFEST_FILE} lists; {again}")
+            raise SlmxError(f"{path}: signs another {name!a} than {MANIFEST_FILE} lists; {AGAIN}")
     return key_id(public)
+
+
+def _no_signature(path: Path, error: Exception) -> SlmxError:
+    return SlmxError(f"{path}: not a signature that slmx reads ({reason_of(error)}); {AGAIN}")
 
 
 def _hashes(bundle: Bundle) -> dict[str, str]:

@@ -119,6 +119,8 @@ def test_an_archive_gives_the_same_bundle(hub: Hub, client: Client, signed: Path
     assert snapshot(client.pulled) == snapshot(signed)
     client.works("pull", NAME, "--file", "tales.slmx", "--require-signature", key, "--out", "mine")
     assert snapshot(client.here / "mine") == snapshot(signed)
+    client.works("pull", NAME, "--file", "tales.slmx", "--out", "plain")
+    assert snapshot(client.here / "plain") == snapshot(NANO), "a signature in the cache that was not asked for"
 
 
 def test_an_archive_that_is_damaged_missing_or_not_signed(

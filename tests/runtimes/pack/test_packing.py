@@ -95,7 +95,7 @@ def test_unpacking_undoes_packing(
     assert archive.read_bytes() == zip_of(entries_of(opened.path))
     packed = Bundle.open(archive)
     assert (packed.manifest, packed.problems()) == (opened.manifest, [])
-    unpack_bundle(packed, home / "again", replace=False, log=lambda line: None)
+    unpack_bundle(packed, home / "again", replace=False, signature=None)
     assert snapshot(home / "again") == snapshot(home / "b")
 
 

@@ -157,7 +157,7 @@ def attacked(path: Path, change: Callable[[Path], None], home: Path) -> None:
     """Changes a bundle as an attacker would, who writes new hashes but has no key."""
     folder = bundles.copy_of(path, home) if path.is_dir() else home
     if not path.is_dir():
-        unpack_bundle(Bundle.open(path), folder, replace=False, log=lambda line: None)
+        unpack_bundle(Bundle.open(path), folder, replace=False, signature=None)
     change(folder)
     if path.is_dir():
         (path / MANIFEST_FILE).write_bytes((folder / MANIFEST_FILE).read_bytes())
