@@ -10,14 +10,6 @@ from runtimes.requests.errors import RequestError
 from runtimes.types import GenerationConfig, SamplingParams, Settings, read_settings
 from slm.console.errors import UsageError
 
-# Fields that are settings of a story under the same name.
-SETTINGS = (
-    *("max_tokens", "stop", "stop_token_ids", "ignore_eos", "on_full"),
-    *("temperature", "top_k", "top_p", "min_p", "seed"),
-    *("repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram", "min_tokens", "logit_bias"),
-    "ban_words",
-)
-
 
 @dataclass(frozen=True)
 class StoryRequest:
@@ -56,7 +48,7 @@ def shared_parts(values: Mapping[str, Any], most_tokens: int | None, logprobs: i
     options = values.get("stream_options")
     if options is not None and not values.get("stream"):
         raise RequestError("stream_options is for streams only: set stream to true, or leave it out", "stream_options")
-    settings = {name: values[name] for name in SETTINGS if name in values}
+    settings = {name: values[name] for name in Settings.__annotations__ if name in values}
     settings |= {"max_tokens": most_tokens, "logprobs": logprobs is not None, "top_logprobs": logprobs or 0}
     if "top_k" in settings:
         settings["top_k"] = max(0, settings["top_k"])

@@ -12,7 +12,8 @@ from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import IGNORED, IGNORED_IN_CHAT, Bounds, chat_table, completion_table
 from runtimes.requests.kinds import Ids, Text, Texts
 from runtimes.requests.messages import Message
-from runtimes.types import GenerationConfig, SamplingParams
+from runtimes.requests.story_request import shared_parts
+from runtimes.types import GenerationConfig, SamplingParams, Settings
 
 BOUNDS = Bounds()
 MESSAGES = [{"role": "user", "content": "Once"}]
@@ -213,6 +214,19 @@ def test_fields_of_openai_that_change_nothing_are_ignored() -> None:
     for value in (True, "x", {"a": [1]}, None):
         assert completion(**dict.fromkeys(IGNORED, value)) == completion()
         assert chat(**dict.fromkeys(IGNORED | IGNORED_IN_CHAT, value)) == chat()
+
+
+def test_a_setting_that_is_new_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, object] = {}
+
+    def take(**settings: object) -> tuple[GenerationConfig, SamplingParams]:
+        given.update(settings)
+        return GenerationConfig(), SamplingParams()
+
+    monkeypatch.setitem(Settings.__annotations__, "mirostat", "int")
+    monkeypatch.setattr("runtimes.requests.story_request.read_settings", take)
+    shared_parts({"mirostat": 2, "model": "nano"}, 5, None)
+    assert given == {"mirostat": 2, "max_tokens": 5, "logprobs": False, "top_logprobs": 0}
 
 
 def test_a_text_is_scored_with_no_tokens() -> None:
