@@ -19,7 +19,7 @@ MOST_STORIES = BOUNDS.prompts * BOUNDS.n
 OWN_SEEDS = 2**40
 LONGEST_ID = 200
 
-Fields = dict[str, object]
+LineFields = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,23 @@ class PromptLine:
     error: str = ""
 
 
-def default_fields(settings: Settings, n: int) -> Fields:
+def default_fields(settings: Settings, n: int) -> LineFields:
     """Returns the options of the command line as fields of a line, without the seed.
 
     Raises:
         RequestError: A line cannot have such a field.
     """
-    rest: Fields = {name: value for name, value in settings.items() if value is not None and value != ()}
+    rest: LineFields = {name: value for name, value in settings.items() if value is not None}
     rest.pop("seed", None)
     fields = rest | {"n": n, "logit_bias": {str(token): value for token, value in settings["logit_bias"].items()}}
     fields |= {name: [*settings[name]] for name in ("stop", "ban_words")}
-    if not fields.pop("logprobs"):
-        read_completion({"prompt": "", **fields}, BOUNDS)
-        return fields
-    read_completion({"prompt": "", **fields, "logprobs": 0}, BOUNDS)
-    return fields | {"logprobs": 0}
+    if fields.pop("logprobs"):
+        fields["logprobs"] = 0
+    read_completion({"prompt": "", **fields}, BOUNDS)
+    return fields
 
 
-def read_line(line: Line, is_json: bool, defaults: Fields) -> PromptLine:
+def read_line(line: Line, is_json: bool, defaults: LineFields) -> PromptLine:
     """Reads a line that is not blank.
 
     Args:
@@ -86,7 +85,7 @@ def read_line(line: Line, is_json: bool, defaults: Fields) -> PromptLine:
     return PromptLine(line.number, name, request)
 
 
-def _fields(content: bytes, is_json: bool) -> Fields:
+def _fields(content: bytes, is_json: bool) -> LineFields:
     if not is_json:
         return {"prompt": content.decode("utf-8")}
     value = parse_json(content)

@@ -17,11 +17,11 @@ from slm.storage.json_reader import Fields, parse_json
 FORMAT = 1
 SUFFIX = ".run"
 BEGINNING = b'{"format": '
-Settings = dict[str, object]
+RunSettings = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Position:
     """The lines of the input up to one of them: its number, and the SHA-256 of the lines of this run as far as it."""
 
     line: int
@@ -38,12 +38,12 @@ class Record:
 
     Attributes:
         settings: The settings of the run.
-        last: The last checkpoint; None before the first.
+        last: The last position; None before the first.
         bytes: The length of the file without what a kill cut off.
     """
 
-    settings: Settings
-    last: Checkpoint | None
+    settings: RunSettings
+    last: Position | None
     bytes: int
 
     @staticmethod
@@ -74,7 +74,7 @@ class Record:
                         fields.integer("seed", most=LARGEST_SEED)
                         settings = {key: fields.value(key) for key in fields}
                     else:
-                        last = Checkpoint(fields.integer("line"), fields.sha256("sha256"))
+                        last = Position(fields.integer("line"), fields.sha256("sha256"))
                 except ValueError as error:
                     raise SlmxError(
                         f"{path}: not the record of a run ({error}); add --force to begin anew, or choose another --out"
@@ -83,12 +83,12 @@ class Record:
         return None if settings is None else cls(settings, last, length)
 
 
-def encode_settings(settings: Settings) -> bytes:
+def encode_settings(settings: RunSettings) -> bytes:
     """Returns the first line of a record."""
     return json.dumps({"format": FORMAT, **settings}).encode() + b"\n"
 
 
-def difference(before: Settings, now: Settings) -> str | None:
+def difference(before: RunSettings, now: RunSettings) -> str | None:
     """Returns in words the first setting that is not the same; None if there is none."""
     for key in (*now, *(key for key in before if key not in now and key != "format")):
         old, new = (json.dumps(side.get(key), ensure_ascii=True) for side in (before, now))

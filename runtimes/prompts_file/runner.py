@@ -13,10 +13,10 @@ from runtimes.engine.generator import SLOTS, Generator
 from runtimes.engine.sampler import system_seed
 from runtimes.engine.scoring import TextScore
 from runtimes.engine.story import Story
-from runtimes.prompts_file.lines import Fields, default_fields, read_line
+from runtimes.prompts_file.lines import LineFields, default_fields, read_line
 from runtimes.prompts_file.progress import Progress
 from runtimes.prompts_file.reader import TEXT_SUFFIXES, Line, PromptsReader, Shard, is_input
-from runtimes.prompts_file.record import SUFFIX, Checkpoint
+from runtimes.prompts_file.record import SUFFIX, Position
 from runtimes.prompts_file.units import Unit, as_row, begin_units
 from runtimes.prompts_file.writer import StoriesFile
 from runtimes.requests.fields import LARGEST_SEED
@@ -69,7 +69,7 @@ class PromptsJob:
             raise UsageError(f"--out {self.out}: its lines are JSON; name it {self.out.with_suffix('.jsonl')}")
         self.defaults()
 
-    def defaults(self) -> Fields:
+    def defaults(self) -> LineFields:
         """Returns the fields of a line that has no others."""
         return default_fields(self.settings, self.n)
 
@@ -149,7 +149,7 @@ def _begin(reader: PromptsReader, job: PromptsJob) -> deque[Line]:
     return deque()
 
 
-def _read_again(reader: PromptsReader, file: StoriesFile, last: Checkpoint) -> deque[Line]:
+def _read_again(reader: PromptsReader, file: StoriesFile, last: Position) -> deque[Line]:
     """Reads the lines that an earlier run has read. Returns those whose stories are not all known to be written.
 
     Raises:
@@ -239,7 +239,7 @@ class _Run:
             rows.append(as_row(unit, self._generator))
             self._progress.tokens += 0 if unit.story is None else len(unit.story.ids)
         if rows:
-            self._file.write(rows, Checkpoint(self._reader.taken, self._reader.sha256))
+            self._file.write(rows, Position(self._reader.taken, self._reader.sha256))
             self._progress.rows += len(rows)
             self._progress.show(self._file.done.line - self._reader.start, self._file.done.failed)
         return bool(rows)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.prompts_file.record import SUFFIX, Checkpoint, Record, Settings, difference, encode_settings
+from runtimes.prompts_file.record import SUFFIX, Position, Record, RunSettings, difference, encode_settings
 from runtimes.requests.fields import LARGEST_SEED
 from slm.console.counted import count_stories
 from slm.console.errors import SlmxError
@@ -79,7 +79,7 @@ class StoriesFile:
         OSError: It cannot be read.
     """
 
-    def __init__(self, path: Path, settings: Settings, seed: int, force: bool) -> None:
+    def __init__(self, path: Path, settings: RunSettings, seed: int, force: bool) -> None:
         self.path, self._force = path, force
         self._record_path = path.with_name(path.name + SUFFIX)
         self._refuse_foreign()
@@ -174,7 +174,7 @@ class StoriesFile:
         except OSError as error:
             raise self._unwritable(error) from error
 
-    def write(self, rows: Sequence[Row], now: Checkpoint) -> None:
+    def write(self, rows: Sequence[Row], now: Position) -> None:
         """Appends rows. Those of another run are replaced now.
 
         Args:

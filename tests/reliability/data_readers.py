@@ -20,7 +20,7 @@ from runtimes.hub.record import Record as PulledRecord
 from runtimes.hub.record import read_record, record_path, write_record
 from runtimes.prompts_file.lines import read_line
 from runtimes.prompts_file.reader import PromptsReader
-from runtimes.prompts_file.record import Checkpoint, encode_settings
+from runtimes.prompts_file.record import Position, encode_settings
 from runtimes.prompts_file.record import Record as RunRecord
 from slm.data.dataset import DATASET_FILE, Dataset
 from slm.data.sources import find_sources, read_stories
@@ -230,7 +230,7 @@ def _prompts(home: Path) -> Reader:
 
 def _prompts_record(home: Path) -> Reader:
     path = home / "stories.jsonl.run"
-    path.write_bytes(encode_settings({"seed": 1, "n": 2}) + Checkpoint(3, "0" * 64).encode())
+    path.write_bytes(encode_settings({"seed": 1, "n": 2}) + Position(3, "0" * 64).encode())
     return Reader([path.read_bytes()], at(path, lambda: RunRecord.read(path)), True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.prompts_file.record import Checkpoint
+from runtimes.prompts_file.record import Position
 from runtimes.prompts_file.writer import Row, StoriesFile
 from slm.console.errors import SlmxError
 
@@ -28,8 +28,8 @@ def out(tmp_path: Path) -> Path:
     path = tmp_path / "o.jsonl"
     file = StoriesFile(path, SETTINGS, 0, False)
     file.open()
-    file.write([row(1), row(1, 1, True)], Checkpoint(3, SHA))
-    file.write([row(3)], Checkpoint(4, SHA))
+    file.write([row(1), row(1, 1, True)], Position(3, SHA))
+    file.write([row(3)], Position(4, SHA))
     file.close()
     return path
 
@@ -45,11 +45,11 @@ def refused(path: Path, force: bool = False, **changes: object) -> str:
 def test_the_same_run_goes_on(out: Path) -> None:
     file = StoriesFile(out, SETTINGS, 0, False)
     assert (file.done.line, file.done.index, file.done.rows, file.done.failed) == (3, 0, 3, 1)
-    assert file.last == Checkpoint(3, SHA)
+    assert file.last == Position(3, SHA)
     assert file.done.first_failed == 1
     before = out.read_bytes()
     file.open()
-    file.write([row(5)], Checkpoint(6, SHA))
+    file.write([row(5)], Position(6, SHA))
     file.close()
     assert out.read_bytes() == before + row(5).content
     assert StoriesFile(out, SETTINGS, 0, False).done.rows == 4
@@ -68,7 +68,7 @@ def test_a_torn_last_row_is_cut_off(out: Path, cut: int) -> None:
 def test_a_torn_record_is_cut_off(out: Path) -> None:
     record = out.with_name("o.jsonl.run")
     record.write_bytes(record.read_bytes() + b'{"line": 9, "sha')
-    assert StoriesFile(out, SETTINGS, 0, False).last == Checkpoint(3, SHA)
+    assert StoriesFile(out, SETTINGS, 0, False).last == Position(3, SHA)
 
 
 def test_rows_that_the_record_does_not_know_are_cut_off(out: Path) -> None:
