@@ -204,15 +204,15 @@ class Bundle:
             raise SlmxError(f"{self.store.location(MANIFEST_FILE)}: changed meanwhile; run the command again")
         return content
 
-    def model_bytes(self, variant: str | None = None) -> bytearray:
-        """Returns the checked model file of a variant, which is chosen as in `choose`; SlmxError as there."""
+    def model_bytes(self, variant: str) -> bytearray:
+        """Returns the checked model file of a variant for onnxruntime; SlmxError as in `choose` and `read`."""
         return bytearray(self.read(self.manifest.variants[self.choose(variant)].file))
 
-    def model_location(self, variant: str | None = None) -> str:
-        """Returns where a variant's model file is, for messages. It is chosen as in `choose`; SlmxError as there."""
+    def model_location(self, variant: str) -> str:
+        """Returns where the model file of a variant for onnxruntime is, for messages; SlmxError as in `choose`."""
         return self.store.location(self.manifest.variants[self.choose(variant)].file)
 
-    def model_file(self, variant: str | None = None) -> Path | bytes:
+    def model_file(self, variant: str | None) -> Path | bytes:
         """Returns a variant's model file for a library: its path, or its content if the bundle is an archive.
 
         The file is checked as in `model_path`; arguments and errors as there.
@@ -221,7 +221,7 @@ class Bundle:
             return self.read(self.manifest.variants[self._any(variant)].file)
         return self.model_path(variant)
 
-    def model_path(self, variant: str | None = None) -> Path:
+    def model_path(self, variant: str | None) -> Path:
         """Returns the path of a variant's model file, for libraries that open files by themselves.
 
         The file is checked now. If it changes before the library reads it, slmx does not notice.
@@ -230,7 +230,7 @@ class Bundle:
             variant: Any variant of the bundle, including those for PyTorch; None chooses as `choose` does.
 
         Raises:
-            SlmxError: As in `read`, or the bundle is an archive, which has no paths.
+            SlmxError: As in `read`, the bundle does not hold the variant, or it is an archive, which has no paths.
         """
         name = self._any(variant)
         if not isinstance(self.store, FolderStore):

@@ -209,7 +209,7 @@ def resident_bytes() -> int:
 def test_a_slot_takes_memory_for_what_is_filled_only() -> None:
     """256 rows of nano have buffers of 256 MiB. A short story uses only the first page of each head."""
     opened = load()
-    session = Session.open(opened.bundle.model_path(), opened.bundle.config)
+    session = Session.open(opened.bundle.model_path(opened.variant), opened.bundle.config)
     session.prefill([1, 2])
     before = resident_bytes()
     pool = Pool(session, 256)

@@ -233,7 +233,7 @@ def test_a_model_may_be_given_as_bytes(bundle: Bundle, ids: list[int], expected:
 def test_an_absurd_number_of_threads_is_refused(bundle: Bundle) -> None:
     for threads in (0, -3, 257, 10**9):
         with pytest.raises(SlmxError, match=f"^threads must be 1 to 256, not {threads}$"):
-            Session.open(bundle.model_path(), bundle.config, threads)
+            Session.open(bundle.model_path(bundle.choose()), bundle.config, threads)
 
 
 def test_default_threads_are_one_for_small_models_and_never_above_four(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +270,7 @@ def test_threads_that_wait_use_no_processor_time() -> None:
 
 
 def test_a_file_that_is_no_model_is_named(bundle: Bundle, tmp_path: Path) -> None:
-    whole = bundle.model_path().read_bytes()
+    whole = bundle.model_path(bundle.choose()).read_bytes()
     for content, said in (
         (b"", "onnxruntime .* cannot open this model"),
         (b"not a model", "not a model that slmx opens"),
