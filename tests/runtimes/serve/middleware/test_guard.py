@@ -304,9 +304,9 @@ def clients_of(server: Whole, *requests: dict[str, str]) -> list[str]:
     found: list[str] = []
     submit = server.scheduler.submit
 
-    def note(stories: object, client: str, notify: object, whole: bool) -> object:
+    def note(stories: object, client: str, *others: object) -> object:
         found.append(client)
-        return submit(stories, client, notify, whole)  # type: ignore[arg-type]
+        return submit(stories, client, *others)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server.scheduler, "submit", note)
