@@ -18,6 +18,8 @@ MAX_JSON_BYTES = 2**24
 PACKED_SUFFIX = ".slmx"
 # The endings of models of other programs in one file, with what else `slmx import` needs, and those of weights.
 FOREIGN_SUFFIXES = {**dict.fromkeys((".pt", ".pth", ".bin"), " --tokenizer DIR"), ".gguf": ""}
+# The tokenizer of a model of llama2.c, which ends like the model.
+LLAMA2C_TOKENIZER = "tokenizer.bin"
 MODEL_SUFFIXES = (*FOREIGN_SUFFIXES, ".safetensors", ".onnx")
 ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
 MANIFEST = b"manifest.json"
@@ -104,6 +106,8 @@ OTHERWISE = {
 MODELS = (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE)
 # The folders whose files are not given to commands one by one.
 HOLDERS = (*MODELS, Kind.HUGGING_FACE, Kind.DATA_SET)
+# Those that have model files in a folder of theirs, `onnx`.
+NESTING_HOLDERS = (Kind.BUNDLE, Kind.HUGGING_FACE)
 # The folders that list their files: a JSON file of each, and keys of it. Other programs have files of the same names.
 LISTED_FOLDERS = {
     Kind.CHECKPOINT: ("config.json", {"format_version", "sha256"}),
@@ -180,7 +184,8 @@ def find_kind(path: Path) -> Kind:
     if not path.is_dir():
         if _is_packed(path):
             return Kind.PACKED
-        return Kind.FOREIGN if path.suffix.lower() in FOREIGN_SUFFIXES and path.is_file() else Kind.FILE
+        is_model = path.suffix.lower() in FOREIGN_SUFFIXES and path.name != LLAMA2C_TOKENIZER
+        return Kind.FOREIGN if is_model and path.is_file() else Kind.FILE
     if "variants" in _keys(path / "manifest.json"):
         return Kind.BUNDLE
     if (path / "dataset.json").is_file():
@@ -291,7 +296,11 @@ def _folder_of(path: Path, kind: Kind, wanted: Kind) -> tuple[Path, Kind]:
     elif kind is not Kind.FILE:
         depth = 0
     for number, folder in enumerate(path.absolute().parents[:depth]):
-        if (found := find_kind(folder)) in holders:
+        try:
+            found = find_kind(folder)
+        except OSError:
+            break
+        if found in (holders if not number else NESTING_HOLDERS):
             return path.parents[number] if number < len(path.parents) else folder, found
     return path, kind
 

@@ -23,7 +23,7 @@ def headline() -> str:
     machine = report.machine
     start, found = "On this machine", opening(report)
     assert found.startswith(start)
-    where = f"On {machine['cores']} cores of an {machine['cpu']}"
+    where = f"On {machine['cores']} cores ({machine['cpu']})"
     return f"{where}{found.removeprefix(start)} (onnxruntime {machine['onnxruntime']}, {report.created[:10]}.)"
 
 
@@ -44,8 +44,11 @@ def quality() -> str:
         shares = in_a_list([percent(quality_kept(report, result)) for result in kept.values()])
         better = f"Sizes and speeds of llama.cpp are those of the better of {in_a_list(list(kept))}"
         lines.append(f"{better}, which keep {shares} of nano's quality.")
+    own = quality_kept(report, results["int8"]) or 1
     more = [
-        f"{title} ({percent(quality_kept(report, results[name]))})" for name, title in MORE_EXACT if name in results
+        f"{title} ({percent(share)})"
+        for name, title in MORE_EXACT
+        if name in results and (share := quality_kept(report, results[name]) or 0) > own
     ]
     if more:
         lines.append(f"int8 keeps less than {in_a_list(more)} in whole windows, which this reads. A story loses less.")

@@ -10,7 +10,7 @@ from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.console.errors import UsageError, needs
-from slm.folder_kind import Kind, find_kind, wrong_kind
+from slm.folder_kind import MODEL_SUFFIXES, Kind, find_kind, wrong_kind
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
@@ -53,7 +53,8 @@ def open_subject(model: str, variant: str | None) -> Subject:
         UsageError: A variant of a checkpoint was asked for.
     """
     kind = find_kind(Path(model))
-    if kind not in (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE, Kind.PACKED, Kind.FILE, Kind.MISSING):
+    is_part = kind is Kind.FILE and Path(model).suffix in MODEL_SUFFIXES
+    if is_part or kind not in (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE, Kind.PACKED, Kind.FILE, Kind.MISSING):
         raise wrong_kind(Path(model), Kind.MODEL)
     if kind in (Kind.CHECKPOINT, Kind.RUN):
         if variant not in (None, PYTORCH):

@@ -25,7 +25,7 @@ from benchmarks.studies.quantization import FLOAT, write_models
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.pool import Pool
-from runtimes.engine.session import Session, default_threads
+from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads
 from runtimes.system.machine import usable_cores
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
@@ -111,7 +111,8 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
 
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
     """Returns the tokens per second by use, and by variant and threads, such as `int8 2`."""
-    threads, steps = sorted({1, usable_cores()}), MANY_STEPS.get(preset, STEPS)
+    threads = sorted({1, default_threads(ONE_THREAD_BYTES), usable_cores()})
+    steps = MANY_STEPS.get(preset, STEPS)
     sessions = {
         f"{name} {count}": Session.open(folder / f"{form}.onnx", config, count)
         for form, name in FORMS.items()
@@ -175,15 +176,15 @@ def main(preset: Presets = None, rounds: Rounds = 9, out: Out = None) -> None:
         with tempfile.TemporaryDirectory() as folder:
             config = prepare(name, Path(folder))
             found[name], ways[name] = measure(Path(folder), config, name, rounds), default_ways(Path(folder))
-    tables = [table(use, found, ways) for use in USES]
-    if (cores := usable_cores()) > 1:
-        tables.append(threads_table(found, cores))
-    typer.echo("\n\n".join(tables))
     tokens_per_second = {
         name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
         for name, uses in found.items()
     }
     write_results(out, {"rounds": rounds}, {"tokens_per_second": tokens_per_second, "default": ways})
+    tables = [table(use, found, ways) for use in USES]
+    if (cores := usable_cores()) > 1:
+        tables.append(threads_table(found, cores))
+    typer.echo("\n\n".join(tables))
 
 
 if __name__ == "__main__":

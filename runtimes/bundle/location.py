@@ -30,7 +30,7 @@ STORIES_SMALL = Path(__file__).parents[1] / "stories_small" / SMALL_PACKAGE
 INSTALL_SMALL = (
     f"pip install ./runtimes/stories_small brings it from a clone, pip install {SMALL_DISTRIBUTION} from an index"
 )
-REINSTALL = "install slmx again, or restore the file in a clone (git restore runtimes)"
+REINSTALL = "install {} again, or restore the file in a clone (git restore runtimes)"
 DATA_HOME = "LOCALAPPDATA" if os.name == "nt" else "XDG_DATA_HOME"
 DEFAULT_BUNDLE = "nano"
 BUNDLE_HELP = "Bundle: a folder, an archive, or a name that slmx list shows."
@@ -63,6 +63,13 @@ def shipped_names() -> dict[str, Path]:
 def is_shipped(bundle: Path) -> bool:
     """Returns whether a bundle is one of the folders that `shipped_names` returns. Commands do not write there."""
     return bundle.parent == SHIPPED_BUNDLES or (bundle.name == SMALL and bundle == _small_folder())
+
+
+def how_to_restore(bundle: Path) -> str:
+    """Returns what to do about a damaged folder of a bundle that ships; "" if the bundle does not ship."""
+    if not is_shipped(bundle):
+        return ""
+    return REINSTALL.format("slmx" if bundle.parent == SHIPPED_BUNDLES else SMALL_DISTRIBUTION)
 
 
 def _small_folder() -> Path | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from runtimes.bundle.location import REINSTALL, is_shipped
+from runtimes.bundle.location import how_to_restore
 from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError, did_you_mean
@@ -53,7 +53,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.remedy = REINSTALL if is_shipped(folder) else FOLDER_REMEDY
+        self.remedy = how_to_restore(folder) or FOLDER_REMEDY
 
     def location(self, name: str) -> str:
         """Returns where a file is, for messages."""

@@ -26,6 +26,8 @@ from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import read_limited
+from slm.storage.read_errors import reason_of
 
 CHUNK = 2**20
 NO_BUNDLE = "it is no bundle of slmx; slmx import may read it, if it is a model of another program"
@@ -78,8 +80,7 @@ class Loose:
 
     def signature(self, key: Path) -> bytes:
         """Downloads the signature and checks it, as in `Offer`."""
-        path = _fetch_signature(self.snapshot, SIGNATURE_FILE)
-        content = path.read_bytes()
+        path, content = _fetch_signature(self.snapshot, SIGNATURE_FILE)
         with tempfile.TemporaryDirectory(prefix="slmx-pull-") as folder:
             # In the cache the files are links to another folder, which a bundle must not have.
             (Path(folder) / MANIFEST_FILE).write_bytes(self._content)
@@ -125,8 +126,7 @@ class Packed:
 
     def signature(self, key: Path) -> bytes:
         """Downloads the signature and checks it, as in `Offer`. The archive itself is here already."""
-        path = _fetch_signature(self.snapshot, f"{self._file}.sig")
-        content = path.read_bytes()
+        path, content = _fetch_signature(self.snapshot, f"{self._file}.sig")
         _check_signature(self.snapshot, self._bundle, content, path, key)
         return content
 
@@ -137,13 +137,18 @@ class Packed:
         unpack_bundle(self._bundle, target, True, signature)
 
 
-def _fetch_signature(snapshot: Snapshot, file: str) -> Path:
+def _fetch_signature(snapshot: Snapshot, file: str) -> tuple[Path, bytes]:
+    """Downloads a signature; returns where it is and its content."""
     size = snapshot.sizes.get(file)
     if snapshot.offline is None and file not in snapshot.sizes:
         raise HubError(snapshot.name, f"not signed: no {file} in this repository; ask its owner for a signature")
     if size is not None and size > MAX_SIGNATURE_BYTES:
         raise HubError(snapshot.name, f"its {file} has {size:,} bytes, which no signature has; {ASK_OWNER}")
-    return snapshot.fetch(file)
+    path = snapshot.fetch(file)
+    try:
+        return path, read_limited(path, MAX_SIGNATURE_BYTES)
+    except (OSError, ValueError) as error:
+        raise HubError(snapshot.name, f"cannot read its {file} ({reason_of(error)}); {ASK_OWNER}") from None
 
 
 def _check_signature(snapshot: Snapshot, bundle: Bundle, content: bytes, path: Path, key: Path) -> None:

@@ -14,8 +14,8 @@ from numpy.lib.format import open_memmap
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.data.corpus import ShardArray, Shards, TokenStream
-from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import Fields, as_plain_text, read_json
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, as_plain_text, parse_json, read_limited
 from slm.storage.listing import Listing, check_file
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
@@ -92,8 +92,8 @@ class Dataset:
         """
         path = folder / DATASET_FILE
         try:
-            digest = sha256_of(path)
-            record = _in_current_format(read_json(path, MAX_LISTING_BYTES), path)
+            content = read_limited(path, MAX_LISTING_BYTES)
+            record = _in_current_format(parse_json(content), path)
             fields = Fields(record)
             fields.objects("sources")
             fields.optional("settings", fields.object)
@@ -112,7 +112,7 @@ class Dataset:
             raise unreadable(error.filename or path, error, "the data set", "make it with slmx prepare") from error
         except ValueError as error:
             raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200}); prepare it again") from error
-        return cls(folder, record, digest, tokenizer, merges, train, valid)
+        return cls(folder, record, sha256_of_bytes(content), tokenizer, merges, train, valid)
 
 
 def _in_current_format(record: object, path: Path) -> dict[str, Any]:

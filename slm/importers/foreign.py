@@ -50,6 +50,7 @@ class ForeignModel:
         zero_biases: Parts of a block, such as "attn.c_attn", that have no biases in the source.
         interleaved: Whether rotary positions turn the channel pairs (2 i, 2 i + 1) instead of (i, i + head_dim / 2).
         moved_to: The tokenizer that the checkpoint gets in place of `tokenizer`; None to keep `tokenizer`.
+        has_tokenizer: Whether `tokenizer` came with the weights, so that it cannot be that of another model.
     """
 
     where: Path
@@ -63,6 +64,7 @@ class ForeignModel:
     zero_biases: tuple[str, ...] = ()
     interleaved: bool = False
     moved_to: ImportedTokenizer | None = None
+    has_tokenizer: bool = True
 
 
 def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) -> GPTConfig:
@@ -92,7 +94,7 @@ def write_checkpoint(foreign: ForeignModel, out: Path, force: bool, log: Log) ->
             f"{config.vocab_size} rows; use the tokenizer of this model"
         )
     unused = config.vocab_size - len(tokenizer.rows) - len(tokenizer.left_out)
-    if unused > max(MOST_UNUSED_ROWS, MOST_UNUSED_SHARE * config.vocab_size):
+    if not foreign.has_tokenizer and unused > max(MOST_UNUSED_ROWS, MOST_UNUSED_SHARE * config.vocab_size):
         raise SlmxError(
             f"{foreign.where}: the tokenizer has {tokenizer.tokenizer.vocab_size:,} tokens, the token table "
             f"{config.vocab_size:,} rows, so it is not the tokenizer of this model; use the one that the model was "

@@ -12,6 +12,7 @@ from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.folder_kind import (
     CHECKPOINT_LISTING,
+    LLAMA2C_TOKENIZER,
     Kind,
     check_outside,
     find_checkpoint,
@@ -44,7 +45,6 @@ BUNDLE_FILE = "manifest.json"
 HUB_CONFIG = "config.json"
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
-LLAMA2C_TOKENIZER = "tokenizer.bin"
 TOKENIZER_FILES = (RANKS_FILE, "merges.txt")  # files of a folder with a tokenizer that people name instead of it
 FILES = (".gguf", ".pt", ".pth", ".bin", ".safetensors")  # endings of a path, not of a name on the hub
 

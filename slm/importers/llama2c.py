@@ -80,6 +80,7 @@ def read_llama2c(source: Path, tokenizer: ImportedTokenizer, block_size: int | N
         tokenizer=tokenizer,
         interleaved=True,
         record={"file": source.name},
+        has_tokenizer=False,
     )
 
 

@@ -76,6 +76,7 @@ def read_pytorch(
         tokenizer=tokenizer,
         interleaved=names is LLAMA2C,
         record={"file": source.name},
+        has_tokenizer=False,
     )
 
 

@@ -18,8 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 from torch.utils import deterministic
 
-from slm.console.errors import SlmxError, require
-from slm.presets import TRACKERS
+from slm.console.errors import SlmxError
 from slm.train.plan import TrainSettings
 
 # Parameters of mallopt(3), from glibc's malloc.h.
@@ -133,9 +132,8 @@ def make_accelerator(settings: TrainSettings, accumulate: int) -> Accelerator:
         accumulate: The number of parts that a batch is computed in.
 
     Raises:
-        SlmxError: The settings ask for bf16 and the hardware emulates it, or a tracker is unknown or not installed.
+        SlmxError: The settings ask for bf16 and the hardware emulates it, or a tracker is unknown.
     """
-    require("track", *(name for name in TRACKERS if name in settings.track))
     compiled = settings.compile is not False and why_not_compiled() is None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     bf16 = settings.precision == "bf16" or (settings.precision in (None, "auto") and has_bf16(device))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from safetensors.torch import load_file
 
 from slm.checkpoint import save_checkpoint, save_tensors
 from slm.console.counted import counted, duration
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, require
 from slm.console.notice import print_notice
 from slm.console.signals import stop_flag
 from slm.metrics import shown_bits
 from slm.model import GPT
+from slm.presets import TRACKERS
 from slm.storage.read_errors import reason_of, unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
@@ -66,8 +68,11 @@ class Trainer:
     def __init__(self, settings: TrainSettings, console: Console) -> None:
         self.console = console
         self.folder = RunFolder(settings.out)
+        require("track", *(name for name in TRACKERS if name in settings.track))
         if settings.resume:
             settings = self.folder.remembered(settings)
+        missing = [name for name in settings.track if name in TRACKERS and find_spec(name) is None]
+        settings = replace(settings, track=tuple(name for name in settings.track if name not in missing))
         start = find_start(settings, self.folder)
         config = start.check_shape(settings)  # before the text is prepared, which can take long
         self.teachers = start.teachers(settings)
@@ -111,6 +116,8 @@ class Trainer:
                 f"no preset has the shape of {settings.init}: training defaults are those of {start.defaults.name}, "
                 "the preset nearest in parameters"
             )
+        for name in missing:
+            self._print(f"{name} is not installed here, so the run goes on without --track {name}")
         for line in remarks(settings, config, self.epochs):
             self._print(line)
 
@@ -136,6 +143,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()  # all processes have looked for it
         if self.best is not None and self.is_main:
             self._write_best()
+        self.save_step()  # so that the deleted one does not come back after a kill
 
     def _print(self, line: str) -> None:
         print_notice(self.console, line)
@@ -206,10 +214,11 @@ class Trainer:
         ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
             self.model.train()
-            if self.is_main:
-                self.folder.remember(self.dataset.folder, self.settings)
-            self._begin_tracking()  # before the first checkpoint: if it fails, the folder is free for the next run
-            if self.is_main and not self.step:
+            # If a tracker refuses, the folder of a new run is free, and a resumed run does not remember the tracker.
+            self._remember(replace(self.settings, track=()))
+            self._begin_tracking()
+            self._remember(self.settings)
+            if not self.step:
                 self.save_step()
             if self.origin and not self.step:
                 self._evaluate_start()
@@ -242,6 +251,10 @@ class Trainer:
         self.accelerator.end_training()
         return finished
 
+    def _remember(self, settings: TrainSettings) -> None:
+        if self.is_main:
+            self.folder.remember(self.dataset.folder, settings)
+
     def _begin_tracking(self) -> None:
         """Starts the trackers; SlmxError if one refuses, for example because it has no account or no network."""
         plan = {"preset": self.preset} | asdict(self.plan)
@@ -250,8 +263,8 @@ class Trainer:
         except Exception as error:  # the errors of wandb derive from Exception only
             names = " ".join(f"--track {name}" for name in self.settings.track)
             raise SlmxError(
-                f"{names}: cannot begin ({reason_of(error)}); wandb needs `wandb login`, or WANDB_MODE=offline; "
-                "or leave the option out"
+                f"{names}: cannot begin ({reason_of(error)}); leave the option out, or for wandb try `wandb login` or "
+                "WANDB_MODE=offline"
             ) from error
 
     @contextmanager

@@ -53,6 +53,7 @@ class RunState:
             SlmxError: The record is not that of a training run, or a value in it is not possible.
         """
         record, fields = checkpoint.record, Fields(checkpoint.record)
+        licence = record.get("licence")
         try:
             plan = Plan.read(fields.object("plan"))
             points = fields.objects("curve")
@@ -69,7 +70,7 @@ class RunState:
                 seconds=fields.number("seconds"),
                 curve=record["curve"],
                 best=record.get("best"),
-                licence=fields.optional("licence", fields.text),
+                licence=licence if isinstance(licence, str) else None,
                 origin=record.get("init"),
                 teachers=record.get("teachers") or [],
             )

@@ -235,7 +235,22 @@ def test_a_tracker_that_refuses_leaves_the_folder_free(
         patch.setattr("accelerate.Accelerator.init_trackers", refuse)
         with pytest.raises(SlmxError, match=r"^--track tensorboard: cannot begin \(No API key configured\..*leave the"):
             train(replace(settings, track=("tensorboard",)), QUIET)
-    assert train(settings, QUIET)
+    with interrupted_after(5):
+        train(settings, QUIET)
+    with monkeypatch.context() as patch:
+        patch.setattr("accelerate.Accelerator.init_trackers", refuse)
+        with pytest.raises(SlmxError, match="leave the option out"):
+            train(replace(settings, resume=True, track=("tensorboard",)), QUIET)
+    assert train(replace(settings, resume=True), QUIET)
+
+
+def test_a_resumed_run_goes_on_where_its_tracker_is_not_installed(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with interrupted_after(5):
+        train(replace(settings, track=("tensorboard",)), QUIET)
+    monkeypatch.setattr("slm.train.loop.find_spec", lambda name: None)
+    assert train(replace(settings, resume=True), QUIET)
 
 
 @pytest.mark.parametrize(("heads", "flags"), [("1", "--int8"), ("2", "--no-fp32 --portable")])

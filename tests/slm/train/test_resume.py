@@ -109,11 +109,25 @@ def test_a_deleted_best_checkpoint_is_no_best_one_after_a_second_resume(
     assert best["steps_done"] == best["best"]["step"] == 24
 
 
-def test_a_resumed_run_keeps_the_licence_that_it_was_given(settings: TrainSettings) -> None:
-    with interrupted_after(5):
-        train(replace(settings, licence="CC0-1.0"), QUIET)
+def test_a_deleted_best_checkpoint_does_not_come_back_after_a_kill(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1000.0, 3000.0, 2000.0])  # after 8, 16 and 24 steps
+    monkeypatch.setattr("slm.train.loop.total_loss", lambda *_: next(losses))
+    with interrupted_after(16):
+        train(settings, QUIET)
+    shutil.rmtree(settings.out / "best")
+    Trainer(replace(settings, resume=True), QUIET)  # killed before its first step
     assert train(replace(settings, resume=True), QUIET)
-    assert load_checkpoint(settings.out / "best").record["licence"] == "CC0-1.0"
+    assert load_checkpoint(settings.out / "best").record["best"]["step"] == 24
+
+
+@pytest.mark.parametrize("licence", ["CC0-1.0", "A licence\nof two lines\t" + "x" * 2000])
+def test_a_resumed_run_keeps_the_licence_that_it_was_given(settings: TrainSettings, licence: str) -> None:
+    with interrupted_after(5):
+        train(replace(settings, licence=licence), QUIET)
+    assert train(replace(settings, resume=True), QUIET)
+    assert load_checkpoint(settings.out / "best").record["licence"] == licence
 
 
 def test_a_run_records_the_data_set_that_it_reads_although_another_is_there_now(
