@@ -99,6 +99,19 @@ def test_a_missing_checkpoint_is_near_one_that_ships_or_is_here(tmp_path: Path) 
     assert f"mime: no slmx checkpoint here (did you mean {tmp_path / 'mine'}?): no such file or folder; " in line
 
 
+def test_a_file_of_another_program_is_not_of_a_data_set_two_folders_above(tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{}")
+    (tmp_path / "models").mkdir()
+    weights = tmp_path / "models" / "x.safetensors"
+    weights.write_bytes(b"")
+    assert "data set" not in str(wrong_kind(weights, Kind.CHECKPOINT))
+
+
+def test_the_tokenizer_of_llama2c_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.bin").write_bytes(b"x")
+    assert find_kind(tmp_path / "tokenizer.bin") is Kind.FILE
+
+
 def test_control_characters_of_a_path_are_in_no_command(tmp_path: Path) -> None:
     empty = tmp_path / "a\x1bb"
     empty.mkdir()

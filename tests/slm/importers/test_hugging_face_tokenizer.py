@@ -38,6 +38,15 @@ def test_special_tokens_of_no_story_are_left_out(slmx: Slmx, stories: list[str],
         torch.testing.assert_close(checkpoint.model(torch.tensor([ids]))[0], theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_table_with_much_padding_is_that_of_the_tokenizer_beside_it(
+    slmx: Slmx, stories: list[str], tmp_path: Path
+) -> None:
+    made_model(tmp_path / "hf", made_tokenizer(stories, [END]), vocab_size=VOCABULARY + 3000)
+    ran = slmx("import", tmp_path / "hf", "--out", "mine")
+    assert ran.code == 0
+    assert "left out 3,000 rows of the token table that no text can reach\n" in ran.stderr
+
+
 @pytest.mark.parametrize("key", ["continuing_subword_prefix", "end_of_word_suffix", "dropout"])
 def test_a_setting_that_slmx_does_not_have_is_named(slmx: Slmx, hf_folder: Path, key: str) -> None:
     """`tokenizers` panics for a prefix that is longer than a part of a merge."""
