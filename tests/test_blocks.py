@@ -147,8 +147,8 @@ def in_a_shell(line: str, folder: Path) -> bundles.Ran:
 def test_the_python_of_the_pages_runs(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from export.formats.torch_files import export_torchscript
 
-    (folder / "bundles" / "nano" / "torchscript").mkdir()
-    export_torchscript(load_checkpoint(PRETRAINED / "nano").model, folder / "bundles/nano/torchscript/model.ts")
+    (folder / "bundles" / "everything" / "torchscript").mkdir(parents=True)
+    export_torchscript(load_checkpoint(PRETRAINED / "nano").model, folder / "bundles/everything/torchscript/model.ts")
     ran = 0
     for page, block in PYTHON:
         if not any(start in block for start in PYTHON_NOT_RUN):

@@ -171,10 +171,10 @@ def _vocabulary(
         SlmxError: slmx cannot run this tokenizer.
     """
     model = stored.object("model")
+    merges = read_merges(model)
     for key in NOT_COMPUTED:
         if model.optional(key, model.value):
             raise SlmxError(f"{path}: {key} is {shown_token(str(model.value(key)))}; slmx splits without it only")
-    merges = read_merges(model)
     tokens = model.object("vocab")
     vocab = {token: tokens.integer(token) for token in tokens}
     added, control = _added_tokens(stored), CONTROL_TOKENS.union(roles.values())

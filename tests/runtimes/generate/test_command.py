@@ -134,7 +134,7 @@ def test_a_bad_value_is_one_line(bundle: Path, slmx: Slmx, args: tuple[str, ...]
 def test_an_unknown_variant_or_a_folder_that_is_no_bundle_is_one_line(bundle: Path, tmp_path: Path) -> None:
     assert refuses(bundle, tmp_path, "--variant", "q4") == f"{bundle}: no variant 'q4'; it holds int8, fp32"
     nowhere = tmp_path / "nowhere"
-    assert refuses(nowhere, tmp_path).startswith(f"{nowhere}: no bundle here (no such file or folder); slmx export ")
+    assert refuses(nowhere, tmp_path).startswith(f"{nowhere}: no bundle here (no such file or folder); slmx list ")
 
 
 def test_a_prompt_that_does_not_fit_is_one_line(bundle: Path, tmp_path: Path) -> None:
