@@ -65,8 +65,11 @@ class Checkpoint:
 
 def stored_type(model: GPT, dtype: torch.dtype) -> torch.dtype:
     """Returns the type in which `save_checkpoint` stores weights: `dtype`, or float32 if float16 cannot hold one."""
-    largest = max(float(tensor.abs().max()) for tensor in model.state_dict().values())
-    return torch.float32 if dtype is torch.float16 and largest > LARGEST_HALF else dtype
+    if dtype is torch.float16 and any(
+        float(tensor.abs().max()) > LARGEST_HALF for tensor in model.state_dict().values()
+    ):
+        return torch.float32
+    return dtype
 
 
 def save_checkpoint(

@@ -8,7 +8,7 @@ import shlex
 from enum import Enum
 from pathlib import Path
 
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, did_you_mean
 from slm.hub.name import HUB
 from slm.storage.json_reader import is_plain_text, read_json
 from slm.storage.listing import Listing
@@ -243,13 +243,9 @@ def near_model(path: Path) -> str:
     Returns:
         A question in brackets that names it; "" if nothing is like the path.
     """
-    from difflib import get_close_matches
-
     beside = [name for name in _names(path.parent) if not name.startswith(".")]
     names = [*(shipped_names() if str(path) == path.name else []), *beside]
-    choices = {name.casefold(): path.parent / name for name in names}
-    near = get_close_matches(path.name.casefold(), choices, n=1)
-    return f" (did you mean {choices[near[0]]}?)" if near else ""
+    return did_you_mean(path.name, names, lambda name: path.parent / name)
 
 
 def wrong_kind(path: Path, wanted: Kind) -> SlmxError:

@@ -6,6 +6,9 @@ from typing import Any
 
 from slm.storage.json_reader import MAX_TEXT, as_plain_text
 
+# What is between the texts of a training and those of the training that it went on from.
+BEFORE = "; before that, "
+
 
 def source_of(record: dict[str, Any]) -> str | None:
     """Returns the texts that a model was trained on, or the model that it was imported from; None if not recorded.
@@ -22,8 +25,9 @@ def source_of(record: dict[str, Any]) -> str | None:
     # Training records of data sets in format 1 name the split `side`.
     texts = [f"{item['file']} ({item.get('split') or item.get('side')})" for item in record.get("data") or ()]
     own, before = ", ".join(texts), source_of(_origin(record))
-    parts = [own, f"before that, {before}" if before and before != own else ""]
-    return _short("; ".join(filter(None, parts))) or None
+    if before and before != own:
+        return _short(f"{own}{BEFORE}{before}" if own else f"{BEFORE.removeprefix('; ')}{before}")
+    return _short(own) or None
 
 
 def licence_of(record: dict[str, Any]) -> str | None:

@@ -42,6 +42,7 @@ LIGHT_SLM = {
     "slm.memory",
     "slm.metrics",
     "slm.presets",
+    "slm.provenance",
     "slm.tokenizers.sentencepiece",
     "slm.console.signals",
     "slm.console.terminal",

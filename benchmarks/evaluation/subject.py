@@ -53,7 +53,7 @@ def open_subject(model: str, variant: str | None) -> Subject:
         UsageError: A variant of a checkpoint was asked for.
     """
     kind = find_kind(Path(model))
-    is_part = kind is Kind.FILE and Path(model).suffix in MODEL_SUFFIXES
+    is_part = kind is Kind.FILE and Path(model).suffix.lower() in MODEL_SUFFIXES
     if is_part or kind not in (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE, Kind.PACKED, Kind.FILE, Kind.MISSING):
         raise wrong_kind(Path(model), Kind.MODEL)
     if kind in (Kind.CHECKPOINT, Kind.RUN):

@@ -109,14 +109,18 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
     return model.config
 
 
+def thread_counts() -> list[int]:
+    """Returns the numbers of threads that are measured: one, the default of a large model, and all cores."""
+    return sorted({1, default_threads(ONE_THREAD_BYTES), usable_cores()})
+
+
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
     """Returns the tokens per second by use, and by variant and threads, such as `int8 2`."""
-    threads = sorted({1, default_threads(ONE_THREAD_BYTES), usable_cores()})
     steps = MANY_STEPS.get(preset, STEPS)
     sessions = {
         f"{name} {count}": Session.open(folder / f"{form}.onnx", config, count)
         for form, name in FORMS.items()
-        for count in threads
+        for count in thread_counts()
     }
     return {
         use: alternate({name: partial(use_once, session, steps) for name, session in sessions.items()}, rounds)
@@ -135,14 +139,18 @@ def ratios(samples: Samples, base: Samples) -> Samples:
     return Samples([one / other for one, other in zip(samples.values, base.values, strict=True)])
 
 
+def _cell(ratio: Samples) -> str:
+    """Returns the median of ratios and half the distance of their quartiles."""
+    return f"{ratio.median:.2f} ±{ratio.spread * ratio.median:.2f}"
+
+
 def threads_table(found: Mapping[str, Mapping[str, Mapping[str, Samples]]], cores: int) -> str:
     """Returns the rates of all cores relative to those of one thread, by use and variant."""
     lines = [f"| {cores} threads against one | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
     for use in USES:
         for name in FORMS.values():
             gains = [ratios(uses[use][f"{name} {cores}"], uses[use][f"{name} 1"]) for uses in found.values()]
-            cells = [f"{gain.median:.2f} ±{gain.spread * gain.median:.2f}" for gain in gains]
-            lines.append(f"| {use}, {name} | " + " | ".join(cells) + " |")
+            lines.append(f"| {use}, {name} | " + " | ".join(map(_cell, gains)) + " |")
     return "\n".join(lines)
 
 
@@ -163,7 +171,7 @@ def table(
         for preset, uses in found.items():
             own = uses[use][ways[preset][name]]
             ratio = ratios(own, uses[use][ways[preset][first]])
-            compared = "" if name == first else f" ({ratio.median:.2f} ±{ratio.spread * ratio.median:.2f})"
+            compared = "" if name == first else f" ({_cell(ratio)})"
             cells.append(f"{own.median:,.0f} ±{own.spread:.0%}{compared}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from runtimes.bundle.manifest import HELD_OUT
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
 from slm.console.word_wrap import folded, terminal_columns
+from slm.provenance import BEFORE
 from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 HUB_NAME_HELP = "Repository on the Hugging Face hub: OWNER/NAME"
 # Columns of `slmx list`: the most of the variants, and the least that the source gets on a terminal.
 LONGEST_VARIANTS, LEAST_SOURCE = 15, 20
-# What `slm.provenance` writes between the texts of a training and those of the training that it went on from.
-BEFORE = "; before that, "
 
 
 def pull(

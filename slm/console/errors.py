@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -25,13 +25,19 @@ class NeedsForceError(SlmxError):
     """A folder that slmx made is not replaced without --force. The command line adds the line to type."""
 
 
-def did_you_mean(given: str, names: Iterable[str]) -> str:
-    """Returns a question in brackets that names the choice nearest to what was given; nothing if none is near."""
+def did_you_mean(given: str, names: Iterable[str], shown: Callable[[str], object] = str) -> str:
+    """Returns a question in brackets that names the choice nearest to what was given; nothing if none is near.
+
+    Args:
+        given: What was given.
+        names: The choices.
+        shown: Makes what the question says of a choice, such as its path.
+    """
     from difflib import get_close_matches
 
     choices = {name.casefold(): name for name in names}
     near = get_close_matches(given.casefold(), choices, n=1)
-    return f" (did you mean {choices[near[0]]}?)" if near else ""
+    return f" (did you mean {shown(choices[near[0]])}?)" if near else ""
 
 
 def unknown(what: str, given: str, names: Sequence[str]) -> str:

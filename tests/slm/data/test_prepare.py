@@ -19,17 +19,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
-from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
-from slm.storage.listing import write_listing
 from slm.storage.locks import lock_folder
 from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
-from tests.bundles import Slmx
 from tests.conftest import as_corpus, run_slmx
 from tests.error_lines import said
 from tests.runs import QUIET
@@ -331,28 +327,6 @@ def test_the_vocabulary_is_learned_from_a_share_of_a_large_text(
     assert part.tokenizer != whole.tokenizer
 
 
-def test_a_tokenizer_with_too_many_tokens_is_refused(plan: PrepareSettings, tmp_path: Path) -> None:
-    tokens = [*(bytes([i]) for i in range(256)), *(bytes([i >> 8, i & 255]) for i in range(65536 - 256))]
-    large = tmp_path / "large é"
-    large.mkdir()
-    Tokenizer(tokens).save(large, [])
-    write_listing(large, CHECKPOINT_LISTING)
-    with pytest.raises(SlmxError) as caught:
-        prepare(replace(plan, vocab_size=None, tokenizer=large), QUIET)
-    assert str(caught.value) == (  # slmx train, which has no --tokenizer, says it of --init and --teacher
-        f"{large}: a vocabulary of 65,537 does not fit the 16-bit ids of a data set; use one of at most 65,536 tokens, "
-        "which slmx import SOURCE --tokenizer nano makes"
-    )
-
-
-def test_a_tokenizer_can_be_taken_from_elsewhere(plan: PrepareSettings, tiny_checkpoint: Path) -> None:
-    dataset = prepare(replace(plan, vocab_size=None, tokenizer=tiny_checkpoint), QUIET)
-    assert dataset.tokenizer == load_checkpoint(tiny_checkpoint).tokenizer
-    again = replace(plan, vocab_size=None, tokenizer=plan.out, out=plan.out.with_name("again"))
-    assert prepare(again, QUIET).tokenizer == dataset.tokenizer
-    assert prepare(again, QUIET).merges == load_checkpoint(tiny_checkpoint).merges
-
-
 def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: Path, stories: list[str]) -> None:
     trained = [story for story in stories if not is_held_out(story)]
     held = [story for story in stories if is_held_out(story)]
@@ -380,26 +354,6 @@ def test_validation_stories_that_are_all_dropped_are_not_asked_for_again(plan: P
     valid = write(tmp_path / "valid.jsonl", ["...", "---"])
     with pytest.raises(SlmxError, match="no story for validation: every story of --valid was dropped; give others"):
         prepare(replace(plan, valid=(str(valid),)), QUIET)
-
-
-@pytest.mark.parametrize("files", [("tokenizer.json", "tokenizer_config.json"), ("vocab.json", "merges.txt")])
-def test_a_hugging_face_tokenizer_is_imported_first(files: tuple[str, ...], slmx: Slmx, corpus_file: Path) -> None:
-    advice = (
-        "--tokenizer names a slmx checkpoint, run, data set or bundle, or a shipped model (micro, nano, small); "
-        "for a Hugging Face tokenizer, slmx import SOURCE --out NEW takes a model that has it, and then --tokenizer NEW"
-    )
-    folder = Path("my tokenizer")
-    folder.mkdir()
-    for name in files:
-        (folder / name).write_text("{}", "utf-8")
-    for path, problem in (
-        (folder, "a Hugging Face tokenizer"),
-        (folder / files[0], "a Hugging Face tokenizer"),
-        (Path("openai-community/gpt2"), "no such file or folder"),
-        (Path("nan"), "no such file or folder (did you mean nano?)"),
-    ):
-        line = slmx.refuses("prepare", corpus_file, "--out", "new", "--tokenizer", path)
-        assert line == f"{path}: {problem}; {advice}"
 
 
 @pytest.mark.parametrize(

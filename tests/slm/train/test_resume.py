@@ -93,33 +93,25 @@ def test_a_best_checkpoint_that_was_deleted_is_that_of_the_steps_from_there_on(
     assert summary.bits_per_byte == load_checkpoint(last(settings.out)).record["best"]["bits_per_byte"]
 
 
-def test_a_deleted_best_checkpoint_is_no_best_one_after_a_second_resume(
-    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_deleted_best_checkpoint_does_not_come_back(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
+    """The second resume, after Ctrl-C or after a kill before the first step, finds another best checkpoint."""
     losses = iter([1000.0, 3000.0, 2000.0])  # after 8, 16 and 24 steps
     monkeypatch.setattr("slm.train.loop.total_loss", lambda *_: next(losses))
-    with interrupted_after(12):
+    with interrupted_after(16 if killed else 12):
         train(settings, QUIET)
     shutil.rmtree(settings.out / "best")
-    with interrupted_after(20):
-        train(replace(settings, resume=True), QUIET)
+    if killed:
+        Trainer(replace(settings, resume=True), QUIET)
+    else:
+        with interrupted_after(20):
+            train(replace(settings, resume=True), QUIET)
     assert load_checkpoint(settings.out / "best").record["best"]["step"] == 16
     assert train(replace(settings, resume=True), QUIET)
     best = load_checkpoint(settings.out / "best").record
     assert best["steps_done"] == best["best"]["step"] == 24
-
-
-def test_a_deleted_best_checkpoint_does_not_come_back_after_a_kill(
-    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    losses = iter([1000.0, 3000.0, 2000.0])  # after 8, 16 and 24 steps
-    monkeypatch.setattr("slm.train.loop.total_loss", lambda *_: next(losses))
-    with interrupted_after(16):
-        train(settings, QUIET)
-    shutil.rmtree(settings.out / "best")
-    Trainer(replace(settings, resume=True), QUIET)  # killed before its first step
-    assert train(replace(settings, resume=True), QUIET)
-    assert load_checkpoint(settings.out / "best").record["best"]["step"] == 24
 
 
 @pytest.mark.parametrize("licence", ["CC0-1.0", "A licence\nof two lines\t" + "x" * 2000])
