@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import as_plain_text
+from slm.console.plain_text import as_plain_text
 
 ROOT = Path(__file__).resolve().parents[1]  # of this source tree
 

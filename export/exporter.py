@@ -45,13 +45,13 @@ from slm.blocks import BLOCK_RECIPES, check_blocks
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
+from slm.console.plain_text import as_plain_text
 from slm.denormals import denormals_line
 from slm.folder_kind import PRETRAINED, check_outside
 from slm.presets import DEFAULT_PRESET, get_preset
 from slm.provenance import licence_of, source_of
 from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
-from slm.storage.json_reader import as_plain_text
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 

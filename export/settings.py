@@ -14,10 +14,11 @@ from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
 from slm.console.errors import SlmxError
+from slm.console.plain_text import as_plain_text
 from slm.folder_kind import CHECKPOINT_LISTING, HASHED_FILES, PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.presets import DEFAULT_PRESET
 from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.storage.json_reader import Fields, as_plain_name, as_plain_text, parse_json, read_limited
+from slm.storage.json_reader import Fields, as_plain_name, parse_json, read_limited
 from slm.storage.listing import check_file
 
 MAX_CONFIG_BYTES = 2**20

@@ -16,9 +16,9 @@ from typer.core import TyperGroup
 from slm import __version__
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.examples import EXAMPLES
+from slm.console.plain_text import escaped
 from slm.console.signals import signals_end_as_exceptions
 from slm.console.usage import ClickException, ClickUsageError, command_here, refuse_odd_values, usage_line
-from slm.storage.json_reader import escaped
 from slm.storage.system_errors import system_line
 
 # Name of each command: the module and the function that run it. The first line of its docstring is shown by --help.

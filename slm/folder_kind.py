@@ -9,8 +9,9 @@ from enum import Enum
 from pathlib import Path
 
 from slm.console.errors import SlmxError, did_you_mean
+from slm.console.plain_text import is_plain_text
 from slm.hub.name import HUB
-from slm.storage.json_reader import is_plain_text, read_json
+from slm.storage.json_reader import read_json
 from slm.storage.listing import Listing
 
 MAX_JSON_BYTES = 2**24

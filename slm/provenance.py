@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from slm.storage.json_reader import MAX_TEXT, as_plain_text
+from slm.console.plain_text import MAX_TEXT, as_plain_text
 
 # What is between the texts of a training and those of the training that it went on from.
 BEFORE = "; before that, "

@@ -35,6 +35,7 @@ LIGHT_SLM = {
     "slm.hub.name",
     "slm.console.install",
     "slm.console.notice",
+    "slm.console.plain_text",
     "slm.storage.json_reader",
     "slm.storage.read_errors",
     "slm.storage.listing",

@@ -24,8 +24,8 @@ from benchmarks.evaluation.scorer.kinds import check_scorer, hash_of, open_score
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
 from slm.console.errors import UsageError, require
+from slm.console.plain_text import is_plain_text
 from slm.storage.disk import write_file
-from slm.storage.json_reader import is_plain_text
 
 JUDGE = "judge"
 PATH_OF_REQUESTS = "/chat/completions"

@@ -9,7 +9,7 @@ from benchmarks.report.families import title_of
 from benchmarks.report.leaderboard import float_ratio, quality_increase, quality_kept
 from benchmarks.report.metrics import DECODE, DISK, FIRST_TOKEN, MEMORY, Metric, first_token
 from benchmarks.report.record import Report, Result
-from slm.storage.json_reader import as_plain_text
+from slm.console.plain_text import as_plain_text
 
 Value = str | int | float | None
 MIB = 2**20

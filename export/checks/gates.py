@@ -24,9 +24,9 @@ from runtimes.engine.session import Session
 from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
+from slm.console.plain_text import as_plain_text
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT, generate_greedy
-from slm.storage.json_reader import as_plain_text
 from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime")

@@ -20,7 +20,7 @@ from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
-from slm.storage.json_reader import as_plain_text
+from slm.console.plain_text import as_plain_text
 
 PROMPTS = ("Once upon a time", "One day, a little girl went to the park.")
 NEW_TOKENS = 32

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from slm.storage.json_reader import Fields, is_plain_text
+from slm.console.plain_text import is_plain_text
+from slm.storage.json_reader import Fields
 
 if TYPE_CHECKING:
     from slm.tokenizers.settings import TokenizerSettings

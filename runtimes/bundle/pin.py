@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from runtimes.bundle.user_folder import user_folder
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import Fields, escaped, read_json
+from slm.console.plain_text import escaped
+from slm.storage.json_reader import Fields, read_json
 from slm.storage.read_errors import unreadable
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from slm.console.errors import SlmxError
+from slm.console.plain_text import as_plain_text
 from slm.presets import GPTConfig
-from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -13,10 +13,10 @@ import typer
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle, shipped_names
 from slm.console.counted import counted
 from slm.console.errors import UsageError
+from slm.console.plain_text import escaped
 from slm.console.word_wrap import folded
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
 from slm.presets import DEFAULT_ARCHITECTURE, PRESETS, as_architecture
-from slm.storage.json_reader import escaped
 
 
 def doctor(

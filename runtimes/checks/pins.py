@@ -12,8 +12,8 @@ from runtimes.bundle.pin import FORMAT_VERSION, LOG, SETTINGS_HOME, DamagedPinsE
 from runtimes.bundle.store import Bundle
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
+from slm.console.plain_text import escaped
 from slm.storage.disk import check_creatable, write_file
-from slm.storage.json_reader import escaped
 from slm.storage.locks import lock_folder
 from slm.storage.read_errors import reason_of
 

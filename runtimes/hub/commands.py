@@ -16,9 +16,9 @@ from runtimes.bundle.location import BUNDLE_HELP, bundle_path
 from runtimes.bundle.manifest import HELD_OUT
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
+from slm.console.plain_text import as_plain_text
 from slm.console.word_wrap import folded, terminal_columns
 from slm.provenance import BEFORE
-from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     from runtimes.hub.inventory import Entry

@@ -13,9 +13,10 @@ from numpy.lib.format import open_memmap
 
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
+from slm.console.plain_text import as_plain_text
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of_bytes
-from slm.storage.json_reader import Fields, as_plain_text, parse_json, read_limited
+from slm.storage.json_reader import Fields, parse_json, read_limited
 from slm.storage.listing import Listing, check_file
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings

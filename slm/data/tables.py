@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slm.console.errors import SlmxError, needs
+from slm.console.plain_text import as_plain_text
 from slm.data.files import CHUNK, compression_of, join_lines, read_text
-from slm.storage.json_reader import as_plain_text
 from slm.storage.read_errors import unreadable
 
 ROWS_AT_ONCE = 1024

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from slm.console.errors import SlmxError, needs
+from slm.console.plain_text import as_plain_text
 from slm.hub.name import HubName
 from slm.storage.disk import FULL
-from slm.storage.json_reader import as_plain_text
 
 CUT = ("ChunkedEncodingError", "IncompleteRead", "RemoteProtocolError", "ReadError")
 HTTP_LIBRARIES = ("requests", "urllib3", "httpx", "httpx2")

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from slm.console.errors import SlmxError, needs
+from slm.console.plain_text import as_plain_text
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.gguf_file import GGUFFile
 from slm.importers.gguf_tokenizer import PREFIX, gguf_tokenizer
 from slm.importers.names import GGUF_GPT2, GGUF_LLAMA, HEAD, WTE
 from slm.presets import GPTConfig
-from slm.storage.json_reader import as_plain_text
 from slm.storage.read_errors import reason_of
 
 NAMES = {"llama": GGUF_LLAMA, "gpt2": GGUF_GPT2}

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
+from slm.console.plain_text import is_plain_text
 from slm.importers.imported_tokenizer import (
     BYTE_NAMES,
     ImportedTokenizer,
@@ -19,7 +20,7 @@ from slm.importers.imported_tokenizer import (
     shown_token,
     some,
 )
-from slm.storage.json_reader import Fields, is_plain_text
+from slm.storage.json_reader import Fields
 from slm.tokenizers.settings import TokenizerSettings
 
 PREFIX = "tokenizer.ggml."

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-# OpenSSL, which hashlib loads, is four times as fast but takes 4 MB of memory. It is used from this file size in bytes.
+# OpenSSL, which hashlib loads, is four times as fast but takes 4 MB of memory. It is used from this file size in bytes,
+# and for every file once it is loaded.
 OPENSSL_FROM = 8 * 2**20
 
 
@@ -31,12 +35,19 @@ def sha256_of_bytes(content: bytes) -> str:
 
 
 def _new_sha256(size: int) -> _Hash:
-    """Returns a hash object for `size` bytes. For few bytes it is Python's own, whose module name changed in 3.12."""
-    if size < OPENSSL_FROM:
-        for name in ("_sha2", "_sha256"):
-            with suppress(ImportError):
-                own: _Hash = import_module(name).sha256()
-                return own
+    """Returns a hash object for `size` bytes."""
+    if size < OPENSSL_FROM and "_hashlib" not in sys.modules and (own := _own_sha256()):
+        return own()
     from hashlib import sha256
 
     return sha256()
+
+
+@cache
+def _own_sha256() -> Callable[[], _Hash] | None:
+    """Returns Python's own SHA-256, whose module name changed in 3.12; None if this Python has none."""
+    for name in ("_sha2", "_sha256"):
+        with suppress(ImportError):
+            own: Callable[[], _Hash] = import_module(name).sha256
+            return own
+    return None

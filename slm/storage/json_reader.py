@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from slm.console.plain_text import MAX_TEXT, is_plain_text
+
 MAX_DEPTH = 16
 SHOWN_KEY = 60  # characters of a key in a message
-MAX_TEXT = 1000
-LINE_ENDS = "\u2028\u2029"  # those of Unicode that are no control characters
 MAX_INTEGER = 2**63 - 1
 MOST_DIGITS = 1000  # of a whole number; the largest float has 309, and Python refuses 4,301 with advice for programmers
 # A part of a path that means the same on every system. It is not "..", a drive or a hidden file.
@@ -42,23 +42,6 @@ def as_plain_name(text: str, otherwise: str) -> str:
     letters = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
     name = re.sub(r"[^A-Za-z0-9_.]+", "-", letters).strip("-.")[:LONGEST_NAME].rstrip("-.")
     return name if is_plain_name(name) else otherwise
-
-
-def is_plain_text(text: str) -> bool:
-    """Returns whether a text is one line that is safe to print: no control characters, line ends, lone surrogates."""
-    return not any(
-        ord(char) < 32 or 127 <= ord(char) < 160 or 0xD800 <= ord(char) < 0xE000 or char in LINE_ENDS for char in text
-    )
-
-
-def as_plain_text(text: str) -> str:
-    """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `MAX_TEXT` characters."""
-    return "".join(char if is_plain_text(char) else "?" for char in text[:MAX_TEXT])
-
-
-def escaped(text: str) -> str:
-    """Replaces the characters that `is_plain_text` refuses by their escapes, such as `\\n`."""
-    return "".join(char if is_plain_text(char) else ascii(char)[1:-1] for char in text)
 
 
 def parse_json(content: bytes, max_depth: int = MAX_DEPTH) -> object:

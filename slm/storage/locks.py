@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from slm.console.errors import SlmxError
 from slm.console.notice import log_line
+from slm.console.plain_text import as_plain_text
 from slm.storage.disk import WORK_NAME, is_mount_point, sync, write_advice
-from slm.storage.json_reader import as_plain_text
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import as_plain_text
+from slm.console.plain_text import as_plain_text
 
 LONGEST_REASON = 200
 # What to do after an error of the system, by its number.

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slm.storage.json_reader import Fields, is_plain_text
+from slm.console.plain_text import is_plain_text
+from slm.storage.json_reader import Fields
 
 END_OF_TEXT = "<|endoftext|>"
 LONGEST_SPECIAL = 100

@@ -1,7 +1,6 @@
 """No file, however damaged or hostile, does anything but work or give one line of SlmxError.
 
-`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens. With a
-number in the place of the file, it tries so many damaged files, without a limit of time.
+`python -m tests.reliability.hostile READER FILE` reads one file as the check does, and shows what happens.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -29,6 +29,8 @@ from tests.reliability.readers import READERS
 
 READER_SECONDS, QUICK_SECONDS = 600.0, 0.6  # of processor time
 MOST_INPUTS = 1_000_000
+# The most exposed kinds have this many too, in parts of `MOST_INPUTS` and without a limit of time.
+TEN_MILLION, MOST_EXPOSED = 10_000_000, ("archive", "manifest", "checkpoint-weights")
 STARTS = 300.0  # seconds that a process may take to make its reader
 HANGS = 120.0  # seconds of the clock after which an input is given up
 MOST_DEATHS = 20
@@ -51,10 +53,33 @@ class Tried:
         self.faults.setdefault(fault.kind, fault)
         self.like[fault.kind] = self.like.get(fault.kind, 0) + 1
 
+    def add_all(self, other: Tried) -> None:
+        """Adds the inputs and the faults of another part."""
+        self.inputs += other.inputs
+        for kind, fault in other.faults.items():
+            self.faults.setdefault(kind, fault)
+            self.like[kind] = self.like.get(kind, 0) + other.like[kind]
+
 
 def try_reader(name: str, quick: bool, log: Log) -> Outcome:
     """Gives damaged contents to a reader in a process of its own."""
-    tried = _try_reader(_context(), name, QUICK_SECONDS if quick else READER_SECONDS)
+    return _outcome(name, _try_reader(_context(), name, QUICK_SECONDS if quick else READER_SECONDS))
+
+
+def try_ten_million(name: str, quick: bool, log: Log) -> Outcome:
+    """Gives ten million damaged contents to a reader, in a process for each core."""
+    if quick:
+        return try_reader(name, quick, log)
+    context, all_tried = _context(), Tried()
+    parts = [range(start, start + MOST_INPUTS) for start in range(0, TEN_MILLION, MOST_INPUTS)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for tried in threads.map(lambda part: _try_reader(context, name, math.inf, part), parts):
+            all_tried.add_all(tried)
+            log(f"{name}: {all_tried.inputs:,} damaged files, {sum(all_tried.like.values()):,} failed")
+    return _outcome(name, all_tried)
+
+
+def _outcome(name: str, tried: Tried) -> Outcome:
     failures = [line_of(name, fault, tried.like[kind]) for kind, fault in tried.faults.items()]
     return Outcome(tried.inputs, "damaged files", failures)
 
@@ -74,19 +99,19 @@ def line_of(name: str, fault: Fault, count: int) -> str:
     return f"{name} ({count} like it): {fault.what}; again: python -m tests.reliability.hostile {name} {path}"
 
 
-def _try_reader(context: BaseContext, name: str, seconds: float, most: int = MOST_INPUTS) -> Tried:
+def _try_reader(context: BaseContext, name: str, seconds: float, numbers: range = range(MOST_INPUTS)) -> Tried:
     """Runs processes for a reader, one after the other if one dies, until the time or the numbers are over."""
-    tried, start, deaths = Tried(), 0, 0
+    tried, start, deaths = Tried(), numbers.start, 0
     left = seconds
-    while start < most and left > 0 and deaths < MOST_DEATHS:
+    while start < numbers.stop and left > 0 and deaths < MOST_DEATHS:
         folder = MEMORY if os.access(MEMORY, os.W_OK) else None
         with tempfile.TemporaryDirectory(prefix="slmx-fuzz-", dir=folder) as home:
-            last, spent, how = _run_process(context, name, range(start, most), left, Path(home), tried)
+            last, spent, how = _run_process(context, name, range(start, numbers.stop), left, Path(home), tried)
             left -= spent
             if last < 0:
                 raise RuntimeError(f"{name}: its whole files are not read ({how}); the error is above")
             start = last + 1
-            tried.inputs = start
+            tried.inputs = start - numbers.start
             if not how:
                 break
             deaths += 1
@@ -133,14 +158,9 @@ def _death(code: int | None) -> str:
 
 
 def main() -> None:
-    """Reads one file in this process and shows what happens, or tries a number of damaged ones."""
-    name, what = sys.argv[1:]
-    if what.isdecimal():
-        tried = _try_reader(_context(), name, math.inf, int(what))
-        print(f"{name}: {tried.inputs:,} damaged files, {sum(tried.like.values()):,} failed")
-        print(*(line_of(name, fault, tried.like[kind]) for kind, fault in tried.faults.items()), sep="\n", end="")
-        return
-    content = Path(what).read_bytes()
+    """Reads one file in this process and shows what happens."""
+    name, file = sys.argv[1:]
+    content = Path(file).read_bytes()
     print(f"{len(content):,} bytes: {content[:400]!r}")
     with tempfile.TemporaryDirectory() as home:
         fault = fault_of(READERS[name](Path(home)), content)
@@ -152,7 +172,16 @@ def main() -> None:
 
 
 PROMISE = "Every damaged or hostile file works or gives one line of an error, in 5 s and in bounded memory."
-CHECKS = {f"hostile-files:{name}": Check(PROMISE, functools.partial(try_reader, name)) for name in READERS}
+MORE = (
+    "The same for many more damaged files of the kinds that come from elsewhere most often: bundles, .slmx and weights."
+)
+CHECKS = {
+    **{f"hostile-files:{name}": Check(PROMISE, functools.partial(try_reader, name)) for name in READERS},
+    **{
+        f"ten-million:{name}": Check(MORE, functools.partial(try_ten_million, name), in_short_form=False)
+        for name in MOST_EXPOSED
+    },
+}
 
 if __name__ == "__main__":
     main()

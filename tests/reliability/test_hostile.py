@@ -73,6 +73,25 @@ def test_a_process_that_dies_is_a_fault_and_the_next_one_goes_on(monkeypatch: py
     assert tried.like == {"the process died of SIGKILL": 2}
 
 
+def fails_at_damage(content: bytes) -> None:
+    if content not in SEEDS:
+        raise KeyError("a")
+
+
+def test_parts_of_many_inputs_are_added_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(READERS, "fails", lambda home: Reader(SEEDS, fails_at_damage))
+    monkeypatch.setattr(hostile, "_context", lambda: multiprocessing.get_context("fork"))
+    monkeypatch.setattr(hostile, "MOST_INPUTS", 20)
+    monkeypatch.setattr(hostile, "TEN_MILLION", 60)
+    monkeypatch.setattr(hostile, "KEPT", tmp_path)
+    lines: list[str] = []
+    outcome = hostile.try_ten_million("fails", False, lines.append)
+    changed = sum(mutated(SEEDS, False, "fails", number) not in SEEDS for number in range(60))
+    assert outcome.tried == 60
+    assert [line.split(": Key")[0] for line in outcome.failures] == [f"fails ({changed} like it)"]
+    assert len(lines) == 3
+
+
 def test_the_content_of_a_fault_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hostile, "KEPT", tmp_path)
     fault = try_input(Reader(SEEDS, another_error), 7, b"odd")

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.evaluation.judge.rubric import SCHEMA
 from slm.console.errors import SlmxError, needs
 from slm.console.notice import Log
-from slm.storage.json_reader import Fields, as_plain_text, parse_json
+from slm.console.plain_text import as_plain_text
+from slm.storage.json_reader import Fields, parse_json
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI

@@ -15,8 +15,8 @@ from benchmarks.evaluation.judge.journal import Asked, Journal
 from benchmarks.evaluation.judge.rubric import AXES, messages, parse_scores
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.stories import Ending
+from slm.console.plain_text import as_plain_text
 from slm.storage.hashing import sha256_of_bytes
-from slm.storage.json_reader import as_plain_text
 
 CHARACTERS_PER_TOKEN = 4
 TOKENS_OF_ANSWER = 60  # six scores as JSON

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from runtimes.beginnings import shared_length
 from runtimes.engine.loss import log_softmax
 from slm.console.errors import SlmxError, require
+from slm.console.plain_text import as_plain_text
 from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.storage.json_reader import as_plain_text
 from slm.storage.read_errors import unreadable
 
 MOST_TOKENS = 1024  # of an opening with its ending; llama.cpp holds the logits of so many

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import Bounds
 from runtimes.serve.scheduler.scheduler import Scheduler
-from slm.storage.json_reader import as_plain_text
+from slm.console.plain_text import as_plain_text
 
 
 @dataclass

@@ -19,7 +19,8 @@ from benchmarks.report.printers import to_csv, to_jsonl, to_markdown
 from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FORMAT_VERSION, Case, Model, Result
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import is_plain_text, parse_json
+from slm.console.plain_text import is_plain_text
+from slm.storage.json_reader import parse_json
 from tests.bundles import Slmx
 from tests.report_samples import large_report, report, result
 

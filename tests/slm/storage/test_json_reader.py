@@ -7,15 +7,7 @@ import math
 
 import pytest
 
-from slm.storage.json_reader import (
-    MAX_DEPTH,
-    MAX_TEXT,
-    MOST_DIGITS,
-    as_plain_text,
-    is_plain_name,
-    is_plain_text,
-    parse_json,
-)
+from slm.storage.json_reader import MAX_DEPTH, MOST_DIGITS, is_plain_name, parse_json
 
 
 def test_brackets_in_texts_are_no_depth() -> None:
@@ -41,13 +33,6 @@ def test_a_key_that_is_there_twice_is_refused_at_any_depth() -> None:
     assert parse_json(b'{"a": {"b": 1}, "b": 2}') == {"a": {"b": 1}, "b": 2}
     with pytest.raises(ValueError, match="the key 'b' is there twice"):
         parse_json(b'[{"a": {"b": 1, "b": 1}}]')
-
-
-def test_text_for_a_terminal_holds_no_control_characters() -> None:
-    odd = "é \x1b[31m \x7f \x9b1m \ud800 \n \u2028 \u2029"
-    assert as_plain_text(odd) == "é ?[31m ? ?1m ? ? ? ?"
-    assert is_plain_text(as_plain_text(odd))
-    assert len(as_plain_text("x" * 5000)) == MAX_TEXT
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from rich.console import Console
 from runtimes.bundle.manifest import Manifest
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.plain_text import is_plain_text
 from slm.data.corpus import encode_stories
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
-from slm.storage.json_reader import Fields, is_plain_text
+from slm.storage.json_reader import Fields
 from slm.tokenizers.byte_level import SINGLE_BYTES
 from slm.tokenizers.listed import load_listed
 from slm.tokenizers.settings import PREFIXES, SCHEMES, TokenizerSettings
