@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import math
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from slm.console.notice import Log
+from slm.storage.disk import write_file
 from tests.reliability.fuzz_worker import INPUT, Fault, work
 from tests.reliability.outcome import Check, Outcome
 from tests.reliability.reader import fault_of
@@ -29,8 +31,8 @@ from tests.reliability.readers import READERS
 
 READER_SECONDS, QUICK_SECONDS = 600.0, 0.6  # of processor time
 MOST_INPUTS = 1_000_000
-# The most exposed kinds have this many too, in parts of `MOST_INPUTS` and without a limit of time.
-TEN_MILLION, MOST_EXPOSED = 10_000_000, ("archive", "manifest", "checkpoint-weights")
+# The most exposed kinds have this many too, in parts and without a limit of time.
+TEN_MILLION, PART, MOST_EXPOSED = 10_000_000, 250_000, ("archive", "manifest", "checkpoint-weights")
 STARTS = 300.0  # seconds that a process may take to make its reader
 HANGS = 120.0  # seconds of the clock after which an input is given up
 MOST_DEATHS = 20
@@ -53,13 +55,6 @@ class Tried:
         self.faults.setdefault(fault.kind, fault)
         self.like[fault.kind] = self.like.get(fault.kind, 0) + 1
 
-    def add_all(self, other: Tried) -> None:
-        """Adds the inputs and the faults of another part."""
-        self.inputs += other.inputs
-        for kind, fault in other.faults.items():
-            self.faults.setdefault(kind, fault)
-            self.like[kind] = self.like.get(kind, 0) + other.like[kind]
-
 
 def try_reader(name: str, quick: bool, log: Log) -> Outcome:
     """Gives damaged contents to a reader in a process of its own."""
@@ -67,16 +62,33 @@ def try_reader(name: str, quick: bool, log: Log) -> Outcome:
 
 
 def try_ten_million(name: str, quick: bool, log: Log) -> Outcome:
-    """Gives ten million damaged contents to a reader, in a process for each core."""
+    """Gives ten million damaged contents to a reader, in a process for each core.
+
+    What became of each part is kept until all are done, so that a run that was stopped goes on.
+    """
     if quick:
         return try_reader(name, quick, log)
-    context, all_tried = _context(), Tried()
-    parts = [range(start, start + MOST_INPUTS) for start in range(0, TEN_MILLION, MOST_INPUTS)]
+    context = _context()
+    KEPT.mkdir(exist_ok=True)
+
+    def tried(start: int) -> Path:
+        record = KEPT / f"{name}-{start}.json"
+        if not record.is_file():
+            outcome = _outcome(name, _try_reader(context, name, math.inf, range(start, start + PART)))
+            write_file(record, json.dumps([outcome.tried, outcome.failures]).encode())
+        return record
+
+    total, records = Outcome(0, "damaged files"), []
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for tried in threads.map(lambda part: _try_reader(context, name, math.inf, part), parts):
-            all_tried.add_all(tried)
-            log(f"{name}: {all_tried.inputs:,} damaged files, {sum(all_tried.like.values()):,} failed")
-    return _outcome(name, all_tried)
+        for record in threads.map(tried, range(0, TEN_MILLION, PART)):
+            number, failures = json.loads(record.read_text("utf-8"))
+            total.tried += number
+            total.failures += failures
+            records.append(record)
+            log(f"{name}: {total.tried:,} damaged files, {len(total.failures):,} kinds of failures")
+    for record in records:
+        record.unlink()
+    return total
 
 
 def _outcome(name: str, tried: Tried) -> Outcome:

@@ -78,18 +78,26 @@ def fails_at_damage(content: bytes) -> None:
         raise KeyError("a")
 
 
-def test_parts_of_many_inputs_are_added_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_parts_of_many_inputs_are_added_up_and_a_stopped_run_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(READERS, "fails", lambda home: Reader(SEEDS, fails_at_damage))
     monkeypatch.setattr(hostile, "_context", lambda: multiprocessing.get_context("fork"))
-    monkeypatch.setattr(hostile, "MOST_INPUTS", 20)
+    monkeypatch.setattr(hostile, "PART", 20)
     monkeypatch.setattr(hostile, "TEN_MILLION", 60)
     monkeypatch.setattr(hostile, "KEPT", tmp_path)
     lines: list[str] = []
+    (tmp_path / "fails-20.json").write_text('[20, ["of a run before"]]', "utf-8")
     outcome = hostile.try_ten_million("fails", False, lines.append)
-    changed = sum(mutated(SEEDS, False, "fails", number) not in SEEDS for number in range(60))
+    like = [sum(mutated(SEEDS, False, "fails", i) not in SEEDS for i in range(at, at + 20)) for at in (0, 40)]
     assert outcome.tried == 60
-    assert [line.split(": Key")[0] for line in outcome.failures] == [f"fails ({changed} like it)"]
+    assert [line.split(": Key")[0] for line in outcome.failures] == [
+        f"fails ({like[0]} like it)",
+        "of a run before",
+        f"fails ({like[1]} like it)",
+    ]
     assert len(lines) == 3
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_the_content_of_a_fault_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
