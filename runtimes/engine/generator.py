@@ -29,7 +29,7 @@ from runtimes.types import (
     read_settings,
 )
 from slm.console.errors import SlmxError, UsageError
-from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, check_id
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -200,8 +200,7 @@ class Generator:
         ids = self.encode(prompt, config.on_full)
         text = prompt if isinstance(prompt, str) else self.detokenize(prompt)
         for name, named in (("logit bias", sampling.rules.logit_bias), ("stop token ids", config.stop_token_ids)):
-            if max(named, default=0) >= self.tokenizer.vocab_size:
-                raise SlmxError(f"{name}: no id {max(named)}; ids go up to {self.tokenizer.vocab_size - 1}")
+            check_id(max(named, default=0), self.tokenizer.vocab_size, name)
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
         starts_text = all(token >= end for token in ids)  # special tokens only
         drop_space = self.tokenizer.drops_space and starts_text

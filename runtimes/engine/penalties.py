@@ -10,7 +10,6 @@ import numpy as np
 
 from runtimes.engine.arrays import FloatArray
 from runtimes.types import LogitsRules
-from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.banned_words import BannedWordsRule
@@ -24,7 +23,7 @@ class Penalties:
     """The rules for one sequence. Call it with logits, then report the chosen id with `chose`.
 
     Args:
-        rules: The rules.
+        rules: The rules. The vocabulary has every id of their bias.
         prompt: Ids of the prompt.
         end: Id or ids that end the text; None for no such id.
         banned: The rule of `rules.ban_words`; None if there are none.
@@ -58,13 +57,10 @@ class Penalties:
             A changed copy [vocab].
 
         Raises:
-            SlmxError: A bias is for an id that the vocabulary does not have.
             NoTokenLeftError: The rules forbid every id.
         """
         rules, logits = self.rules, logits.copy()
         if len(self._bias_ids):
-            if self._bias_ids.max() >= len(logits):
-                raise SlmxError(f"logit bias: no id {self._bias_ids.max()}; ids go up to {len(logits) - 1}")
             logits[self._bias_ids] += self._bias
         if rules.repetition_penalty != 1.0 and self._seen:
             seen = np.fromiter(self._seen, np.intp, len(self._seen))

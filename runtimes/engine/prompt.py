@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from runtimes.engine.story import slide
 from runtimes.types import as_ids, check_prompt
 from slm.console.errors import SlmxError, UsageError
-from slm.tokenizers.tokenizer import Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, check_id
 
 
 class PromptTooLongError(SlmxError):
@@ -67,6 +67,5 @@ def read_prompt(
 def _checked(tokenizer: Tokenizer, prompt: Sequence[int]) -> list[int]:
     """Returns ids with the token that begins every story in front of them."""
     ids = list(as_ids("prompt", prompt))
-    if max(ids, default=0) >= tokenizer.vocab_size:
-        raise SlmxError(f"prompt: no token has the id {max(ids)}; ids go from 0 to {tokenizer.vocab_size - 1}")
+    check_id(max(ids, default=0), tokenizer.vocab_size, "prompt")
     return ids if ids[:1] == [tokenizer.begin] else [tokenizer.begin, *ids]

@@ -133,7 +133,6 @@ class Sampler:
         Raises:
             FloatingPointError: The logits are NaN or infinite.
             NoTokenLeftError: The rules forbid every id.
-            SlmxError: A bias is for an id that the vocabulary does not have.
         """
         if self._penalties is not None:
             logits = self._penalties(logits)

@@ -14,6 +14,7 @@ from runtimes.system.machine import usable_cores
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
+from slm.tokenizers.tokenizer import check_id
 
 if TYPE_CHECKING:  # this import loads onnxruntime, which a session of a PyTorch model does not need
     from runtimes.engine.cache import Cache
@@ -37,17 +38,11 @@ def float_threads(config: GPTConfig) -> int:
     return default_threads(FLOAT_BYTES * config.parameters)
 
 
-def check_id(token: int, config: GPTConfig) -> None:
-    """Raises SlmxError if the vocabulary does not have this id."""
-    if not 0 <= token < config.vocab_size:
-        raise SlmxError(f"no token has the id {token}; ids go from 0 to {config.vocab_size - 1}")
-
-
 def check_step(token: int, length: int, config: GPTConfig) -> None:
     """Raises SlmxError if the context has no room after `length` positions, or the vocabulary does not have the id."""
     if length >= config.block_size:
         raise SlmxError(f"the context of {config.block_size:,} tokens is full; reset the session")
-    check_id(token, config)
+    check_id(token, config.vocab_size)
 
 
 def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdArray:
@@ -62,7 +57,7 @@ def as_row(ids: Sequence[int] | IdArray, length: int, config: GPTConfig) -> IdAr
     if end > config.block_size:
         raise SlmxError(f"{counted(end, 'token')} do not fit the context of {config.block_size:,}; shorten the prompt")
     for extreme in (ids.min(), ids.max()) if isinstance(ids, np.ndarray) else (min(ids), max(ids)):
-        check_id(int(extreme), config)
+        check_id(int(extreme), config.vocab_size)
     return np.array(ids, np.int64)
 
 

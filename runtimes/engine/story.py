@@ -96,7 +96,6 @@ class Story:
 
         Raises:
             FloatingPointError: The logits are NaN or infinite.
-            SlmxError: A bias is for an id that the vocabulary does not have.
         """
         try:
             token = self._sampler(logits)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runtimes.requests.errors import RequestError
 from runtimes.requests.fields import Bounds
 from runtimes.requests.story_request import StoryRequest
+from slm.console.errors import SlmxError
 
 if TYPE_CHECKING:
     from runtimes.engine.generator import Generator
@@ -80,10 +81,14 @@ def _too_long(name: str, length: str, advice: str = "") -> RequestError:
 
 
 def _check_ids(request: StoryRequest, prompts: Sequence[Prompt], vocab_size: int, name: str) -> None:
+    from slm.tokenizers.tokenizer import check_id
+
     named = {"stop_token_ids": request.config.stop_token_ids, "logit_bias": request.sampling.rules.logit_bias}
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
             named[_place(name, number, prompts)] = prompt
     for where, ids in named.items():
-        if max(ids, default=0) >= vocab_size:
-            raise RequestError(f"{where}: no token has the id {max(ids)}; ids go from 0 to {vocab_size - 1}", where)
+        try:
+            check_id(max(ids, default=0), vocab_size, where)
+        except SlmxError as error:
+            raise RequestError(str(error), where) from None

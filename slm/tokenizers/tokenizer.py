@@ -35,6 +35,12 @@ JSON_FILE = "tokenizer.json"
 NFC_SHRINKS = 3
 
 
+def check_id(token: int, vocab_size: int, where: str = "") -> None:
+    """Raises SlmxError if a vocabulary of this size does not have an id. `where` says what names it."""
+    if not 0 <= token < vocab_size:
+        raise SlmxError(f"{where and f'{where}: '}no token has the id {token}; ids go from 0 to {vocab_size - 1}")
+
+
 class Tokenizer:
     """Converts text to token ids and back. Thread-safe.
 
@@ -156,8 +162,7 @@ class Tokenizer:
         """
         ids = list(ids)
         for extreme in (min(ids, default=0), max(ids, default=0)):
-            if not 0 <= extreme < self.vocab_size:
-                raise SlmxError(f"no token has the id {extreme}; ids go from 0 to {self.vocab_size - 1}")
+            check_id(extreme, self.vocab_size)
         text = b"".join(map(self.token_bytes, ids))
         return text.removeprefix(b" ") if self.drops_space else text
 

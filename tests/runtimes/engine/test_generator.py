@@ -160,9 +160,9 @@ def test_ids_that_are_none_are_refused(generator: Generator, prompt: list[int], 
 
 
 def test_ids_that_the_vocabulary_lacks_are_refused_before_the_story_begins(generator: Generator) -> None:
-    with pytest.raises(SlmxError, match=r"^stop token ids: no id 400; ids go up to 399$"):
+    with pytest.raises(SlmxError, match=r"^stop token ids: no token has the id 400; ids go from 0 to 399$"):
         generator.story("", GenerationConfig(stop_token_ids=[3, 400]), GREEDY)
-    with pytest.raises(SlmxError, match=r"^logit bias: no id 400; ids go up to 399$"):
+    with pytest.raises(SlmxError, match=r"^logit bias: no token has the id 400; ids go from 0 to 399$"):
         generator.story("", GenerationConfig(), SamplingParams(rules=LogitsRules(logit_bias={400: 1.0})))
 
 

@@ -115,7 +115,7 @@ def test_a_bad_value_leaves_no_copy(bundle: Path, slmx: Slmx) -> None:
     Path("link.txt").symlink_to("later.txt")
     for copy in ("new.txt", "link.txt"):
         assert (
-            "no id 99999"
+            "no token has the id 99999"
             in slmx("generate", "Lily", "--bundle", bundle, "--logit-bias", "99999=1", "--save", copy).stderr
         )
     assert [path.name for path in Path.cwd().iterdir()] == ["link.txt"]
@@ -260,7 +260,7 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
         (("--ban-word", "cat", "--ban-word", "two words"), f"{ONE_WORD} 'two words'; ban each word by itself"),
         (("--ban-word", os.fsdecode(b"caf\xe9")), f"{ONE_WORD} 'caf\\udce9'; ban each word by itself"),
         (("--ban-word", "42"), "a banned word must have a letter, not '42'"),
-        (("--logit-bias", "99999=1"), "logit bias: no id 99999; ids go up to 399"),
+        (("--logit-bias", "99999=1"), "logit bias: no token has the id 99999; ids go from 0 to 399"),
         (("--no-repeat-ngram", "-1"), "no-repeat n-gram must be 0 (off) or more, not -1"),
         (
             ("--logit-bias", f"{10**30}=1"),
@@ -270,7 +270,7 @@ def test_penalties_and_bias_reach_the_sampler(bundle: Path, slmx: Slmx) -> None:
 )
 def test_a_value_outside_its_range_is_one_line(bundle: Path, slmx: Slmx, flags: tuple[str, ...], message: str) -> None:
     ran = slmx("generate", "--bundle", bundle, *flags)
-    code = 1 if "no id" in message else 2  # only the bundle knows which ids there are
+    code = 1 if "no token has the id" in message else 2  # only the bundle knows which ids there are
     assert (ran.code, ran.stdout) == (code, "")
     assert said(ran.stderr.splitlines()[-1], code) == message
 
