@@ -74,13 +74,17 @@ def how_to_restore(bundle: Path) -> str:
 
 def _small_folder() -> Path | None:
     """Returns the folder of small, in the clone or else in the installed package; None if it is in neither."""
-    package = STORIES_SMALL
-    if not (package / SMALL / MANIFEST_FILE).is_file():
-        spec = find_spec(SMALL_PACKAGE)
-        if spec is None or not spec.submodule_search_locations:
-            return None
-        package = Path(spec.submodule_search_locations[0])
-    return package / SMALL if (package / SMALL / MANIFEST_FILE).is_file() else None
+    package = package_folder(SMALL_PACKAGE, STORIES_SMALL, f"{SMALL}/{MANIFEST_FILE}")
+    return package / SMALL if package and (package / SMALL / MANIFEST_FILE).is_file() else None
+
+
+def package_folder(name: str, in_clone: Path, mark: str) -> Path | None:
+    """Returns the folder of a package: `in_clone` if it holds the file `mark`, else where it is installed, or None."""
+    if (in_clone / mark).is_file():
+        return in_clone
+    spec = find_spec(name)
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) if places else None
 
 
 def exported_names() -> dict[str, Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
+from runtimes.bundle.location import package_folder
 from slm.console.errors import SlmxError
 
 PACKAGE = "slmx_web"
@@ -16,12 +16,7 @@ NOT_INSTALLED = f"the files of the web page are not installed: {INSTALL}"
 
 def find_page_folder() -> Path | None:
     """Returns the folder with the built files; None if they are not installed."""
-    if (BUILT / MARK).is_file():
-        return BUILT
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(spec.submodule_search_locations[0])
+    return package_folder(PACKAGE, BUILT, MARK)
 
 
 def page_is_damaged(folder: Path) -> SlmxError:
