@@ -10,8 +10,8 @@ from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
 from benchmarks.report.leaderboard import at_fewest_threads
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
+from runtimes.bundle.pin import MAX_THREADS
 from runtimes.bundle.variants import VARIANTS
-from runtimes.engine.cache import MAX_THREADS
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError, unknown
 from slm.presets import GPTConfig

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 SETTINGS_HOME = "APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME"
 MAX_BYTES = 2**20
+MAX_THREADS = 256  # of onnxruntime, also without a choice
 # Without a handler, Python prints a warning as one line on stderr.
 LOG = logging.getLogger(__name__)
 
@@ -104,6 +105,6 @@ def read_pins(path: Path) -> dict[str, Pin | None]:
 def _pin(bundles: Fields, digest: str) -> Pin | None:
     try:
         fields = bundles.object(digest)
-        return Pin(fields.name("variant"), fields.integer("threads", 1, 256), fields.text("cpu"))
+        return Pin(fields.name("variant"), fields.integer("threads", 1, MAX_THREADS), fields.text("cpu"))
     except ValueError:
         return None

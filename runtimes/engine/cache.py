@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import onnxruntime as ort
 
+from runtimes.bundle.pin import MAX_THREADS
 from runtimes.bundle.shape import cache_names, check_shape
 from runtimes.engine.arrays import FloatArray, IdArray
 from runtimes.engine.onnx_check import check_onnx
@@ -29,7 +30,6 @@ CACHE_GROWS = "slmx.cache_grows"
 # Input of a graph, int64 [1]: the number of last positions that get logits. Its default 0 gives logits to all.
 LOGITS_TO_KEEP = "num_logits_to_keep"
 ONE = ort.OrtValue.ortvalue_from_numpy(np.ones(1, np.int64))
-MAX_THREADS = 256
 LARGE_MODEL = 32 * 2**20  # bytes; from this size on, large pages save more time than the request for them takes
 # Before this version, GroupQueryAttention lets a position attend to one position too many of a window.
 EXACT_WINDOWS = (1, 24)
