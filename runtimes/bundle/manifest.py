@@ -27,11 +27,11 @@ FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
 MANIFEST_FILE = "manifest.json"
 # The result of `slmx verify` and the signature of `slmx sign`. They are in the folder of the manifest, and they are not
-# part of the bundle. Beside an archive `x.slmx` they are `x.slmx.verification.json` and `x.slmx.sig`.
+# part of the bundle. Beside an archive, each has the archive's name and the ending in `COMPANIONS`.
 VERIFICATION_FILE = "verification.json"
 SIGNATURE_FILE = "model.sig"
-COMPANIONS = (VERIFICATION_FILE, SIGNATURE_FILE)
-BUNDLE_LISTING = Listing(MANIFEST_FILE, "files", unlisted=COMPANIONS)
+COMPANIONS = {VERIFICATION_FILE: ".verification.json", SIGNATURE_FILE: ".sig"}
+BUNDLE_LISTING = Listing(MANIFEST_FILE, "files", unlisted=tuple(COMPANIONS))
 
 # How `MadeFrom.source` marks the split of each text, and what people read for a validation text.
 _SPLIT = re.compile(r" \((train|valid)\)(?=[,;]|$)")

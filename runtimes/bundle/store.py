@@ -129,16 +129,13 @@ class Bundle:
     @property
     def signature_path(self) -> Path:
         """Where the signature of `slmx sign` is: in the folder, or beside the archive."""
-        return self.beside(SIGNATURE_FILE, ".sig")
+        return self.beside(SIGNATURE_FILE)
 
-    def beside(self, name: str, ending: str) -> Path:
-        """Returns the path of a file that is not part of the bundle.
-
-        Args:
-            name: Its name in the folder of a bundle.
-            ending: What its name has after that of an archive.
-        """
-        return self.path.with_name(f"{self.path.name}{ending}") if self.is_archive else self.path / name
+    def beside(self, companion: str) -> Path:
+        """Returns the path of one of `COMPANIONS`, which may be missing: in the folder, or beside the archive."""
+        if self.is_archive:
+            return self.path.with_name(f"{self.path.name}{COMPANIONS[companion]}")
+        return self.path / companion
 
     @property
     def config(self) -> GPTConfig:

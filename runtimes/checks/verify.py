@@ -80,7 +80,7 @@ def write_verification(bundle: Bundle, check: StructureCheck, further: Mapping[s
         log: Called with the line.
     """
     found = asdict(check) | dict(further)
-    path = bundle.beside(VERIFICATION_FILE, f".{VERIFICATION_FILE}")
+    path = bundle.beside(VERIFICATION_FILE)
     try:
         write_file(path, (json.dumps(found, indent=1) + "\n").encode())
     except OSError as error:

@@ -153,7 +153,7 @@ def remove_bundle(entry: Entry) -> None:
     record = record_path(entry.path)
     if entry.path.is_file():
         bundle = Bundle.open(entry.path)
-        beside = [bundle.beside(VERIFICATION_FILE, ".verification.json")]
+        beside = [bundle.beside(VERIFICATION_FILE)]
         if read_signature(bundle.signature_path) is not None:
             beside.append(bundle.signature_path)
         for path in (entry.path, *beside):

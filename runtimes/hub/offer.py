@@ -12,6 +12,7 @@ from typing import Protocol
 from runtimes.bundle.archive import MAX_BYTES
 from runtimes.bundle.manifest import (
     BUNDLE_LISTING,
+    COMPANIONS,
     MANIFEST_FILE,
     MAX_MANIFEST_BYTES,
     SIGNATURE_FILE,
@@ -126,7 +127,7 @@ class Packed:
 
     def signature(self, key: Path) -> bytes:
         """Downloads the signature and checks it, as in `Offer`. The archive itself is here already."""
-        path, content = _fetch_signature(self.snapshot, f"{self._file}.sig")
+        path, content = _fetch_signature(self.snapshot, f"{self._file}{COMPANIONS[SIGNATURE_FILE]}")
         _check_signature(self.snapshot, self._bundle, content, path, key)
         return content
 

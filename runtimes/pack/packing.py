@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
-from runtimes.bundle.manifest import BUNDLE_LISTING, MANIFEST_FILE, SIGNATURE_FILE
+from runtimes.bundle.manifest import BUNDLE_LISTING, COMPANIONS, MANIFEST_FILE, SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
@@ -101,7 +101,7 @@ def _check_out(bundle: Bundle, out: Path, replace: bool) -> Bundle | None:
         raise SlmxError(f"{out}: a folder stands where the file should go; choose another --out")
     if not out.absolute().parent.is_dir():
         raise SlmxError(f"{out.absolute().parent}: no such folder; make it, or choose another --out")
-    beside = out.with_name(f"{out.name}.sig")
+    beside = out.with_name(f"{out.name}{COMPANIONS[SIGNATURE_FILE]}")
     for path in (out, beside):
         if path.is_symlink():
             raise SlmxError(f"{path}: a symbolic link, and slmx pack does not write through one; choose another --out")

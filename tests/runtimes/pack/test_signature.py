@@ -32,7 +32,7 @@ def test_what_is_signed_is_verified_and_told(slmx: Slmx, signed: Path, keys: Key
     place = Bundle.open(signed).store.location(MANIFEST_FILE)
     assert ran.stdout.splitlines()[0] == f"signed with {keys[1]}, over {place}"
     assert ran.stdout.splitlines()[-1] == "9 files and the manifest, every hash matches"
-    beside = Bundle.open(signed).beside(VERIFICATION_FILE, f".{VERIFICATION_FILE}")
+    beside = Bundle.open(signed).beside(VERIFICATION_FILE)
     assert json.loads(beside.read_text("utf-8"))["signature"] == {"key_sha256": key_id(read_public_key(keys[1]))}
     story = slmx("generate", "Once", "--bundle", signed, "--require-signature", keys[1], "--max-tokens", "3")
     assert story.code == 0
