@@ -21,7 +21,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import Fields, parse_json, read_json, read_limited
-from slm.storage.listing import check_file
+from slm.storage.listing import check_file, not_replaced
 from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import Tokenizer
@@ -140,32 +140,33 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     folder = find_checkpoint(folder)
     config_sha256, preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
-    for name, digest in hashes.items():
-        check_file(folder / name, digest, CONFIG_FILE)
-    path = folder / WEIGHTS_FILE
-    tensors = read_tensors(path)
-    stored_parameters = sum(tensor.numel() for tensor in tensors.values())
-    if stored_parameters != config.parameters:
-        raise SlmxError(
-            f"{path}: does not fit the shape in {CONFIG_FILE} "
-            f"({stored_parameters:,} parameters, expected {config.parameters:,}); copy the folder again"
-        )
-    model = GPT(config)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = reason_of(error)
-        raise SlmxError(f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again") from None
-    tokenizer = Tokenizer.load(folder, settings)
-    if tokenizer.vocab_size != config.vocab_size:
-        raise SlmxError(
-            f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
-            "copy the folder again"
-        )
-    merges, record = load_merges(folder), _read_record(folder / RECORD_FILE)
-    if _read_config(folder / CONFIG_FILE)[0] != config_sha256:
-        raise SlmxError(f"{folder}: another checkpoint took its place while it was read; run the command again")
-    return Checkpoint(folder, config_sha256, hashes, preset, model.eval(), tokenizer, merges, record)
+    with not_replaced(folder / CONFIG_FILE, config_sha256, "checkpoint"):
+        for name, digest in hashes.items():
+            check_file(folder / name, digest, CONFIG_FILE)
+        path = folder / WEIGHTS_FILE
+        tensors = read_tensors(path)
+        stored_parameters = sum(tensor.numel() for tensor in tensors.values())
+        if stored_parameters != config.parameters:
+            raise SlmxError(
+                f"{path}: does not fit the shape in {CONFIG_FILE} "
+                f"({stored_parameters:,} parameters, expected {config.parameters:,}); copy the folder again"
+            )
+        model = GPT(config)
+        try:
+            model.load_state_dict(tensors)
+        except RuntimeError as error:
+            reason = reason_of(error)
+            raise SlmxError(
+                f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again"
+            ) from None
+        tokenizer = Tokenizer.load(folder, settings)
+        if tokenizer.vocab_size != config.vocab_size:
+            raise SlmxError(
+                f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
+                "copy the folder again"
+            )
+        merges, record = load_merges(folder), _read_record(folder / RECORD_FILE)
+        return Checkpoint(folder, config_sha256, hashes, preset, model.eval(), tokenizer, merges, record)
 
 
 def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from slm.console.plain_text import as_plain_text
 from slm.data.corpus import ShardArray, Shards, TokenStream
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, parse_json, read_limited
-from slm.storage.listing import Listing, check_file
+from slm.storage.listing import Listing, check_file, not_replaced
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
@@ -88,32 +88,34 @@ class Dataset:
             folder: The folder of the data set.
 
         Raises:
-            SlmxError: A file is missing, altered, damaged or of a newer format, or a shard holds an id that the
-                tokenizer does not have. The message names it.
+            SlmxError: A file is missing, altered, damaged or of a newer format, a shard holds an id that the tokenizer
+                does not have, or another data set took the place of the folder meanwhile. The message names it.
         """
         path = folder / DATASET_FILE
         try:
             content = read_limited(path, MAX_LISTING_BYTES)
-            record = _in_current_format(parse_json(content), path)
-            fields = Fields(record)
-            fields.objects("sources")
-            fields.optional("settings", fields.object)
-            files, splits = fields.object("files"), fields.object("splits")
-            shards = {split: splits.object(split).texts("shards") for split in SPLITS}
-            every = [name for names in shards.values() for name in names]
-            if not all(SHARD_NAME.fullmatch(name) for name in every):
-                raise ValueError(f"shards named {every}")
-            for name in (RANKS_FILE, JSON_FILE, *every):
-                check_file(folder / name, files.object(name).sha256("sha256"), DATASET_FILE, PREPARE_AGAIN)
-            tokenizer, merges = Tokenizer.load(folder, TokenizerSettings.read(fields)), load_merges(folder)
-            train, valid = (
-                _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
-            )
+            sha256 = sha256_of_bytes(content)
+            with not_replaced(path, sha256, "data set"):
+                record = _in_current_format(parse_json(content), path)
+                fields = Fields(record)
+                fields.objects("sources")
+                fields.optional("settings", fields.object)
+                files, splits = fields.object("files"), fields.object("splits")
+                shards = {split: splits.object(split).texts("shards") for split in SPLITS}
+                every = [name for names in shards.values() for name in names]
+                if not all(SHARD_NAME.fullmatch(name) for name in every):
+                    raise ValueError(f"shards named {every}")
+                for name in (RANKS_FILE, JSON_FILE, *every):
+                    check_file(folder / name, files.object(name).sha256("sha256"), DATASET_FILE, PREPARE_AGAIN)
+                tokenizer, merges = Tokenizer.load(folder, TokenizerSettings.read(fields)), load_merges(folder)
+                train, valid = (
+                    _open_split(folder, shards[split], splits.object(split), tokenizer.vocab_size) for split in SPLITS
+                )
         except OSError as error:
             raise unreadable(error.filename or path, error, "the data set", "make it with slmx prepare") from error
         except ValueError as error:
             raise SlmxError(f"{path}: not a data set of slmx prepare ({error!r:.200}); prepare it again") from error
-        return cls(folder, record, sha256_of_bytes(content), tokenizer, merges, train, valid)
+        return cls(folder, record, sha256, tokenizer, merges, train, valid)
 
 
 def _in_current_format(record: object, path: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,29 @@ def check_file(path: Path, digest: str, listing: str, advice: str = "copy the fo
         raise unreadable(path, error) from error
     if found != digest:
         raise SlmxError(f"{path}: truncated or altered (SHA-256 differs); {advice}")
+
+
+@contextmanager
+def not_replaced(listing: Path, sha256: str, what: str) -> Iterator[None]:
+    """Guards the read of a folder, so that no error of a file hides that another folder took its place.
+
+    Args:
+        listing: The file with the listing, which was read.
+        sha256: The SHA-256 of what was read.
+        what: What the folder is, for the message.
+
+    Raises:
+        SlmxError: The listing is another one at the end, or cannot be read.
+    """
+    try:
+        yield
+    finally:
+        try:
+            found = sha256_of(listing)
+        except OSError as error:
+            raise unreadable(listing, error) from error
+        if found != sha256:
+            raise SlmxError(f"{listing.parent}: another {what} took its place while it was read; run the command again")
 
 
 def write_listing(folder: Path, listing: Listing) -> None:

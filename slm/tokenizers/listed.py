@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm.console.errors import SlmxError
-from slm.storage.json_reader import Fields, read_json
-from slm.storage.listing import check_file
+from slm.storage.hashing import sha256_of_bytes
+from slm.storage.json_reader import Fields, parse_json, read_limited
+from slm.storage.listing import check_file, not_replaced
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
@@ -46,7 +47,7 @@ def load_listed(folder: Path) -> ListedTokenizer:
 
     Raises:
         SlmxError: The folder has no listing, the listing is damaged or lists no tokenizer, or a file of the tokenizer
-            is missing, altered or damaged. The message names the file.
+            is missing, altered or damaged, or another folder took its place meanwhile. The message names the file.
     """
     name = next((name for name in LISTINGS if (folder / name).is_file()), None)
     if name is None:
@@ -56,7 +57,8 @@ def load_listed(folder: Path) -> ListedTokenizer:
         )
     path = folder / name
     try:
-        listing = Fields(read_json(path, MAX_LISTING_BYTES))
+        content = read_limited(path, MAX_LISTING_BYTES)
+        listing = Fields(parse_json(content))
         settings = TokenizerSettings.read(listing)
         files = listing.object(LISTINGS[name])
         digests = {
@@ -67,6 +69,7 @@ def load_listed(folder: Path) -> ListedTokenizer:
         raise unreadable(path, error) from None
     except ValueError as error:
         raise unreadable(path, error, "what it says of the tokenizer", "copy the folder again") from None
-    for file, digest in digests.items():
-        check_file(folder / file, digest, path.name)
-    return ListedTokenizer(folder, Tokenizer.load(folder, settings), load_merges(folder), digests[RANKS_FILE])
+    with not_replaced(path, sha256_of_bytes(content), "folder"):
+        for file, digest in digests.items():
+            check_file(folder / file, digest, path.name)
+        return ListedTokenizer(folder, Tokenizer.load(folder, settings), load_merges(folder), digests[RANKS_FILE])

@@ -6,6 +6,7 @@ import errno
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,13 @@ from safetensors.torch import load_file, save
 
 import slm.checkpoint
 import slm.storage.listing
-from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, read_tensors, save_checkpoint
+from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.folder_kind import HASHED_FILES, PRETRAINED, find_checkpoint
 from slm.model import GPT
 from slm.presets import as_architecture, get_preset
 from slm.storage.hashing import sha256_of
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
+from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
 
 
 @pytest.fixture
@@ -91,18 +92,26 @@ def test_every_file_missing_truncated_or_altered_is_named(name: str, copy: Path)
     assert str(copy / name) in str(caught.value)
 
 
+@pytest.mark.parametrize("change", ["weights", "shape", "tokenizer"])
+@pytest.mark.parametrize("moment", ["check_file", "read_tensors", "load_merges"])
 def test_a_checkpoint_that_another_one_replaces_while_it_is_read_is_refused(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, change: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The hashes of the one would be listed for the weights of the other."""
+    """The hashes of the one would be listed for the weights of the other, or its files would seem damaged."""
     best, first = tmp_path / "best", load_checkpoint(tiny_checkpoint)
     shutil.copytree(tiny_checkpoint, best)
+    config, tokenizer, before = first.model.config, first.tokenizer, getattr(slm.checkpoint, moment)
+    if change == "shape":
+        config = replace(config, n_layer=config.n_layer + 1)
+    if change == "tokenizer":
+        tokenizer = Tokenizer(tokenizer.tokens[:-5])
+        config = replace(config, vocab_size=tokenizer.vocab_size)
 
-    def exchanged(path: Path) -> dict[str, torch.Tensor]:
-        save_checkpoint(best, "nano", GPT(first.model.config), first.tokenizer, first.merges, {})
-        return read_tensors(path)
+    def exchanged(*args: Path | str) -> object:
+        save_checkpoint(best, "nano", GPT(config), tokenizer, first.merges, {})
+        return before(*args)
 
-    monkeypatch.setattr(slm.checkpoint, "read_tensors", exchanged)
+    monkeypatch.setattr(slm.checkpoint, moment, exchanged)
     with pytest.raises(SlmxError) as caught:
         load_checkpoint(best)
     assert str(caught.value) == f"{best}: another checkpoint took its place while it was read; run the command again"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.lib.format import open_memmap
 from rich.console import Console
 
+import slm.data.dataset
 from slm.console.errors import SlmxError
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, ShardWriter
@@ -86,6 +89,24 @@ def test_a_shard_that_vanishes_while_it_is_opened_is_named(
     monkeypatch.setattr("slm.data.dataset.open_memmap", vanishing)
     with pytest.raises(SlmxError, match=r"train-00000\.npy: cannot read the data set \(No such file.*\); make it with"):
         Dataset.open(plan.out)
+
+
+@pytest.mark.parametrize("moment", ["check_file", "load_merges"])
+def test_a_data_set_that_another_one_replaces_while_it_is_read_is_refused(
+    moment: str, plan: PrepareSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = prepare(replace(plan, out=plan.out.with_name("other"), vocab_size=290), QUIET).folder
+    prepare(plan, QUIET)
+    before = getattr(slm.data.dataset, moment)
+
+    def replaced(*args: Path | str) -> object:
+        shutil.copytree(other, plan.out, dirs_exist_ok=True)
+        return before(*args)
+
+    monkeypatch.setattr(slm.data.dataset, moment, replaced)
+    with pytest.raises(SlmxError) as caught:
+        Dataset.open(plan.out)
+    assert str(caught.value) == f"{plan.out}: another data set took its place while it was read; run the command again"
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+import slm.tokenizers.listed
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, prepare
@@ -88,6 +90,22 @@ def test_a_bundle_without_its_manifest_is_refused(tmp_path: Path) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(SlmxError, match=r"config\.json: cannot read what it says of the tokenizer \("):
         load_listed(folder)
+
+
+@pytest.mark.parametrize("moment", ["check_file", "load_merges"])
+def test_a_folder_that_another_one_replaces_while_it_is_read_is_refused(
+    moment: str, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = bundles.copy_of(tiny_checkpoint, tmp_path / "é"), getattr(slm.tokenizers.listed, moment)
+
+    def replaced(*args: Path | str) -> object:
+        shutil.copytree(PRETRAINED / "nano", folder, dirs_exist_ok=True)
+        return before(*args)
+
+    monkeypatch.setattr(slm.tokenizers.listed, moment, replaced)
+    with pytest.raises(SlmxError) as caught:
+        load_listed(folder)
+    assert str(caught.value) == f"{folder}: another folder took its place while it was read; run the command again"
 
 
 def test_the_tokenizer_of_a_folder() -> None:
