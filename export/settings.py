@@ -13,15 +13,15 @@ from export.formats.recipes import DEFAULT_RECIPE
 from runtimes.bundle.location import BUNDLES
 from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
 from runtimes.bundle.store import Bundle
+from slm.checkpoint_config import read_config
 from slm.console.errors import SlmxError
 from slm.console.plain_text import as_plain_text
-from slm.folder_kind import CHECKPOINT_LISTING, HASHED_FILES, PRETRAINED, Kind, find_checkpoint, find_kind
+from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.presets import DEFAULT_PRESET
 from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.storage.json_reader import Fields, as_plain_name, parse_json, read_limited
+from slm.storage.json_reader import as_plain_name
 from slm.storage.listing import check_file
 
-MAX_CONFIG_BYTES = 2**20
 # Entries of `Manifest.versions` that are no packages.
 NO_PACKAGES = ("opset", "ir")
 
@@ -133,17 +133,14 @@ def bundle_up_to_date(settings: ExportSettings) -> Path | None:
         if settings.eval_text is not None:
             require_text_file(settings.eval_text)
         checkpoint = find_checkpoint(settings.checkpoint or PRETRAINED / (settings.preset or DEFAULT_PRESET))
-        config = read_limited(checkpoint / CHECKPOINT_LISTING.file, MAX_CONFIG_BYTES)
-        stated = Fields(parse_json(config))
-        preset, listed = stated.name("preset"), stated.object(CHECKPOINT_LISTING.key)
-        hashes = {name: listed.sha256(name) for name in HASHED_FILES}
-        out = default_out(settings, preset)
-        if not (out / MANIFEST_FILE).is_file() or settings.preset not in (None, preset):
+        config = read_config(checkpoint)
+        out = default_out(settings, config.preset)
+        if not (out / MANIFEST_FILE).is_file() or settings.preset not in (None, config.preset):
             return None
         bundle = Bundle.open(out)
-        inputs = digest_of_inputs(settings, sha256_of_bytes(config), hashes, given_name(settings, out))
+        inputs = digest_of_inputs(settings, config.sha256, config.hashes, given_name(settings, out))
         if _same_versions(bundle.manifest) and bundle.manifest.inputs == inputs:
-            for name, digest in hashes.items():
+            for name, digest in config.hashes.items():
                 check_file(checkpoint / name, digest, CHECKPOINT_LISTING.file)
             bundle.check_only_listed_files()
             return out

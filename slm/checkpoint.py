@@ -15,24 +15,20 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from slm.checkpoint_config import CONFIG_FILE, FORMAT_VERSION, read_config
 from slm.console.errors import SlmxError
-from slm.folder_kind import HASHED_FILES, find_checkpoint
+from slm.folder_kind import find_checkpoint
 from slm.model import GPT
-from slm.presets import GPTConfig
-from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.storage.json_reader import Fields, parse_json, read_json, read_limited
+from slm.storage.hashing import sha256_of
+from slm.storage.json_reader import Fields, read_json
 from slm.storage.listing import check_file, not_replaced
 from slm.storage.read_errors import reason_of, unreadable
-from slm.tokenizers.settings import TokenizerSettings
 from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 RECORD_FILE = "training.json"
 LARGEST_HALF = torch.finfo(torch.float16).max
-MAX_CONFIG_BYTES = 2**20
 # The record of a fine-tuned model contains the record of the model that it started from, and so on.
 MAX_RECORD_BYTES = 2**28
 MAX_RECORD_DEPTH = 200
@@ -139,19 +135,19 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             checkpoint took the place of the folder meanwhile. The message names it.
     """
     folder = find_checkpoint(folder)
-    config_sha256, preset, config, settings, hashes = _read_config(folder / CONFIG_FILE)
-    with not_replaced(folder / CONFIG_FILE, config_sha256, "checkpoint"):
-        for name, digest in hashes.items():
+    config = read_config(folder)
+    with not_replaced(folder / CONFIG_FILE, config.sha256, "checkpoint"):
+        for name, digest in config.hashes.items():
             check_file(folder / name, digest, CONFIG_FILE)
         path = folder / WEIGHTS_FILE
         tensors = read_tensors(path)
         stored_parameters = sum(tensor.numel() for tensor in tensors.values())
-        if stored_parameters != config.parameters:
+        if stored_parameters != config.shape.parameters:
             raise SlmxError(
                 f"{path}: does not fit the shape in {CONFIG_FILE} "
-                f"({stored_parameters:,} parameters, expected {config.parameters:,}); copy the folder again"
+                f"({stored_parameters:,} parameters, expected {config.shape.parameters:,}); copy the folder again"
             )
-        model = GPT(config)
+        model = GPT(config.shape)
         try:
             model.load_state_dict(tensors)
         except RuntimeError as error:
@@ -159,14 +155,14 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise SlmxError(
                 f"{path}: does not fit the shape in {CONFIG_FILE} ({reason}); copy the folder again"
             ) from None
-        tokenizer = Tokenizer.load(folder, settings)
-        if tokenizer.vocab_size != config.vocab_size:
+        tokenizer = Tokenizer.load(folder, config.tokenizer)
+        if tokenizer.vocab_size != config.shape.vocab_size:
             raise SlmxError(
-                f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.vocab_size} in the model; "
+                f"{folder}: {tokenizer.vocab_size} tokens in the tokenizer, {config.shape.vocab_size} in the model; "
                 "copy the folder again"
             )
         merges, record = load_merges(folder), _read_record(folder / RECORD_FILE)
-        return Checkpoint(folder, config_sha256, hashes, preset, model.eval(), tokenizer, merges, record)
+        return Checkpoint(folder, config.sha256, config.hashes, config.preset, model.eval(), tokenizer, merges, record)
 
 
 def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Tensor]:
@@ -199,27 +195,6 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
                 f"{path}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
             )
     return tensors
-
-
-def _read_config(path: Path) -> tuple[str, str, GPTConfig, TokenizerSettings, dict[str, str]]:
-    """Returns the file's own hash, the preset, the shape, the settings of the tokenizer, and the hashes of files."""
-    try:
-        content = read_limited(path, MAX_CONFIG_BYTES)
-        fields = Fields(parse_json(content))
-        version = fields.integer("format_version")
-        if version != FORMAT_VERSION:
-            raise SlmxError(f"{path}: checkpoint format {version}, this slmx reads {FORMAT_VERSION}; upgrade slmx")
-        hashes = fields.object("sha256")
-        config = GPTConfig.from_dict(fields.value("shape"), str(path))
-        settings = TokenizerSettings.read(fields)
-        listed = {name: hashes.sha256(name) for name in HASHED_FILES}
-        return sha256_of_bytes(content), fields.name("preset"), config, settings, listed
-    except OSError as error:
-        raise unreadable(path, error) from None
-    except ValueError as error:
-        raise SlmxError(
-            f"{path}: not the {CONFIG_FILE} of a slmx checkpoint ({error}); copy the folder again"
-        ) from None
 
 
 def _read_record(path: Path) -> dict[str, Any]:

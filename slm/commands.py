@@ -106,7 +106,7 @@ def next_step(prepared: PrepareSettings, tokens: int) -> str:
         prepared: How the data set was made.
         tokens: Tokens of its shorter split.
     """
-    from slm.checkpoint_shape import read_shape
+    from slm.checkpoint_config import read_config
     from slm.folder_kind import find_checkpoint
 
     out, tokenizer = prepared.out, prepared.tokenizer
@@ -117,7 +117,7 @@ def next_step(prepared: PrepareSettings, tokens: int) -> str:
         with suppress(SlmxError, OSError):
             init = find_checkpoint(tokenizer)
             start = f" --init {shlex.quote(str(tokenizer))}"
-            context = read_shape(init).block_size
+            context = read_config(init).shape.block_size
     if tokens <= context and init is not None:
         return (
             f"to fine-tune {tokenizer}, prepare more text: one context of it is {context:,} tokens, and the shorter "

@@ -29,7 +29,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.checkpoint import CONFIG_FILE
+from slm.checkpoint_config import CONFIG_FILE
 from slm.cli import main
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT, generate_greedy

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 LIGHT_SLM = {
     "slm.tokenizers.byte_level",
-    "slm.checkpoint_shape",
+    "slm.checkpoint_config",
     "slm.console.counted",
     "slm.storage.disk",
     "slm.console.errors",

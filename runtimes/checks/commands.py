@@ -174,12 +174,12 @@ def presets() -> None:
 def _shipped(preset: str, bundle: Path | None) -> str:
     """Returns the model that ships with slmx for a preset, which may have another architecture and other parameters."""
     from runtimes.bundle.store import Bundle
-    from slm.checkpoint_shape import read_shape
+    from slm.checkpoint_config import read_config
 
     checkpoint = PRETRAINED / preset
     held = {"bundle": bundle is not None, "checkpoint": (checkpoint / CHECKPOINT_LISTING.file).is_file()}
     if not any(held.values()):
         return ""
-    config = read_shape(checkpoint) if bundle is None else Bundle.open(bundle).config
+    config = read_config(checkpoint).shape if bundle is None else Bundle.open(bundle).config
     here = " ".join(name for name, is_here in held.items() if is_here)
     return f"{config.family} {config.parameters:,}" + ("" if all(held.values()) else f" ({here})")

@@ -22,7 +22,8 @@ from runtimes.pack.envelope import Envelope, signed_bytes, statement
 from runtimes.pack.keys import key_id, make_keys, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.packing import pack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.checkpoint import CONFIG_FILE, RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint_config import CONFIG_FILE
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture

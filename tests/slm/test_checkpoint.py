@@ -13,7 +13,8 @@ import torch
 
 import slm.checkpoint
 import slm.storage.listing
-from slm.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from slm.checkpoint import WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from slm.checkpoint_config import CONFIG_FILE
 from slm.console.errors import SlmxError
 from slm.folder_kind import HASHED_FILES, PRETRAINED, find_checkpoint
 from slm.model import GPT
