@@ -96,7 +96,7 @@ def bench(
     import shlex
     import sys
 
-    from runtimes.bundle.location import bundle_path
+    from runtimes.bundle.location import find_bundle
     from slm.folder_kind import check_outside
     from slm.storage.atomic import remove_folder
     from slm.storage.locks import lock_folder
@@ -119,7 +119,7 @@ def bench(
     old = None if against is None else read_report(against)
     settings = BenchSettings(
         out=out,
-        bundles=tuple(map(bundle_path, bundles or ())),
+        bundles=tuple(map(find_bundle, bundles or ())),
         presets=_names(presets),
         variants=_names(variants),
         threads=threads,

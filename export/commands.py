@@ -80,6 +80,7 @@ def export(
         check_versions()
     from export.settings import ExportSettings, bundle_up_to_date
     from runtimes.bundle.variants import VARIANTS
+    from slm.folder_kind import tell_hidden_checkpoints
     from slm.storage.locks import clear_leftover
 
     if executorch:
@@ -111,6 +112,7 @@ def export(
         eval_text=text,
         force=force,
     )
+    tell_hidden_checkpoints(checkpoint)
     if (made := bundle_up_to_date(settings)) is not None:
         clear_leftover(made)
         typer.echo(str(made))

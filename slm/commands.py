@@ -75,7 +75,7 @@ def prepare(
 
         from slm.data.prepare import PrepareSettings
         from slm.data.prepare import prepare as run
-        from slm.folder_kind import check_outside
+        from slm.folder_kind import check_outside, tell_hidden_checkpoints
 
     settings = PrepareSettings(
         sources=tuple(sources),
@@ -91,6 +91,7 @@ def prepare(
         force=force,
     )
     check_outside(out)
+    tell_hidden_checkpoints(tokenizer)
     dataset = run(settings, Console(stderr=True))
     typer.echo(str(out))
     typer.echo(next_step(settings, min(len(dataset.train.ids), len(dataset.valid.ids))), err=True)
@@ -217,6 +218,7 @@ def train(
     with needs("train"):
         from rich.console import Console
 
+        from slm.folder_kind import tell_hidden_checkpoints
         from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
@@ -257,6 +259,7 @@ def train(
         resume=resume,
     )
     console = Console(stderr=True)
+    tell_hidden_checkpoints(init, *settings.teacher)
     if dry_run:
         with tempfile.TemporaryDirectory() as empty:
             for line in estimate(settings if out else replace(settings, out=Path(empty)), console).lines():
@@ -314,8 +317,10 @@ def average(
     with needs("train"):
         from rich.console import Console
 
+        from slm.folder_kind import tell_hidden_checkpoints
         from slm.train.average import write_average
 
+    tell_hidden_checkpoints(*checkpoints)
     result = write_average(checkpoints, text, out, force, Console(stderr=True))
     typer.echo(f"{shown_bits(result.bits_per_byte)} bits per byte", err=True)
     typer.echo(str(out))
@@ -344,6 +349,7 @@ def import_model(
     """
     require("train", "tokenizers")
     with needs("train"):
+        from slm.folder_kind import tell_hidden_checkpoints
         from slm.importers.importer import ImportSettings
         from slm.importers.importer import import_model as run
 
@@ -357,6 +363,7 @@ def import_model(
         licence=licence,
         force=force,
     )
+    tell_hidden_checkpoints(tokenizer)
     imported = run(settings, log_line)
     config = imported.config
     typer.echo(str(out))

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from slm.console.errors import SlmxError, did_you_mean
+from slm.console.notice import log_line
 from slm.console.plain_text import is_plain_text
 from slm.hub.name import HUB
 from slm.storage.json_reader import read_json
@@ -229,8 +230,42 @@ def find_checkpoint(path: Path) -> Path:
 
 def find_shipped(path: Path) -> Path | None:
     """Finds the checkpoint that ships with slmx under a name, such as "nano"; None for a path that exists."""
+    return None if path.exists() else _shipped(path)
+
+
+def hidden_checkpoint(path: Path) -> Path | None:
+    """Finds the checkpoint that ships under a name and that a path of this name hides; None if there is none."""
+    shipped = _shipped(path)
+    return None if shipped is None or not path.exists() or path.samefile(shipped) else shipped
+
+
+def _shipped(path: Path) -> Path | None:
     shipped = PRETRAINED / path
-    return shipped if str(path) == path.name and not path.exists() and shipped.is_dir() else None
+    return shipped if str(path) == path.name and shipped.is_dir() else None
+
+
+def tell_hidden_checkpoints(*paths: Path | None) -> None:
+    """Writes a line to stderr for each path that is taken in place of a checkpoint that ships under its name.
+
+    Args:
+        paths: The checkpoints, or folders with a tokenizer, that a command takes. Nothing is written about a path that
+            is none, because its error names what it hides, and about None.
+    """
+    for path in paths:
+        if path is not None and (hidden := hidden_checkpoint(path)) and find_kind(path) in (*MODELS, Kind.DATA_SET):
+            log_line(taken_before(path, "checkpoint", hidden))
+
+
+def taken_before(path: Path, what: str, hidden: Path) -> str:
+    """Returns the line about a path that is taken before a name.
+
+    Args:
+        path: The path, which is also the name.
+        what: What has the name: "bundle" or "checkpoint".
+        hidden: Where that is.
+    """
+    used = "folder" if path.is_dir() else "file"
+    return f"{path}: this {used} is taken, not the {what} of the same name, which is {hidden}"
 
 
 def shipped_names() -> list[str]:
@@ -249,12 +284,13 @@ def near_model(path: Path) -> str:
     return did_you_mean(path.name, names, lambda name: path.parent / name)
 
 
-def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
+def wrong_kind(path: Path, wanted: Kind, hidden: Path | None = None) -> SlmxError:
     """Makes the error for a path of the wrong kind. Its message says what the path is and which command accepts it.
 
     Args:
         path: Any path that is not of the kind `wanted`.
         wanted: `RUN`, `CHECKPOINT`, `MODEL`, `HUGGING_FACE`, `BUNDLE`, `TEXT` or `PROMPTS`.
+        hidden: The bundle of the same name, which the path hides. The checkpoint that it hides is found here.
 
     Returns:
         The error, for the caller to raise.
@@ -264,12 +300,21 @@ def wrong_kind(path: Path, wanted: Kind) -> SlmxError:
     """
     kind = find_kind(path)
     place, holder = _folder_of(path, kind, wanted)
+    if wanted is Kind.CHECKPOINT:
+        hidden = hidden_checkpoint(path)
+    other = ""
+    if hidden is not None:
+        what = "checkpoint" if wanted is Kind.CHECKPOINT else "bundle"
+        other = f"it hides the {what} of the same name: name that one by its path, {_argument(hidden, 'PATH')}"
     if place != path and (holder is wanted or (wanted is Kind.MODEL and holder in MODELS)):
         advice = f"name its folder, {_argument(place, 'which holds it')}"
     elif advised := ADVICE.get((holder, Kind.TEXT if wanted is Kind.PROMPTS else wanted)):
         tokenizer = FOREIGN_SUFFIXES.get(path.suffix.lower(), "")
         advice = "" if place == path else f"it is of {holder.value}: "
         advice += advised.format(path=_argument(place, "PATH"), tokenizer=tokenizer)
+        advice += f"; {other}" if other else ""
+    elif other:
+        advice = other
     else:
         out = _argument(path, "NEW") if kind in (Kind.EMPTY, Kind.MISSING) else "NEW"
         packed = wanted is Kind.BUNDLE and kind is Kind.MISSING and path.suffix == PACKED_SUFFIX

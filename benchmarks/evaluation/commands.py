@@ -98,6 +98,7 @@ def evaluate(
     from benchmarks.evaluation.terminal import print_tables
     from benchmarks.report.fields import printable
     from benchmarks.report.reader import read_report
+    from runtimes.bundle.location import bundle_notice
     from slm.folder_kind import check_outside
     from slm.storage.disk import make_folder
     from slm.storage.locks import lock_folder
@@ -141,6 +142,9 @@ def evaluate(
 
         check_outside(out)
         make_folder(out)
+    for named in (model, against):
+        if named is not None and (notice := bundle_notice(Path(named))):
+            typer.echo(notice, err=True)
     if (line := left_out(settings)) is not None:
         typer.echo(line, err=True)
     with nullcontext() if out is None else lock_folder(out):

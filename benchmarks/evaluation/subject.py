@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtimes.bundle.location import bundle_path
+from runtimes.bundle.location import bundle_path, hidden_bundle
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
@@ -55,7 +55,7 @@ def open_subject(model: str, variant: str | None) -> Subject:
     kind = find_kind(Path(model))
     is_part = kind is Kind.FILE and Path(model).suffix.lower() in MODEL_SUFFIXES
     if is_part or kind not in (Kind.CHECKPOINT, Kind.RUN, Kind.BUNDLE, Kind.PACKED, Kind.FILE, Kind.MISSING):
-        raise wrong_kind(Path(model), Kind.MODEL)
+        raise wrong_kind(Path(model), Kind.MODEL, hidden_bundle(Path(model)))
     if kind in (Kind.CHECKPOINT, Kind.RUN):
         if variant not in (None, PYTORCH):
             raise UsageError(f"--variant {variant}: {model} is a checkpoint, which has no variants; name a bundle")

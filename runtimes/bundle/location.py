@@ -14,7 +14,7 @@ from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.user_folder import user_folder
 from slm.console.errors import SlmxError
 from slm.console.notice import log_line
-from slm.folder_kind import PACKED_SUFFIX, Kind, wrong_kind
+from slm.folder_kind import MODELS, PACKED_SUFFIX, Kind, find_kind, taken_before, wrong_kind
 from slm.storage.json_reader import is_plain_name
 
 # Folder for exports, relative to the current folder; each export is there under the name of its checkpoint or preset.
@@ -128,20 +128,41 @@ def bundle_path(bundle: str | Path) -> Path:
 
     Raises:
         UnknownBundleError: There is no such path and no such name, and no name is like it.
-        SlmxError: There is no such path and no such name, or several owners have the name.
+        SlmxError: There is no such path and no such name, or several owners have the name. Or there is such a name and
+            also such a path, which is no bundle.
+        OSError: A path of this name cannot be read.
     """
-    path, name = Path(bundle), Path(bundle).as_posix()
+    path = Path(bundle)
     if path.exists():
+        hidden = hidden_bundle(path)
+        if hidden and not (path / MANIFEST_FILE).is_file() and find_kind(path) is not Kind.PACKED:
+            raise wrong_kind(path, Kind.BUNDLE, hidden)
         return path
-    for named in (shipped_names, exported_names, pulled_names):
-        if name in (found := named()):
+    if (named := _named(path.as_posix())) is not None:
+        return named
+    raise _not_found(path, path.as_posix())
+
+
+def hidden_bundle(path: Path) -> Path | None:
+    """Returns the bundle that a name stands for and that a path of this name hides; None if there is none."""
+    if path.is_absolute() or not path.exists():
+        return None
+    try:
+        named = _named(path.as_posix())
+    except SlmxError:  # several owners have the name
+        return None
+    return None if named is None or path.samefile(named) else named
+
+
+def _named(name: str) -> Path | None:
+    """Returns the bundle of a name; None if there is none, and SlmxError if several owners have the name."""
+    for names in (shipped_names, exported_names, pulled_names):
+        if name in (found := names()):
             return found[name]
     owned = {full: place for full, place in pulled_names().items() if full.partition("/")[2] == name}
     if len(owned) > 1:
         raise SlmxError(f"{name}: there are {' and '.join(owned)}; name one of them")
-    if owned:
-        return next(iter(owned.values()))
-    raise _not_found(path, name)
+    return next(iter(owned.values()), None)
 
 
 def _not_found(path: Path, name: str) -> SlmxError:
@@ -171,23 +192,32 @@ def _folded(name: str) -> str:
 
 
 def find_bundle(bundle: Path | None, say: bool = True) -> Path:
-    """Returns the path of the bundle that a command opens; SlmxError as in `bundle_path`.
+    """Returns the path of the bundle that a command opens; errors are as in `bundle_path`.
 
     By default this is `bundles/nano` in the current folder if an export wrote it, else the one inside the package.
 
     Args:
         bundle: A folder, an archive or a name; None is the default.
-        say: Whether `default_notice` is printed on stderr if the default is taken.
+        say: Whether `bundle_notice` is printed on stderr.
+    """
+    found = _default_bundle() if bundle is None else bundle_path(bundle)
+    if say and (line := bundle_notice(bundle)):
+        log_line(line)
+    return found
+
+
+def bundle_notice(bundle: Path | None) -> str:
+    """Returns the line about a bundle that is perhaps not the one that was meant; "" if there is no doubt.
+
+    Args:
+        bundle: As in `find_bundle`, or a checkpoint or run for `slmx evaluate`. A default that does not ship is named,
+            and a path that hides a name.
     """
     if bundle is not None:
-        return bundle_path(bundle)
-    if say and (line := default_notice()):
-        log_line(line)
-    return _default_bundle()
-
-
-def default_notice() -> str:
-    """Returns the line that names the default bundle; "" if it is the shipped one."""
+        hidden = hidden_bundle(bundle)
+        if hidden is None or find_kind(bundle) not in (*MODELS, Kind.PACKED):
+            return ""
+        return taken_before(bundle, "bundle", hidden)
     default = _default_bundle()
     if default.parent == SHIPPED_BUNDLES:
         return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, bundle_path
+from runtimes.bundle.location import BUNDLE_HELP, find_bundle
 from runtimes.bundle.manifest import HELD_OUT
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
@@ -68,7 +68,7 @@ def push(
     """
     from runtimes.hub.push import PushSettings, push_bundle
 
-    address = push_bundle(PushSettings(bundle_path(bundle), name, revision, private, force), log_line)
+    address = push_bundle(PushSettings(find_bundle(bundle), name, revision, private, force), log_line)
     typer.echo(address)
     log_line(f"now: slmx pull {name}{'' if revision is None else f'@{revision}'}")
 

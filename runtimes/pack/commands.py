@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_HELP, bundle_path
+from runtimes.bundle.location import BUNDLE_HELP, find_bundle
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
@@ -27,7 +27,7 @@ def pack(
     from runtimes.bundle.store import Bundle
     from runtimes.pack.packing import default_archive, pack_bundle
 
-    source = bundle_path(bundle)
+    source = find_bundle(bundle)
     target = out or default_archive(source)
     opened = Bundle.open(source)
     size = pack_bundle(opened, target, force, log_line)
@@ -88,4 +88,4 @@ def sign(
         from runtimes.bundle.store import Bundle
         from runtimes.pack.signature import sign_bundle
 
-    typer.echo(str(sign_bundle(Bundle.open(bundle_path(bundle)), key, log_line)))
+    typer.echo(str(sign_bundle(Bundle.open(find_bundle(bundle)), key, log_line)))

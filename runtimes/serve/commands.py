@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, default_notice, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_notice, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
 from runtimes.requests.fields import Bounds
 from runtimes.serve.protocol.limits import Limits
@@ -143,9 +143,11 @@ def serve(
             Limits(max_body, max_headers, connections, receive_seconds, write_seconds),
         )
         raise_descriptor_limit(connections)
-        if not bundles and log_json and (line := default_notice()):
-            tell("bundle", line)
-        paths = [bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None, say=not log_json)]
+        wanted: Sequence[Path | None] = bundles or (None,)
+        paths = [find_bundle(bundle, say=not log_json) for bundle in wanted]
+        if log_json:
+            for line in filter(None, map(bundle_notice, wanted)):
+                tell("bundle", line)
         models = open_models(paths, require_signature, variant, threads, max_batch, queue)
         bounds = Bounds(max_prompt_tokens, max_prompts, max_n, max_logprobs, max_stop, max_tokens)
         state = ServerState(models, bounds, request_seconds, int(time.time()))

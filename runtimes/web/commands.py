@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtimes.bundle.location import BUNDLE_DEFAULT, bundle_path, find_bundle
+from runtimes.bundle.location import BUNDLE_DEFAULT, find_bundle
 from runtimes.web.installed import NOT_INSTALLED, find_page_folder
 from runtimes.web.variants import WEB_VARIANTS
 from slm.console.errors import SlmxError, UsageError, needs
@@ -65,7 +66,8 @@ def web(
         raise
 
     need_stdout()
-    models = choose_models([bundle_path(bundle) for bundle in bundles] if bundles else [find_bundle(None)], variant)
+    wanted: Sequence[Path | None] = bundles or (None,)
+    models = choose_models([find_bundle(bundle) for bundle in wanted], variant)
     with ExitStack() as stack:
         if serve and out is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slmx-web-"))) / DEFAULT_OUT

@@ -319,6 +319,24 @@ def test_a_shipped_checkpoint_is_found_by_its_name_unless_there_is_such_a_path(
     assert find_checkpoint(Path("nano")) == Path("nano")
 
 
+def test_a_path_that_hides_a_shipped_checkpoint_is_named(
+    slmx: Slmx, places: dict[Kind, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    export = ("export", "--checkpoint", "nano", "--out", "new")
+    for kind in (Kind.EMPTY, Kind.HUGGING_FACE):
+        shutil.copytree(places[kind], "nano")
+        advice = f"it hides the checkpoint of the same name: name that one by its path, {PRETRAINED / 'nano'}"
+        assert slmx.refuses(*export).endswith(advice)
+        shutil.rmtree("nano")
+    shutil.copytree(places[Kind.CHECKPOINT], "nano")
+    taken = f"nano: this folder is taken, not the checkpoint of the same name, which is {PRETRAINED / 'nano'}\n"
+    assert slmx(*export).stderr.startswith(taken)
+    stories = Path("s.txt")
+    stories.write_text("\n<|endoftext|>\n".join(f"A story number {number}." for number in range(400)), "utf-8")
+    assert taken in slmx("prepare", stories, "--out", "data", "--tokenizer", "nano").stderr
+
+
 def test_what_is_evaluated_is_a_checkpoint_a_run_or_a_bundle(slmx: Slmx, places: dict[Kind, Path]) -> None:
     for kind in (Kind.HUGGING_FACE, Kind.DATA_SET, Kind.FOLDER, Kind.EMPTY):
         path = places[kind]

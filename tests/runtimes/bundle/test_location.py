@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtimes import load
-from runtimes.bundle.location import SHIPPED_BUNDLES, bundle_path, pulled_bundles
+from runtimes.bundle.location import SHIPPED_BUNDLES, bundle_notice, bundle_path, pulled_bundles
 from slm.console.errors import SlmxError
 from tests.bundles import Slmx, copy_of
 
@@ -42,10 +43,43 @@ def test_names_of_shipped_exported_and_pulled_bundles() -> None:
 
 
 def test_a_path_that_exists_is_taken_before_a_name() -> None:
-    pulled("someone/tales")
-    for name in ("nano", "tales", "someone/tales"):
-        Path(name).mkdir(parents=True)
+    one = pulled("someone/tales")
+    for name, hidden in (("nano", NANO), ("tales", one), ("someone/tales", one)):
+        copy_of(MICRO, Path(name))
         assert bundle_path(name) == Path(name)
+        assert bundle_notice(Path(name)) == (
+            f"{name}: this folder is taken, not the bundle of the same name, which is {hidden}"
+        )
+        shutil.rmtree(Path(name).parts[0])
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch])
+def test_a_path_that_is_no_bundle_and_hides_one_says_how_to_name_that_one(
+    slmx: Slmx, make: Callable[[Path], None]
+) -> None:
+    make(Path("nano"))
+    line = slmx.refuses("info", "nano")
+    advice = "; it hides the bundle of the same name: name that one by its path, "
+    assert line.startswith("nano: ")
+    assert line.endswith(f"{advice}{NANO}")
+    assert slmx("info", line.split()[-1]).code == 0
+    assert slmx.refuses("evaluate", "nano", "--suite", "pairs").endswith(f"{advice}{NANO}")
+    Path("nowhere").mkdir()
+    assert "hides" not in slmx.refuses("info", "nowhere")
+
+
+def test_a_command_says_that_it_takes_a_path_and_not_a_name(slmx: Slmx, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy_of(MICRO, Path("nano"))
+    taken = f"nano: this folder is taken, not the bundle of the same name, which is {NANO}\n"
+    for command in (("info",), ("pack",), ("web", "--out", "site")):
+        ran = slmx(command[0], "nano", *command[1:])
+        assert ran.code == 0
+        assert ran.stderr.startswith(taken)
+        assert ran.stderr.count("is taken") == 1
+    for path in (Path("./nano").absolute(), NANO):
+        assert "is taken" not in slmx("info", path).stderr
+    monkeypatch.chdir(SHIPPED_BUNDLES)
+    assert "is taken" not in slmx("info", "nano").stderr
 
 
 def test_the_order_of_names_is_shipped_exported_pulled() -> None:
