@@ -35,11 +35,14 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
         where = "elsewhere first" if trained_here else "elsewhere"
         use = f"The model was trained {where}; its source says what it is for. It invents, and slmx did not filter it."
         before = ", after the training of its source"
-    seed, reached = (record.get("plan") or {}).get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
+    plan, done = record.get("plan") or {}, record.get("steps_done")
+    seed, reached = plan.get("seed", "unknown"), best.get("bits_per_byte", "not recorded")
     rows = [
         f"| trained on | {tokens_seen(record):,} tokens, seed {seed}{before} |",
         f"| validation at training | {reached} bits per byte |",
     ]
+    if done is not None and "steps" in plan:
+        rows.insert(1, f"| step of the checkpoint | {done:,} of {plan['steps']:,} planned |")
     if (variant := trained_for(record)) is not None:
         rows.append(f"| trained for | {variant}, in which the validation was read |")
     if teachers := teachers_of(record):

@@ -54,6 +54,7 @@ from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
+from slm.train.run_folder import RunFolder
 
 CARD_FILE = "README.md"
 # The manifest's description of each file that is not a variant.
@@ -101,8 +102,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     if settings.eval_text is not None:
         require_text_file(settings.eval_text)
     checkpoint = _load(settings)
-    if settings.checkpoint is not None and checkpoint.folder != settings.checkpoint:
-        log(f"checkpoint: {checkpoint.folder}")
+    if settings.checkpoint is not None:
+        _tell_checkpoint(settings.checkpoint, checkpoint, log)
     check_finite(checkpoint.model, str(checkpoint.folder))
     if (line := denormals_line(checkpoint.model.state_dict())) is not None:
         log(line)
@@ -129,6 +130,16 @@ def _load(settings: ExportSettings) -> Checkpoint:
             f"small): train one (slmx train --preset {preset} --text FILE --out DIR) and name it with --checkpoint DIR"
         )
     return load_checkpoint(shipped)
+
+
+def _tell_checkpoint(given: Path, checkpoint: Checkpoint, log: Log) -> None:
+    """Logs which checkpoint is exported, if a run was given or if the checkpoint is of a run that is unfinished."""
+    run = RunFolder(checkpoint.folder.parent)
+    unfinished = run.unfinished() if checkpoint.folder in (run.best, *run.steps()) else ""
+    if unfinished:
+        log(f"checkpoint: {checkpoint.folder}, of step {checkpoint.record.get('steps_done', 0):,}; {unfinished}")
+    elif checkpoint.folder != given:
+        log(f"checkpoint: {checkpoint.folder}")
 
 
 class _Export:

@@ -212,10 +212,12 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _check_record(record: Fields) -> None:
     """Raises ValueError if a value that slmx reads from a training record, or from one in it, has another type."""
     record.optional("tokens_seen", record.integer)
+    record.optional("steps_done", record.integer)
     for source in record.optional("data", record.objects) or ():
         source.value("file")
     if (plan := record.optional("plan", record.object)) is not None:
         plan.optional("seed", plan.integer)
+        plan.optional("steps", plan.integer)
         plan.optional("qat", plan.text)
     for teacher in record.optional("teachers", record.objects) or ():
         teacher.text("preset")

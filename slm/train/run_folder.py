@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slm.checkpoint import Checkpoint, load_checkpoint
+from slm.checkpoint import MAX_RECORD_BYTES, MAX_RECORD_DEPTH, RECORD_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
 from slm.folder_kind import CHECKPOINT_LISTING, Kind, check_outside, find_kind, numbered_checkpoints, wrong_kind
@@ -148,6 +148,18 @@ class RunFolder:
                 raise SlmxError(f"{last}: no checkpoint; {self.way_back()}") from error
             raise SlmxError(f"{error}, or {self.way_back()}") from error
         return checkpoint
+
+    def unfinished(self) -> str:
+        """Returns how far a run that can be resumed is, and the command that resumes it; "" for another folder."""
+        if self.last is None or (self.path / SUMMARY_FILE).is_file():
+            return ""
+        try:
+            record = Fields(read_json(self.last / RECORD_FILE, MAX_RECORD_BYTES, MAX_RECORD_DEPTH))
+            done, steps = record.integer("steps_done"), record.object("plan").integer("steps")
+        except (OSError, ValueError):
+            return ""
+        command = f"slmx train --resume --out {shlex.quote(str(self.path))}"
+        return f"the run is unfinished, at step {done:,} of {steps:,}; {command} continues it"
 
     def way_back(self) -> str:
         """Returns what to do if the newest checkpoint cannot be resumed from."""

@@ -110,6 +110,14 @@ def test_the_card_counts_the_tokens_of_every_training() -> None:
     assert "The model was trained elsewhere; its source says what it is for" in model_card(manifest, IMPORTED)
 
 
+def test_the_card_tells_the_step_of_a_checkpoint_and_how_many_were_planned() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    record = {"tokens_seen": 1_000, "steps_done": 1_250, "plan": {"seed": 1, "steps": 4_000}}
+    rows = ["| trained on | 1,000 tokens, seed 1 |", "| step of the checkpoint | 1,250 of 4,000 planned |"]
+    assert "\n".join(rows) in model_card(manifest, record)
+    assert "planned" not in model_card(manifest, record | {"steps_done": None})
+
+
 def test_the_card_of_a_fine_tuned_import_tells_of_the_training_before() -> None:
     manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
     tuned = {"tokens_seen": 1_000, "plan": {"seed": 1}, "init": {"record": IMPORTED}}

@@ -25,6 +25,7 @@ from slm.storage.atomic import atomic_folder
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
+from slm.train.summary import SUMMARY_FILE
 from tests import bundles
 from tests.bundles import Slmx
 
@@ -180,6 +181,22 @@ def test_exports_of_one_checkpoint_are_the_same_bytes(slmx: Slmx, tiny_checkpoin
         Path(out).parent.mkdir()
         assert slmx("export", "--checkpoint", tiny_checkpoint, "--int8", "--out", out).code == 0
     assert bundles.snapshot(Path("one")) == bundles.snapshot(Path("two"))
+
+
+@pytest.mark.usefixtures("quick", "ready_graph")
+def test_the_export_of_an_unfinished_run_says_how_far_it_is(slmx: Slmx, tiny_checkpoint: Path) -> None:
+    run, loaded = Path("my run"), load_checkpoint(tiny_checkpoint)
+    for name, done in (("best", 250), ("step-0001500", 1500)):
+        (run / name).mkdir(parents=True)
+        record = loaded.record | {"steps_done": done, "plan": {"seed": 1, "steps": 4000}}
+        save_checkpoint(run / name, "nano", loaded.model, loaded.tokenizer, loaded.merges, record)
+    said = "the run is unfinished, at step 1,500 of 4,000; slmx train --resume --out 'my run' continues it\n"
+    for given, found, step in ((run, run / "best", "250"), (run / "step-0001500", run / "step-0001500", "1,500")):
+        ran = slmx("export", "--checkpoint", given, "--out", "b", "--force")
+        assert ran.stderr.startswith(f"checkpoint: {found}, of step {step}; {said}")
+        assert f"| step of the checkpoint | {step} of 4,000 planned |" in (Path("b") / "README.md").read_text("utf-8")
+    (run / SUMMARY_FILE).write_text("{}")
+    assert slmx("export", "--checkpoint", run, "--out", "c").stderr.startswith(f"checkpoint: {run / 'best'}\n")
 
 
 @pytest.mark.usefixtures("quick")

@@ -267,6 +267,8 @@ def test_the_record_of_a_model_that_was_tuned_many_times_is_read(copy: Path) -> 
         ({"data": 5}, "data is not a list"),
         ({"data": [{"split": "train"}]}, "data.0.file is missing"),
         ({"tokens_seen": 1e999}, "tokens_seen is not a whole number"),
+        ({"steps_done": "4"}, "steps_done is not a whole number"),
+        ({"plan": {"steps": "8"}}, "plan.steps is not a whole number"),
         ({"plan": []}, "plan is not an object"),
         ({"plan": {"qat": [1]}}, "plan.qat is not a text"),
         ({"teachers": {}}, "teachers is not a list"),
