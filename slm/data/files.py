@@ -36,6 +36,7 @@ FOREIGN = (
     (b"<?xml", "an XML document", _SAVE),
     (b"version https://git-lfs", "a Git LFS pointer to the file, not the file", "fetch the file with git lfs pull"),
 )
+BINARY = "a binary file, not text; give UTF-8 text, .jsonl, .csv or .parquet"
 TAR_MAGIC, TAR_OFFSET = b"ustar", 257
 # UTF-32 must be first because its little-endian mark begins with the mark of UTF-16.
 WIDE_MARKS = (
@@ -134,7 +135,7 @@ def read_head(path: Path, name: str) -> bytes:
     head = next(read_bytes(path, name), b"")
     for mark, encoding in WIDE_MARKS:
         if head.startswith(mark):
-            raise SlmxError(f"{name}: {encoding} text; convert it with iconv -f {encoding} -t UTF-8")
+            raise SlmxError(f"{name}: {encoding} text; convert it with iconv -f {encoding} -t UTF-8 FILE > NEW")
     head = head.removeprefix(codecs.BOM_UTF8)
     start = head[:64].lstrip().lower()
     for magic, kind, advice in FOREIGN:
@@ -162,12 +163,14 @@ def read_text(path: Path, name: str) -> Iterator[str]:
             text = decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
             line += error.object.count(b"\n", 0, error.start)
+            if b"\0" in error.object:
+                raise SlmxError(f"{name}:{line}: {BINARY}") from None
             raise SlmxError(
-                f"{name}:{line}: not UTF-8; convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
+                f"{name}:{line}: not UTF-8; convert it, for example with iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW"
             ) from None
         if "\0" in text:
             line += text.count("\n", 0, text.index("\0"))
-            raise SlmxError(f"{name}:{line}: a binary file, expected UTF-8 text, .jsonl, .csv or .parquet")
+            raise SlmxError(f"{name}:{line}: {BINARY}")
         line += text.count("\n")
         yield text
 

@@ -210,8 +210,12 @@ def read_stories(
                     found = True
                     yield stripped
             if not found:
-                expected = f"a {END_OF_TEXT} line between stories" if source.kind == "text" else f"text in {field!r}"
-                raise SlmxError(f"{source.name}: holds no story; expected {expected}")
+                if source.kind != "text":
+                    raise SlmxError(f"{source.name}: holds no story; expected text in {field!r}")
+                raise SlmxError(
+                    f"{source.name}: holds no story, only white space or nothing; give a text of stories, with a blank "
+                    f"line or a line {END_OF_TEXT} between two"
+                )
 
 
 def _read(source: Source, field: str, counts: Cleaning) -> Iterator[str]:

@@ -89,10 +89,10 @@ def test_text_read_in_any_blocks_is_the_text(text: str, mark: bool, size: int, t
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"one\ntwo\n\xff\xfe\n", "a:3: not UTF-8; convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"),
+        (b"one\ntwo\n\xff\xfe\n", "a:3: not UTF-8; convert it, for example with iconv -f WINDOWS-1252 -t UTF-8 FILE"),
         (b"one\r\ntwo\r\nthree \xe9", "a:3: not UTF-8"),
         (b"one\n\xc3", "a:2: not UTF-8"),
-        (b"one\n\ntwo \0 three\nfour", "a:3: a binary file"),
+        (b"one\n\ntwo \0 three\nfour", "a:3: a binary file, not text; give UTF-8 text"),
     ],
 )
 def test_the_line_that_is_no_text_is_named(
@@ -104,11 +104,18 @@ def test_the_line_that_is_no_text_is_named(
         list(read_text(tmp_path / "a", "a"))
 
 
+def test_a_program_is_binary_and_no_text_of_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"\x7fELF\x02\x01\x01\0\xff\xfe")
+    with pytest.raises(SlmxError, match=r"^a:1: a binary file, not text; give UTF-8 text"):
+        list(read_text(path, "a"))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("hello".encode("utf-16"), "UTF-16 text; convert it with iconv -f UTF-16 -t UTF-8"),
-        ("hello".encode("utf-32"), "UTF-32 text; convert it with iconv -f UTF-32 -t UTF-8"),
+        ("hello".encode("utf-16"), "UTF-16 text; convert it with iconv -f UTF-16 -t UTF-8 FILE > NEW"),
+        ("hello".encode("utf-32"), "UTF-32 text; convert it with iconv -f UTF-32 -t UTF-8 FILE > NEW"),
         (b"PK\x03\x04\x14\x00", "a zip archive, as .docx, .xlsx and .epub are too; unpack it"),
         (b"7z\xbc\xaf\x27\x1c\x00", "a 7z archive; unpack it"),
         (b"%PDF-1.7\n%\xe2\xe3", "a PDF; save its text as UTF-8"),

@@ -183,7 +183,7 @@ def test_a_marker_across_two_reads_is_found(tmp_path: Path, monkeypatch: pytest.
         ("a.txt", None, "cannot read the text (No such file or directory)"),
         ("a.jsonl", None, "cannot read the text (No such file or directory)"),
         ("no [file] 50%", None, "cannot read the text (No such file or directory)"),
-        ("a.txt", b"", "holds no story; expected a <|endoftext|> line between stories"),
+        ("a.txt", b"", "holds no story, only white space or nothing; give a text of stories, "),
         ("a.txt", b"<|endoftext|>\n \n", "holds no story"),
         ("a.txt.gz", b"no archive", "cannot read the text ("),
         ("a.txt.zst", b"no archive", "a damaged archive ("),
