@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
-from slm.data.cleaning import RULES, Cleaner, repair, story_key
+from slm.data.cleaning import RULES, Cleaner, Cleaning, repair, story_key
 from slm.data.corpus import encode_stories
 from slm.data.dataset import (
     DATA_SET_LISTING,
@@ -31,6 +31,7 @@ from slm.data.dataset import (
     check_context,
     is_dataset,
 )
+from slm.data.earlier_request import differences
 from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
 from slm.data.stories import bound_words
@@ -47,6 +48,7 @@ from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tok
 HELD_OUT_SHARE = 20
 SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
+LARGE_SHARE = 0.2  # of the training stories: if more are dropped as truncated, the text is perhaps of another kind
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
 
@@ -202,16 +204,9 @@ def _source_record(split: str, source: Source) -> dict[str, Any]:
 def _open_if_same(settings: PrepareSettings, request: dict[str, Any], console: Console) -> Dataset:
     out = settings.out
     dataset = Dataset.open(out)
-    before = {"rules": 1, **dataset.record.get("settings", {})}
-    differing = [name for name, value in request["settings"].items() if before.get(name) != value]
-    if dataset.record.get("sources") != request["sources"]:
-        differing.insert(0, "sources")
-    if settings.any_rules and "rules" in differing:
-        differing.remove("rules")
-    if differing:
-        names = ", ".join("rules of cleaning (of an earlier slmx)" if name == "rules" else name for name in differing)
+    if made := differences(dataset.record, request, settings.any_rules):
         raise NeedsForceError(
-            f"{out}: holds a data set made with other {names}; choose another --out, or --force to replace it"
+            f"{out}: holds a data set made {', '.join(made)}; choose another --out, or --force to replace it"
         )
     print_notice(console, f"{out}: up to date, {len(dataset.train.ids):,} training tokens")
     return dataset
@@ -236,7 +231,7 @@ class _Pipeline:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with Progress(*columns, TimeRemainingColumn(), console=self.console) as progress:
             cleaning = self._spool(training, validation, progress)
-            self._need_stories()
+            self._need_stories(Cleaning(**cleaning["train"]))
             tokenizer, merges = self._tokenizer(progress)
             tokenizer.save(self.folder, merges)
             splits = {split: self._shards(split, tokenizer, progress) for split in SPLITS}
@@ -300,8 +295,11 @@ class _Pipeline:
         self.counts[split] += 1
         self.bytes[split] += len(story.encode())
 
-    def _need_stories(self) -> None:
+    def _need_stories(self, cleaning: Cleaning) -> None:
         total = sum(self.counts.values())
+        dropped = self._dropped(cleaning)
+        if dropped and not (self.counts["train"] and (self.counts["valid"] or self.settings.valid)):
+            raise SlmxError(f"too few stories are left to train on: {dropped}")
         if not self.counts["valid"] and self.settings.valid:
             raise SlmxError("no story for validation: every story of --valid was dropped; give others")
         if not self.counts["valid"]:
@@ -315,6 +313,16 @@ class _Pipeline:
             raise SlmxError(
                 "no story to train on: every one is held out for validation, or was dropped; give more text"
             )
+
+    def _dropped(self, cleaning: Cleaning) -> str:
+        """Returns a line about truncated stories if they are more than `LARGE_SHARE` of the training stories."""
+        if cleaning.truncated <= LARGE_SHARE * cleaning.read:
+            return ""
+        return (
+            f"cleaning dropped {cleaning.truncated:,} of {count_stories(cleaning.read)} "
+            f"({cleaning.truncated / cleaning.read:.0%}), which do not end where a sentence ends; "
+            "slmx prepare --no-clean keeps them"
+        )
 
     def _clean_stories(self, split: str) -> Iterator[str]:
         with self.spools[split].open(encoding="utf-8", newline="\n") as file:
@@ -369,6 +377,8 @@ class _Pipeline:
                     f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
                     f"too long and cut: {counts['cut']:,}",
                 )
+        if dropped := self._dropped(Cleaning(**cleaning["train"])):
+            print_notice(self.console, dropped)
         for split, entry in splits.items():
             print_notice(
                 self.console,

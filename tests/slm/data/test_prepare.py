@@ -223,18 +223,24 @@ def test_a_tokenizer_never_learns_from_an_absurdly_long_word(
 
 
 def test_another_request_is_refused_and_force_replaces(
-    plan: PrepareSettings, corpus_file: Path, tmp_path: Path, stories: list[str]
+    plan: PrepareSettings, tmp_path: Path, stories: list[str], tiny_checkpoint: Path
 ) -> None:
     prepare(plan, QUIET)
     other = tmp_path / "other" / "stories.txt"
     other.parent.mkdir()
     other.write_text(as_corpus(stories[:200]), "utf-8")
     changed = {
-        "made with other sources; choose": replace(plan, sources=(str(other),)),
-        "made with other vocab_size; choose": replace(plan, vocab_size=320),
-        "made with other sources, licence, clean; choose": replace(
+        "made from other texts; choose": replace(plan, sources=(str(other),)),
+        f"made with --vocab-size {plan.vocab_size}; choose": replace(plan, vocab_size=320),
+        f"made with --preset nano, with --vocab-size {plan.vocab_size}; choose": replace(
+            plan, preset="micro", vocab_size=None
+        ),
+        "made from other texts, with --licence 'not stated', without --no-clean; choose": replace(
             plan, sources=(str(other),), licence="MIT", clean=False
         ),
+        "made with another --separator; choose": replace(plan, separator="blank"),
+        "made with another --valid; choose": replace(plan, valid=(str(other),)),
+        "without --tokenizer; choose": replace(plan, vocab_size=None, tokenizer=tiny_checkpoint),
     }
     before = sha256_of(plan.out / "dataset.json")
     for message, request in changed.items():
@@ -348,6 +354,25 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
             prepare(replace(plan, sources=(str(path),), context=256), QUIET)
         assert not plan.out.exists()
     prepare(replace(plan, sources=(str(path),)), QUIET)
+
+
+def test_a_text_of_another_kind_is_told_how_much_of_it_was_dropped(
+    plan: PrepareSettings, tmp_path: Path, stories: list[str], console: Console
+) -> None:
+    path, dropped = tmp_path / "play.txt", [f"Speech {number}. KING:" for number in range(100)]
+    advice = "which do not end where a sentence ends; slmx prepare --no-clean keeps them"
+    for count, lines in ((60, []), (100, [f"cleaning dropped 100 of 400 stories (25%), {advice}"])):
+        path.write_text(as_corpus([*stories, *dropped[:count]]), "utf-8")
+        prepare(replace(plan, sources=(str(path),), force=True), console)
+        assert [line for line in console.export_text().splitlines() if "--no-clean" in line] == lines
+    path.write_text(as_corpus(dropped), "utf-8")
+    with pytest.raises(SlmxError) as caught:
+        prepare(replace(plan, sources=(str(path),), force=True), console)
+    assert str(caught.value) == (
+        f"too few stories are left to train on: cleaning dropped 100 of 100 stories (100%), {advice}"
+    )
+    prepare(replace(plan, sources=(str(path),), force=True, clean=False), console)
+    assert "--no-clean" not in console.export_text()
 
 
 def test_validation_stories_that_are_all_dropped_are_not_asked_for_again(plan: PrepareSettings, tmp_path: Path) -> None:

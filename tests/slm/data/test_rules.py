@@ -66,7 +66,7 @@ def test_a_data_set_of_earlier_rules_is_not_up_to_date(plan: PrepareSettings) ->
     with pytest.raises(NeedsForceError) as caught:
         prepare(plan, QUIET)
     assert str(caught.value) == (
-        f"{plan.out}: holds a data set made with other rules of cleaning (of an earlier slmx); choose another --out, "
+        f"{plan.out}: holds a data set made with the rules of cleaning of another slmx; choose another --out, "
         "or --force to replace it"
     )
     assert sha256_of(plan.out / "dataset.json") == before

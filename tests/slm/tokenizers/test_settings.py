@@ -153,7 +153,7 @@ def test_a_data_set_of_another_scheme_is_another_one(plan: PrepareSettings, llam
     stored = json.loads((other / "config.json").read_text("utf-8"))
     stored["tokenizer"]["prefix"] = "never"
     (other / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(SlmxError, match="holds a data set made with other tokenizer"):
+    with pytest.raises(SlmxError, match="holds a data set made with another --tokenizer; "):
         prepare(replace(plan, tokenizer=other), QUIET)
     with pytest.raises(SlmxError, match="has another tokenizer"):
         read_stream([str(plan.out)], load_checkpoint(other))
