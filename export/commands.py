@@ -72,7 +72,7 @@ def export(
 ) -> None:
     """Turn a checkpoint into a bundle, which writes stories.
 
-    A bundle holds the model in several forms (variants), each compared with PyTorch. docs/export.md explains them.
+    A bundle holds variants of the model, each compared with PyTorch. docs/export.md explains them.
     """
     with needs("export"):
         from export.requirements import check_versions

@@ -29,7 +29,7 @@ COMMANDS_ELSEWHERE = {
     "ls": "slmx list lists the bundles",
     "create": "slmx export makes a bundle of a checkpoint",
     "convert": "slmx import reads a model of another program, slmx export makes a bundle of it",
-    "quantize": "slmx export --int8 makes the small form of a model",
+    "quantize": "slmx export --int8 makes the small variant of a model",
     "finetune": "slmx train --init CHECKPOINT goes on from a model",
     "server": "slmx serve answers requests",
     "delete": "slmx rm removes a bundle",
