@@ -78,6 +78,19 @@ def interval(estimate: Mapping[str, Any] | None, form: str = ".4f", factor: floa
     return f"{value:{form}} ± {factor * (estimate['high'] - estimate['low']) / 2:{form}}"
 
 
+def form_of_difference(*percents: float) -> str:
+    """Returns the form of a difference in percent, in which not all its figures are shown as zero unless they are.
+
+    Args:
+        percents: The difference and the ends or the half width of its interval.
+
+    Returns:
+        Two decimals, or one digit and an exponent if two decimals show 0.00 for all.
+    """
+    largest = max(map(abs, percents))
+    return ".2f" if largest >= 0.005 or not largest else ".0e"
+
+
 def number(value: float | None, form: str) -> str:
     """Returns a number in a form of Python; `-` if it is unknown."""
     return UNKNOWN if value is None else format(value, form)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS, noticed
 from benchmarks.evaluation.judge.table import judge_table
-from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, number, percent, table
+from benchmarks.evaluation.markdown import UNKNOWN, Table, form_of_difference, interval, number, percent, table
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
@@ -72,8 +72,11 @@ def _differences(differences: Mapping[str, Any]) -> list[Table]:
     rows = []
     for name, ways in differences.items():
         for way, figures in ways.items():
-            share = f"{interval(figures['share'], '+.2f', 100).replace('± +', '± ')} %"
-            cells = [share, "no" if figures["contains zero"] else "yes", number(figures["smallest difference"], ".5f")]
+            cells = [
+                _more(figures["share"]),
+                "no" if figures["contains zero"] else "yes",
+                number(figures["smallest difference"], ".5f"),
+            ]
             late = figures.get("divergence, 99 %")
             cells += [UNKNOWN] * 2 if late is None else [f"{figures['divergence']['value']:.5f}", f"{late:.4f}"]
             same = figures.get("same most likely token")
@@ -89,6 +92,12 @@ def _differences(differences: Mapping[str, Any]) -> list[Table]:
     )
     columns = ("models", "read in", "more", "differs", "shows", "KL", "KL 99%", "same", "change")
     return table("Differences", note, columns, rows, keys=2)
+
+
+def _more(share: Mapping[str, Any]) -> str:
+    percents = [100 * (share[part] or 0) for part in ("value", "low", "high")]
+    form = form_of_difference(percents[0], (percents[2] - percents[1]) / 2)
+    return f"{interval(share, f'+{form}', 100).replace('± +', '± ')} %"
 
 
 def _pairs(results: Mapping[str, Any]) -> list[Table]:

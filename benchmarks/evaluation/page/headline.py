@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS
-from benchmarks.evaluation.markdown import interval, percent
+from benchmarks.evaluation.markdown import form_of_difference, interval, percent
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import blind_figures
@@ -125,16 +125,16 @@ def difference_words(name: str, other: str, way: Way, differences: Mapping[str, 
     share = figures["share"]
     if share["value"] == 0 and not share["error"]:
         return f"exactly as many as {other}"
-    size, direction = f"{100 * abs(share['value']):.2f} %", "more" if share["value"] > 0 else "less"
+    more, low, high = (100 * (share[part] or 0) for part in ("value", "low", "high"))
+    form = form_of_difference(more, low, high)
+    size, direction = f"{abs(more):{form}} %", "more" if more > 0 else "less"
     if share["low"] is None:
         told = "one story has no interval, so nobody can say whether the difference is real"
     elif figures["contains zero"]:
         seen = f"{figures['smallest difference']:.5f} {BITS} would have been found with a chance of 80 %"
         told = f"the difference cannot be told from 0; one of {seen}"
     else:
-        told = (
-            f"the difference is real: its 95 % interval is {100 * share['low']:+.2f} % to {100 * share['high']:+.2f} %"
-        )
+        told = f"the difference is real: its 95 % interval is {low:+{form}} % to {high:+{form}} %"
     return f"{size} {direction} than {other} ({told})"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -81,3 +82,21 @@ def test_columns_without_room_are_below_after_the_first_one_again() -> None:
     assert printed([one], 60).count("nano") == 2
     assert divided(one, 60) == [[0, 1], [0, 2]]
     assert divided(replace(one, columns=("a", "b", "c" * 80), keys=2), 60) == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("more", "half", "cells"),
+    [
+        (0.0079, 0.0006, ["+0.79 ± 0.06 %", "yes"]),
+        (0.00001, 0.0006, ["+0.00 ± 0.06 %", "no"]),
+        (-8.6e-9, 6.2e-9, ["-9e-07 ± 6e-07 %", "yes"]),
+        (0.0, 0.0, ["+0.00 ± 0.00 %", "no"]),
+        (0.0079, None, ["+0.79 %", "no"]),
+    ],
+)
+def test_no_difference_that_can_be_told_from_zero_is_shown_as_zero(
+    more: float, half: float | None, cells: list[str]
+) -> None:
+    found = evaluation({}, {"nano portable against nano fp32": difference(more, half)})
+    (shown,) = (one for one in tables(found) if one.heading == "Differences")
+    assert [list(row[2:4]) for row in shown.rows] == [cells]

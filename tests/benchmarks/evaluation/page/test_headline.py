@@ -46,6 +46,10 @@ def sentence(results: dict[str, Any], differences: dict[str, Any] | None = None)
             ", 0.08 % more than nano fp32 (the difference cannot be told from 0; one of 0.00200 bits per byte would "
             "have been found with a chance of 80 %).",
         ),
+        (
+            difference(-8.6e-9, 6.2e-9),
+            ", 9e-07 % less than nano fp32 (the difference is real: its 95 % interval is -1e-06 % to -2e-07 %).",
+        ),
         (difference(0.0, 0.0), ", exactly as many as nano fp32."),
         (
             difference(0.01, None),
