@@ -47,6 +47,8 @@ COMMANDS = {
     "bench": ("benchmarks.commands", "bench"),
     "compare": ("benchmarks.commands", "compare"),
 }
+# The option that makes a record of the log of each error of a command, and the module and the function that do it.
+LOGGED = {"serve": ("--log-json", "runtimes.serve.protocol.log", "log_to_stderr")}
 # The groups of commands in --help, in order, each with its first command in the order of COMMANDS.
 GROUPS = {
     "generate": "Stories",
@@ -173,6 +175,10 @@ def main() -> None:
 def _fail(error: SlmxError) -> NoReturn:
     """Ends the command with the line of an error on stderr."""
     command = f"slmx {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in COMMANDS else "slmx"
+    option, module, function = LOGGED.get(command.removeprefix("slmx "), ("", "", ""))
+    if option and option in sys.argv[2:]:  # wrong usage that was found before the command ran
+        with getattr(import_module(module), function)(as_json=True):
+            raise error
     is_usage = isinstance(error, UsageError)
     again = f": {shlex.join(['slmx', *sys.argv[1:], '--force'])}" if isinstance(error, NeedsForceError) else ""
     _tell(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}{again}")

@@ -170,6 +170,25 @@ def test_what_cannot_be_served_is_a_record_of_the_log(slmx: Slmx) -> None:
         assert name in record["message"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--port", "x"), "--port: 'x' is not a valid "),
+        (("--prot", "1"), "there is no option --prot (did you mean --port?)"),
+        (("--max-batch", "0"), "--max-batch: 0 is not in the range"),
+        (("--variant", "none"), "--variant: unknown variant 'none'"),
+        (("--request-seconds", "nan"), "--request-seconds nan: give a number"),
+    ],
+)
+def test_wrong_usage_is_a_record_of_the_log(slmx: Slmx, options: tuple[str, str], said: str) -> None:
+    for words in ((*options, "--log-json"), ("--log-json", *options)):
+        ran = slmx("serve", *words)
+        (record,) = map(json.loads, ran.stderr.splitlines())
+        assert (ran.code, ran.stdout, record["level"], record["event"]) == (2, "", "error", "failed")
+        assert record["message"].startswith(said)
+    assert slmx("serve", *options).stderr.startswith(f"slmx serve: {said}")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_IPV6, reason="this machine has no IPv6")
 def test_ipv6_works(tmp_path: Path) -> None:
