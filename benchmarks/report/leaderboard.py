@@ -53,28 +53,28 @@ def fastest(results: Iterable[Result]) -> Result | None:
     return max((result for result in results if result.decode is not None), key=speed, default=None)
 
 
-def at_fewest_threads(results: Sequence[Result]) -> Result:
-    """Returns the best of a runner's results with different numbers of threads.
-
-    It is the one with the fewest threads that is not slower than the fastest by more than the noise.
-    """
-    top = max(results, key=speed)
-    equal = [result for result in results if result is top or DECODE.lead(top, result) is None]
+def _at_fewest_threads(results: Sequence[Result], metric: Metric) -> Result:
+    """Returns the one with the fewest threads among the results that are not worse than the best beyond the noise."""
+    top = max(results, key=metric.rank)
+    equal = [result for result in results if result is top or metric.lead(top, result) is None]
     return min(equal, key=lambda result: result.case.threads)
 
 
-def at_best_threads(report: Report, preset: str, setting: Setting) -> dict[str, Result]:
-    """Returns every runner's result at its best number of threads under one setting, the fastest runner first.
+def at_best_threads(report: Report, preset: str, setting: Setting, metric: Metric = DECODE) -> dict[str, Result]:
+    """Returns every runner's result at its best number of threads under one setting, the best runner first.
 
-    One of ours has the fewest threads that are as quick within the noise. Every other one has those with the highest
-    speed, so noise never favours ours.
+    One of ours has the fewest threads that are as good within the noise. Every other one has those with the best
+    median, so noise never favours ours.
     """
     groups: dict[str, list[Result]] = {}
     for result in measured(report):
         if result.case.preset == preset and setting_of(result.case) == setting and result.decode is not None:
             groups.setdefault(result.case.runner, []).append(result)
-    best = (at_fewest_threads(group) if is_ours(runner) else max(group, key=speed) for runner, group in groups.items())
-    return {found.case.runner: found for found in sorted(best, key=speed, reverse=True)}
+    best = (
+        _at_fewest_threads(group, metric) if is_ours(runner) else max(group, key=metric.rank)
+        for runner, group in groups.items()
+    )
+    return {found.case.runner: found for found in sorted(best, key=metric.rank, reverse=True)}
 
 
 def main_setting(report: Report, preset: str) -> Setting | None:
@@ -154,7 +154,7 @@ def largest_setting(report: Report, preset: str, part: Literal["batch", "depth",
 
 def family_ratio(report: Report, result: Result, family: Family, metric: Metric) -> float | None:
     """Returns how many times better a result is than the best of a family under the same setting; None if unknown."""
-    others = at_best_threads(report, result.case.preset, setting_of(result.case))
+    others = at_best_threads(report, result.case.preset, setting_of(result.case), metric)
     gains = [metric.gain(result, other) for runner, other in others.items() if family_of(runner) == family]
     return min((gain for gain in gains if gain is not None), default=None)
 

@@ -37,6 +37,13 @@ class Metric:
     topic: str
     samples: Callable[[Result], Samples | None]
 
+    def rank(self, result: Result) -> float:
+        """Returns a number that is larger for a better result; minus infinity if it was not measured."""
+        samples = self.samples(result)
+        if samples is None:
+            return -math.inf
+        return samples.median if self.more_is_better else -samples.median
+
     def gain(self, first: Result, second: Result) -> float | None:
         """Returns how many times better `first` is than `second`; None if one of them was not measured."""
         one, other = self.samples(first), self.samples(second)

@@ -86,7 +86,7 @@ def _best_rows(metric: Metric | None, results: Sequence[Result | None]) -> froze
     known = [one for one in results if metric is not None and one is not None and metric.samples(one) is not None]
     if metric is None or len(known) < 2:
         return frozenset()
-    best = next(one for one in known if all((metric.gain(one, other) or 0) >= 1 for other in known))
+    best = max(known, key=metric.rank)
 
     def equal(one: Result) -> bool:
         return metric.lead(best, one) is None and (metric.gain(best, one) or 0) <= 1 + FARTHEST
@@ -174,7 +174,9 @@ def _setting_table(
 ) -> Table:
     """Returns a figure of each runner under a setting of each model, and its ratio to the best of a family."""
     found = {
-        preset: at_best_threads(report, preset, setting) for preset, setting in settings.items() if setting is not None
+        preset: at_best_threads(report, preset, setting, metric)
+        for preset, setting in settings.items()
+        if setting is not None
     }
     runners = in_order(dict.fromkeys(runner for results in found.values() for runner in results))
     (figure,) = (replace(field, metric=metric) for field in FIELDS if field.key == key)
@@ -186,7 +188,8 @@ def _setting_table(
         columns.append(
             _Column(f"{preset}, times {family.name}'s best", ["" if one is None else f"{one:.2f}x" for one in ratios])
         )
-    caption = f"{tokens} per second, {_setting_words(settings)}. The table of all cases has the threads. {BEST}"
+    threads = "Each runner is at the best number of threads that was measured; the table of all cases has it."
+    caption = f"{tokens} per second, {_setting_words(settings)}. {threads} {BEST}"
     return _joined(caption, columns)
 
 

@@ -276,10 +276,9 @@ class Bench:
         settings, config = self._settings, target.config
         everyone = (*runners, *(peer.name for peer in self._peers))
         base = cases.base_cases(target.name, config, everyone, self._threads, settings.new_tokens)
-        best = cases.best_threads(self._group(target, base, quality))
-        if settings.quick:  # the same cases in every run, so that all cases of two runs can be compared
-            best = dict.fromkeys(best, max(self._threads))
-        for group in cases.variations(target.name, config, best, settings.quick, settings.new_tokens):
+        found = self._group(target, base, quality)
+        fit = [result.case.runner for result in found if result.decode is not None]
+        for group in cases.variations(target.name, config, fit, self._threads, settings.quick, settings.new_tokens):
             self._group(target, group, quality)
 
     def _group(self, target: Target, group: Sequence[Case], quality: TextQuality) -> list[Result]:
@@ -323,8 +322,9 @@ class Bench:
         settings = self._settings
         everyone = (*runners, *(peer.name for peer in self._peers))
         base = cases.base_cases(target.name, target.config, everyone, self._threads, settings.new_tokens)
-        best = dict.fromkeys(everyone, 1)
-        varied = cases.variations(target.name, target.config, best, settings.quick, settings.new_tokens)
+        varied = cases.variations(
+            target.name, target.config, everyone, self._threads, settings.quick, settings.new_tokens
+        )
         count = len(base) + sum(map(len, varied))
         self._meter.expect(count * (settings.rounds + 1) * weight(target))
 

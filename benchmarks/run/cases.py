@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
-from benchmarks.report.leaderboard import at_fewest_threads
-from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case, Result
+from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case
 from runtimes.bundle.pin import MAX_THREADS
 from runtimes.bundle.variants import VARIANTS
 from slm.console.counted import counted
@@ -22,6 +21,7 @@ QUICK_RUNNERS = (TORCH_EAGER, "fp32", "int8", "q8", "int4")
 # is none. Its decode time is a difference of two times, in which the few steps after a long prompt are lost.
 VARIED_PEERS = ("llama.cpp Q8_0", "llama.cpp Q4_0")
 VARIED_RUNNERS = (TORCH_EAGER, *(name for name, variant in VARIANTS.items() if not variant.is_torch), *VARIED_PEERS)
+QUICK_VARIED = ("int8",)
 PROMPT, LONG_PROMPT = 16, 200
 NEW_TOKENS, FEWEST_NEW = 128, 16
 BATCH = 8
@@ -98,37 +98,37 @@ def base_cases(
     return [Case(name, runner, count, prompt, 0, new) for runner in runners for count in counts]
 
 
-def variations(name: str, config: GPTConfig, best: Mapping[str, int], quick: bool, new_tokens: int) -> list[list[Case]]:
-    """Returns groups of cases that differ from the base case in one thing: the prompt, the depth or the batch.
+def variations(
+    name: str, config: GPTConfig, runners: Iterable[str], threads: Sequence[int], quick: bool, new_tokens: int
+) -> list[list[Case]]:
+    """Returns groups of cases that differ from the base cases in one thing: the prompt, the depth or the batch.
+
+    Each is measured with every number of threads, because the best number is not that of the base case: a long prompt
+    and many rows give the threads more work. A quick run has the most threads only.
 
     Args:
         name: The name of the model.
         config: Its shape. If the context is too short, fewer tokens are decoded. A group with too few is left out.
-        best: The best number of threads of each runner that was measured.
+        runners: The runners that can be measured.
+        threads: The numbers of threads.
         quick: Whether to vary only the batch of int8.
         new_tokens: The number of tokens to decode.
     """
     block, short = config.block_size, min(PROMPT, config.block_size // 4)
-    runners = [runner for runner in VARIED_RUNNERS if runner in best]
+    measured = set(runners)
+    varied = [runner for runner in (QUICK_VARIED if quick else VARIED_RUNNERS) if runner in measured]
+    counts = [max(threads)] if quick else threads
     full, batch = block - FEWEST_NEW, (short, 0, BATCH)
     prompts = [LONG_PROMPT, *([full] if full >= SHORTEST_FULL else [])]
     settings = [batch] if quick else [*((prompt, 0, 1) for prompt in prompts), (short, block * 3 // 4, 1), batch]
     groups = []
     for prompt, depth, rows in settings:
         new = min(new_tokens, block - depth - prompt)
-        varied = [runner for runner in runners if runner == "int8"] if quick else runners
         if varied and new >= min(FEWEST_NEW, new_tokens):
-            groups.append([Case(name, runner, best[runner], prompt, depth, new, rows) for runner in varied])
+            groups.append(
+                [Case(name, runner, count, prompt, depth, new, rows) for runner in varied for count in counts]
+            )
     return groups
-
-
-def best_threads(results: Iterable[Result]) -> dict[str, int]:
-    """Returns the best number of threads of each runner, as in `at_fewest_threads`. One without a speed is left out."""
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        if result.decode is not None:
-            groups.setdefault(result.case.runner, []).append(result)
-    return {runner: at_fewest_threads(found).case.threads for runner, found in groups.items()}
 
 
 def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:

@@ -22,6 +22,7 @@ import typer
 from benchmarks.child import output_of
 from benchmarks.program import run
 from benchmarks.report.leaderboard import presets_of
+from benchmarks.report.metrics import DECODE, FIRST_TOKEN, Metric
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report, Result
 from benchmarks.run import cases
@@ -231,19 +232,20 @@ def prefill_figures(report: Report, preset: str) -> list[Figure]:
     rows = []
     prompts = {result.case.prompt_tokens for result in report.results if result.case.preset == preset} - {SHORT}
     for prompt in sorted(prompts):
-        reference = best_of(report, preset, ("torch eager",), prompt)
+        reference = best_of(report, preset, ("torch eager",), prompt, metric=FIRST_TOKEN)
         for name, runners in (("fp32", ("fp32",)), ("8 bits", EIGHT_BITS)):
-            found = [best_of(report, preset, (runner,), prompt) for runner in runners]
-            rates = [one.prefill.median for one in found if one is not None and one.prefill is not None]
-            if rates and reference is not None and reference.prefill is not None:
+            ours = best_of(report, preset, runners, prompt, metric=FIRST_TOKEN)
+            ratio = None if ours is None or reference is None else FIRST_TOKEN.gain(ours, reference)
+            if ratio is not None:
                 goal = PREFILL_GOALS[name] if prompt == LONG else None
-                ratio = max(rates) / reference.prefill.median
                 rows.append(at_least(f"{preset}: {name}, prefill of {prompt} / torch eager", ratio, goal, "{:.2f}x"))
     return rows
 
 
-def best_of(report: Report, preset: str, runners: Sequence[str], prompt_tokens: int, rows: int = 1) -> Result | None:
-    """Returns the result that decodes fastest, of some runners and all threads, with an empty context; None without."""
+def best_of(
+    report: Report, preset: str, runners: Sequence[str], prompt_tokens: int, rows: int = 1, metric: Metric = DECODE
+) -> Result | None:
+    """Returns the best result of some runners and all threads, with an empty context; None if there is none."""
     found = [
         result
         for result in report.results
@@ -252,7 +254,7 @@ def best_of(report: Report, preset: str, runners: Sequence[str], prompt_tokens: 
         and result.case.prompt_tokens == prompt_tokens
         and result.decode is not None
     ]
-    return max(found, key=lambda result: result.decode.median if result.decode else 0.0, default=None)
+    return max(found, key=metric.rank, default=None)
 
 
 def prompt_of(subject: Target) -> list[int]:
@@ -291,6 +293,7 @@ def main(
 ) -> None:
     """Measure and print each figure with its goal."""
     names = tuple(preset or PRESETS)
+    bench = None
     with Meter() as meter:
         if report_file is None:
             bench = Bench(
@@ -298,7 +301,6 @@ def main(
                 meter,
             )
             bench.run()
-            bench.finish()
             report = bench.report()
         else:
             report = read_report(report_file)
@@ -322,6 +324,8 @@ def main(
     typer.echo(table(figures))
     typer.echo("\nimports: " + ", ".join(f"{name} {1000 * took:.0f} ms" for name, took in results["imports"].items()))
     write_results(out, {"rounds": rounds}, results, figures)
+    if bench is not None:  # only now: until then, a rerun continues with its measurements
+        bench.finish()
 
 
 if __name__ == "__main__":

@@ -129,6 +129,21 @@ def test_stories_written_together_are_compared_with_the_best_of_llama_cpp_in_the
     assert batch_table(report(main)).rows == []
 
 
+def test_a_long_prompt_has_the_threads_that_read_it_best_and_not_those_that_write_best() -> None:
+    main = [result("int8"), result("torch eager")]
+    one, two = (
+        changed(
+            same("torch eager", first_token_seconds=[first] * 5, decode_seconds=[decode] * 5),
+            prompt_tokens=200,
+            threads=threads,
+        )
+        for threads, first, decode in ((1, 0.1, 0.5), (2, 0.05, 0.6))
+    )
+    ours = changed(same("int8", first_token_seconds=[0.02] * 5), prompt_tokens=200)
+    table = prompt_table(report([*main, ours, one, two]))
+    assert table.rows == [["slmx int8", "10,000", "2.50x"], ["PyTorch eager", "4,000", "1.00x"]]
+
+
 def test_the_longest_prompt_is_compared_with_the_best_of_pytorch() -> None:
     main = [result("int8"), result("torch eager")]
     seconds = {("int8", 200): 0.02, ("torch eager", 200): 0.1, ("int8", 240): 0.03, ("torch eager", 240): 0.12}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.peers.registry import PEERS
-from benchmarks.report.record import FAILED, Case, Result
+from benchmarks.report.record import Case
 from benchmarks.run.cases import (
     BATCH,
     FEWEST_NEW,
@@ -18,8 +18,8 @@ from benchmarks.run.cases import (
     QUICK_RUNNERS,
     RUNNERS,
     VARIED_PEERS,
+    VARIED_RUNNERS,
     base_cases,
-    best_threads,
     chosen_peers,
     chosen_runners,
     chosen_threads,
@@ -55,10 +55,10 @@ def test_every_base_case_fits_the_context(block: int, threads: set[int], new: in
 @given(block=st.integers(8, 2048), new=st.integers(2, 256), quick=st.booleans())
 def test_every_variation_fits_and_differs_from_the_base_in_one_thing(block: int, new: int, quick: bool) -> None:
     (base, *_) = base_cases("any", shape(block), RUNNERS, [1], new)
-    for group in variations("any", shape(block), dict.fromkeys(RUNNERS, 3), quick, new):
+    for group in variations("any", shape(block), RUNNERS, (1, 3), quick, new):
         assert group
-        assert {case.threads for case in group} == {3}
-        assert len({replace(case, runner="") for case in group}) == 1
+        assert {case.threads for case in group} == ({3} if quick else {1, 3})
+        assert len({replace(case, runner="", threads=1) for case in group}) == 1
         case = group[0]
         assert case.depth + case.prompt_tokens + case.new_tokens <= block
         varied = [case.prompt_tokens != base.prompt_tokens, case.depth != base.depth, case.batch != base.batch]
@@ -67,7 +67,7 @@ def test_every_variation_fits_and_differs_from_the_base_in_one_thing(block: int,
 
 def test_the_shipped_shapes_have_every_variation() -> None:
     for name in ("nano", "micro", "small", "medium"):
-        groups = variations(name, PRESETS[name].config, dict.fromkeys(RUNNERS, 1), quick=False, new_tokens=NEW_TOKENS)
+        groups = variations(name, PRESETS[name].config, RUNNERS, (1, 2), quick=False, new_tokens=NEW_TOKENS)
         settings = [(group[0].prompt_tokens, group[0].depth, group[0].batch) for group in groups]
         block = PRESETS[name].config.block_size
         assert settings == [
@@ -81,7 +81,7 @@ def test_the_shipped_shapes_have_every_variation() -> None:
 
 @pytest.mark.parametrize(("block", "prompts"), [(215, []), (235, [200]), (236, [200, 220]), (1024, [200, 1008])])
 def test_a_prompt_that_fills_the_context_is_measured_if_it_is_clearly_longer(block: int, prompts: list[int]) -> None:
-    groups = variations("any", shape(block), {"int8": 1}, quick=False, new_tokens=NEW_TOKENS)
+    groups = variations("any", shape(block), ("int8",), (1,), quick=False, new_tokens=NEW_TOKENS)
     assert [group[0].prompt_tokens for group in groups if group[0].prompt_tokens > 16] == prompts
     assert [group[0].new_tokens for group in groups if group[0].prompt_tokens > LONG_PROMPT] == [FEWEST_NEW] * (
         len(prompts) - 1
@@ -89,28 +89,23 @@ def test_a_prompt_that_fills_the_context_is_measured_if_it_is_clearly_longer(blo
 
 
 def test_some_peers_are_varied_too() -> None:
-    best = dict.fromkeys(("int8", *PEERS), 1)
-    for group in variations("nano", PRESETS["nano"].config, best, quick=False, new_tokens=NEW_TOKENS):
+    runners = ("int8", *PEERS)
+    for group in variations("nano", PRESETS["nano"].config, runners, (1,), quick=False, new_tokens=NEW_TOKENS):
         assert [case.runner for case in group] == ["int8", *VARIED_PEERS]
     assert all(PEERS[name].writes_rows for name in VARIED_PEERS)
 
 
 def test_a_quick_run_varies_the_batch_of_int8_only() -> None:
-    ((case,),) = variations(
-        "nano", PRESETS["nano"].config, dict.fromkeys(QUICK_RUNNERS, 2), quick=True, new_tokens=NEW_TOKENS
-    )
+    ((case,),) = variations("nano", PRESETS["nano"].config, QUICK_RUNNERS, (1, 2), quick=True, new_tokens=NEW_TOKENS)
     assert (case.runner, case.batch, case.threads) == ("int8", BATCH, 2)
-    assert variations("nano", PRESETS["nano"].config, {"fp32": 1}, quick=True, new_tokens=NEW_TOKENS) == []
+    assert variations("nano", PRESETS["nano"].config, ("fp32",), (1, 2), quick=True, new_tokens=NEW_TOKENS) == []
 
 
-def test_best_threads_are_the_fewest_that_are_as_quick_as_the_quickest() -> None:
-    slow = Result(CASE, decode_seconds=[2.0, 2.0, 2.1])
-    fast = Result(replace(CASE, threads=2), decode_seconds=[1.0, 1.1, 1.1])
-    failed = Result(replace(CASE, runner="fp32"), status=FAILED)
-    assert best_threads([slow, fast, failed]) == {"int8": 2}
-    assert best_threads([replace(slow, decode_seconds=[0.5])]) == {"int8": 1}
-    noisy = replace(fast, decode_seconds=[1.0, 1.0, 1.9, 2.9, 2.9])
-    assert best_threads([noisy, slow]) == {"int8": 1}, "the gain is within the noise"
+def test_every_runner_is_varied_with_every_number_of_threads() -> None:
+    for group in variations("nano", PRESETS["nano"].config, RUNNERS, (1, 2, 4), quick=False, new_tokens=NEW_TOKENS):
+        assert {(case.runner, case.threads) for case in group} == {
+            (runner, count) for runner in VARIED_RUNNERS if runner in RUNNERS for count in (1, 2, 4)
+        }
 
 
 def test_runners_come_in_the_order_of_the_table() -> None:

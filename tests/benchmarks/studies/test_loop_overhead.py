@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report.record import Result
+from benchmarks.report.record import Report, Result
+from benchmarks.studies import loop_overhead
 from benchmarks.studies.figures import at_least, at_most
 from benchmarks.studies.loop_overhead import (
     GREEDY,
@@ -62,6 +63,37 @@ def test_decoding_is_set_against_each_peer_at_its_best_and_what_is_missing_is_sa
     assert figures["nano: 8 bits, prefill of 200 / torch eager"].value == "12.50x"
     assert figures["small: 8 bits / llama.cpp Q4_0"].value == "not measured"
     assert figures["medium: 8 stories, 8 bits / llama.cpp Q8_0"].goal == ">= 1.50x"
+
+
+def test_a_prompt_is_read_with_the_threads_that_read_fastest_also_if_they_write_slower() -> None:
+    reading = {("fp32", 1): 0.04, ("torch eager", 1): 0.08, ("torch eager", 2): 0.05}
+    sides = [
+        of_prompt(replace(result(side, threads=threads, speed=1000 / threads), first_token_seconds=[seconds] * 5), 200)
+        for (side, threads), seconds in reading.items()
+    ]
+    figures = {figure.name: figure for figure in decode_figures(report(sides))}
+    assert figures["nano: fp32, prefill of 200 / torch eager"].value == "1.25x"
+
+
+def test_a_stop_after_the_measurements_of_the_bench_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Measured:
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self) -> None: ...
+
+        def report(self) -> Report:
+            return report([result("int8")])
+
+        def finish(self) -> None:
+            pytest.fail("the measurements are deleted before the results are written")
+
+    def stopped() -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop_overhead, "Bench", Measured)
+    monkeypatch.setattr(loop_overhead, "import_seconds", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        loop_overhead.main(tmp_path, ["nano"])
 
 
 def test_memory_is_flat_over_many_stories(tiny_checkpoint: Path) -> None:
