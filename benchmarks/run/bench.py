@@ -120,11 +120,12 @@ class Bench:
         self._meter = meter
         self._warnings: list[str] = []
         self._complete = False
-        self._bundles = [Bundle.open(folder) for folder in settings.bundles]
+        # Each bundle and each preset is measured once, however often it is named.
+        self._bundles = [Bundle.open(path) for path in {path.resolve(): path for path in settings.bundles}.values()]
         for bundle in self._bundles:
             bundle.check_listed_files()
         default = QUICK_PRESETS if settings.quick else PRESETS
-        self._presets = settings.presets or (() if self._bundles else default)
+        self._presets = tuple(dict.fromkeys(settings.presets or (() if self._bundles else default)))
         for preset in self._presets:
             get_preset(preset)
         self._runners = cases.chosen_runners(settings.variants, settings.quick)

@@ -203,6 +203,22 @@ def test_a_preset_is_exported_once_with_random_weights(
     assert min(result.agreement for result in report.results if result.agreement is not None) == 1
 
 
+def test_a_bundle_and_a_preset_that_are_named_twice_are_measured_once(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meter: Meter
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(bundle)
+    run = Bench(replace(brief(tmp_path / "out", bundle, "fp32"), bundles=(bundle, bundle, link), quick=True), meter)
+    run.run()
+    assert len(run.report().results) == len({result.case for result in run.report().results}) == 1
+    monkeypatch.setitem(PRESETS, "tiny", Preset("tiny", GPTConfig(32, 8000, 1, 2, 16), 1e-3, 8))
+    twice = replace(brief(tmp_path / "other", bundle, "torch eager"), bundles=(), presets=("tiny", "tiny"), quick=True)
+    with bundles.brief_checks():
+        run = Bench(twice, meter)
+        run.run()
+    assert [result.case.runner for result in run.report().results] == ["torch eager"]
+
+
 def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, meter: Meter) -> None:
     settings = replace(brief(tmp_path / "out", bundle, "torch eager", "fp32", "int8"), quick=True, text=corpus_file)
     run = Bench(settings, meter)
