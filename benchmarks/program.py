@@ -11,6 +11,9 @@ import typer
 
 from benchmarks.child import ROOT
 from slm.console.errors import SlmxError
+from slm.console.plain_text import escaped
+from slm.console.signals import signals_end_as_exceptions
+from slm.storage.system_errors import system_line
 
 
 def program_name() -> str:
@@ -26,9 +29,23 @@ def command_line() -> str:
 
 
 def run(main: Callable[..., None]) -> None:
-    """Runs a function as a command. A foreseeable failure is one line on stderr, and exit code 1, or 2 for usage."""
+    """Runs a function as a command. A foreseeable failure is one line on stderr, and exit code 1, or 2 for usage.
+
+    SIGTERM ends it as an exception does, so that the servers that it started end too and its temporary folders are
+    removed.
+    """
     try:
-        typer.run(main)
+        with signals_end_as_exceptions():
+            typer.run(main)
     except SlmxError as error:
-        typer.echo(f"{program_name()}: {error}", err=True)
+        _tell(str(error))
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        _tell(system_line(error))
+        raise SystemExit(1) from None
+
+
+def _tell(message: str) -> None:
+    typer.echo(f"{program_name()}: {escaped(message)}", err=True)

@@ -17,6 +17,7 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME, MONOKAI, TerminalTheme
 from rich.text import Text
 
 from benchmarks.program import run
+from slm.storage.disk import write_file
 
 COLUMNS = 76
 COMMAND = ("generate", "Once upon a time", "--seed", "58")
@@ -75,7 +76,7 @@ def main(out: Annotated[Path, typer.Option(help="The beginning of the names of b
         console = Console(record=True, width=COLUMNS, file=io.StringIO())
         console.print(shown)
         svg = console.export_svg(title="slmx", theme=theme, code_format=FORM, unique_id="slmx")
-        out.with_name(f"{out.name}-{name}.svg").write_bytes(svg.encode("utf-8"))
+        write_file(out.with_name(f"{out.name}-{name}.svg"), svg.encode())
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from benchmarks.report.charts import write_pictures
 from benchmarks.report.printers import to_markdown
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report
+from slm.storage.disk import write_file
 
 CLOCK_DIGITS = 9  # decimal places of a second, because the clock counts nanoseconds
 
@@ -31,12 +32,12 @@ def write_docs(report: Report, docs: Path, note: str) -> None:
         name: replace(picture, light=f"{folder.name}/{picture.light}", dark=f"{folder.name}/{picture.dark}")
         for name, picture in write_pictures(report, folder).items()
     }
-    (docs / "benchmarks.md").write_text(to_markdown(report, pictures, note), "utf-8", newline="\n")
+    write_file(docs / "benchmarks.md", to_markdown(report, pictures, note).encode())
     rounded = [
         replace(result, token_seconds=[round(seconds, CLOCK_DIGITS) for seconds in result.token_seconds])
         for result in report.results
     ]
-    (docs / "benchmarks.json").write_text(replace(report, results=rounded).to_json(), "utf-8", newline="\n")
+    write_file(docs / "benchmarks.json", replace(report, results=rounded).to_json().encode())
 
 
 def main(

@@ -26,7 +26,7 @@ from runtimes.bundle.location import SHIPPED_BUNDLES
 from runtimes.system.timing import Samples
 from runtimes.web.assets import read_page
 from runtimes.web.server import SiteHandler, running
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, needs
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Playwright
@@ -262,7 +262,8 @@ def main(
     out: Out = None,
 ) -> None:
     """Print the tables."""
-    from playwright.sync_api import sync_playwright
+    with needs("dev"):
+        from playwright.sync_api import sync_playwright
 
     chromium = find_chromium()
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:

@@ -39,7 +39,7 @@ from export.formats.quantize import quantize_int8
 from export.formats.recipes import RECIPES, get_recipe
 from slm.blocks import BLOCK_RECIPES
 from slm.checkpoint import load_checkpoint
-from slm.console.errors import UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 
@@ -115,13 +115,19 @@ def main(
     """Measure and print a table."""
     if rounds == 1:
         raise UsageError("--rounds 1: give 2 or more, or 0 for no speed")
+    try:
+        python = shlex.split(reader) if reader else [sys.executable]
+    except ValueError as error:
+        raise UsageError(f"--reader {reader}: not a command ({error})") from None
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), checkpoint, text, windows, model or [])
-        python = shlex.split(reader) if reader else [sys.executable]
         command = [*python, "-m", "benchmarks.studies.quantization_reader", folder]
         settings = ["--rounds", str(rounds), "--steps", str(steps)]
         output = output_of([*command, *settings], "reading the models", shows_errors=True)
-    results: dict[str, Any] = json.loads(output)
+    try:
+        results: dict[str, Any] = json.loads(output)
+    except ValueError:
+        raise SlmxError(f"--reader {reader}: it printed no figures; name a command that starts Python") from None
     typer.echo(table(results["models"], with_speed=bool(rounds)))
     write_results(out, {"reader": reader, "windows": windows, "rounds": rounds, "steps": steps}, results)
 

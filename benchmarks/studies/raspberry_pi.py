@@ -25,8 +25,10 @@ from benchmarks.program import run
 from benchmarks.studies.results import Out, write_record, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
+from runtimes.checks.report import FORMAT
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import log_line
+from slm.storage.json_reader import Fields, read_json
 
 PRESET = "nano"
 PROMPT = "Once upon a time"
@@ -35,6 +37,7 @@ SHORT, LONG = 16, 80  # tokens of the two stories
 COUNTED = tuple(name for name, variant in VARIANTS.items() if variant.runner == "onnxruntime" and variant.is_onnx)
 RECIPES = ("u8-channel", "s8-channel")  # other than u8-tensor, the recipe of the bundle's int8
 SECONDS = 1800.0
+MOST_ROW_BYTES = 2**20
 
 
 def count_token(machine: Machine, counter: Counter, cpu: str, bundle: Path, variant: str) -> dict[str, float]:
@@ -152,15 +155,35 @@ def add_rows(out: Path, rows: list[Path]) -> dict[str, Any]:
     record = read_record(out)
     results: dict[str, Any] = record["results"]
     for path in rows:
-        try:
-            row = json.loads(path.read_text("utf-8"))
-            if row["doctor"] != 1 or not row["variants"]:
-                raise ValueError("another format")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SlmxError(f"{path}: not a row of slmx doctor --report ({error})") from None
+        row = _read_row(path)
+        if row in results["measured"]:
+            raise SlmxError(f"{path}: {out} has this row already; leave it out")
         results["measured"].append(row)
     write_record(out, record)
     return results
+
+
+def _read_row(path: Path) -> object:
+    """Returns a row of `slmx doctor --report`; SlmxError if the file has none, or if a part that is shown is wrong."""
+    try:
+        row = read_json(path, MOST_ROW_BYTES)
+        fields = Fields(row)
+        if fields.integer("doctor") != FORMAT:
+            raise ValueError("another format")
+        fields.text("board")
+        fields.text("cpu")
+        variants = fields.object("variants")
+        if not set(variants):
+            raise ValueError("variants is empty")
+        for name in variants:
+            figures = variants.object(name)
+            figures.number("tokens_per_second")
+            figures.number("spread")
+    except (OSError, ValueError) as error:
+        raise SlmxError(
+            f"{path}: not a row of slmx doctor --report ({error}); give the last line that it prints"
+        ) from None
+    return row
 
 
 def measure(cpus: Sequence[str], cache: Path) -> dict[str, Any]:

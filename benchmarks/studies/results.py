@@ -15,12 +15,23 @@ from benchmarks.studies.figures import Figure
 from runtimes.system.machine import describe_machine
 from slm.console.errors import UsageError
 from slm.presets import get_preset
+from slm.storage.disk import check_creatable, write_file
 
 
 def in_a_folder(out: Path | None) -> Path | None:
-    """Returns the file of `--out`. Raises UsageError if its folder does not exist, before a study takes its time."""
-    if out is not None and not out.absolute().parent.is_dir():
+    """Returns the file of `--out`, before a study takes its time.
+
+    Raises:
+        UsageError: It is a folder, or its folder does not exist.
+        WriteError: Nothing can be written there.
+    """
+    if out is None:
+        return None
+    if out.is_dir():
+        raise UsageError(f"{out}: a folder; name a file in it with --out")
+    if not out.absolute().parent.is_dir():
         raise UsageError(f"{out}: its folder does not exist; make it, or name another file with --out")
+    check_creatable(out)
     return out
 
 
@@ -68,5 +79,5 @@ def write_results(
 
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
-    """Writes a JSON file of results."""
-    out.write_text(json.dumps(record, indent=1) + "\n", "utf-8", newline="\n")
+    """Writes a JSON file of results. It appears complete or not at all."""
+    write_file(out, f"{json.dumps(record, indent=1)}\n".encode())

@@ -30,6 +30,7 @@ from runtimes.engine.generator import Generator
 from runtimes.types import Completion, SamplingParams
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import Kind, find_checkpoint, find_kind
+from slm.storage.disk import write_file
 
 BEGIN, END = "<!-- notes: a rerun keeps the text from here -->", "<!-- notes: to here -->"
 NOTES = re.compile(f"{re.escape(BEGIN)}\n(.*?){re.escape(END)}", re.DOTALL)
@@ -114,7 +115,7 @@ def kept_notes(out: Path) -> str | None:
     """
     if not out.exists():
         return None
-    found = NOTES.search(out.read_text("utf-8"))
+    found = NOTES.search(out.read_bytes().decode("utf-8", "replace"))
     if found is None:
         raise SlmxError(
             f"{out}: has no place for notes, so this command did not write it; name another file with --out"
@@ -167,7 +168,7 @@ def main(
             place.mkdir()
             opened.append(Model(name, open_model(model, place)))
         text = page(opened, OPENINGS, command_line(), notes)
-    out.write_text(text, "utf-8", newline="\n")
+    write_file(out, text.encode())
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+import signal
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +16,10 @@ import pytest
 import typer
 
 from benchmarks.program import command_line, run
-from benchmarks.studies import quantization, uses
+from benchmarks.studies import browser, quantization, uses
 from benchmarks.studies.figures import at_most
 from benchmarks.studies.results import Out, Presets, write_results
+from slm.console.errors import SlmxError
 from slm.console.usage import ClickException
 from tests.test_blocks import PAGES, shell_lines
 
@@ -91,6 +95,9 @@ def test_results_have_their_command_and_the_machine(tmp_path: Path, monkeypatch:
     [
         ("uses", ("--preset", "nono"), "unknown preset 'nono'"),
         ("uses", ("--out", "no/results.json"), "its folder does not exist"),
+        ("uses", ("--out", "."), "a folder; name a file in it"),
+        ("stories", ("--out", ".", "nano"), "a folder; name a file in it"),
+        ("quantization", ("--text", "a.txt", "--reader", "a 'b"), "not a command (No closing quotation)"),
         ("serving", ("--llama-server", "server"), "--llama-server and --llama-python need --gguf FILE"),
         ("serving", ("--llama-python", "python"), "--llama-server and --llama-python need --gguf FILE"),
         ("serving", ("--gguf", "a.gguf"), "add --llama-server, --llama-python or both"),
@@ -111,6 +118,74 @@ def test_wrong_options_are_one_line_before_anything_is_measured(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"benchmarks.studies.{study}: ")
     assert message in line
+
+
+def test_an_error_of_the_system_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(out: Path) -> None:
+        (out / "results.json").write_text("{}")
+
+    monkeypatch.setattr(sys, "argv", [str(uses.__file__), str(tmp_path / "no\nsuch folder")])
+    with pytest.raises(SystemExit) as exit_:
+        run(full)
+    assert exit_.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"benchmarks.studies.uses: {tmp_path}/no\\nsuch folder/results.json: No such file or directory"
+    )
+
+
+def test_results_that_were_there_stay_if_new_ones_cannot_be_written(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    write_results(out, {}, {"rates": [1.5]})
+    before = out.read_bytes()
+    with pytest.raises(TypeError):
+        write_results(out, {}, {"rates": [object()]})
+    assert out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
+STARTS = """
+import subprocess, sys, tempfile, time
+from benchmarks.program import run
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        try:
+            print(folder, process.pid, flush=True)
+            time.sleep(60)
+        finally:
+            process.terminate()
+            process.wait()
+run(main)
+"""
+
+
+def test_sigterm_ends_what_a_command_has_started() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        folder, process = program.stdout.readline().split()
+        program.terminate()
+        assert program.wait(30) == 128 + signal.SIGTERM
+    assert not Path(folder).exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(process), 0)
+
+
+def test_a_browser_study_without_playwright_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "playwright", None)
+    monkeypatch.setitem(sys.modules, "playwright.sync_api", None)
+    with pytest.raises(SlmxError, match=r"this command needs playwright.*\[dev\]"):
+        browser.main()
+
+
+@pytest.mark.parametrize("answer", ["", "no figures"])
+def test_a_reader_that_prints_no_figures_is_named(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization, "prepare", lambda *_: None)
+    monkeypatch.setattr(quantization, "output_of", lambda *_, **__: answer)
+    with pytest.raises(SlmxError, match="--reader echo: it printed no figures; name a command that starts Python"):
+        quantization.main(Path("stories.txt"), reader="echo")
 
 
 @pytest.mark.parametrize(

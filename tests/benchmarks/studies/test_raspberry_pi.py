@@ -98,11 +98,35 @@ def test_another_file_is_refused_before_anything_is_counted(tmp_path: Path, monk
     assert out.read_text("utf-8") == "{}"
 
 
-@pytest.mark.parametrize("content", ["no json", "[]", "{}", '{"doctor": 2, "variants": {"int8": {}}}', '{"doctor": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "no json",
+        "[]",
+        "{}",
+        '{"doctor": 2, "variants": {"int8": {}}}',
+        '{"doctor": 1}',
+        json.dumps(ROW | {"variants": ["int8"]}),
+        json.dumps(ROW | {"variants": {}}),
+        json.dumps(ROW | {"variants": {"int8": {"tokens_per_second": "fast", "spread": 0}}}),
+        json.dumps(ROW | {"board": 4}),
+    ],
+)
 def test_a_file_that_is_no_row_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
-    row = tmp_path / "row.json"
+    row, out = tmp_path / "row.json", tmp_path / "report.json"
     row.write_text(content, "utf-8")
+    shutil.copyfile(REPORT, out)
     with pytest.raises(SlmxError, match="not a row of slmx doctor --report"):
-        add_rows(REPORT, [row])
+        add_rows(out, [row])
+    assert out.read_bytes() == REPORT.read_bytes()
     with pytest.raises(SlmxError, match="not a file of this command"):
         add_rows(tmp_path / "none.json", [row])
+
+
+def test_a_row_is_added_once(tmp_path: Path) -> None:
+    row, out = tmp_path / "row.json", tmp_path / "report.json"
+    row.write_text(json.dumps(ROW), "utf-8")
+    shutil.copyfile(REPORT, out)
+    with pytest.raises(SlmxError, match="has this row already"):
+        add_rows(out, [row, row])
+    assert out.read_bytes() == REPORT.read_bytes()

@@ -39,6 +39,14 @@ def test_there_are_twenty_different_openings_in_plain_letters() -> None:
     assert all(opening.isascii() and opening.rstrip('"')[-1] in ".!?" for opening in OPENINGS)
 
 
+def test_a_file_of_bytes_is_not_replaced(tmp_path: Path, page: Page, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "picture.png"
+    out.write_bytes(b"\x89PNG\xff\xfe")
+    assert page("--out", out, "nano") == 1
+    assert "has no place for notes" in capsys.readouterr().err
+    assert out.read_bytes() == b"\x89PNG\xff\xfe"
+
+
 def test_a_story_is_quoted_as_text_and_says_if_it_did_not_end() -> None:
     story = Completion("Hi.", " *Go* <b>!\n\n# He ran.", [1], STATS, [])
     assert quoted(story) == "> \\*Go\\* \\<b\\>!\n>\n> \\# He ran."
