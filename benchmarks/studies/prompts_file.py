@@ -18,6 +18,7 @@ import typer
 
 from benchmarks.program import run
 from benchmarks.serving.load import prompt
+from benchmarks.studies.batches import whole_batch
 from benchmarks.studies.results import Out, Rounds, write_results
 from runtimes import load
 from runtimes.engine.generator import Generator
@@ -28,7 +29,7 @@ SEED = 7
 
 
 def _timed(work: Callable[[], int]) -> tuple[float, float]:
-    """Returns the tokens per second of wall time and of processor time."""
+    """Returns the tokens per second of wall time and of processor time of work that returns its tokens."""
     wall, processor = time.perf_counter(), time.process_time()
     tokens = work()
     return tokens / (time.perf_counter() - wall), tokens / (time.process_time() - processor)
@@ -44,7 +45,7 @@ class _Sides:
 
     def batch(self) -> int:
         """Writes all stories with `Generator.batch`."""
-        stories = self.generator.batch(self.prompts, *read_settings(**self.settings))
+        stories = whole_batch(self.generator, self.prompts, *read_settings(**self.settings))
         self.texts["batch"] = [story.completion_text for story in stories]
         return sum(len(story.ids) for story in stories)
 

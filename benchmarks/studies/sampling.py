@@ -27,13 +27,14 @@ from torch.nn import functional as F
 
 from benchmarks.evaluation.continuations import SENTENCE_END, Excerpt, Vocabulary, choose_excerpts, cut, describe
 from benchmarks.program import run
+from benchmarks.studies.batches import whole_batch
 from benchmarks.studies.distance import Distance, Floats, distances
 from benchmarks.studies.results import Out, write_results
 from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import float_threads
-from runtimes.types import LogitsRules, SamplingParams
+from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
 from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.data.sources import read_stories
@@ -129,9 +130,7 @@ class Meter:
 
 def write(generator: Generator, excerpts: Sequence[Excerpt], sampling: SamplingParams) -> list[Text]:
     """Continues each opening until the story or the context ends."""
-    written = generator.batch([excerpt.opening for excerpt in excerpts], sampling=sampling)
-    if any(story.stats.finish_reason == "interrupted" for story in written):  # the batch catches Ctrl-C
-        raise KeyboardInterrupt
+    written = whole_batch(generator, [excerpt.opening for excerpt in excerpts], GenerationConfig(), sampling)
     return [Text(story.completion_text, story.stats.finish_reason == "stop") for story in written]
 
 

@@ -27,6 +27,7 @@ from benchmarks.serving import disturbances
 from benchmarks.serving.client import Connection
 from benchmarks.serving.load import Load, prompt, run_load
 from benchmarks.serving.servers import Server, llama_python_command, llama_server_command, running, slmx_command
+from benchmarks.studies.batches import whole_batch
 from benchmarks.studies.figures import Figure, at_least, at_most, table
 from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, write_results
@@ -68,7 +69,7 @@ class Study:
         tokens, number, began = 0, 0, perf_counter()
         while perf_counter() - began < self.seconds:
             prompts = [prompt(number + row) for row in range(SLOTS)]
-            stories = self.generator.batch(prompts, *read_settings(**fields, seed=number))  # type: ignore[arg-type]
+            stories = whole_batch(self.generator, prompts, *read_settings(**fields, seed=number))  # type: ignore[arg-type]
             tokens += sum(len(story.ids) for story in stories)
             number += SLOTS
         return tokens / (perf_counter() - began)
