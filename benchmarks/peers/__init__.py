@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -110,9 +112,24 @@ class PeerKind:
         """The modules that are not installed."""
         return [module for module in (*self.modules, *self.writers) if not _installed(module)]
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of the packages of its modules and writers, by name; empty if one is not installed."""
+        if self.missing:
+            return {}
+        packages = _packages()
+        tops = {module.split(".")[0] for module in (*self.modules, *self.writers)}
+        return {name: version(name) for name in sorted({name for top in tops for name in packages.get(top, ())})}
+
     def files(self, folder: Path) -> list[Path]:
         """Returns the files of the model in the folder of the peer."""
         return [folder / name for name in self.weights]
+
+
+@cache
+def _packages() -> Mapping[str, list[str]]:
+    """Returns the packages of each module that is installed."""
+    return packages_distributions()
 
 
 def _installed(module: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -97,6 +97,14 @@ class _Bandwidth:
 
 
 @dataclass(frozen=True)
+class _Read:
+    """A line of the resume log: the quality of a target on the text, and why that of a peer is unknown."""
+
+    quality: TextQuality
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
 class _Finished:
     """A line of the resume log: a finished group."""
 
@@ -138,7 +146,7 @@ class Bench:
         self._resume_log = ResumeLog(settings.out / RESUME_LOG, self._arguments(), meter.log)
         self._results: list[Result] = []
         self._models: dict[str, Model] = {}
-        self._text: str | None = None if settings.text is None else part_read(settings.text)
+        self._texts: dict[str, str] = {}
         self._bandwidth: dict[str, float] = {}
 
     def _runners_of(self, bundle: Bundle) -> tuple[str, ...]:
@@ -247,7 +255,7 @@ class Bench:
             command=self._settings.command,
             machine=self._machine,
             bandwidth=self._bandwidth,
-            text=self._text,
+            text=_text_words(self._texts),
             models=self._models,
             results=self._results,
             warnings=[*self._warnings, *(() if self._complete else (STOPPED,))],
@@ -263,15 +271,19 @@ class Bench:
             return TextQuality()
         text = self._settings.text
         if text is None:
-            self._text = self._text or text_of_manifest(target.bundle)
+            self._texts[target.name] = text_of_manifest(target.bundle)
             return from_manifest(target.bundle)
+        self._texts[target.name] = part_read(text)
         key = f"quality {target.name}"
-        found = self._resume_log.get(key, TextQuality)
+        found = self._resume_log.get(key, _Read)
         if found is None:
             self._meter.log(f"{target.name}: reading {text} with every runner")
-            found = quality_on(target, runners, text, readers(target, self._peers, self._warn))
+            unknown: list[str] = []
+            found = _Read(quality_on(target, runners, text, readers(target, self._peers, unknown.append)), unknown)
             self._resume_log.put(key, found)
-        return found
+        for warning in found.warnings:
+            self._warn(warning)
+        return found.quality
 
     def _measure(self, target: Target, runners: Sequence[str], quality: TextQuality) -> None:
         settings, config = self._settings, target.config
@@ -371,6 +383,13 @@ class Bench:
             packed=peer is None and case.runner in VARIANTS and target.bundle.is_archive,
         )
         return measure.Entry(case, job, facts)
+
+
+def _text_words(texts: Mapping[str, str]) -> str | None:
+    """Returns the texts that quality was measured on, by target: one for all, or one for each; None without a text."""
+    if len(set(texts.values())) > 1:
+        return "; ".join(f"{name}: {text}" for name, text in texts.items())
+    return next(iter(texts.values()), None)
 
 
 def story_ids(target: Target, depth: int, prompt_tokens: int) -> tuple[list[int], list[int]]:

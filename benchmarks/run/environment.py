@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import numpy as np
@@ -34,11 +33,8 @@ def environment(peers: Iterable[PeerKind]) -> dict[str, str]:
     total = _total_memory()
     facts["memory"] = "unknown" if total is None else f"{total / 2**20:,.0f} MiB"
     facts["commit"] = _commit() or "unknown"
-    packages = packages_distributions()
-    modules = {module.split(".")[0] for peer in peers if not peer.missing for module in peer.modules}
-    for package in sorted({package for module in modules for package in packages.get(module, [])}):
-        facts.setdefault(package, version(package))
-    return facts
+    found = {name: version for peer in peers for name, version in peer.versions.items()}
+    return facts | {name: found[name] for name in sorted(found.keys() - facts.keys())}
 
 
 def _read(path: Path) -> str | None:

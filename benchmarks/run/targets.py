@@ -5,6 +5,7 @@ A target is made from a preset, or from a bundle that the user names.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS, GPTConfig, get_preset
 from slm.storage.atomic import atomic_folder
-from slm.storage.hashing import sha256_of
+from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.tokenizers.tokenizer import JSON_FILE
 from slm.tokenizers.tokenizer_json import parse_merges
 from slm.untrained import untrained_checkpoint
@@ -93,9 +94,17 @@ class Target:
             return FLOAT_BYTES * (self.config.parameters - positions)
         return self.disk_bytes(runner) - FLOAT_BYTES * positions
 
+    def peer_folder(self, peer: PeerKind) -> Path:
+        """Returns where the files of a peer are, also if there are none yet.
+
+        The name has a hash of the versions that write them, so that files of other versions are not measured.
+        """
+        made_with = sha256_of_bytes(json.dumps({"slmx": version("slmx")} | peer.versions).encode())[:12]
+        return self.work / "peers" / f"{peer.name.replace(' ', '-')}-{made_with}"
+
     def peer_files(self, peer: PeerKind) -> Path:
         """Returns the folder that a peer opens. If it is missing, a process writes it; SlmxError if that fails."""
-        folder = self.work / "peers" / peer.name.replace(" ", "-")
+        folder = self.peer_folder(peer)
         if not folder.is_dir():
             with atomic_folder(folder) as fresh:
                 places = (self.checkpoint.folder, self.bundle.path, fresh)

@@ -11,18 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers import PeerKind
+from benchmarks.quality.text_quality import ReadWindows
 from benchmarks.report.reader import read_report, report_from_json
 from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
 from benchmarks.run import bench, measure
 from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
 from benchmarks.run.runners import Job, open_runner
-from benchmarks.run.targets import target_of_bundle, target_of_preset
+from benchmarks.run.targets import Target, target_of_bundle, target_of_preset
 from runtimes.bundle.manifest import MadeFrom
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
+from slm.console.notice import Log
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
@@ -236,6 +239,41 @@ def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, m
     assert found["torch eager", 0, 1].bits_per_byte == model.bits_per_byte
     assert found["fp32", 0, 1].bpb_increase == pytest.approx(0, abs=1e-5)
     assert found["int8", 0, 1].bpb_increase != 0
+
+
+def test_a_peer_whose_quality_is_unknown_is_named_also_in_a_run_that_went_on(
+    bundle: Path, corpus_file: Path, tmp_path: Path, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = "the quality of llama.cpp Q8_0 is unknown: reading the text failed"
+
+    def failing(target: Target, peers: list[PeerKind], log: Log) -> dict[str, ReadWindows]:
+        log(unknown)
+        return {}
+
+    settings = replace(brief(tmp_path / "out", bundle, "fp32"), text=corpus_file, quick=True)
+    monkeypatch.setattr(bench, "readers", failing)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            Bench(settings, meter).run()
+    monkeypatch.setattr(bench, "quality_on", lambda *_: pytest.fail("the text is read again"))
+    run = Bench(settings, meter)
+    run.run()
+    assert run.report().warnings == [unknown]
+
+
+def test_bundles_whose_quality_is_of_different_texts_say_so(
+    bundle: Path, tmp_path: Path, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = bundles.copy_of(bundle, tmp_path / "other")
+    settings = replace(brief(tmp_path / "out", bundle, "fp32"), bundles=(bundle, other), quick=True)
+    run = Bench(settings, meter)
+    run.run()
+    assert str(run.report().text).startswith("as the bundle's manifest says: ")
+    monkeypatch.setattr(bench, "text_of_manifest", lambda found: f"stories of {found.path.name}")
+    run = Bench(replace(settings, out=tmp_path / "again"), meter)
+    run.run()
+    assert run.report().text == f"{bundle}: stories of {bundle.name}; {other}: stories of other"
 
 
 def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:

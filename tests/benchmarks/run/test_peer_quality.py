@@ -39,7 +39,7 @@ read_text.main()
 @pytest.fixture
 def target(bundle: Path, tmp_path: Path) -> Target:
     found = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work é 50%#", trusted=False)
-    (found.work / "peers" / "other").mkdir(parents=True)
+    found.peer_folder(peer()).mkdir(parents=True)
     return found
 
 

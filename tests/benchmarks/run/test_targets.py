@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers import PeerKind
 from benchmarks.run import targets
 from benchmarks.run.targets import Target, target_names, target_of_bundle
 from runtimes.bundle.store import Bundle
@@ -45,7 +46,23 @@ def test_a_peer_that_cannot_be_prepared_fails_with_its_last_line(bundle: Path, t
     target = target_of_bundle(Bundle.open(bundle), "nano", tmp_path / "work", trusted=False)
     with pytest.raises(SlmxError, match=r"preparing its files failed: .*unknown peer 'other'"):
         target.peer_files(peer())
-    assert not list((tmp_path / "work").rglob("other"))
+    assert not list((tmp_path / "work").rglob("other*"))
+
+
+def test_files_that_another_version_of_a_peer_wrote_are_written_again(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = "import sys, json; open(sys.argv[-1] + '/model.bin', 'w').close()"
+    monkeypatch.setattr(targets, "PREPARE", (sys.executable, "-c", write))
+    kind = peer(modules=("typer",), writers=("rich.console",))
+    assert set(kind.versions) == {"typer", "rich"}
+    first = target.peer_files(kind)
+    assert [path.name for path in first.iterdir()] == ["model.bin"]
+    with monkeypatch.context() as patch:
+        patch.setattr(targets, "PREPARE", (sys.executable, "-c", "raise SystemExit('written again')"))
+        assert target.peer_files(kind) == first
+    monkeypatch.setattr(PeerKind, "versions", {"typer": "0.0.1"})
+    assert target.peer_files(kind) != first
 
 
 @pytest.mark.parametrize("preset", ["../../x", "/tmp/x", "..", "a/b", "nano/../../x"])
@@ -87,7 +104,7 @@ def test_a_converter_that_fails_is_reported_in_one_line(
     with pytest.raises(SlmxError) as error:
         target.peer_files(peer())
     assert str(error.value) == f"preparing its files failed: {note}"
-    assert not list((tmp_path / "work é 50%#").rglob("other"))
+    assert not list((tmp_path / "work é 50%#").rglob("other*"))
 
 
 def test_a_name_with_control_characters_is_shown_without_them(bundle: Path, tmp_path: Path) -> None:
