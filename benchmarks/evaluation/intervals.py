@@ -13,6 +13,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 POWER = 0.8  # the chance with which a difference of `smallest_difference` would have been found
+LARGEST = 700.0  # nats; e to a little more is no longer a float
 FEWEST = 2  # clusters, without which there is no interval
 
 
@@ -48,6 +49,11 @@ class Estimate:
         """The smallest difference from 0 that would be found with a chance of 80 % (normal distribution)."""
         normal = NormalDist()
         return (normal.inv_cdf(0.5 + LEVEL / 2) + normal.inv_cdf(POWER)) * self.error
+
+    def exponential(self) -> dict[str, float | None]:
+        """Returns the perplexity of nats for JSON. Its interval is that of the nats, and so not symmetric."""
+        ends = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: math.exp(min(end, LARGEST)) if math.isfinite(end) else None for name, end in ends.items()}
 
     def to_json(self) -> dict[str, float | int | None]:
         """Returns the fields for JSON, which has no NaN."""

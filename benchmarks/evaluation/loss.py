@@ -100,11 +100,10 @@ def by_position(costs: FloatArray, block_size: int) -> list[dict[str, float | in
 
 def _figures(costs: FloatArray, encoded: EncodedText) -> dict[str, Any]:
     loss = ratio(encoded.by_story(costs), encoded.sizes(len(costs)))
-    perplexity = [math.exp(min(value, 700)) for value in (loss.value, loss.low, loss.high)]
     return {
         "tokens": len(costs),
         "nats per token": loss.to_json(),
-        "perplexity": dict(zip(("value", "low", "high"), perplexity, strict=True)),
+        "perplexity": loss.exponential(),
         "bits per byte": _bits(loss, encoded).to_json(),
     }
 

@@ -1,7 +1,7 @@
 """The suite `stories`: endings that a model writes for beginnings of held-out stories, beside the true endings.
 
-Every figure but BLEU, chrF and the share that ends properly is measured on the same number of words, because all depend
-on the length. Figures that know English are left out for other languages.
+Every figure is measured on the same number of words, because all depend on the length, but for BLEU, chrF, the bits per
+byte, the share that ends properly, and the figures that know English. These are left out for other languages.
 """
 
 from __future__ import annotations

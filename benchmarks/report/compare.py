@@ -13,7 +13,7 @@ from benchmarks.report.metrics import METRICS, Metric, noise
 from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
 from slm.console.counted import counted
-from slm.console.errors import SlmxError
+from slm.console.errors import SlmxError, UsageError
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Comparison:
         broken: Cases that the old report measured and that failed in the new one, each with its note.
         only_old: Cases that only the old report measured.
         only_new: Cases that only the new report measured.
-        warnings: Differences that make the reports hard to compare.
+        warnings: Differences of the machine and of the packages, which make the reports hard to compare.
     """
 
     changes: list[Change]
@@ -120,10 +120,10 @@ def label(case: Case) -> str:
 
 
 def share(text: str) -> float:
-    """Returns a percentage such as "10%" as a share; SlmxError for any other text."""
+    """Returns a percentage such as "10%" as a share; UsageError for any other text."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text.strip(), re.ASCII)
     if found is None:
-        raise SlmxError(f"--fail-over {text!r}: not a percentage; write it like 10%")
+        raise UsageError(f"--fail-over {text!r}: not a percentage; write it like 10%")
     return float(found[1]) / 100
 
 
@@ -148,8 +148,8 @@ def compare_reports(old: Report, new: Report) -> Comparison:
         raise SlmxError(
             f"the two reports measured no case in common ({'; '.join(have)}); measure both with the same settings"
         )
-    differ = [
-        f"{name}: {old.machine.get(name, 'unknown')} before, {new.machine.get(name, 'unknown')} now"
+    warnings = [
+        f"not the same {name}: {old.machine.get(name, 'unknown')} before, {new.machine.get(name, 'unknown')} now"
         for name in dict.fromkeys((*old.machine, *new.machine))
         if name != "commit" and old.machine.get(name) != new.machine.get(name)
     ]
@@ -158,5 +158,5 @@ def compare_reports(old: Report, new: Report) -> Comparison:
         broken=broken,
         only_old=[case for case in before if case not in after and case not in failed],
         only_new=[case for case in after if case not in before],
-        warnings=[f"not the same machine: {difference}" for difference in differ],
+        warnings=warnings,
     )

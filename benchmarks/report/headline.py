@@ -20,6 +20,7 @@ from benchmarks.report.leaderboard import (
     ours,
     presets_of,
     quality_kept,
+    setting_of,
     speed,
 )
 from benchmarks.report.metrics import DECODE, DISK, METRICS, Metric
@@ -214,7 +215,7 @@ def _failures(report: Report) -> list[str]:
             case = result.case
             if result.status != FAILED or case.preset != preset or case.runner in known:
                 continue
-            if setting is None or (case.batch, case.depth, case.prompt_tokens) == setting:
+            if setting is None or setting_of(case) == setting:
                 runners = found.setdefault(preset, [])
                 if title_of(case.runner) not in runners:
                     runners.append(title_of(case.runner))

@@ -13,6 +13,7 @@ from benchmarks.evaluation.judge.rubric import AXES, LEAST, MOST
 from slm.console.errors import SlmxError
 from slm.storage.disk import sync, write_errors
 from slm.storage.json_reader import Fields, parse_json
+from slm.storage.read_errors import unreadable
 
 JOURNAL = "judge.jsonl"
 ATTEMPTS = 2  # answers without scores, after which an ending has none
@@ -51,7 +52,8 @@ class Journal:
         settings: What the answers depend on.
 
     Raises:
-        SlmxError: The file has answers of other settings, or is not such a file.
+        SlmxError: The file has answers of other settings, is not such a file, or cannot be read.
+        WriteError: It cannot be written.
     """
 
     path: Path
@@ -60,9 +62,13 @@ class Journal:
     tokens: list[int] = field(default_factory=lambda: [0, 0])
 
     def __post_init__(self) -> None:
-        kept = self._read()
-        self._file: BinaryIO = self.path.open("ab")
-        self._file.truncate(kept)
+        try:
+            kept = self._read()
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        with write_errors(self.path):
+            self._file: BinaryIO = self.path.open("ab")
+            self._file.truncate(kept)
         if not kept:
             self._append({"settings": self.settings})
             sync(self.path.parent)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.evaluation.intervals import Estimate, ratio
+from benchmarks.evaluation.intervals import ratio
 from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.scorer.kinds import Scorer, nats_of
@@ -55,15 +54,9 @@ def measure(scorer: Scorer, path: Path, sha256: str, endings: Sequence[Ending], 
         "sha256": sha256,
         "endings": len(rows),
         "too long": len(endings) - len(rows),
-        "perplexity per byte": _exponential(ratio(nats, size)),
-        "perplexity per token": _exponential(ratio(nats, tokens)),
+        "perplexity per byte": ratio(nats, size).exponential(),
+        "perplexity per token": ratio(nats, tokens).exponential(),
     }
-
-
-def _exponential(estimate: Estimate) -> dict[str, float | None]:
-    """Returns the perplexity of nats. Its interval is that of the nats, and so not symmetric."""
-    values = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    return {name: math.exp(value) if math.isfinite(value) else None for name, value in values.items()}
 
 
 def scorer_table(results: Mapping[str, Any]) -> list[Table]:

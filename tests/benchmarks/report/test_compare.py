@@ -127,8 +127,8 @@ def test_another_machine_is_a_warning_for_each_difference() -> None:
     new = report([result("int8")], machine={**MACHINE, "cores": "4", "torch": "2.13.0", "commit": "b"})
     assert compare_reports(old, old).warnings == []
     assert compare_reports(old, new).lines()[:2] == [
-        "warning: not the same machine: cores: 2 before, 4 now",
-        "warning: not the same machine: torch: unknown before, 2.13.0 now",
+        "warning: not the same cores: 2 before, 4 now",
+        "warning: not the same torch: unknown before, 2.13.0 now",
     ]
 
 

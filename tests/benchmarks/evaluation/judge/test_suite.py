@@ -223,3 +223,9 @@ def test_the_table_says_who_gave_each_score(server: Server, tmp_path: Path) -> N
     assert cells["grammar"][0] == "7.00 ± 0.00"
     assert cells["stories"] == ("6", "6", "100")
     assert judge_table({"nano": {"loss": {}}}) == []
+
+
+def test_a_journal_that_cannot_be_read_is_one_line_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(SlmxError, match=r"judge.jsonl: cannot read \(Is a directory\); "):
+        Journal(tmp_path / JOURNAL, SETTINGS)

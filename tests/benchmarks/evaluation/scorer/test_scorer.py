@@ -102,6 +102,15 @@ def test_endings_that_do_not_fit_are_counted_and_empty_ones_change_nothing() -> 
         measure(Even(), Path("even.gguf"), "0", endings[1:2], ignore)
 
 
+def test_a_perplexity_that_is_no_float_is_cut() -> None:
+    class Wrong(Even):
+        def logits(self, ids: Sequence[int]) -> LogitArray:
+            return np.eye(256, dtype=np.float32)[[0] * len(ids)] * 10_000
+
+    figures = measure(Wrong(), Path("scorer"), "0", [Ending(OPENING, ENDING, True)] * 2, ignore)
+    assert figures["perplexity per byte"]["value"] == math.exp(700)
+
+
 def test_nan_is_one_line() -> None:
     class Broken(Even):
         def logits(self, ids: Sequence[int]) -> LogitArray:
