@@ -121,9 +121,17 @@ class PeerKind:
         tops = {module.split(".")[0] for module in (*self.modules, *self.writers)}
         return {name: version(name) for name in sorted({name for top in tops for name in packages.get(top, ())})}
 
-    def files(self, folder: Path) -> list[Path]:
-        """Returns the files of the model in the folder of the peer."""
-        return [folder / name for name in self.weights]
+    def weight_bytes(self, folder: Path) -> int:
+        """Returns the bytes of the weights in the folder of the peer, without the tokenizer that a GGUF file holds."""
+        return sum(_weight_bytes(folder / name) for name in self.weights)
+
+
+def _weight_bytes(file: Path) -> int:
+    if file.suffix != ".gguf":
+        return file.stat().st_size
+    from benchmarks.peers.gguf_file import tensor_bytes
+
+    return tensor_bytes(file)
 
 
 @cache

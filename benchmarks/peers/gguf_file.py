@@ -8,6 +8,7 @@ The file has no tensor for the head, so llama.cpp uses a copy of the token table
 from __future__ import annotations
 
 import logging
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -56,6 +57,12 @@ def write_gguf(checkpoint: Checkpoint, path: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+@cache
+def tensor_bytes(path: Path) -> int:
+    """Returns the bytes of the tensors in a GGUF file, without its tokenizer and its settings."""
+    return sum(int(tensor.n_bytes) for tensor in gguf.GGUFReader(path).tensors)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:

@@ -363,7 +363,7 @@ class Bench:
                 path = target.peer_files(peer)
             except SlmxError as error:
                 return measure.Entry(case, None, note=str(error), status=FAILED)
-            size = sum(file.stat().st_size for file in peer.files(path))
+            size = peer.weight_bytes(path)
             facts = {"disk_bytes": size, "weight_bytes": size}
         facts |= {
             "bits_per_byte": quality.runner_bits_per_byte.get(case.runner),

@@ -117,9 +117,26 @@ def test_a_peer_writes_the_float_models_ids_and_does_not_stop_at_the_end(name: s
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_names_the_files_that_hold_its_model(name: str) -> None:
     kind = installed(name)
-    sizes = [path.stat().st_size for path in kind.files(prepared(name))]
+    size = kind.weight_bytes(prepared(name))
     floats = 4 * nano().model.config.parameters
-    assert floats <= sum(sizes) < 1.1 * floats if kind.exact else floats / 8 < sum(sizes) < floats / 3
+    assert floats <= size < 1.1 * floats if kind.exact else floats / 8 < size < floats / 3
+
+
+@pytest.mark.parametrize(("kind", "block"), [("F32", 4 * 32), ("Q8_0", 34), ("Q4_0", 18)])
+def test_the_tokenizer_in_a_gguf_does_not_count_as_weights_as_it_does_for_no_other_runner(
+    kind: str, block: int, tmp_path: Path
+) -> None:
+    pytest.importorskip("gguf")
+    from benchmarks.peers.gguf_file import write_gguf
+
+    path = tmp_path / "model.gguf"
+    write_gguf(nano(), path, kind)
+    state = nano().model.state_dict()
+    wide = {name for name, tensor in state.items() if tensor.ndim == 2 and not name.startswith("wpe")}
+    expected = sum(
+        tensor.numel() // 32 * block if name in wide else 4 * tensor.numel() for name, tensor in state.items()
+    )
+    assert find_peer(f"llama.cpp {kind}").weight_bytes(tmp_path) == expected < path.stat().st_size - 200_000
 
 
 @pytest.mark.parametrize("name", WITHOUT_TORCH)
