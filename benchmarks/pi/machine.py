@@ -22,6 +22,7 @@ import typer
 from benchmarks.child import ROOT, output_of
 from benchmarks.pi.debian import RELEASE, Packages, find_mirror
 from slm.console.errors import SlmxError, UsageError, unknown
+from slm.storage.locks import lock_folder
 
 # qemu's names of the processors of Raspberry Pi 3 and Zero 2 W, of 4, and of 5.
 CPUS = ("cortex-a53", "cortex-a72", "cortex-a76")
@@ -100,13 +101,20 @@ def prepare(folder: Path, site: Path) -> Machine:
 
 
 def once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Makes a folder if it does not exist. An attempt that fails leaves nothing at `target`."""
-    if not target.is_dir():
-        work = target.with_name(f"{target.name}.work")
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        make(work)
-        work.rename(target)
+    """Makes a folder if it does not exist. An attempt that fails leaves nothing at `target`.
+
+    Raises:
+        SlmxError: Another process makes it now.
+    """
+    if target.is_dir():
+        return target
+    with lock_folder(target):
+        if not target.is_dir():
+            work = target.with_name(f"{target.name}.work")
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            make(work)
+            work.rename(target)
     return target
 
 

@@ -40,6 +40,23 @@ def test_a_folder_is_made_once_and_an_attempt_that_fails_leaves_none(tmp_path: P
     assert [path.name for path in target.iterdir()] == ["whole"]
 
 
+def test_two_processes_do_not_make_one_folder(tmp_path: Path) -> None:
+    target, held = tmp_path / "made", tmp_path / "made.work" / "half"
+    code = "import sys; from pathlib import Path; from benchmarks.pi.machine import once\n"
+    code += (
+        "once(Path(sys.argv[1]), lambda work: ((work / 'half').touch(), print('half', flush=True), sys.stdin.read()))"
+    )
+    command = [sys.executable, "-c", code, str(target)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "half\n"
+        with pytest.raises(SlmxError, match=f"process {other.pid} is writing it"):
+            once(target, lambda work: pytest.fail("it makes the folder too"))
+        assert held.exists()
+        other.communicate("")
+    assert [path.name for path in target.iterdir()] == ["half"]
+
+
 def test_without_the_tools_of_debian_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SlmxError) as caught:
