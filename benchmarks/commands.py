@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from slm.console.errors import UsageError, needs, require
 from slm.console.usage import NAMES, complete_last, panel, some_of
 from slm.presets import PRESETS
+
+if TYPE_CHECKING:
+    from benchmarks.report.compare import Comparison
+    from benchmarks.report.record import Report
+    from benchmarks.run.bench import BenchSettings
 
 INTERRUPTED = 130
 # A run that was stopped reports here, so that the report of a complete run stays.
@@ -97,21 +102,15 @@ def bench(
     import sys
 
     from runtimes.bundle.location import find_bundle
-    from slm.folder_kind import check_outside
-    from slm.storage.atomic import remove_folder
-    from slm.storage.locks import lock_folder
-    from slm.storage.ownership import check_only_ours, check_replaceable
 
     require("bench", "jinja2", "matplotlib", "sacrebleu")
     with needs("bench"):
         from benchmarks.report.compare import compare_reports, share
         from benchmarks.report.fields import printable
-        from benchmarks.report.printers import print_report
         from benchmarks.report.reader import read_report
         from benchmarks.report.record import FAILED
-        from benchmarks.report.write import REPORT_LISTING, write_reports
-        from benchmarks.run.bench import QUICK_ROUNDS, RESUME_LOG, ROUNDS, WORK_FOLDER, Bench, BenchSettings
-        from benchmarks.run.progress import Meter
+        from benchmarks.report.warnings import STOPPED
+        from benchmarks.run.bench import QUICK_ROUNDS, ROUNDS, BenchSettings
 
     if fail_over is not None and against is None:
         raise UsageError("--fail-over needs --against, the report.json of an earlier run")
@@ -130,6 +129,28 @@ def bench(
         trust=trust,
         command=printable(shlex.join(["slmx", *map(_without_folders, sys.argv[1:])])),
     )
+    report = _run(settings)
+    worse: list[str] = []
+    if old is not None and report.results:
+        worse = _tell(compare_reports(old, report), fail_over, limit)
+    if STOPPED in report.warnings:
+        raise typer.Exit(INTERRUPTED)
+    if worse or any(result.status == FAILED for result in report.results):
+        raise typer.Exit(1)
+
+
+def _run(settings: BenchSettings) -> Report:
+    """Measures, and prints and writes the report, also of a run that Ctrl-C has stopped."""
+    from benchmarks.report.printers import print_report
+    from benchmarks.report.write import REPORT_LISTING, write_reports
+    from benchmarks.run.bench import RESUME_LOG, WORK_FOLDER, Bench
+    from benchmarks.run.progress import Meter
+    from slm.folder_kind import check_outside
+    from slm.storage.atomic import remove_folder
+    from slm.storage.locks import lock_folder
+    from slm.storage.ownership import check_only_ours, check_replaceable
+
+    out = settings.out
     check_outside(out)
     check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
     for name in ("report", PARTIAL_REPORT):
@@ -154,18 +175,17 @@ def bench(
             if (out / PARTIAL_REPORT).is_dir():
                 remove_folder(out / PARTIAL_REPORT, REPORT_LISTING)
             run.finish()
-    worse = []
-    if old is not None and report.results:
-        comparison = compare_reports(old, report)
-        for line in comparison.lines():
-            typer.echo(line)
-        worse = [] if limit is None else comparison.regressions(limit)
-        for line in worse:
-            typer.echo(f"regression over {fail_over}: {line}", err=True)
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if worse or any(result.status == FAILED for result in report.results):
-        raise typer.Exit(1)
+    return report
+
+
+def _tell(found: Comparison, fail_over: str | None, limit: float | None) -> list[str]:
+    """Prints a comparison, and returns what became worse by more than the limit; nothing without one."""
+    for line in found.lines():
+        typer.echo(line)
+    worse = [] if limit is None else found.regressions(limit)
+    for line in worse:
+        typer.echo(f"regression over {fail_over}: {line}", err=True)
+    return worse
 
 
 def compare(
@@ -183,11 +203,5 @@ def compare(
     from benchmarks.report.reader import read_report
 
     limit = share(fail_over)
-    found = compare_reports(read_report(old), read_report(new))
-    for line in found.lines():
-        typer.echo(line)
-    regressions = found.regressions(limit)
-    for line in regressions:
-        typer.echo(f"regression over {fail_over}: {line}", err=True)
-    if regressions:
+    if _tell(compare_reports(read_report(old), read_report(new)), fail_over, limit):
         raise typer.Exit(1)

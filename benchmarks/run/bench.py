@@ -29,6 +29,7 @@ from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import float_threads
 from runtimes.system.machine import usable_cores
 from slm.console.errors import SlmxError
+from slm.data.sources import read_stories
 from slm.memory import memory_bytes
 from slm.presets import GPTConfig, get_preset
 from slm.storage.hashing import sha256_of
@@ -142,6 +143,7 @@ class Bench:
         self._peers = cases.chosen_peers(settings.peers, settings.quick)
         if settings.text is not None:
             require_text_file(settings.text)
+            next(read_stories([settings.text]))  # an empty or damaged text is an error before the models are exported
         self._machine = environment(self._peers)
         self._resume_log = ResumeLog(settings.out / RESUME_LOG, self._arguments(), meter.log)
         self._results: list[Result] = []

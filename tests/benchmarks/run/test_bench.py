@@ -276,7 +276,9 @@ def test_bundles_whose_quality_is_of_different_texts_say_so(
     assert run.report().text == f"{bundle}: stories of {bundle.name}; {other}: stories of other"
 
 
-def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path) -> None:
+def test_bad_input_is_one_line(
+    slmx: Slmx, bundle: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     misused = {
         (
             "--variants",
@@ -290,7 +292,13 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
     }
     for wrong, line in misused.items():
         assert slmx.refuses("bench", "--quick", *wrong, code=2).startswith(line)
+    empty, damaged = tmp_path / "empty é.txt", tmp_path / "damaged.txt"
+    empty.write_text(" \n\n")
+    damaged.write_bytes(b"Once \xff\x81 upon")
+    monkeypatch.setattr(bench, "target_of_preset", lambda *_: pytest.fail("a model is exported"))
     refused = {
+        ("--text", str(empty)): f"{empty}: holds no story",
+        ("--text", str(damaged)): f"{damaged}:1: not UTF-8",
         ("--text", "none.txt"): "none.txt: no such file",
         ("--text", str(tmp_path)): f"{tmp_path}: not a regular file; --text takes one file of stories",
         (str(tmp_path),): f"{tmp_path}: no bundle here",
@@ -298,6 +306,9 @@ def test_bad_input_is_one_line(slmx: Slmx, bundle: Path, tmp_path: Path, tiny_ch
     for options, line in refused.items():
         assert slmx.refuses("bench", "--quick", *options).startswith(line)
     assert slmx.refuses("bench", "--fail-over", "10%", code=2).startswith("--fail-over needs --against")
+    assert slmx.refuses("compare", "a", "b", "--fail-over", "ten", code=2).startswith(
+        "--fail-over 'ten': not a percent"
+    )
     small = bundles.tiny_bundle(tiny_checkpoint)
     assert slmx.refuses("bench", small, "--variants", "int4") == (
         f"{small}: no variant 'int4'; there are torch eager, torch compiled, fp32, int8"
