@@ -169,7 +169,7 @@ def _run(settings: BenchSettings) -> Report:
             typer.echo("stopped; the same command continues after what is finished", err=True)
         if report.results:
             print_report(report)
-            write_reports(report, folder, replace=True)
+            write_reports(report, folder)
             typer.echo(str(folder))
         if not interrupted:
             if (out / PARTIAL_REPORT).is_dir():

@@ -69,9 +69,7 @@ class Target(Protocol):
 ReadWindows = Callable[[IdArray, IdArray], float | None]
 
 
-def quality_on(
-    target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows] | None = None
-) -> TextQuality:
+def quality_on(target: Target, runners: Iterable[str], text: Path, peers: Mapping[str, ReadWindows]) -> TextQuality:
     """Measures the quality of the float model, of PyTorch runners and variants, and of peers on a text.
 
     All read whole windows, as peers do.
@@ -97,7 +95,7 @@ def quality_on(
         session = open_session(runner, target.bundle.model_file(runner), target.config, trusted=target.trusted)
         found = measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, token_by_token=False)
         bits[runner], increase[runner] = found.bits_per_byte, found.bpb_increase
-    for name, peer in (peers or {}).items():
+    for name, peer in peers.items():
         total = peer(float_model.reference.inputs, float_model.reference.targets)
         if total is not None:
             bits[name] = float_model.reference.bits_per_byte(total)

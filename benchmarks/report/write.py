@@ -14,13 +14,15 @@ from slm.storage.listing import Listing, write_listing
 REPORT_LISTING = Listing("files.json", "files")
 
 
-def write_reports(report: Report, folder: Path, replace: bool = False) -> None:
+def write_reports(report: Report, folder: Path) -> None:
     """Writes report.json, .jsonl, .csv, .md and .html, and two SVG files of each chart that has data.
 
+    A report that is there is replaced.
+
     Raises:
-        SlmxError: The folder is not empty and `replace` is false, or it cannot be written.
+        SlmxError: The folder holds other files than a report, or it cannot be written.
     """
-    with atomic_folder(folder, REPORT_LISTING, replace) as work:
+    with atomic_folder(folder, REPORT_LISTING, replace=True) as work:
         pictures = write_pictures(report, work)
         texts = {
             "report.json": report.to_json(),

@@ -60,18 +60,18 @@ def chosen_peers(names: Sequence[str] | None, quick: bool) -> list[PeerKind]:
 
 
 def chosen_threads(text: str | None, cores: int) -> tuple[int, ...]:
-    """Returns numbers of threads from a text such as "1,2". Without a text they are 1 and all cores.
+    """Returns numbers of threads from a text such as "1,2". Without a text they are 1 and all cores, at most 256.
 
     Raises:
         UsageError: The text is not a list of numbers, or a number is more than the cores of this process.
     """
+    most = min(cores, MAX_THREADS)
     if text is None:
-        return tuple(sorted({1, cores}))
+        return tuple(sorted({1, most}))
     try:
         counts = sorted({int(part) for part in text.split(",")})
     except ValueError:
         raise UsageError(f"--threads {text}: give whole numbers, separated by commas, such as --threads 1,2") from None
-    most = min(cores, MAX_THREADS)
     if counts[0] < 1 or counts[-1] > most:
         wrong = counts[0] if counts[0] < 1 else counts[-1]
         raise UsageError(f"--threads {wrong}: this process may use {counted(cores, 'core')}; give 1 to {most}")

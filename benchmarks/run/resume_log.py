@@ -80,7 +80,7 @@ class ResumeLog:
         self._path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SlmxError:
-        return SlmxError(f"{self._path}: cannot write ({error.strerror}); free space there or choose another --out")
+        return SlmxError(f"{self._path}: cannot write ({error.strerror}); free space there or choose another folder")
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

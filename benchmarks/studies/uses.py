@@ -23,6 +23,7 @@ import typer
 from benchmarks.program import run
 from benchmarks.studies.quantization import FLOAT, write_models
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
+from runtimes.engine.cache import MAX_THREADS
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads
@@ -110,8 +111,8 @@ def prepare(preset: str, folder: Path) -> GPTConfig:
 
 
 def thread_counts() -> list[int]:
-    """Returns the numbers of threads that are measured: one, the default of a large model, and all cores."""
-    return sorted({1, default_threads(ONE_THREAD_BYTES), usable_cores()})
+    """Returns the numbers of threads that are measured: one, the default of a large model, and all cores up to 256."""
+    return sorted({1, default_threads(ONE_THREAD_BYTES), min(usable_cores(), MAX_THREADS)})
 
 
 def measure(folder: Path, config: GPTConfig, preset: str, rounds: int) -> dict[str, dict[str, Samples]]:
@@ -144,12 +145,12 @@ def _cell(ratio: Samples) -> str:
     return f"{ratio.median:.2f} ±{ratio.spread * ratio.median:.2f}"
 
 
-def threads_table(found: Mapping[str, Mapping[str, Mapping[str, Samples]]], cores: int) -> str:
-    """Returns the rates of all cores relative to those of one thread, by use and variant."""
-    lines = [f"| {cores} threads against one | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
+def threads_table(found: Mapping[str, Mapping[str, Mapping[str, Samples]]], most: int) -> str:
+    """Returns the rates of the most threads relative to those of one thread, by use and variant."""
+    lines = [f"| {most} threads against one | " + " | ".join(found) + " |", "|---|" + "---:|" * len(found)]
     for use in USES:
         for name in FORMS.values():
-            gains = [ratios(uses[use][f"{name} {cores}"], uses[use][f"{name} 1"]) for uses in found.values()]
+            gains = [ratios(uses[use][f"{name} {most}"], uses[use][f"{name} 1"]) for uses in found.values()]
             lines.append(f"| {use}, {name} | " + " | ".join(map(_cell, gains)) + " |")
     return "\n".join(lines)
 
@@ -185,13 +186,13 @@ def main(preset: Presets = None, rounds: Rounds = 9, out: Out = None) -> None:
             config = prepare(name, Path(folder))
             found[name], ways[name] = measure(Path(folder), config, name, rounds), default_ways(Path(folder))
     tokens_per_second = {
-        name: {use: {way: row.values for way, row in ways.items()} for use, ways in uses.items()}
+        name: {use: {way: row.values for way, row in samples.items()} for use, samples in uses.items()}
         for name, uses in found.items()
     }
     write_results(out, {"rounds": rounds}, {"tokens_per_second": tokens_per_second, "default": ways})
     tables = [table(use, found, ways) for use in USES]
-    if (cores := usable_cores()) > 1:
-        tables.append(threads_table(found, cores))
+    if (most := thread_counts()[-1]) > 1:
+        tables.append(threads_table(found, most))
     typer.echo("\n\n".join(tables))
 
 

@@ -220,7 +220,7 @@ def _write_report(out: str, *runners: str) -> None:
     from benchmarks.report.write import write_reports
     from tests.report_samples import report, result
 
-    write_reports(report([result(name) for name in runners]), Path(out), replace=True)
+    write_reports(report([result(name) for name in runners]), Path(out))
 
 
 def _pin(bundle: str, threads: str) -> None:

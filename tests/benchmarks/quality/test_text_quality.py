@@ -32,7 +32,7 @@ def test_all_are_read_in_whole_windows_as_peers_are(
     monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
     monkeypatch.setattr(text_quality, "bleu", lambda target, text: None)
     target = target_of_bundle(Bundle.open(bundles.tiny_bundle(tiny_checkpoint)), "x", tmp_path / "work", trusted=False)
-    found = quality_on(target, ("torch eager", "fp32", "int8"), corpus_file)
+    found = quality_on(target, ("torch eager", "fp32", "int8"), corpus_file, {})
     assert ways == [False, False]
     assert found.runner_bpb_increase["int8"] > 0.9
     assert found.runner_bpb_increase["torch eager"] == 0

@@ -211,17 +211,14 @@ def test_all_files_are_written_and_the_json_reads_back(large: Report, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["reports"]
 
 
-def test_a_folder_that_holds_something_is_kept_unless_told(tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_else_is_kept_and_a_report_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine", "utf-8")
-    with pytest.raises(SlmxError, match="not empty"):
-        write_reports(report([BARE]), tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     with pytest.raises(SlmxError, match="it holds other files, such as mine, and"):
-        write_reports(report([BARE]), tmp_path, replace=True)
+        write_reports(report([BARE]), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     (tmp_path / "mine").unlink()
     write_reports(report([BARE]), tmp_path)
-    write_reports(report([BARE]), tmp_path, replace=True)
+    write_reports(report([BARE]), tmp_path)
     assert "report.json" in [path.name for path in tmp_path.iterdir()]
 
 
@@ -235,7 +232,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("benchmarks.report.write.to_html", fail)
     with pytest.raises(OSError, match="no page"):
-        write_reports(report([result("int8")]), folder, replace=True)
+        write_reports(report([result("int8")]), folder)
     assert (folder / "report.json").read_bytes() == before
 
 

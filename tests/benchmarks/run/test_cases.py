@@ -26,6 +26,7 @@ from benchmarks.run.cases import (
     skipped,
     variations,
 )
+from runtimes.engine.cache import MAX_THREADS
 from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.benchmarks.peers.kinds import peer
@@ -124,6 +125,12 @@ def test_a_context_that_is_too_short_is_refused() -> None:
 @pytest.mark.parametrize(("text", "counts"), [(None, (1, 4)), ("2", (2,)), ("4, 1,4", (1, 4))])
 def test_thread_counts(text: str | None, counts: tuple[int, ...]) -> None:
     assert chosen_threads(text, cores=4) == counts
+
+
+def test_no_more_threads_are_measured_than_a_session_takes() -> None:
+    assert chosen_threads(None, cores=384) == (1, MAX_THREADS)
+    with pytest.raises(SlmxError, match="give 1 to 256"):
+        chosen_threads("257", cores=384)
 
 
 @pytest.mark.parametrize("text", ["", "two", "1,,2", "0", "-1,2", "5", "1.5"])
