@@ -98,7 +98,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return "its process closed its output and did not end"
         code = self._process.returncode
-        killed_by = signal.Signals(-code).name if code < 0 else ""
+        killed_by = _signal_name(-code) if code < 0 else ""
         if self._timed_out:
             return f"its process gave no answer in {PATIENCE:.0f} s and was ended"
         if killed_by == "SIGKILL":
@@ -125,6 +125,14 @@ class Worker:
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
+
+
+def _signal_name(number: int) -> str:
+    """Returns the name of a signal, or its number if it has no name, as most real-time signals."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 @dataclass(frozen=True)

@@ -113,15 +113,16 @@ class Study:
             label = f"{name} / batches of {SLOTS} without a server"
             self.figures.append(at_least(label, statistics.median(ratios), 0.9, "{:.2f}x"))
             first = sorted(second for load in taken for second in load.first)
-            if name.endswith("streams"):
+            if name.endswith("streams") and first:
                 middle, late = statistics.median(first), first[int(0.99 * len(first))]
                 value = f"{1000 * middle:,.0f} ms, {1000 * late:,.0f} ms"
                 self.figures.append(Figure(f"{name}: first token, half and 99 % of {len(first):,}", value, ""))
         (best,) = [rate for name, rate in rates.items() if name == "slmx, whole answers"]
         for name, rate in rates.items():
             if name not in ours and not name.endswith("streams"):
-                goal = 4.0 if "llama-cpp-python" in name else None
-                self.figures.append(at_least(f"slmx / {name}", best / rate, goal, "{:.1f}x"))
+                label, goal = f"slmx / {name}", 4.0 if "llama-cpp-python" in name else None
+                no_story = Figure(label, f"{name} wrote no story", "")
+                self.figures.append(at_least(label, best / rate, goal, "{:.1f}x") if rate else no_story)
 
     def one_stream(self, server: Server) -> None:
         """Compares a client that streams with the model alone."""

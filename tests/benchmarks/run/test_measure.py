@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,8 @@ for number, line in enumerate(sys.stdin):
             os.kill(os.getpid(), signal.SIGKILL)
         if behaviour == "crashes":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if behaviour == "ends by a signal without a name":
+            os.kill(os.getpid(), signal.SIGRTMIN + 5)
         if behaviour == "raises":
             print("talk", file=sys.stderr)
             sys.exit("out of luck")
@@ -142,6 +145,11 @@ def test_every_case_gives_a_sample_a_round_in_alternating_order(expected: Expect
         ("does not load", "no such model"),
         ("killed", "killed (SIGKILL), probably for memory: close other programs, or measure smaller presets"),
         ("crashes", "crashed (SIGSEGV): nothing on stderr"),
+        pytest.param(
+            "ends by a signal without a name",
+            f"crashed (signal {getattr(signal, 'SIGRTMIN', 0) + 5}): nothing on stderr",
+            marks=pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="real-time signals are of Linux"),
+        ),
         ("raises", "out of luck"),
         ("ends", "ended with exit code 0: nothing on stderr"),
         ("closes", "its process closed its output and did not end"),

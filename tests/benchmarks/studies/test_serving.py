@@ -5,12 +5,13 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.serving import disturbances
 from benchmarks.serving.client import Connection
-from benchmarks.serving.load import run_load
+from benchmarks.serving.load import Load, run_load
 from benchmarks.serving.servers import Server, running, slmx_command
 from benchmarks.studies import serving
 from benchmarks.studies.figures import Figure, at_least, at_most, table
@@ -99,6 +100,17 @@ def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert next(figure for figure in record["figures"] if figure["name"] == "answers")["reached"]
     assert set(record["results"]["clients"]) == {"slmx, whole answers", "slmx, streams"}
     assert capsys.readouterr().out.count("\n") == len(names) + 2
+
+
+def test_servers_that_refuse_every_request_are_figures_too() -> None:
+    generator = SimpleNamespace(tokenizer=SimpleNamespace(end_of_text=0))
+    study = serving.Study(generator, rounds=1, seconds=1.0)  # type: ignore[arg-type]
+    refused = Load(seconds=1.0, statuses={503: 9})
+    names = ("slmx, whole answers", "slmx, streams", "peer, whole answers")
+    study._clients_figures([100.0], {name: [refused] for name in names})
+    figures = {figure.name: figure for figure in study.figures}
+    assert (figures["answers"].value, figures["answers"].reached) == ("18 of 503", False)
+    assert figures["slmx / peer, whole answers"].value == "peer, whole answers wrote no story"
 
 
 def test_table_of_figures() -> None:
