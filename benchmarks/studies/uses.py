@@ -23,7 +23,7 @@ import typer
 from benchmarks.program import run
 from benchmarks.studies.quantization import FLOAT, write_models
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
-from runtimes.engine.cache import MAX_THREADS
+from runtimes.bundle.pin import MAX_THREADS
 from runtimes.engine.decode_time import decode_seconds
 from runtimes.engine.pool import Pool
 from runtimes.engine.session import ONE_THREAD_BYTES, Session, default_threads

@@ -26,7 +26,7 @@ from benchmarks.run.cases import (
     skipped,
     variations,
 )
-from runtimes.engine.cache import MAX_THREADS
+from runtimes.bundle.pin import MAX_THREADS
 from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, get_preset
 from tests.benchmarks.peers.kinds import peer
