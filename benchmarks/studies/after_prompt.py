@@ -21,6 +21,7 @@ import typer
 
 from benchmarks.evaluation.intervals import ratio
 from benchmarks.program import run
+from benchmarks.studies.figures import rise
 from benchmarks.studies.results import Out, write_results
 from export.formats.fused import export_onnx
 from export.formats.quantize import quantize_int8
@@ -77,10 +78,7 @@ def table(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
     lines = [f"| tokens of the prompt | tokens after it | {IN_ONE_RUN} | {TOKEN_BY_TOKEN} |", "|---:|---:|---:|---:|"]
     for prompt, row in results.items():
-        cells = [
-            f"{row[way]['value']:+.2%} +-{(row[way]['high'] - row[way]['low']) / 2:.2%}"
-            for way in (IN_ONE_RUN, TOKEN_BY_TOKEN)
-        ]
+        cells = [rise(row[way]) for way in (IN_ONE_RUN, TOKEN_BY_TOKEN)]
         lines.append(f"| {prompt} | {row['tokens']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ def at_least(name: str, value: float, goal: float | None, form: str) -> Figure:
     if goal is None:
         return Figure(name, form.format(value), "")
     return Figure(name, form.format(value), f">= {form.format(goal)}", value >= goal)
+
+
+def rise(estimate: Mapping[str, Any]) -> str:
+    """Returns a relative rise with half of its interval, such as `+0.14% +-0.02%`. That of one story has none."""
+    value = f"{estimate['value']:+.2%}"
+    return value if estimate["low"] is None else f"{value} +-{(estimate['high'] - estimate['low']) / 2:.2%}"
 
 
 def table(figures: Iterable[Figure]) -> str:

@@ -31,6 +31,7 @@ from benchmarks.evaluation.reading import Way, nats
 from benchmarks.evaluation.subject import Subject
 from benchmarks.evaluation.text import EncodedText, StoryText
 from benchmarks.program import run
+from benchmarks.studies.figures import rise
 from benchmarks.studies.results import Out, write_results
 from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
@@ -251,13 +252,15 @@ def table(rules: dict[str, Any]) -> str:
     lines = ["| rule | bytes | rise | against the export's rule |", "|---|---:|---:|---:|"]
     for rule, row in rules.items():
         if rule != FLOAT:
-            rise, against = row["rise"], row["against the export's"]
-            width = (rise["high"] - rise["low"]) / 2
-            interval = (
-                "" if rule == PRESENT else f"{against['value']:+.2%} ({against['low']:+.2%} to {against['high']:+.2%})"
-            )
-            lines.append(f"| {rule} | {row['bytes']:,} | {rise['value']:+.2%} +-{width:.2%} | {interval} |")
+            against = "" if rule == PRESENT else _with_ends(row["against the export's"])
+            lines.append(f"| {rule} | {row['bytes']:,} | {rise(row['rise'])} | {against} |")
     return "\n".join(lines)
+
+
+def _with_ends(estimate: dict[str, Any]) -> str:
+    """Returns a difference with the ends of its interval. That of one story has none."""
+    value = f"{estimate['value']:+.2%}"
+    return value if estimate["low"] is None else f"{value} ({estimate['low']:+.2%} to {estimate['high']:+.2%})"
 
 
 def main(
