@@ -66,10 +66,12 @@ if own := os.environ.get("STORIES"):
     text.write_bytes(Path(own).read_bytes())
 else:
     teacher = load("nano")
+    beginnings = ["Once upon a time", "One day", "Once there was", "Lily", "Tom"]
     count, stories = (160 if QUICK else 2400), []
     while len(stories) < count:
-        written = teacher.generate("", n=32, max_tokens=220, seed=len(stories), temperature=1.0)
-        stories += [story.full_text.strip() for story in written]
+        beginning = beginnings[len(stories) // 32 % len(beginnings)]
+        written = teacher.generate(beginning, n=32, max_tokens=220, seed=len(stories), temperature=1.0)
+        stories += [story.full_text for story in written]
     text.write_text("\n\n".join(" ".join(story.split()) for story in stories), encoding="utf-8")
 words = text.read_text(encoding="utf-8").split()
 print(f"{len(words):,} words, for example:\n\n{' '.join(words[:60])} ...")

@@ -23,13 +23,17 @@ class ModelWithLoss(nn.Module):
     Args:
         model: The model.
         teacher: A model whose distribution of each next token is the target in place of the text's token (Hinton et
-            al., 2015, arXiv:1503.02531), or None. It maps ids to logits as the model does.
+            al., 2015, arXiv:1503.02531), or None. It maps ids to logits as the model does. After the first token of a
+            window, the target is the text's token, unless the teacher is a GPT, which the model imitates everywhere:
+            many models predict the same there whatever the token is (Xiao et al., 2023, arXiv:2309.17453, "attention
+            sinks"), also if it begins a text.
     """
 
     def __init__(self, model: GPT, teacher: nn.Module | None) -> None:
         super().__init__()
         self.model = model
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
+        self.imitates = isinstance(teacher, GPT)
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean nats per token, a scalar, for inputs and targets int64 [batch, sequence]."""
@@ -37,8 +41,10 @@ class ModelWithLoss(nn.Module):
         if self.teacher is None:
             return F.cross_entropy(logits, targets.flatten())
         with torch.no_grad():
-            wanted = self.teacher(inputs).flatten(0, 1).float().softmax(-1)
-        return F.cross_entropy(logits, wanted)
+            wanted = self.teacher(inputs).float().softmax(-1)
+            if not self.imitates:
+                wanted[:, 0] = F.one_hot(targets[:, 0], wanted.shape[-1]).to(wanted.dtype)
+        return F.cross_entropy(logits, wanted.flatten(0, 1))
 
 
 class Learner:

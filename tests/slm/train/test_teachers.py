@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
@@ -48,13 +49,37 @@ def taught(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSet
     return replace(settings, teacher=tuple(teacher_of(tmp_path / name, tiny_data, c) for name, c in shapes.items()))
 
 
-def test_the_target_is_the_mean_of_the_log_probabilities() -> None:
+def test_the_target_is_the_mean_of_the_log_probabilities_and_the_text_after_the_first_token() -> None:
     model, *teachers = (bundles.random_model(LLAMA) for _ in range(3))
     inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
     learnt = ModelWithLoss(model, MeanLogits(teachers))(inputs, targets)
-    mean = torch.stack([teacher(inputs).log_softmax(-1) for teacher in teachers]).mean(0).softmax(-1)
-    torch.testing.assert_close(learnt, -(mean * model(inputs).log_softmax(-1)).sum(-1).mean())
+    wanted = torch.stack([teacher(inputs).log_softmax(-1) for teacher in teachers]).mean(0).softmax(-1)
+    wanted[:, 0] = F.one_hot(targets[:, 0], LLAMA.vocab_size)
+    torch.testing.assert_close(learnt, -(wanted * model(inputs).log_softmax(-1)).sum(-1).mean())
+    others[:, 0] = targets[:, 0]
     assert torch.equal(ModelWithLoss(model, MeanLogits(teachers))(inputs, others), learnt)
+
+
+def test_a_teacher_that_does_not_know_how_texts_begin_teaches_no_wrong_beginning() -> None:
+    """The teacher predicts token 7 after the first token of a window, whatever that token is."""
+    begin, model = 3, bundles.random_model(LLAMA)
+
+    class Sink(MeanLogits):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            logits = super().forward(ids)
+            logits[:, 0] = 0
+            logits[:, 0, 7] = 20
+            return logits
+
+    learner = ModelWithLoss(model, Sink([bundles.random_model(LLAMA)]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    inputs, targets = torch.randint(LLAMA.vocab_size, (2, 4, 20))
+    inputs[:, 0], targets[:, 0] = begin, 5
+    for _ in range(20):
+        optimizer.zero_grad()
+        learner(inputs, targets).backward()
+        optimizer.step()
+    assert int(model(torch.tensor([[begin]]))[0, 0].argmax()) == 5
 
 
 def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: TrainSettings, tiny_data: Path) -> None:
