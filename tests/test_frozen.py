@@ -10,7 +10,7 @@ import pytest
 
 import benchmarks.report.record
 import runtimes.bundle.manifest
-import slm.checkpoint
+import slm.checkpoint_config
 import slm.data.dataset
 from runtimes.bundle.store import Bundle
 from slm.console.errors import SlmxError
@@ -29,7 +29,7 @@ def test_every_frozen_file_is_read_and_every_format_is_frozen() -> None:
     assert runtimes.bundle.manifest.READABLE_VERSIONS == (2, 3)
     newest = {
         "bundle-{}/manifest.json": runtimes.bundle.manifest.FORMAT_VERSION,
-        "checkpoint-{}/config.json": slm.checkpoint.FORMAT_VERSION,
+        "checkpoint-{}/config.json": slm.checkpoint_config.FORMAT_VERSION,
         "dataset-{}/dataset.json": slm.data.dataset.FORMAT_VERSION,
         "report-{}.json": benchmarks.report.record.FORMAT_VERSION,
     }
