@@ -14,7 +14,7 @@ from slm.presets import PRESETS
 if TYPE_CHECKING:
     from benchmarks.report.compare import Comparison
     from benchmarks.report.record import Report
-    from benchmarks.run.bench import BenchSettings
+    from benchmarks.run.settings import BenchSettings
 
 INTERRUPTED = 130
 # A run that was stopped reports here, so that the report of a complete run stays.
@@ -110,7 +110,7 @@ def bench(
         from benchmarks.report.reader import read_report
         from benchmarks.report.record import FAILED
         from benchmarks.report.warnings import STOPPED
-        from benchmarks.run.bench import QUICK_ROUNDS, ROUNDS, BenchSettings
+        from benchmarks.run.settings import QUICK_ROUNDS, ROUNDS, BenchSettings
 
     if fail_over is not None and against is None:
         raise UsageError("--fail-over needs --against, the report.json of an earlier run")

@@ -80,7 +80,7 @@ def export(
         check_versions()
     from export.settings import ExportSettings, bundle_up_to_date
     from runtimes.bundle.variants import VARIANTS
-    from slm.folder_kind import tell_hidden_checkpoints
+    from slm.hidden_names import tell_hidden_checkpoints
     from slm.storage.locks import clear_leftover
 
     if executorch:

@@ -75,7 +75,8 @@ def prepare(
 
         from slm.data.prepare import PrepareSettings
         from slm.data.prepare import prepare as run
-        from slm.folder_kind import check_outside, tell_hidden_checkpoints
+        from slm.folder_kind import check_outside
+        from slm.hidden_names import tell_hidden_checkpoints
 
     settings = PrepareSettings(
         sources=tuple(sources),
@@ -218,7 +219,7 @@ def train(
     with needs("train"):
         from rich.console import Console
 
-        from slm.folder_kind import tell_hidden_checkpoints
+        from slm.hidden_names import tell_hidden_checkpoints
         from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
         from slm.train.hardware import is_first_process
@@ -317,7 +318,7 @@ def average(
     with needs("train"):
         from rich.console import Console
 
-        from slm.folder_kind import tell_hidden_checkpoints
+        from slm.hidden_names import tell_hidden_checkpoints
         from slm.train.average import write_average
 
     tell_hidden_checkpoints(*checkpoints)
@@ -349,7 +350,7 @@ def import_model(
     """
     require("train", "tokenizers")
     with needs("train"):
-        from slm.folder_kind import tell_hidden_checkpoints
+        from slm.hidden_names import tell_hidden_checkpoints
         from slm.importers.importer import ImportSettings
         from slm.importers.importer import import_model as run
 

@@ -9,7 +9,6 @@ from enum import Enum
 from pathlib import Path
 
 from slm.console.errors import SlmxError, did_you_mean
-from slm.console.notice import log_line
 from slm.console.plain_text import is_plain_text
 from slm.hub.name import HUB
 from slm.storage.json_reader import read_json
@@ -242,30 +241,6 @@ def hidden_checkpoint(path: Path) -> Path | None:
 def _shipped(path: Path) -> Path | None:
     shipped = PRETRAINED / path
     return shipped if str(path) == path.name and shipped.is_dir() else None
-
-
-def tell_hidden_checkpoints(*paths: Path | None) -> None:
-    """Writes a line to stderr for each path that is taken in place of a checkpoint that ships under its name.
-
-    Args:
-        paths: The checkpoints, or folders with a tokenizer, that a command takes. Nothing is written about a path that
-            is none, because its error names what it hides, and about None.
-    """
-    for path in paths:
-        if path is not None and (hidden := hidden_checkpoint(path)) and find_kind(path) in (*MODELS, Kind.DATA_SET):
-            log_line(taken_before(path, "checkpoint", hidden))
-
-
-def taken_before(path: Path, what: str, hidden: Path) -> str:
-    """Returns the line about a path that is taken before a name.
-
-    Args:
-        path: The path, which is also the name.
-        what: What has the name: "bundle" or "checkpoint".
-        hidden: Where that is.
-    """
-    used = "folder" if path.is_dir() else "file"
-    return f"{path}: this {used} is taken, not the {what} of the same name, which is {hidden}"
 
 
 def shipped_names() -> list[str]:

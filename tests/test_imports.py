@@ -30,6 +30,7 @@ LIGHT_SLM = {
     "slm.console.errors",
     "slm.folder_kind",
     "slm.storage.hashing",
+    "slm.hidden_names",
     "slm.hub.client",
     "slm.hub.errors",
     "slm.hub.name",

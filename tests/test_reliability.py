@@ -99,7 +99,13 @@ def _check(promise: str, in_short_form: bool = True) -> Check:
     return Check(promise, lambda quick, log: Outcome(0, "files"), in_short_form=in_short_form)
 
 
-CHECKS = {"a:x": _check("A"), "a:y": _check("A"), "a:slow": _check("A", in_short_form=False), "b": _check("B")}
+CHECKS = {
+    "a:x": _check("A"),
+    "a:y": _check("A"),
+    "a:slow": _check("A", in_short_form=False),
+    "b": _check("B"),
+    "long:z": _check("Z", in_short_form=False),
+}
 
 
 def test_a_name_stands_for_its_parts_and_no_name_for_all() -> None:
@@ -107,9 +113,10 @@ def test_a_name_stands_for_its_parts_and_no_name_for_all() -> None:
     assert chosen_checks([], CHECKS, quick=True) == ["a:x", "a:y", "b"]
     assert chosen_checks(["b", "a"], CHECKS, quick=True) == ["b", "a:x", "a:y"]
     assert chosen_checks(["a:slow"], CHECKS, quick=True) == ["a:slow"]
+    assert chosen_checks(["long"], CHECKS, quick=False) == ["long:z"]
     with pytest.raises(ValueError, match=r"no check 'a:z': choose from a:x, a:y, a:slow$"):
         chosen_checks(["a:z"], CHECKS, quick=True)
-    with pytest.raises(ValueError, match=r"choose from a, b$"):
+    with pytest.raises(ValueError, match=r"choose from a, b, long$"):
         chosen_checks(["c"], CHECKS, quick=True)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmarks.evaluation import SUITES
+from slm.console.counted import duration
 from slm.console.errors import UsageError, needs, require
-from slm.console.notice import print_notice
+from slm.console.notice import Log, print_notice
 from slm.console.usage import panel, some_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.judge.suite import Cost
     from benchmarks.evaluation.reading import Advance
+
+LINE_SECONDS = 30.0  # between two lines of progress in a log
 
 
 _stories, _output, _judge = panel("Stories"), panel("Output"), panel("Judges and people")
@@ -179,7 +183,7 @@ def _agree(cost: Cost, yes: bool) -> None:
 
 
 class _Bars:
-    """Progress on stderr: a bar on a terminal, a line for each part in a log."""
+    """Progress on stderr: a bar on a terminal; in a log, a line for each part and one each half minute."""
 
     def __init__(self) -> None:
         with needs("evaluate"):
@@ -204,5 +208,23 @@ class _Bars:
         """Shows a part of the work; returns what counts its steps."""
         if not self._console.is_terminal:
             print_notice(self._console, name)
+            return _in_lines(name, steps, self.say)
         task = self._bars.add_task(name, total=steps)
         return lambda count: self._bars.advance(task, count)
+
+
+def _in_lines(name: str, steps: int, say: Log) -> Advance:
+    """Returns what counts the steps of a part, and says each half minute how far it is and how long the rest takes."""
+    done, began = 0, monotonic()
+    last = began
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        now = monotonic()
+        if now - last >= LINE_SECONDS and done < steps:
+            last = now
+            left = (now - began) * (steps - done) / done
+            say(f"{name}: {done / steps:.0%}, about {duration(left)} left")
+
+    return advance

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 
@@ -22,6 +21,7 @@ from benchmarks.run.peer_quality import readers
 from benchmarks.run.progress import Meter
 from benchmarks.run.resume_log import ResumeLog
 from benchmarks.run.runners import Job
+from benchmarks.run.settings import BenchSettings
 from benchmarks.run.targets import FLOAT_BYTES, Target, target_names, target_of_bundle, target_of_preset
 from export.settings import require_text_file
 from runtimes.bundle.store import Bundle
@@ -40,8 +40,6 @@ PRESETS = ("nano", "micro", "small", "medium")
 RESUME_LOG = "resume_log.jsonl"
 WORK_FOLDER = "work"
 QUICK_PRESETS = ("nano",)
-# A quick run has more rounds, because the rounds of nano are short and have much noise.
-ROUNDS, QUICK_ROUNDS = 5, 15
 # Runners that store weights and compute in float32. They write the same ids as the float model.
 FLOAT_RUNNERS = (*TORCH_RUNNERS, "fp32", "portable", "torchscript", "pt2")
 # Memory that a process needs, in addition to some copies of the weights.
@@ -55,39 +53,6 @@ STORY = (
     "sad because he had lost his ball. Lily looked at the ball and thought for a moment. She gave it back to him, and "
     "the boy smiled. They became good friends and played together every day."
 )
-
-
-@dataclass(frozen=True)
-class BenchSettings:
-    """What to measure.
-
-    Attributes:
-        out: The folder for the report and for the files that later runs reuse.
-        bundles: Bundles to measure, in addition to the presets.
-        presets: Presets to measure. None stands for nano to medium, or for none if there are bundles.
-        variants: Variants and PyTorch runners to measure. None stands for all.
-        threads: Numbers of threads, separated by commas. None stands for one and all cores.
-        peers: Peers to measure. None stands for all.
-        quick: Whether the defaults have few cases.
-        text: Stories to measure quality on. None stands for the figures in the manifests.
-        rounds: The number of rounds of every case.
-        new_tokens: The number of tokens to decode in a round.
-        command: The command line, for the report.
-        trust: Whether to read TorchScript and .pt2 files of `bundles`. Reading them can run code.
-    """
-
-    out: Path
-    bundles: tuple[Path, ...] = ()
-    presets: tuple[str, ...] | None = None
-    variants: tuple[str, ...] | None = None
-    threads: str | None = None
-    peers: tuple[str, ...] | None = None
-    quick: bool = False
-    text: Path | None = None
-    rounds: int = ROUNDS
-    new_tokens: int = cases.NEW_TOKENS
-    command: str = "slmx bench"
-    trust: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Measures what int8 loses after a prompt that it reads in one run: python -m benchmarks.studies.after_prompt.
+"""Measures what int8 loses after a prompt that it reads in one pass: python -m benchmarks.studies.after_prompt.
 
     python -m benchmarks.studies.after_prompt --text FILE --checkpoint slm/pretrained/micro
 
-Dynamic int8 has one scale for the activations of a run, so it rounds a prompt that is read in one run differently from
+Dynamic int8 has one scale for the activations of a pass, so it rounds a prompt that is read in one pass otherwise than
 the same prompt token by token. Only the tokens after the prompt are counted. They are read one by one, as in writing.
 "Rise" is the relative rise in bits per byte over fp32, with a 95 % interval that is clustered by story.
 """
@@ -34,7 +34,7 @@ from slm.data.corpus import encode_stories
 from slm.data.sources import read_stories
 from slm.folder_kind import PRETRAINED
 
-FLOAT, IN_ONE_RUN, TOKEN_BY_TOKEN = "fp32", "prompt in one run", "prompt token by token"
+FLOAT, IN_ONE_PASS, TOKEN_BY_TOKEN = "fp32", "prompt in one pass", "prompt token by token"
 RECIPE = "u8-tensor"
 PROMPTS = (16, 64, 128)
 FEWEST, MOST = 40, 120  # tokens of a story after the prompt that are counted
@@ -42,17 +42,17 @@ FEWEST, MOST = 40, 120  # tokens of a story after the prompt that are counted
 Ids = npt.NDArray[np.int64]
 
 
-def nats_after(session: Session, story: Ids, prompt: int, in_one_run: bool) -> float:
+def nats_after(session: Session, story: Ids, prompt: int, in_one_pass: bool) -> float:
     """Returns the negative log-likelihood in nats of the tokens of a story after its prompt.
 
     Args:
         session: The model. Its cache is overwritten.
         story: Ids int64 [n], n at most the context, with the begin token first.
         prompt: The number of ids in the prompt.
-        in_one_run: Whether the prompt is read in one run, or token by token.
+        in_one_pass: Whether the prompt is read in one pass, or token by token.
     """
     session.reset()
-    read = [session.prefill(story[:prompt])] if in_one_run else [session.step(int(i)) for i in story[:prompt]]
+    read = [session.prefill(story[:prompt])] if in_one_pass else [session.step(int(i)) for i in story[:prompt]]
     logits = [read[-1].copy(), *(session.step(int(i)).copy() for i in story[prompt:-1])]
     return negative_log_likelihood(log_softmax(np.stack(logits)), story[prompt:])
 
@@ -68,17 +68,17 @@ def measure(sessions: dict[str, Session], stories: Sequence[Ids], prompt: int) -
     sizes = np.array([len(story) - prompt for story in chosen], np.float64)
     base = np.array([nats_after(sessions[FLOAT], story, prompt, True) for story in chosen])
     found: dict[str, Any] = {"stories": len(chosen), "tokens": int(sizes.sum())}
-    for way in (IN_ONE_RUN, TOKEN_BY_TOKEN):
-        nats = np.array([nats_after(sessions["int8"], story, prompt, way == IN_ONE_RUN) for story in chosen])
+    for way in (IN_ONE_PASS, TOKEN_BY_TOKEN):
+        nats = np.array([nats_after(sessions["int8"], story, prompt, way == IN_ONE_PASS) for story in chosen])
         found[way] = ratio(nats - base, sizes).scaled(float(sizes.sum() / base.sum())).to_json()
     return found
 
 
 def table(results: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
-    lines = [f"| tokens of the prompt | tokens after it | {IN_ONE_RUN} | {TOKEN_BY_TOKEN} |", "|---:|---:|---:|---:|"]
+    lines = [f"| tokens of the prompt | tokens after it | {IN_ONE_PASS} | {TOKEN_BY_TOKEN} |", "|---:|---:|---:|---:|"]
     for prompt, row in results.items():
-        cells = [rise(row[way]) for way in (IN_ONE_RUN, TOKEN_BY_TOKEN)]
+        cells = [rise(row[way]) for way in (IN_ONE_PASS, TOKEN_BY_TOKEN)]
         lines.append(f"| {prompt} | {row['tokens']:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

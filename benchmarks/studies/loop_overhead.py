@@ -26,8 +26,9 @@ from benchmarks.report.metrics import DECODE, FIRST_TOKEN, Metric
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import Report, Result
 from benchmarks.run import cases
-from benchmarks.run.bench import Bench, BenchSettings
+from benchmarks.run.bench import Bench
 from benchmarks.run.progress import Meter
+from benchmarks.run.settings import BenchSettings
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
 from benchmarks.studies.memory import peak_of, resident_bytes, with_peak

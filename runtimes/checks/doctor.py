@@ -159,8 +159,9 @@ def measure_ways(bundle: Bundle) -> dict[Way, Samples]:
 def choose(measured: Mapping[Way, Samples], usual: Way) -> tuple[Way, list[Way]]:
     """Chooses the way to keep of those that lose at most `MOST_LOSS`.
 
-    Ways whose spreads overlap that of the fastest, or that are slower by less than `NOISE`, are equally quick. Of these
-    it takes the default, or else the fewest threads, or else the fastest.
+    Ways whose spreads overlap that of the fastest, or that are slower by less than `NOISE`, are equally quick. A spread
+    that is wider than that of the fastest counts as that, because noise alone makes no way as quick. Of these it takes
+    the default, or else the fewest threads, or else the fastest.
 
     Args:
         measured: The seconds per token of each way, the fastest first.
@@ -173,9 +174,7 @@ def choose(measured: Mapping[Way, Samples], usual: Way) -> tuple[Way, list[Way]]
     fastest = measured[allowed[0]]
     slowest = fastest.median * max(1 + NOISE, 1 + fastest.spread)
     equal = [
-        way
-        for way in allowed
-        if measured[way].median <= slowest or measured[way].median * (1 - measured[way].spread) <= slowest
+        way for way in allowed if measured[way].median * (1 - min(measured[way].spread, fastest.spread)) <= slowest
     ]
     kept = min(equal, key=lambda way: (way != usual, way.threads))
     return kept, [way for way in equal if way != kept]

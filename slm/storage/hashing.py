@@ -45,7 +45,7 @@ def _new_sha256(size: int) -> _Hash:
 
 @cache
 def _own_sha256() -> Callable[[], _Hash] | None:
-    """Returns Python's own SHA-256, whose module name changed in 3.12; None if this Python has none."""
+    """Returns Python's own SHA-256, or None if this Python has none. Its module was renamed in Python 3.12."""
     for name in ("_sha2", "_sha256"):
         with suppress(ImportError):
             own: Callable[[], _Hash] = import_module(name).sha256

@@ -39,7 +39,8 @@ def chosen_checks(wanted: Sequence[str], checks: Mapping[str, Check], quick: boo
         ValueError: There is no such check.
     """
     chosen: list[str] = []
-    for name in wanted or kinds(checks):
+    all_of_them = kinds(each for each in checks if checks[each].in_short_form or not quick)
+    for name in wanted or all_of_them:
         found = [each for each in checks if kind_of(each) == name and (checks[each].in_short_form or not quick)]
         if name in checks:
             found = [name]

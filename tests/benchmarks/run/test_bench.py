@@ -11,24 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.peers import PeerKind
-from benchmarks.quality.text_quality import ReadWindows
 from benchmarks.report.reader import read_report, report_from_json
-from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case, Report, Result
+from benchmarks.report.record import FAILED, MEASURED, SKIPPED, Case
 from benchmarks.run import bench, measure
 from benchmarks.run.bench import Bench, in_parts, story_ids
 from benchmarks.run.progress import Meter
 from benchmarks.run.runners import Job, open_runner
-from benchmarks.run.targets import Target, target_of_bundle, target_of_preset
+from benchmarks.run.targets import target_of_bundle, target_of_preset
 from runtimes.bundle.manifest import MadeFrom
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
 from slm.console.errors import SlmxError
-from slm.console.notice import Log
 from slm.presets import PRESETS, GPTConfig, Preset
 from tests import bundles
-from tests.benchmarks.run.brief import ONE_RUNNER, brief
+from tests.benchmarks.run.brief import ONE_RUNNER, brief, by_case, interrupt_after
 from tests.bundles import Slmx
 
 pytestmark = pytest.mark.slow
@@ -48,10 +45,6 @@ def open_runner(job):
 runners.open_runner = open_runner
 worker.main()
 """
-
-
-def by_case(report: Report) -> dict[tuple[str, int, int], Result]:
-    return {(result.case.runner, result.case.depth, result.case.batch): result for result in report.results}
 
 
 def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
@@ -115,20 +108,6 @@ def test_workers_that_die_or_err_fail_alone(
     assert found["int8", 0, 1].status == found["portable", 0, 1].status == FAILED
     assert len(found["fp32", 0, 1].decode_seconds) == 5
     assert len(found) == 3
-
-
-def interrupt_after(turns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Raises KeyboardInterrupt after this many turns of workers."""
-    step, count = Bench._step, 0
-
-    def counted(self: Bench, *given: object) -> None:
-        nonlocal count
-        count += 1
-        if count == turns:
-            raise KeyboardInterrupt
-        step(self, *given)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Bench, "_step", counted)
 
 
 def test_a_stopped_run_keeps_what_it_has_and_goes_on(
@@ -220,60 +199,6 @@ def test_a_bundle_and_a_preset_that_are_named_twice_are_measured_once(
         run = Bench(twice, meter)
         run.run()
     assert [result.case.runner for result in run.report().results] == ["torch eager"]
-
-
-def test_a_text_gives_quality(bundle: Path, corpus_file: Path, tmp_path: Path, meter: Meter) -> None:
-    settings = replace(brief(tmp_path / "out", bundle, "torch eager", "fp32", "int8"), quick=True, text=corpus_file)
-    run = Bench(settings, meter)
-    run.run()
-    report = run.report()
-    (model,), found = report.models.values(), by_case(report)
-    assert report.text is not None
-    assert report.text.startswith("the beginning of stories.txt: 16,384 tokens")
-    assert model.bits_per_byte is not None
-    assert model.perplexity is not None
-    assert model.bleu is not None
-    assert 0 < model.bits_per_byte < 4
-    assert 1 < model.perplexity < 400
-    assert 0 < model.bleu < 100
-    assert found["torch eager", 0, 1].bits_per_byte == model.bits_per_byte
-    assert found["fp32", 0, 1].bpb_increase == pytest.approx(0, abs=1e-5)
-    assert found["int8", 0, 1].bpb_increase != 0
-
-
-def test_a_peer_whose_quality_is_unknown_is_named_also_in_a_run_that_went_on(
-    bundle: Path, corpus_file: Path, tmp_path: Path, meter: Meter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unknown = "the quality of llama.cpp Q8_0 is unknown: reading the text failed"
-
-    def failing(target: Target, peers: list[PeerKind], log: Log) -> dict[str, ReadWindows]:
-        log(unknown)
-        return {}
-
-    settings = replace(brief(tmp_path / "out", bundle, "fp32"), text=corpus_file, quick=True)
-    monkeypatch.setattr(bench, "readers", failing)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_after(1, patch)
-        with pytest.raises(KeyboardInterrupt):
-            Bench(settings, meter).run()
-    monkeypatch.setattr(bench, "quality_on", lambda *_: pytest.fail("the text is read again"))
-    run = Bench(settings, meter)
-    run.run()
-    assert run.report().warnings == [unknown]
-
-
-def test_bundles_whose_quality_is_of_different_texts_say_so(
-    bundle: Path, tmp_path: Path, meter: Meter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = bundles.copy_of(bundle, tmp_path / "other")
-    settings = replace(brief(tmp_path / "out", bundle, "fp32"), bundles=(bundle, other), quick=True)
-    run = Bench(settings, meter)
-    run.run()
-    assert str(run.report().text).startswith("as the bundle's manifest says: ")
-    monkeypatch.setattr(bench, "text_of_manifest", lambda found: f"stories of {found.path.name}")
-    run = Bench(replace(settings, out=tmp_path / "again"), meter)
-    run.run()
-    assert run.report().text == f"{bundle}: stories of {bundle.name}; {other}: stories of other"
 
 
 def test_bad_input_is_one_line(

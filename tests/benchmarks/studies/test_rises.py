@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.evaluation.intervals import Estimate
 from benchmarks.studies import after_prompt, int4_rules
-from benchmarks.studies.after_prompt import IN_ONE_RUN, TOKEN_BY_TOKEN
+from benchmarks.studies.after_prompt import IN_ONE_PASS, TOKEN_BY_TOKEN
 from benchmarks.studies.int4_rules import FLOAT, PRESENT
 
 NAN = float("nan")
@@ -15,7 +15,7 @@ MANY, ONE = Estimate(0.0014, 0.0012, 0.0016, 0.0001, 9).to_json(), Estimate(0.00
 
 @pytest.mark.parametrize(("found", "cell"), [(MANY, "+0.14% +-0.02%"), (ONE, "+0.14%")])
 def test_a_rise_after_a_prompt(found: dict[str, float | int | None], cell: str) -> None:
-    rows = {"16": {"tokens": 1200, IN_ONE_RUN: found, TOKEN_BY_TOKEN: found}}
+    rows = {"16": {"tokens": 1200, IN_ONE_PASS: found, TOKEN_BY_TOKEN: found}}
     assert after_prompt.table(rows).splitlines()[-1] == f"| 16 | 1,200 | {cell} | {cell} |"
 
 

@@ -182,6 +182,7 @@ def test_a_bundle_for_pytorch_alone_is_one_line(slmx: Slmx, tmp_path: Path) -> N
         ({TWO: seconds(1.0), INT8: seconds(1.5)}, TWO, []),
         ({TWO: seconds(1.0), INT8: seconds(1.04)}, INT8, [TWO]),
         ({TWO: seconds(1.0, 0.2), INT8: seconds(1.3, 0.2)}, INT8, [TWO]),
+        ({INT8: seconds(1.0, 0.1), TWO: seconds(1.6), Q8: seconds(2.0, 0.6)}, INT8, []),
         ({TWO: seconds(1.0), Q8: seconds(1.02), INT8: seconds(1.5)}, Q8, [TWO]),
         ({INT4: seconds(1.0), TWO: seconds(2.0), INT8: seconds(2.5)}, TWO, []),
         ({INT4: seconds(1.0)}, INT4, []),
