@@ -16,7 +16,7 @@ def test_a_long_part_has_a_line_each_half_minute_and_none_at_its_end(monkeypatch
         now[0] = (step + 1) * LINE_SECONDS / 10
         advance(1)
     assert [line.split(",")[0] for line in lines] == [f"loss of nano: {share}%" for share in range(10, 100, 10)]
-    assert lines[0] == "loss of nano: 10%, about 5 min left"
+    assert lines[0] == "loss of nano: 10%, about 4 min left"
     assert lines[-1] == "loss of nano: 90%, about 30 s left"
 
 
