@@ -59,7 +59,8 @@ def variant_lines(manifest: Manifest, figures: Mapping[str, Figures] | None = No
 
 def text_line(judged_on: JudgedOn) -> str:
     """Returns the line below the rows: the text that the variants were compared on."""
-    return f"measured on {counted(judged_on.tokens, 'token')}: {judged_on.text}"
+    tokens = counted(judged_on.tokens, "token")
+    return f"bits: bits per byte of {tokens} ({judged_on.text}); another text gives other figures"
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:

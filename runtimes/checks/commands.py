@@ -35,8 +35,8 @@ def doctor(
     """
     from runtimes.bundle.pin import Pin, find_pin, pins_path
     from runtimes.bundle.store import Bundle
-    from runtimes.bundle.variants import MOST_LOSS
-    from runtimes.checks.doctor import Way, choose, fatal_problems, limits, look, measure_ways, slowdowns
+    from runtimes.bundle.variants import MOST_LOSS, VARIANTS
+    from runtimes.checks.doctor import Way, choose, fatal_problems, limits, look, loss_of, measure_ways, slowdowns
     from runtimes.checks.pins import check_pins, remove_pin, write_pin
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
@@ -83,20 +83,16 @@ def doctor(
     others = watch.others()
     for way, samples in measured.items():
         speed = f"{1 / samples.median:>8,.0f} tokens/s, spread {samples.spread:.0%}"
-        tell(way.variant, f"{counted(way.threads, 'thread'):<10} {speed}")
+        tell(way.variant, f"{counted(way.threads, 'thread'):<10} {speed}{loss_of(opened, way.variant)}")
     default_file = opened.manifest.files[opened.manifest.variants[default].file]
     usual = Way(default, default_threads(default_file.bytes))
     kept, equal = choose(measured, usual)
-    limit = f"of those that lose at most {MOST_LOSS:.0%}"
+    tell("quickest", kept)
     if equal:
-        rule = "it is the default" if kept == usual else "no other needs fewer threads"
-        others_as_quick = "; ".join(map(str, equal))
-        tell(
-            "quickest",
-            f"{kept}, {limit}; equally quick within the noise: {others_as_quick}; the first is kept, because {rule}",
-        )
-    else:
-        tell("quickest", f"{kept}, {limit}")
+        rule = "the default" if kept == usual else "no other needs fewer threads"
+        tell("as quick", f"{'; '.join(map(str, equal))} (within the noise; {kept} is taken: {rule})")
+    if too_inexact := [name for name in opened.variants if not VARIANTS[name].may_be_default and name != kept.variant]:
+        tell("left out", f"{', '.join(too_inexact)}, which may lose more than {MOST_LOSS:.0%}; --variant takes it")
     why = "" if kept == usual else f", chosen for the target {opened.manifest.target} and the size"
     tell("default", f"{usual}{why}")
     if others is not None:

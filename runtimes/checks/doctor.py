@@ -156,6 +156,23 @@ def measure_ways(bundle: Bundle) -> dict[Way, Samples]:
     return dict(sorted(measured.items(), key=lambda item: item[1].median))
 
 
+def loss_of(bundle: Bundle, variant: str) -> str:
+    """Describes what a variant loses as it writes: its rise in bits per byte over the float model.
+
+    Args:
+        bundle: The bundle, whose manifest has the figures of the export.
+        variant: The variant.
+
+    Returns:
+        The end of a line, empty if the export measured no loss, as for the float model.
+    """
+    quality = bundle.manifest.variants[variant].figures.quality
+    if quality is None:
+        return ""
+    read = " in whole windows" if quality.decode is None and not VARIANTS[variant].is_float else ""
+    return f", bits per byte {quality.ways[-1].bpb_increase:+.2%}{read}"
+
+
 def choose(measured: Mapping[Way, Samples], usual: Way) -> tuple[Way, list[Way]]:
     """Chooses the way to keep of those that lose at most `MOST_LOSS`.
 

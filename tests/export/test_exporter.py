@@ -126,7 +126,8 @@ def test_the_command_prints_the_folder_and_a_row_for_each_variant(slmx: Slmx, ti
     ran = slmx("export", "--checkpoint", tiny_checkpoint, "--int8")
     assert ran.code == 0
     folder, heading, *rows, text = ran.stdout.splitlines()
-    assert re.fullmatch(r"measured on [\d,]+ tokens: 64 stories sampled from the float model, seed 0", text)
+    of = r"[\d,]+ tokens \(64 stories sampled from the float model, seed 0\)"
+    assert re.fullmatch(f"bits: bits per byte of {of}; another text gives other figures", text)
     assert folder == str(Path("bundles", tiny_checkpoint.name))
     assert heading.split()[:2] == ["variant", "bytes"]
     assert [row.split()[:2] for row in rows] == [
