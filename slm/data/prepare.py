@@ -47,6 +47,13 @@ from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tok
 
 HELD_OUT_SHARE = 20
 SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
+# Why stories are dropped, by their counts in `Cleaning`, for people.
+CAUSES = {
+    "empty": "empty",
+    "truncated": "that end in the middle of a sentence",
+    "duplicates": "repeated",
+    "in_validation": "that are in the validation data",
+}
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
 LARGE_SHARE = 0.2  # of the training stories: if more are dropped as truncated, the text is perhaps of another kind
 TOKENIZER_BYTES = 256 * 2**20
@@ -365,18 +372,18 @@ class _Pipeline:
     ) -> None:
         for split, counts in cleaning.items():
             if counts["read"]:
-                dropped = ", ".join(
-                    f"{counts[cause]:,} {cause.replace('_', ' ')}"
-                    for cause in ("empty", "truncated", "duplicates", "in_validation")
-                )
                 between = " and ".join(sorted({SHOWN[s.separator] for s in sources[split] if s.separator}))
-                print_notice(
-                    self.console,
+                parts = [
                     f"{split} sources: {count_stories(counts['read'])}{between and f' between {between}'}, "
-                    f"{counts['kept']:,} kept; "
-                    f"dropped: {dropped}; mojibake repaired in {counts['repaired']:,}, "
-                    f"too long and cut: {counts['cut']:,}",
-                )
+                    f"{counts['kept']:,} kept"
+                ]
+                if dropped := ", ".join(f"{counts[cause]:,} {word}" for cause, word in CAUSES.items() if counts[cause]):
+                    parts.append(f"dropped: {dropped}")
+                if counts["repaired"]:
+                    parts.append(f"wrongly encoded characters repaired in {counts['repaired']:,}")
+                if counts["cut"]:
+                    parts.append(f"{counted(counts['cut'], 'cut')} in stories that are too long")
+                print_notice(self.console, "; ".join(parts))
         if dropped := self._dropped(Cleaning(**cleaning["train"])):
             print_notice(self.console, dropped)
         for split, entry in splits.items():

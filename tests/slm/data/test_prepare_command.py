@@ -39,10 +39,7 @@ def test_the_command_prints_the_folder_and_tells_what_it_did(corpus_file: Path, 
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "set\n"
     assert ", in 1 shard\n" in ran.stderr
-    assert (
-        "300 stories between <|endoftext|>, 300 kept; dropped: 0 empty, 0 truncated, 0 duplicates, 0 in validation"
-        in ran.stderr
-    )
+    assert "300 stories between <|endoftext|>, 300 kept\n" in ran.stderr
     assert ran.stderr.splitlines()[-1] == "now: slmx train --text set --out runs/set"
     assert Dataset.open(tmp_path / "set").record["licence"] == "CC0"
 
