@@ -1,10 +1,10 @@
-"""The comparison of two reports: which figures changed, and which changes exceed the noise."""
+"""The comparison of two reports: which speeds, sizes and qualities changed, and which changes exceed the noise."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.report.fields import printable, three_figures
@@ -14,6 +14,9 @@ from benchmarks.report.record import FAILED, MEASURED, Case, Report, Result
 from runtimes.system.timing import Samples
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
+
+# The bits per byte of the same weights differ by less than this share between processors and versions.
+QUALITY_NOISE = 0.001
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,41 @@ class Change:
 
 
 @dataclass(frozen=True)
+class QualityChange:
+    """The bits per byte of a runner on the same text in both reports."""
+
+    preset: str
+    runner: str
+    old: float
+    new: float
+
+    @property
+    def rise(self) -> float:
+        """The rise of the bits per byte, a share of the old ones; below 0 if the quality got better."""
+        return self.new / self.old - 1
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the rise or fall is larger than that between processors."""
+        return abs(self.rise) > QUALITY_NOISE
+
+    def regressed(self, limit: float) -> bool:
+        """Returns whether the quality got worse by more than the noise and by more than `limit`, a share of the old."""
+        return self.rise > max(limit, QUALITY_NOISE)
+
+    def line(self) -> str:
+        """Returns the change as one readable line."""
+        word = "worse quality" if self.rise > 0 else "better quality"
+        return f"{word}: {self.preset} {self.runner}: {self.old:.4f} -> {self.new:.4f} bits per byte ({self.rise:+.1%})"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The comparison of two reports.
 
     Attributes:
         changes: Every figure of the cases that both reports measured.
+        qualities: The quality of each runner that both reports measured on the same text.
         broken: Cases that the old report measured and that failed in the new one, each with its note.
         only_old: Cases that only the old report measured.
         only_new: Cases that only the new report measured.
@@ -72,6 +105,7 @@ class Comparison:
     """
 
     changes: list[Change]
+    qualities: list[QualityChange]
     broken: list[tuple[Case, str]]
     only_old: list[Case]
     only_new: list[Case]
@@ -80,6 +114,7 @@ class Comparison:
     def regressions(self, limit: float) -> list[str]:
         """Returns a line for each case that fails now, and for each figure that got worse by more than `limit`."""
         worse = [change.line() for change in self.changes if change.regressed(limit)]
+        worse += [change.line() for change in self.qualities if change.regressed(limit)]
         fails = [f"fails now: {label(case)}: {note}" for case, note in self.broken]
         return [printable(line) for line in (*fails, *worse)]
 
@@ -91,7 +126,10 @@ class Comparison:
         lines.append(f"in both reports: {_counted(common)}: {_runners(common)}")
         for better in (True, False):
             lines += [change.line() for change in moved if change.better is better]
-        lines.append(f"{len(self.changes) - len(moved)} of {len(self.changes)} figures are within the noise")
+        lines += [change.line() for change in self.qualities if change.beyond_noise]
+        figures = len(self.changes) + len(self.qualities)
+        same = figures - len(moved) - sum(change.beyond_noise for change in self.qualities)
+        lines.append(f"{same} of {figures} figures are within the noise")
         for which, cases in (("old", self.only_old), ("new", self.only_new)):
             if cases:
                 lines.append(f"only in the {which} report: {_counted(cases)}, which cannot be compared")
@@ -136,6 +174,16 @@ def _changes(case: Case, old: Result, new: Result) -> list[Change]:
     return found
 
 
+def _qualities(before: Mapping[Case, Result], after: Mapping[Case, Result]) -> list[QualityChange]:
+    now = {(case.preset, case.runner): result.bits_per_byte for case, result in after.items()}
+    then = {(case.preset, case.runner): result.bits_per_byte for case, result in before.items()}
+    return [
+        QualityChange(*runner, bits, new)
+        for runner, bits in then.items()
+        if bits and (new := now.get(runner)) is not None
+    ]
+
+
 def compare_reports(old: Report, new: Report) -> Comparison:
     """Compares the cases that both reports measured; SlmxError if there is no such case."""
     before = {result.case: result for result in old.results if result.status == MEASURED}
@@ -153,8 +201,11 @@ def compare_reports(old: Report, new: Report) -> Comparison:
         for name in dict.fromkeys((*old.machine, *new.machine))
         if name != "commit" and old.machine.get(name) != new.machine.get(name)
     ]
+    if old.text and new.text and old.text != new.text:
+        warnings.append(f"quality was measured on {old.text} before, on {new.text} now, and is not compared")
     return Comparison(
         changes=[change for case in before if case in after for change in _changes(case, before[case], after[case])],
+        qualities=_qualities(before, after) if old.text == new.text else [],
         broken=broken,
         only_old=[case for case in before if case not in after and case not in failed],
         only_new=[case for case in after if case not in before],

@@ -76,18 +76,19 @@ def test_wide_samples_hide_a_difference_that_narrow_ones_show() -> None:
     assert Change(CASE, DECODE, steady(100), steady(70)).regressed(0.1)
 
 
-def test_common_cases_are_compared_by_four_criteria() -> None:
+def test_common_cases_are_compared_by_four_criteria_and_their_quality() -> None:
     old = report([result("int8"), result("fp32")])
     new = report([result("int8", speed=4000), result("llama.cpp Q8_0")])
     found = compare_reports(old, new)
     assert [change.metric.title for change in found.changes] == ["decode", "first token", "peak memory", "disk"]
     assert [change.ratio for change in found.changes] == pytest.approx([0.8, 1.25, 1, 1])
+    assert [change.rise for change in found.qualities] == [0]
     assert [case.runner for case in found.only_old] == ["fp32"]
     assert [case.runner for case in found.only_new] == ["llama.cpp Q8_0"]
     text = "\n".join(found.lines())
     assert "slower: nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new: decode 5,000 -> 4,000 tokens/s" in text
     assert "first token 0.400 -> 0.500 ms (1.25x, noise" in text
-    assert "2 of 4 figures are within the noise" in text
+    assert "3 of 5 figures are within the noise" in text
     assert found.lines()[0] == "in both reports: 1 case: nano int8"
     assert found.lines()[-2:] == [
         "only in the old report: 1 case, which cannot be compared",
@@ -108,6 +109,30 @@ def test_more_memory_is_a_regression_of_memory() -> None:
     (line,) = compare_reports(report([old]), report([new])).regressions(0.1)
     assert line.startswith("larger: nano int8")
     assert "peak memory 75.0 -> 150 MiB (2.00x" in line
+
+
+def test_a_worse_quality_is_a_regression_once_for_each_runner() -> None:
+    old = [result("int8"), result("int8", threads=2), result("fp32")]
+    worse = [replace(each, bits_per_byte=0.9, bpb_increase=0.12) for each in old[:2]]
+    found = compare_reports(report(old), report([*worse, old[2]]))
+    (line,) = found.regressions(0.1)
+    assert line == "worse quality: nano int8: 0.8014 -> 0.9000 bits per byte (+12.3%)"
+    assert found.regressions(0.13) == []
+    assert line in found.lines()
+    assert "better quality: nano int8: 0.9000 -> 0.8014 bits per byte (-11.0%)" in (
+        compare_reports(report([*worse, old[2]]), report(old)).lines()
+    )
+
+
+def test_quality_on_another_text_is_not_compared() -> None:
+    old, new = report([result("int8")]), report([replace(result("int8"), bits_per_byte=2.0)])
+    other = compare_reports(old, replace(new, text="fables.txt, 4,096 tokens"))
+    assert other.regressions(0) == []
+    assert other.lines()[0] == (
+        "warning: quality was measured on stories.txt, 4,096 tokens before, on fables.txt, 4,096 tokens now, "
+        "and is not compared"
+    )
+    assert compare_reports(replace(old, text=None), new).qualities == []
 
 
 def test_a_case_that_fails_now_is_a_regression_and_a_skipped_one_is_not() -> None:
