@@ -9,7 +9,6 @@ import re
 import signal
 import struct
 import termios
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import pytest
 from tests.bundles import snapshot
 from tests.hubs import LARGE, MICRO, MODEL, NAME, NANO, RUN, Client, files_of, with_large_file
 from tests.runtimes.hub.hub_server import READER, Hub
+from tests.waiting import wait_until
 
 NOWHERE = "http://127.0.0.1:9"
 LIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000,) * 2); {RUN}"
@@ -60,8 +60,7 @@ def test_a_pull_that_was_killed_leaves_no_bundle_and_the_next_one_goes_on(
     hub.faults.hang[LARGE] = 15_000_000
     pulling = client.start("pull", NAME)
     assert hub.faults.hangs.wait(30)
-    while not any(path.stat().st_size for path in client.cache.rglob("*.incomplete")):
-        time.sleep(0.01)
+    wait_until(lambda: any(path.stat().st_size for path in client.cache.rglob("*.incomplete")))
     pulling.send_signal(signal.SIGKILL)
     pulling.communicate()
     assert not client.pulled.exists()
@@ -168,8 +167,7 @@ def test_a_refusal_of_a_file_is_one_line_too(hub: Hub, client: Client, status: i
 def test_a_hub_that_is_down_for_a_moment_is_asked_again(hub: Hub, client: Client) -> None:
     hub.faults.status[f"/{NAME}/resolve/"] = 503
     pulling = client.start("pull", NAME)
-    while not hub.asked("HEAD"):
-        time.sleep(0.01)
+    wait_until(lambda: bool(hub.asked("HEAD")))
     hub.faults.status.clear()
     assert pulling.communicate()[0] == f"{client.pulled}\n"
 

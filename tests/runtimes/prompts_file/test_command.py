@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from slm.console.counted import count_stories
 from tests import bundles
 from tests.bundles import Slmx, snapshot
 from tests.conftest import run_slmx
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +40,7 @@ def start(bundle: Path, *options: str | Path, **streams: int) -> subprocess.Pope
 
 
 def wait_for(path: Path, size: int) -> None:
-    end = time.monotonic() + 60
-    while not path.exists() or path.stat().st_size < size:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    wait_until(lambda: path.exists() and path.stat().st_size >= size, 60)
 
 
 def run(bundle: Path, *options: str | Path) -> int:

@@ -27,7 +27,8 @@ from runtimes.serve.protocol.limits import Limits
 from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.serve.server import StoryServer
 from runtimes.serve.start import listen
-from tests.runtimes.serve.sockets import Running, wait_until
+from tests.runtimes.serve.sockets import Running
+from tests.waiting import wait_until
 
 LOCAL = Hosts(frozenset({"localhost"}))
 KEY = "a-key-of-the-tests"

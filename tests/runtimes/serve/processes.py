@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.runtimes.serve.sockets import PATIENCE, wait_until
+from tests.waiting import PATIENCE, wait_until
 
 KEYS = ("SLMX_API_KEY", "OTHER_KEY")
 

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from runtimes.serve.middleware.access import hosts_for
 from runtimes.serve.middleware.settings import ServeSettings
 from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.serve.server import StoryServer
+from tests.waiting import wait_until
 
 Json = dict[str, Any]
 # A story that goes on until it is stopped.
@@ -60,16 +61,9 @@ class Served:
         assert response.headers["content-type"].startswith("text/event-stream")
         return read_events(response.text)
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Waits until something is true; fails after 20 seconds."""
-        end = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < end
-            time.sleep(0.005)
-
     def wait_until_idle(self) -> None:
         """Waits until no story runs or waits, and checks that the model takes no more steps."""
-        self.wait_until(lambda: not (self.scheduler.figures().running or self.scheduler.figures().waiting))
+        wait_until(lambda: not (self.scheduler.figures().running or self.scheduler.figures().waiting))
         steps = self.scheduler.figures().steps
         time.sleep(0.05)
         assert self.scheduler.figures().steps == steps

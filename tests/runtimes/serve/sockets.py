@@ -6,8 +6,7 @@ import asyncio
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,16 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtimes.serve.protocol.connection import BoundedProtocol
 from runtimes.serve.protocol.http_figures import HttpFigures
 from runtimes.serve.protocol.limits import Limits
-
-PATIENCE = 20.0  # seconds after which a test gives up
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits until something is true; fails if it takes too long."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from tests.waiting import PATIENCE, wait_until
 
 
 @dataclass

@@ -25,7 +25,7 @@ from slm.console.errors import SlmxError
 from tests.bundles import Slmx
 from tests.runtimes.serve.apps import ENDLESS
 from tests.runtimes.serve.processes import slmx_serve
-from tests.runtimes.serve.sockets import wait_until
+from tests.waiting import wait_until
 
 KEY = "a-key-of-the-tests"
 DOCUMENTS = Path(__file__).resolve().parents[3] / "docs"

@@ -12,7 +12,8 @@ from runtimes.serve.protocol.limits import Limits
 from runtimes.serve.start import OTHER_DESCRIPTORS, raise_descriptor_limit
 from slm.console.errors import SlmxError
 from tests.runtimes.serve.apps import ENDLESS, Whole, code_of, serving_whole
-from tests.runtimes.serve.sockets import error_of, read_all, status_of, wait_until
+from tests.runtimes.serve.sockets import error_of, read_all, status_of
+from tests.waiting import wait_until
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
 BOUNDS = Bounds(prompt_tokens=12, prompts=2, n=3, logprobs=4, stop=1, max_tokens=30)

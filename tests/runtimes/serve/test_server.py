@@ -15,7 +15,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from tests.runtimes.serve.apps import ENDLESS, code_of, serving_whole
 from tests.runtimes.serve.processes import Process, slmx_serve
-from tests.runtimes.serve.sockets import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

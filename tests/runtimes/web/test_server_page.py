@@ -16,10 +16,10 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 from runtimes.bundle.chat_template import CLOSING
 from tests.chromium import IN_CHROMIUM
 from tests.runtimes.serve.apps import KEY, Whole, keyed
-from tests.runtimes.serve.sockets import wait_until
 from tests.runtimes.web.browser import WRITTEN, is_loaded, plain_host, set_values, works_offline, write
 from tests.runtimes.web.served_pages import FIELDS, NOTICE, SETTINGS, make_endless, opened, serving_page
 from tests.runtimes.web.test_page import AXE
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

@@ -12,10 +12,10 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 
 from tests.chromium import IN_CHROMIUM
 from tests.runtimes.serve.apps import ENDLESS, KEY, keyed
-from tests.runtimes.serve.sockets import wait_until
 from tests.runtimes.serve.test_limits import request
 from tests.runtimes.web.browser import WRITTEN, is_loaded, write
 from tests.runtimes.web.served_pages import FIELDS, NOTICE, SETTINGS, make_endless, opened, serving_page
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page

@@ -18,6 +18,7 @@ from runtimes.engine.scoring import TextScore
 from runtimes.serve.answers import answer, follower
 from tests import bundles
 from tests.runtimes.serve.servers import ENDLESS, Json, Served, read_events, serving
+from tests.waiting import wait_until
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 ASKED: list[tuple[str, dict[str, Any]]] = [
@@ -162,7 +163,7 @@ def test_a_client_that_leaves_the_queue_is_never_served(small_server: Served, mo
         with begun(small_server, prompt="Once") as waiting:
             assert waiting[0] == ": waiting"
             assert small_server.scheduler.figures().waiting == 1
-        small_server.wait_until(lambda: small_server.scheduler.figures().waiting == 0)
+        wait_until(lambda: small_server.scheduler.figures().waiting == 0)
         assert small_server.scheduler.figures().running == 1
     small_server.wait_until_idle()
 
@@ -215,7 +216,7 @@ def test_stories_are_cut_when_the_server_stops(small_server: Served, monkeypatch
 def test_a_score_is_cut_when_the_server_stops(small_server: Served) -> None:
     with begun(small_server, prompt="Once"), ThreadPoolExecutor(1) as pool:
         asked = pool.submit(small_server.ask, status=503, prompt="One day", echo=True, max_tokens=0, logprobs=0)
-        small_server.wait_until(lambda: small_server.scheduler.figures().waiting == 1)
+        wait_until(lambda: small_server.scheduler.figures().waiting == 1)
         small_server.scheduler.drain(0.05)
         assert asked.result()["error"]["code"] == "stopping"
 

@@ -16,7 +16,7 @@ from runtimes.serve.endpoints.metrics import histogram, render
 from runtimes.serve.protocol.http_figures import Histogram, HttpFigures, measure_lag
 from runtimes.serve.scheduler.figures import SchedulerFigures
 from tests.runtimes.serve.apps import KEY, Whole, keyed, serving_whole
-from tests.runtimes.serve.sockets import wait_until
+from tests.waiting import wait_until
 
 # The text format, https://prometheus.io/docs/instrumenting/exposition_formats
 LABELS = r'\{[a-z]+="(?:[^"\\\n]|\\["\\n])*"(?:,[a-z]+="(?:[^"\\\n]|\\["\\n])*")*\}'

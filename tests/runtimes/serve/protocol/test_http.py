@@ -24,8 +24,8 @@ from tests.runtimes.serve.sockets import (
     read_answer,
     running,
     status_of,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 def test_requests_share_a_connection(server: Running, app: Echo) -> None:

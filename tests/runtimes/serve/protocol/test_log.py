@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="needs the extra [serve]")
 from runtimes.serve.protocol.log import LOG, JsonLines, log_to_stderr, plain_path, tell
 from slm.console.errors import UsageError
 from tests.runtimes.serve.apps import ENDLESS, KEY, Whole, keyed, serving_whole
-from tests.runtimes.serve.sockets import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from tests.runtimes.serve.sockets import (
     read_answer,
     running,
     status_of,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("begin", [b"G", GET[:-2], POST + b"A: b\r\n"], ids=["a letter", "a header", "headers"])

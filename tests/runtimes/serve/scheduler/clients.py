@@ -13,10 +13,10 @@ from runtimes.engine.story import Story
 from runtimes.serve.scheduler.job import Job, Update
 from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.types import GenerationConfig, SamplingParams
+from tests.waiting import PATIENCE
 
 LONG = "One day, Tom went to the park with a big ball. Lily saw a little dog in the garden."
 ENDLESS = GenerationConfig(ignore_eos=True)
-PATIENCE = 30  # seconds until a test that waits has failed
 
 
 class Steps:

@@ -11,7 +11,8 @@ from runtimes import load
 from runtimes.engine.generator import Generator
 from runtimes.serve.scheduler.scheduler import Scheduler
 from tests import bundles
-from tests.runtimes.serve.scheduler.clients import PATIENCE, Steps
+from tests.runtimes.serve.scheduler.clients import Steps
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from runtimes.serve.scheduler.errors import QueueFullError, StoppingError
 from runtimes.serve.scheduler.scheduler import Scheduler
 from runtimes.types import GenerationConfig
 from slm.console.errors import SlmxError
-from tests.runtimes.serve.scheduler.clients import LONG, PATIENCE, Client, Steps, story
+from tests.runtimes.serve.scheduler.clients import LONG, Client, Steps, story
+from tests.waiting import PATIENCE
 
 
 def test_what_waits_is_dropped_at_once_and_never_read(
