@@ -26,7 +26,7 @@ class Cleaning:
     """What happened to the stories of some sources.
 
     Attributes:
-        read: Stories read, including the empty rows of tables.
+        read: Stories read, including the empty rows of tables, and each part of a story that is cut.
         repaired: Stories in which mojibake was repaired.
         empty: Stories dropped because they hold no letter and no digit, or their row of a table is empty.
         truncated: Stories dropped because they end in the middle of a sentence.
@@ -48,6 +48,11 @@ class Cleaning:
     cut: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+
+    @property
+    def stories(self) -> int:
+        """The number of stories before those that are too long were cut."""
+        return self.read - self.cut
 
 
 def is_whole(story: str) -> bool:

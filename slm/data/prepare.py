@@ -20,6 +20,7 @@ from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
 from slm.data.cleaning import RULES, Cleaner, Cleaning, repair, story_key
+from slm.data.cleaning_report import cleaning_line, too_few, truncated_line
 from slm.data.corpus import encode_stories
 from slm.data.dataset import (
     DATA_SET_LISTING,
@@ -42,20 +43,10 @@ from slm.storage.atomic import atomic_folder
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
 from slm.tokenizers.listed import ListedTokenizer, load_listed
-from slm.tokenizers.settings import END_OF_TEXT
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
 
 HELD_OUT_SHARE = 20
-SHOWN = {"endoftext": END_OF_TEXT, "blank": "blank lines"}  # what separates stories, for people
-# Why stories are dropped, by their counts in `Cleaning`, for people.
-CAUSES = {
-    "empty": "empty",
-    "truncated": "that end in the middle of a sentence",
-    "duplicates": "repeated",
-    "in_validation": "that are in the validation data",
-}
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
-LARGE_SHARE = 0.2  # of the training stories: if more are dropped as truncated, the text is perhaps of another kind
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
 
@@ -238,7 +229,7 @@ class _Pipeline:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with Progress(*columns, TimeRemainingColumn(), console=self.console) as progress:
             cleaning = self._spool(training, validation, progress)
-            self._need_stories(Cleaning(**cleaning["train"]))
+            self._need_stories(Cleaning(**cleaning["train"]), training)
             tokenizer, merges = self._tokenizer(progress)
             tokenizer.save(self.folder, merges)
             splits = {split: self._shards(split, tokenizer, progress) for split in SPLITS}
@@ -302,34 +293,12 @@ class _Pipeline:
         self.counts[split] += 1
         self.bytes[split] += len(story.encode())
 
-    def _need_stories(self, cleaning: Cleaning) -> None:
-        total = sum(self.counts.values())
-        dropped = self._dropped(cleaning)
-        if dropped and not (self.counts["train"] and (self.counts["valid"] or self.settings.valid)):
-            raise SlmxError(f"too few stories are left to train on: {dropped}")
+    def _need_stories(self, cleaning: Cleaning, training: list[Source]) -> None:
+        if self.counts["train"] and self.counts["valid"]:
+            return
         if not self.counts["valid"] and self.settings.valid:
             raise SlmxError("no story for validation: every story of --valid was dropped; give others")
-        if not self.counts["valid"]:
-            between = SHOWN.get(self.settings.separator, f"a blank line or {END_OF_TEXT}")
-            raise SlmxError(
-                f"no story for validation: {count_stories(total)} {'is' if total == 1 else 'are'} too few "
-                f"to hold one in {HELD_OUT_SHARE} out; "
-                f"put {between} between stories, or give some with --valid"
-            )
-        if not self.counts["train"]:
-            raise SlmxError(
-                "no story to train on: every one is held out for validation, or was dropped; give more text"
-            )
-
-    def _dropped(self, cleaning: Cleaning) -> str:
-        """Returns a line about truncated stories if they are more than `LARGE_SHARE` of the training stories."""
-        if cleaning.truncated <= LARGE_SHARE * cleaning.read:
-            return ""
-        return (
-            f"cleaning dropped {cleaning.truncated:,} of {count_stories(cleaning.read)} "
-            f"({cleaning.truncated / cleaning.read:.0%}), which do not end where a sentence ends; "
-            "slmx prepare --no-clean keeps them"
-        )
+        raise too_few(cleaning, training, self.settings.separator, bool(self.settings.valid), HELD_OUT_SHARE)
 
     def _clean_stories(self, split: str) -> Iterator[str]:
         with self.spools[split].open(encoding="utf-8", newline="\n") as file:
@@ -372,19 +341,8 @@ class _Pipeline:
     ) -> None:
         for split, counts in cleaning.items():
             if counts["read"]:
-                between = " and ".join(sorted({SHOWN[s.separator] for s in sources[split] if s.separator}))
-                parts = [
-                    f"{split} sources: {count_stories(counts['read'])}{between and f' between {between}'}, "
-                    f"{counts['kept']:,} kept"
-                ]
-                if dropped := ", ".join(f"{counts[cause]:,} {word}" for cause, word in CAUSES.items() if counts[cause]):
-                    parts.append(f"dropped: {dropped}")
-                if counts["repaired"]:
-                    parts.append(f"wrongly encoded characters repaired in {counts['repaired']:,}")
-                if counts["cut"]:
-                    parts.append(f"{counted(counts['cut'], 'cut')} in stories that are too long")
-                print_notice(self.console, "; ".join(parts))
-        if dropped := self._dropped(Cleaning(**cleaning["train"])):
+                print_notice(self.console, cleaning_line(split, Cleaning(**counts), sources[split]))
+        if dropped := truncated_line(Cleaning(**cleaning["train"])):
             print_notice(self.console, dropped)
         for split, entry in splits.items():
             print_notice(

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from slm.console.counted import counted
 from slm.console.errors import SlmxError, needs
 from slm.console.plain_text import as_plain_text
 from slm.data.files import CHUNK, compression_of, join_lines, read_text
@@ -88,7 +89,10 @@ def _parse(name: str, line: int, text: str) -> Any:  # noqa: ANN401 (any JSON va
 
 def _csv_cells(name: str, lines: Iterable[str], field: str, kind: str) -> Iterator[str]:
     csv.field_size_limit(LONGEST_CELL)
-    rows = csv.reader(lines, delimiter="\t" if kind == "tsv" else ",", strict=True)
+    lines = iter(lines)
+    first = next(lines, "")
+    delimiter = "\t" if kind == "tsv" else ";" if ";" in first and "," not in first else ","
+    rows = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
     try:
         header = next(rows, [])
         if header and field not in header:
@@ -96,7 +100,7 @@ def _csv_cells(name: str, lines: Iterable[str], field: str, kind: str) -> Iterat
         for row in rows:
             if row and len(row) != len(header):
                 raise SlmxError(
-                    f"{name}:{rows.line_num}: {len(row)} cells, but {len(header)} columns; "
+                    f"{name}:{rows.line_num}: {counted(len(row), 'cell')}, but {counted(len(header), 'column')}; "
                     "quote a text that holds the separator"
                 )
             if row:

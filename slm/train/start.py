@@ -112,6 +112,8 @@ class Start:
                 raise SlmxError(f"{text[0]}: holds its own validation split; give --valid to slmx prepare")
             dataset = Dataset.open(Path(text[0]))
         else:
+            if self.state is not None and self._has_data_elsewhere(settings, folder):
+                raise self._other_data(folder)
             begun_from = (self.checkpoint.folder,) if self.checkpoint is not None and self.origin() is not None else ()
             wanted = PrepareSettings(
                 sources=text,
@@ -130,14 +132,27 @@ class Start:
                 if self.state is not None:
                     how = "from another text or with other options"
                 raise SlmxError(f"{wanted.out}: made {how}; give the same, or choose another --out") from None
+        if self.state is not None and self.state.dataset_sha256 != dataset.sha256:
+            raise self._other_data(folder)
         if self.checkpoint is not None and self.checkpoint.tokenizer != dataset.tokenizer:
             raise SlmxError(
                 f"{dataset.folder}: its tokenizer is not that of {self.checkpoint.folder}; "
                 f"prepare the text with --tokenizer {shlex.quote(str(self.checkpoint.folder))}"
             )
-        if self.state is not None and self.state.dataset_sha256 != dataset.sha256:
-            raise SlmxError(f"{folder.path}: the run was made from other data; resume with the same")
         return dataset
+
+    def _has_data_elsewhere(self, settings: TrainSettings, folder: RunFolder) -> bool:
+        try:
+            return Path(folder.dataset_path()).resolve() != (settings.out / DATA_FOLDER).resolve()
+        except SlmxError:
+            return False
+
+    def _other_data(self, folder: RunFolder) -> SlmxError:
+        try:
+            own = f"; leave out --text, because the run knows its data set {folder.dataset_path()}"
+        except SlmxError:
+            own = "; give the data set that the run was started with"
+        return SlmxError(f"{folder.path}: the run was made from other data than --text{own}")
 
     def check_shape(self, settings: TrainSettings) -> GPTConfig:
         """Returns the shape of the model with the vocabulary of the preset or of the checkpoint.

@@ -188,11 +188,35 @@ def test_empty_rows_and_cuts_are_in_the_record_and_reported(
 ) -> None:
     longest = max(map(len, stories))
     monkeypatch.setattr("slm.data.stories.LONGEST_STORY", longest)
+    monkeypatch.setattr("slm.data.cleaning_report.LONGEST_STORY", longest)
     path = write(tmp_path / "a.csv", [*stories, "", " ", "One day. " + "So it went on. " * (longest // 10)])
     counts = prepare(replace(plan, sources=(str(path),)), console).record["cleaning"]["train"]
     assert (counts["read"], counts["empty"], counts["cut"]) == (304, 2, 1)
-    line = "train sources: 304 stories, 302 kept; dropped: 2 empty; 1 cut in stories that are too long"
-    assert f"{line}\n" in console.export_text()
+    line = (
+        f"train sources: 303 stories, 302 parts kept; cut where they are longer than {longest:,} characters: 1 times; "
+    )
+    assert f"{line}dropped: 2 without a letter or digit\n" in console.export_text()
+
+
+def test_one_long_text_is_told_that_nothing_separates_its_stories(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slm.data.stories.LONGEST_STORY", 400)
+    monkeypatch.setattr("slm.data.cleaning_report.LONGEST_STORY", 400)
+    path = tmp_path / "one line.txt"
+    path.write_text(" ".join(" ".join(story.split()) for story in stories), "utf-8")
+    prepare(replace(plan, sources=(str(path),)), console)
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith("train sources: ")]
+    assert line.startswith("train sources: 1 story, ")
+    assert line.endswith(
+        "; nothing separates stories there: put a blank line or <|endoftext|> between them if it holds more than one"
+    )
+
+
+def test_rows_of_a_table_need_no_blank_lines(plan: PrepareSettings, tmp_path: Path) -> None:
+    path = write(tmp_path / "few.jsonl", ["The cat sat."])
+    with pytest.raises(SlmxError, match=r"^1 story is too few .*; give more rows, or give some with --valid$"):
+        prepare(replace(plan, sources=(str(path),)), QUIET)
 
 
 @pytest.mark.parametrize(("between", "shown"), [("\n\n", "blank lines"), ("\n<|endoftext|>\n", "<|endoftext|>")])
@@ -201,7 +225,7 @@ def test_the_separator_that_was_found_is_reported(
 ) -> None:
     (tmp_path / "a.txt").write_text(between.join(stories), "utf-8")
     prepare(replace(plan, sources=(str(tmp_path / "a.txt"),)), console)
-    assert f"train sources: {len(stories)} stories between {shown}, {len(stories)} kept;" in console.export_text()
+    assert f"train sources: {len(stories)} stories between {shown}, {len(stories)} kept\n" in console.export_text()
 
 
 def test_a_tokenizer_never_learns_from_an_absurdly_long_word(
@@ -340,10 +364,13 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
     for content, message in (
         (
             trained[:40],
-            "no story for validation: 40 stories are too few to hold one in 20 out; put a blank line or <|end",
+            "40 stories are too few to train on and to hold one in 20 out for validation; put a blank line or <|end",
         ),
-        (trained[:1], "no story for validation: 1 story is too few to hold one in 20 out"),
-        (held[:3], "no story to train on"),
+        (trained[:1], "1 story is too few to train on and to hold one in 20 out for validation; put a blank line"),
+        (held[:3], "3 stories are too few to train on"),
+        (trained[:1] * 50, "too few stories are left to train on: of 50, these were dropped: 49 repeated$"),
+        (["!"] * 50, "too few stories are left to train on: of 50, these were dropped: 50 without a letter or digit$"),
+        ([f"{trained[0][:-1]},"], "1 story is too few to train on"),
         (
             [*trained, held[0]],
             "the valid split is .* too short for one context of 256: .*, or some with --valid; a new",

@@ -41,6 +41,12 @@ def test_words_that_look_like_nothing_are_text(suffix: str, tmp_path: Path) -> N
     assert list(read_stories([write(tmp_path / f"a.{suffix}", words)])) == words
 
 
+def test_a_csv_with_semicolons_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "excel é.csv"
+    path.write_text('id;text\n1;"One, two; three."\n2;Four, five.\n', "utf-8")
+    assert list(read_stories([path])) == ["One, two; three.", "Four, five."]
+
+
 @pytest.mark.parametrize("suffix", KINDS)
 def test_a_marker_in_a_row_ends_a_story(suffix: str, tmp_path: Path) -> None:
     rows = [f"One day.\n{END_OF_TEXT}", f"Two.{END_OF_TEXT}Three.", f"{END_OF_TEXT}Four."]
@@ -139,6 +145,7 @@ def test_long_cells_are_read(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": " "}\n', ": holds no story; expected text in 'text'"),
         ("a.csv", "", ": holds no story"),
         ("a.csv", "text\n", ": holds no story"),
+        ("a.csv", "text\none, two\n", ":2: 2 cells, but 1 column; quote a text that holds the separator"),
         ("a.csv", "id,text\n1,one, two\n", ":2: 3 cells, but 2 columns; quote a text that holds the separator"),
         ("a.csv", 'text\n"never closed\n', ":2: not CSV (unexpected end of data); check its quotes"),
         ("a.tsv", 'text\n"Hi" he said\n', ":2: not TSV ("),

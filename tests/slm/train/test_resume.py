@@ -201,7 +201,11 @@ def test_a_finished_run_refuses_what_could_only_change_more_steps(
     other.write_text(corpus_file.read_text("utf-8") + "One day.", "utf-8")
     idle = f"{settings.out}: the run is finished, so --NAME would change nothing; leave it out"
     for given, line in (
-        (("--text", settings.text[0]), f"{settings.out}: the run was made from other data; resume with the same"),
+        (
+            ("--text", settings.text[0]),
+            f"{settings.out}: the run was made from other data than --text; leave out --text, because the run knows "
+            f"its data set {settings.out / 'data'}",
+        ),
         (("--licence", "MIT"), idle.replace("NAME", "licence")),
         (("--precision", "bf16"), idle.replace("NAME", "precision")),
         (("--compile",), idle.replace("NAME", "compile")),
