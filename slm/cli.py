@@ -172,6 +172,12 @@ def main() -> None:
         raise
 
 
+def _with_force(words: list[str]) -> list[str]:
+    """Returns the words of a command with --force. After `--`, no word is an option."""
+    end = words.index("--") if "--" in words else len(words)
+    return [*words[:end], "--force", *words[end:]]
+
+
 def _fail(error: SlmxError) -> NoReturn:
     """Ends the command with the line of an error on stderr."""
     command = f"slmx {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in COMMANDS else "slmx"
@@ -180,7 +186,7 @@ def _fail(error: SlmxError) -> NoReturn:
         with getattr(import_module(module), function)(as_json=True):
             raise error
     is_usage = isinstance(error, UsageError)
-    again = f": {shlex.join(['slmx', *sys.argv[1:], '--force'])}" if isinstance(error, NeedsForceError) else ""
+    again = f": {shlex.join(['slmx', *_with_force(sys.argv[1:])])}" if isinstance(error, NeedsForceError) else ""
     _tell(f"{command}: {error}; see {command} --help" if is_usage else f"slmx: {error}{again}")
     raise SystemExit(error.exit_code) from None
 

@@ -99,8 +99,8 @@ class StoryOutput:
             write_turns(story, _asked(lines), self._write, log)
         finally:
             self._flush()
-            if self._save is not None and story.turns:
-                _write_text(self._save, story.text)
+            if story.turns:
+                self._save_text(story.text)
         self._end("")
         self._tell_unsaved(bool(story.turns), "the story has no turn")
 
@@ -145,8 +145,18 @@ class StoryOutput:
     def _save_stories(self, stories: list[Completion]) -> None:
         """Writes the stories that have begun to the file."""
         texts = [story.full_text for story in stories if _has_begun(story)]
-        if self._save is not None and texts:
-            _write_text(self._save, BETWEEN.join(texts))
+        if texts:
+            self._save_text(BETWEEN.join(texts))
+
+    def _save_text(self, text: str) -> None:
+        if self._save is None:
+            return
+        try:
+            _write_text(self._save, text)
+        except SlmxError:
+            if not self._as_json:
+                self._end("")  # the line of the error follows on a terminal
+            raise
 
     def _tell_unsaved(self, saved: bool, why: str) -> None:
         if self._save is not None and not saved:

@@ -111,3 +111,14 @@ def test_only_standard_output_is_called_so(command: str, line: str) -> None:
         ran = subprocess.run(started, stdout=output, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
     assert ran.stderr.splitlines()[0] == line
     assert ran.returncode in (1, 120)  # 120 if Python itself flushes it again at the end
+
+
+@pytest.mark.parametrize(
+    ("words", "with_force"),
+    [
+        (["pack", "nano"], ["pack", "nano", "--force"]),
+        (["unpack", "--", "-b.slmx"], ["unpack", "--force", "--", "-b.slmx"]),
+    ],
+)
+def test_the_command_that_replaces_is_one_that_works(words: list[str], with_force: list[str]) -> None:
+    assert cli._with_force(words) == with_force

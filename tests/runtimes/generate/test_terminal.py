@@ -70,6 +70,15 @@ def test_a_long_story_shows_its_rate_and_a_terminal_that_closes_ends_it(tmp_path
     assert b"Traceback" not in seen
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("args", [(), ("-n", "2")])
+def test_the_error_of_a_copy_begins_a_line_of_its_own(tmp_path: Path, args: tuple[str, ...]) -> None:
+    plain = {"NO_COLOR": "1", "TERM": "dumb"}
+    seen, code = on_terminal("--max-tokens", "5", "--save", "/dev/full", *args, cwd=tmp_path, env=plain)
+    assert code == 1
+    assert b"\r\nslmx: /dev/full: cannot write" in seen
+
+
 @pytest.mark.parametrize("args", [(), ("-n", "2")])
 def test_lines_break_between_words(tmp_path: Path, args: tuple[str, ...]) -> None:
     plain = {"NO_COLOR": "1", "TERM": "dumb"}
