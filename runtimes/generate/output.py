@@ -153,7 +153,7 @@ class StoryOutput:
             return
         try:
             _write_text(self._save, text)
-        except SlmxError:
+        except (OSError, SlmxError):
             if not self._as_json:
                 self._end("")  # the line of the error follows on a terminal
             raise
