@@ -41,6 +41,7 @@ LIGHT_SLM = {
     "slm.storage.read_errors",
     "slm.storage.listing",
     "slm.storage.system_errors",
+    "slm.storage.wide_text",
     "slm.memory",
     "slm.metrics",
     "slm.presets",

@@ -226,7 +226,7 @@ def _read_header(header: bytes, place: int) -> tuple[_Entry, bytes]:
     if flags & ~(UTF8_NAME | DEFLATE_LEVELS) or method not in (STORED, DEFLATED):
         raise ValueError(f"{name} is packed in a way that slmx does not read")
     if extra or comment or disk:
-        raise ValueError(f"{name} has extra fields or a comment")
+        raise ValueError(f"{name} has extra fields or a comment, which another zip program wrote, not slmx pack")
     mode, dos = stat.S_IFMT(attributes >> 16), attributes & 0xFFFF
     if mode not in (0, stat.S_IFDIR if is_folder else stat.S_IFREG) or dos & ~(DOS_FILE | DOS_FOLDER * is_folder):
         raise ValueError(f"{name} is a link or another thing that is no file")

@@ -20,6 +20,7 @@ from typing import IO
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import require_file
 from slm.storage.json_reader import parse_json
+from slm.storage.wide_text import wide_text
 
 STANDARD_INPUT = Path("-")
 LONGEST_LINE = 2**20  # bytes
@@ -92,7 +93,7 @@ class PromptsReader:
 
     Raises:
         OSError: The input cannot be read.
-        SlmxError: Standard input is closed, or the input has no line breaks and does not end.
+        SlmxError: Standard input is closed, the input is UTF-16, or it has no line breaks and does not end.
     """
 
     def __init__(self, path: Path, shard: Shard | None, folder: Path) -> None:
@@ -112,6 +113,8 @@ class PromptsReader:
             file.seek(before)
             self.start, self.stop = (0, total) if shard is None else shard.part_of(total)
         first = self._read_line()
+        if (wide := wide_text(first)) is not None:
+            raise SlmxError(f"{self.name}: {wide}")
         self.is_empty = not first
         self.is_json = path.suffix in JSON_SUFFIXES or (path.suffix not in TEXT_SUFFIXES and _looks_like_json(first))
         self.taken = self.start

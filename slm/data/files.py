@@ -18,6 +18,7 @@ from typing import IO, BinaryIO
 
 from slm.console.errors import SlmxError, needs
 from slm.storage.read_errors import unreadable
+from slm.storage.wide_text import wide_text
 
 CHUNK = 1 << 20
 ZSTD_CHUNK = 1 << 14  # a chunk of text grows at most a few hundred times when it is unpacked
@@ -38,13 +39,6 @@ FOREIGN = (
 )
 BINARY = "a binary file, not text; give UTF-8 text, .jsonl, .csv or .parquet"
 TAR_MAGIC, TAR_OFFSET = b"ustar", 257
-# UTF-32 must be first because its little-endian mark begins with the mark of UTF-16.
-WIDE_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
 
 
 def _blocks(file: BinaryIO | io.BufferedIOBase) -> Iterator[bytes]:
@@ -133,9 +127,8 @@ def read_head(path: Path, name: str) -> bytes:
         SlmxError: The file cannot be read, or its first bytes show that it is neither UTF-8 text nor a table.
     """
     head = next(read_bytes(path, name), b"")
-    for mark, encoding in WIDE_MARKS:
-        if head.startswith(mark):
-            raise SlmxError(f"{name}: {encoding} text; convert it with iconv -f {encoding} -t UTF-8 FILE > NEW")
+    if (wide := wide_text(head)) is not None:
+        raise SlmxError(f"{name}: {wide}")
     head = head.removeprefix(codecs.BOM_UTF8)
     start = head[:64].lstrip().lower()
     for magic, kind, advice in FOREIGN:

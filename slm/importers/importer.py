@@ -170,9 +170,11 @@ def _read(path: Path, settings: ImportSettings, given: ImportedTokenizer | None,
 
         _refuse_shape(settings, "a file of llama2.c")
         beside = path.with_name(LLAMA2C_TOKENIZER)
-        if given is None:
-            given = _tokenizer(beside) if beside.is_file() else _no_tokenizer(path)
-        return read_llama2c(path, given, settings.block_size)
+
+        def its_tokenizer() -> ImportedTokenizer:
+            return given or (_tokenizer(beside) if beside.is_file() else _no_tokenizer(path))
+
+        return read_llama2c(path, its_tokenizer, settings.block_size)
     if find_kind(path.absolute().parent) is Kind.HUGGING_FACE:
         raise SlmxError(f"{path}: one file of a Hugging Face folder; name the folder, {path.absolute().parent}")
     raise SlmxError(f"{path}: not a file of torch.save, GGUF or llama2.c; slmx imports these and Hugging Face folders")

@@ -7,6 +7,7 @@ and the same sizes in 256 bytes, and then float32 weights in another order. Vers
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,12 @@ ATTENTION = ("attention.wq", "attention.wk", "attention.wv", "attention.wo")
 FEED_FORWARD = ("feed_forward.w1", "feed_forward.w2", "feed_forward.w3")
 
 
-def read_llama2c(source: Path, tokenizer: ImportedTokenizer, block_size: int | None) -> ForeignModel:
+def read_llama2c(source: Path, tokenizer: Callable[[], ImportedTokenizer], block_size: int | None) -> ForeignModel:
     """Reads a .bin file of llama2.c.
 
     Args:
         source: The file.
-        tokenizer: The tokenizer, which the file does not hold.
+        tokenizer: Returns the tokenizer, which the file does not hold. It is called after the file was checked.
         block_size: A shorter context than the model's, or None.
 
     Raises:
@@ -77,7 +78,7 @@ def read_llama2c(source: Path, tokenizer: ImportedTokenizer, block_size: int | N
         config=with_context(config, block_size, source),
         names=LLAMA2C,
         tensors=tensors,
-        tokenizer=tokenizer,
+        tokenizer=tokenizer(),
         interleaved=True,
         record={"file": source.name},
         has_tokenizer=False,

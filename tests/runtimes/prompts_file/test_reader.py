@@ -47,6 +47,13 @@ def test_lines_have_their_numbers_and_no_breaks(tmp_path: Path) -> None:
     assert all_lines(path) == [Line(1, b"one"), Line(2, b""), Line(3, b" two "), Line(4, b"three")]
 
 
+def test_a_file_in_utf_16_is_refused_with_what_converts_it(tmp_path: Path) -> None:
+    path = tmp_path / "é p.txt"
+    path.write_text("One day\nOnce", "utf-16")
+    with pytest.raises(SlmxError, match=r"é p\.txt: UTF-16 text; convert it with iconv -f UTF-16 -t UTF-8 FILE > NEW$"):
+        PromptsReader(path, None, tmp_path)
+
+
 @given(st.lists(st.sampled_from([b"a", b"", b"x" * 10]), max_size=30), st.integers(1, 8), st.booleans())
 def test_the_parts_of_a_file_are_all_lines_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], count: int, ended: bool

@@ -193,6 +193,7 @@ def test_a_bin_file_that_is_cut_off_or_quantized(version: int, slmx: Slmx, token
     assert "it is cut off or of another kind" in refused(slmx, path, *flags)
     path.write_bytes(whole[:100])
     assert "100 bytes, too few for a model of llama2.c" in refused(slmx, path, *flags)
+    assert "100 bytes, too few for a model of llama2.c" in refused(slmx, path), "before it is asked for a tokenizer"
     path.write_bytes(struct.pack("<7i", -1, 2**31 - 1, 3, 4, 2, 300, 40).ljust(300, b"\0"))
     assert "n_embd must be a whole number from 1" in refused(slmx, path, *flags)
     path.write_bytes(struct.pack("<Ii", 0x616B3432, 2) + whole[8:])
