@@ -73,13 +73,13 @@ def too_few(cleaning: Cleaning, sources: Sequence[Source], separator: str, has_v
         return SlmxError(f"too few stories are left to train on: {dropped}")
     if stories > 1 and (causes := _causes(cleaning)):
         return SlmxError(f"too few stories are left to train on: of {stories:,}, these were dropped: {causes}")
-    too_few = f"{count_stories(stories)} {'is' if stories == 1 else 'are'} too few to train on"
+    problem = f"{count_stories(stories)} {'is' if stories == 1 else 'are'} too few to train on"
     advice = "give more rows"
     if any(source.separator for source in sources):
         advice = f"put {SHOWN.get(separator, ANY_SEPARATOR)} between stories"
     if has_valid:
-        return SlmxError(f"{too_few}; {advice}")
-    return SlmxError(f"{too_few} and to hold one in {share} out for validation; {advice}, or give some with --valid")
+        return SlmxError(f"{problem}; {advice}")
+    return SlmxError(f"{problem} and to hold one in {share} out for validation; {advice}, or give some with --valid")
 
 
 def _causes(cleaning: Cleaning) -> str:
