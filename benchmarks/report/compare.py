@@ -15,7 +15,7 @@ from runtimes.system.timing import Samples
 from slm.console.counted import counted
 from slm.console.errors import SlmxError, UsageError
 
-# The bits per byte of the same weights differ by less than this share between processors and versions.
+# Smaller changes are not reported, because other processors and versions of the packages round differently.
 QUALITY_NOISE = 0.001
 
 
@@ -64,7 +64,14 @@ class Change:
 
 @dataclass(frozen=True)
 class QualityChange:
-    """The bits per byte of a runner on the same text in both reports."""
+    """The bits per byte of a runner in both reports.
+
+    Attributes:
+        preset: The name of the model.
+        runner: The name of the runner.
+        old: Its bits per byte in the old report.
+        new: Its bits per byte in the new report.
+    """
 
     preset: str
     runner: str
@@ -78,7 +85,7 @@ class QualityChange:
 
     @property
     def beyond_noise(self) -> bool:
-        """Whether the rise or fall is larger than that between processors."""
+        """Whether the rise or fall is larger than `QUALITY_NOISE`."""
         return abs(self.rise) > QUALITY_NOISE
 
     def regressed(self, limit: float) -> bool:
@@ -97,7 +104,7 @@ class Comparison:
 
     Attributes:
         changes: Every figure of the cases that both reports measured.
-        qualities: The quality of each runner that both reports measured on the same text.
+        qualities: The quality of each runner that both reports measured, if they describe the text in the same words.
         broken: Cases that the old report measured and that failed in the new one, each with its note.
         only_old: Cases that only the old report measured.
         only_new: Cases that only the new report measured.

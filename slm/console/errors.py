@@ -60,6 +60,8 @@ def needs(extra: str) -> Iterator[None]:
 def require(extra: str, *modules: str) -> None:
     """Checks that modules are installed which a command imports only after long work. None of them is imported here.
 
+    matplotlib is told not to warn of a home folder that cannot be written, which no command needs.
+
     Args:
         extra: The extra of slmx that brings them.
         modules: Their names, without dots.
@@ -71,3 +73,7 @@ def require(extra: str, *modules: str) -> None:
         for name in modules:
             if find_spec(name) is None:
                 raise ModuleNotFoundError(name=name)
+    if "matplotlib" in modules:
+        import logging
+
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -20,6 +20,17 @@ def test_a_long_part_has_a_line_each_half_minute_and_none_at_its_end(monkeypatch
     assert lines[-1] == "loss of nano: 90%, about 30 s left"
 
 
+def test_a_log_has_these_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(commands, "LINE_SECONDS", 0.0)
+    with commands._Bars() as bars:
+        advance = bars.begin("loss of nano", 4)
+        advance(1)
+        advance(3)
+    part, quarter = capsys.readouterr().err.splitlines()
+    assert part == "loss of nano"
+    assert quarter.startswith("loss of nano: 25%, about ")
+
+
 def test_a_short_part_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = list[str]()
     advance = _in_lines("pairs", 3, lines.append)

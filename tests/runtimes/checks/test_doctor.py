@@ -169,6 +169,26 @@ def test_the_command_says_which_way_is_best_and_which_is_the_default(slmx: Slmx,
     assert told["pinned"].startswith("nothing for this bundle")
 
 
+def test_what_a_variant_loses_is_told_as_it_was_read(
+    slmx: Slmx, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundles.tiny_bundle_of_all(tiny_checkpoint)
+    figures = {name: entry.figures.quality for name, entry in Bundle.open(bundle).manifest.variants.items()}
+    ways = {way: seconds(1.0 + number) for number, way in enumerate([INT4, INT8, Way("mobile", 1), Way("fp16", 1)])}
+    monkeypatch.setattr("runtimes.checks.doctor.measure_ways", lambda bundle: ways)
+    lines = slmx("doctor", "--bundle", bundle).stdout.splitlines()
+    told = dict(line.split(maxsplit=1) for line in lines)
+    for name in ("int8", "int4"):
+        quality = figures[name]
+        assert quality is not None
+        assert quality.decode is not None
+        assert told[name].endswith(f", bits per byte {quality.decode.bpb_increase:+.2%}")
+    assert told["mobile"].endswith(" in whole windows")
+    assert told["fp16"].endswith("%")
+    assert told["quickest"] == "int8, 1 thread"
+    assert told["left"] == "out     int4, which may lose more than 1%; --variant takes it"
+
+
 def test_a_bundle_for_pytorch_alone_is_one_line(slmx: Slmx, tmp_path: Path) -> None:
     bundle = bundles.with_torchscript(bundles.shipped_bundle(), tmp_path / "b", alone=True)
     ran = slmx("doctor", "--bundle", bundle)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,3 +93,18 @@ def test_what_is_missing_is_said_before_the_work(
     monkeypatch.setitem(sys.modules, module, None)
     assert slmx.refuses(*arguments) == f"this command needs {module}: {install.pip_line(extra)}"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder in which nobody can write")
+def test_matplotlib_does_not_warn_of_a_home_folder_that_cannot_be_written() -> None:
+    """In a process of its own, because matplotlib looks for the folder once."""
+    pytest.importorskip("matplotlib", reason="needs the extra [train]")
+    plot = "from matplotlib.figure import Figure; Figure()"
+    told = "from slm.console.errors import require; require('train', 'matplotlib'); "
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    for code, is_silent in ((plot, False), (told + plot, True)):
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(
+            command, env={**keep, "HOME": "/proc/none"}, capture_output=True, text=True, check=True, timeout=60
+        )
+        assert (ran.stderr == "") == is_silent, ran.stderr

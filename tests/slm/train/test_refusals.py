@@ -61,6 +61,7 @@ def test_a_run_is_neither_overwritten_nor_mixed(settings: TrainSettings, tmp_pat
         "has its own shape; leave out --arch, --block-size": replace(settings, n_layer=2),
         "made from other data": replace(settings, text=(str(other),)),
         "made from other data than --text; leave out --text, because": replace(settings, text=(str(alien),)),
+        "leave out --text, because the run knows its data set": replace(settings, text=(str(corpus_file),)),
     }
     before = files_of(settings.out)
     for message, settings_ in changed.items():
