@@ -26,6 +26,7 @@ from slm.presets import (
     OPTIMIZERS,
     PRECISIONS,
     PRESETS,
+    QAT_VARIANTS,
     TRACKERS,
     GPTConfig,
 )
@@ -152,7 +153,7 @@ def train(
     ] = None,
     qat: Annotated[
         str | None,
-        typer.Option(**one_of("variant", BLOCK_VARIANTS, "With --init: train for this variant of slmx export.")),
+        typer.Option(**one_of("variant", QAT_VARIANTS, "With --init: train for this variant of slmx export.")),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     dry_run: Annotated[
@@ -375,7 +376,7 @@ def import_model(
 
 def _export_command(checkpoint: Path, config: GPTConfig, trained_for: str | None = None) -> str:
     """Returns the command that exports a checkpoint or a run of this shape, in the variant that it was trained for."""
-    flags = "--int8" if trained_for is None else f"--no-fp32 --{trained_for}"
+    flags = f"--no-fp32 --{trained_for}" if trained_for in BLOCK_VARIANTS else "--int8"
     if config.head_dim % config.fused_head_multiple:
         flags = "--no-fp32 --portable"
     bundle = Path("bundles", checkpoint.absolute().name)

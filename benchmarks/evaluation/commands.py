@@ -145,13 +145,14 @@ def evaluate(
         from benchmarks.evaluation.write import write_reports
 
         check_outside(out)
-        make_folder(out)
     for named in (model, against):
         if named is not None and (notice := bundle_notice(Path(named))):
             typer.echo(notice, err=True)
     if (line := left_out(settings)) is not None:
         typer.echo(line, err=True)
     with nullcontext() if out is None else lock_folder(out):
+        if out is not None:
+            make_folder(out)
         with _Bars() as bars:
             found = run(settings, out, bars.begin)
         command = shlex.join(map(printable, ["slmx", *sys.argv[1:]]))

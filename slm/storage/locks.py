@@ -118,7 +118,7 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
 
     with one_line(target):
         place = Place.of(target)
-    missing = [folder for folder in place.work.parents if not folder.exists()]
+    missing = [folder for folder in (place.target, *place.work.parents) if not folder.exists()]
     try:
         lock = FileLock(place.work / LOCK_FILE, is_singleton=True)
         outer = not lock.is_locked

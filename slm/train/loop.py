@@ -24,7 +24,7 @@ from slm.console.notice import print_notice
 from slm.console.signals import stop_flag
 from slm.metrics import shown_bits
 from slm.model import GPT
-from slm.presets import TRACKERS
+from slm.presets import BLOCK_VARIANTS, TRACKERS
 from slm.storage.read_errors import reason_of, unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
@@ -192,7 +192,7 @@ class Trainer:
     def _write_best(self) -> None:
         with self.folder.new_best() as folder:
             # The export would round some weights of a float16 form to another number than the evaluation did.
-            self._write(folder, torch.float32 if self.plan.qat else torch.float16)
+            self._write(folder, torch.float32 if self.plan.qat in BLOCK_VARIANTS else torch.float16)
 
     def _write(self, folder: Path, dtype: torch.dtype) -> None:
         dataset = self.dataset

@@ -12,11 +12,11 @@ from slm.console.errors import SlmxError, UsageError, unknown
 from slm.data.corpus import TokenStream
 from slm.presets import (
     ARCHITECTURES,
-    BLOCK_VARIANTS,
     DEFAULT_OPTIMIZER,
     LARGEST_SIZE,
     OPTIMIZERS,
     PRECISIONS,
+    QAT_VARIANTS,
     GPTConfig,
     Preset,
     as_architecture,
@@ -55,7 +55,7 @@ class TrainSettings:
         text: A prepared data set, or sources of text to prepare.
         init: A checkpoint to fine-tune.
         teacher: Checkpoints or runs. Their mean prediction is the target in place of the text's token.
-        qat: A variant in blocks of weights to train for, in `slm.presets.BLOCK_VARIANTS`.
+        qat: A variant to train for, in `slm.presets.QAT_VARIANTS`.
         resume: Whether to continue the run in `out`.
 
     Raises:
@@ -104,8 +104,8 @@ class TrainSettings:
             raise UsageError(unknown("precision", self.precision, PRECISIONS))
         if self.arch is not None and self.arch not in ARCHITECTURES:
             raise UsageError(unknown("architecture", self.arch, ARCHITECTURES))
-        if self.qat is not None and self.qat not in BLOCK_VARIANTS:
-            raise UsageError(unknown("variant", self.qat, BLOCK_VARIANTS))
+        if self.qat is not None and self.qat not in QAT_VARIANTS:
+            raise UsageError(unknown("variant", self.qat, QAT_VARIANTS))
         if self.qat is not None and self.init is None and not self.resume:
             raise UsageError(f"--qat {self.qat} trains a finished model for this variant: add --init CHECKPOINT")
         if self.qat is not None and self.teacher:
@@ -202,7 +202,7 @@ class Plan:
         readers: dict[str, Callable[[str], Any]] = {"int": values.integer, "float": values.number, "str": values.text}
         read = {field.name: readers[str(field.type)](field.name) for field in fields(cls) if field.name != "qat"}
         qat = values.optional("qat", values.text)
-        if qat is not None and qat not in BLOCK_VARIANTS:
+        if qat is not None and qat not in QAT_VARIANTS:
             raise ValueError("plan.qat is no variant")
         return cls(**read, qat=qat)
 

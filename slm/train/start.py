@@ -17,7 +17,7 @@ from slm.console.errors import NeedsForceError, SlmxError
 from slm.data.dataset import Dataset, check_context, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
-from slm.presets import DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
+from slm.presets import BLOCK_VARIANTS, DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
 from slm.storage.json_reader import Fields
 from slm.train.plan import Plan, TrainSettings, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder
@@ -169,7 +169,7 @@ class Start:
                 f"{self.checkpoint.folder}: has its own shape; "
                 "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
             )
-        if settings.qat is not None:
+        if settings.qat in BLOCK_VARIANTS:
             check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config)
         return config
 

@@ -136,3 +136,19 @@ def test_a_folder_inside_one_of_the_same_name_has_a_lock_of_its_own(
             replace_it(inner)
             clear_leftovers(target)
     assert below(target) == ["a", "list.json", "out é", "out é/b", "out é/list.json"]
+
+
+def test_a_new_folder_in_which_nothing_was_written_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "new" / "out é"
+    with lock_folder(target):
+        target.mkdir(parents=True)
+    assert below(tmp_path) == []
+
+    def full(*_: object) -> None:
+        target.mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("slm.storage.locks._write_owner", full)
+    with pytest.raises(SlmxError, match="nothing was changed there"), lock_folder(target):
+        pytest.fail("locked")
+    assert below(tmp_path) == []
