@@ -82,13 +82,15 @@ def panel(name: str) -> partial[Any]:
 def refuse_odd_values(command: typer.core.TyperCommand) -> None:
     """Lets every path and every name of a command be refused if it is empty, as an unset variable of the shell is.
 
-    An empty path would be the current folder. An output that is `-` or has control characters is refused too.
+    An empty path would be the current folder. An output that is `-` or has control characters is refused too. A file
+    without permission is not wrong usage: the function that reads it says so.
     """
     for parameter in command.params:
         read = _READERS.get(parameter.type.name)
         if read is not None and parameter.name not in MAY_BE_EMPTY:
             parameter.type = copy(parameter.type)  # all texts have the same type
             setattr(parameter.type, "convert", partial(read, parameter.type.convert))  # noqa: B010
+            setattr(parameter.type, "readable", False)  # noqa: B010  # what click would check
 
 
 def _read_path(convert: Any, value: Any, parameter: Any, context: Any) -> Any:  # noqa: ANN401  # types of click

@@ -32,8 +32,9 @@ def unreadable(where: Path | str, error: BaseException, what: str = "", advice: 
         where: The file, or the name that the user gave it.
         error: Why it cannot be read.
         what: What was looked for in it, such as "the merges"; by default, the file itself.
-        advice: What to do next; by default, what its number stands for in `ADVICE`.
+        advice: What to do next, unless a permission is missing; by default, what its number stands for in `ADVICE`.
     """
     number = error.errno if isinstance(error, OSError) else None
-    next_step = advice or ADVICE.get(number or 0, "check the file")
+    known = ADVICE.get(number or 0, "check the file")
+    next_step = known if number in (errno.EACCES, errno.EPERM) else advice or known
     return SlmxError(f"{where}: cannot read{f' {what}' if what else ''} ({reason_of(error)}); {next_step}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import typer
@@ -272,3 +274,20 @@ def test_help_names_what_the_registries_hold(slmx: Slmx) -> None:
     assert {name.rpartition(" ")[0] or name for name in PEERS} == set(RUNTIMES)
     assert set(RECIPE_NAMES) < set(RECIPES)
     assert DEFAULT_RECIPE in RECIPE_NAMES
+
+
+def test_whether_a_file_may_be_read_is_not_a_matter_of_usage(
+    slmx: Slmx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "p é.txt", Path.open
+
+    def without_permission(self: Path, mode: str = "r") -> IO[Any]:
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(self, mode)
+
+    path.write_text("Once")
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(Path, "open", without_permission)
+    line = slmx.refuses("generate", "--prompt-file", path, code=1)
+    assert line == f"{path}: Permission denied; check its permissions"

@@ -29,6 +29,11 @@ def test_the_caller_says_what_was_read_and_what_to_do() -> None:
     assert str(error) == "a/b: cannot read the merges (more than 5 bytes); copy the folder again"
 
 
+def test_without_permission_no_other_advice_helps() -> None:
+    error = unreadable("key", OSError(errno.EACCES, "Permission denied"), "the key", "slmx keygen makes one")
+    assert str(error) == "key: cannot read the key (Permission denied); check its permissions"
+
+
 def test_the_reason_is_one_short_plain_line() -> None:
     assert reason_of(gzip.BadGzipFile("Not a gzipped file")) == "Not a gzipped file", "an OSError without a number"
     assert reason_of(RuntimeError("in two\n\tlines\x1b[1m")) == "in two lines?[1m"
