@@ -22,7 +22,7 @@ test: .venv/dev
 
 # The tests without the slow ones, which train, export, measure or start many processes.
 test-fast: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not heavy"
 
 # Format, lint, types and the generated parts of pages.
 lint: .venv/dev
@@ -35,7 +35,7 @@ lint: .venv/dev
 # SLOW=1 runs the slow tests too. A test of a full disk fails here, because coverage itself cannot write there.
 coverage: .venv/dev
 	$(BIN)/coverage erase
-	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m "$(if $(SLOW),not heavy and not browser and not pi and not suites,not slow)"
+	-$(BIN)/coverage run -m pytest -n 2 --dist loadfile -m "$(if $(SLOW),not heavy and not browser and not pi and not suites,not slow and not heavy)"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report --sort=cover

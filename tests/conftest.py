@@ -62,7 +62,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leaves out modules that are slow as a whole when slow tests are not wanted: their imports take seconds."""
-    if config.getoption("markexpr") != "not slow" or collection_path.suffix != ".py":
+    if config.getoption("markexpr") != "not slow and not heavy" or collection_path.suffix != ".py":
         return None
     return True if WHOLLY_SLOW.search(collection_path.read_text("utf-8")) else None
 

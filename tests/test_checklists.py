@@ -166,6 +166,7 @@ def left_out(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "__pycache__" or Path(folder) / name in large]
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_a_variant_a_peer_and_a_preset_are_added_by_the_checklists(corpus_file: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"

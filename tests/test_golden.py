@@ -137,6 +137,7 @@ def test_the_packaged_bundle_is_of_the_shipped_checkpoint_and_small(packaged: Bu
     assert sum(path.stat().st_size for path in files) <= PACKAGE_BYTES
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_packaged_bundle_can_be_made_again(packaged: Bundle, tmp_path: Path) -> None:
     _, again = export_bundle(ExportSettings("nano", tmp_path / "b", variants=("int8",)), lambda line: None)

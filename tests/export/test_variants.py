@@ -108,6 +108,7 @@ def test_our_loop_says_who_runs_the_others(slmx: Slmx, bundle: Bundle, variant: 
     assert line == f"{bundle.path}: {variant} is for PyTorch; onnxruntime runs {', '.join(bundle.variants)}"
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("variant", TORCH_VARIANTS)
 def test_pytorch_runs_them_with_no_slmx_installed(
     bundle: Bundle, checkpoint: Checkpoint, prompt: list[int], variant: str, tmp_path: Path

@@ -90,6 +90,7 @@ def test_a_command_that_does_not_end_is_stopped() -> None:
         answer([sys.executable, "-c", "import time; time.sleep(60)"], {}, 0.2)
 
 
+@pytest.mark.heavy
 @pytest.mark.slow
 def test_the_wheel_is_that_of_the_tree_and_leaves_nothing_in_it(tmp_path: Path) -> None:
     before = subprocess.run(["git", "status", "--porcelain", "--ignored"], capture_output=True, check=True).stdout

@@ -47,6 +47,7 @@ worker.main()
 """
 
 
+@pytest.mark.heavy
 def test_every_runner_of_a_bundle_is_measured_and_its_answers_are_right(
     bundle: Path, tmp_path: Path, meter: Meter
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_preset_is_exported_once_with_random_weights(
     assert min(result.agreement for result in report.results if result.agreement is not None) == 1
 
 
+@pytest.mark.heavy
 def test_a_bundle_and_a_preset_that_are_named_twice_are_measured_once(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meter: Meter
 ) -> None:
@@ -308,6 +310,7 @@ def test_a_worker_reads_such_files_only_when_they_are_trusted(bundle: Path, vari
         open_runner(replace(job, trusted=False))
 
 
+@pytest.mark.heavy
 def test_an_archive_is_measured_as_its_folder(bundle: Path, tmp_path: Path, meter: Meter, corpus_file: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "a bundle é 50%#"), "zip", bundle))
     found = []

@@ -96,6 +96,7 @@ def test_a_stop_after_the_measurements_of_the_bench_loses_none(tmp_path: Path, m
         loop_overhead.main(tmp_path, ["nano"])
 
 
+@pytest.mark.heavy
 def test_memory_is_flat_over_many_stories(tiny_checkpoint: Path) -> None:
     seen = soak(bundles.tiny_bundle(tiny_checkpoint), stories=600, every=150)
     assert len(seen) == 4

@@ -82,6 +82,7 @@ def test_a_server_that_is_missing_is_one_line(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.heavy
 def test_the_whole_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in {
         "CLIENTS": 4,

@@ -63,6 +63,7 @@ def test_a_terminal_gets_a_bold_prompt(tmp_path: Path, env: dict[str, str], prom
     assert b"tokens/s" in seen
 
 
+@pytest.mark.heavy
 def test_a_long_story_shows_its_rate_and_a_terminal_that_closes_ends_it(tmp_path: Path) -> None:
     seen, code = on_terminal(*LONG, cwd=tmp_path, env={}, seconds=4)
     assert seen.count(b" tokens/s\x1b[0m\x1b8") > 3

@@ -47,6 +47,7 @@ def run(bundle: Path, *options: str | Path) -> int:
     return start(bundle, *options, stderr=subprocess.DEVNULL).wait(120)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("signal_", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_with_the_same_bytes(bundle: Path, tmp_path: Path, signal_: signal.Signals) -> None:
     prompts, whole, out = tmp_path / "p.jsonl", tmp_path / "whole.jsonl", tmp_path / "o.jsonl"
@@ -145,6 +146,7 @@ for name in ("few", "many"):
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
 def test_the_memory_does_not_grow_with_the_file(bundle: Path, tmp_path: Path) -> None:
     for name, count in (("few", 1000), ("many", 20_000)):

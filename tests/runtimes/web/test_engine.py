@@ -80,6 +80,7 @@ def test_logits_of_every_architecture(tmp_path: Path) -> None:
     run_node(tmp_path / "cases.json", cases, "engine/graphs")
 
 
+@pytest.mark.heavy
 def test_logits_of_every_rounded_graph(tmp_path: Path) -> None:
     cases = []
     for architecture in ("gpt2", "llama with grouped heads"):

@@ -82,6 +82,7 @@ def started(code: str, first: str) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_second_signal_ends_a_process_that_is_stuck(number: signal.Signals) -> None:
     with started(STUCK, "begins") as process:

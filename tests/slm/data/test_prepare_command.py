@@ -84,6 +84,7 @@ def test_a_text_that_is_too_short_to_fine_tune_a_checkpoint_is_said_so(tiny_chec
     assert next_step(made, 64) == f"to fine-tune {tiny_checkpoint}, {rest}"
 
 
+@pytest.mark.heavy
 def test_the_next_command_trains_on_a_short_text(tmp_path: Path, stories: list[str]) -> None:
     (tmp_path / "short é.txt").write_text(as_corpus([*filter(is_held_out, stories)][:1] + stories[:9]), "utf-8")
     ran = run_slmx("prepare", "short é.txt", "--out", "my set", "--vocab-size", "300", cwd=tmp_path)

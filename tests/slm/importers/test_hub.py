@@ -23,6 +23,7 @@ def folder(tokenizer: HFTokenizer, tmp_path: Path) -> Path:
     return models.save(models.gpt2(tokenizer.get_vocab_size()), tokenizer, tmp_path / "hf")
 
 
+@pytest.mark.heavy
 def test_a_model_of_the_hub_is_the_one_of_its_folder(hub: Hub, client: Client, folder: Path) -> None:
     other = {"pytorch_model.bin": b"pickled", "onnx/model.safetensors": b"of another program", "flax.msgpack": b"f"}
     hub.add(MODEL, files_of(folder) | other)
@@ -47,6 +48,7 @@ def test_pickled_weights_are_asked_for_only_if_there_are_no_others(hub: Hub, cli
     assert hub.asked("GET")[-1] == "pytorch_model.bin"
 
 
+@pytest.mark.heavy
 def test_what_cannot_be_imported_is_one_line(hub: Hub, client: Client) -> None:
     assert client.refuses("import", NAME, "--out", "mine") == (
         f"{NAME}: a bundle of slmx, which needs no import: slmx pull {NAME} brings it"
@@ -76,6 +78,7 @@ def test_files_of_the_bundle_are_not_a_model(hub: Hub, client: Client) -> None:
     assert client.refuses("import", MODEL, "--out", "mine")
 
 
+@pytest.mark.heavy
 def test_a_mistyped_path_does_not_ask_the_hub(hub: Hub, client: Client) -> None:
     (client.here / "models" / "smol").mkdir(parents=True)
     said = "models/smoll: no such file or folder (did you mean models/smol?); hub:models/smoll is the name on the hub"

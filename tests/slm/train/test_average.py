@@ -118,6 +118,7 @@ def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tm
     assert not (tmp_path / "mean").exists()
 
 
+@pytest.mark.heavy
 def test_what_is_there_is_replaced_by_force_alone(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
     assert run_slmx(*arguments, cwd=tmp_path).returncode == 0

@@ -18,6 +18,7 @@ from tests.runs import COMMAND, QUIET, assert_learned_alike, last
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
+@pytest.mark.heavy
 def test_two_processes_learn_what_one_does(settings: TrainSettings, tmp_path: Path) -> None:
     settings = replace(settings, dropout=0.0, steps=16)
     assert train(replace(settings, out=tmp_path / "one"), QUIET)

@@ -244,6 +244,7 @@ def run_until_stopped(cwd: Path, signal_: signal.Signals, stop_at: int, threads:
     return child.returncode, messages
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("signal_", "code", "stop_at", "done"),
     [

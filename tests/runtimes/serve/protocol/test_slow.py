@@ -146,6 +146,7 @@ def test_an_answer_that_nobody_reads_does_not_keep_the_connection(quick: Running
         wait_until(lambda: quick.figures.connections == 0)
 
 
+@pytest.mark.heavy
 def test_a_client_that_reads_slowly_but_steadily_gets_everything(app: Echo) -> None:
     with running(app, replace(QUICK, write_seconds=1)) as server, server.connect() as client:
         client.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
