@@ -119,8 +119,13 @@ TRAIN := $(BIN)/slmx train --text data/tinystories
 train-nano: PLAN := --batch-size 64 --learning-rate 0.006 --steps 3769 --eval-every 471
 train-micro: PLAN := --batch-size 64 --learning-rate 0.005 --steps 3779 --eval-every 472
 train-small: PLAN := --batch-size 32 --learning-rate 0.004 --steps 3569 --eval-every 446 --dropout 0
-train-nano train-micro train-small: train-%: runs/teacher/summary.json
-	$(TRAIN) --preset $* --teacher runs/teacher $(PLAN) --out runs/$*
+train-nano train-micro: INT8 := --batch-size 16 --eval-every 100
+train-small: INT8 := --batch-size 8 --eval-every 100
+train-nano train-micro train-small: train-%: runs/%-float/summary.json
+	$(TRAIN) --init runs/$*-float --qat int8 $(INT8) --out runs/$*
+
+runs/%-float/summary.json: runs/teacher/summary.json
+	$(TRAIN) --preset $* --teacher runs/teacher $(PLAN) --out runs/$*-float
 
 runs/teacher/summary.json: runs/smollm2/config.json
 	$(TRAIN) --init runs/smollm2 --optimizer adamw --learning-rate 0.0005 --dropout 0 --batch-size 32 --steps 984 --eval-every 164 \

@@ -93,15 +93,15 @@ def evaluate(
 
     from rich.console import Console
 
-    from benchmarks.evaluation.markdown import to_markdown
     from benchmarks.evaluation.outside import outside, with_endings
     from benchmarks.evaluation.rating.read_back import read_back
     from benchmarks.evaluation.run import ENGLISH, PAGE, Settings, left_out
     from benchmarks.evaluation.run import evaluate as run
     from benchmarks.evaluation.tables import tables
-    from benchmarks.evaluation.terminal import print_tables
     from benchmarks.report.fields import printable
+    from benchmarks.report.markdown import to_markdown
     from benchmarks.report.reader import read_report
+    from benchmarks.report.terminal import print_tables
     from runtimes.bundle.location import bundle_notice
     from slm.folder_kind import check_outside
     from slm.storage.disk import make_folder

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS, noticed
+from benchmarks.evaluation.figures import form_of_difference, interval, number, percent
 from benchmarks.evaluation.judge.table import judge_table
-from benchmarks.evaluation.markdown import UNKNOWN, Table, form_of_difference, interval, number, percent, table
 from benchmarks.evaluation.novelty import LARGEST_N
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.scorer.suite import scorer_table
+from benchmarks.report.table import UNKNOWN, Table, table
 
 SHOWN_N = (1, 2, 3, 4, 6, 8, 12, LARGEST_N)
 PERCENT = (

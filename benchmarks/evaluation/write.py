@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.evaluation.markdown import to_markdown
 from benchmarks.evaluation.page.headline import headline
 from benchmarks.evaluation.page.html import facts, to_html
 from benchmarks.evaluation.run import MARKDOWN, PAGE, Evaluation
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.fields import printable
+from benchmarks.report.markdown import to_markdown
 from benchmarks.report.record import Report
 from slm.storage.disk import write_file
 

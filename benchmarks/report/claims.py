@@ -13,7 +13,7 @@ from benchmarks.report.fields import three_figures
 from benchmarks.report.headline import in_a_list
 from benchmarks.report.leaderboard import main_results
 from benchmarks.report.record import Report
-from benchmarks.report.tables import Table
+from benchmarks.report.table import Table
 from runtimes.bundle.variants import VARIANTS
 from slm.console.counted import duration
 from slm.presets import PRESETS
@@ -112,7 +112,7 @@ def literature_table(report: Report) -> Table:
         f"{SOURCE} Measured: {OUR_RUNNER} at its best number of threads; BLEU, perplexity and bits per byte: the float "
         "model."
     )
-    return Table(caption, ["", "", *CLAIMS], rows, [True, True, *(False for _ in CLAIMS)])
+    return Table(["", "", *CLAIMS], rows, caption, words=[True, True, *(False for _ in CLAIMS)])
 
 
 def impossible(report: Report) -> dict[tuple[str, str], float]:

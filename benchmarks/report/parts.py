@@ -8,8 +8,8 @@ from benchmarks.report import claims
 from benchmarks.report.headline import RULE, other_warnings
 from benchmarks.report.leaderboard import measured, presets_of
 from benchmarks.report.record import FAILED, SKIPPED, Report
+from benchmarks.report.table import Table
 from benchmarks.report.tables import (
-    Table,
     batch_table,
     case_table,
     choice_table,

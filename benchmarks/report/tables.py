@@ -1,4 +1,4 @@
-"""The tables of a report, as text. Every printer shows the same tables."""
+"""The tables of a report. Every printer shows the same tables."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from benchmarks.report.leaderboard import (
 )
 from benchmarks.report.metrics import DECODE, FIRST_TOKEN, METRICS, Metric
 from benchmarks.report.record import Report, Result
+from benchmarks.report.table import Table
 from runtimes.bundle.variants import MOST_LOSS, VARIANTS
 from runtimes.engine.session import MOST_THREADS, ONE_THREAD_BYTES, default_threads
 from slm.console.counted import counted
@@ -38,25 +39,6 @@ FARTHEST = 0.1
 DEFAULT = "int8"  # of the target `any`
 # Figures of the first model in the table of several models.
 FIRST_MODEL = ("ttft_ms", "peak_rss_mib", "disk_bytes", "quality")
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of readable text.
-
-    Attributes:
-        caption: Sentences that say what it shows.
-        headings: A heading for each column. The first column names the row.
-        rows: Rows with a cell for each column.
-        words: For each column, whether it holds words, not numbers.
-        best: The places (row, column) of the best figures.
-    """
-
-    caption: str
-    headings: list[str]
-    rows: list[list[str]]
-    words: list[bool]
-    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,11 +55,11 @@ def _joined(caption: str, columns: Iterable[_Column]) -> Table:
     """Returns the table of the columns that have a cell."""
     kept = [column for column in columns if any(column.cells)]
     return Table(
-        caption,
         [column.heading for column in kept],
         [list(row) for row in zip(*(column.cells for column in kept), strict=True)],
-        [column.words for column in kept],
-        frozenset((row, number) for number, column in enumerate(kept) for row in column.best),
+        caption,
+        words=[column.words for column in kept],
+        best=frozenset((row, number) for number, column in enumerate(kept) for row in column.best),
     )
 
 
@@ -226,7 +208,7 @@ def choice_table(report: Report) -> Table:
         "slmx doctor --pin keeps it for a bundle and a processor."
     )
     headings = ["preset", "slmx runs", "tokens/s", "the quickest that was measured", "times the quickest"]
-    return Table(caption if rows else "", headings, rows, [True, True, False, True, False])
+    return Table(headings, rows, caption if rows else "", words=[True, True, False, True, False])
 
 
 def _threads(report: Report, result: Result) -> int:
@@ -259,7 +241,7 @@ def leads_table(report: Report) -> Table:
                     rows.append([preset, name, metric.topic, *figures, times(lead), *qualities])
     headings = ["preset", "runner", "ahead in", "its figure", "slmx", "times", "its quality", "slmx: quality"]
     caption = "Each runner is compared with the recommended variant. Differences within the noise are left out."
-    return Table(caption, headings, rows, [True, True, True, *[False] * 5])
+    return Table(headings, rows, caption, words=[True, True, True, *[False] * 5])
 
 
 def case_table(report: Report, preset: str) -> Table:
@@ -284,7 +266,7 @@ def trouble_table(report: Report, status: str) -> Table:
         [preset, title_of(runner), "; ".join(dict.fromkeys(_work(result) for result in results)), note]
         for (preset, runner, note), results in groups.items()
     ]
-    return Table("", ["preset", "runner", "cases", "reason"], rows, [True, True, True, True])
+    return Table(["preset", "runner", "cases", "reason"], rows, words=[True, True, True, True])
 
 
 def _work(result: Result) -> str:
@@ -306,4 +288,4 @@ def machine_table(report: Report) -> Table:
         weights = "trained" if model.trained else "random weights"
         quality = "" if model.bits_per_byte is None else f", {model.bits_per_byte:.4f} bits per byte"
         rows.append([f"model {name}", f"{model.parameters:,} parameters, {weights}{quality}"])
-    return Table("", ["", ""], rows, [True, True])
+    return Table(["", ""], rows, words=[True, True])

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from benchmarks.evaluation.figures import interval
 from benchmarks.evaluation.judge.rubric import AXES
-from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
+from benchmarks.report.table import UNKNOWN, Table, table
 
 # The five rows that the literature prints for a small story model. It calls consistency coherence.
 LITERATURE = {"grammar": 9.1, "creativity": 7.8, "consistency": 8.2, "engagement": 6.9, "relevance": 8.5}

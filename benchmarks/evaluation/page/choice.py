@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.evaluation.markdown import interval
+from benchmarks.evaluation.figures import interval
 from benchmarks.evaluation.page.headline import BITS, as_written, models_of
 from benchmarks.evaluation.subject import PYTORCH
 from benchmarks.report.leaderboard import main_results, presets_of, speed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.evaluation.controls import CONTROLS
-from benchmarks.evaluation.markdown import form_of_difference, interval, percent
+from benchmarks.evaluation.figures import form_of_difference, interval, percent
 from benchmarks.evaluation.reading import Way
 from benchmarks.evaluation.run import TRUE, Evaluation
 from benchmarks.evaluation.tables import blind_figures

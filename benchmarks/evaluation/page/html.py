@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.evaluation.markdown import UNKNOWN, Table
 from benchmarks.evaluation.page.charts import decision_charts, novelty_charts, position_charts
 from benchmarks.evaluation.page.choice import MB, Measure, Point, best, measures_of, points_of
 from benchmarks.evaluation.page.headline import headline
@@ -21,6 +20,7 @@ from benchmarks.report.headline import caveats
 from benchmarks.report.html import style
 from benchmarks.report.parts import facts as machine_facts
 from benchmarks.report.record import Report
+from benchmarks.report.table import UNKNOWN, Table
 from benchmarks.report.template import filled
 
 HERE = Path(__file__).parent
@@ -107,7 +107,7 @@ def identity(settings: Mapping[str, Any]) -> Table:
     rows = [(name, sha256) for name, sha256 in settings["hashes"].items()]
     if settings["text hash"] is not None:
         rows.append(("text", settings["text hash"]))
-    return Table("Models and text", "", ("file", "SHA-256"), tuple(rows))
+    return Table(("file", "SHA-256"), tuple(rows), heading="Models and text")
 
 
 def choice_table(points: Sequence[Point], measures: Sequence[Measure]) -> Table:
@@ -119,7 +119,7 @@ def choice_table(points: Sequence[Point], measures: Sequence[Measure]) -> Table:
         speed = [UNKNOWN if point.speed is None else three_figures(point.speed)] if fast else []
         quality = [point.told[measure.key] for measure in measures]
         rows.append((point.name, f"{point.size / MB:.2f}", *speed, *quality))
-    return Table("Choose a model", "", columns, tuple(rows))
+    return Table(columns, tuple(rows), heading="Choose a model")
 
 
 def model_data(point: Point, measures: Sequence[Measure]) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.evaluation.markdown import UNKNOWN, percent, table, to_markdown
+from benchmarks.evaluation.figures import percent
+from benchmarks.report.markdown import to_markdown
+from benchmarks.report.table import UNKNOWN, table
 
 COLUMNS = ("model", "against", "won", "lost", "no difference", "same text", "not answered", "share won")
 

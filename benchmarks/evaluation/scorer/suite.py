@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.evaluation.figures import interval
 from benchmarks.evaluation.intervals import ratio
-from benchmarks.evaluation.markdown import UNKNOWN, Table, interval, table
 from benchmarks.evaluation.reading import Advance
 from benchmarks.evaluation.scorer.kinds import Scorer, nats_of
 from benchmarks.evaluation.stories import Ending
+from benchmarks.report.table import UNKNOWN, Table, table
 from slm.console.errors import SlmxError
 
 SCORER = "outside model"

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from benchmarks.evaluation.markdown import Table, table, to_markdown
 from benchmarks.evaluation.run import TRUE
 from benchmarks.evaluation.tables import tables
-from benchmarks.evaluation.terminal import GAP, divided, print_tables
+from benchmarks.report.markdown import to_markdown
+from benchmarks.report.table import Table, table
+from benchmarks.report.terminal import GAP, divided, print_tables
 from tests.benchmarks.evaluation.samples import difference, evaluation, full_evaluation, loss, stories
 
 CELLS = st.text("abc 12", min_size=1, max_size=20)
@@ -32,7 +33,7 @@ def test_each_suite_has_its_table() -> None:
 
 def test_markdown_has_headings_notes_and_rows_on_one_line_each() -> None:
     assert to_markdown(table("A", "How.", ("m|x", "b"), [("1\n2", "3")]) + table("B", "", ("c",), [("4",)])) == (
-        "## A\n\nHow.\n\n| m\\|x | b |\n|---|---|\n| 1 2 | 3 |\n\n## B\n\n| c |\n|---|\n| 4 |"
+        "## A\n\nHow.\n\n| m\\|x | b |\n|---|---:|\n| 1 2 | 3 |\n\n## B\n\n| c |\n|---|\n| 4 |"
     )
     assert table("A", "", ("a",), []) == []
 
@@ -57,7 +58,7 @@ def test_what_one_story_cannot_tell_is_a_dash() -> None:
     st.integers(10, 90),
 )
 def test_a_wide_table_is_divided_and_every_column_is_printed(cells: list[list[str]], width: int) -> None:
-    one = Table("A", "", tuple(cells[0]), tuple(map(tuple, cells[1:])))
+    one = Table(cells[0], cells[1:])
     groups = divided(one, width)
     assert [column for group in groups for column in group[1:]] == list(range(1, len(cells[0])))
     assert all(group[0] == 0 and len(group) > 1 for group in groups)
@@ -77,7 +78,7 @@ def test_a_terminal_cuts_no_figure_and_executes_nothing() -> None:
 
 
 def test_columns_without_room_are_below_after_the_first_one_again() -> None:
-    one = Table("A", "", ("model", "b" * 30, "c" * 30), (("nano", "1", "2"),))
+    one = Table(("model", "b" * 30, "c" * 30), (("nano", "1", "2"),))
     assert printed([one], 80).count("nano") == 1
     assert printed([one], 60).count("nano") == 2
     assert divided(one, 60) == [[0, 1], [0, 2]]

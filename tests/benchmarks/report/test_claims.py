@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], list[str]]:
     monkeypatch.setattr(claims, "CLAIMS", FICTION)
     found, name = {}, ""
     table = literature_table(report([result("int8"), result("int8", threads=2)]))
-    assert table.headings[2:] == list(FICTION)
+    assert table.columns[2:] == list(FICTION)
     for first, kind, *shown in table.rows:
         cells = [cell.removesuffix(claims.MARK) for cell in shown]
         assert len(cells) == len(FICTION)
@@ -126,7 +127,7 @@ def test_one_note_explains_every_mark() -> None:
     }
 
 
-def named_rows(run: Report) -> list[tuple[str, list[str]]]:
+def named_rows(run: Report) -> list[tuple[str, Sequence[str]]]:
     """The rows of the table, each with the name of its figure."""
     rows, name = [], ""
     for row in literature_table(run).rows:
@@ -137,8 +138,8 @@ def named_rows(run: Report) -> list[tuple[str, list[str]]]:
 
 def test_the_published_figures_name_their_source_and_have_every_row() -> None:
     table = literature_table(report([]))
-    assert "uayushdubey/Small_Language_Model_to_Generate_Short_Stories" in table.caption
-    assert '"Benchmark Results"' in table.caption
+    assert "uayushdubey/Small_Language_Model_to_Generate_Short_Stories" in table.note
+    assert '"Benchmark Results"' in table.note
     cells = {name: row[2:] for name, row in named_rows(report([])) if row[1] == "published"}
     assert cells["training time"] == ["0.8 h", "1.5 h", "4.2 h", "12.3 h"]
     assert cells["GPU memory in training, GB"] == ["0.5", "0.8", "1.2", "2.4"]

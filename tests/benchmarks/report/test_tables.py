@@ -13,8 +13,8 @@ from benchmarks.report.fields import percent, three_figures
 from benchmarks.report.headline import headlines
 from benchmarks.report.leaderboard import Setting, float_ratio, main_results, main_setting, quality_increase
 from benchmarks.report.record import FAILED, SKIPPED, Report, Result
+from benchmarks.report.table import Table
 from benchmarks.report.tables import (
-    Table,
     batch_table,
     case_table,
     choice_table,
@@ -35,13 +35,13 @@ def large() -> Report:
 
 
 def column(table: Table, heading: str) -> list[str]:
-    place = table.headings.index(heading)
+    place = table.columns.index(heading)
     return [row[place] for row in table.rows]
 
 
 def bold(table: Table, heading: str) -> list[str]:
     """The runners whose figure is marked in a column."""
-    place = table.headings.index(heading)
+    place = table.columns.index(heading)
     return [row[0] for number, row in enumerate(table.rows) if (number, place) in table.best]
 
 
@@ -59,8 +59,8 @@ def test_ours_come_first_the_recommended_one_on_top_and_all_are_marked() -> None
 
 def test_one_model_has_all_its_main_figures() -> None:
     table = main_table(report([result("int8"), result("torch eager")]))
-    assert "prompt 4, depth 0, batch 1" in table.caption
-    row = dict(zip(table.headings, table.rows[0], strict=True))
+    assert "prompt 4, depth 0, batch 1" in table.note
+    row = dict(zip(table.columns, table.rows[0], strict=True))
     assert row.pop("±").endswith(" %")
     assert row == {
         "runner": "slmx int8",
@@ -76,7 +76,7 @@ def test_one_model_has_all_its_main_figures() -> None:
 
 def test_several_models_have_their_speeds_side_by_side(large: Report) -> None:
     table = main_table(large)
-    assert table.headings == [
+    assert table.columns == [
         "runner",
         "nano, tokens/s",
         "medium, tokens/s",
@@ -97,8 +97,8 @@ def test_a_runner_that_one_model_lacks_has_an_empty_cell() -> None:
 def test_the_speed_at_depth_stands_beside_the_short_one() -> None:
     deep = [result("int8", depth=192, speed=3000), result("fp32", depth=192, speed=100)]
     table = preset_table(report([result("int8"), result("fp32"), result("torch eager"), *deep]), "nano")
-    place = table.headings.index("tokens/s when its context is three quarters full")
-    assert table.headings[place - 2 : place] == ["tokens/s", "±"]
+    place = table.columns.index("tokens/s when its context is three quarters full")
+    assert table.columns[place - 2 : place] == ["tokens/s", "±"]
     assert [row[place] for row in table.rows] == ["3,000", "100", ""]
 
 
@@ -112,7 +112,7 @@ def test_stories_written_together_are_compared_with_the_best_of_llama_cpp_in_the
     together = [changed(result(runner, speed=speed), batch=8) for runner, speed in rates.items()]
     other = [result("int8", "micro"), changed(result("int8", "micro", speed=500), batch=8)]
     table = batch_table(report([*main, *together, *other]))
-    assert table.headings == [
+    assert table.columns == [
         "runner",
         "nano, tokens/s",
         "nano, times llama.cpp's best",
@@ -125,7 +125,7 @@ def test_stories_written_together_are_compared_with_the_best_of_llama_cpp_in_the
         ["llama.cpp Q4_0", "8,000", "0.67x", ""],
     ]
     assert bold(table, "nano, tokens/s") == ["slmx int8"]
-    assert "prompt 4, depth 0, batch 8" in table.caption
+    assert "prompt 4, depth 0, batch 8" in table.note
     assert batch_table(report(main)).rows == []
 
 
@@ -152,10 +152,10 @@ def test_the_longest_prompt_is_compared_with_the_best_of_pytorch() -> None:
         for (runner, prompt), first in seconds.items()
     ]
     table = prompt_table(report([*main, *long]))
-    assert table.headings == ["runner", "nano, tokens/s", "nano, times PyTorch's best"]
+    assert table.columns == ["runner", "nano, tokens/s", "nano, times PyTorch's best"]
     assert table.rows == [["slmx int8", "8,000", "4.00x"], ["PyTorch eager", "2,000", "1.00x"]]
     assert bold(table, "nano, tokens/s") == ["slmx int8"]
-    assert "prompt 240, depth 0, batch 1" in table.caption
+    assert "prompt 240, depth 0, batch 1" in table.note
     assert prompt_table(report(main)).rows == []
 
 
@@ -207,7 +207,7 @@ def test_what_slmx_chooses_is_held_against_the_quickest_way_that_loses_little(la
         ["nano", "int8, 1 thread", "5,000", "int8, 2 threads", "0.67x"],
         ["medium", "int8, 2 threads", "625", "int8, 2 threads", "1.00x"],
     ]
-    assert "one thread below 15 MB" in table.caption
+    assert "one thread below 15 MB" in table.note
     for cores in ("NaN", "9" * 5000):
         odd = choice_table(report([result("int8")], machine={"cores": cores}))
         assert odd.rows == [["nano", "int8, 1 thread", "5,000", "int8, 1 thread", "1.00x"]]
@@ -250,7 +250,7 @@ def test_the_ratio_is_to_the_fastest_pytorch_in_the_same_setting() -> None:
 def test_columns_without_a_value_and_failed_cases_are_not_in_the_tables() -> None:
     bare = Result(result("int8").case, decode_seconds=[1.0, 1.1])
     table = case_table(report([bare, replace(bare, case=replace(bare.case, threads=2), status=FAILED)]), "nano")
-    assert table.headings == ["runner", "threads", "prompt", "depth", "batch", "tokens/s", "±"]
+    assert table.columns == ["runner", "threads", "prompt", "depth", "batch", "tokens/s", "±"]
     assert [row[:5] for row in table.rows] == [["slmx int8", "1", "4", "0", "1"]]
 
 
@@ -267,7 +267,7 @@ def test_cases_with_one_reason_share_a_row() -> None:
 
 
 def test_the_machine_is_told_with_bandwidth_and_models(large: Report) -> None:
-    found = dict(machine_table(large).rows)
+    found = {row[0]: row[1] for row in machine_table(large).rows}
     assert found["cpu"] == "Test CPU"
     assert found["read bandwidth, 2 threads"] == "18.0 GB/s"
     assert found["model nano"] == "1,850,112 parameters, trained, 0.7800 bits per byte"
@@ -319,6 +319,6 @@ def test_the_registry_and_the_report_agree_on_weights_and_families() -> None:
 )
 def test_the_text_of_the_quality_is_named(text: str | None, large: Report) -> None:
     told = replace(large, text=text)
-    for caption in (main_table(told).caption, preset_table(told, "nano").caption):
+    for caption in (main_table(told).note, preset_table(told, "nano").note):
         assert "never saw" not in caption
         assert caption.endswith(f"Its text: {text}." if text else "10 %.")

@@ -21,6 +21,7 @@ from benchmarks.report.printers import print_report, to_csv, to_jsonl, to_markdo
 from benchmarks.report.reader import read_report
 from benchmarks.report.record import FAILED, Case, Report, Result
 from benchmarks.report.tables import main_table
+from benchmarks.report.terminal import divided
 from benchmarks.report.warnings import STOPPED
 from benchmarks.report.write import write_reports
 from benchmarks.report.write_docs import write_docs
@@ -140,46 +141,30 @@ def test_the_terminal_shows_the_sentence_the_table_and_what_failed(
     assert "note: the load average was 1.8 of 2 cores" in out
 
 
-@pytest.mark.parametrize(
-    ("width", "columns", "left_out"), [(120, 7, 0), (70, 6, 1), (60, 5, 2), (42, 3, 4), (30, 2, 5)]
-)
-def test_a_narrow_terminal_leaves_out_columns_and_cuts_no_number(
-    width: int,
-    columns: int,
-    left_out: int,
-    large: Report,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(printers, "PIPE_WIDTH", width)
-    print_report(large)
-    out = capsys.readouterr().out
-    row = next(line for line in out.splitlines() if line.strip().startswith("slmx fp32"))
-    assert len(row.rstrip()) <= width
-    assert row.split()[2:] == ["6,000", "500", "0.333", "90.0", "7.76", "100", "%"][: columns - 1 + (columns > 6)]
-    more = re.findall(r"^(\d) more columns? in the report: ", out, re.MULTILINE)
-    assert more == ([str(left_out)] if left_out else [])
-
-
 def test_no_width_of_a_terminal_cuts_a_number_or_a_word_of_a_heading(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = report([result(runner, depth=depth) for runner in ("int8", "fp32", "torch eager") for depth in (0, 240)])
     table = main_table(one)
-    assert len(table.headings) == 10
+    assert len(table.columns) == 10
     for width in range(42, 141):
         monkeypatch.setattr(printers, "PIPE_WIDTH", width)
         print_report(one)
-        lines = capsys.readouterr().out.splitlines()
-        rule = next(number for number, line in enumerate(lines) if line.startswith("─"))
-        assert len(lines[rule]) <= width
-        named = next((line for line in lines if " in the report: " in line), None)
-        left_out = 0 if named is None else int(named.split()[0])
-        shown = table.headings[: len(table.headings) - left_out]
-        assert named is None or named.endswith(": " + "; ".join(table.headings[len(shown) :]))
-        assert sorted(" ".join(lines[1:rule]).split()) == sorted(" ".join(shown).split())
-        for row, line in zip(table.rows, lines[rule + 1 :], strict=False):
-            assert line.split() == " ".join(row[: len(shown)]).split()
+        (_, drawn, *_) = capsys.readouterr().out.split("\n\n")
+        lines = drawn.splitlines()
+        assert max(map(len, lines)) <= width
+        groups = divided(table, width)
+        firsts = [number for number, line in enumerate(lines) if line.startswith("slmx int8")]
+        assert len(firsts) == len(groups)
+        assert [column for group in groups for column in group[1:]] == list(range(1, 10))
+        start = 0
+        for group, first in zip(groups, firsts, strict=True):
+            headings = " ".join(table.columns[column] for column in group)
+            assert sorted(" ".join(lines[start:first]).split()) == sorted(headings.split())
+            start = first + len(table.rows)
+            for row, line in zip(table.rows, lines[first:start], strict=True):
+                assert line.split() == " ".join(row[column] for column in group).split()
+        assert start == len(lines)
 
 
 def test_no_control_character_reaches_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
