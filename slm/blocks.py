@@ -86,7 +86,7 @@ def check_blocks(name: str, config: GPTConfig) -> None:
         if rows % SMALLEST_BLOCK:
             raise SlmxError(
                 f"{name} needs widths that its blocks of {SMALLEST_BLOCK} divide, not {rows}; "
-                "export this shape with --int8"
+                "leave out --int4 and --q8 for this shape"
             )
 
 

@@ -33,7 +33,6 @@ from slm.presets import (
 
 if TYPE_CHECKING:
     from slm.data.prepare import PrepareSettings
-    from slm.train.run_folder import RunFolder
 
 # The options of a new model, of its steps, and of its figures are in panels of the help of `slmx train`.
 _model, _steps, _figures, _rare = panel("Model"), panel("Steps"), panel("Checkpoints and figures"), panel("Rare")
@@ -70,6 +69,10 @@ def prepare(
 
     A data set that is up to date is not written again.
     """
+    from slm.data.sources import STREAMS, find_sources
+
+    # A name that nothing has is told before a large installation is asked for.
+    find_sources([name for name in (*sources, *(valid or ())) if name not in STREAMS and not Path(name).exists()])
     require("train", "ftfy", "tokenizers")
     with needs("train"):
         from rich.console import Console
@@ -110,6 +113,7 @@ def next_step(prepared: PrepareSettings, tokens: int) -> str:
         tokens: Tokens of its shorter split.
     """
     from slm.checkpoint_config import read_config
+    from slm.data.dataset import largest_context
     from slm.folder_kind import find_checkpoint
 
     out, tokenizer = prepared.out, prepared.tokenizer
@@ -126,10 +130,16 @@ def next_step(prepared: PrepareSettings, tokens: int) -> str:
             f"to fine-tune {tokenizer}, prepare more text: one context of it is {context:,} tokens, and the shorter "
             f"split is {tokens:,}"
         )
+    why = ""
     if tokens <= context:
-        start += f" --block-size {2 ** max(0, (tokens - 1).bit_length() - 1)}"
+        shorter = largest_context(tokens)
+        start += f" --block-size {shorter}"
+        why = (
+            f"the shorter split has {counted(tokens, 'token')}, so the next command shortens the context to {shorter}; "
+            "more text makes a better model\n"
+        )
     run = shlex.quote(str(Path("runs", out.absolute().name)))
-    return f"now: slmx train --text {shlex.quote(str(out))}{start} --out {run}"
+    return f"{why}now: slmx train --text {shlex.quote(str(out))}{start} --out {run}"
 
 
 def train(
@@ -274,7 +284,7 @@ def train(
             with suppress(SlmxError):
                 clear_leftovers(settings.out)
             folder.rotate(keep_first=done.plan.qat is not None)
-            _tell_best(folder, f"finished already: {counted(done.steps_done, 'step')}; ")
+            _tell_best(folder.path, f"finished already: {counted(done.steps_done, 'step')}; ")
             typer.echo(folder.more_steps(), err=True)
         return
     summary = run(settings, console)
@@ -285,17 +295,17 @@ def train(
     if not console.quiet:
         for line in summary.lines():
             typer.echo(line, err=True)
-        _tell_best(folder)
+        _tell_best(folder.path)
 
 
-def _tell_best(folder: RunFolder, before: str = "") -> None:
-    """Prints the best checkpoint of a run and, after the words `before`, the command that exports it."""
+def _tell_best(folder: Path, before: str = "") -> None:
+    """Prints a checkpoint, or the best of a run, and, after the words `before`, the command that exports it."""
     from slm.checkpoint import load_checkpoint
     from slm.train.qat import trained_for
 
-    checkpoint = load_checkpoint(folder.path)
+    checkpoint = load_checkpoint(folder)
     typer.echo(str(checkpoint.folder))
-    export = _export_command(folder.path, checkpoint.model.config, trained_for(checkpoint.record))
+    export = _export_command(folder, checkpoint.model.config, trained_for(checkpoint.record))
     typer.echo(f"{before}now: {export}", err=True)
 
 
@@ -323,9 +333,14 @@ def average(
         from slm.train.average import write_average
 
     tell_hidden_checkpoints(*checkpoints)
-    result = write_average(checkpoints, text, out, force, Console(stderr=True))
-    typer.echo(f"{shown_bits(result.bits_per_byte)} bits per byte", err=True)
-    typer.echo(str(out))
+    result, each = write_average(checkpoints, text, out, force, Console(stderr=True))
+    for path, one in zip(checkpoints, each, strict=True):
+        log_line(f"{path}: {shown_bits(one.bits_per_byte)} bits per byte")
+    best = min(range(len(each)), key=lambda number: each[number].bits_per_byte)
+    is_best = result.bits_per_byte < each[best].bits_per_byte
+    verdict = "better than each of them" if is_best else f"{checkpoints[best]} alone is better"
+    log_line(f"the mean: {shown_bits(result.bits_per_byte)} bits per byte, {verdict}")
+    _tell_best(out)
 
 
 def import_model(

@@ -45,8 +45,8 @@ HOUSE = "a check of the repository itself, not of a user's folder"
 NOT_RUN = {
     r"-m venv|\b(pip|uv|pipx|hf|podman|apt-get|pip-audit|pip-compile|gh)\b": NETWORK,
     r"OWNER/NAME|roneneldan/|api\.openai\.com|OPENAI_API_KEY|127\.0\.0\.1:8177": NETWORK,
-    r"slmx train|make train-|runs/nano-int4|runs/fairytales": TRAINING,
-    r"slmx export --preset|bundles/(everything|web|nano-int4)|--target pi4|--runtimes|--variant all": WHOLE_MODEL,
+    r"slmx train|make train-|runs/nano-int[48]|runs/fairytales": TRAINING,
+    r"slmx export --preset|bundles/(everything|web|nano-int[48])|--target pi4|--runtimes|--variant all": WHOLE_MODEL,
     r"slmx import|checkpoints/|bundles/(tinystories-33m|stories15m|smollm2|my-model)": TEXTS,
     r"--suite loss,pairs": "the context of the small model is too short; tests/benchmarks/evaluation runs the pairs",
     r"fairytales|\.gguf|rater1|tinystories-train": TEXTS,

@@ -48,7 +48,13 @@ def _row(command: Any, parameter: Any) -> str:  # noqa: ANN401  # a parameter of
         if not parameter.is_flag:
             names += f" {parameter.make_metavar(context)}"
     names = names.replace("|", "\\|")
-    return f"| `{names}` | {_cell(text)} | {_cell(_default(parameter))} |"
+    return f"| `{names}` | {_cell(text)}{_range(parameter)} | {_cell(_default(parameter))} |"
+
+
+def _range(parameter: Any) -> str:  # noqa: ANN401  # a parameter of click
+    """Returns the numbers that an option takes, as --help shows them; "" if it takes any."""
+    described = getattr(parameter.type, "_describe_range", None)
+    return "" if described is None else f" `{described()}`"
 
 
 def _default(parameter: Any) -> str:  # noqa: ANN401  # a parameter of click

@@ -35,11 +35,11 @@ def quality() -> str:
     kinds = {kind: f"{LLAMA_CPP.name} {kind}" for kind in ("Q8_0", "Q4_0")}
     kept = {kind: results[name] for kind, name in kinds.items() if name in results}
     training = json.loads((PRETRAINED / "nano" / "training.json").read_text("utf-8"))
-    part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]
+    part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]  # as it was trained for int8
     lines = [
         "Quality is the float model's bits per byte divided by those of the variant, on the start of the validation",
-        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it and {whole:.3f} on the whole",
-        "([docs/quality-figures.md](docs/quality-figures.md)).",
+        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it and, in int8, {whole:.3f} on the",
+        "whole ([docs/quality-figures.md](docs/quality-figures.md)).",
     ]
     if kept:
         shares = in_a_list([percent(quality_kept(report, result)) for result in kept.values()])
@@ -52,7 +52,7 @@ def quality() -> str:
         if name in results and (share := quality_kept(report, results[name]) or 0) > own
     ]
     if more:
-        lines.append(f"int8 keeps less than {in_a_list(more)} in whole windows of text, as here. {in_stories()}")
+        lines.append(f"{in_stories()} In whole windows of text, as here, it keeps less than {in_a_list(more)}.")
     return "\n".join(lines)
 
 

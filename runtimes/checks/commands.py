@@ -36,7 +36,17 @@ def doctor(
     from runtimes.bundle.pin import Pin, find_pin, pins_path
     from runtimes.bundle.store import Bundle
     from runtimes.bundle.variants import MOST_LOSS, VARIANTS
-    from runtimes.checks.doctor import Way, choose, fatal_problems, limits, look, loss_of, measure_ways, slowdowns
+    from runtimes.checks.doctor import (
+        TOO_NOISY,
+        Way,
+        choose,
+        fatal_problems,
+        limits,
+        look,
+        loss_of,
+        measure_ways,
+        slowdowns,
+    )
     from runtimes.checks.pins import check_pins, remove_pin, write_pin
     from runtimes.engine.exact_products import signed_is_exact
     from runtimes.engine.session import default_threads
@@ -87,8 +97,13 @@ def doctor(
     default_file = opened.manifest.files[opened.manifest.variants[default].file]
     usual = Way(default, default_threads(default_file.bytes))
     kept, equal = choose(measured, usual)
-    tell("quickest", kept)
-    if equal:
+    noise = next(iter(measured.values())).spread
+    if noise > TOO_NOISY:
+        told = f"unknown, because the speeds differ too much from round to round (spread {noise:.0%})"
+        tell("quickest", f"{told}; run it again when nothing else runs")
+    else:
+        tell("quickest", kept)
+    if equal and noise <= TOO_NOISY:
         rule = "the default" if kept == usual else "no other needs fewer threads"
         tell("as quick", f"{'; '.join(map(str, equal))} (within the noise; {kept} is taken: {rule})")
     if too_inexact := [name for name in opened.variants if not VARIANTS[name].may_be_default and name != kept.variant]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BOARD = Path("/proc/device-tree/model")
 STEPS = 64
+TOO_NOISY = 0.25  # a spread of the fastest way in which the order of the ways is chance
 NOISE = 0.05  # ways that are slower than the fastest by less than this share are as quick
 FEW_STEPS = 4  # of a first round, which shows how many fit
 ROUND_SECONDS = 1.0  # of all steps of a round, also on a slow machine
@@ -170,7 +171,8 @@ def loss_of(bundle: Bundle, variant: str) -> str:
     if quality is None:
         return ""
     read = " in whole windows" if quality.decode is None and not VARIANTS[variant].is_float else ""
-    return f", bits per byte {quality.ways[-1].bpb_increase:+.2%}{read}"
+    rise = round(quality.ways[-1].bpb_increase, 4) + 0.0  # no -0.00%
+    return f", bits per byte {rise:+.2%}{read}"
 
 
 def choose(measured: Mapping[Way, Samples], usual: Way) -> tuple[Way, list[Way]]:

@@ -49,8 +49,13 @@ def check_context(where: str, split: str, tokens: int, context: int, advice: str
         return
     raise SlmxError(
         f"{where} {split} split is {counted(tokens, 'token')}, too short for one context of {context:,}: "
-        f"{advice}; a new model can have a smaller --block-size"
+        f"{advice}; a new model can have --block-size {largest_context(tokens)}"
     )
+
+
+def largest_context(tokens: int) -> int:
+    """Returns the largest power of two that is a context for a split of so many tokens; at least 1."""
+    return int(2 ** max(0, (tokens - 1).bit_length() - 1))
 
 
 def is_dataset(folder: str | Path) -> bool:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from slm.console.counted import count_stories, counted
 from slm.console.errors import NeedsForceError, SlmxError, UsageError
 from slm.console.notice import print_notice
+from slm.console.plain_text import as_plain_text
 from slm.data.cleaning import RULES, Cleaner, Cleaning, repair, story_key
 from slm.data.cleaning_report import cleaning_line, too_few, truncated_line
 from slm.data.corpus import encode_stories
@@ -49,6 +50,7 @@ HELD_OUT_SHARE = 20
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
+MOST_BARS = 8  # more files than this share one line of progress
 
 
 @dataclass(frozen=True)
@@ -272,21 +274,28 @@ class _Pipeline:
         return {"train": asdict(cleaner.counts), "valid": asdict(held.counts)}
 
     def _clean(self, cleaner: Cleaner, sources: list[Source], progress: Progress) -> Iterator[str]:
-        for source in sources:
-            plain = source.path is not None and source.kind == "text" and compression_of(source.path) is None
-            total = source.path.stat().st_size if plain and source.path is not None else None
-            task = progress.add_task(f"reading {escape(Path(source.name).name)}", total=total, figures="")
-            before = cleaner.counts.bytes_before
-            stories = read_stories([source], self.settings.field, counts=cleaner.counts)
-            for number, story in enumerate(cleaner(stories)):
-                if number % 256 == 0:
-                    figures = count_stories(cleaner.counts.read)
-                    progress.update(task, completed=cleaner.counts.bytes_before - before, figures=figures)
-                yield story
-            read = cleaner.counts.bytes_before - before
-            progress.update(
-                task, completed=total or read, total=total or read, figures=count_stories(cleaner.counts.read)
-            )
+        if len(sources) <= MOST_BARS:
+            for source in sources:
+                yield from self._clean_source(cleaner, source, progress)
+            return
+        task = progress.add_task(f"reading {len(sources):,} files", total=len(sources), figures="")
+        for number, source in enumerate(sources, start=1):
+            yield from cleaner(read_stories([source], self.settings.field, counts=cleaner.counts))
+            progress.update(task, completed=number, figures=count_stories(cleaner.counts.read))
+
+    def _clean_source(self, cleaner: Cleaner, source: Source, progress: Progress) -> Iterator[str]:
+        plain = source.path is not None and source.kind == "text" and compression_of(source.path) is None
+        total = source.path.stat().st_size if plain and source.path is not None else None
+        task = progress.add_task(f"reading {escape(as_plain_text(Path(source.name).name))}", total=total, figures="")
+        before = cleaner.counts.bytes_before
+        stories = read_stories([source], self.settings.field, counts=cleaner.counts)
+        for number, story in enumerate(cleaner(stories)):
+            if number % 256 == 0:
+                figures = count_stories(cleaner.counts.read)
+                progress.update(task, completed=cleaner.counts.bytes_before - before, figures=figures)
+            yield story
+        read = cleaner.counts.bytes_before - before
+        progress.update(task, completed=total or read, total=total or read, figures=count_stories(cleaner.counts.read))
 
     def _put(self, file: TextIO, split: str, story: str) -> None:
         file.write(json.dumps(story, ensure_ascii=False) + "\n")
@@ -319,7 +328,8 @@ class _Pipeline:
         if tokenizer.vocab_size < wanted:
             print_notice(
                 self.console,
-                f"the text gives only {tokenizer.vocab_size:,} of {wanted:,} tokens; the vocabulary has that size",
+                f"the text is short: its vocabulary has {tokenizer.vocab_size:,} tokens, not {wanted:,}, so the model "
+                "gets smaller",
             )
         return tokenizer, merges
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, stored_type
 from slm.console.errors import SlmxError, UsageError
 from slm.folder_kind import CHECKPOINT_LISTING, check_outside
+from slm.model import GPT
 from slm.storage.atomic import atomic_folder
 from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.qat import as_exported, trained_for
@@ -30,6 +31,16 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
         UsageError: There are fewer than two, or two are the same.
         SlmxError: A checkpoint has another shape or tokenizer than the last.
     """
+    check_alike(checkpoints)
+    states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
+    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
+    last = checkpoints[-1]
+    last.model.load_state_dict(mean)
+    return last
+
+
+def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
+    """Checks that checkpoints have a mean; errors as in `average_checkpoints`."""
     if len(checkpoints) < 2:
         raise UsageError("one checkpoint has no mean: name two or more")
     named: dict[str, Path] = {}
@@ -43,14 +54,12 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
             raise SlmxError(
                 f"{other.folder}: has another shape or tokenizer than {last.folder}; name checkpoints of one run"
             )
-    states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
-    mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
-    last.model.load_state_dict(mean)
-    return last
 
 
-def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force: bool, console: Console) -> Evaluation:
-    """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text.
+def write_average(
+    folders: Sequence[Path], text: Sequence[str], out: Path, force: bool, console: Console
+) -> tuple[Evaluation, list[Evaluation]]:
+    """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text beside each of them.
 
     Its training record is that of the last checkpoint, with the hashes of all and the new result. If the last one was
     trained for int4 or q8, the result is that of the mean in this variant.
@@ -62,17 +71,27 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
         force: Whether to replace what slmx wrote to `out` before.
         console: Where progress goes.
 
+    Returns:
+        The evaluation of the mean, and those of the checkpoints, in their order.
+
     Raises:
         SlmxError: A checkpoint or the text cannot be used, or `out` cannot be written, or is inside a folder of slmx.
     """
     check_outside(out)
     with atomic_folder(out, CHECKPOINT_LISTING, replace=force) as folder:
         checkpoints = [load_checkpoint(path) for path in folders]
+        check_alike(checkpoints)
+        stream = read_stream(text, checkpoints[-1])
+        variant = trained_for(checkpoints[-1].record)
+
+        def evaluated(model: GPT) -> Evaluation:
+            with as_exported(model, variant):
+                return evaluate(model, stream, console=console)
+
+        each = [evaluated(checkpoint.model) for checkpoint in checkpoints]
         average = average_checkpoints(checkpoints)
-        stream = read_stream(text, average)
         average.model.to(stored_type(average.model, torch.float16)).float()  # evaluated with the values that are stored
-        with as_exported(average.model, trained_for(average.record)):
-            result = evaluate(average.model, stream, console=console)
+        result = evaluated(average.model)
         if not math.isfinite(result.bits_per_byte):
             raise SlmxError(
                 f"{folders[-1]}: the mean has no finite bits per byte; slmx evaluate finds the bad checkpoint"
@@ -85,4 +104,4 @@ def write_average(folders: Sequence[Path], text: Sequence[str], out: Path, force
             "curve": [*(curve if isinstance(curve, list) else []), best],
         }
         save_checkpoint(folder, average.preset, average.model, average.tokenizer, average.merges, record, torch.float16)
-    return result
+    return result, each

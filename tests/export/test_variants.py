@@ -199,7 +199,9 @@ def test_a_width_that_no_block_divides_is_refused(slmx: Slmx, checkpoint: Checkp
     folder = bundles.folder("odd")
     save_checkpoint(folder, "nano", GPT(config).eval(), checkpoint.tokenizer, checkpoint.merges, {})
     line = slmx.refuses("export", "--checkpoint", folder, f"--{variant}")
-    assert line == f"{variant} needs widths that its blocks of 16 divide, not 24; export this shape with --int8"
+    assert (
+        line == f"{variant} needs widths that its blocks of 16 divide, not 24; leave out --int4 and --q8 for this shape"
+    )
 
 
 def test_heads_that_onnxruntime_cannot_run_are_refused_but_for_the_portable_graph(

@@ -99,7 +99,7 @@ def test_a_width_that_the_smallest_block_does_not_divide_is_refused(
         check_blocks(name, config)
     assert (
         str(caught.value)
-        == f"{name} needs widths that its blocks of 16 divide, not {width}; export this shape with --int8"
+        == f"{name} needs widths that its blocks of 16 divide, not {width}; leave out --int4 and --q8 for this shape"
     )
 
 

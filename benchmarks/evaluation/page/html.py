@@ -141,7 +141,7 @@ def point_words(point: Point, measure: Measure) -> str:
 def result_words(
     points: Sequence[Point], measure: Measure, most_bytes: float = float("inf"), least_speed: float = 0.0
 ) -> str:
-    """Returns how many models qualify and which is the best of them. The script of the page says the same.
+    """Returns how many models qualify and which has the best figure. The script of the page says the same.
 
     Args:
         points: The models.
@@ -152,7 +152,7 @@ def result_words(
     first = best(points, measure, most_bytes, least_speed)
     count = sum(best([point], measure, most_bytes, least_speed) is not None for point in points)
     told = f"{count} of {len(points)} models qualify."
-    return told if first is None else f"{told} The best of them is {point_words(first, measure)}."
+    return told if first is None else f"{told} The best figure is that of {point_words(first, measure)}."
 
 
 def limits_of(points: Sequence[Point]) -> list[Limit]:

@@ -26,7 +26,7 @@
     const first = fit.reduce((found, model) => (found === null || better(model, found) < 0 ? model : found), null);
     const told = `${fit.length} of ${models.length} models qualify.`;
     document.getElementById("best").textContent =
-      first === null ? told : `${told} The best of them is ${first.told[measure]}.`;
+      first === null ? told : `${told} The best figure is that of ${first.told[measure]}.`;
     models.forEach((model, number) => {
       const isOut = !fit.includes(model);
       mark(rows[number], isOut, model === first);

@@ -19,6 +19,7 @@ from runtimes.checks.pins import write_pin
 from runtimes.system.machine import (
     this_cpu,
 )
+from runtimes.system.timing import Samples
 from slm.console.counted import counted
 from tests import bundles
 from tests.bundles import Slmx
@@ -40,6 +41,11 @@ def test_a_pin_on_a_busy_machine_is_warned_of_and_can_be_taken_back(
         "quickest     int8, 1 thread",
         "as quick     int8, 2 threads (within the noise; int8, 1 thread is taken: the default)",
     ]
+    noisy = Samples([1.0, 2.0, 3.0])
+    monkeypatch.setattr("runtimes.checks.doctor.measure_ways", lambda bundle: {INT8: noisy, TWO: noisy})
+    told = slmx("doctor", "--bundle", bundle).stdout
+    assert "because the speeds differ too much from round to round (spread 50%)" in " ".join(told.split())
+    assert "as quick" not in told
     assert lines[-2].startswith("warning      other processes used 40% of the cores")
     assert lines[-2].endswith(
         f"; when they have ended, run slmx doctor --bundle {bundle} --pin again, or take it back with --unpin"

@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from slm.console.errors import SlmxError
-from slm.data.prepare import PrepareSettings, is_held_out, prepare
+from slm.data.prepare import MOST_BARS, PrepareSettings, is_held_out, prepare
 from slm.data.stories import LONGEST_STORY
 from slm.storage.disk import WORK_NAME
 from slm.storage.hashing import sha256_of
@@ -296,9 +296,24 @@ def test_a_full_disk_publishes_nothing(plan: PrepareSettings) -> None:
 def test_a_text_that_cannot_fill_the_vocabulary_is_reported(plan: PrepareSettings, console: Console) -> None:
     dataset = prepare(replace(plan, vocab_size=None), console)
     assert dataset.tokenizer.vocab_size < 8000
-    line = f"the text gives only {dataset.tokenizer.vocab_size:,} of 8,000 tokens; the vocabulary has that size"
+    size = dataset.tokenizer.vocab_size
+    line = f"the text is short: its vocabulary has {size:,} tokens, not 8,000, so the model gets smaller"
     assert line in console.export_text()
     assert dataset.record["vocab_size"] == dataset.tokenizer.vocab_size
+
+
+def test_the_files_of_a_folder_share_a_line_of_progress(
+    plan: PrepareSettings, stories: list[str], tmp_path: Path, console: Console
+) -> None:
+    folder = tmp_path / "texts é"
+    folder.mkdir()
+    for number in range(MOST_BARS + 1):
+        (folder / f"{number}.txt").write_text(as_corpus(stories[20 * number : 20 * number + 20]), "utf-8")
+    dataset = prepare(replace(plan, sources=(str(folder),)), console)
+    (line,) = (line for line in console.export_text().splitlines() if line.startswith("reading "))
+    assert line.startswith(f"reading {MOST_BARS + 1} files ")
+    assert f"{20 * (MOST_BARS + 1)} stories" in line
+    assert dataset.train.stories + dataset.valid.stories == 20 * (MOST_BARS + 1)
 
 
 def test_the_vocabulary_is_learned_from_a_share_of_a_large_text(

@@ -13,6 +13,7 @@ import pytest
 from slm.commands import next_step
 from slm.data.dataset import Dataset
 from slm.data.prepare import PrepareSettings, is_held_out
+from tests.bundles import Slmx
 from tests.conftest import as_corpus, run_slmx
 from tests.slm.data.conftest import stories_of, write
 
@@ -74,7 +75,9 @@ def test_the_next_command_begins_as_the_data_set_was_made(
 )
 def test_the_next_command_has_a_context_that_fits_a_short_text(tokens: int, size: str) -> None:
     made = PrepareSettings(("text",), preset="nano", out=Path("my data"))
-    assert next_step(made, tokens) == f"now: slmx train --text 'my data'{size} --out 'runs/my data'"
+    *why, command = next_step(made, tokens).splitlines()
+    assert command == f"now: slmx train --text 'my data'{size} --out 'runs/my data'"
+    assert [f"the shorter split has {tokens} tokens" in line for line in why] == [True] * bool(size)
 
 
 def test_a_text_that_is_too_short_to_fine_tune_a_checkpoint_is_said_so(tiny_checkpoint: Path) -> None:
@@ -82,6 +85,14 @@ def test_a_text_that_is_too_short_to_fine_tune_a_checkpoint_is_said_so(tiny_chec
     assert next_step(made, 65).startswith("now: slmx train --text data --init ")
     rest = "prepare more text: one context of it is 64 tokens, and the shorter split is 64"
     assert next_step(made, 64) == f"to fine-tune {tiny_checkpoint}, {rest}"
+
+
+def test_a_missing_file_is_told_before_an_installation_is_asked_for(
+    slmx: Slmx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("slm.commands.require", lambda *_: pytest.fail("asked for an installation"))
+    line = slmx.refuses("prepare", "no such é.txt", "--out", tmp_path / "d")
+    assert line == "no such é.txt: cannot read the text (No such file or directory); check the path"
 
 
 @pytest.mark.heavy

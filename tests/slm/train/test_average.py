@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -45,7 +46,8 @@ def with_record(checkpoint: Path, folder: Path, record: dict[str, object]) -> Pa
 def test_every_weight_is_the_mean_and_the_record_says_so(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     first, second = (load_checkpoint(run) for run in runs)
     stream = Dataset.open(tiny_data).valid
-    result = write_average(runs, [str(tiny_data)], tmp_path / "mean", False, QUIET)
+    result, each = write_average(runs, [str(tiny_data)], tmp_path / "mean", False, QUIET)
+    assert each == [evaluate(one.model, stream) for one in (first, second)]
     mean = load_checkpoint(tmp_path / "mean")
     for name, tensor in mean.model.state_dict().items():
         expected = (first.model.state_dict()[name] + second.model.state_dict()[name]) / 2
@@ -62,7 +64,7 @@ def test_a_weight_beyond_float16_keeps_the_mean_in_float32(runs: list[Path], tin
         opened.model.wte.weight[5, 0] = 2e5
     (tmp_path / "large").mkdir()
     save_checkpoint(tmp_path / "large", opened.preset, opened.model, opened.tokenizer, opened.merges, opened.record)
-    result = write_average([runs[0], tmp_path / "large"], [str(tiny_data)], tmp_path / "mean", False, QUIET)
+    result, _ = write_average([runs[0], tmp_path / "large"], [str(tiny_data)], tmp_path / "mean", False, QUIET)
     mean = load_checkpoint(tmp_path / "mean")
     assert mean.model.wte.weight[5, 0].item() == pytest.approx(1e5, rel=1e-3)
     assert evaluate(mean.model, Dataset.open(tiny_data).valid).bits_per_byte == pytest.approx(result.bits_per_byte)
@@ -121,7 +123,11 @@ def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tm
 @pytest.mark.heavy
 def test_what_is_there_is_replaced_by_force_alone(runs: list[Path], tiny_data: Path, tmp_path: Path) -> None:
     arguments: list[str | Path] = ["average", *runs, "--text", tiny_data, "--out", tmp_path / "mean"]
-    assert run_slmx(*arguments, cwd=tmp_path).returncode == 0
+    ran = run_slmx(*arguments, cwd=tmp_path)
+    assert ran.returncode == 0
+    told = ran.stderr.splitlines()[-len(runs) - 2 :]
+    assert [line.split(": ")[0] for line in told] == [*map(str, runs), "the mean", "now"]
+    assert re.search(r" bits per byte, (better than each of them|.* alone is better)$", told[-2])
     before = sha256_of(tmp_path / "mean" / "config.json")
     arguments[1:3] = runs[::-1]
     ran = run_slmx(*arguments, cwd=tmp_path)
@@ -138,7 +144,7 @@ def test_models_without_a_loss_curve_have_a_mean_too(
     tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, record: dict[str, object]
 ) -> None:
     imported = with_record(tiny_checkpoint, tmp_path / "imported", record)
-    result = write_average([tiny_checkpoint, imported], [str(corpus_file)], tmp_path / "mean", False, QUIET)
+    result, _ = write_average([tiny_checkpoint, imported], [str(corpus_file)], tmp_path / "mean", False, QUIET)
     best = {"step": record.get("steps_done", 0), "bits_per_byte": round(result.bits_per_byte, 5)}
     written = load_checkpoint(tmp_path / "mean").record
     assert (written["best"], written["curve"]) == (best, [best])

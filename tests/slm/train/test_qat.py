@@ -188,7 +188,7 @@ def test_a_mean_is_evaluated_in_the_variant_and_a_dry_run_leaves_nothing(
     assert not tuning.out.exists()
     assert train(tuning, QUIET)
     steps = [tuning.out / "step-0000016", tuning.out / "step-0000024"]
-    result = write_average(steps, [str(tiny_data)], tmp_path / "mean", False, QUIET)
+    result, _ = write_average(steps, [str(tiny_data)], tmp_path / "mean", False, QUIET)
     mean = load_checkpoint(tmp_path / "mean").model
     with as_exported(mean, "int4"):
         assert evaluate(mean, Dataset.open(tiny_data).valid) == result
@@ -217,5 +217,5 @@ def test_what_it_cannot_train_is_refused_in_one_line(slmx: Slmx, tuning: TrainSe
     with pytest.raises(SlmxError) as caught:
         train(replace(tuning, init=other.out, preset=None), QUIET)
     expected = f"{other.out / 'best'}: int4 needs widths that its blocks of 16 divide, not 24; "
-    assert str(caught.value) == expected + "export this shape with --int8"
+    assert str(caught.value) == expected + "leave out --int4 and --q8 for this shape"
     assert not tuning.out.exists()

@@ -89,10 +89,10 @@ def test_the_best_qualifies_and_none_that_qualifies_is_better(
 
 def test_limits_are_told_in_words() -> None:
     assert result_words(POINTS, LOSS) == (
-        "4 of 4 models qualify. The best of them is nano fp32: 0.7440 ± 0.0120 bits per byte, 7.40 MB."
+        "4 of 4 models qualify. The best figure is that of nano fp32: 0.7440 ± 0.0120 bits per byte, 7.40 MB."
     )
     assert result_words(POINTS, LOSS, 1.95e6) == (
-        "2 of 4 models qualify. The best of them is nano int8: 0.7446 ± 0.0120 bits per byte, 1.90 MB."
+        "2 of 4 models qualify. The best figure is that of nano int8: 0.7446 ± 0.0120 bits per byte, 1.90 MB."
     )
     assert "nano q8: 89.8 ± 1.4 % of the pairs" in result_words(POINTS, PAIRS)
     assert result_words(POINTS, LOSS, 1e6) == "0 of 4 models qualify."

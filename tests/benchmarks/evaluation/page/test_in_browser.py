@@ -82,7 +82,7 @@ def test_a_slider_moves_its_field_and_an_empty_field_sets_no_limit(chromium: Bro
     page.locator(".limit[data-limit=size] input[type=range]").focus()
     page.keyboard.press("Home")
     assert page.input_value("#size") == "1.5"
-    assert page.inner_text("#best").startswith("1 of 4 models qualify. The best of them is nano int4")
+    assert page.inner_text("#best").startswith("1 of 4 models qualify. The best figure is that of nano int4")
     page.fill("#size", "")
     assert page.inner_text("#best").startswith("4 of 4")
     page.fill("#speed", "4200")
@@ -94,7 +94,7 @@ def test_a_slider_moves_its_field_and_an_empty_field_sets_no_limit(chromium: Bro
 def test_without_scripts_everything_can_be_read(chromium: Browser, file: Path) -> None:
     page, _ = opened(chromium, file, DESKTOP, script=False)
     assert not page.locator("#choice").is_visible()
-    assert page.inner_text("#best").startswith("4 of 4 models qualify. The best of them is nano fp32")
+    assert page.inner_text("#best").startswith("4 of 4 models qualify. The best figure is that of nano fp32")
     assert page.locator("figure:visible").count() == page.locator("figure").count() == 6
 
 
