@@ -38,7 +38,7 @@ def quality() -> str:
     part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]  # as it was trained for int8
     lines = [
         "Quality is the float model's bits per byte divided by those of the variant, on the start of the validation",
-        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it, and its int8 {whole:.3f} on the",
+        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it, and int8 {whole:.3f} on the",
         "whole ([docs/quality-figures.md](docs/quality-figures.md)).",
     ]
     if kept:
