@@ -19,6 +19,7 @@ from slm.model import GPT
 from slm.presets import GPTConfig
 from slm.storage.hashing import sha256_of
 from slm.train.evaluate import Evaluation, evaluate, read_stream
+from slm.train.qat import as_exported, trained_for
 
 SHARED = Path(__file__).parents[4] / "shared" / "data" / "tinystories-valid.txt"
 CONFIG = GPTConfig(block_size=16, vocab_size=60, n_layer=1, n_head=1, n_embd=8)
@@ -113,5 +114,6 @@ def test_the_shipped_checkpoints_reproduce_their_record(preset: str) -> None:
     (source,) = (item for item in checkpoint.record["data"] if item["split"] == "valid")
     if source["sha256"] != sha256_of(SHARED):
         pytest.skip("the validation text here is not the recorded one")
-    found = evaluate(checkpoint.model, read_stream([str(SHARED)], checkpoint))
+    with as_exported(checkpoint.model, trained_for(checkpoint.record)):
+        found = evaluate(checkpoint.model, read_stream([str(SHARED)], checkpoint))
     assert found.bits_per_byte == pytest.approx(checkpoint.record["best"]["bits_per_byte"], abs=2e-4)
