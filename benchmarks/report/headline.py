@@ -169,7 +169,8 @@ def _headline(report: Report, own: Result, start: str, model: str) -> Headline:
     preset = own.case.preset
     groups = families(main_results(report, preset))
     phrases, smallest = _compared(report, own, groups)
-    rest = f"{model}{_at_depth(report, preset, own)}" + (f": {', '.join(phrases)}" if phrases else "")
+    colon = ", " if len(phrases) == 1 and phrases[0].startswith("at ") else ": "
+    rest = f"{model}{_at_depth(report, preset, own)}" + (f"{colon}{', '.join(phrases)}" if phrases else "")
     figure = f"{three_figures(speed(own))} tokens/s"
     return Headline(preset, start, figure, rest, " ".join(f"{one}." for one in _others(own, groups)), smallest)
 

@@ -54,7 +54,7 @@ def test_the_whole_sentence() -> None:
 
 def test_only_what_was_measured_is_named() -> None:
     assert sentence(OURS) == (
-        "On this machine slmx int8 writes 5,000 tokens/s with nano: at 99.8 % of float32's quality."
+        "On this machine slmx int8 writes 5,000 tokens/s with nano, at 99.8 % of float32's quality."
     )
     assert sentence(replace(OURS, bpb_increase=None)) == "On this machine slmx int8 writes 5,000 tokens/s with nano."
     gone = [replace(steady("llama.cpp Q8_0", 1000), status=status) for status in (FAILED, SKIPPED)]
@@ -158,7 +158,7 @@ def test_each_further_model_has_a_shorter_sentence() -> None:
 def test_the_figure_at_depth_stands_beside_the_short_one(depth: int, context: int | None, words: str) -> None:
     run = report([OURS, steady("fp32", 100), steady("int8", 4000, depth=depth), steady("int8", 4500, depth=8)])
     run = replace(run, models={"nano": Model(1_850_112, True, context_tokens=context)})
-    assert f"5,000 tokens/s with nano {words}: " in opening(run)
+    assert f"5,000 tokens/s with nano {words}, at " in opening(run)
 
 
 def test_a_batch_is_no_depth() -> None:

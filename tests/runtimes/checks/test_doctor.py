@@ -32,6 +32,14 @@ from tests.runtimes.checks.ways import INT4, INT8, Q8, TWO, seconds
 
 pytestmark = pytest.mark.slow
 
+
+@pytest.fixture(autouse=True)
+def short_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the command measure for a tenth of its time."""
+    monkeypatch.setattr("runtimes.checks.doctor.SECONDS", 0.3)
+    monkeypatch.setattr("runtimes.checks.doctor.ROUND_SECONDS", 0.1)
+
+
 HEALTHY = Findings(
     machine="x86_64",
     bits=64,

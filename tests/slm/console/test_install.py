@@ -90,6 +90,7 @@ def test_what_is_missing_is_said_before_the_work(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "stories.txt").write_text("Once upon a time.")
     monkeypatch.setitem(sys.modules, module, None)
     assert slmx.refuses(*arguments) == f"this command needs {module}: {install.pip_line(extra)}"
     assert not (tmp_path / "out").exists()
