@@ -100,7 +100,8 @@ def lock_folder(target: Path, wait: bool = False) -> Iterator[Place]:
     """Locks a folder against every other slmx process and every other thread inside the block.
 
     The same thread may lock a folder again while it holds the lock. What a killed writer left is repaired first: an
-    incomplete swap is undone, and a folder that was being filled in place is completed.
+    incomplete swap is undone, and a folder that was being filled in place is completed. Of the target and its parents,
+    those are removed at the end that were missing and are empty.
 
     Args:
         target: The folder; it and its parents need not exist.
