@@ -337,8 +337,9 @@ def average(
     for path, one in zip(checkpoints, each, strict=True):
         log_line(f"{path}: {shown_bits(one.bits_per_byte)} bits per byte")
     best = min(range(len(each)), key=lambda number: each[number].bits_per_byte)
-    is_best = result.bits_per_byte < each[best].bits_per_byte
-    verdict = "better than each of them" if is_best else f"{checkpoints[best]} alone is better"
+    mean, alone = (round(one.bits_per_byte, 4) for one in (result, each[best]))  # as they are shown
+    verdict = "better than each of them" if mean < alone else f"{checkpoints[best]} alone is better"
+    verdict = f"as good as {checkpoints[best]} alone" if mean == alone else verdict
     log_line(f"the mean: {shown_bits(result.bits_per_byte)} bits per byte, {verdict}")
     _tell_best(out)
 

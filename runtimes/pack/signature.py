@@ -20,7 +20,7 @@ from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.storage.disk import write_file
 from slm.storage.json_reader import read_limited
-from slm.storage.read_errors import reason_of
+from slm.storage.read_errors import reason_of, unreadable
 
 AGAIN = "get the bundle and its signature again"
 
@@ -125,6 +125,8 @@ def check_signature(bundle: Bundle, content: bytes, path: Path, key: Path) -> st
 
 
 def _no_signature(path: Path, error: Exception) -> SlmxError:
+    if isinstance(error, PermissionError):
+        return unreadable(path, error)
     return SlmxError(f"{path}: not a signature that slmx reads ({reason_of(error)}); {AGAIN}")
 
 

@@ -62,7 +62,7 @@ def write_average(
     """Writes the mean of checkpoints as a checkpoint in float16, evaluated on a text beside each of them.
 
     Its training record is that of the last checkpoint, with the hashes of all and the new result. If the last one was
-    trained for int4 or q8, the result is that of the mean in this variant.
+    trained for a variant, all are read in this variant.
 
     Args:
         folders: Checkpoints or runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,17 @@ def test_garbage_for_a_signature_is_one_line(slmx: Slmx, signed: Path, keys: Key
     assert slmx.refuses_unchanged("sign", signed, "--key", keys[0]) == (
         f"{signature_of(signed)}: not a signature of a bundle, so it is not replaced; move it away"
     )
+
+
+def test_a_signature_without_permission_is_not_called_a_wrong_one(
+    slmx: Slmx, signed: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_permission(path: Path, most: int) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("runtimes.pack.signature.read_limited", without_permission)
+    line = slmx.refuses_unchanged("verify", signed, "--key", keys[1])
+    assert line == f"{signature_of(signed)}: cannot read (Permission denied); check its permissions"
 
 
 def test_a_signature_that_is_cut_anywhere_is_one_line(bundle: Path, keys: Keys) -> None:
