@@ -103,6 +103,7 @@ class Trainer:
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None  # the point of the curve that `best` holds
+        self.before: float | None = None  # bits per byte before the first step of a fine-tuning that began here
         self.licence = settings.licence or self.dataset.record.get("licence")
         self.origin = start.origin()
         optimizers = build_optimizers(self.model, self.plan)
@@ -352,6 +353,7 @@ class Trainer:
     def _evaluate_start(self) -> None:
         """Evaluates the checkpoint that is fine-tuned, before the first step."""
         result = self._validate()
+        self.before = round(result.bits_per_byte, 5)
         figures = f"{result.loss:.3f}, {shown_bits(result.bits_per_byte)} bits per byte"
         self._print(f"step 0/{self.plan.steps}  validation loss {figures}  before fine-tuning")
 
@@ -382,6 +384,8 @@ class Trainer:
             self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if is_best else ""
+        if is_best and self.before is not None and figure >= self.before:
+            mark += ", but no better than before fine-tuning"
         self._print(
             f"step {self.step}/{self.plan.steps}  loss {loss:.3f}  validation loss {result.loss:.3f}, "
             f"{shown_bits(figure)} bits per byte  {rate:,.0f} tokens/s{mark}"

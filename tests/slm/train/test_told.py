@@ -50,6 +50,17 @@ def test_fine_tuning_is_measured_before_its_first_step(settings: TrainSettings, 
     assert "step 0/" not in told(replace(tuned, steps=None, resume=True, init=None)), "only once"
 
 
+@pytest.mark.parametrize(("learning_rate", "worse"), [(0.5, True), (1e-4, False)])
+def test_a_fine_tuning_that_makes_it_worse_says_so(
+    settings: TrainSettings, tmp_path: Path, learning_rate: float, worse: bool
+) -> None:
+    assert train(replace(settings, steps=80, eval_every=80), QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, preset=None, steps=8)
+    text = told(replace(tuned, learning_rate=learning_rate, dropout=0.0))
+    assert "best so far" in text
+    assert ("no better than before fine-tuning" in " ".join(text.split())) is worse
+
+
 def test_a_new_model_is_not_measured_before_it_has_learned(settings: TrainSettings) -> None:
     text = told(replace(settings, steps=2, compile=False))
     assert "step 0/" not in text
