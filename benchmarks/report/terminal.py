@@ -99,6 +99,7 @@ def _drawn(one: Table, columns: Sequence[int], width: int) -> RichTable:
             vertical="bottom",
         )
     for number, row in enumerate(one.rows):
-        cells = (Text(printable(row[one_]), "bold" if (number, one_) in one.best else "") for one_ in columns)
+        styles = ["bold" if (number, column) in one.best else "" for column in columns]
+        cells = (Text(printable(row[column]), style) for column, style in zip(columns, styles, strict=True))
         drawn.add_row(*cells, style="yellow" if number in one.blind else "")
     return drawn

@@ -46,10 +46,12 @@ def _file_cells(kind: str, name: str, path: Path, field: str) -> Iterator[Any]:
     return _json_cells(name, lines, field) if kind == "json" else _csv_cells(name, lines, field, kind)
 
 
-def _no_column(name: str, field: str, columns: Iterable[str], advice: str = "") -> SlmxError:
+def _no_column(name: str, field: str, columns: Iterable[str], more: str = "") -> SlmxError:
     found = as_plain_text(", ".join(map(str, columns)))[:200]
-    advice = advice or f"choose one with slmx prepare --field, or rename it to {field!r}"
-    return SlmxError(f"{name}: no column {field!r}; it has {found}: {advice}")
+    return SlmxError(
+        f"{name}: no column {field!r}; it has {found}: choose one with slmx prepare --field, or rename it to {field!r}"
+        f"{more}"
+    )
 
 
 def _json_cells(name: str, lines: Iterable[str], field: str) -> Iterator[Any]:
@@ -96,8 +98,8 @@ def _csv_cells(name: str, lines: Iterable[str], field: str, kind: str) -> Iterat
         header = next(rows, [])
         if header and field not in header:
             both = delimiter == "," and ";" in first
-            advice = "its first line has , and ; and was divided at , (a ; file must have no , there)" if both else ""
-            raise _no_column(name, field, header, advice)
+            more = "; the first line has , and ; and was divided at , (a file with ; needs a first line without ,)"
+            raise _no_column(name, field, header, more if both else "")
         for row in rows:
             if row and len(row) != len(header):
                 raise SlmxError(

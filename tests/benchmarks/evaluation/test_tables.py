@@ -14,7 +14,7 @@ from benchmarks.evaluation.run import TRUE
 from benchmarks.evaluation.tables import tables
 from benchmarks.report.markdown import to_markdown
 from benchmarks.report.table import Table, table
-from benchmarks.report.terminal import GAP, divided, print_tables
+from benchmarks.report.terminal import GAP, divided, print_table, print_tables
 from tests.benchmarks.evaluation.samples import difference, evaluation, full_evaluation, loss, stories
 
 CELLS = st.text("abc 12", min_size=1, max_size=20)
@@ -75,6 +75,16 @@ def test_a_terminal_cuts_no_figure_and_executes_nothing() -> None:
         for one in found:
             assert all(cell in text for row in one.rows for cell in row)
     assert "\x1b" not in printed(table("\x1b[2J", "\x1b[2J", ("a", "\x1b]0;"), [("\x1b[2J", "[bold]")]), 80)
+
+
+def test_the_best_figures_are_bold_and_blind_rows_are_yellow() -> None:
+    one = Table(("a", "b"), (("c", "1"), ("d", "2")), best=frozenset({(0, 1)}), blind=frozenset({1}))
+    target = io.StringIO()
+    print_table(one, Console(file=target, force_terminal=True, color_system="standard", width=80))
+    first, second = target.getvalue().splitlines()[1:]
+    assert "\x1b[1m1\x1b[0m" in first
+    assert "\x1b[33m" in second
+    assert "\x1b[33m" not in first
 
 
 def test_columns_without_room_are_below_after_the_first_one_again() -> None:

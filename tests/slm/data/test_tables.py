@@ -142,6 +142,12 @@ def test_long_cells_are_read(tmp_path: Path) -> None:
         ("a.jsonl", f'{{"text": "a", "id": {"9" * 5000}}}', ":1: a number of too many digits; shorten it"),
         ("a.jsonl", '{"a\\nb\\u2028": 1}\n', ": no column 'text'; it has a?b?: choose one with slmx prepare --field"),
         ("a.csv", "a\x0bb,c\n1,2\n", ": no column 'text'; it has a?b, c: choose one with slmx prepare --field"),
+        (
+            "a.csv",
+            "a, b;text\n1;2\n",
+            ": no column 'text'; it has a,  b;text: choose one with slmx prepare --field, or rename it to 'text'; the "
+            "first line has , and ; and was divided at , (a file with ; needs a first line without ,)",
+        ),
         ("a.jsonl", '{"text": " "}\n', ": holds no story; expected text in 'text'"),
         ("a.csv", "", ": holds no story"),
         ("a.csv", "text\n", ": holds no story"),
