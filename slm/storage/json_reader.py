@@ -197,18 +197,24 @@ class Fields:
 
     def objects(self, key: str) -> tuple[Fields, ...]:
         """Returns a list of objects."""
+        items = self._items(key)
+        return tuple(items.object(number) for number in items)
+
+    def _items(self, key: str) -> Fields:
         value = self.value(key)
         if not isinstance(value, list):
             raise ValueError(f"{self._path(key)} is not a list")
-        return tuple(Fields(item, f"{self._path(key)}.{number}") for number, item in enumerate(value))
+        return Fields({str(number): item for number, item in enumerate(value)}, self._path(key))
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns a list of texts."""
-        value = self.value(key)
-        if not isinstance(value, list):
-            raise ValueError(f"{self._path(key)} is not a list")
-        items = Fields({str(number): item for number, item in enumerate(value)}, self._path(key))
+        items = self._items(key)
         return tuple(items.text(number) for number in items)
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """Returns a list of finite numbers."""
+        items = self._items(key)
+        return tuple(items.number(number) for number in items)
 
     def scalars(self, key: str) -> dict[str, bool | int | str]:
         """Returns an object of texts, integers and booleans."""

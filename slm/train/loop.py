@@ -103,6 +103,7 @@ class Trainer:
         self.seconds = 0.0
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, float] | None = None  # the point of the curve that `best` holds
+        self.unlogged: list[float] = []  # the losses since the last line of metrics.jsonl
         self.before: float | None = None  # bits per byte before the first step of a fine-tuning that began here
         self.licence = settings.licence or self.dataset.record.get("licence")
         self.origin = start.origin()
@@ -130,10 +131,12 @@ class Trainer:
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise unreadable(file, error, advice=self.folder.way_back()) from error
         self.step, self.seconds, self.curve, self.best = state.steps_done, state.seconds, state.curve, state.best
+        self.unlogged = state.unlogged
         self.licence = self.settings.licence or state.licence
         if self.is_main:
             self.folder.rotate(keep_first=self.plan.qat is not None)  # a kill can come before it
-            self.folder.forget_after(self.step)
+            # A run that is resumed at step 0 evaluates it again.
+            self.folder.forget_after(self.step if self.step else -1)
         self._print(f"resumed at step {self.step} of {self.plan.steps}")
         if self.curve and not self.folder.best.is_dir():
             self._begin_best_anew()
@@ -188,16 +191,16 @@ class Trainer:
             return
         with self.folder.new_step(self.step, keep_first=self.plan.qat is not None) as folder:
             save_tensors(optimizer_tensors(self.model, self.learner.inner_optimizers), folder / OPTIMIZER_FILE)
-            self._write(folder, torch.float32)
+            self._write(folder, torch.float32, {"unlogged_losses": self.unlogged} if self.unlogged else {})
 
     def _write_best(self) -> None:
         with self.folder.new_best() as folder:
             # The export would round some weights of a float16 form to another number than the evaluation did.
-            self._write(folder, torch.float32 if self.plan.qat in BLOCK_VARIANTS else torch.float16)
+            self._write(folder, torch.float32 if self.plan.qat in BLOCK_VARIANTS else torch.float16, {})
 
-    def _write(self, folder: Path, dtype: torch.dtype) -> None:
-        dataset = self.dataset
-        save_checkpoint(folder, self.preset, self.model, dataset.tokenizer, dataset.merges, self.record(), dtype)
+    def _write(self, folder: Path, dtype: torch.dtype, more: dict[str, Any]) -> None:
+        dataset, record = self.dataset, self.record() | more
+        save_checkpoint(folder, self.preset, self.model, dataset.tokenizer, dataset.merges, record, dtype)
 
     def run(self) -> bool:
         """Trains to the last step.
@@ -223,7 +226,6 @@ class Trainer:
                 self.save_step()
             if self.origin and not self.step:
                 self._evaluate_start()
-            recent: list[float] = []  # the losses since the last line of metrics.jsonl
             rate, first = math.nan, self.step
             if self.settings.compile is not False and why_not_compiled() is None:
                 self._print("the first step compiles the model, which can take a minute or more")
@@ -233,8 +235,8 @@ class Trainer:
                     loss, norm = self.train_step()
                 took = time.perf_counter() - started
                 self.seconds += took
-                recent.append(loss)
-                mean = sum(recent) / len(recent)
+                self.unlogged.append(loss)
+                mean = sum(self.unlogged) / len(self.unlogged)
                 speed = self.tokens_per_step / took
                 # The first step, in which torch.compile works, says nothing about the others.
                 rate = speed if self.step <= first + 2 else 0.9 * rate + 0.1 * speed
@@ -243,7 +245,7 @@ class Trainer:
                     self._print_estimate(rate)
                 if self.step % LOG_EVERY == 0 or self.step == self.plan.steps:
                     self._log(mean, norm, rate)
-                    recent.clear()
+                    self.unlogged.clear()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
                     self.evaluate(mean, rate)
             finished = self.plan.is_finished(self.step, self.curve)

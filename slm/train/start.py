@@ -29,7 +29,11 @@ CURVE_KEYS = ("step", "loss", "bits_per_byte")  # the keys of every point of a r
 
 @dataclass(frozen=True)
 class RunState:
-    """What the training record of a run's checkpoint holds about the run so far."""
+    """What the training record of a run's checkpoint holds about the run so far.
+
+    Attributes:
+        unlogged: The losses of the steps since the last line of `metrics.jsonl`.
+    """
 
     plan: Plan
     dataset_sha256: str
@@ -40,6 +44,7 @@ class RunState:
     licence: str | None
     origin: dict[str, Any] | None
     teachers: list[dict[str, str]]
+    unlogged: list[float]
 
     @classmethod
     def read(cls, checkpoint: Checkpoint, way_back: str) -> RunState:
@@ -73,6 +78,7 @@ class RunState:
                 licence=licence if isinstance(licence, str) else None,
                 origin=record.get("init"),
                 teachers=record.get("teachers") or [],
+                unlogged=list(fields.optional("unlogged_losses", fields.numbers) or ()),
             )
             if state.steps_done == plan.steps and not points:
                 raise ValueError("curve is empty")

@@ -158,6 +158,8 @@ def rewrite_record(checkpoint: Path, record: object) -> None:
         {"curve": [{"step": 8}]},
         {"curve": ["low"]},
         {"init": "somewhere"},
+        {"unlogged_losses": 2.5},
+        {"unlogged_losses": [2.5, None]},
     ],
     ids=json.dumps,
 )

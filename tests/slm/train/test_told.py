@@ -13,7 +13,7 @@ from rich.console import Console
 from slm.train.plan import TrainSettings
 from slm.train.run_folder import RunFolder
 from slm.train.train import train
-from tests.runs import QUIET
+from tests.runs import QUIET, interrupted_after
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 STEP = re.compile(r"step (\d+)/\d+  loss ([\d.]+)  validation loss ([\d.]+), ([\d.]+) bits per byte")
@@ -48,6 +48,17 @@ def test_fine_tuning_is_measured_before_its_first_step(settings: TrainSettings, 
     before = RunFolder(settings.out).metrics()[-1]
     assert first["valid_loss"] == pytest.approx(before["valid_loss"], rel=1e-2), "best is stored in 16 bits"
     assert "step 0/" not in told(replace(tuned, steps=None, resume=True, init=None)), "only once"
+
+
+def test_a_fine_tuning_that_is_resumed_at_its_first_step_has_one_line_of_it(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    assert train(replace(settings, steps=2), QUIET)
+    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, preset=None, steps=2)
+    with interrupted_after(0):
+        assert train(tuned, QUIET) is None
+    assert train(replace(tuned, steps=None, resume=True, init=None), QUIET)
+    assert [m["step"] for m in RunFolder(tuned.out).metrics() if "valid_loss" in m] == [0, 2]
 
 
 @pytest.mark.parametrize(("learning_rate", "worse"), [(0.5, True), (1e-4, False)])
