@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 from slm.console.errors import SlmxError
@@ -25,6 +26,12 @@ def reason_of(error: BaseException) -> str:
     return as_plain_text(" ".join(said.split()))[:LONGEST_REASON] or type(error).__name__
 
 
+def closed_folder(where: Path | str) -> Path | str:
+    """Returns the folder whose permissions keep a path from being read; the path itself if all its folders are open."""
+    folders = reversed(Path(where).parents)
+    return next((folder for folder in folders if folder.exists() and not os.access(folder, os.X_OK)), where)
+
+
 def unreadable(where: Path | str, error: BaseException, what: str = "", advice: str = "") -> SlmxError:
     """Returns the error of a file that cannot be read.
 
@@ -35,6 +42,7 @@ def unreadable(where: Path | str, error: BaseException, what: str = "", advice: 
         advice: What to do next, unless a permission is missing; by default, what its number stands for in `ADVICE`.
     """
     number = error.errno if isinstance(error, OSError) else None
+    where = closed_folder(where) if number == errno.EACCES else where
     known = ADVICE.get(number or 0, "check the file")
     next_step = known if number in (errno.EACCES, errno.EPERM) else advice or known
     return SlmxError(f"{where}: cannot read{f' {what}' if what else ''} ({reason_of(error)}); {next_step}")

@@ -7,7 +7,7 @@ import os
 import sys
 
 from slm.storage.disk import FULL, WriteError, write_advice
-from slm.storage.read_errors import ADVICE
+from slm.storage.read_errors import ADVICE, closed_folder
 
 
 def system_line(error: OSError) -> str:
@@ -15,6 +15,8 @@ def system_line(error: OSError) -> str:
     if isinstance(error, WriteError) or error.strerror is None:
         return str(error)
     where = error.filename or ("standard output" if error.errno == errno.ENOSPC and _stdout_is_full() else "")
+    if error.errno == errno.EACCES and isinstance(where, str) and where:
+        where = closed_folder(where)
     return f"{where}{': ' if where else ''}{error.strerror}{_advice(error.errno)}"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 from pathlib import Path
 
 import pytest
 
 from slm.storage.read_errors import LONGEST_REASON, reason_of, unreadable
+from slm.storage.system_errors import system_line
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,18 @@ def test_the_caller_says_what_was_read_and_what_to_do() -> None:
 def test_without_permission_no_other_advice_helps() -> None:
     error = unreadable("key", OSError(errno.EACCES, "Permission denied"), "the key", "slmx keygen makes one")
     assert str(error) == "key: cannot read the key (Permission denied); check its permissions"
+
+
+@pytest.mark.parametrize("name", ["b", "b/c.json"])
+def test_a_folder_without_permission_is_named_and_not_a_file_in_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "ä closed"
+    (closed / "b").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
+    error = OSError(errno.EACCES, "Permission denied", str(closed / name))
+    assert str(unreadable(closed / name, error)) == f"{closed}: cannot read (Permission denied); check its permissions"
+    assert system_line(error) == f"{closed}: Permission denied; check its permissions"
 
 
 def test_the_reason_is_one_short_plain_line() -> None:
