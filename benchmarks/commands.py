@@ -81,7 +81,7 @@ def bench(
         ),
     ] = None,
     threads: Annotated[str | None, _measured(help="Threads, such as 1,2.", show_default="one, and all cores")] = None,
-    against: Annotated[Path | None, _comparison(help="The report.json of an earlier run, to compare with.")] = None,
+    against: Annotated[Path | None, _comparison(help="The report of an earlier run, to compare with.")] = None,
     fail_over: Annotated[
         str | None, _comparison(help="With --against: exit code 1 if a figure is worse by more, such as 10%.")
     ] = None,
@@ -113,7 +113,7 @@ def bench(
         from benchmarks.run.settings import QUICK_ROUNDS, ROUNDS, BenchSettings
 
     if fail_over is not None and against is None:
-        raise UsageError("--fail-over needs --against, the report.json of an earlier run")
+        raise UsageError("--fail-over needs --against, the report of an earlier run")
     limit = None if fail_over is None else share(fail_over)
     old = None if against is None else read_report(against)
     settings = BenchSettings(
@@ -189,8 +189,8 @@ def _tell(found: Comparison, fail_over: str | None, limit: float | None) -> list
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="The report.json of the earlier run.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The report.json of the later run.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The report of the earlier run: folder or report.json.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The report of the later run.")],
     fail_over: Annotated[
         str, typer.Option(help="Exit code 1 if a figure is worse by more than this and than the noise.")
     ] = "10%",

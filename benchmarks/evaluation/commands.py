@@ -78,7 +78,7 @@ def evaluate(
         list[Path] | None, _judge(help="Read what people saved there, with --out alone; repeat for more.")
     ] = None,
     bench: Annotated[
-        Path | None, _output(help="The report.json of slmx bench, for the speeds on the page in --out.")
+        Path | None, _output(help="The report of slmx bench, for the speeds on the page in --out.")
     ] = None,
     as_json: Annotated[bool, _output("--json", help="Print one JSON object.")] = False,
 ) -> None:

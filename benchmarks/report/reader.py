@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 from benchmarks.report.record import FORMAT_VERSION, Report
 from benchmarks.report.typed_json import from_json
 from slm.console.errors import SlmxError
-from slm.folder_kind import find_kind
+from slm.folder_kind import Kind, find_kind
 from slm.storage.json_reader import parse_json
 from slm.storage.read_errors import unreadable
 
@@ -19,7 +18,7 @@ def read_report(path: Path) -> Report:
     """Reads a report.
 
     Args:
-        path: A report.json of this slmx or of an earlier version.
+        path: A report.json of this slmx or of an earlier version, its folder, or the --out of slmx bench.
 
     Raises:
         SlmxError: The file cannot be read, is larger than 256 MiB, is not a benchmark report, has a figure that is
@@ -27,15 +26,16 @@ def read_report(path: Path) -> Report:
     """
     if path.is_dir():
         inside = next((path / name for name in ("report.json", "report/report.json") if (path / name).is_file()), None)
-        named = f"name {shlex.quote(str(inside))}" if inside else "give the report.json of a slmx bench run"
-        raise SlmxError(f"{path}: {find_kind(path).value}, not a file; {named}")
+        if inside is None:
+            raise SlmxError(f"{path}: {find_kind(path).value}, not {Kind.REPORT.value}; name the folder that it wrote")
+        path = inside
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise unreadable(path, error, advice="give the report.json of a slmx bench run") from error
+        raise unreadable(path, error, advice="name the report of a slmx bench run") from error
     if len(content) > MOST_BYTES:
-        raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; give the report.json of a slmx bench run")
+        raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; name the report of a slmx bench run")
     try:
         found = parse_json(content)
     except ValueError as error:

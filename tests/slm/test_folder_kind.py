@@ -136,13 +136,10 @@ def test_prompts_are_not_read_from_a_folder_or_a_bundle(slmx: Slmx, places: dict
         assert kind.value in line
 
 
-def test_a_report_is_named_by_its_file(slmx: Slmx, places: dict[Kind, Path]) -> None:
-    report = places[Kind.REPORT]
-    quoted = shlex.quote(str(report / "report.json"))
-    line = slmx.refuses("compare", report, report)
-    assert line == f"{report}: a report of slmx bench, not a file; name {quoted}"
+def test_a_folder_that_is_no_report_is_named(slmx: Slmx, places: dict[Kind, Path]) -> None:
     run = places[Kind.RUN]
-    assert slmx.refuses("compare", run, run).startswith(f"{run}: a training run, not a file; give the report.json")
+    line = f"{run}: a training run, not a report of slmx bench; name the folder that it wrote"
+    assert slmx.refuses("compare", run, run) == line
 
 
 def test_a_packed_bundle_is_known_by_its_first_bytes(tmp_path: Path) -> None:

@@ -96,6 +96,14 @@ def test_a_report_of_the_first_format_is_read(tmp_path: Path) -> None:
     assert read_report(path) == found
 
 
+@pytest.mark.parametrize("inside", ["report.json", "report/report.json"])
+def test_a_report_is_found_in_its_folder_and_in_the_folder_of_its_run(inside: str, tmp_path: Path) -> None:
+    file = tmp_path / "a run é" / inside
+    file.parent.mkdir(parents=True)
+    file.write_text(large_report().to_json(), "utf-8")
+    assert read_report(tmp_path / "a run é") == large_report()
+
+
 def test_the_published_report_is_read() -> None:
     found = read_report(Path(__file__).resolve().parents[3] / "docs" / "benchmarks.json")
     assert {"torch eager", "int8", "llama.cpp Q8_0"} <= {result.case.runner for result in found.results}
@@ -153,12 +161,12 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path, content: str | byte
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path, reason in (
-        (tmp_path / "no file é", "cannot read (No such file or directory)"),
-        (tmp_path, "an empty folder, not a file"),
+        (tmp_path / "no file é", "cannot read (No such file or directory); name the report of a slmx bench run"),
+        (tmp_path, "an empty folder, not a report of slmx bench; name the folder that it wrote"),
     ):
         with pytest.raises(SlmxError) as error:
             read_report(path)
-        assert str(error.value) == f"{path}: {reason}; give the report.json of a slmx bench run"
+        assert str(error.value) == f"{path}: {reason}"
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
