@@ -12,7 +12,7 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle, shipped_names
 from slm.console.counted import counted
-from slm.console.errors import UsageError
+from slm.console.errors import SlmxError, UsageError
 from slm.console.plain_text import escaped
 from slm.console.word_wrap import folded
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED
@@ -98,12 +98,13 @@ def doctor(
     usual = Way(default, default_threads(default_file.bytes))
     kept, equal = choose(measured, usual)
     noise = next(iter(measured.values())).spread
+    too_noisy = ""
     if noise > TOO_NOISY:
-        told = f"unknown, because the speeds differ too much from round to round (spread {noise:.0%})"
-        tell("quickest", f"{told}; run it again when nothing else runs")
+        too_noisy = f"because the speeds differ too much from round to round (spread {noise:.0%})"
+        tell("quickest", f"unknown, {too_noisy}; run it again when nothing else runs")
     else:
         tell("quickest", kept)
-    if equal and noise <= TOO_NOISY:
+    if equal and not too_noisy:
         rule = "the default" if kept == usual else "no other needs fewer threads"
         tell("as quick", f"{'; '.join(map(str, equal))} (within the noise; {kept} is taken: {rule})")
     if too_inexact := [name for name in opened.variants if not VARIANTS[name].may_be_default and name != kept.variant]:
@@ -112,12 +113,13 @@ def doctor(
     tell("default", f"{usual}{why}")
     if others is not None:
         of = f" --bundle {shlex.quote(str(bundle))}" if bundle else ""
-        again = f"; when they have ended, run slmx doctor{of} --pin again, or take it back with --unpin" if pin else ""
+        again = f"; when they have ended, run slmx doctor{of} --pin again" if pin else ""
+        again += ", or take it back with --unpin" if pin and not too_noisy else ""
         tell(
             "warning",
             f"other processes used {others:.0%} of the cores, so these speeds and this order can be wrong{again}",
         )
-    if pin:
+    if pin and not too_noisy:
         held = Pin(kept.variant, kept.threads, this_cpu())
         write_pin(opened, held)
     tell(
@@ -128,6 +130,8 @@ def doctor(
         from runtimes.checks.report import report_row
 
         typer.echo(json.dumps(report_row(found, opened, measured, seconds), ensure_ascii=False))
+    if pin and too_noisy:
+        raise SlmxError(f"--pin: nothing was pinned now, {too_noisy}; run it again when nothing else runs")
 
 
 def info(

@@ -46,6 +46,12 @@ def test_a_pin_on_a_busy_machine_is_warned_of_and_can_be_taken_back(
     told = slmx("doctor", "--bundle", bundle).stdout
     assert "because the speeds differ too much from round to round (spread 50%)" in " ".join(told.split())
     assert "as quick" not in told
+    refused = slmx("doctor", "--pin", "--bundle", bundle)
+    assert (refused.code, refused.stdout.splitlines()[-1]) == (1, lines[-1]), "the earlier choice stays"
+    assert refused.stderr.splitlines()[-1] == (
+        "slmx: --pin: nothing was pinned now, because the speeds differ too much from round to round (spread 50%); "
+        "run it again when nothing else runs"
+    )
     assert lines[-2].startswith("warning      other processes used 40% of the cores")
     assert lines[-2].endswith(
         f"; when they have ended, run slmx doctor --bundle {bundle} --pin again, or take it back with --unpin"
@@ -70,7 +76,7 @@ def test_a_pinned_way_is_what_every_command_takes(
     slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setattr("runtimes.checks.doctor.usable_cores", lambda: 2)
+    monkeypatch.setattr("runtimes.checks.doctor.measure_ways", lambda bundle: {TWO: seconds(1.0), INT8: seconds(2.0)})
     bundle, other = bundles.tiny_bundle(tiny_checkpoint), load()
     ran = slmx("doctor", "--bundle", bundle, "--pin")
     (way,) = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines() if line.startswith("pinned")]
