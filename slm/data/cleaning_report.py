@@ -21,6 +21,7 @@ CAUSES = {
     "duplicates": "repeated",
     "in_validation": "that are in the validation data",
 }
+ENOUGH = 100  # different stories: one of them at least is held out, except for one text in 170
 LARGE_SHARE = 0.2  # of the training stories: if more are dropped as truncated, the text is perhaps of another kind
 
 
@@ -75,7 +76,9 @@ def too_few(cleaning: Cleaning, sources: Sequence[Source], separator: str, has_v
         return SlmxError(f"too few stories are left to train on: of {stories:,}, these were dropped: {causes}")
     problem = f"{count_stories(stories)} {'is' if stories == 1 else 'are'} too few to train on"
     advice = "give more rows"
-    if any(source.separator for source in sources):
+    if stories > 1:
+        advice = f"give more stories ({ENOUGH} are enough)"
+    elif any(source.separator for source in sources):
         advice = f"put {SHOWN.get(separator, ANY_SEPARATOR)} between stories"
     if has_valid:
         return SlmxError(f"{problem}; {advice}")

@@ -69,7 +69,8 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
     for content, message in (
         (
             trained[:40],
-            "40 stories are too few to train on and to hold one in 20 out for validation; put a blank line or <|end",
+            "40 stories are too few to train on and to hold one in 20 out for validation; "
+            r"give more stories \(100 are enough\), or give some with --valid$",
         ),
         (trained[:1], "1 story is too few to train on and to hold one in 20 out for validation; put a blank line"),
         (held[:3], "3 stories are too few to train on"),
