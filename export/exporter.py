@@ -104,6 +104,8 @@ def export_bundle(settings: ExportSettings, log: Log) -> tuple[Path, Manifest]:
     checkpoint = _load(settings)
     if settings.checkpoint is not None:
         _tell_checkpoint(settings.checkpoint, checkpoint, log)
+    if (variant := trained_for(checkpoint.record)) not in (None, *settings.variants):
+        log(f"this model was trained for {variant}, which is not asked for: --{variant} adds it")
     check_finite(checkpoint.model, str(checkpoint.folder))
     if (line := denormals_line(checkpoint.model.state_dict())) is not None:
         log(line)

@@ -169,7 +169,11 @@ def test_int4_is_rounded_by_gptq_unless_the_model_was_trained_for_it(
     trained_for_it.mkdir()
     save_checkpoint(trained_for_it, "nano", checkpoint.model, checkpoint.tokenizer, checkpoint.merges, record)
     with bundles.brief_checks():
-        assert slmx("export", "--checkpoint", trained_for_it, "--int4", "--out", "b").code == 0
+        ran = slmx("export", "--checkpoint", trained_for_it, "--int4", "--out", "b")
+        other = slmx("export", "--checkpoint", trained_for_it, "--out", "other")
+    assert ran.code == other.code == 0
+    told = "this model was trained for int4, which is not asked for: --int4 adds it"
+    assert (told in ran.stderr, told in other.stderr) == (False, trained)
     made = Bundle.open(Path("b"))
     settings = made.manifest.variants["int4"].settings
     assert settings is not None
