@@ -84,14 +84,14 @@ def write_average(
         stream = read_stream(text, checkpoints[-1])
         variant = trained_for(checkpoints[-1].record)
 
-        def evaluated(model: GPT) -> Evaluation:
+        def evaluated(model: GPT, name: str) -> Evaluation:
             with as_exported(model, variant):
-                return evaluate(model, stream, console=console)
+                return evaluate(model, stream, console, name)
 
-        each = [evaluated(checkpoint.model) for checkpoint in checkpoints]
+        each = [evaluated(checkpoint.model, str(path)) for checkpoint, path in zip(checkpoints, folders, strict=True)]
         average = average_checkpoints(checkpoints)
         average.model.to(stored_type(average.model, torch.float16)).float()  # evaluated with the values that are stored
-        result = evaluated(average.model)
+        result = evaluated(average.model, "the mean")
         if not math.isfinite(result.bits_per_byte):
             raise SlmxError(
                 f"{folders[-1]}: the mean has no finite bits per byte; slmx evaluate finds the bad checkpoint"

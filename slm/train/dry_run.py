@@ -100,7 +100,7 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
             epochs=trainer.epochs,
             first_step_seconds=first,
             step_seconds=median(rest) if rest else first,
-            evaluations=-(-plan.steps // plan.eval_every),
+            evaluations=-(-plan.steps // plan.eval_every) + (trainer.origin is not None),  # one before a fine-tuning
             evaluation_seconds=evaluation,
             memory_bytes=peak_memory(trainer.accelerator.device),
             disk_bytes=2 * best + (KEPT_CHECKPOINTS + 1 + (plan.qat is not None)) * max(sizes.values()),

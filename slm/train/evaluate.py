@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from torch.nn import functional as F
 
@@ -21,6 +22,7 @@ from slm.checkpoint import Checkpoint
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.console.notice import print_notice
+from slm.console.plain_text import as_plain_text
 from slm.data.corpus import TokenStream, encode_stories
 from slm.data.dataset import Dataset, is_dataset
 from slm.data.sources import read_stories
@@ -89,6 +91,7 @@ def evaluate(
     model: GPT,
     stream: TokenStream,
     console: Console | None = None,
+    name: str = "the model",
 ) -> Evaluation:
     """Evaluates a model on a text that is cut into windows of one context. Each window is evaluated alone.
 
@@ -96,6 +99,7 @@ def evaluate(
         model: The model.
         stream: The text.
         console: Where progress goes: a bar on a terminal, one line in a log. None for no progress.
+        name: What is evaluated, for the progress.
 
     Raises:
         SlmxError: The text is shorter than one context.
@@ -106,8 +110,8 @@ def evaluate(
         if console is None:
             return starts
         if console.is_terminal:
-            return track(starts, "evaluating", console=console, transient=True)
-        print_notice(console, f"evaluating on {counted(targets.size, 'token')}")
+            return track(starts, f"evaluating {escape(as_plain_text(name))}", console=console, transient=True)
+        print_notice(console, f"evaluating {as_plain_text(name)} on {counted(targets.size, 'token')}")
         return starts
 
     return Evaluation.of(total_loss(model, inputs, targets, progress), targets.size, stream)

@@ -83,7 +83,7 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_in_a_log(is_terminal: bool) 
         assert "evaluating" in output.getvalue()
         assert "100%" in output.getvalue()
     else:
-        assert output.getvalue() == "evaluating on 992 tokens\n"
+        assert output.getvalue() == "evaluating the model on 992 tokens\n"
 
 
 def test_a_loss_beyond_all_numbers_has_an_infinite_perplexity() -> None:
