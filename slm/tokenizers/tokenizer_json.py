@@ -103,7 +103,8 @@ def tokenizer_json(tokenizer: Tokenizer, merges: list[tuple[str, str]]) -> dict[
     specials = tokenizer.specials
     pieces = SCHEMES[settings.scheme].pattern is None
     # tiktoken takes a piece of text that is a token as a whole, also if no merges lead to it.
-    unmerged = len(spelled) - len({left + right for left, right in merges}) - BYTES
+    merged = {left + right for left, right in merges}
+    has_unmerged = any(len(token) > 1 and token not in merged for token in spelled)
     return {
         "version": "1.0",
         "truncation": None,
@@ -129,7 +130,7 @@ def tokenizer_json(tokenizer: Tokenizer, merges: list[tuple[str, str]]) -> dict[
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": pieces,
-            "ignore_merges": not pieces and unmerged > 0,
+            "ignore_merges": not pieces and has_unmerged,
             "vocab": {token: number for number, token in enumerate(spelled)} | specials,
             "merges": [list(pair) for pair in merges],
         },

@@ -26,7 +26,7 @@ from slm.tokenizers.byte_level import LONGEST_SPACE, bounded_pieces
 from slm.tokenizers.nfc import to_nfc
 from slm.tokenizers.settings import DEFAULT_SETTINGS, END_OF_TEXT, SCHEMES, TokenizerSettings
 from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, parse_tokens, train_tokenizer
-from slm.tokenizers.tokenizer_json import load_merges
+from slm.tokenizers.tokenizer_json import load_merges, tokenizer_json
 
 NANO = PRETRAINED / "nano"
 BYTE_LEVEL = [name for name, scheme in SCHEMES.items() if scheme.pattern is not None]
@@ -335,3 +335,10 @@ def test_the_longest_token_bounds_the_number_of_tokens() -> None:
     longest = max(tokenizer.tokens, key=len).decode()
     for text in (longest * 50, "The end. " * 50, END_OF_TEXT * 50):
         assert len(tokenizer.encode(text, allow_special=True)) >= len(text.encode()) / tokenizer.longest_token
+
+
+def test_a_token_without_merges_is_taken_whole_also_if_bytes_are_missing() -> None:
+    tokens = [*(bytes([byte]) for byte in range(245)), b"xyz"]
+    ours = Tokenizer(tokens)
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer_json(ours, [])))
+    assert theirs.encode("xyz", add_special_tokens=False).ids == ours.encode("xyz") == [245]
