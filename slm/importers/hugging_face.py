@@ -49,6 +49,8 @@ EXPECTED: dict[str, dict[str, object]] = {
 }
 EVERYWHERE: dict[str, object] = {"pruned_heads": {}, "quantization_config": None, "auto_map": None}
 CONV1D = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+# The header of a model card, which is YAML.
+HEADER = re.compile(r"\s*---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
 # One licence, or a YAML list of up to four.
 LICENCE = re.compile(r"^license:[ \t]*([\w.+-]{1,60}|(?:\n[ \t]*-[ \t]*[\w.+-]{1,60}){1,4})[ \t]*$", re.MULTILINE)
 HUB_CACHE = "snapshots"
@@ -294,15 +296,16 @@ def _linear(name: str, tensor: Tensor) -> Tensor:
 
 
 def _licence(source: Path) -> str | None:
-    """Returns the licence, or several, that the model card names in its first lines; None if it names none."""
+    """Returns the licence, or several, that the header of the model card names; None if it names none."""
     path = source / "README.md"
     if not path.is_file():  # a pipe would be waited for
         return None
     try:
         with path.open(encoding="utf-8", errors="replace") as card:
-            found = LICENCE.search(card.read(MAX_CARD_BYTES))
+            header = HEADER.match(card.read(MAX_CARD_BYTES))
     except OSError:
         return None
+    found = LICENCE.search(header[1]) if header else None
     return ", ".join(re.findall(r"[\w.+]+[\w.+-]*", found[1])) if found else None
 
 

@@ -110,6 +110,9 @@ def test_the_licence_of_the_card_and_the_name_travel(slmx: Slmx, tokenizer: HFTo
     (folder / "README.md").write_text("---\nlicense:\n  - mit\n  - apache-2.0\n---\n", "utf-8")
     assert slmx("import", folder, "--out", "three").code == 0
     assert load_checkpoint(Path("three")).record["licence"] == "mit, apache-2.0"
+    (folder / "README.md").write_text("# A model\n\nA header looks like this:\n\n---\nlicense: mit\n---\n", "utf-8")
+    assert slmx("import", folder, "--out", "four").code == 0
+    assert load_checkpoint(Path("four")).record["licence"] == "not stated"
 
 
 def test_a_config_with_a_byte_order_mark_is_read(slmx: Slmx, tokenizer: HFTokenizer) -> None:
