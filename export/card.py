@@ -6,8 +6,10 @@ import re
 from typing import Any
 
 from export.card_header import card_header
+from export.configs import GENAI_FILE, fits_optimum
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
+from runtimes.bundle.variants import VARIANTS
 from slm.console.counted import counted
 from slm.provenance import is_imported, teachers_of, tokens_seen
 from slm.train.qat import trained_for
@@ -83,6 +85,15 @@ With slmx installed (its README says how), in this folder:
 
     slmx generate "Once upon a time" --bundle .
 
-The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`) and for onnxruntime-genai.
-{use}
+{_other_runtimes(manifest)}{use}
 """
+
+
+def _other_runtimes(manifest: Manifest) -> str:
+    """Returns the line about other programs that can run the folder; "" if none can."""
+    shape, names = manifest.shape, []
+    if fits_optimum(shape) and any(VARIANTS[name].is_onnx for name in manifest.variants):
+        names.append("for Hugging Face optimum (`ORTModelForCausalLM`)")
+    if GENAI_FILE in manifest.files:
+        names.append("for onnxruntime-genai")
+    return f"The folder is also one {' and '.join(names)}.\n" if names else ""

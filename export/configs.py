@@ -15,6 +15,13 @@ from typing import Any
 from slm.presets import GPTConfig
 from slm.tokenizers.tokenizer import Tokenizer
 
+GENAI_FILE = "genai_config.json"
+
+
+def fits_optimum(config: GPTConfig) -> bool:
+    """Returns whether the width of a head is channels / heads, which Hugging Face optimum takes for it."""
+    return config.head_dim * config.n_head == config.n_embd
+
 
 def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_file: str | None) -> None:
     """Writes the files.
@@ -49,7 +56,7 @@ def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_f
         },
     }
     if model_file is not None:
-        files["genai_config.json"] = _genai(config, ids, model_file)
+        files[GENAI_FILE] = _genai(config, ids, model_file)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", "utf-8", newline="\n")
 

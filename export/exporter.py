@@ -14,7 +14,7 @@ from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.checks.saturation import count_saturation
-from export.configs import write_configs
+from export.configs import GENAI_FILE, write_configs
 from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
@@ -24,7 +24,7 @@ from export.formats.graph import IR_VERSION, head_name, matrix_names
 from export.formats.mobile import OPERATORS_SUFFIX, export_mobile
 from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import quantize_int8
-from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, Int8Recipe, get_recipe
+from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, get_recipe
 from export.formats.torch_files import export_pt2, export_torchscript
 from export.settings import ExportSettings, default_out, digest_of_inputs, given_name, require_text_file
 from export.targets import default_variant
@@ -62,7 +62,7 @@ DESCRIPTIONS = {
     "config.json": "shape, for Hugging Face transformers",
     "generation_config.json": "generation defaults, for Hugging Face transformers",
     "tokenizer_config.json": "tokenizer settings, for Hugging Face transformers",
-    "genai_config.json": "graph description, for onnxruntime-genai",
+    GENAI_FILE: "graph description, for onnxruntime-genai",
     JSON_FILE: "tokenizer, for Hugging Face tokenizers",
     RANKS_FILE: "tokenizer ranks, for tiktoken",
     CARD_FILE: "model card",
@@ -173,7 +173,7 @@ class _Export:
             )
         for name in BLOCK_RECIPES:
             if name in settings.variants:
-                check_blocks(name, self.config)
+                check_blocks(name, self.config, "leave out --int4 and --q8 for this shape")
         known = matrix_names(self.config)
         unknown = [name for name in settings.int8_exclude if name not in known and settings.int8_exclude != AUTO]
         if unknown:
@@ -262,7 +262,7 @@ class _Export:
             "int8",
             replace(figures, saturation=saturation),
             recipe=recipe.name,
-            settings=_settings(recipe),
+            settings=asdict(recipe),
             kept_float=tuple(sorted(kept)),
             exclusion=exclusion,
         )
@@ -375,10 +375,6 @@ class _Export:
         manifest = replace(manifest, files=dict(sorted(files.items())))
         (folder / MANIFEST_FILE).write_bytes(manifest.to_bytes())
         return manifest
-
-
-def _settings(recipe: Int8Recipe) -> dict[str, bool | int | str]:
-    return dict(asdict(recipe))
 
 
 def _list_files(folder: Path) -> dict[str, FileEntry]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnxruntime_genai as genai
 
+from export.configs import GENAI_FILE
 from export.interop.registry import FATAL_ONLY, Greedy
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
@@ -18,7 +19,6 @@ from slm.console.errors import SlmxError
 from slm.storage.json_reader import Fields, parse_json
 from slm.tokenizers.tokenizer import Tokenizer
 
-CONFIG_FILE = "genai_config.json"
 MODEL_FILE = "model.onnx"
 NEVER_IN_UTF_8 = b"\xff"
 
@@ -33,18 +33,18 @@ def write_folder(bundle: Bundle, variant: str, folder: Path) -> None:
     Args:
         bundle: The bundle.
         variant: The variant.
-        folder: Where `CONFIG_FILE` and `MODEL_FILE` are written.
+        folder: Where `GENAI_FILE` and `MODEL_FILE` are written.
 
     Raises:
         SlmxError: The bundle does not have the variant, or its configuration lacks a part.
     """
     try:
         shared = VARIANTS[bundle.choose(variant)].shared_cache
-        config = _adapt(Fields(parse_json(bundle.read(CONFIG_FILE))), shared, _unused_token(bundle.tokenizer()))
+        config = _adapt(Fields(parse_json(bundle.read(GENAI_FILE))), shared, _unused_token(bundle.tokenizer()))
     except ValueError as error:
-        raise SlmxError(f"{bundle.store.location(CONFIG_FILE)}: {error}; export it again") from None
+        raise SlmxError(f"{bundle.store.location(GENAI_FILE)}: {error}; export it again") from None
     (folder / MODEL_FILE).write_bytes(bundle.model_bytes(variant))
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1), "utf-8", newline="\n")
+    (folder / GENAI_FILE).write_text(json.dumps(config, indent=1), "utf-8", newline="\n")
 
 
 def _unused_token(tokenizer: Tokenizer) -> int:

@@ -8,6 +8,7 @@ import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 from optimum.onnxruntime.modeling import SessionOptions
 
+from export.configs import fits_optimum
 from export.interop.registry import FATAL_ONLY, CannotRunError, Greedy
 from runtimes.bundle.store import Bundle
 
@@ -21,7 +22,7 @@ def open_variant(bundle: Bundle, variant: str, folder: Path) -> Greedy:
         CannotRunError: optimum cannot run a model of this shape.
     """
     shape = bundle.config
-    if shape.head_dim * shape.n_head != shape.n_embd:
+    if not fits_optimum(shape):
         raise CannotRunError(
             f"optimum takes {shape.n_embd} channels / {shape.n_head} heads for the width of a head, which is "
             f"{shape.head_dim} here"

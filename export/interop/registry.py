@@ -8,8 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from export.configs import GENAI_FILE
 from export.formats.suppress_output import suppress_output
 from slm.console.errors import SlmxError, UsageError, needs, unknown
+from slm.storage.read_errors import reason_of
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
@@ -56,14 +58,14 @@ class Runtime:
         except ImportError as error:
             from slm.console.install import pip_line
 
-            reason = " ".join(str(error).split())
-            raise SlmxError(f"{self.package} cannot be imported ({reason}): {pip_line(self.extra)}") from error
+            why = f"cannot be imported ({reason_of(error)})"
+            raise SlmxError(f"{self.package} {why}: {pip_line(self.extra)}") from error
         return cast(OpenVariant, module.open_variant)
 
 
 _ALL = (
     Runtime("optimum", "optimum-onnx", "export", "export.interop.optimum", "config.json"),
-    Runtime("genai", "onnxruntime-genai", "genai", "export.interop.genai", "genai_config.json"),
+    Runtime("genai", "onnxruntime-genai", "genai", "export.interop.genai", GENAI_FILE),
 )
 # The runtimes by name.
 RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in _ALL}

@@ -128,6 +128,12 @@ def test_int4_is_the_default_only_when_it_is_alone(
     bundle = Bundle.open(Path("b"))
     assert bundle.manifest.default == default
     assert Path("b/genai_config.json").exists() is (default not in ("portable", "torchscript"))
+    others = {
+        "portable": "The folder is also one for Hugging Face optimum (`ORTModelForCausalLM`).\n",
+        "torchscript": "",
+    }.get(default, "(`ORTModelForCausalLM`) and for onnxruntime-genai.\n")
+    card = Path("b/README.md").read_text("utf-8")
+    assert (others in card, "also one" in card) == (True, bool(others))
     if default == "torchscript":
         line = slmx.refuses("generate", "--bundle", "b")
         assert line == "b: no variant for onnxruntime in this bundle; export it again with --int8"
