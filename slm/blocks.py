@@ -75,19 +75,25 @@ class BlockRecipe:
 BLOCK_RECIPES = {"q8": BlockRecipe(8, 64), "int4": BlockRecipe(4, 128)}
 
 
-def block_size(rows: int, largest: int) -> int:
-    """Returns the largest power of two, at most `largest` (one itself), that divides a number of rows."""
-    return math.gcd(rows, largest)
+def block_size(inputs: int, largest: int) -> int:
+    """Returns the largest power of two that divides a number of inputs, at most `largest`, a power of two."""
+    return math.gcd(inputs, largest)
 
 
-def check_blocks(name: str, config: GPTConfig) -> None:
-    """Raises SlmxError if the number of rows of a matrix is not a multiple of the smallest block."""
+def check_blocks(name: str, config: GPTConfig, advice: str) -> None:
+    """Checks that the smallest block divides the number of rows of every matrix.
+
+    Args:
+        name: What needs the blocks, for the error.
+        config: The shape of the model.
+        advice: What to do about an error.
+
+    Raises:
+        SlmxError: It does not.
+    """
     for rows in (config.n_embd, config.n_head * config.head_dim, config.inner):
         if rows % SMALLEST_BLOCK:
-            raise SlmxError(
-                f"{name} needs widths that its blocks of {SMALLEST_BLOCK} divide, not {rows}; "
-                "leave out --int4 and --q8 for this shape"
-            )
+            raise SlmxError(f"{name} needs widths that its blocks of {SMALLEST_BLOCK} divide, not {rows}; {advice}")
 
 
 def quantize_blocks(

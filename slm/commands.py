@@ -71,7 +71,7 @@ def prepare(
     """
     from slm.data.sources import STREAMS, find_sources
 
-    # A name that nothing has is told before a large installation is asked for.
+    # A missing file is an error before a large installation is asked for.
     find_sources([name for name in (*sources, *(valid or ())) if name not in STREAMS and not Path(name).exists()])
     require("train", "ftfy", "tokenizers")
     with needs("train"):

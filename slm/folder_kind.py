@@ -26,7 +26,7 @@ ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
 MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
 PRETRAINED = Path(__file__).parent / "pretrained"
-# Checkpoints of version 0.1.0 do not list the state of the optimizer.
+# Checkpoints that were made before the first release do not list the state of the optimizer.
 CHECKPOINT_LISTING = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
 # The files that every checkpoint has and lists.
 HASHED_FILES = ("model.safetensors", "tokenizer.tiktoken", "tokenizer.json", "training.json")

@@ -12,8 +12,8 @@ def tell_hidden_checkpoints(*paths: Path | None) -> None:
     """Writes a line to stderr for each path that is taken in place of a checkpoint that ships under its name.
 
     Args:
-        paths: The checkpoints, or folders with a tokenizer, that a command takes. Nothing is written about a path that
-            is none, because its error names what it hides, and about None.
+        paths: The checkpoints, or folders with a tokenizer, that a command takes. None and a path that does
+            not hide a usable folder are left out.
     """
     for path in paths:
         if path is not None and (hidden := hidden_checkpoint(path)) and find_kind(path) in (*MODELS, Kind.DATA_SET):

@@ -6,7 +6,7 @@ from typing import Any
 
 from slm.console.plain_text import MAX_TEXT, as_plain_text
 
-# What is between the texts of a training and those of the training that it went on from.
+# Separates the texts of a training from those of the training before it.
 BEFORE = "; before that, "
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.report.record import TORCH_RUNNERS
-from export.checks.fidelity import IdArray, measure_fidelity
+from export.checks.fidelity import measure_fidelity
 from export.checks.float_model import MAX_COMPARED_LOGITS, FloatModel, eval_text
 from export.checks.greedy import greedy_tokens
 from export.checks.torch_session import float_session, open_session
 from runtimes.bundle.store import Bundle
+from runtimes.engine.arrays import IdArray
 from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint
 from slm.data.sources import read_stories
@@ -93,7 +94,7 @@ def quality_on(target: Target, runners: Iterable[str], text: Path, peers: Mappin
             bits[runner], increase[runner] = float_model.float_bits_per_byte, 0.0
             continue
         session = open_session(runner, target.bundle.model_file(runner), target.config, trusted=target.trusted)
-        found = measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, token_by_token=False)
+        found = measure_fidelity(session, float_model.reference, float_model.float_bits_per_byte, False, runner)
         bits[runner], increase[runner] = found.bits_per_byte, found.bpb_increase
     for name, peer in peers.items():
         total = peer(float_model.reference.inputs, float_model.reference.targets)

@@ -18,7 +18,7 @@ from benchmarks.report.fields import printable
 from benchmarks.report.record import Case
 from benchmarks.run import cases
 from benchmarks.run.targets import Target
-from export.checks.fidelity import IdArray
+from runtimes.engine.arrays import IdArray
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 

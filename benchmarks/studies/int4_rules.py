@@ -35,8 +35,9 @@ from benchmarks.studies.figures import rise
 from benchmarks.studies.results import Out, write_results
 from export.formats.blockwise import StoredBlocks, quantize_blockwise
 from export.formats.fused import export_onnx
-from export.formats.gptq import DAMPING, FloatArray, calibrate, input_hessians, round_gptq
+from export.formats.gptq import DAMPING, calibrate, input_hessians, round_gptq
 from export.formats.graph import head_name
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.session import Session
 from slm.blocks import BLOCK_RECIPES, BlockRecipe, Blocks, block_size, quantize_blocks
 from slm.checkpoint import Checkpoint, load_checkpoint

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from runtimes.bundle.figures import Fidelity
+from runtimes.engine.arrays import FloatArray, IdArray
 from runtimes.engine.loss import log_softmax, negative_log_likelihood, read_windows
 from runtimes.engine.session import Session
 from slm.console.errors import SlmxError
 from slm.metrics import bits_per_byte
-
-FloatArray = npt.NDArray[np.float32]
-IdArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Reference:
 
 
 def measure_fidelity(
-    session: Session, reference: Reference, float_bits_per_byte: float, token_by_token: bool
+    session: Session, reference: Reference, float_bits_per_byte: float, token_by_token: bool, name: str = "the variant"
 ) -> Fidelity:
     """Reads the text with a session and compares its logits with the float model's.
 
@@ -56,6 +53,7 @@ def measure_fidelity(
         reference: The text and the float model's logits.
         float_bits_per_byte: The float model's figure on the same text.
         token_by_token: Whether each id is a step of its own, as in decoding, instead of one run for a window.
+        name: The variant, for an error.
 
     Raises:
         SlmxError: The session's logits are NaN or infinite.
@@ -69,7 +67,7 @@ def measure_fidelity(
         agree += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
     figure = reference.bits_per_byte(nats)
     if not math.isfinite(figure):
-        raise SlmxError("the variant gives logits that are NaN or infinite; not published")
+        raise SlmxError(f"{name}: its logits are NaN or infinite; use another variant")
     return Fidelity(
         bits_per_byte=round(figure, 5),
         bpb_increase=round(figure / float_bits_per_byte - 1, 6),

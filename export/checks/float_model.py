@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from export.checks.fidelity import FloatArray, Reference, measure_fidelity
+from export.checks.fidelity import Reference, measure_fidelity
 from export.formats.own_stories import own_stories
 from runtimes.bundle.figures import Comparison
+from runtimes.engine.arrays import FloatArray
 from runtimes.engine.session import Session, float_threads
 from slm.console.counted import count_stories
 from slm.console.errors import SlmxError
@@ -117,8 +118,13 @@ class FloatModel:
         """Returns the same model on the first part of the text only, for searches."""
         return FloatModel(self.model, self.text, max_tokens)
 
-    def compare(self, file: Path | bytes, decode: bool = True) -> Comparison:
+    def compare(self, file: Path | bytes, decode: bool = True, name: str = "the variant") -> Comparison:
         """Reads the text with an ONNX file or its content, in whole windows and, with `decode`, also token by token.
+
+        Args:
+            file: The file, or its content.
+            decode: Whether to read token by token too.
+            name: The variant, for an error.
 
         Returns:
             The differences from the float model.
@@ -128,7 +134,7 @@ class FloatModel:
         """
         session = Session.open(file, self.model.config)
         ways = [
-            measure_fidelity(session, self.reference, self.float_bits_per_byte, token_by_token)
+            measure_fidelity(session, self.reference, self.float_bits_per_byte, token_by_token, name)
             for token_by_token in ((False, True) if decode else (False,))
         ]
         return Comparison(self.float_bits_per_byte, ways[0], ways[1] if decode else None)

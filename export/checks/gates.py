@@ -62,13 +62,13 @@ def check_variant(
     difference, same, bits, quality, operators = None, None, None, None, None
     if gate.parity is not None:
         forward = open_forward(name, file, model.config, trusted=trusted)
-        difference = parity(model, forward, chunked_batches=not VARIANTS[name].shared_cache)
+        difference = parity(model, forward, chunked_batches=not variant.shared_cache)
         session = open_session(name, file, model.config, trusted=trusted)
         same = same_greedy_tokens(model.config, partial(greedy_tokens, session), partial(generate_greedy, model))
     if name == "fp32":
-        bits = float_model.compare(file, decode=False).windows.bits_per_byte
+        bits = float_model.compare(file, decode=False, name=name).windows.bits_per_byte
     if gate.bpb_increase is not None:
-        quality = float_model.compare(file, gate.decode)
+        quality = float_model.compare(file, gate.decode, name)
     if source is not None:
         ours, theirs = (partial(greedy_tokens, Session.open(each, model.config)) for each in (file, source))
         same = same_greedy_tokens(model.config, ours, theirs)

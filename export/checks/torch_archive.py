@@ -22,6 +22,7 @@ import torch
 
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError
+from slm.storage.read_errors import reason_of
 
 # Names of members that hold text or a small pickle, and of members that hold tensors, without the root folder.
 _COMMON = r"byteorder|\.data/version|\.data/serialization_id"
@@ -87,8 +88,7 @@ def check_torch_archive(variant: str, where: Path | str, file: IO[bytes]) -> Non
     try:
         reason = _reason_to_refuse(variant, file)
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        reason = f"is no archive that slmx writes ({type(error).__name__}: {first_line[:80]})"
+        reason = f"is no archive that slmx writes ({type(error).__name__}: {reason_of(error)})"
     if reason is not None:
         raise SlmxError(f"{where}: {reason}; it was not loaded. Export the bundle again with slmx export")
     file.seek(0)

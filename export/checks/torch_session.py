@@ -18,6 +18,7 @@ from runtimes.engine.session import Session, float_threads
 from slm.console.errors import SlmxError
 from slm.model import GPT, KVCache
 from slm.presets import GPTConfig
+from slm.storage.read_errors import reason_of
 
 if TYPE_CHECKING:
     from runtimes.engine.arrays import FloatArray, IdArray
@@ -134,8 +135,7 @@ def load_forward(variant: str, file: Path | bytes, *, trusted: bool) -> Forward:
             scripted: Forward = torch.jit.load(opened if isinstance(file, bytes) else file)  # type: ignore[no-untyped-call]
             return scripted
         except Exception as error:  # PyTorch's readers raise many kinds of exceptions for a damaged file
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise SlmxError(f"{where}: PyTorch cannot load this ({reason}); export it again") from error
+            raise SlmxError(f"{where}: PyTorch cannot load this ({reason_of(error)}); export it again") from error
 
 
 def open_session(

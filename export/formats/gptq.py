@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from export.formats.graph import MATRICES
 from export.formats.own_stories import own_stories
+from runtimes.engine.arrays import FloatArray
 from slm.blocks import Blocks, quantize_blocks
 from slm.data.corpus import encode_stories
 from slm.model import GPT
@@ -23,7 +23,6 @@ from slm.tokenizers.tokenizer import Tokenizer
 STORIES, SEED = 32, 1  # not the seed of the stories that variants are compared on
 DAMPING = 0.01  # the part of the mean of the Hessian's diagonal that is added to the diagonal
 
-FloatArray = npt.NDArray[np.float32]
 Hessians = Mapping[str, FloatArray]  # by the name of the matrix
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from slm.console.errors import SlmxError
 from slm.model import GPT
+from slm.storage.read_errors import reason_of
 from slm.tokenizers.tokenizer import Tokenizer
 from slm.train.sample_text import sample_stories
 
@@ -24,5 +25,4 @@ def own_stories(model: GPT, tokenizer: Tokenizer, seed: int, count: int, advice:
     try:
         return sample_stories(model, tokenizer, seed, count)
     except RuntimeError as error:  # torch.multinomial refuses probabilities that are NaN.
-        reason = str(error).splitlines()[0]
-        raise SlmxError(f"the float model cannot write stories ({reason}); {advice}") from error
+        raise SlmxError(f"the float model cannot write stories ({reason_of(error)}); {advice}") from error

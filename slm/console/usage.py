@@ -20,7 +20,7 @@ NAMES = "NAME,..."
 # A wider list of choices would leave too few columns of 80 for the text beside it.
 WIDEST = 24
 
-# What people type who know another program, and what does it here.
+# Commands of other programs, and what does the same here.
 COMMANDS_ELSEWHERE = {
     "run": "slmx generate writes a story",
     "chat": "slmx generate -i writes a story in turns with you",
@@ -59,7 +59,7 @@ OPTIONS_ELSEWHERE = {
     "lr": ("--learning-rate",),
     "quantization": ("--variant",),
 }
-# The option that takes what people give to a command of options alone.
+# For a command without arguments: the option that words after it were probably meant for.
 WORDS_ELSEWHERE = {"export": "--checkpoint", "train": "--text"}
 # Options that name an output. Control characters, which a terminal would execute, and `-` are refused.
 WRITTEN = ("out", "save", "rating_sheet")
@@ -230,4 +230,4 @@ def _option_here(error: Exception, option: str) -> str:
         if here in known:
             return f" (did you mean {here}?)"
     # Without the dashes, which make every option look like another.
-    return did_you_mean(name, [one.removeprefix("--") for one in known]).replace("mean ", "mean --")
+    return did_you_mean(name, [one.removeprefix("--") for one in known], "--{}".format)

@@ -191,7 +191,9 @@ def _has_marker(path: Path, name: str) -> bool:
 def read_stories(
     sources: Sequence[str | Path | Source], field: str = "text", counts: Cleaning | None = None
 ) -> Iterator[str]:
-    """Yields the stories of sources in order, in bounded memory. They are stripped, and none is empty.
+    """Yields the stories of sources in order. They are stripped, and none is empty.
+
+    Memory is bounded, except for a file that is one JSON array, which is read whole.
 
     Args:
         sources: What `find_sources` takes or returns.

@@ -51,8 +51,8 @@ def read_llama2c(source: Path, tokenizer: Callable[[], ImportedTokenizer], block
                 "export it again with --version 1"
             )
         legacy = False
-    config, inner, tied = _shape(head, legacy, source)
-    layout = _layout(config, inner, legacy, tied)
+    config = _shape(head, legacy, source)
+    layout = _layout(config, legacy)
     offset = SIZES.size if legacy else HEADER_BYTES
     expected = offset + 4 * sum(count * rows * columns for _, count, rows, columns in layout)
     if source.stat().st_size != expected:
@@ -85,11 +85,11 @@ def read_llama2c(source: Path, tokenizer: Callable[[], ImportedTokenizer], block
     )
 
 
-def _shape(head: bytes, legacy: bool, source: Path) -> tuple[GPTConfig, int, bool]:
-    """Returns the shape, the inner width, and whether the head is the token table."""
+def _shape(head: bytes, legacy: bool, source: Path) -> GPTConfig:
+    """Returns the shape."""
     dim, inner, layers, heads, kv_heads, vocab, context = SIZES.unpack_from(head, 0 if legacy else 8)
     tied = vocab > 0 if legacy else bool(head[8 + SIZES.size])
-    config = GPTConfig.from_dict(
+    return GPTConfig.from_dict(
         {
             "block_size": context,
             "vocab_size": abs(vocab),
@@ -107,12 +107,11 @@ def _shape(head: bytes, legacy: bool, source: Path) -> tuple[GPTConfig, int, boo
         },
         str(source),
     )
-    return config, inner, tied
 
 
-def _layout(config: GPTConfig, inner: int, legacy: bool, tied: bool) -> list[tuple[str, int, int, int]]:
+def _layout(config: GPTConfig, legacy: bool) -> list[tuple[str, int, int, int]]:
     """Returns the tensors in the order of the file: name ("" is not used), number of layers, rows, columns."""
-    d, layers, kv = config.n_embd, config.n_layer, config.kv_heads * config.head_dim
+    d, layers, kv, inner = config.n_embd, config.n_layer, config.kv_heads * config.head_dim, config.inner
     rows = dict(zip(ATTENTION, ((d, d), (kv, d), (kv, d), (d, d)), strict=True))
     rows |= dict(zip(FEED_FORWARD, ((inner, d), (d, inner), (inner, d)), strict=True))
 
@@ -122,7 +121,7 @@ def _layout(config: GPTConfig, inner: int, legacy: bool, tied: bool) -> list[tup
     table = ("tok_embeddings.weight", 1, config.vocab_size, d)
     attention, feed_forward = [layered(name) for name in ATTENTION], [layered(name) for name in FEED_FORWARD]
     norms = layered("attention_norm"), layered("ffn_norm"), ("norm.weight", 1, 1, d)
-    head = [] if tied else [(LLAMA2C.weights[HEAD][0], 1, config.vocab_size, d)]
+    head = [] if config.tied else [(LLAMA2C.weights[HEAD][0], 1, config.vocab_size, d)]
     if legacy:
         rotation = [("", 1, config.block_size, config.head_dim // 2)] * 2
         return [table, norms[0], *attention, norms[1], *feed_forward, norms[2], *rotation, *head]

@@ -24,14 +24,12 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
     The mean of models from one training is often better than each of them.
 
-    Returns:
-        The last checkpoint, with the mean weights of all.
+    Args:
+        checkpoints: Those that `check_alike` accepts. The model of the last one gets the mean weights.
 
-    Raises:
-        UsageError: There are fewer than two, or two are the same.
-        SlmxError: A checkpoint has another shape or tokenizer than the last.
+    Returns:
+        The last checkpoint.
     """
-    check_alike(checkpoints)
     states = [checkpoint.model.state_dict() for checkpoint in checkpoints]
     mean = {name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]}
     last = checkpoints[-1]
@@ -40,7 +38,12 @@ def average_checkpoints(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
-    """Checks that checkpoints have a mean; errors as in `average_checkpoints`."""
+    """Checks that checkpoints have a mean.
+
+    Raises:
+        UsageError: There are fewer than two, or two are the same.
+        SlmxError: A checkpoint has another shape or tokenizer than the last.
+    """
     if len(checkpoints) < 2:
         raise UsageError("one checkpoint has no mean: name two or more")
     named: dict[str, Path] = {}

@@ -85,7 +85,6 @@ def dry_run(settings: TrainSettings, console: Console) -> Estimate:
         with compiling():
             first, *rest = (_timed(trainer.train_step) for _ in range(min(TIMED_STEPS + 1, plan.steps)))
         console.quiet = True  # the evaluation of a few steps says nothing about the run
-        trainer.save_step()
         evaluation = _timed(lambda: trainer.evaluate(0.0, 0.0))
         sizes = {
             folder.name: sum(path.stat().st_size for path in folder.iterdir())

@@ -110,7 +110,8 @@ class Trainer:
         optimizers = build_optimizers(self.model, self.plan)
         models = [each.checkpoint.model for each in self.teachers]
         teacher = MeanLogits(models) if models else start.imitated(self.plan, self.folder)
-        self.learner = Learner(self.model, self.plan, self.dataset.train, self.accelerator, optimizers, teacher)
+        parts = (self.model, self.plan, self.dataset.train, self.accelerator, optimizers)
+        self.learner = Learner(*parts, teacher, imitates=not models)
         if start.state is not None and start.checkpoint is not None:
             self._restore(start.state, start.checkpoint.folder, optimizers)
         elif start.defaults.name != self.preset:

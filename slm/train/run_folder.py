@@ -35,7 +35,7 @@ class RunFolder:
     """The folder of a run: checkpoints `step-N` and `best`, and the logs.
 
     The two newest `step-N` are kept, and the first in a run for a variant. They are float32 and hold the optimizer's
-    state. `best` is float16, or float32 in a run for a variant.
+    state. `best` is float16, or float32 in a run for int4 or q8.
     """
 
     def __init__(self, path: Path) -> None:

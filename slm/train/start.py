@@ -176,7 +176,7 @@ class Start:
                 "leave out --arch, --block-size, --n-layer, --n-head, --n-embd"
             )
         if settings.qat in BLOCK_VARIANTS:
-            check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config)
+            check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config, "leave --qat out, or use --qat int8")
         return config
 
     def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:

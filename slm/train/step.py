@@ -22,18 +22,18 @@ class ModelWithLoss(nn.Module):
 
     Args:
         model: The model.
-        teacher: A model whose distribution of each next token is the target in place of the text's token (Hinton et
-            al., 2015, arXiv:1503.02531), or None. It maps ids to logits as the model does. After the first token of a
-            window, the target is the text's token, unless the teacher is a GPT, which the model imitates everywhere:
-            many models predict the same there whatever the token is (Xiao et al., 2023, arXiv:2309.17453, "attention
-            sinks"), also if it begins a text.
+        teacher: Maps ids to logits as the model does, or None. Its distribution of each next token is the target, in
+            place of the text's token (Hinton et al., 2015, arXiv:1503.02531).
+        imitates: Whether the teacher is also the target after the first token of a window. Otherwise the target there
+            is the text's token. Many models predict the same after the first token, whatever it is, also if it begins
+            a text (Xiao et al., 2023, arXiv:2309.17453, "attention sinks").
     """
 
-    def __init__(self, model: GPT, teacher: nn.Module | None) -> None:
+    def __init__(self, model: GPT, teacher: nn.Module | None, imitates: bool) -> None:
         super().__init__()
         self.model = model
         self.teacher = None if teacher is None else teacher.eval().requires_grad_(False)
-        self.imitates = isinstance(teacher, GPT)
+        self.imitates = imitates
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean nats per token, a scalar, for inputs and targets int64 [batch, sequence]."""
@@ -58,7 +58,8 @@ class Learner:
         stream: The training text.
         accelerator: The devices and processes.
         optimizers: The optimizers of the model's parameters.
-        teacher: The model that the run imitates, or None if it learns the text.
+        teacher: The model that the run learns from, or None if it learns the text.
+        imitates: As in `ModelWithLoss`.
 
     Raises:
         SlmxError: The batch cannot be divided into equal parts for the processes and the accumulated parts.
@@ -72,6 +73,7 @@ class Learner:
         accelerator: Accelerator,
         optimizers: list[torch.optim.Optimizer],
         teacher: nn.Module | None,
+        imitates: bool,
     ) -> None:
         parts = accelerator.num_processes * plan.accumulate
         if plan.batch_size % parts:
@@ -83,7 +85,7 @@ class Learner:
         self.model, self.plan, self.stream, self.accelerator = model, plan, stream, accelerator
         self.part_size = plan.batch_size // parts
         self.optimizers = [accelerator.prepare_optimizer(optimizer) for optimizer in optimizers]
-        self.net = accelerator.prepare_model(ModelWithLoss(model, teacher))
+        self.net = accelerator.prepare_model(ModelWithLoss(model, teacher, imitates))
 
     @property
     def inner_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -96,11 +96,8 @@ def test_a_width_that_the_smallest_block_does_not_divide_is_refused(
     sizes = GPTConfig(block_size=16, vocab_size=300, n_layer=1, n_head=2, n_embd=n_embd)
     config = replace(sizes, head_size=head_size, n_inner=n_inner)
     with pytest.raises(SlmxError) as caught:
-        check_blocks(name, config)
-    assert (
-        str(caught.value)
-        == f"{name} needs widths that its blocks of 16 divide, not {width}; leave out --int4 and --q8 for this shape"
-    )
+        check_blocks(name, config, "do so")
+    assert str(caught.value) == f"{name} needs widths that its blocks of 16 divide, not {width}; do so"
 
 
 def test_slmx_train_offers_every_variant_in_blocks() -> None:

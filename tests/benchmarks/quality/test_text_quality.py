@@ -11,9 +11,10 @@ import torch
 from benchmarks.quality import text_quality
 from benchmarks.quality.text_quality import ReadWindows, from_manifest, quality_on
 from benchmarks.run.targets import target_of_bundle
-from export.checks.fidelity import IdArray, measure_fidelity
+from export.checks.fidelity import measure_fidelity
 from export.checks.float_model import FloatModel
 from runtimes.bundle.store import Bundle
+from runtimes.engine.arrays import IdArray
 from tests import bundles
 
 pytestmark = pytest.mark.slow

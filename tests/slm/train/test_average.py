@@ -16,7 +16,7 @@ from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
 from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
-from slm.train.average import average_checkpoints, write_average
+from slm.train.average import check_alike, write_average
 from slm.train.evaluate import evaluate, read_stream
 from slm.train.plan import TrainSettings
 from slm.train.train import train
@@ -85,12 +85,12 @@ def test_one_checkpoint_under_two_names_has_no_mean(
 def test_one_checkpoint_twice_has_no_mean(tiny_checkpoint: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoint)
     with pytest.raises(UsageError, match="name each one once"):
-        average_checkpoints([checkpoint, checkpoint])
+        check_alike([checkpoint, checkpoint])
 
 
 def test_others_are_refused_and_nothing_is_replaced(runs: list[Path], tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SlmxError, match="has another shape or tokenizer than"):
-        average_checkpoints([load_checkpoint(tiny_checkpoint), load_checkpoint(runs[0])])
+        check_alike([load_checkpoint(tiny_checkpoint), load_checkpoint(runs[0])])
     ran = run_slmx("average", *runs, "--text", "none.txt", "--out", tmp_path / "mean", cwd=tmp_path)
     assert ran.returncode == 1
     assert ran.stderr == "slmx: none.txt: cannot read the text (No such file or directory); check the path\n"

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm.cli import LazyGroup
 from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
+from slm.data.prepare import HELD_OUT_SHARE
 from slm.presets import GPTConfig, Preset
 from slm.storage.json_reader import Fields
 from slm.train.plan import QAT_DEFAULTS, Plan, TrainSettings, make_plan
@@ -144,3 +146,13 @@ def test_sizes_that_are_given_replace_the_presets() -> None:
     assert wider.shape(TINY.config) == GPTConfig(32, 300, 3, 2, 24)
     with pytest.raises(UsageError, match="heads do not divide"):
         replace(SETTINGS, n_head=3).shape(TINY.config)
+
+
+def test_the_defaults_in_the_help_are_those_of_a_plan() -> None:
+    command = LazyGroup(name="slmx").get_command(object(), "train")
+    assert command is not None
+    shown = {option.name: str(getattr(option, "show_default", "")).replace(",", "") for option in command.params}
+    made = asdict(plan())
+    for name in ("seed", "eval_every", "patience", "accumulate", "weight_decay", "grad_clip", "eval_tokens"):
+        assert float(shown[name]) == made[name], name
+    assert shown["valid"] == f"1 story in {HELD_OUT_SHARE}"

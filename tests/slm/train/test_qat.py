@@ -57,7 +57,7 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
     gradients = {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
     assert tuning.init is not None
     plain = Trainer(replace(tuning, qat=None), QUIET)
-    plain.learner.net = ModelWithLoss(plain.model, load_checkpoint(tuning.init).model)
+    plain.learner.net = ModelWithLoss(plain.model, load_checkpoint(tuning.init).model, True)
     with torch.no_grad():
         for name, weights in matrices(plain.model).items():
             blocks = BLOCK_RECIPES["int4"].quantize(before[name].numpy(), is_table=name == "wte.weight")
@@ -70,12 +70,12 @@ def test_gradients_are_those_at_the_rounded_weights_and_the_float_weights_change
 def test_a_model_that_is_its_own_teacher_has_nothing_to_learn_and_the_text_is_no_target() -> None:
     model, teacher = (bundles.random_model(LLAMA) for _ in range(2))
     inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
-    learnt = ModelWithLoss(model, teacher)(inputs, targets)
+    learnt = ModelWithLoss(model, teacher, True)(inputs, targets)
     probabilities = teacher(inputs).softmax(-1)
     torch.testing.assert_close(learnt, -(probabilities * probabilities.log()).sum(-1).mean())
     learnt.backward()
     assert max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None) < 1e-6
-    assert torch.equal(ModelWithLoss(model, teacher)(inputs, others), learnt)
+    assert torch.equal(ModelWithLoss(model, teacher, True)(inputs, others), learnt)
     assert not [p for p in teacher.parameters() if p.grad is not None]
 
 
@@ -99,9 +99,9 @@ def test_training_for_int4_brings_it_closer_to_the_model_before(tuning: TrainSet
     assert tuning.init is not None
     before, after = load_checkpoint(tuning.init).model, load_checkpoint(tuning.out).model
     inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
-    far, near = ModelWithLoss(copy.deepcopy(before), before), ModelWithLoss(after, before)
+    far, near = ModelWithLoss(copy.deepcopy(before), before, True), ModelWithLoss(after, before, True)
     with as_exported(far.model, "int4"), as_exported(after, "int4"):
-        least = float(ModelWithLoss(before, before)(inputs, targets))
+        least = float(ModelWithLoss(before, before, True)(inputs, targets))
         assert near(inputs, targets) - least < 0.8 * (far(inputs, targets) - least)
 
 
@@ -217,5 +217,5 @@ def test_what_it_cannot_train_is_refused_in_one_line(slmx: Slmx, tuning: TrainSe
     with pytest.raises(SlmxError) as caught:
         train(replace(tuning, init=other.out, preset=None), QUIET)
     expected = f"{other.out / 'best'}: int4 needs widths that its blocks of 16 divide, not 24; "
-    assert str(caught.value) == expected + "leave out --int4 and --q8 for this shape"
+    assert str(caught.value) == expected + "leave --qat out, or use --qat int8"
     assert not tuning.out.exists()

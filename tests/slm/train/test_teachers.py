@@ -52,12 +52,12 @@ def taught(settings: TrainSettings, tiny_data: Path, tmp_path: Path) -> TrainSet
 def test_the_target_is_the_mean_of_the_log_probabilities_and_the_text_after_the_first_token() -> None:
     model, *teachers = (bundles.random_model(LLAMA) for _ in range(3))
     inputs, targets, others = torch.randint(LLAMA.vocab_size, (3, 2, 20))
-    learnt = ModelWithLoss(model, MeanLogits(teachers))(inputs, targets)
+    learnt = ModelWithLoss(model, MeanLogits(teachers), False)(inputs, targets)
     wanted = torch.stack([teacher(inputs).log_softmax(-1) for teacher in teachers]).mean(0).softmax(-1)
     wanted[:, 0] = F.one_hot(targets[:, 0], LLAMA.vocab_size)
     torch.testing.assert_close(learnt, -(wanted * model(inputs).log_softmax(-1)).sum(-1).mean())
     others[:, 0] = targets[:, 0]
-    assert torch.equal(ModelWithLoss(model, MeanLogits(teachers))(inputs, others), learnt)
+    assert torch.equal(ModelWithLoss(model, MeanLogits(teachers), False)(inputs, others), learnt)
 
 
 def test_a_teacher_that_does_not_know_how_texts_begin_teaches_no_wrong_beginning() -> None:
@@ -71,7 +71,7 @@ def test_a_teacher_that_does_not_know_how_texts_begin_teaches_no_wrong_beginning
             logits[:, 0, 7] = 20
             return logits
 
-    learner = ModelWithLoss(model, Sink([bundles.random_model(LLAMA)]))
+    learner = ModelWithLoss(model, Sink([bundles.random_model(LLAMA)]), False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     inputs, targets = torch.randint(LLAMA.vocab_size, (2, 4, 20))
     inputs[:, 0], targets[:, 0] = begin, 5
@@ -89,7 +89,7 @@ def test_a_run_comes_nearer_to_its_teachers_and_the_record_names_them(taught: Tr
     inputs, targets = (torch.from_numpy(ids) for ids in Dataset.open(tiny_data).valid.windows(32))
     after = load_checkpoint(taught.out)
     with torch.no_grad():
-        far, near = (float(ModelWithLoss(model, teachers)(inputs, targets)) for model in (before, after.model))
+        far, near = (float(ModelWithLoss(model, teachers, False)(inputs, targets)) for model in (before, after.model))
     assert near < far - 0.1
     assert [teacher["preset"] for teacher in after.record["teachers"]] == ["other", "other"]
     assert len({teacher["config_sha256"] for teacher in after.record["teachers"]}) == 2
