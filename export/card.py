@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from export.card_header import card_header
-from export.configs import GENAI_FILE, fits_optimum
+from export.interop.registry import GENAI_FILE, fits_optimum
 from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from runtimes.bundle.variants import VARIANTS

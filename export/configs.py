@@ -12,15 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from export.interop.registry import GENAI_FILE
 from slm.presets import GPTConfig
 from slm.tokenizers.tokenizer import Tokenizer
-
-GENAI_FILE = "genai_config.json"
-
-
-def fits_optimum(config: GPTConfig) -> bool:
-    """Returns whether the width of a head is channels / heads, which Hugging Face optimum takes for it."""
-    return config.head_dim * config.n_head == config.n_embd
 
 
 def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_file: str | None) -> None:

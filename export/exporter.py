@@ -14,7 +14,7 @@ from export.checks.executorch_check import check_executorch
 from export.checks.float_model import FloatModel, check_finite, eval_text
 from export.checks.gates import PACKAGES, check_variant, failures
 from export.checks.saturation import count_saturation
-from export.configs import GENAI_FILE, write_configs
+from export.configs import write_configs
 from export.formats.blockwise import quantize_blockwise
 from export.formats.executorch_file import EXECUTORCH_FILE, export_executorch
 from export.formats.float16 import store_float16
@@ -26,6 +26,7 @@ from export.formats.portable import PORTABLE_OPSET, export_portable
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPE_NAMES, get_recipe
 from export.formats.torch_files import export_pt2, export_torchscript
+from export.interop.registry import GENAI_FILE
 from export.settings import ExportSettings, default_out, digest_of_inputs, given_name, require_text_file
 from export.targets import default_variant
 from runtimes.bundle.chat_template import template_for

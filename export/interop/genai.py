@@ -11,8 +11,7 @@ from typing import Any
 
 import onnxruntime_genai as genai
 
-from export.configs import GENAI_FILE
-from export.interop.registry import FATAL_ONLY, Greedy
+from export.interop.registry import FATAL_ONLY, GENAI_FILE, Greedy
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError

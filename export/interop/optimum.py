@@ -8,8 +8,7 @@ import torch
 from optimum.onnxruntime import ORTModelForCausalLM
 from optimum.onnxruntime.modeling import SessionOptions
 
-from export.configs import fits_optimum
-from export.interop.registry import FATAL_ONLY, CannotRunError, Greedy
+from export.interop.registry import FATAL_ONLY, CannotRunError, Greedy, fits_optimum
 from runtimes.bundle.store import Bundle
 
 CONFIG_FILES = ("config.json", "generation_config.json")

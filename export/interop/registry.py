@@ -8,14 +8,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from export.configs import GENAI_FILE
 from export.formats.suppress_output import suppress_output
 from slm.console.errors import SlmxError, UsageError, needs, unknown
 from slm.storage.read_errors import reason_of
 
 if TYPE_CHECKING:
     from runtimes.bundle.store import Bundle
+    from slm.presets import GPTConfig
 
+GENAI_FILE = "genai_config.json"  # describes a graph for onnxruntime-genai
 FATAL_ONLY = 4  # the level of onnxruntime's log at which it prints nothing else
 
 # Continues the ids of a prompt: writes so many most likely ids, and does not stop at the end of a story.
@@ -78,3 +79,8 @@ def find_runtimes(names: str) -> list[Runtime]:
         if name not in RUNTIMES:
             raise UsageError(unknown("runtime", name, list(RUNTIMES)))
     return [RUNTIMES[name] for name in wanted]
+
+
+def fits_optimum(config: GPTConfig) -> bool:
+    """Returns whether the width of a head is channels / heads, which Hugging Face optimum takes for it."""
+    return config.head_dim * config.n_head == config.n_embd

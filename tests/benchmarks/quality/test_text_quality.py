@@ -25,9 +25,9 @@ def test_all_are_read_in_whole_windows_as_peers_are(
 ) -> None:
     ways: list[bool] = []
 
-    def doubled(session: object, reference: object, bits: float, token_by_token: bool) -> object:
+    def doubled(session: object, reference: object, bits: float, token_by_token: bool, name: str) -> object:
         ways.append(token_by_token)
-        return measure_fidelity(session, reference, bits * 0.5, token_by_token)  # type: ignore[arg-type]
+        return measure_fidelity(session, reference, bits * 0.5, token_by_token, name)  # type: ignore[arg-type]
 
     monkeypatch.setattr(text_quality, "measure_fidelity", doubled)
     monkeypatch.setattr(text_quality, "FloatModel", functools.partial(FloatModel, max_tokens=bundles.CHECKED_TOKENS))
