@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -166,6 +167,11 @@ def main() -> None:
             raise
         _tell(f"slmx: {system_line(error)}")
         raise SystemExit(1) from None
+    except SystemExit as error:
+        if error.code == 128 + signal.SIGTERM:
+            with suppress(OSError):
+                _tell("slmx: stopped by SIGTERM")
+        raise
     except Exception:
         if signals.number:  # an import that a signal stops fails in many ways
             raise SystemExit(128 + signals.number) from None

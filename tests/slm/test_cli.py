@@ -59,6 +59,7 @@ def test_a_signal_leaves_nothing_half_written(
     _, errors = command.communicate(timeout=30)
     assert os.listdir(out.parent) == []
     assert "Traceback" not in errors
+    assert ("slmx: stopped by SIGTERM" in errors.splitlines()) == (number == signal.SIGTERM)
     if number != signal.SIGINT:
         assert command.returncode == 128 + number
 
