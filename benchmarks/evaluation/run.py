@@ -279,23 +279,35 @@ def load_result(out: Path | None, settings: dict[str, Any]) -> Evaluation:
         if strange is not None:
             raise SlmxError(f"{strange}: it would be replaced, and there is no {RESULT} beside it; give another --out")
         return Evaluation(settings)
+    found = read_result(path, "give another --out")
+    before = found.settings
+    changed = [name for name, value in settings.items() if before.get(name) != value and name != "suites"]
+    if changed:
+        raise SlmxError(f"{path}: made with another {', '.join(changed)}; give another --out")
+    return replace(found, settings=settings)
+
+
+def read_result(path: Path, advice: str) -> Evaluation:
+    """Reads the JSON file of a result.
+
+    Args:
+        path: The file.
+        advice: What to do about an error.
+
+    Raises:
+        SlmxError: It cannot be read, is of another version, or is damaged.
+    """
     try:
         found = read_json(path, MAX_RESULT_BYTES)
         _check_types(Fields(found))
     except OSError as error:
         raise unreadable(path, error) from None
     except ValueError:
-        raise SlmxError(
-            f"{path}: not a result of slmx evaluate, or of another version of it; give another --out"
-        ) from None
+        raise SlmxError(f"{path}: not a result of slmx evaluate, or of another version of it; {advice}") from None
     assert isinstance(found, dict)
     if found.pop(HASH) != _hash(found):
-        raise SlmxError(f"{path}: damaged, or changed after it was written; give another --out")
-    before = found["settings"]
-    changed = [name for name, value in settings.items() if before.get(name) != value and name != "suites"]
-    if changed:
-        raise SlmxError(f"{path}: made with another {', '.join(changed)}; give another --out")
-    return Evaluation(**found | {"settings": settings})
+        raise SlmxError(f"{path}: damaged, or changed after it was written; {advice}")
+    return Evaluation(**found)
 
 
 def _check_types(found: Fields) -> None:

@@ -31,13 +31,13 @@ def table_lines(table: Table) -> list[str]:
     return lines
 
 
-def to_markdown(tables: Sequence[Table]) -> str:
-    """Returns tables, each after its heading and its note."""
-    return "\n\n".join(part for one in tables for part in _parts(one))
+def to_markdown(tables: Sequence[Table], level: int = 2) -> str:
+    """Returns tables, each after its heading, of this level, and its note."""
+    return "\n\n".join(part for one in tables for part in _parts(one, level))
 
 
-def _parts(one: Table) -> list[str]:
-    return [f"## {escaped(one.heading)}", *[escaped(one.note)] * bool(one.note), "\n".join(table_lines(one))]
+def _parts(one: Table, level: int) -> list[str]:
+    return [f"{'#' * level} {escaped(one.heading)}", *[escaped(one.note)] * bool(one.note), "\n".join(table_lines(one))]
 
 
 def _line(cells: Sequence[str]) -> str:
