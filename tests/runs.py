@@ -72,18 +72,28 @@ def tiny_data(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture
 def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Presets that train in a second, on the CPU of any machine."""
-    monkeypatch.setitem(PRESETS, TINY.name, TINY)
-    monkeypatch.setitem(PRESETS, OTHER.name, OTHER)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    use_tiny_presets(monkeypatch)
+
+
+def use_tiny_presets(patch: pytest.MonkeyPatch) -> None:
+    """What `tiny_presets` does, for fixtures of a wider scope."""
+    patch.setitem(PRESETS, TINY.name, TINY)
+    patch.setitem(PRESETS, OTHER.name, OTHER)
+    patch.setattr(torch.cuda, "is_available", lambda: False)
 
 
 @pytest.fixture
 def settings(tiny_data: Path, tmp_path: Path) -> TrainSettings:
     """A run of 24 steps in float32."""
+    return brief_run(tiny_data, tmp_path)
+
+
+def brief_run(tiny_data: Path, folder: Path) -> TrainSettings:
+    """What `settings` gives, in a folder of its own."""
     # accelerate keeps the precision for a whole process, so an earlier command in this process may have set it.
     AcceleratorState._reset_state(reset_partial_state=True)
     return TrainSettings(
-        tmp_path / "my rün #1 100%", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
+        folder / "my rün #1 100%", (str(tiny_data),), "tiny", steps=24, eval_every=8, compile=False, precision="fp32"
     )
 
 

@@ -18,21 +18,31 @@ from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
 from slm.train.average import check_alike, write_average
 from slm.train.evaluate import evaluate, read_stream
-from slm.train.plan import TrainSettings
 from slm.train.train import train
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
-from tests.runs import QUIET
+from tests.runs import QUIET, brief_run, use_tiny_presets
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_presets")]
 
 
-@pytest.fixture
-def runs(settings: TrainSettings, tmp_path: Path) -> list[Path]:
-    assert train(replace(settings, steps=40), QUIET)
-    tuned = replace(settings, out=tmp_path / "tuned", init=settings.out, steps=20, learning_rate=5e-3, seed=2)
-    assert train(tuned, QUIET)
+@pytest.fixture(scope="module")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A run and a fine-tuning of it. Tests must not change them."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = brief_run(tiny_data, folder)
+    tuned = replace(settings, out=folder / "tuned", init=settings.out, steps=20, learning_rate=5e-3, seed=2)
+    with pytest.MonkeyPatch.context() as patch:
+        use_tiny_presets(patch)
+        assert train(replace(settings, steps=40), QUIET)
+        assert train(tuned, QUIET)
     return [settings.out, tuned.out]
+
+
+@pytest.fixture
+def runs(trained: list[Path], tmp_path: Path) -> list[Path]:
+    """Copies of both."""
+    return [Path(shutil.copytree(run, tmp_path / run.name)) for run in trained]
 
 
 def with_record(checkpoint: Path, folder: Path, record: dict[str, object]) -> Path:
