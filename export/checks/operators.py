@@ -9,16 +9,23 @@ from pathlib import Path
 import onnx
 import onnxruntime as ort
 
-from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, load_graph, matrix_names
+from export.formats.graph import (
+    SCALE,
+    STORED,
+    TOKEN_TABLE,
+    UNTIED_HEAD,
+    UNTIED_TABLE,
+    ZERO_POINT,
+    load_graph,
+    matrix_names,
+)
 from runtimes.bundle.figures import Operators
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import GPTConfig
 
 QUANTIZED_OPERATORS = ("MatMulInteger", "MatMulNBits")
-# onnxruntime's quantizer and `export.formats.blockwise` add these endings to a matrix's name for its values.
-QUANTIZED_ENDINGS = ("_quantized", "_Q8", "_Q4")
-# They add these endings for the scale and the zero point of the values.
-PARAMETER_ENDINGS = ("_scale", "_zero_point")
+# `export.formats.blockwise` adds the two others.
+QUANTIZED_ENDINGS = (STORED, "_Q8", "_Q4")
 
 
 def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float: Sequence[str]) -> Operators:
@@ -45,7 +52,7 @@ def check_operators(name: str, file: Path | bytes, config: GPTConfig, kept_float
     wrong += [f"{matrix} is quantized and was to stay in float" for matrix in sorted(quantized - expected)]
     wrong += [f"a float copy of {matrix} is stored" for matrix in sorted(quantized & stored)]
     for table in (TOKEN_TABLE,) if config.tied else (UNTIED_TABLE, UNTIED_HEAD):
-        copies = [tensor for tensor in stored if tensor.startswith(table) and not tensor.endswith(PARAMETER_ENDINGS)]
+        copies = [tensor for tensor in stored if tensor.startswith(table) and not tensor.endswith((SCALE, ZERO_POINT))]
         if len(copies) != 1:
             wrong.append(f"{'the token table' if config.tied else table} is stored {len(copies)} times")
     floats = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] not in quantized]

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from export.formats.graph import SCALE, STORED, ZERO_POINT
 from runtimes.bundle.figures import Saturation
 
-STORED, SCALE, ZERO_POINT = "_quantized", "_scale", "_zero_point"
 HALF_A_STEP = 0.51  # a float32 scale is rounded, so a weight in the middle of two numbers can be a little farther
 
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from export.formats.fused import CONTRIB
 from export.formats.gptq import Hessians, round_gptq
-from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
+from export.formats.graph import SCALE, TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE, replace_nodes
 from slm.blocks import BlockRecipe, Blocks, block_size
 
 INT8_ACTIVATIONS = 4  # MatMulNBits's name for products of 8-bit activations, its accuracy_level
@@ -39,7 +39,7 @@ class StoredBlocks:
     @property
     def names(self) -> tuple[str, str]:
         """The names of the stored numbers and scales."""
-        return f"{self.name}_Q{self.blocks.bits}", f"{self.name}_scale"
+        return f"{self.name}_Q{self.blocks.bits}", self.name + SCALE
 
     def tensors(self) -> list[onnx.TensorProto]:
         """Returns the stored tensors. A byte holds one number, or two of 4 bits with the first in its low half."""
@@ -106,8 +106,7 @@ def quantize_blockwise(source: Path, target: Path, recipe: BlockRecipe, hessians
 def _gather_rows(graph: onnx.GraphProto, table: StoredBlocks) -> None:
     """Makes the embedding gather rows of the table's 8-bit numbers and multiply each block by its scale."""
     old = [node for node in graph.node if node.name in EMBEDDING]
-    place = next(index for index, node in enumerate(graph.node) if node.name in EMBEDDING)
-    ids = graph.node[place].input[1]
+    ids = old[0].input[1]
     values, scales = table.names
     nodes = [
         helper.make_node("Gather", [values, ids], ["wte.rows"], "wte.rows"),
@@ -118,10 +117,7 @@ def _gather_rows(graph: onnx.GraphProto, table: StoredBlocks) -> None:
         helper.make_node("Mul", ["wte.centred", "wte.scales"], ["wte.blocks"], "wte.blocks"),
         helper.make_node("Reshape", ["wte.blocks", "wte.joined"], [EMBEDDING[-1]], EMBEDDING[-1]),
     ]
-    for node in old:
-        graph.node.remove(node)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(place + offset, node)
+    replace_nodes(graph, old, nodes)
     constants: dict[str, npt.NDArray[np.generic]] = {
         "wte.one": np.array(1, np.float32),
         "wte.zero": np.array(128, np.uint8),

@@ -26,6 +26,8 @@ IR_VERSION = 10
 TOKEN_TABLE = "wte.weight_t"  # [embd, vocab], so that a tied head needs no transposition; the embedding gathers columns
 UNTIED_TABLE = "wte.weight"
 UNTIED_HEAD = "lm_head.weight"
+# What follows the name of a matrix in the names of its quantized tensors. onnxruntime's quantizer adds these endings.
+STORED, SCALE, ZERO_POINT = "_quantized", "_scale", "_zero_point"
 ROTATION = ("rope.cos", "rope.sin")  # tables of rotary positions, float32 [context, head_dim / 2]
 # The matrices of a block: their names in a graph and in the model.
 MATRICES = {"c_attn": "attn.c_attn", "attn_proj": "attn.c_proj", "c_fc": "mlp.c_fc", "mlp_proj": "mlp.c_proj"}
@@ -265,6 +267,15 @@ def weight_names(config: GPTConfig) -> dict[str, tuple[str, bool]]:
             layer, short = ".".join(block.split(".")[:2]), shorter.get(".".join(block.split(".")[2:]))
             names[f"{layer}.{short}.{rest}" if short else parameter] = (parameter, bool(short) and rest == "weight")
     return names
+
+
+def replace_nodes(graph: onnx.GraphProto, old: Sequence[onnx.NodeProto], new: Sequence[onnx.NodeProto]) -> None:
+    """Removes nodes of a graph and puts others in the place of the first of them."""
+    place = next(index for index, node in enumerate(graph.node) if node in old)
+    for node in old:
+        graph.node.remove(node)
+    for offset, node in enumerate(new):
+        graph.node.insert(place + offset, node)
 
 
 def load_graph(file: Path | bytes) -> onnx.ModelProto:

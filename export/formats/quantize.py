@@ -11,7 +11,15 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from export.formats.graph import TOKEN_TABLE, UNTIED_HEAD, UNTIED_TABLE
+from export.formats.graph import (
+    SCALE,
+    STORED,
+    TOKEN_TABLE,
+    UNTIED_HEAD,
+    UNTIED_TABLE,
+    ZERO_POINT,
+    replace_nodes,
+)
 from export.formats.recipes import Int8Recipe
 from export.formats.suppress_output import suppress_output
 from slm.console.errors import SlmxError
@@ -70,32 +78,30 @@ def quantize_int8(source: Path, target: Path, recipe: Int8Recipe, only: set[str]
 
 def _embed_from_quantized_table(graph: onnx.GraphProto) -> None:
     """Makes the embedding gather columns of the head's int8 table, so that the file holds only one table."""
-    names = {part: f"{TOKEN_TABLE}_{part}" for part in ("quantized", "scale", "zero_point")}
+    stored, scales, zero_points = (TOKEN_TABLE + ending for ending in (STORED, SCALE, ZERO_POINT))
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    scale, zero_point = (numpy_helper.to_array(tensors[names[part]]) for part in ("scale", "zero_point"))
-    index, gather = next((i, node) for i, node in enumerate(graph.node) if node.input[0] == TOKEN_TABLE)
+    scale, zero_point = (numpy_helper.to_array(tensors[name]) for name in (scales, zero_points))
+    gather = next(node for node in graph.node if node.input[0] == TOKEN_TABLE)
     ids, output = gather.input[1], gather.output[0]
-    columns = helper.make_node("Gather", [names["quantized"], ids], ["wte.columns"], "wte.columns", axis=1)
+    columns = helper.make_node("Gather", [stored, ids], ["wte.columns"], "wte.columns", axis=1)
     if scale.ndim == 0:
-        inputs = ["wte.columns", names["scale"], names["zero_point"]]
+        inputs = ["wte.columns", scales, zero_points]
         nodes = [columns, helper.make_node("DequantizeLinear", inputs, [output], "wte.dequantize")]
     else:
         nodes = [columns, helper.make_node("Cast", ["wte.columns"], ["wte.float"], "wte.cast", to=TensorProto.FLOAT)]
         centred = "wte.float"
         if np.any(zero_point):
             nodes += [
-                helper.make_node("Gather", [names["zero_point"], ids], ["wte.zero_point"], "wte.zero_points"),
+                helper.make_node("Gather", [zero_points, ids], ["wte.zero_point"], "wte.zero_points"),
                 helper.make_node("Cast", ["wte.zero_point"], ["wte.zero"], "wte.zero_cast", to=TensorProto.FLOAT),
                 helper.make_node("Sub", ["wte.float", "wte.zero"], ["wte.centred"], "wte.centre"),
             ]
             centred = "wte.centred"
         nodes += [
-            helper.make_node("Gather", [names["scale"], ids], ["wte.scale"], "wte.scales"),
+            helper.make_node("Gather", [scales, ids], ["wte.scale"], "wte.scales"),
             helper.make_node("Mul", [centred, "wte.scale"], [output], "wte.dequantize"),
         ]
-    graph.node.remove(gather)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(index + offset, node)
+    replace_nodes(graph, [gather], nodes)
     graph.initializer.remove(tensors[TOKEN_TABLE])
 
 
@@ -105,22 +111,20 @@ def _quantize_embedding(graph: onnx.GraphProto) -> None:
     table: npt.NDArray[np.float32] = numpy_helper.to_array(tensor)
     largest = np.abs(table).max(axis=1, keepdims=True)
     scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    names = {part: f"{UNTIED_TABLE}_{part}" for part in ("quantized", "scale")}
-    index, gather = next((i, node) for i, node in enumerate(graph.node) if node.input[0] == UNTIED_TABLE)
+    stored, scales = UNTIED_TABLE + STORED, UNTIED_TABLE + SCALE
+    gather = next(node for node in graph.node if node.input[0] == UNTIED_TABLE)
     ids, output = gather.input[1], gather.output[0]
     nodes = [
-        helper.make_node("Gather", [names["quantized"], ids], ["wte.rows"], "wte.rows"),
+        helper.make_node("Gather", [stored, ids], ["wte.rows"], "wte.rows"),
         helper.make_node("Cast", ["wte.rows"], ["wte.float"], "wte.cast", to=TensorProto.FLOAT),
-        helper.make_node("Gather", [names["scale"], ids], ["wte.scale"], "wte.scales"),
+        helper.make_node("Gather", [scales, ids], ["wte.scale"], "wte.scales"),
         helper.make_node("Mul", ["wte.float", "wte.scale"], [output], "wte.dequantize"),
     ]
-    graph.node.remove(gather)
-    for offset, node in enumerate(nodes):
-        graph.node.insert(index + offset, node)
+    replace_nodes(graph, [gather], nodes)
     graph.initializer.remove(tensor)
     graph.initializer.extend(
         [
-            numpy_helper.from_array(np.round(table / scale).astype(np.int8), names["quantized"]),
-            numpy_helper.from_array(scale, names["scale"]),
+            numpy_helper.from_array(np.round(table / scale).astype(np.int8), stored),
+            numpy_helper.from_array(scale, scales),
         ]
     )
