@@ -287,7 +287,7 @@ def test_whether_a_file_may_be_read_is_not_a_matter_of_usage(
         return real(self, mode)
 
     path.write_text("Once")
-    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "access", lambda where, *_, **__: Path(where) != path)
     monkeypatch.setattr(Path, "open", without_permission)
     line = slmx.refuses("generate", "--prompt-file", path, code=1)
     assert line == f"{path}: Permission denied; check its permissions"
