@@ -112,7 +112,8 @@ def test_a_pause_may_be_a_date() -> None:
 )
 def test_what_does_not_pass_is_one_line(server: Server, action: str, said: str) -> None:
     server.script = [action] * 4
-    assert re.search(said, failure(server.endpoint(timeout=0.3)))
+    timeout = 0.3 if "0.3 seconds" in said else 30  # a busy machine answers late
+    assert re.search(said, failure(server.endpoint(timeout=timeout)))
     assert len(server.requests) == 2
 
 
