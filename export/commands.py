@@ -19,6 +19,7 @@ from slm.console.notice import log_line
 from slm.console.usage import one_of, panel, some_of
 from slm.console.word_wrap import folded
 from slm.presets import PRESETS
+from slm.storage.file_names import MANIFEST_FILE
 
 _variants, _int8 = panel("Variants"), panel("Rare: how int8 quantizes")
 _quality = panel("Quality")
@@ -164,7 +165,6 @@ def verify(
     """
     from export.interop.registry import find_runtimes
     from runtimes.bundle.location import is_shipped
-    from runtimes.bundle.manifest import MANIFEST_FILE
     from runtimes.bundle.store import Bundle
     from runtimes.checks.verify import check_structure, write_verification
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from export.interop.registry import GENAI_FILE
 from slm.presets import GPTConfig
+from slm.storage.file_names import CONFIG_FILE
 from slm.tokenizers.tokenizer import Tokenizer
 
 
@@ -33,7 +34,7 @@ def write_configs(folder: Path, config: GPTConfig, tokenizer: Tokenizer, model_f
     }
     begin, end = tokenizer.settings.specials[-1], tokenizer.settings.end
     files: dict[str, dict[str, Any]] = {
-        "config.json": _hugging_face(config, ids),
+        CONFIG_FILE: _hugging_face(config, ids),
         "generation_config.json": {
             **ids,
             "max_length": config.block_size,

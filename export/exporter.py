@@ -31,19 +31,11 @@ from export.settings import ExportSettings, default_out, digest_of_inputs, given
 from export.targets import default_variant
 from runtimes.bundle.chat_template import template_for
 from runtimes.bundle.figures import Figures
-from runtimes.bundle.manifest import (
-    BUNDLE_LISTING,
-    MANIFEST_FILE,
-    FileEntry,
-    JudgedOn,
-    MadeFrom,
-    Manifest,
-    VariantEntry,
-)
+from runtimes.bundle.manifest import BUNDLE_LISTING, FileEntry, JudgedOn, MadeFrom, Manifest, VariantEntry
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.bundle.variants import VARIANTS
 from slm.blocks import BLOCK_RECIPES, check_blocks
-from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.console.plain_text import as_plain_text
@@ -52,15 +44,15 @@ from slm.folder_kind import PRETRAINED, check_outside
 from slm.presets import DEFAULT_PRESET, get_preset
 from slm.provenance import licence_of, source_of
 from slm.storage.atomic import atomic_folder
+from slm.storage.file_names import CONFIG_FILE, JSON_FILE, MANIFEST_FILE, RANKS_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.qat import trained_for
 from slm.train.run_folder import RunFolder
 
 CARD_FILE = "README.md"
 # The manifest's description of each file that is not a variant.
 DESCRIPTIONS = {
-    "config.json": "shape, for Hugging Face transformers",
+    CONFIG_FILE: "shape, for Hugging Face transformers",
     "generation_config.json": "generation defaults, for Hugging Face transformers",
     "tokenizer_config.json": "tokenizer settings, for Hugging Face transformers",
     GENAI_FILE: "graph description, for onnxruntime-genai",

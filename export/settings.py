@@ -11,13 +11,14 @@ from pathlib import Path
 
 from export.formats.recipes import DEFAULT_RECIPE
 from runtimes.bundle.location import BUNDLES
-from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from slm.checkpoint_config import read_config
 from slm.console.errors import SlmxError
 from slm.console.plain_text import as_plain_text
 from slm.folder_kind import CHECKPOINT_LISTING, PRETRAINED, Kind, find_checkpoint, find_kind
 from slm.presets import DEFAULT_PRESET
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.json_reader import as_plain_name
 from slm.storage.listing import check_file

@@ -19,6 +19,7 @@ from slm.checkpoint_config import CONFIG_FILE, FORMAT_VERSION, read_config
 from slm.console.errors import SlmxError
 from slm.folder_kind import find_checkpoint
 from slm.model import GPT
+from slm.storage.file_names import RECORD_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 from slm.storage.json_reader import Fields, read_json
 from slm.storage.listing import check_file, not_replaced
@@ -26,8 +27,6 @@ from slm.storage.read_errors import reason_of, unreadable
 from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
-WEIGHTS_FILE = "model.safetensors"
-RECORD_FILE = "training.json"
 LARGEST_HALF = torch.finfo(torch.float16).max
 # The record of a fine-tuned model contains the record of the model that it started from, and so on.
 MAX_RECORD_BYTES = 2**28

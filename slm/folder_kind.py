@@ -11,6 +11,16 @@ from pathlib import Path
 from slm.console.errors import SlmxError, did_you_mean
 from slm.console.plain_text import is_plain_text
 from slm.hub.name import HUB
+from slm.storage.file_names import (
+    CONFIG_FILE,
+    DATASET_FILE,
+    JSON_FILE,
+    MANIFEST_FILE,
+    RANKS_FILE,
+    RECORD_FILE,
+    RUN_FILE,
+    WEIGHTS_FILE,
+)
 from slm.storage.json_reader import read_json
 from slm.storage.listing import Listing
 
@@ -23,13 +33,12 @@ FOREIGN_SUFFIXES = {**dict.fromkeys((".pt", ".pth", ".bin"), " --tokenizer DIR")
 LLAMA2C_TOKENIZER = "tokenizer.bin"
 MODEL_SUFFIXES = (*FOREIGN_SUFFIXES, ".safetensors", ".onnx")
 ZIP_HEADER = 30  # bytes before the name of the first file in a zip archive
-MANIFEST = b"manifest.json"
 # The checkpoints that ship with slmx, each in a folder with the name of its preset.
 PRETRAINED = Path(__file__).parent / "pretrained"
 # Checkpoints that were made before the first release do not list the state of the optimizer.
-CHECKPOINT_LISTING = Listing("config.json", "sha256", unlisted=("optimizer.safetensors",))
+CHECKPOINT_LISTING = Listing(CONFIG_FILE, "sha256", unlisted=("optimizer.safetensors",))
 # The files that every checkpoint has and lists.
-HASHED_FILES = ("model.safetensors", "tokenizer.tiktoken", "tokenizer.json", "training.json")
+HASHED_FILES = (WEIGHTS_FILE, RANKS_FILE, JSON_FILE, RECORD_FILE)
 
 
 class Kind(Enum):
@@ -111,9 +120,9 @@ HOLDERS = (*MODELS, Kind.HUGGING_FACE, Kind.DATA_SET)
 NESTING_HOLDERS = (Kind.BUNDLE, Kind.HUGGING_FACE)
 # The folders that list their files: a JSON file of each, and keys of it. Other programs have files of the same names.
 LISTED_FOLDERS = {
-    Kind.CHECKPOINT: ("config.json", {"format_version", "sha256"}),
-    Kind.BUNDLE: ("manifest.json", {"format_version", "variants"}),
-    Kind.DATA_SET: ("dataset.json", {"format_version", "sources", "files"}),
+    Kind.CHECKPOINT: (CONFIG_FILE, {"format_version", "sha256"}),
+    Kind.BUNDLE: (MANIFEST_FILE, {"format_version", "variants"}),
+    Kind.DATA_SET: (DATASET_FILE, {"format_version", "sources", "files"}),
 }
 
 
@@ -130,7 +139,7 @@ def check_outside(out: Path) -> None:
     """
     for folder in Path(os.path.realpath(out)).parents:
         kinds = [kind for kind, (file, keys) in LISTED_FOLDERS.items() if keys <= _keys(folder / file)]
-        if "data" in _keys(folder / "run.json") and _checkpoints_of_run(folder):
+        if "data" in _keys(folder / RUN_FILE) and _checkpoints_of_run(folder):
             kinds.append(Kind.RUN)
         if kinds:
             raise SlmxError(
@@ -187,16 +196,16 @@ def find_kind(path: Path) -> Kind:
             return Kind.PACKED
         is_model = path.suffix.lower() in FOREIGN_SUFFIXES and path.name != LLAMA2C_TOKENIZER
         return Kind.FOREIGN if is_model and path.is_file() else Kind.FILE
-    if "variants" in _keys(path / "manifest.json"):
+    if "variants" in _keys(path / MANIFEST_FILE):
         return Kind.BUNDLE
-    if (path / "dataset.json").is_file():
+    if (path / DATASET_FILE).is_file():
         return Kind.DATA_SET
     if _is_checkpoint(path):
         return Kind.CHECKPOINT
-    is_ours = (path / "tokenizer.tiktoken").is_file()  # for example a bundle without its manifest
-    if not is_ours and _keys(path / "config.json") & {"model_type", "architectures"}:
+    is_ours = (path / RANKS_FILE).is_file()  # for example a bundle without its manifest
+    if not is_ours and _keys(path / CONFIG_FILE) & {"model_type", "architectures"}:
         return Kind.HUGGING_FACE
-    if _checkpoints_of_run(path) or "data" in _keys(path / "run.json"):
+    if _checkpoints_of_run(path) or "data" in _keys(path / RUN_FILE):
         return Kind.RUN
     if "files" in _keys(path / "files.json") | _keys(path / "report" / "files.json"):
         return Kind.REPORT
@@ -344,15 +353,15 @@ def _is_packed(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return file.read(ZIP_HEADER + len(MANIFEST))[ZIP_HEADER:] == MANIFEST
+            return file.read(ZIP_HEADER + len(MANIFEST_FILE))[ZIP_HEADER:] == MANIFEST_FILE.encode()
     except OSError:
         return False
 
 
 def _is_checkpoint(path: Path) -> bool:
     """Returns whether a folder is a checkpoint. Its `config.json` may be damaged."""
-    files = [(path / name).is_file() for name in ("config.json", "tokenizer.tiktoken", "training.json")]
-    return all(files) or (files[0] and "sha256" in _keys(path / "config.json"))
+    files = [(path / name).is_file() for name in (CONFIG_FILE, RANKS_FILE, RECORD_FILE)]
+    return all(files) or (files[0] and "sha256" in _keys(path / CONFIG_FILE))
 
 
 def numbered_checkpoints(run: Path) -> list[Path]:

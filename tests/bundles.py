@@ -25,7 +25,7 @@ from export.checks.parity import open_forward, parity, same_greedy_tokens
 from export.exporter import export_bundle
 from export.formats.fused import export_onnx
 from export.settings import ExportSettings
-from runtimes.bundle.manifest import MANIFEST_FILE, digest_of
+from runtimes.bundle.manifest import digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
@@ -34,6 +34,7 @@ from slm.cli import main
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT, generate_greedy
 from slm.presets import GPTConfig, get_preset
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests.error_lines import said
 from tests.shared import made_once

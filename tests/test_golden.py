@@ -25,13 +25,13 @@ from export.formats.recipes import DEFAULT_RECIPE, get_recipe
 from export.settings import ExportSettings
 from runtimes import load
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.model import generate_greedy
 from slm.presets import as_architecture, get_preset
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.greedy import greedy_without_cache

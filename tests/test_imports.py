@@ -29,6 +29,7 @@ LIGHT_SLM = {
     "slm.storage.disk",
     "slm.console.errors",
     "slm.folder_kind",
+    "slm.storage.file_names",
     "slm.storage.hashing",
     "slm.hidden_names",
     "slm.hub.client",

@@ -12,6 +12,7 @@ from runtimes.engine.session import Session
 from slm.console.errors import UsageError, needs
 from slm.folder_kind import MODEL_SUFFIXES, Kind, find_kind, wrong_kind
 from slm.presets import GPTConfig
+from slm.storage.file_names import WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
 
@@ -81,7 +82,7 @@ def _checkpoint(path: str) -> Subject:
 
         from export.checks.torch_session import float_session
         from runtimes.engine.session import float_threads
-        from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
+        from slm.checkpoint import load_checkpoint
     opened = load_checkpoint(Path(path))
     config = opened.model.config
     torch.set_num_threads(float_threads(config))

@@ -12,9 +12,8 @@ from pathlib import Path
 from export.configs import write_configs
 from slm.checkpoint import Checkpoint, save_tensors
 from slm.importers.hugging_face import CONV1D
-from slm.importers.hugging_face_weights import WEIGHTS_FILE
 from slm.importers.names import LLAMA
-from slm.tokenizers.tokenizer import JSON_FILE
+from slm.storage.file_names import JSON_FILE, WEIGHTS_FILE
 
 
 def write_hugging_face_folder(checkpoint: Checkpoint, folder: Path) -> None:

@@ -23,14 +23,14 @@ from export.formats.graph import read_weights
 from export.settings import ExportSettings
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS, GPTConfig, get_preset
 from slm.storage.atomic import atomic_folder
+from slm.storage.file_names import JSON_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of, sha256_of_bytes
-from slm.tokenizers.tokenizer import JSON_FILE
 from slm.tokenizers.tokenizer_json import parse_merges
 from slm.untrained import untrained_checkpoint
 

@@ -20,6 +20,7 @@ from benchmarks.program import run
 from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, write_results
 from slm.presets import get_preset
+from slm.storage.file_names import DATASET_FILE
 from slm.tokenizers.settings import END_OF_TEXT
 
 WORDS = 60_000
@@ -77,7 +78,7 @@ def main(
         command = with_peak("prepare", str(corpus), "--preset", preset, "--out", str(data))
         peak = peak_of(output_of(command, "slmx prepare", shows_errors=True))
         seconds = time.perf_counter() - started
-        record = json.loads((data / "dataset.json").read_text("utf-8"))
+        record = json.loads((data / DATASET_FILE).read_text("utf-8"))
     splits = record["splits"].values()
     results = {
         "corpus_bytes": size,

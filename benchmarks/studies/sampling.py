@@ -35,9 +35,10 @@ from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import float_threads
 from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
-from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError, UsageError
 from slm.data.sources import read_stories
+from slm.storage.file_names import WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 
 SCORED, ENDS = "scorer's bits per byte", "ends properly"

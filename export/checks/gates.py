@@ -21,12 +21,13 @@ from runtimes.bundle.manifest import JudgedOn, plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
-from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.console.plain_text import as_plain_text
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT, generate_greedy
+from slm.storage.file_names import WEIGHTS_FILE
 from slm.untrained import untrained_checkpoint
 
 PACKAGES = ("slmx", "torch", "onnx", "onnxruntime")

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.user_folder import user_folder
 from slm.console.errors import SlmxError
 from slm.console.notice import log_line
 from slm.folder_kind import MODELS, PACKED_SUFFIX, Kind, find_kind, wrong_kind
 from slm.hidden_names import taken_before
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.json_reader import is_plain_name
 
 # Folder for exports, relative to the current folder; each export is there under the name of its checkpoint or preset.

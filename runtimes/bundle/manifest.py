@@ -18,6 +18,7 @@ from runtimes.bundle.figures import Figures, read_figures, read_increase
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError
 from slm.presets import GPTConfig
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, is_plain_name, parse_json
 from slm.storage.listing import Listing
@@ -25,7 +26,6 @@ from slm.tokenizers.settings import DEFAULT_SETTINGS, TokenizerSettings
 
 FORMAT_VERSION = 3
 READABLE_VERSIONS = (2, 3)
-MANIFEST_FILE = "manifest.json"
 # The result of `slmx verify` and the signature of `slmx sign`. They are in the folder of the manifest, and they are not
 # part of the bundle. Beside an archive, each has the archive's name and the ending in `COMPANIONS`.
 VERIFICATION_FILE = "verification.json"

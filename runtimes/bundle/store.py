@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Protocol
 
 from runtimes.bundle.location import how_to_restore
-from runtimes.bundle.manifest import COMPANIONS, MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
+from runtimes.bundle.manifest import COMPANIONS, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.variants import VARIANTS
 from slm.console.errors import SlmxError, did_you_mean
 from slm.folder_kind import Kind, wrong_kind
 from slm.presets import GPTConfig
 from slm.storage.disk import is_temporary
+from slm.storage.file_names import MANIFEST_FILE, RANKS_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.read_errors import unreadable
-from slm.tokenizers.tokenizer import RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 FOLDER_REMEDY = "copy the folder again, whole, or export it to another --out"
 

@@ -18,11 +18,12 @@ from runtimes.bundle.location import (
     pulled_names,
     shipped_names,
 )
-from runtimes.bundle.manifest import BUNDLE_LISTING, MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import BUNDLE_LISTING, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.hub.record import read_record, record_path
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.ownership import foreign_file
 
 

@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runtimes.bundle.archive import MAX_BYTES
-from runtimes.bundle.manifest import (
-    BUNDLE_LISTING,
-    COMPANIONS,
-    MANIFEST_FILE,
-    MAX_MANIFEST_BYTES,
-    SIGNATURE_FILE,
-    FileEntry,
-    Manifest,
-)
+from runtimes.bundle.manifest import BUNDLE_LISTING, COMPANIONS, MAX_MANIFEST_BYTES, SIGNATURE_FILE, FileEntry, Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import MAX_SIGNATURE_BYTES
 from slm.console.errors import SlmxError, needs
@@ -26,6 +18,7 @@ from slm.hub.client import Snapshot, open_snapshot
 from slm.hub.errors import HubError, HubUnreachable
 from slm.hub.name import HubName
 from slm.storage.atomic import atomic_folder
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import read_limited
 from slm.storage.read_errors import reason_of

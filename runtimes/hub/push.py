@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtimes.bundle.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
+from runtimes.bundle.manifest import MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from runtimes.bundle.store import Bundle, FolderStore
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError, UsageError
@@ -15,6 +15,7 @@ from slm.console.notice import Log
 from slm.hub.client import find_commit, hub_address, open_snapshot
 from slm.hub.errors import LOG_IN, HubError, hub_errors
 from slm.hub.name import HubName, is_revision
+from slm.storage.file_names import MANIFEST_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete

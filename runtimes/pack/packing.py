@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runtimes.bundle.archive import MAX_BYTES, MAX_ENTRIES, write_archive
-from runtimes.bundle.manifest import BUNDLE_LISTING, COMPANIONS, MANIFEST_FILE, SIGNATURE_FILE
+from runtimes.bundle.manifest import BUNDLE_LISTING, COMPANIONS, SIGNATURE_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import read_signature
 from slm.console.errors import SlmxError
@@ -15,6 +15,7 @@ from slm.console.notice import Log
 from slm.folder_kind import PACKED_SUFFIX, check_outside
 from slm.storage.atomic import atomic_folder
 from slm.storage.disk import atomic_file, write_file
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.locks import one_line
 
 HEADERS = 1024  # most bytes that an archive needs beside a file, for its headers

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from runtimes.bundle.location import is_shipped
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import (
     MAX_SIGNATURE_BYTES,
@@ -19,6 +18,7 @@ from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
 from slm.storage.disk import write_file
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.json_reader import read_limited
 from slm.storage.read_errors import reason_of, unreadable
 

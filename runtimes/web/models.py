@@ -9,11 +9,11 @@ from pathlib import Path
 from runtimes.bundle.store import Bundle
 from runtimes.web.variants import WEB_VARIANTS
 from slm.console.errors import SlmxError, UsageError, unknown
+from slm.storage.file_names import JSON_FILE
 from slm.storage.json_reader import as_plain_name
 
 # A tab has at most 4 GB of WebAssembly memory, and onnxruntime needs about twice the model while it loads it.
 MAX_MODEL_BYTES = 10**9
-TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ def _choose_variant(bundle: Bundle, wanted: str | None) -> str:
             f"{bundle.path}: no variant in it runs in a browser ({', '.join(bundle.manifest.variants)}); "
             f"slmx export {bundle.exported_from} --int8 --out NEW makes one that does"
         )
-    if TOKENIZER_FILE not in bundle.manifest.files:
-        raise SlmxError(f"{bundle.path}: no {TOKENIZER_FILE} in it, which the page needs; export it again")
+    if JSON_FILE not in bundle.manifest.files:
+        raise SlmxError(f"{bundle.path}: no {JSON_FILE} in it, which the page needs; export it again")
     default = bundle.manifest.default
     return default if bundle.manifest.target == "web" and default in held else held[0]
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import brotli
 
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.web.assets import LICENCES, PACKED_WASM, SERVICE_WORKER, read_page
-from runtimes.web.models import TOKENIZER_FILE, SiteModel
+from runtimes.web.models import SiteModel
 from slm.console.notice import Log
 from slm.folder_kind import check_outside
 from slm.storage.atomic import atomic_folder
+from slm.storage.file_names import JSON_FILE, MANIFEST_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, read_json
 from slm.storage.listing import Listing
@@ -177,13 +177,13 @@ def _add_model(folder: _Folder, model: SiteModel, log: Log) -> dict[str, int | s
     bundle, home = model.bundle, f"models/{model.name}"
     manifest = bundle.manifest
     folder.add(f"{home}/{MANIFEST_FILE}", bundle.manifest_bytes())
-    for name in (model.file, TOKENIZER_FILE, *([CARD] if CARD in manifest.files else [])):
+    for name in (model.file, JSON_FILE, *([CARD] if CARD in manifest.files else [])):
         folder.add(f"{home}/{name}", bundle.read(name))
     return {
         "name": model.name,
         "variant": model.variant,
         "model": f"{home}/{model.file}",
-        "tokenizer": f"{home}/{TOKENIZER_FILE}",
+        "tokenizer": f"{home}/{JSON_FILE}",
         "manifest": f"{home}/{MANIFEST_FILE}",
         "parameters": bundle.config.parameters,
         "source": manifest.checkpoint.shown_source or "",

@@ -15,15 +15,15 @@ from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.console.plain_text import as_plain_text
 from slm.data.corpus import ShardArray, Shards, TokenStream
+from slm.storage.file_names import DATASET_FILE, JSON_FILE, RANKS_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, parse_json, read_limited
 from slm.storage.listing import Listing, check_file, not_replaced
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
-DATASET_FILE = "dataset.json"
 DATA_SET_LISTING = Listing(DATASET_FILE, "files")
 FORMAT_VERSION = 2
 SHARD_TOKENS = 2**24

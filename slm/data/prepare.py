@@ -22,16 +22,7 @@ from slm.console.plain_text import as_plain_text
 from slm.data.cleaning import RULES, Cleaner, Cleaning, repair, story_key
 from slm.data.cleaning_report import cleaning_line, too_few, truncated_line
 from slm.data.corpus import encode_stories
-from slm.data.dataset import (
-    DATA_SET_LISTING,
-    DATASET_FILE,
-    FORMAT_VERSION,
-    SPLITS,
-    Dataset,
-    ShardWriter,
-    check_context,
-    is_dataset,
-)
+from slm.data.dataset import DATA_SET_LISTING, FORMAT_VERSION, SPLITS, Dataset, ShardWriter, check_context, is_dataset
 from slm.data.earlier_request import differences
 from slm.data.files import compression_of
 from slm.data.sources import Source, find_sources, read_stories
@@ -40,10 +31,11 @@ from slm.data.tables import hub_version
 from slm.folder_kind import Kind, find_checkpoint, find_kind, find_shipped, near_model, shipped_names
 from slm.presets import LARGEST_VOCABULARY, SMALLEST_VOCABULARY, get_preset
 from slm.storage.atomic import atomic_folder
+from slm.storage.file_names import DATASET_FILE, JSON_FILE, RANKS_FILE
 from slm.storage.hashing import sha256_of
 from slm.storage.locks import clear_leftover, lock_folder
 from slm.tokenizers.listed import ListedTokenizer, load_listed
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, train_tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 
 HELD_OUT_SHARE = 20
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json

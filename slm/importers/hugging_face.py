@@ -19,19 +19,12 @@ from slm.console.errors import SlmxError
 from slm.folder_kind import Kind, find_kind, wrong_kind
 from slm.importers.foreign import ForeignModel, with_context
 from slm.importers.hugging_face_tokenizer import import_tokenizer
-from slm.importers.hugging_face_weights import (
-    WEIGHTS_FILE,
-    read_json_object,
-    read_weights,
-    refuse_pointers,
-    shown_value,
-    whole_model,
-)
+from slm.importers.hugging_face_weights import read_json_object, read_weights, refuse_pointers, shown_value, whole_model
 from slm.importers.names import GPT2, GPT_NEO, HEAD, LLAMA, WPE, WTE, Names
 from slm.presets import GPTConfig
+from slm.storage.file_names import CONFIG_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 
-CONFIG_FILE = "config.json"
 MAX_CARD_BYTES = 2**20
 MOST_LAYERS = 10**4
 # Names in transformers for the activation functions.

@@ -19,16 +19,15 @@ from slm.importers.imported_tokenizer import (
     some,
 )
 from slm.importers.split_rules import find_rules
+from slm.storage.file_names import CONFIG_FILE, JSON_FILE
 from slm.storage.json_reader import Fields, read_json, read_limited
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import END_OF_TEXT, TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE
 from slm.tokenizers.tokenizer_json import MAX_JSON_BYTES, pipeline, read_merges
 
 VOCABULARY_FILE = "vocab.json"
 MERGES_FILE = "merges.txt"
 SENTENCEPIECE_FILE = "tokenizer.model"  # transformers converts it to a tokenizer.json
-CONFIG_FILE = "config.json"
 # Settings of BPE in `model` that slmx does not have.
 NOT_COMPUTED = ("continuing_subword_prefix", "end_of_word_suffix", "dropout")
 ADDED_FILE = "added_tokens.json"
@@ -216,7 +215,7 @@ def _special(
     wanted = config.get(key)
     if isinstance(wanted, list) and len(wanted) == 1:
         wanted = wanted[0]
-    place, role = path.with_name("config.json"), "begins" if key.startswith("bos") else "ends"
+    place, role = path.with_name(CONFIG_FILE), "begins" if key.startswith("bos") else "ends"
     if wanted is not None and (not isinstance(wanted, int) or isinstance(wanted, bool)):
         raise SlmxError(f"{place}: {key} is {repr(wanted)[:40]}; set it to the id that {role} a text")
     token = next((token for token, number in ids.items() if number == wanted), None)

@@ -11,10 +11,10 @@ from slm.checkpoint import read_tensors
 from slm.console.errors import SlmxError
 from slm.importers.names import BUFFERS
 from slm.importers.pytorch_file import float_tensors, load_tensors_only
+from slm.storage.file_names import JSON_FILE, WEIGHTS_FILE
 from slm.storage.json_reader import Fields, is_plain_name, read_json
 from slm.storage.read_errors import unreadable
 
-WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLED_FILE = "pytorch_model.bin"
 MAX_JSON_BYTES = 2**24
@@ -24,7 +24,7 @@ POINTER, LARGEST_POINTER = b"version https://git-lfs.", 1024
 WHOLE_MODELS = ("*.gguf", "ckpt.pt", "*.pt", "*.pth", "*.ckpt")
 PICKLED_PARTS = "pytorch_model-*.bin"
 OTHER_WEIGHTS = ("*.h5", "*.msgpack", "*.bin")
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.bin")
+TOKENIZER_FILES = (JSON_FILE, "vocab.json", "tokenizer.bin")
 
 
 def read_weights(source: Path, prefix: str, tokenizer: Path | None) -> dict[str, Tensor]:

@@ -30,10 +30,10 @@ from slm.importers.foreign import ForeignModel, write_checkpoint
 from slm.importers.imported_tokenizer import ImportedTokenizer
 from slm.presets import LARGEST_VOCABULARY, GPTConfig
 from slm.storage.atomic import check_target
+from slm.storage.file_names import CONFIG_FILE, JSON_FILE, MANIFEST_FILE, RANKS_FILE
 from slm.storage.json_reader import read_json
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.listed import load_listed
-from slm.tokenizers.tokenizer import RANKS_FILE
 
 WEIGHTS = "*.safetensors"
 # What a Hugging Face folder needs of a repository, besides its config.json.
@@ -41,11 +41,9 @@ HUB_FILES = (
     *(WEIGHTS, "*.safetensors.index.json", "README.md"),
     *("*token*.json", "vocab.json", "merges.txt"),
 )
-BUNDLE_FILE = "manifest.json"
-HUB_CONFIG = "config.json"
 MAX_JSON_BYTES = 2**20
 GGUF, ZIP, PICKLE = b"GGUF", b"PK\x03\x04", b"\x80"
-TOKENIZER_FILES = (RANKS_FILE, "merges.txt")  # files of a folder with a tokenizer that people name instead of it
+NAMED_TOKENIZERS = (RANKS_FILE, "merges.txt")  # files of a folder with a tokenizer that people name instead of it
 FILES = (".gguf", ".pt", ".pth", ".bin", ".safetensors")  # endings of a path, not of a name on the hub
 
 
@@ -234,11 +232,11 @@ def _given_tokenizer(settings: ImportSettings) -> ImportedTokenizer | None:
 def _tokenizer(path: Path) -> ImportedTokenizer:
     """Reads a tokenizer of any kind that slmx knows."""
     path = find_shipped(path) or path
-    if path.suffix == ".json" or (path.name in TOKENIZER_FILES and not path.is_dir()):
+    if path.suffix == ".json" or (path.name in NAMED_TOKENIZERS and not path.is_dir()):
         raise UsageError(f"--tokenizer {path}: name the folder of this file, {path.absolute().parent}")
     if find_kind(path) is Kind.PACKED:
         raise SlmxError(f"{path}: a packed bundle; slmx unpack makes a folder of it, which --tokenizer takes")
-    if path.is_dir() and (path / LLAMA2C_TOKENIZER).is_file() and not (path / "tokenizer.json").is_file():
+    if path.is_dir() and (path / LLAMA2C_TOKENIZER).is_file() and not (path / JSON_FILE).is_file():
         path = path / LLAMA2C_TOKENIZER
     if path.is_file():
         from slm.importers.llama2c_tokenizer import llama2c_tokenizer
@@ -259,7 +257,7 @@ def _tokenizer(path: Path) -> ImportedTokenizer:
     from slm.importers.hugging_face_tokenizer import import_tokenizer, is_there
     from slm.importers.hugging_face_weights import read_json_object
 
-    config = path / HUB_CONFIG
+    config = path / CONFIG_FILE
     return import_tokenizer(path, read_json_object(config, "a model configuration") if is_there(config) else None)
 
 
@@ -268,10 +266,10 @@ def _download(name: HubName) -> tuple[Path, str]:
     from slm.importers.hugging_face_weights import PICKLED_FILE
 
     try:
-        snapshot = open_snapshot(name, HUB_CONFIG, MAX_JSON_BYTES, "it is no model for slmx import")
+        snapshot = open_snapshot(name, CONFIG_FILE, MAX_JSON_BYTES, "it is no model for slmx import")
         files = [file for file in snapshot.sizes if any(fnmatch(file, form) for form in HUB_FILES) and "/" not in file]
         if not any(fnmatch(file, WEIGHTS) for file in files):
-            if BUNDLE_FILE in snapshot.sizes:
+            if MANIFEST_FILE in snapshot.sizes:
                 raise HubError(name, f"a bundle of slmx, which needs no import: slmx pull {name} brings it")
             files += [file for file in snapshot.sizes if file == PICKLED_FILE]
         for file in files:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm.console.errors import SlmxError
+from slm.storage.file_names import JSON_FILE, RANKS_FILE
 from slm.storage.hashing import sha256_of_bytes
 from slm.storage.json_reader import Fields, parse_json, read_limited
 from slm.storage.listing import check_file, not_replaced
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.settings import MAX_LISTING_BYTES, TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 
 # The listing of a bundle, a data set and a checkpoint, and the key of its table of files. A bundle has a config.json

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slm.console.errors import SlmxError
+from slm.storage.file_names import JSON_FILE, RANKS_FILE
 from slm.storage.json_reader import read_limited
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.byte_level import MOST_MISSING_BYTES, SINGLE_BYTES, ByteLevel, missing_bytes
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from slm.tokenizers.sentencepiece import SentencePiece
 
 MAX_RANKS_BYTES = 2**27
-RANKS_FILE = "tokenizer.tiktoken"
-JSON_FILE = "tokenizer.json"
 # How many times as long as its normal form C a text can be, in UTF-8. Three Hangul letters are one syllable.
 NFC_SHRINKS = 3
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from slm.storage.file_names import JSON_FILE
 from slm.storage.json_reader import Fields, parse_json, read_limited
 from slm.storage.read_errors import unreadable
 from slm.tokenizers.sentencepiece import BYTES, SPACE
 from slm.tokenizers.settings import SCHEMES, TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 
 MAX_JSON_BYTES = 2**27
 

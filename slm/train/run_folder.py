@@ -10,13 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slm.checkpoint import MAX_RECORD_BYTES, MAX_RECORD_DEPTH, RECORD_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import MAX_RECORD_BYTES, MAX_RECORD_DEPTH, Checkpoint, load_checkpoint
 from slm.console.errors import SlmxError
 from slm.data.dataset import is_dataset
 from slm.folder_kind import CHECKPOINT_LISTING, Kind, check_outside, find_kind, numbered_checkpoints, wrong_kind
 from slm.presets import TRACKERS
 from slm.storage.atomic import atomic_folder, remove_folder
 from slm.storage.disk import write_advice, write_errors, write_file
+from slm.storage.file_names import RECORD_FILE, RUN_FILE
 from slm.storage.json_reader import Fields, parse_json, read_json
 from slm.storage.listing import check_file
 from slm.storage.ownership import check_only_ours, foreign_file
@@ -25,7 +26,6 @@ from slm.train.summary import SUMMARY_FILE
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 METRICS_FILE = "metrics.jsonl"
-RUN_FILE = "run.json"
 DATA_FOLDER = "data"
 KEPT_CHECKPOINTS = 2
 MAX_RUN_BYTES = 2**20

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from slm.blocks import check_blocks
-from slm.checkpoint import RECORD_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.console.counted import counted
 from slm.console.errors import NeedsForceError, SlmxError
 from slm.data.dataset import Dataset, check_context, is_dataset
 from slm.data.prepare import PrepareSettings, prepare
 from slm.model import GPT
 from slm.presets import BLOCK_VARIANTS, DEFAULT_ARCHITECTURE, DEFAULT_PRESET, PRESETS, GPTConfig, Preset, get_preset
+from slm.storage.file_names import RECORD_FILE
 from slm.storage.json_reader import Fields
 from slm.train.plan import Plan, TrainSettings, make_plan
 from slm.train.run_folder import DATA_FOLDER, RunFolder

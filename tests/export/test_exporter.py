@@ -15,7 +15,7 @@ import torch
 import export.exporter
 from export.checks.float_model import EvalText, FloatModel, eval_text
 from export.formats.graph import read_weights
-from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.checkpoint import load_checkpoint, save_checkpoint
@@ -23,6 +23,7 @@ from slm.folder_kind import CHECKPOINT_LISTING
 from slm.model import GPT
 from slm.storage.atomic import atomic_folder
 from slm.storage.disk import WORK_NAME
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer, train_tokenizer
 from slm.train.summary import SUMMARY_FILE

@@ -16,11 +16,11 @@ import export.exporter
 from export.exporter import export_bundle
 from export.formats.recipes import RECIPE_NAMES
 from export.settings import ExportSettings
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.presets import PRESETS
 from slm.storage.disk import write_advice
+from slm.storage.file_names import MANIFEST_FILE
 from tests import bundles
 from tests.bundles import Slmx
 

@@ -13,9 +13,9 @@ import pytest
 
 import export.settings
 from export.settings import ExportSettings, bundle_up_to_date, default_out, digest_of_inputs, given_name
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.web.models import choose_models
+from slm.storage.file_names import MANIFEST_FILE
 from tests import bundles
 from tests.bundles import Slmx, edit_manifest, snapshot
 

@@ -7,11 +7,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from runtimes.bundle.manifest import MANIFEST_FILE, Manifest
+from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.store import Bundle
 from runtimes.pack.packing import pack_bundle
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
+from slm.storage.file_names import MANIFEST_FILE
 from tests.reliability.outcome import Check, Outcome
 from tests.runtimes.pack.synthetic import synthetic_bundle
 

@@ -15,19 +15,18 @@ from benchmarks.evaluation.run import HASH, RESULT, Evaluation, _hash, load_resu
 from benchmarks.report.compare import compare_reports
 from benchmarks.report.printers import to_csv, to_markdown
 from benchmarks.report.reader import read_report
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.hub.record import Record as PulledRecord
 from runtimes.hub.record import read_record, record_path, write_record
 from runtimes.prompts_file.lines import read_line
 from runtimes.prompts_file.reader import PromptsReader
 from runtimes.prompts_file.record import Position, encode_settings
 from runtimes.prompts_file.record import Record as RunRecord
-from slm.data.dataset import DATASET_FILE, Dataset
+from slm.data.dataset import Dataset
 from slm.data.sources import find_sources, read_stories
+from slm.storage.file_names import DATASET_FILE, JSON_FILE, MANIFEST_FILE, RANKS_FILE, RUN_FILE
 from slm.storage.hashing import sha256_of
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from slm.train.plan import TrainSettings
-from slm.train.run_folder import METRICS_FILE, RUN_FILE, RunFolder
+from slm.train.run_folder import METRICS_FILE, RunFolder
 from tests.benchmarks.evaluation.rating.sheets import PAIRS, endings, saved
 from tests.reliability.model_readers import small_tokenizer
 from tests.reliability.reader import Make, Reader, at

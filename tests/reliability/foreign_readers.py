@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.peers.gguf_file import write_gguf
-from slm.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.importers.importer import ImportSettings, import_model
 from slm.importers.llama2c_tokenizer import FIRST, llama2c_tokenizer
 from slm.importers.names import GPT2, LLAMA2C
 from slm.model import GPT
 from slm.presets import as_architecture
-from slm.tokenizers.tokenizer import JSON_FILE
+from slm.storage.file_names import JSON_FILE, WEIGHTS_FILE
 from tests.reliability.model_readers import small_checkpoint
 from tests.reliability.reader import Make, Reader
 

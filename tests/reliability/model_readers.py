@@ -15,23 +15,24 @@ from export.checks.torch_archive import check_torch_archive
 from export.formats.fused import export_onnx
 from export.formats.portable import export_portable
 from runtimes.bundle.chat_template import CHATML
-from runtimes.bundle.manifest import MANIFEST_FILE, MadeFrom, Manifest, digest_of
+from runtimes.bundle.manifest import MadeFrom, Manifest, digest_of
 from runtimes.bundle.store import Bundle
 from runtimes.engine.cache import open_cache
 from runtimes.pack.envelope import Envelope, signed_bytes, statement
 from runtimes.pack.keys import key_id, make_keys, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.packing import pack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
-from slm.checkpoint import RECORD_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from slm.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from slm.checkpoint_config import CONFIG_FILE
 from slm.console.errors import SlmxError
 from slm.model import GPT
 from slm.presets import GPTConfig, as_architecture
 from slm.provenance import licence_of, source_of
+from slm.storage.file_names import JSON_FILE, MANIFEST_FILE, RANKS_FILE, RECORD_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.tokenizers.byte_level import SINGLE_BYTES
 from slm.tokenizers.settings import TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import parse_merges, to_unicode
 from slm.train.start import RunState
 from tests.reliability.reader import Make, Read, Reader, at

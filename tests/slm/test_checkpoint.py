@@ -13,12 +13,13 @@ import torch
 
 import slm.checkpoint
 import slm.storage.listing
-from slm.checkpoint import WEIGHTS_FILE, load_checkpoint, save_checkpoint
+from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.checkpoint_config import CONFIG_FILE
 from slm.console.errors import SlmxError
 from slm.folder_kind import HASHED_FILES, PRETRAINED, find_checkpoint
 from slm.model import GPT
 from slm.presets import as_architecture, get_preset
+from slm.storage.file_names import WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 from slm.tokenizers.tokenizer import Tokenizer
 from tests.bundles import copy_of

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from slm.checkpoint import RECORD_FILE, WEIGHTS_FILE, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.checkpoint_config import CONFIG_FILE
 from slm.console.errors import SlmxError
+from slm.storage.file_names import JSON_FILE, RANKS_FILE, RECORD_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 
 
 @pytest.fixture

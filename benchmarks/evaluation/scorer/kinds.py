@@ -14,6 +14,7 @@ from runtimes.beginnings import shared_length
 from runtimes.engine.loss import log_softmax
 from slm.console.errors import SlmxError, require
 from slm.console.plain_text import as_plain_text
+from slm.storage.file_names import CONFIG_FILE
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.storage.read_errors import unreadable
 
@@ -76,7 +77,7 @@ def is_gguf(path: Path) -> bool:
     Raises:
         SlmxError: It is neither.
     """
-    if path.is_dir() and (path / "config.json").is_file():
+    if path.is_dir() and (path / CONFIG_FILE).is_file():
         return False
     if path.is_file():
         with path.open("rb") as file:
@@ -91,7 +92,7 @@ def hash_of(path: Path) -> str:
     """Returns a hash of the file, or of the settings and the weights of the folder."""
     if path.is_file():
         return sha256_of(path)
-    files = [path / "config.json", *sorted(file for pattern in WEIGHTS for file in path.glob(pattern))]
+    files = [path / CONFIG_FILE, *sorted(file for pattern in WEIGHTS for file in path.glob(pattern))]
     return sha256_of_bytes("".join(sha256_of(file) for file in files).encode())
 
 

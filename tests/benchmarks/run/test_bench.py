@@ -21,9 +21,10 @@ from benchmarks.run.targets import target_of_bundle, target_of_preset
 from runtimes.bundle.manifest import MadeFrom
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.checkpoint import WEIGHTS_FILE, load_checkpoint
+from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.presets import PRESETS, GPTConfig, Preset
+from slm.storage.file_names import WEIGHTS_FILE
 from tests import bundles
 from tests.benchmarks.run.brief import ONE_RUNNER, brief, by_case, interrupt_after
 from tests.bundles import Slmx

@@ -25,13 +25,14 @@ from export.formats.graph import matrix_names, read_weights
 from export.formats.quantize import quantize_int8
 from export.formats.recipes import DEFAULT_RECIPE, RECIPES
 from runtimes.bundle.figures import Comparison, Fidelity, Figures
-from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.engine.session import Session
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError
 from slm.model import GPT
+from slm.storage.file_names import MANIFEST_FILE
 from tests import bundles
 from tests.bundles import Slmx
 

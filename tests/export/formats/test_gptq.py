@@ -76,6 +76,6 @@ def test_a_model_that_cannot_write_is_refused_in_one_line(tiny_checkpoint: Path)
     checkpoint = load_checkpoint(tiny_checkpoint)
     with (
         mock.patch.object(own_stories, "sample_stories", fail),
-        pytest.raises(SlmxError, match=r"cannot write stories \(probability tensor contains nan more\).*without --int4$"),
+        pytest.raises(SlmxError, match=r"cannot write stories \(probability .* nan more\).*without --int4$"),
     ):
         calibrate(checkpoint.model, checkpoint.tokenizer)

@@ -14,10 +14,11 @@ import pytest
 
 from export.interop import compare
 from export.interop.registry import RUNTIMES, Runtime
-from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from slm.console.install import pip_line
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Ran, Slmx

@@ -12,10 +12,10 @@ import pytest
 from runtimes import load
 from runtimes.bundle import location
 from runtimes.bundle.location import INSTALL_SMALL, STORIES_SMALL, bundle_path, is_shipped, shipped_names
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests.bundles import Slmx, copy_of, snapshot
 from tests.test_imports import modules_loaded

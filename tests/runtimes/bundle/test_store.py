@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from runtimes import load
-from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import FOLDER_REMEDY, Bundle, FolderStore
 from slm.console.errors import SlmxError
 from slm.storage.disk import WORK_NAME
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx

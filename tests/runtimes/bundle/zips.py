@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtimes.bundle.manifest import MANIFEST_FILE
 from runtimes.bundle.store import Bundle
+from slm.storage.file_names import MANIFEST_FILE
 
 REGULAR = 0o100644 << 16
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from runtimes.bundle.manifest import MANIFEST_FILE, FileEntry
+from runtimes.bundle.manifest import FileEntry
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of_bytes
 from tests.runtimes.bundle.test_manifest import WHOLE
 

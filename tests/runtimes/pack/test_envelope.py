@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import SIGNATURE_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.envelope import Envelope, signed_bytes, stated_hashes, statement
 from runtimes.pack.keys import is_signed, key_id, read_private_key, read_public_key, sign_bytes
 from runtimes.pack.signature import require_signature, sign_bundle
 from slm.console.errors import SlmxError
+from slm.storage.file_names import MANIFEST_FILE
 from tests import bundles
 from tests.bundles import Slmx
 from tests.runtimes.pack.signatures import AGAIN, Keys, refusal, signature_of

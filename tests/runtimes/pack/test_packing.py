@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from runtimes.bundle.archive import write_archive
 from runtimes.bundle.location import SHIPPED_BUNDLES
-from runtimes.bundle.manifest import MANIFEST_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack import packing
 from runtimes.pack.packing import pack_bundle, unpack_bundle
 from slm.console.errors import SlmxError
 from slm.console.install import pip_line
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of
 from tests import bundles
 from tests.bundles import Slmx, snapshot

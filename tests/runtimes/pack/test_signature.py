@@ -12,12 +12,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from runtimes.bundle.manifest import MANIFEST_FILE, SIGNATURE_FILE, VERIFICATION_FILE
+from runtimes.bundle.manifest import SIGNATURE_FILE, VERIFICATION_FILE
 from runtimes.bundle.store import Bundle
 from runtimes.pack.keys import key_id, read_public_key
 from runtimes.pack.packing import unpack_bundle
 from runtimes.pack.signature import require_signature, sign_bundle
 from slm.console.errors import SlmxError
+from slm.storage.file_names import MANIFEST_FILE
 from slm.storage.hashing import sha256_of_bytes
 from tests import bundles
 from tests.bundles import Slmx

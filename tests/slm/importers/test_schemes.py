@@ -16,7 +16,8 @@ import tokenizers
 from slm.console.errors import SlmxError
 from slm.importers.hugging_face_tokenizer import import_tokenizer
 from slm.importers.imported_tokenizer import ImportedTokenizer
-from slm.tokenizers.tokenizer import JSON_FILE, Tokenizer
+from slm.storage.file_names import JSON_FILE
+from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges
 from tests.slm.importers.strings import made_strings
 from tests.slm.importers.trained import END, KINDS, SPECIALS, changed, config_of, folder_of, made

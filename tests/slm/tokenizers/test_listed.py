@@ -16,8 +16,8 @@ from slm.console.errors import SlmxError
 from slm.data.prepare import PrepareSettings, prepare
 from slm.folder_kind import PRETRAINED
 from slm.importers.importer import ImportSettings, import_model
+from slm.storage.file_names import JSON_FILE, RANKS_FILE
 from slm.tokenizers.listed import load_listed
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE
 from tests import bundles
 
 QUIET = Console(quiet=True)

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm.console.errors import SlmxError
+from slm.storage.file_names import RANKS_FILE
 from slm.tokenizers.byte_level import SINGLE_BYTES
 from slm.tokenizers.sentencepiece import SentencePiece
 from slm.tokenizers.settings import PREFIXES, TokenizerSettings
-from slm.tokenizers.tokenizer import RANKS_FILE, Tokenizer, parse_tokens
+from slm.tokenizers.tokenizer import Tokenizer, parse_tokens
 
 LLAMA = TokenizerSettings("sentencepiece", "</s>", "<s>")
 

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from slm.console.errors import SlmxError
 from slm.data.corpus import encode_stories
 from slm.folder_kind import PRETRAINED
+from slm.storage.file_names import JSON_FILE, RANKS_FILE
 from slm.tokenizers.byte_level import LONGEST_SPACE, bounded_pieces
 from slm.tokenizers.nfc import to_nfc
 from slm.tokenizers.settings import DEFAULT_SETTINGS, END_OF_TEXT, SCHEMES, TokenizerSettings
-from slm.tokenizers.tokenizer import JSON_FILE, RANKS_FILE, Tokenizer, parse_tokens, train_tokenizer
+from slm.tokenizers.tokenizer import Tokenizer, parse_tokens, train_tokenizer
 from slm.tokenizers.tokenizer_json import load_merges, tokenizer_json
 
 NANO = PRETRAINED / "nano"

@@ -15,11 +15,12 @@ import pytest
 from slm.console.errors import SlmxError
 from slm.folder_kind import CHECKPOINT_LISTING
 from slm.storage.disk import WriteError
+from slm.storage.file_names import RUN_FILE
 from slm.storage.listing import write_listing
 from slm.storage.locks import clear_leftovers
 from slm.storage.ownership import foreign_file
 from slm.train.plan import TrainSettings
-from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RUN_FILE, RunFolder
+from slm.train.run_folder import METRICS_FILE, OPTIMIZER_FILE, RunFolder
 from slm.train.summary import SUMMARY_FILE
 
 # Is killed after the first of the two renames that replace `best`, on a system that cannot exchange names.
