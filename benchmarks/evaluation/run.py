@@ -33,6 +33,7 @@ from slm.storage.read_errors import unreadable
 
 WITH_TEXT = ("loss", *OF_ENDINGS)
 TRUE = "true stories"
+AGAINST = " against "  # between the two names of a difference
 EVERY = "all"
 RESULT, MARKDOWN, PAGE = "evaluation.json", "evaluation.md", "evaluation.html"
 HASH = "sha256"
@@ -141,7 +142,7 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     other = _other(settings, [subject.name for subject in subjects])
     everyone = subjects if other is None else [*subjects, other]
     text = StoryText.read(settings.text) if settings.text else None
-    training = StoryText.read(settings.training) if settings.training else None
+    training = StoryText.read(settings.training, "--training") if settings.training else None
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
@@ -203,7 +204,7 @@ class _Run:
 
     def compare(self, subject: Subject, other: Subject, text: StoryText | None) -> None:
         """Compares a model with another one."""
-        name, suites = f"{subject.name} against {other.name}", self.settings.suites
+        name, suites = subject.name + AGAINST + other.name, self.settings.suites
         if text is not None and "loss" in suites and name not in self.found.differences:
             most = self.settings.max_tokens
             advance = self._begin(name, work(subject, text, most, ways_of(subject, other)))

@@ -33,21 +33,24 @@ class StoryText:
     stories: tuple[str, ...]
 
     @classmethod
-    def read(cls, sources: Sequence[str]) -> StoryText:
+    def read(cls, sources: Sequence[str], option: str = "--text") -> StoryText:
         """Reads the stories of files or folders.
 
         Args:
-            sources: Texts or tables, or one prepared data set, of which the validation split is read.
+            sources: Texts or tables, or one prepared data set.
+            option: The option that named them. Of a data set, `--training` reads the training split, and any other
+                the validation split.
 
         Raises:
             SlmxError: A source cannot be read, or there are no stories.
         """
-        stories = tuple(
-            _held_out(sources[0]) if len(sources) == 1 and is_dataset(sources[0]) else read_stories(_each_once(sources))
-        )
+        if len(sources) == 1 and is_dataset(sources[0]):
+            stories = tuple(_stories_of(Path(sources[0]), "train" if option == "--training" else "valid"))
+        else:
+            stories = tuple(read_stories(_each_once(sources)))
         name = ", ".join(Path(source).name for source in sources)
         if not stories:
-            raise SlmxError(f"{name}: no stories in it; give --text a file of stories")
+            raise SlmxError(f"{name}: no stories in it; give {option} a file of stories")
         return cls(name, stories)
 
     @cached_property
@@ -120,10 +123,10 @@ def _each_once(names: Sequence[str]) -> list[Source]:
     return found
 
 
-def _held_out(folder: str) -> Iterator[str]:
-    """Yields the stories of a data set's validation split."""
-    dataset = Dataset.open(Path(folder))
-    ids = np.asarray(dataset.valid.ids[:])
+def _stories_of(folder: Path, split: str) -> Iterator[str]:
+    """Yields the stories of a split of a data set: "train" or "valid"."""
+    dataset = Dataset.open(folder)
+    ids = np.asarray((dataset.train if split == "train" else dataset.valid).ids[:])
     tokenizer = dataset.tokenizer
     for part in np.split(ids, np.flatnonzero(ids == tokenizer.begin)):
         kept = part[part < tokenizer.end_of_text]

@@ -9,11 +9,10 @@ from typing import Any
 from benchmarks.evaluation.controls import CONTROLS
 from benchmarks.evaluation.figures import form_of_difference, interval, percent
 from benchmarks.evaluation.reading import Way
-from benchmarks.evaluation.run import TRUE, Evaluation
+from benchmarks.evaluation.run import AGAINST, TRUE, Evaluation
 from benchmarks.evaluation.tables import blind_figures
 
 NOTHING = "Nothing was measured."
-AGAINST = " against "  # between the two names of a difference
 BITS = "bits per byte"
 # The figures of endings that the sentence may name, each with its words.
 OF_ENDINGS = {"ends properly": "end properly", "repeated 4-grams": "of their sequences of four words are repetitions"}
