@@ -99,7 +99,7 @@ def _suffix_array(text: WordArray) -> PlaceArray:
     width = 1
     while width < LONGEST and count > 1:
         following = np.full(count, -1, np.int64)
-        following[: -width or None] = rank[width:] if width < count else following[: -width or None]
+        following[:-width] = rank[width:]
         keys = rank * (count + 1) + following + 1
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]

@@ -9,7 +9,7 @@ from benchmarks.report.families import title_of
 from benchmarks.report.leaderboard import float_ratio, quality_increase, quality_kept
 from benchmarks.report.metrics import DECODE, DISK, FIRST_TOKEN, MEMORY, Metric, first_token
 from benchmarks.report.record import Report, Result
-from slm.console.plain_text import as_plain_text
+from slm.console.plain_text import without_controls
 
 Value = str | int | float | None
 MIB = 2**20
@@ -62,7 +62,7 @@ def three_figures(value: float) -> str:
 
 def printable(text: str) -> str:
     """Returns a text as one line without control characters, which a terminal would execute."""
-    return as_plain_text(" ".join(text.splitlines()))
+    return without_controls(" ".join(text.splitlines()))
 
 
 def _number(value: Value) -> str:

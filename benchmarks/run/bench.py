@@ -41,7 +41,7 @@ RESUME_LOG = "resume_log.jsonl"
 WORK_FOLDER = "work"
 QUICK_PRESETS = ("nano",)
 # Runners that store weights and compute in float32. They write the same ids as the float model.
-FLOAT_RUNNERS = (*TORCH_RUNNERS, "fp32", "portable", "torchscript", "pt2")
+FLOAT_RUNNERS = (*TORCH_RUNNERS, *(name for name, variant in VARIANTS.items() if variant.gate.parity is not None))
 # Memory that a process needs, in addition to some copies of the weights.
 WORKER_BYTES = 300 * 2**20
 WORKER_COPIES = 2

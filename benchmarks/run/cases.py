@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.peers import PeerKind
 from benchmarks.peers.registry import NO_PEERS, PEERS, find_peers
+from benchmarks.report.headline import in_a_list
 from benchmarks.report.record import TORCH_COMPILED, TORCH_EAGER, TORCH_RUNNERS, Case
 from runtimes.bundle.pin import MAX_THREADS
 from runtimes.bundle.variants import VARIANTS
@@ -139,8 +140,9 @@ def skipped(case: Case, peer: PeerKind | None, config: GPTConfig) -> str | None:
         return f"is measured on plain GPT-2 and Llama shapes only, and this is a {config.family} with other parts"
     if case.runner == TORCH_COMPILED and shutil.which(os.environ.get("CXX", "c++")) is None:
         return "torch.compile needs a C++ compiler; install one, such as g++"
-    if case.batch > 1 and case.runner in (*TORCH_RUNNERS, "portable"):
-        return "runs one sequence at a time; fp32, int8, q8, int4, fp16 and mobile run several"
+    several = [name for name, variant in VARIANTS.items() if variant.shared_cache]
+    if case.batch > 1 and peer is None and case.runner not in several:
+        return f"runs one sequence at a time; {in_a_list(several)} run several"
     return None
 
 

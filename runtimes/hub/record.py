@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slm.console.errors import SlmxError
 from slm.storage.disk import write_file
 from slm.storage.json_reader import Fields, read_json
+from slm.storage.read_errors import reason_of
 
 MAX_BYTES = 2**16
 
@@ -73,6 +73,6 @@ def write_record(bundle: Path, record: Record) -> None:
         write_file(path, json.dumps(asdict(record), indent=1).encode() + b"\n")
     except OSError as error:
         raise SlmxError(
-            f"{path}: cannot write ({os.strerror(error.errno or 0)}); the bundle is complete in {bundle}, "
+            f"{path}: cannot write ({reason_of(error)}); the bundle is complete in {bundle}, "
             "but nothing says where it came from; pull it again"
         ) from error

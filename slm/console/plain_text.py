@@ -16,7 +16,12 @@ def is_plain_text(text: str) -> bool:
 
 def as_plain_text(text: str) -> str:
     """Replaces the characters that `is_plain_text` refuses by `?`, and cuts the text to `MAX_TEXT` characters."""
-    return _UNSAFE.sub("?", text[:MAX_TEXT])
+    return without_controls(text[:MAX_TEXT])
+
+
+def without_controls(text: str) -> str:
+    """Replaces the characters that `is_plain_text` refuses by `?`."""
+    return _UNSAFE.sub("?", text)
 
 
 def escaped(text: str) -> str:

@@ -23,6 +23,7 @@ from slm.console.errors import SlmxError
 from slm.console.notice import log_line
 from slm.console.plain_text import as_plain_text
 from slm.storage.disk import WORK_NAME, is_mount_point, sync, write_advice
+from slm.storage.read_errors import reason_of
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -310,7 +311,7 @@ def fill(place: Place, removes: list[str], last: str | None) -> None:
         sync(target)
     except OSError as error:
         raise SlmxError(
-            f"{target}: {os.strerror(error.errno or 0)}; it is incomplete, and the files that it lacks are in {fresh}: "
+            f"{target}: {reason_of(error)}; it is incomplete, and the files that it lacks are in {fresh}: "
             "the next slmx that writes there moves them in"
         ) from error
 

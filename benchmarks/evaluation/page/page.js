@@ -16,7 +16,7 @@
     element.classList.toggle("first", isFirst);
   };
 
-  // The rule is that of `best` in page_choice.py.
+  // The rule is that of `best` in choice.py.
   const choose = () => {
     const measure = form.elements.measure?.value ?? figures[0].dataset.measure;
     const most = limit("size", Infinity) * MB;

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtimes.beginnings import shared_length
-from runtimes.engine.loss import log_softmax
+from runtimes.engine.loss import log_softmax, negative_log_likelihood
 from slm.console.errors import SlmxError, require
 from slm.console.plain_text import as_plain_text
 from slm.storage.file_names import CONFIG_FILE
@@ -113,9 +113,8 @@ def nats_of(scorer: Scorer, opening: str, ending: str) -> tuple[float, int] | No
     start = max(1, shared_length(before, ids))
     if start >= len(ids):
         return 0.0, 0
-    targets = np.array(ids[start:])[:, None]
-    log_probabilities = log_softmax(scorer.logits(ids[:-1])[start - 1 :])
-    return -float(np.take_along_axis(log_probabilities, targets, axis=-1).sum(dtype=np.float64)), len(targets)
+    targets = np.array(ids[start:])
+    return negative_log_likelihood(log_softmax(scorer.logits(ids[:-1])[start - 1 :]), targets), len(targets)
 
 
 class _Gguf:
