@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from export.card_header import card_header
@@ -11,11 +10,9 @@ from runtimes.bundle.manifest import Manifest
 from runtimes.bundle.summary import HEADINGS, variant_rows
 from runtimes.bundle.variants import VARIANTS
 from slm.console.counted import counted
+from slm.console.markdown import as_markdown
 from slm.provenance import is_imported, teachers_of, tokens_seen
 from slm.train.qat import trained_for
-
-# Characters that mean something in Markdown.
-_MARKS = re.compile(r"[\\`*_\[\]<>&#|]")
 
 
 def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
@@ -48,12 +45,12 @@ def model_card(manifest: Manifest, record: dict[str, Any]) -> str:
     if (variant := trained_for(record)) is not None:
         rows.append(f"| trained for | {variant}, in which the validation was read |")
     if teachers := teachers_of(record):
-        names = _MARKS.sub(r"\\\g<0>", ", ".join(teachers))
+        names = as_markdown(", ".join(teachers))
         rows.append(f"| teachers (it learned their predictions) | {names} |")
     training = "\n".join(rows) + "\n" if trained_here else ""
     table = "\n".join(f"| {' | '.join(row)} |" for row in variant_rows(manifest))
     layers, heads = counted(shape.n_layer, "layer"), counted(shape.n_head, "head")
-    title = f"slmx {manifest.preset}" if manifest.name is None else _MARKS.sub(r"\\\g<0>", manifest.name)
+    title = f"slmx {manifest.preset}" if manifest.name is None else as_markdown(manifest.name)
     weights = "Random weights, for benchmarks only.\n\n" if manifest.checkpoint.untrained else ""
     return f"""{card_header(made_from.licence)}
 

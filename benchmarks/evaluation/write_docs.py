@@ -17,8 +17,9 @@ from benchmarks.evaluation.run import RESULT, Evaluation, read_result
 from benchmarks.evaluation.tables import tables
 from benchmarks.program import run
 from benchmarks.report.chart_style import GROUND, style_sheet, with_variables
-from benchmarks.report.markdown import escaped, to_markdown
+from benchmarks.report.markdown import to_markdown
 from slm.console.errors import SlmxError
+from slm.console.markdown import as_markdown
 from slm.storage.disk import write_file
 
 PAGE = "quality-figures.md"
@@ -45,8 +46,8 @@ def write_docs(found: Mapping[str, Evaluation], docs: Path) -> None:
         picture = f"{PICTURES}/{name}-size.svg"
         write_file(docs / picture, f"{_picture(charts[0].svg)}\n".encode())
         parts += [
-            f"## {escaped(name)}",
-            f"![Bits per byte of each variant of {escaped(name)} against the size of its file]({picture})",
+            f"## {as_markdown(name)}",
+            f"![Bits per byte of each variant of {as_markdown(name)} against the size of its file]({picture})",
             to_markdown(tables(evaluation), level=3),
         ]
     write_file(docs / PAGE, ("\n\n".join(parts) + "\n").encode())

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from benchmarks.report.charts import SPEED, Picture
 from benchmarks.report.fields import FIELDS, printable
 from benchmarks.report.headline import Headline, caveats, headlines, opening, other_warnings
-from benchmarks.report.markdown import escaped, table_lines
+from benchmarks.report.markdown import table_lines
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.table import Table
 from benchmarks.report.tables import main_table, trouble_table
 from benchmarks.report.terminal import print_table
 from slm.console.counted import counted
+from slm.console.markdown import as_markdown
 from slm.console.notice import print_notice
 
 # Columns of text if the output is a file or a pipe.
@@ -41,17 +42,17 @@ def to_jsonl(report: Report) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    return [*table_lines(table), "", *([escaped(table.note), ""] if table.note else [])] if table.rows else []
+    return [*table_lines(table), "", *([as_markdown(table.note), ""] if table.note else [])] if table.rows else []
 
 
 def _list(sentences: Sequence[str]) -> list[str]:
-    return [*(f"- {escaped(sentence)}" for sentence in sentences), ""] if sentences else []
+    return [*(f"- {as_markdown(sentence)}" for sentence in sentences), ""] if sentences else []
 
 
 def _sentence(headline: Headline) -> str:
     """Returns a sentence with its figure in bold."""
     start, end = headline.text.split(headline.figure, 1)
-    return f"{escaped(start)}**{headline.figure}**{escaped(end)}"
+    return f"{as_markdown(start)}**{headline.figure}**{as_markdown(end)}"
 
 
 def _picture(picture: Picture) -> list[str]:
@@ -62,7 +63,7 @@ def _picture(picture: Picture) -> list[str]:
         f'<img alt="{title}" src="{picture.light}">',
         "</picture>",
         "",
-        escaped(picture.caption),
+        as_markdown(picture.caption),
         "",
     ]
 
@@ -88,14 +89,14 @@ def to_markdown(report: Report, pictures: Mapping[str, Picture] | None = None, n
         "",
         *first,
         *[*(f"- {_sentence(sentence)}" for sentence in sentences[1:]), ""],
-        *(f"> {escaped(caveat)}\n" for caveat in caveats(report)),
-        escaped(f"Machine: {facts(report)}."),
+        *(f"> {as_markdown(caveat)}\n" for caveat in caveats(report)),
+        as_markdown(f"Machine: {facts(report)}."),
         "",
         *([note, ""] if note else []),
         *(_picture(shown[SPEED.name]) if SPEED.name in shown else []),
         *(["## All runners", "", *_markdown_table(main)] if (main := main_table(report)).rows else []),
         *(["## Charts", ""] if charts else []),
-        *(line for one in charts for line in (f"### {escaped(one.title)}", "", *_picture(one))),
+        *(line for one in charts for line in (f"### {as_markdown(one.title)}", "", *_picture(one))),
         "## Details",
         "",
         *(line for part in folded_parts(report) for line in _folded(part)),

@@ -29,13 +29,13 @@ from runtimes.bundle.location import bundle_path
 from runtimes.engine.generator import Generator
 from runtimes.types import Completion, SamplingParams
 from slm.console.errors import SlmxError, UsageError
+from slm.console.markdown import as_markdown
 from slm.folder_kind import Kind, find_checkpoint, find_kind
 from slm.storage.disk import write_file
 
 BEGIN, END = "<!-- notes: a rerun keeps the text from here -->", "<!-- notes: to here -->"
 NOTES = re.compile(f"{re.escape(BEGIN)}\n(.*?){re.escape(END)}", re.DOTALL)
 NO_NOTES = "Nobody has read these stories yet.\n"
-MARKUP = re.compile(r"([\\`*_\[\]<>#|~])")
 OPENINGS = (
     "Once upon a time, there was a little girl named Lily. She had a red ball that she loved very much.",
     "One day, Tom and his dog Max went to the beach. The sun was hot and the water was blue.",
@@ -83,7 +83,7 @@ class Model:
 
 def quoted(story: Completion) -> str:
     """Returns the text after the opening as a block quote. It says so if the story did not end itself."""
-    paragraphs = [MARKUP.sub(r"\\\1", line.strip()) for line in story.completion_text.splitlines() if line.strip()]
+    paragraphs = [as_markdown(line.strip()) for line in story.completion_text.splitlines() if line.strip()]
     if story.stats.finish_reason != "stop":
         paragraphs.append(f"*(not ended: {story.stats.stop})*")
     return "\n>\n".join(f"> {paragraph}" for paragraph in paragraphs or ["*(nothing)*"])

@@ -85,7 +85,7 @@ def test_the_rows_of_every_variant_fit_80_columns(tiny_checkpoint: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "title"),
-    [(None, "# slmx nano"), ("mine", "# mine"), ("Märchen #2", "# Märchen \\#2"), ("<b>_x_|", "# \\<b\\>\\_x\\_\\|")],
+    [(None, "# slmx nano"), ("mine", "# mine"), ("Märchen #2", "# Märchen \\#2"), ("<b>_x_|", "# &lt;b&gt;\\_x\\_\\|")],
 )
 def test_the_title_is_what_the_person_calls_the_model(name: str | None, title: str) -> None:
     manifest = replace(Bundle.open(SHIPPED_BUNDLES / "nano").manifest, name=name)

@@ -49,7 +49,7 @@ def test_a_file_of_bytes_is_not_replaced(tmp_path: Path, page: Page, capsys: pyt
 
 def test_a_story_is_quoted_as_text_and_says_if_it_did_not_end() -> None:
     story = Completion("Hi.", " *Go* <b>!\n\n# He ran.", [1], STATS, [])
-    assert quoted(story) == "> \\*Go\\* \\<b\\>!\n>\n> \\# He ran."
+    assert quoted(story) == "> \\*Go\\* &lt;b&gt;!\n>\n> \\# He ran."
     cut = replace(story, stats=replace(STATS, finish_reason="length", stop="context full"))
     assert quoted(cut).splitlines()[-1] == "> *(not ended: context full)*"
     assert quoted(replace(story, completion_text=" ")) == "> *(nothing)*"
