@@ -324,7 +324,7 @@ def average(
 ) -> None:
     """Write the mean of several checkpoints of one training.
 
-    It is often better than each of them.
+    The mean of late checkpoints of one run is often better than each of them.
     """
     with needs("train"):
         from rich.console import Console
@@ -341,7 +341,7 @@ def average(
     verdict = "better than each of them" if mean < alone else f"{checkpoints[best]} alone is better"
     verdict = f"as good as {checkpoints[best]} alone" if mean == alone else verdict
     log_line(f"the mean: {shown_bits(result.bits_per_byte)} bits per byte, {verdict}")
-    _tell_best(out)
+    _tell_best(out if mean <= alone else checkpoints[best])
 
 
 def import_model(

@@ -113,7 +113,8 @@ def folder(slmx: Slmx, tiny_checkpoint: Path, tmp_path: Path, stories: list[str]
     for name in ("stories.txt", "tinystories-valid.txt"):
         (tmp_path / name).write_text(text, "utf-8")
     (tmp_path / "prompts.txt").write_text("Once upon a time\nOne day\n", "utf-8")
-    shutil.copytree(tiny_checkpoint, tmp_path / "runs" / "mine" / "best")
+    for name in ("mine", "stories"):
+        shutil.copytree(tiny_checkpoint, tmp_path / "runs" / name / "best")
     bundles.copy_of(bundles.tiny_bundle(tiny_checkpoint), tmp_path / "bundles" / "nano")
     return tmp_path
 

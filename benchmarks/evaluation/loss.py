@@ -126,6 +126,7 @@ def _difference(ours: FloatArray, encoded: EncodedText, theirs: FloatArray, othe
         difference, base = ratio(bits[0] - bits[1], sizes), ratio(bits[1], sizes)
     return {
         "bits per byte more": difference.to_json(),
+        "bits per byte of the second": base.to_json(),
         "share": difference.scaled(1 / base.value).to_json(),
         "contains zero": difference.contains_zero,
         "smallest difference": difference.smallest_difference,

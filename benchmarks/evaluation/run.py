@@ -143,6 +143,8 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     everyone = subjects if other is None else [*subjects, other]
     text = StoryText.read(settings.text) if settings.text else None
     training = StoryText.read(settings.training, "--training") if settings.training else None
+    if text is not None and training is not None:
+        training = training.without(text, settings.training)
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,

@@ -71,9 +71,12 @@ def _range(group: Mapping[str, int]) -> str:
 
 def _differences(differences: Mapping[str, Any]) -> list[Table]:
     rows = []
+    second = "bits per byte of the second"  # which results of earlier versions do not have
+    has_second = any(second in figures for ways in differences.values() for figures in ways.values())
     for name, ways in differences.items():
         for way, figures in ways.items():
             cells = [
+                *[interval(figures[second]) if second in figures else UNKNOWN] * has_second,
                 _more(figures["share"]),
                 "no" if figures["contains zero"] else "yes",
                 number(figures["smallest difference"], ".5f"),
@@ -89,9 +92,21 @@ def _differences(differences: Mapping[str, Any]) -> list[Table]:
         "Both models predict the same text. More: bits per byte, in percent. Differs: whether that can be told from 0 "
         "(95 %). Shows: the smallest difference in bits per byte that would have been found with a chance of 80 %. "
         "KL: the divergence in nats, its mean and 99th percentile. Same: how often both have the same most likely "
-        "token. Change: that of the true token's probability, root mean square."
+        "token. Change: that of the true token's probability, root mean square. Models of different tokenizers or "
+        f"contexts have no figures of single tokens ({UNKNOWN})."
     )
-    columns = ("models", "read in", "more", "differs", "shows", "KL", "KL 99%", "same", "change")
+    columns = (
+        "models",
+        "read in",
+        *["the second"] * has_second,
+        "more",
+        "differs",
+        "shows",
+        "KL",
+        "KL 99%",
+        "same",
+        "change",
+    )
     return table("Differences", note, columns, rows, keys=2)
 
 

@@ -53,6 +53,22 @@ class StoryText:
             raise SlmxError(f"{name}: no stories in it; give {option} a file of stories")
         return cls(name, stories)
 
+    def without(self, other: StoryText, sources: Sequence[str]) -> StoryText:
+        """Returns the stories that another text does not have.
+
+        Args:
+            other: The other text.
+            sources: What `--training` named, for the error.
+
+        Raises:
+            SlmxError: No story is left.
+        """
+        there = set(other.stories)
+        kept = tuple(story for story in self.stories if story not in there)
+        if not kept:
+            raise SlmxError(f"{', '.join(sources)}: --training has no other story than --text; name other texts")
+        return StoryText(self.name, kept)
+
     @cached_property
     def sha256(self) -> str:
         """A hash of the stories."""

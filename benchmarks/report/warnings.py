@@ -28,10 +28,21 @@ def busy_during(preset: str, setting: Setting, busy: Sequence[tuple[int, float]]
         setting: The setting of the cases.
         busy: The numbers of the rounds, each with the share of the cores that others used.
     """
-    rounds = ", ".join(str(number) for number, _ in busy)
+    rounds = _ranges([number for number, _ in busy])
     most = max(share for _, share in busy)
     where = f"round{'s' * (len(busy) > 1)} {rounds}"
     return f"{preset}, {setting}: other processes used up to {most:.0%} of the cores in {where}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Returns ascending numbers as text, such as "1-4, 7"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def busy_share(warning: str) -> float | None:

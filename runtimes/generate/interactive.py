@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from runtimes.bundle.chat_template import needs_space
 from runtimes.engine.generator import Generator
+from runtimes.engine.sampler import system_seed
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.counted import counted
 from slm.console.notice import Log
@@ -16,7 +17,10 @@ HELP = """a line is added to the story, an empty line lets the model continue
 /retry writes the last turn again; /undo removes it, with the line you typed
 Ctrl-C stops the model; at the prompt, Ctrl-C, Ctrl-D and /quit end the story
 a turn has at most {turn} (--max-tokens)
-the model reads only the beginning and the end of a story longer than {context}"""
+the model reads only the beginning and the end of a story longer than {context}
+with --seed {seed}, the same lines write the same story"""
+HELP_COMMANDS = ("/", "/?", "/h", "/help")
+ENDED = "the story has ended; add a line, or write the last turn again with /retry, or end with /quit"
 
 # Receives the next piece of a story's text, as it is.
 WriteText = Callable[[str], None]
@@ -38,12 +42,14 @@ class InteractiveStory:
 
     def __post_init__(self) -> None:
         self.config = replace(self.config, max_tokens=self.config.max_tokens or TURN_TOKENS, on_full="slide")
+        if self.sampling.seed is None:
+            self.sampling = replace(self.sampling, seed=system_seed())
 
     @property
     def help(self) -> str:
-        """The keys, and the limits of a turn and of the context."""
+        """The keys, the limits of a turn and of the context, and the seed."""
         turn, context = self.config.max_tokens or TURN_TOKENS, self.generator.bundle.config.block_size
-        return HELP.format(turn=counted(turn, "token"), context=counted(context, "token"))
+        return HELP.format(turn=counted(turn, "token"), context=counted(context, "token"), seed=self.sampling.seed)
 
     @property
     def text(self) -> str:
@@ -63,9 +69,9 @@ class InteractiveStory:
         Raises:
             SlmxError: As in `Generator.stream` and `Stream`.
         """
-        seed = None if self.sampling.seed is None else self.sampling.seed + self.attempts
+        sampling = replace(self.sampling, seed=(self.sampling.seed or 0) + self.attempts)
         self.attempts += 1
-        stream = self.generator.stream(self.text + added, self.config, replace(self.sampling, seed=seed), reuse=True)
+        stream = self.generator.stream(self.text + added, self.config, sampling, reuse=True)
         try:
             for piece in stream:
                 write(piece)
@@ -129,11 +135,16 @@ def _take_line(story: InteractiveStory, added: str, write: WriteText, log: Log) 
         log("again:" if story.turns else "nothing to write again")
         story.retry(write)
     elif added.startswith("/"):
+        if added not in HELP_COMMANDS:
+            log(f"unknown command {added.split()[0]}")
         _log_lines(story.help, log)
     else:
         joined = f" {added}" if needs_space(story.text, added) else added
         write(joined)
         story.go_on(joined, write)
+        if story.turns[-1] == ("", ""):
+            story.undo()
+            log(ENDED)
 
 
 def _log_lines(text: str, log: Log) -> None:

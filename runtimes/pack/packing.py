@@ -58,6 +58,7 @@ def pack_bundle(bundle: Bundle, out: Path, replace: bool, log: Log) -> int:
     if signature is not None:
         with one_line(out):
             write_file(written.signature_path, signature)
+        log(f"{written.signature_path}: the signature; send both files")
     elif held is not None and held.manifest_sha256 != bundle.manifest_sha256 and held.signature_path.exists():
         log(f"{held.signature_path}: the signature of the file that was replaced; sign again, or delete it")
     return out.stat().st_size

@@ -254,6 +254,6 @@ class _Run:
         yield (
             f"{counted(done.rows, 'row')} in {self._job.out}{new}, {counted(progress.tokens, 'token')}, "
             f"{progress.rate:,.0f} tokens/s "
-            f"({self._generator.variant}, seed {self._file.seed}, {self._slots} at the same time)"
+            f"({self._generator.variant}, seed {self._file.seed}, {min(self._slots, done.rows)} at the same time)"
         )
         yield f"{self._job.out}{SUFFIX} lets the same command go on with further prompts; delete it if there are none"

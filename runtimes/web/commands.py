@@ -87,7 +87,7 @@ def web(
         typer.echo(folded(visit, 2))
         if server is None:
             log_line(
-                f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000, and open http://localhost:8000/"
+                f"now: python3 -m http.server --directory {shlex.quote(str(folder))} 8000  # then open http://localhost:8000/"
             )
         else:
             typer.echo(server.url)

@@ -41,6 +41,7 @@ HELD_OUT_SHARE = 20
 GPT2_FILES = ("vocab.json", "merges.txt")  # of a Hugging Face tokenizer without a tokenizer.json
 TOKENIZER_BYTES = 256 * 2**20
 BATCH_STORIES = 2048
+FEW_STORIES = 20  # for validation
 MOST_BARS = 8  # more files than this share one line of progress
 
 
@@ -310,7 +311,7 @@ class _Pipeline:
             return self.given.tokenizer, self.given.merges
         wanted = _vocab_size(self.settings)
         every = max(1, math.ceil(self.bytes["train"] / TOKENIZER_BYTES))
-        task = progress.add_task(f"learning {wanted:,} tokens", total=None, figures="")
+        task = progress.add_task(f"learning up to {wanted:,} tokens", total=None, figures="")
         stories = islice(self._clean_stories("train"), None, None, every)
         texts = (part for story in stories for part in bound_words(story))
         tokenizer, merges = train_tokenizer(texts, wanted)
@@ -345,6 +346,9 @@ class _Pipeline:
                 print_notice(self.console, cleaning_line(split, Cleaning(**counts), sources[split]))
         if dropped := truncated_line(Cleaning(**cleaning["train"])):
             print_notice(self.console, dropped)
+        if splits["valid"]["stories"] < FEW_STORIES:
+            few = f"{count_stories(splits['valid']['stories'])} for validation: too few for exact figures"
+            print_notice(self.console, f"{few}; give more text, or some with --valid")
         for split, entry in splits.items():
             print_notice(
                 self.console,

@@ -29,7 +29,15 @@ def reason_of(error: BaseException) -> str:
 def closed_folder(where: Path | str) -> Path | str:
     """Returns the folder whose permissions keep a path from being read; the path itself if all its folders are open."""
     folders = reversed(Path(where).parents)
-    return next((folder for folder in folders if folder.exists() and not os.access(folder, os.X_OK)), where)
+    return next((folder for folder in folders if _is_closed(folder)), where)
+
+
+def _is_closed(folder: Path) -> bool:
+    try:
+        folder.stat()
+    except OSError as error:  # the current folder has no path that leads around it
+        return error.errno == errno.EACCES
+    return not os.access(folder, os.X_OK)
 
 
 def unreadable(where: Path | str, error: BaseException, what: str = "", advice: str = "") -> SlmxError:

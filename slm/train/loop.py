@@ -50,6 +50,7 @@ from slm.train.windows import window_starts
 
 LOG_EVERY = 10
 TIMED_STEPS = 20  # before the time of a run is estimated
+LINE_SECONDS = 30.0  # between two lines of progress in a log
 SAMPLES = 3
 SAMPLE_TEMPERATURE = 0.8
 
@@ -227,7 +228,7 @@ class Trainer:
                 self.save_step()
             if self.origin and not self.step:
                 self._evaluate_start()
-            rate, first = math.nan, self.step
+            rate, first, told = math.nan, self.step, time.monotonic()
             if self.settings.compile is not False and why_not_compiled() is None:
                 self._print("the first step compiles the model, which can take a minute or more")
             while not self.plan.is_finished(self.step, self.curve) and not self._must_stop(stop):
@@ -249,6 +250,10 @@ class Trainer:
                     self.unlogged.clear()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
                     self.evaluate(mean, rate)
+                    told = time.monotonic()
+                elif not self.console.is_terminal and time.monotonic() - told > LINE_SECONDS:
+                    self._print(f"step {self.step}/{self.plan.steps}  loss {mean:.3f}  {rate:,.0f} tokens/s")
+                    told = time.monotonic()
             finished = self.plan.is_finished(self.step, self.curve)
             if not finished:
                 self.save_step()

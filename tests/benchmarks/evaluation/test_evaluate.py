@@ -57,7 +57,8 @@ def test_the_validation_split_of_a_data_set_is_read(
 def test_every_suite_of_every_variant_and_the_same_again(
     slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "a folder \u00e9"
+    out, training = tmp_path / "a folder \u00e9", tmp_path / "training.txt"
+    training.write_text("A dog ran home. " * 60, "utf-8")
     options: list[str | Path] = [
         tiny_bundle(tiny_checkpoint),
         "--variant",
@@ -69,7 +70,7 @@ def test_every_suite_of_every_variant_and_the_same_again(
     ]
     options += [
         "--training",
-        corpus_file,
+        training,
         "--suite",
         "loss,stories,novelty",
         *BRIEF,
@@ -208,7 +209,7 @@ def test_two_models_of_one_name_are_kept_apart(slmx: Slmx, corpus_file: Path, tm
 
 def test_another_training_text_is_noticed(slmx: Slmx, corpus_file: Path, tmp_path: Path) -> None:
     training = tmp_path / "training.txt"
-    training.write_bytes(corpus_file.read_bytes())
+    training.write_text("A story.\n", "utf-8")
     options: list[str | Path] = [
         "nano",
         "--text",

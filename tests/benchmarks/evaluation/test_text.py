@@ -26,3 +26,10 @@ def test_a_folder_without_stories_names_the_option(option: str, tmp_path: Path) 
     with pytest.raises(SlmxError) as caught:
         StoryText.read([str(tmp_path / "none.txt")], option)
     assert "--text" not in str(caught.value).replace(option, "")
+
+
+def test_stories_of_the_text_are_no_training() -> None:
+    text, training = StoryText("a", ("One.", "Two.")), StoryText("b", ("Three.", "Two.", "Four."))
+    assert training.without(text, ["b.txt"]).stories == ("Three.", "Four.")
+    with pytest.raises(SlmxError, match=r"^b\.txt: --training has no other story than --text; name other texts$"):
+        text.without(text, ["b.txt"])

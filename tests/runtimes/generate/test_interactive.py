@@ -26,7 +26,7 @@ from tests.bundles import Slmx
 from tests.conftest import run_slmx
 from tests.runtimes.interrupts import interrupt_after
 
-GREEDY = SamplingParams(temperature=0.0)
+GREEDY = SamplingParams(temperature=0.0, seed=1)
 COMMAND = (sys.executable, "-c", "from slm.cli import main; main()")
 CLOSED = ("sh", "-c", 'exec "$@" <&-', "sh", *COMMAND)  # runs a command without standard input
 
