@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 # A run that was stopped reports here, so that the report of a complete run stays.
-PARTIAL_REPORT = "partial-report"
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -142,6 +141,7 @@ def bench(
 def _run(settings: BenchSettings) -> Report:
     """Measures, and prints and writes the report, also of a run that Ctrl-C has stopped."""
     from benchmarks.report.printers import print_report
+    from benchmarks.report.reader import PARTIAL_REPORT
     from benchmarks.report.write import REPORT_LISTING, write_reports
     from benchmarks.run.bench import RESUME_LOG, WORK_FOLDER, Bench
     from benchmarks.run.progress import Meter

@@ -168,7 +168,7 @@ def main() -> None:
         _tell(f"slmx: {system_line(error)}")
         raise SystemExit(1) from None
     except SystemExit as error:
-        if error.code == 128 + signal.SIGTERM:
+        if signals.number == signal.SIGTERM and error.code == 128 + signal.SIGTERM:
             with suppress(OSError):
                 _tell("slmx: stopped by SIGTERM")
         raise

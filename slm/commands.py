@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -230,6 +231,7 @@ def train(
     with needs("train"):
         from rich.console import Console
 
+        from slm.console.signals import StopFlag
         from slm.hidden_names import tell_hidden_checkpoints
         from slm.storage.locks import clear_leftover, clear_leftovers
         from slm.train.dry_run import dry_run as estimate
@@ -287,11 +289,12 @@ def train(
             _tell_best(folder.path, f"finished already: {counted(done.steps_done, 'step')}; ")
             typer.echo(folder.more_steps(), err=True)
         return
-    summary = run(settings, console)
+    stop = StopFlag()
+    summary = run(settings, console, stop)
     if summary is None:
         again = f"slmx train --resume --out {shlex.quote(str(settings.out))}"
         typer.echo(f"stopped and saved; continue with: {again}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(128 + (stop.number or signal.SIGINT))  # another process can have got it
     if not console.quiet:
         for line in summary.lines():
             typer.echo(line, err=True)

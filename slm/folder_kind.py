@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 
@@ -138,9 +139,11 @@ def check_outside(out: Path) -> None:
         SlmxError: It does.
     """
     for folder in Path(os.path.realpath(out)).parents:
-        kinds = [kind for kind, (file, keys) in LISTED_FOLDERS.items() if keys <= _keys(folder / file)]
-        if "data" in _keys(folder / RUN_FILE) and _checkpoints_of_run(folder):
-            kinds.append(Kind.RUN)
+        kinds = []
+        with suppress(PermissionError):  # it can be a folder of somebody else
+            kinds += [kind for kind, (file, keys) in LISTED_FOLDERS.items() if keys <= _keys(folder / file)]
+            if "data" in _keys(folder / RUN_FILE) and _checkpoints_of_run(folder):
+                kinds.append(Kind.RUN)
         if kinds:
             raise SlmxError(
                 f"{out}: inside {folder}, {kinds[0].value}, which would then hold something that is not its own; "
@@ -377,9 +380,15 @@ def _checkpoints_of_run(path: Path) -> list[Path]:
 
 
 def _keys(path: Path) -> set[str]:
-    """Returns the keys of a JSON object, or none if the file is missing, damaged or larger than MAX_JSON_BYTES."""
+    """Returns the keys of a JSON object, or none if the file is missing, damaged or larger than MAX_JSON_BYTES.
+
+    Raises:
+        PermissionError: It may not be read.
+    """
     try:
         values = read_json(path, MAX_JSON_BYTES)
+    except PermissionError:
+        raise
     except (OSError, ValueError):
         return set()
     return set(values) if isinstance(values, dict) else set()

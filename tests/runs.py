@@ -14,8 +14,7 @@ from accelerate.state import AcceleratorState
 from rich.console import Console
 from safetensors.torch import load_file
 
-import slm.train.loop
-from slm.console.signals import stop_flag
+from slm.console.signals import StopFlag
 from slm.data.cleaning import RULES
 from slm.data.prepare import PrepareSettings, prepare
 from slm.presets import PRESETS, GPTConfig, Preset
@@ -122,14 +121,14 @@ def assert_same_run(one: Path, other: Path) -> None:
 @contextmanager
 def interrupted_after(steps: int) -> Iterator[None]:
     """Inside the block, a run gets Ctrl-C after this many steps. 0 means before the first step."""
-    train_step, flag = Trainer.train_step, stop_flag
+    train_step, raised_by_signals = Trainer.train_step, StopFlag.raised_by_signals
 
     @contextmanager
-    def early_flag() -> Iterator[list[bool]]:
-        with flag() as raised:
+    def early(self: StopFlag) -> Iterator[None]:
+        with raised_by_signals(self):
             if not steps:
                 signal.raise_signal(signal.SIGINT)
-            yield raised
+            yield
 
     def step(self: Trainer) -> tuple[float, float]:
         done = train_step(self)
@@ -139,7 +138,7 @@ def interrupted_after(steps: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_step", step)
-        patch.setattr(slm.train.loop, "stop_flag", early_flag)
+        patch.setattr(StopFlag, "raised_by_signals", early)
         yield
 
 

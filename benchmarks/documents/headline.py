@@ -10,8 +10,6 @@ from benchmarks.report.fields import percent
 from benchmarks.report.headline import in_a_list, opening
 from benchmarks.report.leaderboard import main_results, quality_kept
 from benchmarks.report.reader import read_report
-from slm.folder_kind import PRETRAINED
-from slm.storage.file_names import RECORD_FILE
 
 # The 8-bit runners that lose less than int8 in whole windows, with the names that people know them by.
 MORE_EXACT = (("CTranslate2 int8", "CTranslate2 int8"), ("q8", "slmx q8"))
@@ -35,12 +33,9 @@ def quality() -> str:
     results = main_results(report, "nano")
     kinds = {kind: f"{LLAMA_CPP.name} {kind}" for kind in ("Q8_0", "Q4_0")}
     kept = {kind: results[name] for kind, name in kinds.items() if name in results}
-    training = json.loads((PRETRAINED / "nano" / RECORD_FILE).read_text("utf-8"))
-    part, whole = report.models["nano"].bits_per_byte, training["best"]["bits_per_byte"]  # as it was trained for int8
     lines = [
-        "Quality is the float model's bits per byte divided by those of the variant, on the start of the validation",
-        f"text, which is easier than the rest: nano has {part:.3f} bits per byte on it, and int8 {whole:.3f} on the",
-        "whole ([docs/quality-figures.md](docs/quality-figures.md)).",
+        "Quality is the float model's [bits per byte](docs/glossary.md) divided by those of the variant, on the start",
+        "of the validation text; [docs/quality-figures.md](docs/quality-figures.md) has the figures of the whole text.",
     ]
     if kept:
         shares = in_a_list([percent(quality_kept(report, result)) for result in kept.values()])

@@ -11,6 +11,7 @@ from slm.folder_kind import Kind, find_kind
 from slm.storage.json_reader import parse_json
 from slm.storage.read_errors import unreadable
 
+PARTIAL_REPORT = "partial-report"  # the folder of the report of a run that was stopped
 MOST_BYTES = 256 * 2**20
 
 
@@ -26,6 +27,8 @@ def read_report(path: Path) -> Report:
     """
     if path.is_dir():
         inside = next((path / name for name in ("report.json", "report/report.json") if (path / name).is_file()), None)
+        if inside is None and (partial := path / PARTIAL_REPORT).is_dir():
+            raise SlmxError(f"{path}: an unfinished run of slmx bench; its command continues it, or name {partial}")
         if inside is None:
             raise SlmxError(f"{path}: {find_kind(path).value}, not {Kind.REPORT.value}; name the folder that it wrote")
         path = inside

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from benchmarks.report.typed_json import from_json
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
-from slm.storage.disk import write_file
+from slm.storage.disk import write_advice, write_file
 from slm.storage.json_reader import parse_json
+from slm.storage.read_errors import reason_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -80,7 +81,7 @@ class ResumeLog:
         self._path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> SlmxError:
-        return SlmxError(f"{self._path}: cannot write ({error.strerror}); free space there or choose another folder")
+        return SlmxError(f"{self._path}: cannot write ({reason_of(error)}); {write_advice(error.errno)}")
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

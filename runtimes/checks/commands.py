@@ -108,7 +108,7 @@ def doctor(
         rule = "the default" if kept == usual else "no other needs fewer threads"
         tell("as quick", f"{'; '.join(map(str, equal))} (within the noise; {kept} is taken: {rule})")
     if too_inexact := [name for name in opened.variants if not VARIANTS[name].may_be_default and name != kept.variant]:
-        tell("left out", f"{', '.join(too_inexact)}, which may lose more than {MOST_LOSS:.0%}; --variant takes it")
+        tell("not chosen", f"{', '.join(too_inexact)}: may lose more than {MOST_LOSS:.0%}; --variant takes it")
     why = "" if kept == usual else f", chosen for the target {opened.manifest.target} and the size"
     tell("default", f"{usual}{why}")
     if others is not None:

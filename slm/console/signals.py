@@ -114,14 +114,27 @@ def signals_end_as_exceptions() -> Iterator[Signals]:
         os.close(write)
 
 
-@contextmanager
-def stop_flag() -> Iterator[list[bool]]:
-    """Yields a list that becomes [True] at Ctrl-C or SIGTERM, so that the current step is always completed."""
-    flag = [False]
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: flag.__setitem__(0, True)) for number in signals]
-    try:
-        yield flag
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+class StopFlag:
+    """Notes a signal that ends the process, so that the current step is always completed.
+
+    Attributes:
+        number: The number of the last signal; 0 if none arrived.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal."""
+        self.number = number
+
+    @contextmanager
+    def raised_by_signals(self) -> Iterator[None]:
+        """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise the flag. A signal that is ignored stays so."""
+        numbers = [number for number in _ending_numbers() if signal.getsignal(number) is not signal.SIG_IGN]
+        before = [signal.signal(number, self.handle) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)

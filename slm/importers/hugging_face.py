@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml  # type: ignore[import-untyped]
 from torch import Tensor
 
 from slm.console.errors import SlmxError
@@ -25,7 +26,7 @@ from slm.presets import GPTConfig
 from slm.storage.file_names import CONFIG_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of
 
-MAX_CARD_BYTES = 2**20
+MAX_CARD_BYTES = 2**16
 MOST_LAYERS = 10**4
 # Names in transformers for the activation functions.
 ACTIVATIONS = {
@@ -43,9 +44,10 @@ EXPECTED: dict[str, dict[str, object]] = {
 EVERYWHERE: dict[str, object] = {"pruned_heads": {}, "quantization_config": None, "auto_map": None}
 CONV1D = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 # The header of a model card, which is YAML.
-HEADER = re.compile(r"\s*---[ \t]*\n(.*?\n)---[ \t]*(?:\n|\Z)", re.DOTALL)
-# One licence, or a YAML list of up to four.
-LICENCE = re.compile(r"^license:[ \t]*([\w.+-]{1,60}|(?:\n[ \t]*-[ \t]*[\w.+-]{1,60}){1,4})[ \t]*$", re.MULTILINE)
+HEADER = re.compile(r"\s*---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+LICENCE_NAME = re.compile(r"[\w.+ -]{1,60}")
+MOST_LICENCES = 4
+UNSTATED = ("", "null", "~", "unknown")
 HUB_CACHE = "snapshots"
 ADAPTER_FILE = "adapter_config.json"
 
@@ -294,12 +296,19 @@ def _licence(source: Path) -> str | None:
     if not path.is_file():  # a pipe would be waited for
         return None
     try:
-        with path.open(encoding="utf-8", errors="replace") as card:
+        with path.open(encoding="utf-8-sig", errors="replace") as card:
             header = HEADER.match(card.read(MAX_CARD_BYTES))
-    except OSError:
+        values = yaml.load(header[1], yaml.BaseLoader) if header else None  # it makes only texts, lists and mappings
+    except (OSError, yaml.YAMLError, RecursionError):
         return None
-    found = LICENCE.search(header[1]) if header else None
-    return ", ".join(re.findall(r"[\w.+]+[\w.+-]*", found[1])) if found else None
+    if not isinstance(values, dict):
+        return None
+    licence = values.get("license")
+    if licence == "other" and isinstance(name := values.get("license_name"), str):
+        licence = name
+    names = licence if isinstance(licence, list) else [licence]
+    kept = [name for name in names if isinstance(name, str) and LICENCE_NAME.fullmatch(name) and name not in UNSTATED]
+    return ", ".join(kept[:MOST_LICENCES]) or None
 
 
 def _read_config(path: Path, tokenizer: Path | None) -> dict[str, object]:

@@ -42,6 +42,8 @@ def write_advice(number: int | None) -> str:
         return "choose a shorter name"
     if number in FULL:
         return "free space there, or use another folder"
+    if number in (errno.EACCES, errno.EPERM):
+        return "check its permissions, or use another folder"
     return "check the disk, or use another folder" if number == errno.EIO else "use another folder"
 
 

@@ -28,10 +28,16 @@ class Listing:
     unlisted: tuple[str, ...] = ()
 
     def hashes(self, folder: Path) -> dict[str, str]:
-        """Returns the listed SHA-256 by file name, or an empty table if the folder has no readable listing."""
+        """Returns the listed SHA-256 by file name, or an empty table if the folder has no usable listing.
+
+        Raises:
+            PermissionError: The listing may not be read.
+        """
         try:
             table = json.loads((folder / self.file).read_bytes())[self.key]
             return {name: entry if isinstance(entry, str) else entry["sha256"] for name, entry in table.items()}
+        except PermissionError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 

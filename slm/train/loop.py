@@ -21,7 +21,7 @@ from slm.checkpoint import save_checkpoint, save_tensors
 from slm.console.counted import counted, duration
 from slm.console.errors import SlmxError, require
 from slm.console.notice import print_notice
-from slm.console.signals import stop_flag
+from slm.console.signals import StopFlag
 from slm.metrics import shown_bits
 from slm.model import GPT
 from slm.presets import BLOCK_VARIANTS, TRACKERS
@@ -120,6 +120,8 @@ class Trainer:
                 f"no preset has the shape of {settings.init}: training defaults are those of {start.defaults.name}, "
                 "the preset nearest in parameters"
             )
+        if self.folder.has_forgotten:
+            self._print("run.json is missing or damaged: stop and give --no-compile and --track if the run had them")
         for name in missing:
             self._print(f"{name} is not installed here, so the run goes on without --track {name}")
         for line in remarks(settings, config, self.epochs):
@@ -204,18 +206,21 @@ class Trainer:
         dataset, record = self.dataset, self.record() | more
         save_checkpoint(folder, self.preset, self.model, dataset.tokenizer, dataset.merges, record, dtype)
 
-    def run(self) -> bool:
+    def run(self, stop: StopFlag) -> bool:
         """Trains to the last step.
 
+        Args:
+            stop: Is raised by Ctrl-C, SIGTERM and SIGHUP.
+
         Returns:
-            False if Ctrl-C or SIGTERM ended the run early. Its last step is saved then.
+            False if a signal ended the run early. Its last step is saved then.
 
         Raises:
             SlmxError: A loss or a gradient is not finite, or the disk is full.
         """
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
         with (
-            stop_flag() as stop,
+            stop.raised_by_signals(),
             Progress(*columns, TimeRemainingColumn(), TextColumn("left"), console=self.console) as progress,
         ):
             bar = progress.add_task("training", total=self.plan.steps, completed=self.step, figures="")
@@ -312,11 +317,11 @@ class Trainer:
         self.step += 1
         return loss, norm
 
-    def _must_stop(self, stop: list[bool]) -> bool:
+    def _must_stop(self, stop: StopFlag) -> bool:
         """Returns whether any process got a signal to stop. All processes must leave the loop at the same step."""
         if self.accelerator.num_processes == 1:
-            return stop[0]
-        flag = torch.tensor(float(stop[0]), device=self.accelerator.device)
+            return stop.number > 0
+        flag = torch.tensor(float(stop.number > 0), device=self.accelerator.device)
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _windows(self) -> str:
@@ -386,10 +391,12 @@ class Trainer:
                 stories = sample_stories(
                     self.model, self.dataset.tokenizer, self.plan.seed, SAMPLES, temperature=SAMPLE_TEMPERATURE
                 )
-            self.folder.write_samples(self.step, stories)
             out = self.settings.out
-            plot_curve(self.folder.metrics(), out / "loss.png", f"{out.absolute().name} ({self.preset})")
-            self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
+            try:
+                self.folder.write_samples(self.step, stories)
+                plot_curve(self.folder.metrics(), out / "loss.png", f"{out.absolute().name} ({self.preset})")
+            finally:
+                self.save_step()  # last, so that a resumed run writes again whatever a kill prevented
         self.accelerator.wait_for_everyone()
         mark = "  best so far" if is_best else ""
         if is_best and self.before is not None and figure >= self.before:

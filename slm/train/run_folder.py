@@ -21,6 +21,7 @@ from slm.storage.file_names import RECORD_FILE, RUN_FILE
 from slm.storage.json_reader import Fields, parse_json, read_json
 from slm.storage.listing import check_file
 from slm.storage.ownership import check_only_ours, foreign_file
+from slm.storage.read_errors import unreadable
 from slm.train.plan import TrainSettings
 from slm.train.summary import SUMMARY_FILE
 
@@ -29,6 +30,7 @@ METRICS_FILE = "metrics.jsonl"
 DATA_FOLDER = "data"
 KEPT_CHECKPOINTS = 2
 MAX_RUN_BYTES = 2**20
+PRECISION_OF = {"bfloat16": "bf16", "float32": "fp32"}  # in a training record, and as --precision has it
 
 
 class RunFolder:
@@ -40,6 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.has_forgotten = False  # whether `remembered` found no usable run.json
 
     def check_free(self) -> None:
         """Checks that a new run may begin in the folder: it is missing, empty, or of a run without a checkpoint.
@@ -184,10 +187,13 @@ class RunFolder:
         """
         file = self.path / RUN_FILE
         try:
-            fields = Fields(read_json(file, MAX_RUN_BYTES))
-            data = fields.text("data")
+            data = Fields(read_json(file, MAX_RUN_BYTES)).text("data")
+        except PermissionError as error:
+            raise unreadable(file, error) from error
         except (OSError, ValueError):
-            raise SlmxError(f"{file}: does not say where the data set of the run is; give it with --text") from None
+            raise SlmxError(
+                f"{file}: missing or damaged, so it does not say where the data set of the run is; give it with --text"
+            ) from None
         try:
             found = is_dataset(data)
         except OSError:  # no file can have such a long name
@@ -197,13 +203,23 @@ class RunFolder:
         return data
 
     def remembered(self, settings: TrainSettings) -> TrainSettings:
-        """Returns settings with precision, torch.compile, trackers and teachers of `run.json`, where none are given."""
+        """Returns settings with precision, torch.compile, trackers and teachers of `run.json`, where none are given.
+
+        Without a usable `run.json`, the precision is that of the newest checkpoint, and nothing else is known.
+
+        Raises:
+            SlmxError: It may not be read.
+        """
+        file = self.path / RUN_FILE
         try:
-            values = read_json(self.path / RUN_FILE, MAX_RUN_BYTES)
+            values = read_json(file, MAX_RUN_BYTES)
+        except PermissionError as error:
+            raise unreadable(file, error) from error
         except (OSError, ValueError):
-            return settings
+            values = None
+        self.has_forgotten = not isinstance(values, dict)
         if not isinstance(values, dict):
-            return settings
+            values = {"precision": self._last_precision()}
         precision, compile = values.get("precision"), values.get("compile")
         if settings.precision is None and isinstance(precision, str):
             settings = replace(settings, precision=precision)
@@ -216,6 +232,14 @@ class RunFolder:
         if not settings.teacher and isinstance(teachers, list) and all(isinstance(path, str) for path in teachers):
             settings = replace(settings, teacher=tuple(map(Path, teachers)))
         return settings
+
+    def _last_precision(self) -> str | None:
+        """Returns the precision of the newest checkpoint; None if it does not say one."""
+        try:
+            record = Fields(read_json((self.last or self.path) / RECORD_FILE, MAX_RECORD_BYTES, MAX_RECORD_DEPTH))
+            return PRECISION_OF.get(record.text("precision"))
+        except (OSError, ValueError):
+            return None
 
     def remember(self, data: Path, settings: TrainSettings) -> None:
         """Writes to `run.json` what a resumed run needs: data set, teachers, trackers, precision, torch.compile."""

@@ -178,6 +178,11 @@ class Start:
             )
         if settings.qat in BLOCK_VARIANTS:
             check_blocks(f"{self.checkpoint.folder}: {settings.qat}", config, "leave --qat out, or use --qat int8")
+        if settings.qat is not None and config.head_dim % config.fused_head_multiple:
+            raise SlmxError(
+                f"{self.checkpoint.folder}: has heads of {counted(config.head_dim, 'channel')}, which only --portable "
+                f"can store, and {settings.qat} needs a multiple of {config.fused_head_multiple}; leave --qat out"
+            )
         return config
 
     def shape(self, settings: TrainSettings, dataset: Dataset) -> GPTConfig:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from slm.console.counted import counted
 from slm.console.notice import print_notice
+from slm.console.signals import StopFlag
 from slm.storage.locks import clear_leftovers, lock_folder
 from slm.train.hardware import is_first_process
 from slm.train.loop import Trainer
@@ -18,15 +19,16 @@ from slm.train.plan import TrainSettings
 from slm.train.summary import Summary, flops_per_token, matmul_rate, peak_memory
 
 
-def train(settings: TrainSettings, console: Console) -> Summary | None:
+def train(settings: TrainSettings, console: Console, stop: StopFlag | None = None) -> Summary | None:
     """Trains a model in the folder `settings.out`.
 
     Args:
         settings: What the user asks for.
         console: Where messages and progress go.
+        stop: Has the number of the signal that ended the run early.
 
     Returns:
-        The figures of the run, or None if Ctrl-C or SIGTERM ended it early. It can be resumed then.
+        The figures of the run, or None if Ctrl-C, SIGTERM or SIGHUP ended it early. It can be resumed then.
 
     Raises:
         SlmxError: The settings, the data or a checkpoint cannot be used, `settings.out` holds another run or is
@@ -36,10 +38,10 @@ def train(settings: TrainSettings, console: Console) -> Summary | None:
     with lock_folder(settings.out) if first else nullcontext(), naming_shortages(settings):
         if first:
             clear_leftovers(settings.out)
-        return _train(settings, console)
+        return _train(settings, console, stop or StopFlag())
 
 
-def _train(settings: TrainSettings, console: Console) -> Summary | None:
+def _train(settings: TrainSettings, console: Console, stop: StopFlag) -> Summary | None:
     started = time.perf_counter()
     trainer = Trainer(settings, console)
     config, device = trainer.model.config, trainer.accelerator.device
@@ -49,7 +51,7 @@ def _train(settings: TrainSettings, console: Console) -> Summary | None:
         f"{trainer.tokens_per_step:,} tokens, {device.type}, {trainer.record()['precision']}, "
         f"{counted(trainer.accelerator.num_processes, 'process', 'processes')}",
     )
-    if not trainer.run():
+    if not trainer.run(stop):
         return None
     dtype = torch.bfloat16 if trainer.accelerator.mixed_precision == "bf16" else torch.float32
     record = trainer.record()

@@ -202,6 +202,8 @@ def test_a_quarter_of_the_cores_changes_every_figure(others: list[Result]) -> No
 def test_the_share_of_a_warning_comes_back() -> None:
     assert busy_share(busy_before(0.12)) == 0.12
     assert busy_share(busy_during("nano", MAIN, [(2, 0.07), (4, 0.31)])) == 0.31
+    many = busy_during("nano", MAIN, [(number, 0.1) for number in (1, 2, 3, 5, 7, 8)])
+    assert many.endswith("in rounds 1-3, 5, 7-8")
     assert busy_share("the load average was 1.8 of 2 cores") is None
     assert busy_share(f"other processes used {'9' * 5000}% of the cores") is None
 

@@ -104,6 +104,14 @@ def test_a_report_is_found_in_its_folder_and_in_the_folder_of_its_run(inside: st
     assert read_report(tmp_path / "a run é") == large_report()
 
 
+def test_an_unfinished_run_says_how_it_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "partial-report").mkdir()
+    with pytest.raises(SlmxError) as error:
+        read_report(tmp_path)
+    expected = f"an unfinished run of slmx bench; its command continues it, or name {tmp_path / 'partial-report'}"
+    assert str(error.value) == f"{tmp_path}: {expected}"
+
+
 def test_the_published_report_is_read() -> None:
     found = read_report(Path(__file__).resolve().parents[3] / "docs" / "benchmarks.json")
     assert {"torch eager", "int8", "llama.cpp Q8_0"} <= {result.case.runner for result in found.results}

@@ -125,9 +125,7 @@ def test_a_file_that_is_no_log_is_replaced(path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        SlmxError, match=r"log: cannot write \(File exists\); free space there or choose another folder"
-    ):
+    with pytest.raises(SlmxError, match=r"log: cannot write \(File exists\); use another folder"):
         opened(tmp_path / "file" / "log")
     log = opened(path)
     path.unlink()

@@ -194,7 +194,7 @@ def test_what_a_variant_loses_is_told_as_it_was_read(
     assert told["mobile"].endswith(" in whole windows")
     assert told["fp16"].endswith("%")
     assert told["quickest"] == "int8, 1 thread"
-    assert told["left"] == "out     int4, which may lose more than 1%; --variant takes it"
+    assert told["not"] == "chosen   int4: may lose more than 1%; --variant takes it"
 
 
 def test_a_bundle_for_pytorch_alone_is_one_line(slmx: Slmx, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,9 @@ from runtimes import load
 from runtimes.engine.arrays import FloatArray
 from runtimes.engine.generator import Generator
 from runtimes.engine.session import Session
-from runtimes.generate.interactive import HELP, InteractiveStory, write_turns
+from runtimes.generate.interactive import ENDED, HELP, InteractiveStory, write_turns
 from runtimes.generate.output import StoryOutput
-from runtimes.types import GenerationConfig, SamplingParams
+from runtimes.types import GenerationConfig, LogitsRules, SamplingParams
 from slm.console.errors import SlmxError
 from slm.console.word_wrap import WordWrap
 from tests import bundles
@@ -98,6 +99,23 @@ def test_commands_are_answered(generator: Generator) -> None:
         assert line in messages
     assert "a turn has at most 8 tokens (--max-tokens)\nthe model reads only the beginning" in messages
     assert max(map(len, messages.splitlines())) <= 80
+
+
+def test_an_unknown_command_is_named_and_help_is_none(generator: Generator) -> None:
+    _, _, messages = in_turns(generator, "", ["/save x", "/help"])
+    assert [line for line in messages.splitlines() if "unknown" in line] == ["unknown command /save"]
+    assert messages.splitlines().count(HELP.splitlines()[0]) == 3
+
+
+def test_a_story_that_has_ended_says_so_and_has_no_empty_turn(generator: Generator) -> None:
+    story = InteractiveStory(generator, GenerationConfig(8), GREEDY)
+    messages: list[str] = []
+    write_turns(story, ["Once"], lambda piece: None, messages.append)
+    text = story.text
+    story.sampling = replace(GREEDY, rules=LogitsRules(logit_bias={generator.tokenizer.end_of_text: 1000.0}))
+    write_turns(story, ["", ""], lambda piece: None, messages.append)
+    assert messages.count(ENDED) == 2
+    assert (story.text, len(story.turns)) == (text, 1)
 
 
 def test_undo_takes_a_line_with_what_followed_and_never_the_beginning(generator: Generator) -> None:

@@ -92,6 +92,21 @@ def test_splits_that_are_too_small_are_refused(plan: PrepareSettings, tmp_path: 
     prepare(replace(plan, sources=(str(path),)), QUIET)
 
 
+def test_few_stories_for_validation_are_told(
+    plan: PrepareSettings, tmp_path: Path, stories: list[str], console: Console
+) -> None:
+    held = [story for story in stories if is_held_out(story)]
+    path = tmp_path / "some.txt"
+    for count, told in ((19, True), (20, False)):
+        valid = [f"{story} {number}." for number, story in enumerate(held * 20)][:count]
+        (tmp_path / "valid.txt").write_text(as_corpus(valid), "utf-8")
+        path.write_text(as_corpus(stories), "utf-8")
+        made = replace(plan, sources=(str(path),), valid=(str(tmp_path / "valid.txt"),), out=tmp_path / str(count))
+        prepare(made, console)
+        line = f"{count} stories for validation: too few for exact figures; give more text, or some with --valid"
+        assert (line in console.export_text()) is told
+
+
 def test_a_text_of_another_kind_is_told_how_much_of_it_was_dropped(
     plan: PrepareSettings, tmp_path: Path, stories: list[str], console: Console
 ) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
 from slm.importers.foreign import write_checkpoint
-from slm.importers.hugging_face import read_hugging_face
+from slm.importers.hugging_face import _licence, read_hugging_face
 from slm.model import KVCache
 from tests.bundles import Slmx
 from tests.slm.importers import models
@@ -113,6 +113,25 @@ def test_the_licence_of_the_card_and_the_name_travel(slmx: Slmx, tokenizer: HFTo
     (folder / "README.md").write_text("# A model\n\nA header looks like this:\n\n---\nlicense: mit\n---\n", "utf-8")
     assert slmx("import", folder, "--out", "four").code == 0
     assert load_checkpoint(Path("four")).record["licence"] == "not stated"
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit # a comment\n---\n", "mit"),
+        ("\ufeff---\n'license' : \"mit\"\n...\n", "mit"),
+        ("---\nlicense: [mit, gpl-3.0]\n---\n", "mit, gpl-3.0"),
+        ("---\nlicense: null\n---\n", "not stated"),
+        ("---\nlicense: other\nlicense_name: my own\n---\n", "my own"),
+        ("---\nlicense: mit\n", "not stated"),
+        ("---\nlicense: &a [*a]\n---\n", "not stated"),
+        ("---\n" + "[" * 5000 + "\n---\n", "not stated"),
+        ("---\nlicense: {a: b}\n---\n", "not stated"),
+    ],
+)
+def test_a_licence_is_read_in_the_forms_of_yaml(card: str, licence: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(card, "utf-8")
+    assert (_licence(tmp_path) or "not stated") == licence
 
 
 def test_a_config_with_a_byte_order_mark_is_read(slmx: Slmx, tokenizer: HFTokenizer) -> None:

@@ -181,5 +181,5 @@ def test_a_folder_in_a_parent_that_is_not_writable_is_filled_in_place() -> None:
         assert "because the folder above is not writable" in ran.stderr
         target.chmod(0o755)
         ran = run(START + NOBODY + "try: replace('1')\nexcept SlmxError as error: print(error)", target)
-        said = "nothing was changed there; use another folder"
+        said = "nothing was changed there; check its permissions, or use another folder"
         assert ran.stdout == f"{target}: cannot write (Permission denied); {said}\n"

@@ -48,6 +48,15 @@ def test_a_folder_without_permission_is_named_and_not_a_file_in_it(
     assert system_line(error) == f"{closed}: Permission denied; check its permissions"
 
 
+def test_a_current_folder_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(self: Path) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    error = OSError(errno.EACCES, "Permission denied", "bundles/nano")
+    assert system_line(error) == ".: Permission denied; check its permissions"
+
+
 def test_the_reason_is_one_short_plain_line() -> None:
     assert reason_of(gzip.BadGzipFile("Not a gzipped file")) == "Not a gzipped file", "an OSError without a number"
     assert reason_of(RuntimeError("in two\n\tlines\x1b[1m")) == "in two lines?[1m"

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch._dynamo.exc import TorchDynamoException
 
 from slm.console.errors import SlmxError
+from slm.console.signals import StopFlag
 from slm.train.hardware import compiling, why_not_compiled
 from slm.train.loop import Trainer
 from slm.train.plan import TrainSettings
@@ -99,7 +100,7 @@ def test_a_run_that_cannot_compile_says_so_and_trains(
     trainer = Trainer(replace(settings, compile=None, steps=2), Console(width=400))
     assert trainer.accelerator.state.dynamo_plugin.backend == DynamoBackend.NO
     assert "trains without torch.compile, which is slower: a path with a space" in capsys.readouterr().out
-    assert trainer.run()
+    assert trainer.run(StopFlag())
 
 
 @pytest.mark.slow

@@ -218,4 +218,6 @@ def test_what_it_cannot_train_is_refused_in_one_line(slmx: Slmx, tuning: TrainSe
         train(replace(tuning, init=other.out, preset=None), QUIET)
     expected = f"{other.out / 'best'}: int4 needs widths that its blocks of 16 divide, not 24; "
     assert str(caught.value) == expected + "leave --qat out, or use --qat int8"
+    with pytest.raises(SlmxError, match=r"heads of 12 channels, which only --portable can store, and int8 needs"):
+        train(replace(tuning, init=other.out, preset=None, qat="int8"), QUIET)
     assert not tuning.out.exists()

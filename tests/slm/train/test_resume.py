@@ -251,7 +251,8 @@ def run_until_stopped(cwd: Path, signal_: signal.Signals, stop_at: int, threads:
     ("signal_", "code", "stop_at", "done"),
     [
         (signal.SIGINT, 130, 5, 6),
-        (signal.SIGTERM, 130, 5, 6),
+        (signal.SIGTERM, 143, 5, 6),
+        (signal.SIGHUP, 129, 5, 6),
         (signal.SIGKILL, -signal.SIGKILL, 0, 0),
         (signal.SIGKILL, -signal.SIGKILL, 3, 0),
         (signal.SIGKILL, -signal.SIGKILL, 9, 8),

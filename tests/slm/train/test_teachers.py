@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from slm.checkpoint import load_checkpoint, save_checkpoint
 from slm.console.errors import SlmxError, UsageError
+from slm.console.signals import StopFlag
 from slm.data.dataset import Dataset
 from slm.presets import GPTConfig
 from slm.train.loop import Trainer
@@ -145,7 +146,7 @@ def test_a_teacher_is_what_it_was_when_it_was_loaded(taught: TrainSettings) -> N
     for folder in taught.teacher:
         shutil.rmtree(folder)
     assert trainer.record()["teachers"] == before
-    assert trainer.run()
+    assert trainer.run(StopFlag())
 
 
 def test_a_shipped_teacher_is_found_again(
