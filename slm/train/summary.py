@@ -66,8 +66,8 @@ class Summary:
             f"{self.training_seconds:,.1f} s in steps; this command took {self.wall_seconds:,.1f} s"
         )
         yield (
-            f"{self.flops:.3g} floating-point operations, {self.utilisation:.0%} of the rate of large matrix "
-            f"products here ({self.matmul_flops_per_second:.3g}/s), peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB"
+            f"{self.flops:.3g} floating-point operations, {self.utilisation:.0%} of the rate of large matrix products "
+            f"here ({self.matmul_flops_per_second:.3g}/s), peak memory {self.peak_memory_bytes / 2**20:,.0f} MiB"
         )
 
 
