@@ -90,7 +90,7 @@ def test_a_signature_that_cannot_be_written_is_one_line(
     before = sha256_of(packed)
     monkeypatch.setattr("tempfile.mkstemp", refuse)
     assert slmx.refuses("sign", packed, "--key", keys[0]) == (
-        f"{packed}.sig: cannot write (Permission denied); use another folder"
+        f"{packed}.sig: cannot write (Permission denied); check its permissions, or use another folder"
     )
     assert sha256_of(packed) == before
 
