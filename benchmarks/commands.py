@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slm.console.errors import UsageError, needs, require
-from slm.console.usage import NAMES, complete_last, panel, some_of
+from slm.console.usage import NAMES, complete_last, names_of, panel, some_of
 from slm.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     """Returns the names in a text that commas separate; None without a text."""
-    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+    return None if text is None else names_of(text)
 
 
 def _without_folders(word: str) -> str:
@@ -147,6 +147,7 @@ def _run(settings: BenchSettings) -> Report:
     from benchmarks.run.progress import Meter
     from slm.folder_kind import check_outside
     from slm.storage.atomic import remove_folder
+    from slm.storage.disk import check_creatable
     from slm.storage.locks import lock_folder
     from slm.storage.ownership import check_only_ours, check_replaceable
 
@@ -154,7 +155,8 @@ def _run(settings: BenchSettings) -> Report:
     check_outside(out)
     check_only_ours(out, {"report", PARTIAL_REPORT, WORK_FOLDER, RESUME_LOG}, "slmx bench")
     for name in ("report", PARTIAL_REPORT):
-        check_replaceable(out / name, REPORT_LISTING, replace=True)
+        if check_replaceable(out / name, REPORT_LISTING, replace=True):
+            check_creatable(out / name / REPORT_LISTING.file)  # before the measurements, which can take hours
     interrupted = False
     with lock_folder(out):
         with Meter() as meter:

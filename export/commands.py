@@ -16,7 +16,7 @@ from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from slm.console.counted import counted
 from slm.console.errors import UsageError, needs
 from slm.console.notice import log_line
-from slm.console.usage import one_of, panel, some_of
+from slm.console.usage import names_of, one_of, panel, some_of
 from slm.console.word_wrap import folded
 from slm.presets import PRESETS
 from slm.storage.file_names import MANIFEST_FILE
@@ -108,7 +108,7 @@ def export(
         variants=tuple(chosen),
         target=target or "any",
         int8_recipe=int8_recipe,
-        int8_exclude=tuple(name.strip() for name in (int8_exclude or "").split(",") if name.strip()),
+        int8_exclude=names_of(int8_exclude or ""),
         executorch=executorch,
         eval_text=text,
         force=force,

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from benchmarks.evaluation import SUITES
-from slm.console.counted import duration
 from slm.console.errors import UsageError, needs, require
-from slm.console.notice import Log, print_notice
-from slm.console.usage import panel, some_of
+from slm.console.usage import names_of, panel, some_of
 
 if TYPE_CHECKING:
     from benchmarks.evaluation.judge.suite import Cost
-    from benchmarks.evaluation.reading import Advance
-
-LINE_SECONDS = 30.0  # between two lines of progress in a log
-
 
 _stories, _output, _judge = panel("Stories"), panel("Output"), panel("Judges and people")
 
@@ -107,7 +100,7 @@ def evaluate(
     from slm.storage.disk import make_folder
     from slm.storage.locks import lock_folder
 
-    suites = tuple(name.strip() for part in suite or () for name in part.split(",") if name.strip())
+    suites = tuple(name for part in suite or () for name in names_of(part))
     if ratings:
         if text or suite or variant or against or training or scorer or rating_sheet or bench or judge_url:
             raise UsageError("--ratings reads what people saved: give --out, and no option of a measurement")
@@ -150,16 +143,18 @@ def evaluate(
             typer.echo(notice, err=True)
     if (line := left_out(settings)) is not None:
         typer.echo(line, err=True)
+    with needs("evaluate"):
+        from benchmarks.evaluation.progress import Bars
     with nullcontext() if out is None else lock_folder(out):
         if out is not None:
             make_folder(out)
-        with _Bars() as bars:
+        with Bars() as bars:
             found = run(settings, out, bars.begin)
         command = shlex.join(map(printable, ["slmx", *sys.argv[1:]]))
         if out is not None:  # before others read the endings, which can fail
             write_reports(found, out, command, speeds)
         if readers.asked:
-            readers.read(found, out, _Bars, lambda cost: _agree(cost, yes))
+            readers.read(found, out, Bars, lambda cost: _agree(cost, yes))
             if out is not None:
                 write_reports(found, out, command, speeds)
     if out is not None:
@@ -181,51 +176,3 @@ def _agree(cost: Cost, yes: bool) -> None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise UsageError("nothing was asked: add --yes, because there is no terminal to ask you on")
         typer.confirm("Go on?", abort=True, err=True)
-
-
-class _Bars:
-    """Progress on stderr: a bar on a terminal; in a log, a line for each part and one each half minute."""
-
-    def __init__(self) -> None:
-        with needs("evaluate"):
-            from rich.console import Console
-            from rich.progress import Progress
-
-        self._console = Console(stderr=True)
-        self._bars = Progress(console=self._console, transient=True, disable=not self._console.is_terminal)
-
-    def __enter__(self) -> _Bars:
-        self._bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bars.stop()
-
-    def say(self, line: str) -> None:
-        """Shows a line."""
-        print_notice(self._console, line)
-
-    def begin(self, name: str, steps: int) -> Advance:
-        """Shows a part of the work; returns what counts its steps."""
-        if not self._console.is_terminal:
-            print_notice(self._console, name)
-            return _in_lines(name, steps, self.say)
-        task = self._bars.add_task(name, total=steps)
-        return lambda count: self._bars.advance(task, count)
-
-
-def _in_lines(name: str, steps: int, say: Log) -> Advance:
-    """Returns what counts the steps of a part, and says each half minute how far it is and how long the rest takes."""
-    done, began = 0, monotonic()
-    last = began
-
-    def advance(count: int) -> None:
-        nonlocal done, last
-        done += count
-        now = monotonic()
-        if now - last >= LINE_SECONDS and done < steps:
-            last = now
-            left = (now - began) * (steps - done) / done
-            say(f"{name}: {done / steps:.0%}, about {duration(left)} left")
-
-    return advance

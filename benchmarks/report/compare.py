@@ -191,10 +191,21 @@ def _qualities(before: Mapping[Case, Result], after: Mapping[Case, Result]) -> l
     ]
 
 
+def _measured(which: str, report: Report) -> dict[Case, Result]:
+    found: dict[Case, Result] = {}
+    for result in report.results:
+        if result.status == MEASURED and found.setdefault(result.case, result) is not result:
+            raise SlmxError(f"the {which} report has a case twice ({printable(label(result.case))}); measure it again")
+    return found
+
+
 def compare_reports(old: Report, new: Report) -> Comparison:
-    """Compares the cases that both reports measured; SlmxError if there is no such case."""
-    before = {result.case: result for result in old.results if result.status == MEASURED}
-    after = {result.case: result for result in new.results if result.status == MEASURED}
+    """Compares the cases that both reports measured.
+
+    Raises:
+        SlmxError: There is no such case, or a report has a case twice.
+    """
+    before, after = _measured("old", old), _measured("new", new)
     failed = {result.case: result.note for result in new.results if result.status == FAILED}
     broken = [(case, failed[case]) for case in before if case in failed]
     sides = (("old", before), ("new", after))

@@ -8,7 +8,7 @@ from benchmarks.report.record import FORMAT_VERSION, Report
 from benchmarks.report.typed_json import from_json
 from slm.console.errors import SlmxError
 from slm.folder_kind import Kind, find_kind
-from slm.storage.json_reader import parse_json
+from slm.storage.json_reader import read_json
 from slm.storage.read_errors import unreadable
 
 PARTIAL_REPORT = "partial-report"  # the folder of the report of a run that was stopped
@@ -33,14 +33,9 @@ def read_report(path: Path) -> Report:
             raise SlmxError(f"{path}: {find_kind(path).value}, not {Kind.REPORT.value}; name the folder that it wrote")
         path = inside
     try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
+        found = read_json(path, MOST_BYTES)
     except OSError as error:
         raise unreadable(path, error, advice="name the report of a slmx bench run") from error
-    if len(content) > MOST_BYTES:
-        raise SlmxError(f"{path}: larger than {MOST_BYTES >> 20} MiB; name the report of a slmx bench run")
-    try:
-        found = parse_json(content)
     except ValueError as error:
         raise SlmxError(f"{path}: not a benchmark report ({error}); write one with slmx bench") from error
     version = found.get("format_version") if isinstance(found, dict) else None

@@ -1,18 +1,18 @@
 """Opens a runner in its own process and runs rounds of it: the prompt, then greedy steps, each of them timed.
 
-PyTorch, TorchScript, .pt2 and ONNX share one loop, `Session`. A peer has its own. Large packages are imported only
-if the runner needs them, so that the process loads nothing else.
+PyTorch, TorchScript, .pt2 and ONNX are sessions. They and the peers that run step by step share the timed loop
+`run_steps`. Large packages are imported only if the runner needs them, so that the process loads nothing else.
 """
 
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from benchmarks.peers import run_steps
 from benchmarks.report.record import TORCH_COMPILED, TORCH_RUNNERS, Round
 from runtimes.bundle.variants import VARIANTS
 
@@ -136,14 +136,11 @@ def run_session(session: Session, history: Sequence[int], prompt: Sequence[int],
     session.reset()
     if history:
         session.prefill(history)
-    step, clock = session.step, time.perf_counter
-    started = clock()
-    ids = [int(session.prefill(prompt).argmax())]
-    stamps = [clock()]
-    for _ in range(new_tokens - 1):
-        ids.append(int(step(ids[-1]).argmax()))
-        stamps.append(clock())
-    return Round.from_stamps([ids], started, stamps)
+    return run_steps(
+        lambda: [int(session.prefill(prompt).argmax())],
+        lambda ids: [int(session.step(ids[0]).argmax())],
+        new_tokens,
+    )
 
 
 def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], new_tokens: int, batch: int) -> Round:
@@ -155,11 +152,8 @@ def run_batch(session: Session, history: Sequence[int], prompt: Sequence[int], n
         pool.add(0, len(history) if row else 0)
         if history and not row:
             pool.prefill(0, history)
-    clock = time.perf_counter
-    started = clock()
-    steps = [[int(pool.prefill(row, prompt).argmax()) for row in range(batch)]]
-    stamps = [clock()]
-    for _ in range(new_tokens - 1):
-        steps.append(pool.step(steps[-1]).argmax(-1).tolist())
-        stamps.append(clock())
-    return Round.from_stamps([list(row) for row in zip(*steps, strict=True)], started, stamps)
+    return run_steps(
+        lambda: [int(pool.prefill(row, prompt).argmax()) for row in range(batch)],
+        lambda ids: pool.step(ids).argmax(-1).tolist(),
+        new_tokens,
+    )

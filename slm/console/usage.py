@@ -231,3 +231,8 @@ def _option_here(error: Exception, option: str) -> str:
             return f" (did you mean {here}?)"
     # Without the dashes, which make every option look like another.
     return did_you_mean(name, [one.removeprefix("--") for one in known], "--{}".format)
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Returns the names in a text that commas separate, without spaces around them."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.evaluation import commands
-from benchmarks.evaluation.commands import LINE_SECONDS, _in_lines
+from benchmarks.evaluation import progress
+from benchmarks.evaluation.progress import LINE_SECONDS, in_lines
 
 
 def test_a_long_part_has_a_line_each_half_minute_and_none_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     now, lines = [0.0], list[str]()
-    monkeypatch.setattr(commands, "monotonic", lambda: now[0])
-    advance = _in_lines("loss of nano", 100, lines.append)
+    monkeypatch.setattr(progress, "monotonic", lambda: now[0])
+    advance = in_lines("loss of nano", 100, lines.append)
     for step in range(100):
         now[0] = (step + 1) * LINE_SECONDS / 10
         advance(1)
@@ -21,8 +21,8 @@ def test_a_long_part_has_a_line_each_half_minute_and_none_at_its_end(monkeypatch
 
 
 def test_a_log_has_these_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(commands, "LINE_SECONDS", 0.0)
-    with commands._Bars() as bars:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with progress.Bars() as bars:
         advance = bars.begin("loss of nano", 4)
         advance(1)
         advance(3)
@@ -33,7 +33,7 @@ def test_a_log_has_these_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_a_short_part_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = list[str]()
-    advance = _in_lines("pairs", 3, lines.append)
+    advance = in_lines("pairs", 3, lines.append)
     for _ in range(3):
         advance(1)
     assert lines == []

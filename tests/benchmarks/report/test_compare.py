@@ -157,6 +157,15 @@ def test_another_machine_is_a_warning_for_each_difference() -> None:
     ]
 
 
+def test_a_report_that_has_a_case_twice_is_refused() -> None:
+    one, twice = report([result("int8")]), report([result("int8"), result("int8")])
+    for pair, which in (((one, twice), "new"), ((twice, one), "old")):
+        with pytest.raises(SlmxError) as error:
+            compare_reports(*pair)
+        case = "nano int8, 1 thread, prompt 4, depth 0, batch 1, 65 new"
+        assert str(error.value) == f"the {which} report has a case twice ({case}); measure it again"
+
+
 def test_reports_without_a_common_case_are_refused_with_what_each_has() -> None:
     one, two = report([result("int8")]), report([result("int8", threads=2)])
     with pytest.raises(SlmxError) as error:

@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MOST_BYTES", 2**20)
-    assert "larger than 1 MiB" in refused(tmp_path, " " * 2**20 + "{}")
+    assert "not a benchmark report (more than 1,048,576 bytes)" in refused(tmp_path, " " * 2**20 + "{}")
 
 
 @pytest.mark.parametrize("version", [0, FORMAT_VERSION + 1])

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report.reader import read_report
+from benchmarks.report.write import write_reports
 from benchmarks.run.bench import Bench
 from benchmarks.run.progress import Meter
 from slm.console.errors import SlmxError
+from slm.storage import disk
 from slm.storage.disk import write_advice
 from tests.benchmarks.run.brief import ONE_RUNNER, brief
 from tests.bundles import Slmx
+from tests.report_samples import report, result
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +53,25 @@ def test_a_report_that_cannot_be_written_loses_no_measurement(
     assert again.code == 0, again.stderr
     assert "continues after 3 finished parts" in again.stderr
     assert len(read_report(out / "report" / "report.json").results) == 2
+
+
+def test_a_report_that_may_not_be_replaced_is_told_before_anything_is_measured(
+    slmx: Slmx, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out é"
+    write_reports(report([result("int8")]), out / "report")
+    real = disk.check_creatable
+
+    def closed(path: Path) -> None:
+        if path.parent == out / "report":
+            raise disk.WriteError(errno.EACCES, "Permission denied", str(path))
+        real(path)
+
+    monkeypatch.setattr(disk, "check_creatable", closed)
+    monkeypatch.setattr(Bench, "run", lambda self: pytest.fail("it measured"))
+    line = slmx.refuses("bench", bundle, "--quick", *ONE_RUNNER, "--out", out)
+    where = out / "report" / "files.json"
+    assert line == f"{where}: cannot write (Permission denied); check its permissions, or use another folder"
 
 
 def test_a_users_file_in_the_report_is_refused_before_anything_is_measured(
