@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,7 +98,6 @@ def bench(
     The exit code is 1 if a case failed or became worse than --fail-over allows.
     It is 130 after Ctrl-C, which keeps the measurements.
     """
-    import shlex
     import sys
 
     from runtimes.bundle.location import find_bundle
@@ -173,6 +173,9 @@ def _run(settings: BenchSettings) -> Report:
             print_report(report)
             write_reports(report, folder)
             typer.echo(str(folder))
+            if not interrupted:
+                now = f"now: open {folder / 'report.html'} in a browser, or compare it with slmx compare OLD"
+                typer.echo(f"{now} {shlex.quote(str(folder))}", err=True)
         if not interrupted:
             if (out / PARTIAL_REPORT).is_dir():
                 remove_folder(out / PARTIAL_REPORT, REPORT_LISTING)

@@ -15,7 +15,7 @@ from benchmarks.report.markdown import table_lines
 from benchmarks.report.parts import END, Part, facts, folded_parts
 from benchmarks.report.record import FAILED, SKIPPED, Report
 from benchmarks.report.table import Table
-from benchmarks.report.tables import main_table, trouble_table
+from benchmarks.report.tables import BEST, main_table, trouble_table
 from benchmarks.report.terminal import print_table
 from slm.console.counted import counted
 from slm.console.markdown import as_markdown
@@ -126,7 +126,7 @@ def print_report(report: Report) -> None:
         line("")
         print_table(main, console)
         line("")
-        line(main.note, "dim")
+        line(main.note if console.is_terminal else main.note.replace(f" {BEST}", ""), "dim")
     failed = trouble_table(report, FAILED)
     if failed.rows:
         line("")

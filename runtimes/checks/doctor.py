@@ -167,7 +167,9 @@ def loss_of(bundle: Bundle, variant: str) -> str:
     Returns:
         The end of a line, empty if the export measured no loss, as for the float model.
     """
-    quality = bundle.manifest.variants[variant].figures.quality
+    variants = bundle.manifest.variants
+    source = variants.get(variants[variant].of or "", variants[variant])  # mobile is int8 in another format
+    quality = source.figures.quality
     if quality is None:
         return ""
     read = " in whole windows" if quality.decode is None and not VARIANTS[variant].is_float else ""

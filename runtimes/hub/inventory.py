@@ -40,7 +40,7 @@ class Entry:
     """A bundle on this machine.
 
     Attributes:
-        name: The name that commands accept.
+        name: The name that commands accept, or the path if the name stands for another bundle.
         origin: How it came here.
         path: Its folder or archive.
         bytes: Size of all its files on the disk.
@@ -67,9 +67,11 @@ def list_bundles() -> list[Entry]:
 
 def _entries() -> Iterator[Entry]:
     tables = {Origin.SHIPPED: shipped_names(), Origin.EXPORTED: exported_names(), Origin.PULLED: pulled_names()}
+    taken: set[str] = set()  # a name stands for the first bundle that has it
     for origin, table in tables.items():
         for name, path in table.items():
-            yield _entry(name, origin, path)
+            yield _entry(str(path) if name in taken else name, origin, path)
+        taken |= table.keys()
 
 
 def _entry(name: str, origin: Origin, path: Path) -> Entry:

@@ -84,6 +84,8 @@ def test_exported_and_pulled_bundles_are_listed_with_date_and_source(slmx: Slmx,
     table = slmx("list").stdout.splitlines()
     assert table[0].split() == ["name", "origin", "MB", "date", "variants", "source"]
     assert table[6].split()[:5] == [NAME, "pulled", "2.3", "2026-11-30", "int8"]
+    copy_of(MICRO, Path("bundles/micro"))
+    assert list(listed(slmx))[3:5] == ["bundles/micro", "mine"], "micro is the shipped one"
 
 
 @pytest.mark.parametrize(
