@@ -1,4 +1,4 @@
-"""The peak memory of this process, and the free memory of the machine.
+"""The memory of this process, its peak, and the free memory of the machine.
 
 It imports nothing large, because its users measure what imports cost.
 """
@@ -6,11 +6,13 @@ It imports nothing large, because its users measure what imports cost.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
+STATM = Path("/proc/self/statm")
 # Control group version 2, which the kernel's documentation describes (admin-guide/cgroup-v2.rst).
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -25,6 +27,11 @@ def memory_bytes() -> int | None:
     with suppress(OSError, ValueError):  # "max" is no limit
         found.append(int((CGROUP / "memory.max").read_text("utf-8")))
     return min(found, default=None)
+
+
+def resident_bytes() -> int:
+    """Returns the resident memory of this process in bytes, on Linux; OSError elsewhere."""
+    return int(STATM.read_text("ascii").split()[1]) * mmap.PAGESIZE
 
 
 def peak_bytes() -> int:

@@ -11,10 +11,33 @@ from slm.checkpoint import save_checkpoint
 from slm.folder_kind import PRETRAINED
 from slm.model import GPT
 from slm.presets import get_preset
+from slm.storage.atomic import atomic_folder
 from slm.tokenizers.tokenizer import Tokenizer
 from slm.tokenizers.tokenizer_json import load_merges, to_unicode
 
 SEED = 0
+
+
+def checkpoint_of(preset: str, folder: Path) -> Path:
+    """Returns the checkpoint that ships for a preset, or else one with random weights.
+
+    Args:
+        preset: The preset.
+        folder: Where the one with random weights is, or is written if it is missing.
+
+    Raises:
+        SlmxError: The preset is unknown, or the folder cannot be written.
+    """
+    shipped = PRETRAINED / preset
+    return shipped if shipped.is_dir() else random_checkpoint(preset, folder)
+
+
+def random_checkpoint(preset: str, folder: Path) -> Path:
+    """Returns a checkpoint with random weights, which is written if it is missing; errors as in `checkpoint_of`."""
+    if not folder.is_dir():
+        with atomic_folder(folder) as fresh:
+            untrained_checkpoint(preset, fresh)
+    return folder
 
 
 def untrained_checkpoint(preset: str, folder: Path) -> Path:

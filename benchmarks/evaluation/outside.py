@@ -19,7 +19,7 @@ from benchmarks.evaluation.judge.suite import Cost, ask, cost_of, figures, waiti
 from benchmarks.evaluation.rating.page import to_html
 from benchmarks.evaluation.rating.questions import key_of
 from benchmarks.evaluation.reading import Advance
-from benchmarks.evaluation.run import PAGE, TRUE, Evaluation, finite, save
+from benchmarks.evaluation.run import PAGE, TRUE, Evaluation, save, without_nan
 from benchmarks.evaluation.scorer.kinds import check_scorer, hash_of, open_scorer
 from benchmarks.evaluation.scorer.suite import SCORER, measure
 from benchmarks.evaluation.stories import Ending
@@ -91,7 +91,7 @@ class Outside:
             with Journal(out / JOURNAL, settings) as journal:
                 self._ask(self.judge, waiting(endings, journal, found.settings["seed"]), journal, bars, agree)
                 for name, ours in endings.items():
-                    found.results.setdefault(name, {})[JUDGE] = finite(figures(ours, journal, self.judge.model))
+                    found.results.setdefault(name, {})[JUDGE] = without_nan(figures(ours, journal, self.judge.model))
             save(out, found)
 
     def _score(self, path: Path, found: Evaluation, endings: Endings, out: Path | None, bars: Bars) -> None:
@@ -102,7 +102,7 @@ class Outside:
             with bars() as shown:
                 advance = shown.begin(f"{path.name} reads", sum(len(endings[name]) for name in open_))
                 for name in open_:
-                    found.results.setdefault(name, {})[SCORER] = finite(
+                    found.results.setdefault(name, {})[SCORER] = without_nan(
                         measure(scorer, path, sha256, endings[name], advance)
                     )
                     save(out, found)

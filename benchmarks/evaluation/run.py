@@ -182,7 +182,7 @@ class _Run:
     def _keep(self, results: dict[str, Any], name: str, measure: Callable[[], object]) -> None:
         """Measures something that was not measured yet, and saves it."""
         if name not in results:
-            results[name] = finite(measure())
+            results[name] = without_nan(measure())
             save(self._out, self.found)
 
     def measure(self, subject: Subject, text: StoryText | None) -> None:
@@ -328,10 +328,10 @@ def _check_types(found: Fields) -> None:
                 raise ValueError("an ending has other parts")
 
 
-def finite(value: object) -> object:
+def without_nan(value: object) -> object:
     """Replaces NaN and infinity, which JSON has not, by None."""
     if isinstance(value, dict):
-        return {name: finite(item) for name, item in value.items()}
+        return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [finite(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -97,7 +97,7 @@ def _fastest_speed(results: Sequence[Result]) -> Result:
     return max(results, key=speed)
 
 
-def filled(report: Report, preset: str, tokens: int) -> str:
+def how_full(report: Report, preset: str, tokens: int) -> str:
     """Returns how full the context is with some tokens in it: "when its context is half full", or "after 90 tokens"."""
     model, known = report.models.get(preset), PRESETS.get(preset)
     context = model.context_tokens if model is not None and model.context_tokens else None
@@ -113,7 +113,7 @@ def _at_depth(report: Report, preset: str, own: Result) -> str:
     if setting is None:
         return ""
     deep = at_best_threads(report, preset, setting)[own.case.runner]
-    return f" ({three_figures(speed(deep))} {filled(report, preset, setting.depth)})"
+    return f" ({three_figures(speed(deep))} {how_full(report, preset, setting.depth)})"
 
 
 def _compared(report: Report, own: Result, groups: dict[str, list[Result]]) -> tuple[list[str], float | None]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from benchmarks.report.families import LLAMA_CPP, PYTORCH, Family, title_of
 from benchmarks.report.fields import FIELDS, Field, percent, three_figures
-from benchmarks.report.headline import filled, times
+from benchmarks.report.headline import how_full, times
 from benchmarks.report.leaderboard import (
     Setting,
     at_best_threads,
@@ -109,7 +109,7 @@ def preset_table(report: Report, preset: str) -> Table:
         deep = at_best_threads(report, preset, setting)
         at_depth = [deep.get(result.case.runner) for result in results]
         cells = ["" if result is None else three_figures(speed(result)) for result in at_depth]
-        heading = f"tokens/s {filled(report, preset, setting.depth)}"
+        heading = f"tokens/s {how_full(report, preset, setting.depth)}"
         place = next(number for number, column in enumerate(columns) if column.heading == "times PyTorch")
         columns.insert(place, _Column(heading, cells, best=_best_rows(DECODE, at_depth)))
     words = _setting_words({preset: main_setting(report, preset)})

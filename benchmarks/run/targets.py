@@ -32,7 +32,7 @@ from slm.storage.atomic import atomic_folder
 from slm.storage.file_names import JSON_FILE, WEIGHTS_FILE
 from slm.storage.hashing import sha256_of, sha256_of_bytes
 from slm.tokenizers.tokenizer_json import parse_merges
-from slm.untrained import untrained_checkpoint
+from slm.untrained import checkpoint_of, random_checkpoint
 
 FLOAT_BYTES = 4
 PREPARE = (sys.executable, "-m", "benchmarks.peers.prepare")
@@ -138,7 +138,7 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
     shipped = PRETRAINED / preset
     trained = shipped.is_dir()
     home = work / (f"{preset}-{sha256_of(shipped / WEIGHTS_FILE)[:12]}" if trained else f"{preset}-random")
-    folder = shipped if trained else _random_weights(preset, home / "checkpoint")
+    folder = checkpoint_of(preset, home / "checkpoint")
     wanted, bundle = set(variants) or {"fp32"}, _known_bundle(home / "bundle")
     held: set[str] = set(bundle.manifest.variants) if bundle is not None else set()
     if bundle is None or not wanted <= held:
@@ -153,13 +153,6 @@ def target_of_preset(preset: str, variants: Iterable[str], work: Path, log: Log)
         shutil.rmtree(home / "peers", ignore_errors=True)
         bundle = Bundle.open(home / "bundle")
     return Target(preset, load_checkpoint(folder), bundle, home, trusted=True)
-
-
-def _random_weights(preset: str, folder: Path) -> Path:
-    if not folder.is_dir():
-        with atomic_folder(folder) as fresh:
-            untrained_checkpoint(preset, fresh)
-    return folder
 
 
 def _known_bundle(folder: Path) -> Bundle | None:
@@ -198,7 +191,7 @@ def _float_model(bundle: Bundle, folder: Path) -> Path:
     if preset in PRESETS and shipped.is_dir() and sha256_of(shipped / WEIGHTS_FILE) == made_from.sha256:
         return shipped
     if made_from.untrained:
-        return _random_weights(preset, folder)
+        return random_checkpoint(preset, folder)
     if "fp32" not in bundle.manifest.variants:
         raise SlmxError(f"{bundle.path}: no fp32 variant to compare the others with; export it again with --fp32")
     if not folder.is_dir():

@@ -20,18 +20,14 @@ from benchmarks.studies.results import Out, Presets, write_results
 from runtimes.bundle.manifest import plain
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
-from slm.folder_kind import PRETRAINED
 from slm.presets import PRESETS
-from slm.untrained import untrained_checkpoint
+from slm.untrained import checkpoint_of
 
 
 def export_all(preset: str, out: Path) -> tuple[float, int]:
     """Runs the command and returns its seconds and its peak memory in bytes; SlmxError if it fails."""
-    command = with_peak("export", "--preset", preset, "--all", "--out", str(out))
-    if not (PRETRAINED / preset).is_dir():
-        fresh = out.with_name("checkpoint")
-        fresh.mkdir()
-        command += ["--checkpoint", str(untrained_checkpoint(preset, fresh))]
+    checkpoint = checkpoint_of(preset, out.with_name("checkpoint"))
+    command = with_peak("export", "--checkpoint", str(checkpoint), "--all", "--out", str(out))
     started = time.perf_counter()
     peak = peak_of(output_of(command, f"slmx export of {preset}", shows_errors=True))
     return time.perf_counter() - started, peak

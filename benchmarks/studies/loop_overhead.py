@@ -31,7 +31,7 @@ from benchmarks.run.progress import Meter
 from benchmarks.run.settings import BenchSettings
 from benchmarks.run.targets import Target, target_of_preset
 from benchmarks.studies.figures import Figure, at_least, at_most, table
-from benchmarks.studies.memory import peak_of, resident_bytes, with_peak
+from benchmarks.studies.memory import peak_of, with_peak
 from benchmarks.studies.results import Out, Presets, Rounds, write_results
 from runtimes.bundle.store import Bundle
 from runtimes.engine.arrays import FloatArray
@@ -44,6 +44,7 @@ from runtimes.engine.session import Session
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.console.errors import SlmxError
+from slm.memory import resident_bytes
 
 PROMPT = "Once upon a time"
 TOKENS, ROWS = 200, 8

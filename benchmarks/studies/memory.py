@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
 import sys
-from pathlib import Path
 
 # Runs slmx as a user does, and prints its own peak, because the ru_maxrss of a child includes the peak of the parent.
 PROGRAM = """
@@ -27,8 +25,3 @@ def with_peak(*arguments: str) -> list[str]:
 def peak_of(output: str) -> int:
     """Returns the peak memory at the end of the output of such a command."""
     return int(output.split()[-1])
-
-
-def resident_bytes() -> int:
-    """Returns the current resident memory of this process in bytes."""
-    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * mmap.PAGESIZE

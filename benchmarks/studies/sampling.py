@@ -92,7 +92,7 @@ def scored_bits(scorer: Checkpoint, opening: str, continuation: str) -> float:
     return nats / math.log(2) / len(tokenizer.decode_bytes(targets))
 
 
-class Meter:
+class TextFigures:
     """Measures a text after the opening of each story.
 
     Args:
@@ -135,7 +135,7 @@ def write(generator: Generator, excerpts: Sequence[Excerpt], sampling: SamplingP
     return [Text(story.completion_text, story.stats.finish_reason == "stop") for story in written]
 
 
-def compare(generator: Generator, meter: Meter, seed: int) -> dict[str, Any]:
+def compare(generator: Generator, meter: TextFigures, seed: int) -> dict[str, Any]:
     """Measures all settings of the grid and the true endings.
 
     Args:
@@ -240,7 +240,7 @@ def main(
     )
     used = {excerpt.opening + excerpt.ending for excerpt in excerpts}
     known = read_stories(vocabulary) if vocabulary else (story for story in held_out if story not in used)
-    found = compare(generator, Meter(scoring, excerpts, Vocabulary.of(known), words), seed)
+    found = compare(generator, TextFigures(scoring, excerpts, Vocabulary.of(known), words), seed)
     typer.echo(f"{len(excerpts)} stories of {text.name}, {words} words of each; {note(found)}\n\n{table(found)}")
     settings = {
         "bundle": {"preset": manifest.preset, "variant": generator.variant, "sha256": manifest.checkpoint.sha256},

@@ -31,9 +31,8 @@ from runtimes.system.machine import usable_cores
 from runtimes.system.timing import Samples, alternate
 from runtimes.types import SamplingParams
 from slm.checkpoint import load_checkpoint
-from slm.folder_kind import PRETRAINED
 from slm.presets import GPTConfig
-from slm.untrained import untrained_checkpoint
+from slm.untrained import checkpoint_of
 
 # The models that are written, and what the tables call them. The first one is that to which the others are compared.
 FORMS = {
@@ -100,12 +99,7 @@ USES: Mapping[str, Callable[[Session, int], float]] = {
 
 def prepare(preset: str, folder: Path) -> GPTConfig:
     """Writes the models of a preset into a folder; returns its shape."""
-    checkpoint = PRETRAINED / preset
-    if not checkpoint.is_dir():
-        checkpoint = folder / "checkpoint"
-        checkpoint.mkdir()
-        untrained_checkpoint(preset, checkpoint)
-    model = load_checkpoint(checkpoint).model
+    model = load_checkpoint(checkpoint_of(preset, folder / "checkpoint")).model
     write_models(model, folder, [form for form in FORMS if form != FLOAT])
     return model.config
 

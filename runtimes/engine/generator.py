@@ -202,8 +202,7 @@ class Generator:
         for name, named in (("logit bias", sampling.rules.logit_bias), ("stop token ids", config.stop_token_ids)):
             check_id(max(named, default=0), self.tokenizer.vocab_size, name)
         end, block_size = self.tokenizer.end_of_text, self.bundle.config.block_size
-        starts_text = all(token >= end for token in ids)  # special tokens only
-        drop_space = self.tokenizer.drops_space and starts_text
+        drop_space = self.tokenizer.drops_space_after(ids)
         words = tuple(sampling.rules.ban_words)
         banned = self._banned_words(words).begin(text) if words else None
         return Story(text, ids, config, sampling, end, self.tokenizer.token_bytes, block_size, drop_space, banned)

@@ -10,7 +10,7 @@ import typer
 
 from runtimes.bundle.location import BUNDLE_DEFAULT, BUNDLE_HELP, find_bundle
 from runtimes.bundle.variants import ONNX_VARIANTS
-from runtimes.generate.prompt_input import as_utf8, read_prompt, standard_input
+from runtimes.generate.prompt_input import as_utf8, prompt_from, standard_input
 from runtimes.types import (
     MAX_STORIES,
     ON_FULL,
@@ -190,7 +190,7 @@ def generate(
     unfit = [name for name, given in {"--json": as_json, "-n": count > 1, "-": prompt == ["-"]}.items() if given]
     if interactive and unfit:
         raise UsageError(f"--interactive reads lines and writes one story as text: drop {' and '.join(unfit)}")
-    beginning = read_prompt(prompt or [], prompt_file, piped=not interactive)
+    beginning = prompt_from(prompt or [], prompt_file, piped=not interactive)
     from runtimes.engine.batch import Batch
     from runtimes.generate.interactive import InteractiveStory
     from runtimes.generate.output import StoryOutput, check_new_file

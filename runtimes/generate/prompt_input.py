@@ -20,7 +20,7 @@ SILENT_SECONDS = 1.0
 MOST_READ = LONGEST_LINE + len(b"\r\n") + 1
 
 
-def read_prompt(words: list[str], file: Path | None, piped: bool = True) -> str:
+def prompt_from(words: list[str], file: Path | None, piped: bool = True) -> str:
     """Returns the prompt. A line break at its end is removed.
 
     Args:

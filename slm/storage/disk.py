@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from slm.console.errors import SlmxError
+from slm.storage.read_errors import closed_folder
 
 # The names of slmx's temporary files and folders begin with this.
 WORK_NAME = ".slmx-work"
@@ -33,7 +34,8 @@ class WriteError(OSError):
     """A file cannot be written. `filename` is the file that the caller named."""
 
     def __str__(self) -> str:
-        return f"{self.filename}: cannot write ({self.strerror}); {write_advice(self.errno)}"
+        where = closed_folder(self.filename) if self.errno == errno.EACCES else self.filename
+        return f"{where}: cannot write ({self.strerror}); {write_advice(self.errno)}"
 
 
 def write_advice(number: int | None) -> str:

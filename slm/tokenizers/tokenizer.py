@@ -11,7 +11,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +79,10 @@ class Tokenizer:
     def drops_space(self) -> bool:
         """Whether `decode` leaves out a space at the start of a text, because `encode` put it there."""
         return self._prefix != "never"
+
+    def drops_space_after(self, ids: Sequence[int]) -> bool:
+        """Returns whether `decode` leaves out a space at the start of what follows these ids: no text is in them."""
+        return self.drops_space and all(token >= self.end_of_text for token in ids)
 
     @cached_property
     def longest_token(self) -> int:

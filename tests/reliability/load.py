@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.serving.load import run_load
 from benchmarks.serving.servers import Server, running, slmx_command
-from benchmarks.studies.memory import resident_bytes
 from runtimes.bundle.store import Bundle
 from runtimes.engine.generator import Generator
 from slm.console.errors import SlmxError
 from slm.console.notice import Log
+from slm.memory import resident_bytes
 from tests.reliability.growth import MEGABYTE, Reading, check_growth
 from tests.reliability.outcome import Check, Outcome
 

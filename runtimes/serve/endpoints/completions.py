@@ -75,4 +75,4 @@ class CompletionForm:
     def _drops_space(self, prompt: int) -> bool:
         """Returns whether the text of a choice leaves out a space at its start, because the tokenizer put it there."""
         ids: Sequence[int] = () if self._asked.echo else self._work.begun.prompt_ids[prompt]
-        return self._tokenizer.drops_space and all(token >= self._tokenizer.end_of_text for token in ids)
+        return self._tokenizer.drops_space_after(ids)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +11,7 @@ from starlette.responses import Response
 from runtimes.serve.answers.state import state_of
 from runtimes.serve.protocol.http_figures import Histogram, HttpFigures
 from runtimes.serve.scheduler.figures import SchedulerFigures
+from slm.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Samples = Iterable[tuple[str, float]]  # the labels of a sample in braces, and its value
@@ -123,11 +122,10 @@ def _http_lines(http: HttpFigures) -> list[str]:
 def _process_lines() -> list[str]:
     """Returns the memory and the descriptors of this process, if Linux shows them."""
     try:
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+        resident = resident_bytes()
         descriptors = len(os.listdir("/proc/self/fd"))
     except OSError:
         return []
-    resident = pages * mmap.PAGESIZE
     return [
         *metric("process_resident_memory_bytes", "Memory of the process.", "gauge", [("", resident)]),
         *metric("process_open_fds", "Open file descriptors.", "gauge", [("", descriptors)]),

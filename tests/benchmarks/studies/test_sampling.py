@@ -10,7 +10,7 @@ import pytest
 from benchmarks.evaluation.continuations import Excerpt, Vocabulary
 from benchmarks.program import run
 from benchmarks.studies import sampling
-from benchmarks.studies.sampling import GRID, SCORED, Meter, Text, name_of, scored_bits
+from benchmarks.studies.sampling import GRID, SCORED, Text, TextFigures, name_of, scored_bits
 from runtimes.types import SamplingParams
 from slm.checkpoint import Checkpoint, load_checkpoint
 from slm.folder_kind import PRETRAINED
@@ -54,7 +54,7 @@ def test_the_scorer_prefers_a_true_ending_after_its_opening(scorer: Checkpoint) 
 
 def test_a_short_text_has_no_figures_except_its_end(scorer: Checkpoint) -> None:
     excerpts = [Excerpt(OPENING, ENDING)] * 3
-    meter = Meter(scorer, excerpts, Vocabulary.of([OPENING + ENDING]), words=8)
+    meter = TextFigures(scorer, excerpts, Vocabulary.of([OPENING + ENDING]), words=8)
     found = meter.measure([Text(ENDING, ended=True), Text(" She ran.", ended=True), Text(ENDING[:-1], ended=True)])
     assert found.shape == (3, len(meter.figures))
     assert [list(row).count(row[0]) > 0 for row in found] == [True, False, True]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runtimes.generate.prompt_input import read_prompt
+from runtimes.generate.prompt_input import prompt_from
 from runtimes.prompts_file.reader import LONGEST_LINE
 from tests import bundles
 from tests.bundles import Slmx
@@ -111,7 +111,7 @@ def test_of_an_input_without_an_end_only_a_part_is_read(
 def test_the_longest_prompt_may_end_with_a_line_break(tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_bytes(b"a" * LONGEST_LINE + b"\r\n")
-    assert read_prompt([], path) == "a" * LONGEST_LINE
+    assert prompt_from([], path) == "a" * LONGEST_LINE
 
 
 def test_in_turns_a_pipe_holds_the_turns(bundle: Path, tmp_path: Path) -> None:

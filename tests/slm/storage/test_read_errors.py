@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from slm.storage.disk import WriteError
 from slm.storage.read_errors import LONGEST_REASON, reason_of, unreadable
 from slm.storage.system_errors import system_line
 
@@ -46,6 +47,9 @@ def test_a_folder_without_permission_is_named_and_not_a_file_in_it(
     error = OSError(errno.EACCES, "Permission denied", str(closed / name))
     assert str(unreadable(closed / name, error)) == f"{closed}: cannot read (Permission denied); check its permissions"
     assert system_line(error) == f"{closed}: Permission denied; check its permissions"
+    unwritten = WriteError(errno.EACCES, "Permission denied", str(closed / name))
+    advice = "check its permissions, or use another folder"
+    assert system_line(unwritten) == f"{closed}: cannot write (Permission denied); {advice}"
 
 
 def test_a_current_folder_without_permission_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
