@@ -28,5 +28,5 @@ def test_a_batch_that_ctrl_c_stops_is_no_batch(tiny_checkpoint: Path) -> None:
 
 def test_a_batch_has_a_story_for_each_prompt(tiny_checkpoint: Path) -> None:
     with load(bundles.tiny_bundle(tiny_checkpoint)) as generator:
-        stories = whole_batch(generator, PROMPTS, GenerationConfig(max_tokens=3), SamplingParams())
+        stories = whole_batch(generator, PROMPTS, GenerationConfig(max_tokens=3, ignore_eos=True), SamplingParams())
     assert [len(story.ids) for story in stories] == [3, 3]
