@@ -301,14 +301,17 @@ def train(
         _tell_best(folder.path)
 
 
-def _tell_best(folder: Path, before: str = "") -> None:
-    """Prints a checkpoint, or the best of a run, and, after the words `before`, the command that exports it."""
+def _tell_best(folder: Path, before: str = "", better: Path | None = None) -> None:
+    """Prints a checkpoint, or the best of a run, and, after the words `before`, the command that exports it.
+
+    If `better` is given, the command exports that checkpoint.
+    """
     from slm.checkpoint import load_checkpoint
     from slm.train.qat import trained_for
 
     checkpoint = load_checkpoint(folder)
     typer.echo(str(checkpoint.folder))
-    export = _export_command(folder, checkpoint.model.config, trained_for(checkpoint.record))
+    export = _export_command(better or folder, checkpoint.model.config, trained_for(checkpoint.record))
     typer.echo(f"{before}now: {export}", err=True)
 
 
@@ -333,18 +336,15 @@ def average(
         from rich.console import Console
 
         from slm.hidden_names import tell_hidden_checkpoints
-        from slm.train.average import write_average
+        from slm.train.average import verdict, write_average
 
     tell_hidden_checkpoints(*checkpoints)
     result, each = write_average(checkpoints, text, out, force, Console(stderr=True))
     for path, one in zip(checkpoints, each, strict=True):
         log_line(f"{path}: {shown_bits(one.bits_per_byte)} bits per byte")
-    best = min(range(len(each)), key=lambda number: each[number].bits_per_byte)
-    mean, alone = (round(one.bits_per_byte, 4) for one in (result, each[best]))  # as they are shown
-    verdict = "better than each of them" if mean < alone else f"{checkpoints[best]} alone is better"
-    verdict = f"as good as {checkpoints[best]} alone" if mean == alone else verdict
-    log_line(f"the mean: {shown_bits(result.bits_per_byte)} bits per byte, {verdict}")
-    _tell_best(out if mean <= alone else checkpoints[best])
+    words, better = verdict(result, each, checkpoints)
+    log_line(f"the mean: {shown_bits(result.bits_per_byte)} bits per byte, {words}")
+    _tell_best(out, better=better)
 
 
 def import_model(

@@ -11,6 +11,7 @@ from runtimes.engine.sampler import system_seed
 from runtimes.types import GenerationConfig, SamplingParams
 from slm.console.counted import counted
 from slm.console.notice import Log
+from slm.console.plain_text import as_plain_text
 
 TURN_TOKENS = 64
 HELP = """a line is added to the story, an empty line lets the model continue
@@ -136,7 +137,7 @@ def _take_line(story: InteractiveStory, added: str, write: WriteText, log: Log) 
         story.retry(write)
     elif added.startswith("/"):
         if added not in HELP_COMMANDS:
-            log(f"unknown command {added.split()[0]}")
+            log(f"unknown command {as_plain_text(added.split()[0])}")
         _log_lines(story.help, log)
     else:
         joined = f" {added}" if needs_space(story.text, added) else added

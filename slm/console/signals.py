@@ -130,8 +130,10 @@ class StopFlag:
 
     @contextmanager
     def raised_by_signals(self) -> Iterator[None]:
-        """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise the flag. A signal that is ignored stays so."""
-        numbers = [number for number in _ending_numbers() if signal.getsignal(number) is not signal.SIG_IGN]
+        """Inside the block, Ctrl-C, SIGTERM and SIGHUP raise the flag. nohup ignores SIGHUP, and so does this then."""
+        ignored = {number for number in _ending_numbers() if signal.getsignal(number) is signal.SIG_IGN}
+        # A shell starts a program in the background with SIGINT ignored. A signal that is sent to it still stops it.
+        numbers = [number for number in _ending_numbers() if number not in ignored or number.name != "SIGHUP"]
         before = [signal.signal(number, self.handle) for number in numbers]
         try:
             yield

@@ -59,6 +59,19 @@ def check_alike(checkpoints: Sequence[Checkpoint]) -> None:
             )
 
 
+def verdict(mean: Evaluation, each: Sequence[Evaluation], names: Sequence[Path]) -> tuple[str, Path | None]:
+    """Compares a mean with its members, as the figures are shown.
+
+    Returns:
+        A few words, and the member that is better than the mean, if one is.
+    """
+    best = min(range(len(each)), key=lambda number: each[number].bits_per_byte)
+    whole, alone = (round(one.bits_per_byte, 4) for one in (mean, each[best]))
+    if whole == alone:
+        return f"as good as {names[best]} alone", None
+    return ("better than each of them", None) if whole < alone else (f"{names[best]} alone is better", names[best])
+
+
 def write_average(
     folders: Sequence[Path], text: Sequence[str], out: Path, force: bool, console: Console
 ) -> tuple[Evaluation, list[Evaluation]]:

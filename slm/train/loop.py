@@ -25,7 +25,7 @@ from slm.console.signals import StopFlag
 from slm.metrics import shown_bits
 from slm.model import GPT
 from slm.presets import BLOCK_VARIANTS, TRACKERS
-from slm.storage.read_errors import reason_of, unreadable
+from slm.storage.read_errors import unreadable
 from slm.train.evaluate import Evaluation, total_loss
 from slm.train.hardware import (
     CompileError,
@@ -46,6 +46,7 @@ from slm.train.start import RunState, find_start
 from slm.train.step import Learner
 from slm.train.summary import plot_curve
 from slm.train.teachers import MeanLogits, check_teachers, check_text
+from slm.train.tracking import begin_tracking
 from slm.train.windows import window_starts
 
 LOG_EVERY = 10
@@ -227,7 +228,8 @@ class Trainer:
             self.model.train()
             # If a tracker refuses, the folder of a new run is free, and a resumed run does not remember the tracker.
             self._remember(replace(self.settings, track=()))
-            self._begin_tracking()
+            plan = {"preset": self.preset} | asdict(self.plan)
+            begin_tracking(self.accelerator, self.settings, plan)
             self._remember(self.settings)
             if not self.step:
                 self.save_step()
@@ -268,18 +270,6 @@ class Trainer:
     def _remember(self, settings: TrainSettings) -> None:
         if self.is_main:
             self.folder.remember(self.dataset.folder, settings)
-
-    def _begin_tracking(self) -> None:
-        """Starts the trackers; SlmxError if one refuses, for example because it has no account or no network."""
-        plan = {"preset": self.preset} | asdict(self.plan)
-        try:
-            self.accelerator.init_trackers("slmx", plan, {"wandb": {"dir": str(self.settings.out)}})
-        except Exception as error:  # the errors of wandb derive from Exception only
-            names = " ".join(f"--track {name}" for name in self.settings.track)
-            raise SlmxError(
-                f"{names}: cannot begin ({reason_of(error)}); leave the option out, or for wandb try `wandb login` or "
-                "WANDB_MODE=offline"
-            ) from error
 
     @contextmanager
     def _first_step(self) -> Iterator[None]:

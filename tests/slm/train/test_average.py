@@ -16,8 +16,8 @@ from slm.console.errors import SlmxError, UsageError
 from slm.data.corpus import TokenStream
 from slm.data.dataset import Dataset
 from slm.storage.hashing import sha256_of
-from slm.train.average import check_alike, write_average
-from slm.train.evaluate import evaluate, read_stream
+from slm.train.average import check_alike, verdict, write_average
+from slm.train.evaluate import Evaluation, evaluate, read_stream
 from slm.train.train import train
 from tests.bundles import Slmx
 from tests.conftest import run_slmx
@@ -128,6 +128,19 @@ def test_one_checkpoint_has_no_mean(tiny_checkpoint: Path, corpus_file: Path, tm
     line = slmx.refuses("average", tiny_checkpoint, "--text", corpus_file, "--out", tmp_path / "mean", code=2)
     assert line == "one checkpoint has no mean: name two or more"
     assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize(
+    ("mean", "words", "better"),
+    [
+        (0.69996, "b alone is better", "b"),
+        (0.69994, "as good as b alone", None),
+        (0.6998, "better than each of them", None),
+    ],
+)
+def test_the_verdict_is_that_of_the_figures_as_they_are_shown(mean: float, words: str, better: str | None) -> None:
+    each = [Evaluation(1.0, bits, 100) for bits in (0.71, 0.6999)]
+    assert verdict(Evaluation(1.0, mean, 100), each, [Path("a"), Path("b")]) == (words, better and Path(better))
 
 
 @pytest.mark.heavy
