@@ -189,11 +189,14 @@ def read_tensors(path: Path, unused: tuple[str, ...] = ()) -> dict[str, torch.Te
                 f"{path}: {name[:80]!a} is {tensor.dtype}, not a float tensor; slmx reads float weights only"
             )
         tensors[name] = tensor.float()
-        if not bool(tensors[name].isfinite().all()):
-            raise SlmxError(
-                f"{path}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
-            )
+        refuse_infinite(path, name, tensors[name], "use weights from before the training went wrong")
     return tensors
+
+
+def refuse_infinite(path: Path, name: str, tensor: torch.Tensor, advice: str) -> None:
+    """Raises SlmxError if a tensor of a file has a number that is NaN or infinite."""
+    if not bool(tensor.isfinite().all()):
+        raise SlmxError(f"{path}: {name[:80]!a} holds NaN or infinity; {advice}")
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from slm.checkpoint import refuse_infinite
 from slm.console.errors import SlmxError, needs
 from slm.console.plain_text import as_plain_text
 from slm.importers.foreign import ForeignModel, with_context
@@ -188,7 +189,6 @@ def _dequantized(file: GGUFFile, source: Path) -> dict[str, torch.Tensor]:
         except (ValueError, KeyError) as error:
             raise SlmxError(f"{source}: not a whole GGUF file ({error}); copy or download it again") from None
         tensor = torch.from_numpy(values)
-        if not bool(tensor.isfinite().all()):
-            raise SlmxError(f"{source}: {shown} holds NaN or infinity; download it again")
+        refuse_infinite(source, stored.name, tensor, "download it again")
         found[stored.name] = tensor
     return found

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from slm.checkpoint import refuse_infinite
 from slm.console.counted import counted
 from slm.console.errors import SlmxError
 from slm.importers.foreign import ForeignModel, with_context
@@ -69,8 +70,7 @@ def read_llama2c(source: Path, tokenizer: Callable[[], ImportedTokenizer], block
             at += rows * columns
             if not name:
                 continue
-            if not bool(part.isfinite().all()):
-                raise SlmxError(f"{source}: {name} holds NaN or infinity; copy it again")
+            refuse_infinite(source, name, part, "copy it again")
             tensors[name.format(layer)] = part.view(rows, columns) if rows > 1 else part
     return ForeignModel(
         where=source,

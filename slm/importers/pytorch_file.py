@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slm.checkpoint import refuse_infinite
 from slm.console.errors import SlmxError, UsageError
 from slm.console.notice import Log
 from slm.importers.foreign import ForeignModel, with_context
@@ -131,10 +132,7 @@ def float_tensors(weights: Mapping[Any, object], source: Path) -> dict[str, Tens
         if name in tensors:
             raise SlmxError(f"{source}: holds {name[:80]!a} twice, with different prefixes; save one model alone")
         tensors[name] = value.float()
-        if not bool(tensors[name].isfinite().all()):
-            raise SlmxError(
-                f"{source}: {name[:80]!a} holds NaN or infinity; use weights from before the training went wrong"
-            )
+        refuse_infinite(source, name, tensors[name], "use weights from before the training went wrong")
     return tensors
 
 
