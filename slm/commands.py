@@ -302,10 +302,7 @@ def train(
 
 
 def _tell_best(folder: Path, before: str = "", better: Path | None = None) -> None:
-    """Prints a checkpoint, or the best of a run, and, after the words `before`, the command that exports it.
-
-    If `better` is given, the command exports that checkpoint.
-    """
+    """Prints a checkpoint, or the best of a run. Then `before` and the command that exports it, or exports `better`."""
     from slm.checkpoint import load_checkpoint
     from slm.train.qat import trained_for
 

@@ -24,7 +24,9 @@ from runtimes.bundle.location import bundle_path
 from runtimes.bundle.store import Bundle
 from runtimes.bundle.variants import VARIANTS
 from runtimes.types import SamplingParams
+from slm.console.counted import count_stories
 from slm.console.errors import SlmxError, UsageError
+from slm.console.notice import log_line
 from slm.folder_kind import Kind, find_kind
 from slm.storage.disk import write_file
 from slm.storage.hashing import sha256_of_bytes
@@ -143,8 +145,10 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
     everyone = subjects if other is None else [*subjects, other]
     text = StoryText.read(settings.text) if settings.text else None
     training = StoryText.read(settings.training, "--training") if settings.training else None
+    shared = 0
     if text is not None and training is not None:
-        training = training.without(text, settings.training)
+        whole, training = training, training.without(text, settings.training)
+        shared = len(whole.stories) - len(training.stories)
     identity = asdict(settings) | {
         "hashes": {subject.name: subject.sha256 for subject in everyone},
         "text hash": None if text is None else text.sha256,
@@ -152,6 +156,8 @@ def evaluate(settings: Settings, out: Path | None, begin: Begin) -> Evaluation:
         "opponent": None if other is None else other.name,
     }
     run = _Run(settings, load_result(out, identity), out, begin)
+    if shared:
+        log_line(f"left out of --training: {count_stories(shared)} that --text has too")
     for subject in subjects:
         run.measure(subject, text)
     if other is not None:

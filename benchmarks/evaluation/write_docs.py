@@ -38,18 +38,20 @@ def write_docs(found: Mapping[str, Evaluation], docs: Path) -> None:
         SlmxError: An evaluation has no loss of two variants, so there is nothing to draw.
     """
     start, _, _ = (docs / PAGE).read_text("utf-8").partition(FIRST)
-    parts = [start.rstrip()]
+    parts, pictures = [start.rstrip()], {}
     for name, evaluation in found.items():
         charts = decision_charts(points_of(evaluation.results, None))
         if not charts:
             raise SlmxError(f"{name}: no loss of two variants to draw; evaluate it with --variant all --suite loss")
         picture = f"{PICTURES}/{name}-size.svg"
-        write_file(docs / picture, f"{_picture(charts[0].svg)}\n".encode())
+        pictures[docs / picture] = f"{_picture(charts[0].svg)}\n".encode()
         parts += [
             f"## {as_markdown(name)}",
             f"![Bits per byte of each variant of {as_markdown(name)} against the size of its file]({picture})",
             to_markdown(tables(evaluation), level=3),
         ]
+    for path, content in pictures.items():
+        write_file(path, content)
     write_file(docs / PAGE, ("\n\n".join(parts) + "\n").encode())
 
 

@@ -27,7 +27,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def closed_folder(where: Path | str) -> Path | str:
-    """Returns the folder whose permissions keep a path from being read; the path itself if all its folders are open."""
+    """Returns the first folder on the way to a path that may not be entered; the path itself if there is none."""
     folders = reversed(Path(where).parents)
     return next((folder for folder in folders if _is_closed(folder)), where)
 

@@ -235,7 +235,7 @@ class Trainer:
                 self.save_step()
             if self.origin and not self.step:
                 self._evaluate_start()
-            rate, first, told = math.nan, self.step, time.perf_counter()
+            rate, first, last_line = math.nan, self.step, time.perf_counter()
             if self.settings.compile is not False and why_not_compiled() is None:
                 self._print("the first step compiles the model, which can take a minute or more")
             while not self.plan.is_finished(self.step, self.curve) and not self._must_stop(stop):
@@ -257,10 +257,10 @@ class Trainer:
                     self.unlogged.clear()
                 if self.step % self.plan.eval_every == 0 or self.step == self.plan.steps:
                     self.evaluate(mean, rate)
-                    told = time.perf_counter()
-                elif not self.console.is_terminal and time.perf_counter() - told > LINE_SECONDS:
+                    last_line = time.perf_counter()
+                elif not self.console.is_terminal and time.perf_counter() - last_line > LINE_SECONDS:
                     self._print(f"step {self.step}/{self.plan.steps}  loss {mean:.3f}  {rate:,.0f} tokens/s")
-                    told = time.perf_counter()
+                    last_line = time.perf_counter()
             finished = self.plan.is_finished(self.step, self.curve)
             if not finished:
                 self.save_step()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.evaluation import run as evaluation
+from benchmarks.evaluation.text import StoryText
 from runtimes.bundle.location import SHIPPED_BUNDLES
 from slm.checkpoint import load_checkpoint
 from slm.console.errors import SlmxError
@@ -58,7 +59,8 @@ def test_every_suite_of_every_variant_and_the_same_again(
     slmx: Slmx, tiny_checkpoint: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, training = tmp_path / "a folder \u00e9", tmp_path / "training.txt"
-    training.write_text("A dog ran home. " * 60, "utf-8")
+    corpus = corpus_file.read_text("utf-8")
+    training.write_text(f"{corpus}\n<|endoftext|>\n{'A dog ran home. ' * 60}\n", "utf-8")
     options: list[str | Path] = [
         tiny_bundle(tiny_checkpoint),
         "--variant",
@@ -85,7 +87,10 @@ def test_every_suite_of_every_variant_and_the_same_again(
     for heading in ("## Loss", "## Differences", "## Stories", "## Novelty"):
         assert heading in report
     assert "\n    slmx evaluate " in report
-    assert f"the page: {out / 'evaluation.html'}" in slmx("evaluate", *options, "--out", out).stderr.splitlines()
+    told = slmx("evaluate", *options, "--out", out).stderr.splitlines()
+    assert f"the page: {out / 'evaluation.html'}" in told
+    count = len(StoryText.read([str(corpus_file)]).stories)
+    assert f"left out of --training: {count} stories that --text has too" in told
     page = (out / "evaluation.html").read_text("utf-8")
     assert page.count("<details") == len(found["endings"][evaluation.TRUE])
     assert f"{tiny_bundle(tiny_checkpoint).name} int8 predicts the text with " in page

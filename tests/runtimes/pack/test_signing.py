@@ -42,7 +42,8 @@ def test_the_signature_goes_along(slmx: Slmx, bundle: Path, keys: Keys, tmp_path
     sign_bundle(Bundle.open(bundle), keys[0])
     assert slmx("verify", bundle, "--key", keys[1]).code == 0
     signature = (bundle / SIGNATURE_FILE).read_bytes()
-    assert slmx("pack", bundle, "--out", "a.slmx").code == 0
+    packed = slmx("pack", bundle, "--out", "a.slmx")
+    assert packed.stderr.splitlines()[0] == "a.slmx.sig: the signature; send both files"
     assert (tmp_path / "a.slmx.sig").read_bytes() == signature
     assert slmx("unpack", "a.slmx").code == 0
     after = snapshot(bundle)

@@ -214,5 +214,6 @@ def test_a_wrong_use_is_one_line(bundle: Path, tmp_path: Path, slmx: Slmx) -> No
     assert (ran.code, ran.stdout) == (0, "")
     done, record = ran.stderr.splitlines()
     assert done.startswith("1 row in o.jsonl, 3 tokens, ")
+    assert done.endswith(", seed 1, 1 at the same time)")
     assert record == "o.jsonl.run lets the same command go on with further prompts; delete it if there are none"
     assert "nothing to do" in slmx(*whole, "--max-tokens", "3", "--seed", "1").stderr.splitlines()[0]
