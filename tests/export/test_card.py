@@ -170,6 +170,13 @@ def test_the_card_names_the_teachers() -> None:
     assert "teachers" not in model_card(manifest, TRAINED)
 
 
+def test_the_card_names_optimum_only_for_a_shape_that_it_runs() -> None:
+    manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
+    assert "optimum" in model_card(manifest, TRAINED)
+    odd = replace(manifest, shape=replace(manifest.shape, head_size=2 * manifest.shape.head_dim))
+    assert "The folder is also one for onnxruntime-genai.\n" in model_card(odd, TRAINED)
+
+
 def test_the_card_says_which_variant_a_model_was_trained_for() -> None:
     manifest = Bundle.open(SHIPPED_BUNDLES / "nano").manifest
     tuned = TRAINED | {"plan": {"seed": 1, "qat": "int4"}}

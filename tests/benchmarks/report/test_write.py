@@ -140,6 +140,8 @@ def test_the_terminal_shows_the_sentence_the_table_and_what_failed(
     assert "warning: nano: slmx int4 failed and cannot be compared" in out
     assert "1 case skipped" in out
     assert "note: the load average was 1.8 of 2 cores" in out
+    assert "Bold" in main_table(large).note
+    assert "Bold" not in out, "nothing is bold in a pipe"
 
 
 def test_no_width_of_a_terminal_cuts_a_number_or_a_word_of_a_heading(

@@ -46,6 +46,7 @@ def test_a_pin_on_a_busy_machine_is_warned_of_and_can_be_taken_back(
     told = slmx("doctor", "--bundle", bundle).stdout
     assert "because the speeds differ too much from round to round (spread 50%)" in " ".join(told.split())
     assert "as quick" not in told
+    monkeypatch.setattr("runtimes.checks.doctor.measure_ways", lambda bundle: {TWO: noisy})
     refused = slmx("doctor", "--pin", "--bundle", bundle)
     assert (refused.code, refused.stdout.splitlines()[-1]) == (1, lines[-1]), "the earlier choice stays"
     assert refused.stderr.splitlines()[-1] == (
